@@ -1,0 +1,254 @@
+"""The image contract, and the one door through which images come in and go out.
+
+Inside the package an image is a float32 tensor (B, 3, H, W), RGB, in [0, 1]. `open_image` makes one of whatever a caller
+has and remembers how to give the same thing back; nobody else converts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]; this much is clipped, more is taken for a wrong scale
+
+GREY_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
+COLOUR_MODES = {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
+
+
+class ImageError(ValueError):
+    """An image that cannot be read, written or understood. The message names it and says what to do."""
+
+
+class OpenImage(NamedTuple):
+    """An image inside the door.
+
+    Attributes:
+        tensor: (B, 3, H, W), float32 in [0, 1].
+        close: turns a tensor of that shape back into what came in: same type, size, depth, alpha, metadata.
+    """
+
+    tensor: Tensor
+    close: Callable[[Tensor], Any]
+
+
+def open_image(image: Any) -> OpenImage:
+    """Take in an image of any of these kinds.
+
+    - path (str or Path): read; given back as a PIL image.
+    - bytes: an encoded file; given back as bytes in the same file format.
+    - PIL image: grey, palette, RGB, with or without alpha, 16-bit grey. EXIF orientation is applied.
+    - NumPy array: (H, W), (H, W, C) or (B, H, W, C) with C 1, 3 or 4; uint8, uint16, or float in [0, 1].
+    - torch tensor: (H, W), (C, H, W) or (B, C, H, W) with C 1, 3 or 4; uint8, or float in [0, 1].
+
+    A fourth channel is alpha: it is kept aside and put back. Grey is restored as grey.
+
+    Raises:
+        ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of range.
+    """
+    if isinstance(image, (str, Path)):
+        return _open_pil(read_file(Path(image)))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        picture = decode(bytes(image), "the bytes given")
+        opened = _open_pil(picture)
+        return OpenImage(opened.tensor, lambda restored: encode(opened.close(restored), picture.format or "PNG"))
+    if isinstance(image, Image.Image):
+        return _open_pil(image)
+    if isinstance(image, np.ndarray):
+        return _open_numpy(image)
+    if isinstance(image, Tensor):
+        return _open_tensor(image)
+    raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
+
+
+def _open_tensor(image: Tensor) -> OpenImage:
+    """(H, W), (C, H, W) or (B, C, H, W). Gradients pass through floating-point tensors both ways."""
+    if image.ndim not in (2, 3, 4):
+        raise ImageError(f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {tuple(image.shape)}")
+    whole = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
+    if whole.shape[1] not in (1, 3, 4):
+        hint = "; it looks like (H, W, C): permute it to (C, H, W)" if whole.shape[-1] in (1, 3, 4) else ""
+        raise ImageError(f"an image has 1, 3 or 4 channels (grey, RGB, RGBA), not {whole.shape[1]}: shape {tuple(image.shape)}{hint}")
+    if 0 in whole.shape:
+        raise ImageError(f"the image has no pixels: shape {tuple(image.shape)}")
+    levels = _levels(image.dtype)
+    values = (whole.float() / levels).clone() if levels != 1 else _checked(whole.float())
+    alpha = whole[:, 3:] if whole.shape[1] == 4 else None
+    grey = whole.shape[1] == 1
+    rgb = values[:, :3].expand(-1, 3, -1, -1)
+
+    def close(restored: Tensor) -> Tensor:
+        result = restored.mean(1, keepdim=True) if grey else restored
+        result = (result * levels).round() if levels != 1 else result
+        result = result.to(device=image.device, dtype=image.dtype)
+        if alpha is not None:
+            result = torch.cat([result, alpha], 1)
+        return result.reshape(image.shape)
+
+    return OpenImage(rgb, close)
+
+
+def _levels(dtype: torch.dtype) -> int:
+    """The value of white."""
+    if dtype == torch.uint8:
+        return 255
+    if dtype.is_floating_point:
+        return 1
+    raise ImageError(f"a tensor image is uint8 (0 to 255) or floating point (0 to 1), not {str(dtype).removeprefix('torch.')}")
+
+
+def _checked(values: Tensor) -> Tensor:
+    """Floating-point values, finite and in range."""
+    low, high = (float(v) for v in values.detach().aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("the image holds NaN or infinite values; replace them before restoring")
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ImageError(f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)")
+    return values.clamp(0, 1)
+
+
+def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
+    """(H, W), (H, W, C) or (B, H, W, C)."""
+    if image.ndim not in (2, 3, 4):
+        raise ImageError(f"an array image is (H, W), (H, W, C) or (B, H, W, C), not of shape {image.shape}")
+    if image.ndim > 2 and image.shape[-1] not in (1, 3, 4):
+        hint = "; it looks like (C, H, W): transpose it to (H, W, C)" if image.shape[-3] in (1, 3, 4) else ""
+        raise ImageError(f"an array image has 1, 3 or 4 channels last (grey, RGB, RGBA), not shape {image.shape}{hint}")
+    white = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
+    if white == 1 and not np.issubdtype(image.dtype, np.floating):
+        raise ImageError(f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}")
+    # Alpha stays behind in the caller's array, exactly.
+    colour = image[..., :3] if image.ndim > 2 else image[..., None]
+    values = torch.from_numpy(np.ascontiguousarray(colour, np.float32) / np.float32(white))
+    inner = _open_tensor(values.movedim(-1, -3))
+
+    def close(restored: Tensor) -> np.ndarray[Any, Any]:
+        pixels = inner.close(restored).detach().movedim(-3, -1).cpu().numpy()
+        result = image.copy().reshape(*colour.shape[:-1], -1)
+        result[..., : colour.shape[-1]] = np.round(pixels * white) if white != 1 else pixels
+        return result.reshape(image.shape)
+
+    return OpenImage(inner.tensor, close)
+
+
+def _open_pil(image: Image.Image) -> OpenImage:
+    """Any PIL mode with a clear way to RGB and back."""
+    picture = ImageOps.exif_transpose(image)
+    mode = picture.mode
+    if mode in ("P", "PA"):
+        mode = "RGBA" if "transparency" in picture.info or mode == "PA" else "RGB"
+    elif mode in GREY_MODES | COLOUR_MODES:
+        mode = (GREY_MODES | COLOUR_MODES)[mode]
+    else:
+        raise ImageError(f"cannot restore a {mode} picture as it is; convert it first: image.convert('RGB')")
+    alpha = None
+    if mode == "F":
+        array = np.asarray(picture)
+    elif mode == "I;16":
+        array = np.asarray(picture)
+        if array.min() < 0 or array.max() > 65535:
+            raise ImageError(f"a grey picture of 32-bit integers goes from 0 to 65535 here, not from {array.min()} to {array.max()}")
+        array = array.astype(np.uint16)
+    else:
+        converted = picture.convert(mode)
+        if mode in ("LA", "RGBA"):
+            alpha = converted.getchannel("A")
+            converted = converted.convert(mode[:-1])
+        array = np.asarray(converted)
+    inner = _open_numpy(array)
+
+    def close(restored: Tensor) -> Image.Image:
+        result = Image.fromarray(inner.close(restored))
+        if alpha is not None:
+            result.putalpha(alpha)
+        result.info = {k: v for k, v in picture.info.items() if k in ("icc_profile", "exif", "dpi", "xmp")}
+        return result
+
+    return OpenImage(inner.tensor, close)
+
+
+def read_file(path: Path) -> Image.Image:
+    """Read an image file whole. Raises ImageError: no such file, a folder, empty, no image, damaged, not readable."""
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, not an image")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+    return decode(content, str(path))
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """Decode an encoded image file. Raises ImageError, which calls it `name`."""
+    if not content:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} has too many pixels to be opened safely; reduce it first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name} is damaged or cut short ({error}); get it again") from None
+    return picture
+
+
+def encode(picture: Image.Image, format: str) -> bytes:
+    """Encode as a file of a Pillow format name, with its EXIF, ICC profile and resolution; lossy formats at high quality."""
+    options: dict[str, Any] = {k: v for k, v in picture.info.items() if k in ("icc_profile", "exif", "dpi", "xmp")}
+    if format in ("JPEG", "WEBP", "AVIF", "JPEG2000", "MPO"):
+        options["quality"] = 95
+    if format in ("JPEG", "MPO"):
+        format, options["subsampling"] = "JPEG", 0
+        if picture.mode not in ("L", "RGB"):
+            picture = picture.convert("L" if picture.mode in ("LA", "I;16", "F") else "RGB")  # JPEG knows neither alpha nor 16 bit
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, format=format, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ImageError(f"a {picture.mode} picture cannot be written as {format} ({error}); choose --format png") from None
+    return buffer.getvalue()
+
+
+def write_file(content: bytes, path: Path) -> None:
+    """Write under a temporary name and rename: a reader meets the whole file or none. Raises ImageError if it cannot be."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder, its permissions and the free space") from None
+    finally:
+        try:
+            partial.unlink(missing_ok=True)
+        except OSError:
+            pass  # the folder itself cannot be written to, so nothing was left there
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Extend a (B, C, H, W) tensor at the bottom and the right until H and W are multiples of `multiple`.
+
+    By reflection where the image is large enough for it, else by repeating its edge; `crop_to` undoes it.
+    """
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom or right:
+        reflects = bottom < height and right < width
+        image = functional.pad(image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
+    return image
+
+
+def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
+    """The top left `size` = (H, W) of a (B, C, H', W') tensor."""
+    return image[..., : size[0], : size[1]]

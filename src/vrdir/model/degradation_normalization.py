@@ -1,0 +1,48 @@
+"""DNC: degradation normalization and compensation, one branch for one degradation."""
+
+import torch
+from torch import Tensor, nn
+
+from vrdir.model.blocks import residual_blocks
+
+
+class DegradationNormalization(nn.Module):
+    """One DNC branch (VRD-IR, section 3.2).
+
+        F_n    = gamma * (F - mean(F)) / std(F) + beta        mean and std per image and channel, over H and W
+        w1, w2 = sigmoid(SE([F ; F_n]))                       squeeze-excite, 2C -> C / 4 -> 2C
+        DNC(F) = w1 * F + w2 * F_n
+
+    Instance normalization takes the degradation's style out of the features; compensation gives back the content that
+    left with it. `blocks` residual blocks may follow (ours, 0 in the paper): rescaling channels alone cannot remove a
+    rain streak.
+
+    Args:
+        channels: C.
+        blocks: residual blocks after the compensation.
+
+    Shape: (B, C, H, W) -> (B, C, H, W), H and W from 1 up.
+    """
+
+    def __init__(self, channels: int, blocks: int = 0) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        squeezed = max(channels // 4, 1)
+        self.squeeze = nn.Conv2d(2 * channels, squeezed, 1)
+        self.excite = nn.Conv2d(squeezed, 2 * channels, 1)
+        self.blocks = residual_blocks(channels, blocks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Statistics in float32 also under bfloat16 autocast. The population variance inside the root keeps value and
+        # gradient finite where a 1 x 1 or a constant map has no spread at all (the sample deviation is NaN there).
+        full = features.float()
+        mean = full.mean((2, 3), keepdim=True)
+        variance = full.var((2, 3), correction=0, keepdim=True)
+        normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
+        # The spatial mean of F_n is beta by construction, so no second pass over the map is needed for its squeeze.
+        squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)
+        weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
+        keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
+        compensated = (keep * full + restyle * normalized).to(features.dtype)
+        return self.blocks(compensated)  # type: ignore[no-any-return]

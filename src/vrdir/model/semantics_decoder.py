@@ -1,0 +1,99 @@
+"""SAD: the semantic-aware decoder, features back to an image.
+
+Two decoders answer one call, `decoder(features, image)`: the paper's, which sees the features alone, and ours, which
+also sees the pixels and returns them unchanged where there is nothing to remove.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vrdir.model.blocks import residual_blocks
+from vrdir.model.intrinsic_extractor import Tap
+
+
+class SemanticsDecoder(nn.Module):
+    """The paper's decoder: transposed convolution 4 x 4 of stride 2, ReLU, convolution 3 x 3, sigmoid.
+
+    Shape: features [(B, C, H/2, W/2)], image (B, 3, H, W), which it ignores -> (B, 3, H, W) in [0, 1].
+    """
+
+    uses_image = False
+
+    def __init__(self, taps: Sequence[Tap]) -> None:
+        super().__init__()
+        if len(taps) != 1 or taps[0].stride != 2:
+            raise ValueError(f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}")
+        self.stride = 2
+        self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
+        self.to_image = nn.Conv2d(64, 3, 3, padding=1)
+
+    def forward(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
+        return torch.sigmoid(self.to_image(torch.relu(self.up(features[0])))).float()
+
+
+class PixelSkipDecoder(nn.Module):
+    """A U-shaped decoder with a pixel path; its output is a correction of the image, `y = x + gain * x + residual` (ours).
+
+    The residual takes away what was added (noise, streaks); the gain gives back the contrast that was taken: haze
+    inverts to an affine function of the pixel, `J = (I - A) / t + A`, with `gain = 1 / t - 1` (compare AOD-Net, eq. 4).
+
+    A light pixel encoder walks down from a pixel-unshuffle by 2 (full resolution costs a CPU ten times as much). The
+    decoder walks up again from the coarsest scale and takes in at each one the encoder's skip and, where the extractor
+    was tapped, the enhanced semantics. The last convolution starts at zero: an untrained decoder returns the image.
+
+    Args:
+        taps: where the features come from, fine to coarse.
+        widths: channels at strides 2, 4, 8, ... of the pixel path.
+        encoder_blocks, decoder_blocks: residual blocks at each of these strides, on the way down and up.
+
+    Shape: features [(B, C_i, H/s_i, W/s_i)], image (B, 3, H, W) -> (B, 3, H, W), not clamped.
+    """
+
+    uses_image = True
+
+    def __init__(
+        self, taps: Sequence[Tap], widths: Sequence[int], encoder_blocks: Sequence[int], decoder_blocks: Sequence[int]
+    ) -> None:
+        super().__init__()
+        if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
+            raise ValueError("decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other")
+        strides = [2 ** (scale + 1) for scale in range(len(widths))]
+        unreachable = [tap.stride for tap in taps if tap.stride not in strides]
+        if unreachable:
+            raise ValueError(f"features of stride {unreachable} have no scale in a decoder of strides {strides}")
+        self.stride = strides[-1]
+        self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
+
+        self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, encoder_blocks, strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.semantics = nn.ModuleList(
+            nn.Conv2d(tap.channels, widths[scale], 1) for tap, scale in zip(taps, self.scale_of_tap, strict=True)
+        )
+        self.decoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, decoder_blocks, strict=True))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.to_correction = nn.Conv2d(widths[0], 24, 3, padding=1)
+        nn.init.zeros_(self.to_correction.weight)
+        nn.init.zeros_(self.to_correction.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
+        x = self.stem(functional.pixel_unshuffle(image, 2))
+        skips = []
+        for scale, blocks in enumerate(self.encoder):
+            x = blocks(x)
+            skips.append(x)
+            if scale < len(self.down):
+                x = self.down[scale](x)
+
+        semantics = {scale: project(f) for scale, project, f in zip(self.scale_of_tap, self.semantics, features, strict=True)}
+        for scale in reversed(range(len(skips))):
+            if scale < len(self.up):  # not the coarsest, where x is the skip itself
+                x = self.up[scale](x) + skips[scale]
+            if scale in semantics:
+                x = x + semantics[scale]
+            x = self.decoder[scale](x)
+        gain, residual = functional.pixel_shuffle(self.to_correction(x), 2).float().chunk(2, dim=1)  # (B, 3, H, W) each
+        return image + gain * image + residual

@@ -1,0 +1,38 @@
+"""ISE: intrinsic semantics enhancement, the named branches and the modulation that mixes them, at one scale."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vrdir.model.degradation_normalization import DegradationNormalization
+from vrdir.model.fourier_modulation import FourierGuidedModulation
+
+CLEAN = "clean"
+
+
+class SemanticsEnhancement(nn.Module):
+    """`ISE(F) = sum_k G_k * DNC_k(F)` with `G = FGM(F)` (VRD-IR, section 3.1).
+
+    Args:
+        channels: C.
+        branches: names of the degradations, one DNC branch each; their order is the order of the guidance maps.
+        branch_blocks: residual blocks in each branch.
+        clean_branch: add a last branch, the identity, for features that need nothing (ours).
+
+    Shape: (B, C, H, W) -> features (B, C, H, W) and guidance (B, K, H, W).
+    """
+
+    def __init__(self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict({name: DegradationNormalization(channels, branch_blocks) for name in branches})
+        self.clean_branch = clean_branch
+        self.modulation = FourierGuidedModulation(channels, len(branches) + clean_branch)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        guidance = self.modulation(features)
+        enhanced = [branch(features) for branch in self.branches.values()]
+        if self.clean_branch:
+            enhanced.append(features)
+        mixed = torch.stack(enhanced, dim=1) * guidance.to(features.dtype).unsqueeze(2)  # (B, K, C, H, W)
+        return mixed.sum(dim=1), guidance

@@ -1,0 +1,232 @@
+"""VRDIR: the whole network, its configuration, and how it is saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vrdir.images import crop_to, pad_to_multiple
+from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName
+from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
+from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
+from vrdir.weights.bundled import resolve_weights
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class VRDIRConfig(BaseModel):
+    """Everything that decides the network's shape. `PAPER` and `SMALL` below are the two that are trained.
+
+    Attributes:
+        extractor: the recognition network that E is cut from.
+        strides: where E is tapped, in pixels; one ISE stands at each.
+        branches: the degradations, one DNC branch each at every tap; the order of the guidance maps.
+        clean_branch: a further branch, the identity, after the others.
+        branch_blocks: residual blocks in each branch.
+        decoder: "semantics" is the paper's (features alone), "pixel_skip" ours (a U-shape whose output is a residual).
+        widths: channels of the pixel_skip decoder at strides 2, 4, 8, ...
+        encoder_blocks, decoder_blocks: its residual blocks at each of these strides.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    extractor: ExtractorName
+    strides: tuple[int, ...]
+    branches: tuple[str, ...] = ("haze", "noise", "rain")
+    clean_branch: bool = False
+    branch_blocks: int = Field(default=0, ge=0)
+    decoder: Literal["semantics", "pixel_skip"] = "semantics"
+    widths: tuple[int, ...] = ()
+    encoder_blocks: tuple[int, ...] = ()
+    decoder_blocks: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> VRDIRConfig:
+        if not self.branches or len(set(self.branches)) != len(self.branches):
+            raise ValueError(f"branches must be different names, at least one, not {list(self.branches)}")
+        if CLEAN in self.branches:
+            raise ValueError("the clean branch is asked for with clean_branch, not among branches")
+        if any(not name.isidentifier() for name in self.branches):
+            raise ValueError(f"a branch's name is letters, digits and underscores, not {list(self.branches)}")
+        if self.decoder == "pixel_skip" and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1:
+            raise ValueError("widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one")
+        return self
+
+    @property
+    def guidance_names(self) -> tuple[str, ...]:
+        """What each guidance map stands for, in order."""
+        return (*self.branches, CLEAN) if self.clean_branch else self.branches
+
+
+PAPER = VRDIRConfig(extractor="vgg16_conv2_2", strides=(2,))
+SMALL = VRDIRConfig(
+    extractor="efficientnet_lite0",
+    strides=(4, 8),
+    clean_branch=True,
+    branch_blocks=1,
+    decoder="pixel_skip",
+    widths=(32, 64, 96, 128),
+    encoder_blocks=(1, 1, 1, 1),
+    decoder_blocks=(2, 2, 2, 1),
+)
+CONFIGS = {"paper": PAPER, "small": SMALL}
+
+
+class Restoration(NamedTuple):
+    """What `VRDIR.restore` returns.
+
+    Attributes:
+        image: (B, 3, H, W) in [0, 1].
+        guidance: one (B, K, h, w) per tap, fine to coarse; the K maps sum to 1 at every position.
+        shares: (B, K), the mean of the guidance over positions and taps: how much of each degradation the network sees.
+    """
+
+    image: Tensor
+    guidance: list[Tensor]
+    shares: Tensor
+
+
+class VRDIR(nn.Module):
+    """The restoration network: `SAD(ISE(E(x)))` (VRD-IR, CVPR 2023).
+
+    Call it on an RGB float tensor (B, 3, H, W) in [0, 1], H and W from 1 up, to get the restored image of the same shape.
+    Everything but E trains; which part does so when is decided by the training stages.
+
+    Args:
+        config: the network's shape. The weights are random, E's too: see `load_pretrained_extractor` and `from_pretrained`.
+    """
+
+    def __init__(self, config: VRDIRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.extractor = EXTRACTORS[config.extractor](config.strides)
+        self.extractor.requires_grad_(False)
+        self.enhancement = nn.ModuleDict(
+            {
+                f"stride{tap.stride}": SemanticsEnhancement(tap.channels, config.branches, config.branch_blocks, config.clean_branch)
+                for tap in self.extractor.taps
+            }
+        )
+        self.decoder: SemanticsDecoder | PixelSkipDecoder
+        if config.decoder == "semantics":
+            self.decoder = SemanticsDecoder(self.extractor.taps)
+        else:
+            self.decoder = PixelSkipDecoder(self.extractor.taps, config.widths, config.encoder_blocks, config.decoder_blocks)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width inside the network are multiples of this many pixels; `forward` and `restore` pad to it."""
+        return max(self.decoder.stride, *(tap.stride for tap in self.extractor.taps))
+
+    def enhance(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """ISE at every tap: the mixed features and the guidance maps."""
+        pairs = [ise(f) for ise, f in zip(self.enhancement.values(), features, strict=True)]
+        return [mixed for mixed, _ in pairs], [guidance for _, guidance in pairs]
+
+    def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
+        """One DNC branch alone, unmixed, at every tap (stage 2). Raises KeyError for a branch that is not there."""
+        return [ise.branches[branch](f) for ise, f in zip(self.enhancement.values(), features, strict=True)]  # type: ignore[union-attr, operator, index]
+
+    def branch_parameters(self, branch: str) -> list[nn.Parameter]:
+        """The parameters of one branch at every tap."""
+        return [p for ise in self.enhancement.values() for p in ise.branches[branch].parameters()]  # type: ignore[union-attr, operator, index]
+
+    def fusion_parameters(self) -> list[nn.Parameter]:
+        """The parameters of FGM at every tap."""
+        return [p for ise in self.enhancement.values() for p in ise.modulation.parameters()]  # type: ignore[union-attr, operator]
+
+    def restore(self, image: Tensor) -> Restoration:
+        """Restore and say why: the image, the guidance maps and the share of each degradation."""
+        if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+            raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+        padded = pad_to_multiple(image, self.multiple)
+        features, guidance = self.enhance(self.extractor(padded))
+        restored = self.decoder(features, padded)
+        shares = torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
+        return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.restore(image).image
+
+    def load_pretrained_extractor(self, path: Path | None = None) -> None:
+        """Give E its pretrained weights, before training: from `path`, else from where they are published."""
+        self.extractor.load_pretrained(path)
+
+    def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
+        """Write `config.json` and `model.safetensors` into `folder`, each in one piece or not at all.
+
+        `half` stores float16, which halves the file and costs under 0.01 dB; loading gives float32 again.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: (t.half() if half else t).detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
+        for name, write in ((WEIGHTS_FILE, lambda p: save_file(state, p)), (CONFIG_FILE, lambda p: p.write_text(config))):
+            partial = folder / f".{name}.partial"
+            try:
+                write(partial)
+                partial.replace(folder / name)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    @classmethod
+    def from_pretrained(cls, weights: str | Path = "small", *, device: torch.device | str = "cpu") -> VRDIR:
+        """Load a model in evaluation mode. Nothing is unpickled and nothing is skipped.
+
+        Args:
+            weights: the name of bundled weights, a folder with `config.json` and `model.safetensors`, or the id of a
+                Hugging Face repository ("owner/name", with the `hub` extra).
+            device: where to put it.
+
+        Raises:
+            FileNotFoundError: there are no such weights.
+            ValueError: a file is damaged, or holds another architecture than its config says.
+        """
+        folder = resolve_weights(weights)
+        config = read_config(folder / CONFIG_FILE)
+        path = folder / WEIGHTS_FILE
+        try:
+            state = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or train the weights again") from None
+        model = cls(config)
+        check_state(model, state, path)
+        model.load_state_dict(state)
+        return model.to(device).eval()
+
+
+def read_config(path: Path) -> VRDIRConfig:
+    """Read `config.json`. Raises FileNotFoundError or ValueError, naming the file and the field."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        return VRDIRConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is no VRDIR config: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error in one line: each field and what is wrong with it."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+
+
+def check_state(model: nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Raise ValueError with a readable difference if `state` is not exactly what `model` holds."""
+    expected = model.state_dict()
+    problems = [f"lacks {name}" for name in expected if name not in state]
+    problems += [f"has {name}, unknown here" for name in state if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise ValueError(f"{path} does not fit the config beside it ({shown}); use the {CONFIG_FILE} it was saved with")

@@ -1,0 +1,44 @@
+"""Training checkpoints: written in one piece, the last few kept, read without unpickling code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `folder/step-N.pt` under a temporary name, rename it, and drop all but the last few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.pt"
+    partial = folder / f".{path.name}.partial"
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in checkpoints_in(folder)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(p for p in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", p.name))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one. Raises ValueError, naming the file and the one before it, if it is damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or state.keys() != {"step", "model", "optimizer"}:
+            raise ValueError("it is no checkpoint of vrdir")
+    except Exception as error:
+        before = [p for p in checkpoints_in(path.parent) if p < path]
+        remedy = f"delete it to go on from {before[-1].name}" if before else "delete it and start the stage again"
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); {remedy}") from None
+    return state

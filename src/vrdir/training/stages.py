@@ -1,0 +1,211 @@
+"""The stages of training. Each says what trains and returns its named losses; all else is frozen.
+
+Stage 1 teaches the decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the frozen
+branches; stage 4 (ours) refines everything but E together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED
+from vrdir.model.intrinsic_extractor import EfficientNetLite0
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.losses import PIXEL_LOSSES, dense_consistency, guidance_loss, ranking, semantic_consistency, spectrum
+from vrdir.training.settings import Recipe, StageSettings
+
+
+class Batch(NamedTuple):
+    """Clean and degraded images (B, 3, H, W) in [0, 1]; `present` (B, K) bool says which degradations are in each."""
+
+    clean: Tensor
+    degraded: Tensor
+    present: Tensor
+
+
+class Stage(ABC):
+    """What a stage is to the trainer.
+
+    Attributes:
+        name: of its checkpoints and weights, such as "branch-haze".
+        settings: steps, batch size, learning rate.
+        shares: probability of each kind of training image.
+        weights: of the further losses; the recipe may replace each.
+    """
+
+    name: str
+    weights: dict[str, float]
+
+    def __init__(self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]) -> None:
+        self.settings = settings
+        self.shares = dict(shares)
+        self.pixel_loss = PIXEL_LOSSES[recipe.pixel_loss]
+        unknown = settings.weights.keys() - self.weights.keys()
+        if unknown:
+            raise ValueError(f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}")
+        self.weights = {**self.weights, **settings.weights}
+
+    @abstractmethod
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """The parameters that train."""
+
+    @abstractmethod
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Named losses of one batch, before their weights; "pixel" has weight 1."""
+
+    def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        """What this stage's network makes of degraded images: for validation."""
+        return model(degraded)  # type: ignore[no-any-return]
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027 - most stages need nothing
+        """Load what the losses need, once, before training."""
+
+
+class DecoderStage(Stage):
+    """Stage 1: SAD learns to turn the semantics of clean images into images, better than those of degraded ones.
+
+    The paper's decoder sees features alone: SAD(E(y)) is to be y and, weakly, SAD(E(x)) to be x. A decoder with a pixel
+    path is given the degraded pixels: SAD(E(y), x) is to be y, so it learns what clean semantics are good for; and
+    SAD(E(x), x) is to be y as far as degraded semantics lead.
+    """
+
+    name = "decoder"
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.weights = {"degraded": 0.1, "ranking": 1.0}
+        super().__init__(recipe, recipe.decoder, recipe.shares)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        return list(model.decoder.parameters())
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+        if model.decoder.uses_image:
+            from_clean, wanted_of_degraded = model.decoder(clean, batch.degraded), batch.clean
+        else:
+            from_clean, wanted_of_degraded = model.decoder(clean, batch.clean), batch.degraded
+        from_degraded = model.decoder(degraded, batch.degraded)
+        losses = {
+            "pixel": self.pixel_loss(from_clean, batch.clean),
+            "degraded": self.pixel_loss(from_degraded, wanted_of_degraded),
+        }
+        if self.weights["ranking"]:
+            losses["ranking"] = ranking(from_clean, batch.clean, from_degraded, wanted_of_degraded, margin=1.0)
+        return losses
+
+    def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        return model.decoder(model.extractor(degraded), degraded).clamp(0, 1)  # type: ignore[no-any-return]
+
+
+class BranchStage(Stage):
+    """Stage 2: one DNC branch learns one degradation, against the frozen decoder."""
+
+    def __init__(self, recipe: Recipe, degradation: str) -> None:
+        if degradation not in recipe.model.branches:
+            raise ValueError(f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}")
+        if degradation not in DEGRADATIONS:
+            raise ValueError(f"no degradation {degradation!r} to train a branch on; there are {', '.join(DEGRADATIONS)}")
+        self.name, self.degradation = f"branch-{degradation}", degradation
+        self.weights = {"consistency": 1.0}
+        super().__init__(recipe, recipe.branch, {degradation: 1.0})
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        return model.branch_parameters(self.degradation)
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+        features = model.enhance_with(self.degradation, degraded)
+        return {
+            "pixel": self.pixel_loss(model.decoder(features, batch.degraded), batch.clean),
+            "consistency": semantic_consistency(features, clean),
+        }
+
+    def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        features = model.enhance_with(self.degradation, model.extractor(degraded))
+        return model.decoder(features, degraded).clamp(0, 1)  # type: ignore[no-any-return]
+
+
+class FusionStage(Stage):
+    """Stage 3: FGM learns to share the frozen branches out, over all degradations and their mixtures."""
+
+    name = "fusion"
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.weights = {"consistency": 1.0, "guidance": 0.1}
+        shares = {kind: share for kind, share in recipe.shares.items() if kind in (*recipe.model.branches, CLEAN, MIXED)}
+        super().__init__(recipe, recipe.fusion, shares)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        return model.fusion_parameters()
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+        features, guidance = model.enhance(degraded)
+        return {
+            "pixel": self.pixel_loss(model.decoder(features, batch.degraded), batch.clean),
+            "consistency": semantic_consistency(features, clean),
+            "guidance": guidance_loss(guidance, batch.present, model.config.clean_branch),
+        }
+
+
+class RefineStage(Stage):
+    """Stage 4 (ours): everything but E trains together, and the restored image itself is looked at through E.
+
+    "recognition" compares deeper layers of the extractor's network, which are no part of the model, on the restored and
+    on the clean image: what a recogniser will see.
+    """
+
+    name = "refine"
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.refine is None:
+            raise ValueError("the recipe has no settings for the stage refine")
+        self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
+        shares = {kind: share for kind, share in recipe.shares.items() if kind in (*recipe.model.branches, CLEAN, MIXED)}
+        super().__init__(recipe, recipe.refine, shares)
+        self.recogniser: EfficientNetLite0 | None = None
+
+    def prepare(self, device: torch.device) -> None:
+        if self.weights["recognition"]:
+            recogniser = EfficientNetLite0((4, 8, 16))
+            recogniser.load_pretrained()
+            self.recogniser = recogniser.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        return [*model.enhancement.parameters(), *model.decoder.parameters()]
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+        features, guidance = model.enhance(degraded)
+        restored = model.decoder(features, batch.degraded)
+        losses = {
+            "pixel": self.pixel_loss(restored, batch.clean),
+            "consistency": semantic_consistency(features, clean),
+            "guidance": guidance_loss(guidance, batch.present, model.config.clean_branch),
+        }
+        if self.weights["spectrum"]:
+            losses["spectrum"] = spectrum(restored, batch.clean)
+        if self.recogniser is not None:
+            with torch.no_grad():
+                wanted = self.recogniser(batch.clean)
+            losses["recognition"] = dense_consistency(self.recogniser(restored), wanted)
+        return losses
+
+
+def all_stages(recipe: Recipe) -> list[Stage]:
+    """The stages of a whole run, in order."""
+    stages: list[Stage] = [DecoderStage(recipe)]
+    stages += [BranchStage(recipe, name) for name in recipe.model.branches]
+    stages.append(FusionStage(recipe))
+    if recipe.refine is not None:
+        stages.append(RefineStage(recipe))
+    return stages
