@@ -6,7 +6,9 @@ has and remembers how to give the same thing back; nobody else converts.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
+
+logger = logging.getLogger(__name__)
 
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]; this much is clipped, more is taken for a wrong scale
 
@@ -57,8 +61,9 @@ def open_image(image: Any) -> OpenImage:
         return _open_pil(read_file(Path(image)))
     if isinstance(image, (bytes, bytearray, memoryview)):
         picture = decode(bytes(image), "the bytes given")
+        file_format = picture.format or "PNG"
         opened = _open_pil(picture)
-        return OpenImage(opened.tensor, lambda restored: encode(opened.close(restored), picture.format or "PNG"))
+        return OpenImage(opened.tensor, lambda restored: encode(opened.close(restored), file_format))
     if isinstance(image, Image.Image):
         return _open_pil(image)
     if isinstance(image, np.ndarray):
@@ -110,7 +115,9 @@ def _checked(values: Tensor) -> Tensor:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("the image holds NaN or infinite values; replace them before restoring")
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        raise ImageError(f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)")
+        raise ImageError(
+            f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)"
+        )
     return values.clamp(0, 1)
 
 
@@ -200,6 +207,11 @@ def decode(content: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name} has too many pixels to be opened safely; reduce it first") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{name} is damaged or cut short ({error}); get it again") from None
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
+        raise ImageError(f"{name} holds {frames} frames or pages; save each as a file of its own first")
+    if picture.format == "PNG" and content[24:26] in (b"\x10\x02", b"\x10\x06"):
+        logger.warning("%s has 16 bits a channel; in colour only the upper 8 are read", name)
     return picture
 
 
@@ -221,19 +233,23 @@ def encode(picture: Image.Image, format: str) -> bytes:
 
 
 def write_file(content: bytes, path: Path) -> None:
-    """Write under a temporary name and rename: a reader meets the whole file or none. Raises ImageError if it cannot be."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write an encoded image, whole or not at all. Raises ImageError if it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(content, path)
     except OSError as error:
         raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder, its permissions and the free space") from None
+
+
+def write_whole(content: bytes, path: Path) -> None:
+    """Write under a temporary name and rename, so that a reader meets the whole file or none."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
     finally:
-        try:
+        with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left
             partial.unlink(missing_ok=True)
-        except OSError:
-            pass  # the folder itself cannot be written to, so nothing was left there
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vrdir.images import encode, write_file
+
 
 def to_pil(image: Tensor) -> Image.Image:
     """One (3, H, W) tensor in [0, 1] as an 8-bit RGB picture."""
@@ -46,11 +48,5 @@ def contact_sheet(
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture under a temporary name and rename it, so that a reader never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        picture.save(partial, format=Image.registered_extensions()[path.suffix.lower()])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a picture as PNG."""
+    write_file(encode(picture, "PNG"), path)

@@ -40,30 +40,6 @@ class Mixture(NamedTuple):
     kinds: list[str]
 
 
-def degrade(image: Tensor, name: str, generator: Generator, **ranges: float | tuple[float, float]) -> Degraded:
-    """Apply one degradation by name; `ranges` replace its defaults.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
-        name: "haze", "rain" or "noise".
-        generator: source of all draws: the same seed gives the same pixels.
-
-    Returns:
-        The degraded batch, clipped to [0, 1], and the drawn parameters.
-
-    Raises:
-        ValueError: an unknown degradation or parameter.
-    """
-    if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}")
-    function = DEGRADATIONS[name]
-    allowed = set(function.__kwdefaults__)
-    if not ranges.keys() <= allowed:
-        raise ValueError(f"{name} has no parameter {', '.join(sorted(ranges.keys() - allowed))}; it has {', '.join(sorted(allowed))}")
-    degraded = function(image, generator, **ranges)
-    return Degraded(degraded.image.clamp(0, 1), degraded.parameters)
-
-
 def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[str], generator: Generator) -> Mixture:
     """Draw a kind for each image of a batch and apply it.
 

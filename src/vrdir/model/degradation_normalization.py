@@ -45,4 +45,4 @@ class DegradationNormalization(nn.Module):
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
         keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
         compensated = (keep * full + restyle * normalized).to(features.dtype)
-        return self.blocks(compensated)  # type: ignore[no-any-return]
+        return self.blocks(compensated)

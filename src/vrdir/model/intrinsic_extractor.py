@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Vgg16(nn.Module):
     """
 
     available = (Tap(2, 128),)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, strides: tuple[int, ...] = (2,)) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class EfficientNetLite0(nn.Module):
         (40, 5, 2, 6), (40, 5, 1, 6),
         (80, 3, 2, 6), (80, 3, 1, 6), (80, 3, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6),
     )  # fmt: skip
-    last_block = {2: 0, 4: 2, 8: 4, 16: 10}
+    last_block: ClassVar = {2: 0, 4: 2, 8: 4, 16: 10}
 
     def __init__(self, strides: tuple[int, ...] = (4, 8)) -> None:
         super().__init__()

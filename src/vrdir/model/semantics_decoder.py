@@ -5,6 +5,7 @@ also sees the pixels and returns them unchanged where there is nothing to remove
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,7 @@ class PixelSkipDecoder(nn.Module):
 
     uses_image = True
 
-    def __init__(
-        self, taps: Sequence[Tap], widths: Sequence[int], encoder_blocks: Sequence[int], decoder_blocks: Sequence[int]
-    ) -> None:
+    def __init__(self, taps: Sequence[Tap], widths: Sequence[int], encoder_blocks: Sequence[int], decoder_blocks: Sequence[int]) -> None:
         super().__init__()
         if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
             raise ValueError("decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other")
@@ -69,12 +68,12 @@ class PixelSkipDecoder(nn.Module):
 
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, encoder_blocks, strict=True))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.semantics = nn.ModuleList(
             nn.Conv2d(tap.channels, widths[scale], 1) for tap, scale in zip(taps, self.scale_of_tap, strict=True)
         )
         self.decoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, decoder_blocks, strict=True))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.to_correction = nn.Conv2d(widths[0], 24, 3, padding=1)
         nn.init.zeros_(self.to_correction.weight)
         nn.init.zeros_(self.to_correction.bias)  # type: ignore[arg-type]

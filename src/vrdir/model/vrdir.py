@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from vrdir.images import crop_to, pad_to_multiple
+from vrdir.images import crop_to, pad_to_multiple, write_whole
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
@@ -125,22 +126,27 @@ class VRDIR(nn.Module):
         """Height and width inside the network are multiples of this many pixels; `forward` and `restore` pad to it."""
         return max(self.decoder.stride, *(tap.stride for tap in self.extractor.taps))
 
+    @property
+    def scales(self) -> list[SemanticsEnhancement]:
+        """The ISE of every tap, fine to coarse."""
+        return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
+
     def enhance(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """ISE at every tap: the mixed features and the guidance maps."""
-        pairs = [ise(f) for ise, f in zip(self.enhancement.values(), features, strict=True)]
+        pairs = [ise(f) for ise, f in zip(self.scales, features, strict=True)]
         return [mixed for mixed, _ in pairs], [guidance for _, guidance in pairs]
 
     def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
         """One DNC branch alone, unmixed, at every tap (stage 2). Raises KeyError for a branch that is not there."""
-        return [ise.branches[branch](f) for ise, f in zip(self.enhancement.values(), features, strict=True)]  # type: ignore[union-attr, operator, index]
+        return [ise.branches[branch](f) for ise, f in zip(self.scales, features, strict=True)]
 
     def branch_parameters(self, branch: str) -> list[nn.Parameter]:
         """The parameters of one branch at every tap."""
-        return [p for ise in self.enhancement.values() for p in ise.branches[branch].parameters()]  # type: ignore[union-attr, operator, index]
+        return [p for ise in self.scales for p in ise.branches[branch].parameters()]
 
     def fusion_parameters(self) -> list[nn.Parameter]:
         """The parameters of FGM at every tap."""
-        return [p for ise in self.enhancement.values() for p in ise.modulation.parameters()]  # type: ignore[union-attr, operator]
+        return [p for ise in self.scales for p in ise.modulation.parameters()]
 
     def restore(self, image: Tensor) -> Restoration:
         """Restore and say why: the image, the guidance maps and the share of each degradation."""
@@ -168,13 +174,9 @@ class VRDIR(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: (t.half() if half else t).detach().cpu().contiguous() for name, t in self.state_dict().items()}
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        for name, write in ((WEIGHTS_FILE, lambda p: save_file(state, p)), (CONFIG_FILE, lambda p: p.write_text(config))):
-            partial = folder / f".{name}.partial"
-            try:
-                write(partial)
-                partial.replace(folder / name)
-            finally:
-                partial.unlink(missing_ok=True)
+        # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none.
+        for name, content in ((WEIGHTS_FILE, serialize(state)), (CONFIG_FILE, config.encode())):
+            write_whole(content, folder / name)
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "small", *, device: torch.device | str = "cpu") -> VRDIR:
@@ -192,6 +194,8 @@ class VRDIR(nn.Module):
         folder = resolve_weights(weights)
         config = read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
         try:
             state = load_file(path)
         except (SafetensorError, OSError) as error:

@@ -44,7 +44,8 @@ def ranking(restored_clean: Tensor, clean: Tensor, restored_degraded: Tensor, de
 def semantic_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
     """`1 - cos(GMP(F), GMP(E(y)))`, GMP the global max pool over H and W, averaged over taps (VRD-IR, stage 2)."""
     distances = [
-        1 - functional.cosine_similarity(f.float().amax((2, 3)), c.float().amax((2, 3))).mean() for f, c in zip(features, clean, strict=True)
+        1 - functional.cosine_similarity(f.float().amax((2, 3)), c.float().amax((2, 3))).mean()
+        for f, c in zip(features, clean, strict=True)
     ]
     return torch.stack(distances).mean()
 

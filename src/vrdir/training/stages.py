@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED
+from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import PIXEL_LOSSES, dense_consistency, guidance_loss, ranking, semantic_consistency, spectrum
@@ -60,7 +61,7 @@ class Stage(ABC):
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
         """What this stage's network makes of degraded images: for validation."""
-        return model(degraded)  # type: ignore[no-any-return]
+        return model(degraded)
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 - most stages need nothing
         """Load what the losses need, once, before training."""
@@ -100,7 +101,7 @@ class DecoderStage(Stage):
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
-        return model.decoder(model.extractor(degraded), degraded).clamp(0, 1)  # type: ignore[no-any-return]
+        return model.decoder(model.extractor(degraded), degraded).clamp(0, 1)
 
 
 class BranchStage(Stage):
@@ -129,7 +130,7 @@ class BranchStage(Stage):
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
         features = model.enhance_with(self.degradation, model.extractor(degraded))
-        return model.decoder(features, degraded).clamp(0, 1)  # type: ignore[no-any-return]
+        return model.decoder(features, degraded).clamp(0, 1)
 
 
 class FusionStage(Stage):
@@ -177,7 +178,7 @@ class RefineStage(Stage):
         if self.weights["recognition"]:
             recogniser = EfficientNetLite0((4, 8, 16))
             recogniser.load_pretrained()
-            self.recogniser = recogniser.requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+            self.recogniser = placed(recogniser.requires_grad_(False), device)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return [*model.enhancement.parameters(), *model.decoder.parameters()]

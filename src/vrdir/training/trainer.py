@@ -18,6 +18,7 @@ from torch.optim import Adam
 from vrdir.data.loaders import CleanPhotos
 from vrdir.degradations.mixture import CLEAN, MIXED, degrade_mixture
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
+from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
 from vrdir.pictures import contact_sheet, save_picture
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
@@ -61,7 +62,7 @@ class Trainer:
         report: Report | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = placed(model, self.device)
         self.recipe, self.photos, self.work_dir, self.report = recipe, photos, work_dir, report
         self.validation_photos = held_out.centre_crops(recipe.validation.crop_px)
         work_dir.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,54 @@
+"""Golden outputs: what each bundled network makes of a fixed image, kept beside its weights."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vrdir.model.vrdir import VRDIR
+from vrdir.weights.bundled import FOLDER, verify
+
+GOLDEN_FILE = "golden.safetensors"
+TOLERANCE = 2e-3  # half an 8-bit level: other processors sum in another order
+
+
+def fixed_image() -> Tensor:
+    """A small image of odd size, (1, 3, 45, 70), that every machine computes alike: waves of three frequencies, no random draw."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 45, dtype=torch.float64), torch.linspace(0, 1, 70, dtype=torch.float64), indexing="ij")
+    channels = [0.5 + 0.3 * torch.sin(f * x + 2 * f * y) + 0.15 * torch.cos(3 * f * x * y) for f in (5.0, 11.0, 23.0)]
+    return torch.stack(channels)[None].float()
+
+
+def golden_outputs(model: VRDIR) -> dict[str, Tensor]:
+    """The features of each tap, the guidance maps and the restored image."""
+    image = fixed_image()
+    with torch.inference_mode():
+        result = model.restore(image)
+        height, width = (-(-extent // model.multiple) * model.multiple for extent in image.shape[-2:])
+        features = model.extractor(torch.nn.functional.pad(image, (0, width - 70, 0, height - 45), mode="reflect"))
+    tensors = {"image": result.image, "shares": result.shares}
+    tensors |= {f"features.{i}": f for i, f in enumerate(features)} | {f"guidance.{i}": g for i, g in enumerate(result.guidance)}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def write_golden(name: str) -> None:
+    """Record the golden outputs of bundled weights (at release)."""
+    save_file(golden_outputs(VRDIR.from_pretrained(FOLDER / name)), FOLDER / name / GOLDEN_FILE)
+
+
+def golden_problems(name: str) -> list[str]:
+    """Check hashes, then outputs, of bundled weights: one line a problem, none if all is well."""
+    problems = verify(name)
+    if problems:
+        return problems
+    expected, actual = load_file(FOLDER / name / GOLDEN_FILE), golden_outputs(VRDIR.from_pretrained(FOLDER / name))
+    for key, tensor in expected.items():
+        error = (actual[key] - tensor).abs()
+        scale = max(1.0, float(tensor.abs().max()))
+        if float(error.max()) > TOLERANCE * scale:
+            bins = torch.histc(torch.log10(error.clamp_min(1e-9)), bins=9, min=-9, max=0).int().tolist()
+            problems.append(
+                f"{name}: {key} differs from the golden output by up to {float(error.max()):.2e}; errors by decade from 1e-9: {bins}"
+            )
+    return problems

@@ -1,0 +1,58 @@
+"""What the tests share: real photos from scikit-image's wheel, and tiny real networks with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from vrdir.model.vrdir import VRDIR, VRDIRConfig
+
+TINY = VRDIRConfig(
+    extractor="efficientnet_lite0",
+    strides=(4, 8),
+    clean_branch=True,
+    branch_blocks=1,
+    decoder="pixel_skip",
+    widths=(8, 12, 16),
+    encoder_blocks=(1, 0, 1),
+    decoder_blocks=(1, 1, 1),
+)
+
+
+@pytest.fixture
+def tiny() -> VRDIR:
+    """A network of every part, small, whose random weights change its input (fresh ones would return it)."""
+    torch.manual_seed(0)
+    model = VRDIR(TINY).eval()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clean photos to train on, cut from those in scikit-image's wheel."""
+    folder = tmp_path_factory.mktemp("clean")
+    for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"):
+        photo = Image.open(Path(skimage.data.__file__).parent / name).convert("RGB")
+        for part in range(3):
+            photo.crop((part * 90, 20, part * 90 + 200, 220)).save(folder / f"{Path(name).stem}_{part}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A small real photo of odd size, RGB."""
+    whole = Image.open(Path(skimage.data.__file__).parent / "chelsea.png").convert("RGB")
+    return whole.crop((100, 50, 100 + 97, 50 + 75))
+
+
+@pytest.fixture
+def photo_batch(photo: Image.Image) -> torch.Tensor:
+    """The photo, twice, once mirrored: (2, 3, 75, 97) in [0, 1]."""
+    image = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
+    return torch.stack([image, image.flip(2)])

@@ -1,0 +1,141 @@
+"""Restorer: one image of any kind, and files."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vrdir import ImageError, Restorer
+from vrdir.inference.files import FileJob, plan_files
+from vrdir.model.vrdir import VRDIR
+
+
+@pytest.fixture
+def restorer(tiny: VRDIR) -> Restorer:
+    return Restorer(tiny, device="cpu")
+
+
+def test_every_kind_of_image_is_restored_to_the_same_pixels(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    array = np.asarray(photo)
+    expected = restorer(array)
+    assert not np.array_equal(expected, array)
+    photo.save(tmp_path / "photo.png")
+    assert np.array_equal(np.asarray(restorer(photo)), expected)
+    assert np.array_equal(np.asarray(restorer(tmp_path / "photo.png")), expected)
+    assert np.array_equal(np.asarray(Image.open(__import__("io").BytesIO(restorer((tmp_path / "photo.png").read_bytes())))), expected)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    assert np.array_equal(restorer(tensor).permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal((restorer(tensor / 255) * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+
+
+def test_the_shares_are_named_and_sum_to_one(restorer: Restorer, photo_batch: torch.Tensor) -> None:
+    restored = restorer.restore(photo_batch)
+    assert [set(shares) for shares in restored.shares] == [{"haze", "noise", "rain", "clean"}] * 2
+    for shares in restored.shares:
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_threads_may_share_a_restorer(restorer: Restorer, photo_batch: torch.Tensor) -> None:
+    images = [photo_batch[:1, :, : 40 + 5 * i] for i in range(6)]
+    expected = [restorer(image) for image in images]
+    found: list[torch.Tensor | None] = [None] * len(images)
+
+    def work(i: int) -> None:
+        found[i] = restorer(images[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine is not None
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_device_that_is_not_there_is_an_error(tiny: VRDIR) -> None:
+    with pytest.raises(ValueError, match="no device 'cuda:99' here"):
+        Restorer(tiny, device="cuda:99")
+
+
+def test_a_folder_is_restored_around_its_bad_files(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    (source / "deep er").mkdir(parents=True)
+    photo.save(source / "ä photo.jpg", quality=95)
+    photo.convert("L").save(source / "deep er" / "grey.png")
+    (source / "broken.png").write_bytes(b"no image")
+    (source / "notes.txt").write_text("not an image, not an input")
+    results = list(restorer.restore_files(plan_files([source], target)))
+    assert [r.job.target.relative_to(target).as_posix() for r in results] == ["broken.png", "deep er/grey.png", "ä photo.jpg"]
+    assert [r.error is None for r in results] == [False, True, True]
+    assert "broken.png is no image" in (results[0].error or "")
+    written = sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file())
+    assert written == ["deep er/grey.png", "ä photo.jpg"]
+    assert Image.open(target / "deep er" / "grey.png").mode == "L"
+    assert Image.open(target / "ä photo.jpg").format == "JPEG"
+
+
+def test_nothing_is_overwritten_unless_asked(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"precious")
+    job = FileJob(tmp_path / "a.png", tmp_path / "b.png")
+    (result,) = restorer.restore_files([job])
+    assert "exists" in (result.error or "")
+    assert (tmp_path / "b.png").read_bytes() == b"precious"
+    (result,) = restorer.restore_files([job], overwrite=True)
+    assert result.error is None
+    assert Image.open(tmp_path / "b.png").size == photo.size
+
+
+def test_a_failed_write_leaves_nothing_behind(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo.save(tmp_path / "a.png")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ImageError, match=r"b.png cannot be written \(No space left"):
+        restorer.restore_file(tmp_path / "a.png", tmp_path / "out" / "b.png")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_target_that_cannot_be_is_an_error(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ImageError, match="cannot be written"):
+        restorer.restore_file(tmp_path / "a.png", tmp_path / "file" / "b.png")
+    with pytest.raises(ImageError, match="no image format for the suffix '.doc'"):
+        restorer.restore_file(tmp_path / "a.png", tmp_path / "b.doc")
+
+
+def test_planning(tmp_path: Path, photo: Image.Image) -> None:
+    for name in ("in/a.png", "in/sub/a.png", "in/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(tmp_path / name)
+    source, out = tmp_path / "in", tmp_path / "out"
+
+    def targets(*arguments: object) -> list[str]:
+        return [job.target.relative_to(tmp_path).as_posix() for job in plan_files(*arguments)]
+
+    assert targets([source], out) == ["out/a.png", "out/b.jpg", "out/sub/a.png"]
+    assert targets([source / "a.png"], out) == ["out/a.png"]
+    assert targets([source / "a.png"], tmp_path / "new.webp") == ["new.webp"]
+    assert targets([str(source / "*.*")], out) == ["out/a.png", "out/b.jpg"]
+    assert targets([source], out, ".webp") == ["out/a.webp", "out/b.webp", "out/sub/a.webp"]
+    # Results inside the input are not restored again.
+    photo.save(source / "sub" / "b.png")
+    assert targets([source], source / "sub") == ["in/sub/a.png", "in/sub/b.jpg"]
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        plan_files([tmp_path / "nowhere"], out)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in"):
+        plan_files([tmp_path / "none"], out)
+    with pytest.raises(ValueError, match="over itself"):
+        plan_files([source], source)
+    with pytest.raises(ValueError, match="would both be written"):
+        plan_files([source / "a.png", source / "sub" / "a.png"], out)

@@ -1,0 +1,256 @@
+"""The command line: what it does, what it says when it cannot, and its exit status."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from vrdir.cli import app
+from vrdir.model.vrdir import VRDIR
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def text(result: Result) -> str:
+    """Output and errors in one line, without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
+
+
+@pytest.fixture
+def weights(tiny: VRDIR, tmp_path: Path) -> Path:
+    tiny.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def folder(photo: Image.Image, tmp_path: Path) -> Path:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    photo.save(tmp_path / "in" / "a.png")
+    photo.save(tmp_path / "in" / "sub" / "b [1].jpg")
+    return tmp_path / "in"
+
+
+def test_a_folder_is_restored(folder: Path, weights: Path, tmp_path: Path) -> None:
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--explain")
+    assert result.exit_code == 0
+    assert "2 of 2 restored" in text(result)
+    assert re.search(r"b \[1\]\.jpg: haze \d+%, noise \d+%, rain \d+%, clean \d+%", text(result))
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == ["a.png", "sub/b [1].jpg"]
+
+
+def test_a_file_that_fails_does_not_stop_the_others(folder: Path, weights: Path, tmp_path: Path) -> None:
+    whole = (folder / "sub" / "b [1].jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 1
+    assert "cut.jpg is damaged or cut short" in text(result)
+    assert "empty.png is empty" in text(result)
+    assert "2 of 4 restored, 2 failed" in text(result)
+    assert len([p for p in (tmp_path / "out").rglob("*") if p.is_file()]) == 2
+
+
+def test_json_for_machines(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (folder / "empty.png").write_bytes(b"")
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--json")
+    assert result.exit_code == 1
+    content = json.loads(result.stdout)
+    assert content["failed"] == 1
+    assert [Path(f["source"]).name for f in content["files"]] == ["a.png", "empty.png", "b [1].jpg"]
+    assert sum(content["files"][0]["shares"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
+    assert run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--format", "webp").exit_code == 0
+    assert Image.open(tmp_path / "out" / "sub" / "b [1].webp").format == "WEBP"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.jpg", "-o", "out"), "nowhere.jpg does not exist"),
+        (("{in}", "-o", "out", "--weights", "huge"), "no weights 'huge'"),
+        (("{in}", "-o", "out", "--device", "tpu9"), "no device 'tpu9'"),
+        (("{in}", "-o", "out", "--format", "docx"), "no image format for the suffix '.docx'"),
+        (("{in}", "-o", "{in}"), "over itself"),
+        (("{in}",), "Missing option"),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [argument.format(**{"in": folder}) for argument in arguments]
+    if "--weights" not in given:
+        given += ["--weights", str(weights)]
+    before = sorted(tmp_path.rglob("*"))
+    result = run("restore", *given)
+    assert result.exit_code == 2
+    assert message in text(result)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_damaged_weights_are_named(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (weights / "model.safetensors").write_bytes(b"hello")
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 2
+    assert "model.safetensors is damaged" in text(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(folder: Path, weights: Path, tmp_path: Path) -> None:
+    locked = Path("/proc/vrdir")  # where even root may not
+    if os.geteuid() != 0:
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o500)
+    result = run("restore", folder, "-o", locked, "--weights", weights)
+    assert result.exit_code == 1
+    assert f"{locked / 'a.png'} cannot be written" in text(result)
+    assert "0 of 2 restored, 2 failed" in text(result)
+
+
+def test_what_may_not_be_read_is_named(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
+
+        def refuse(self: Path) -> bytes:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", lambda self: refuse(self) if self.name == "a.png" else self.open("rb").read())
+    else:
+        (folder / "a.png").chmod(0)
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 1
+    assert "a.png cannot be read (Permission denied)" in text(result)
+    assert "1 of 2 restored, 1 failed" in text(result)
+    if os.geteuid() == 0:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    else:
+        folder.chmod(0)
+    result = run("restore", folder, "-o", tmp_path / "out2", "--weights", weights)
+    folder.chmod(0o700)
+    assert result.exit_code == 2
+    assert f"{folder} cannot be read; check its permissions" in text(result)
+
+
+def test_degrade(folder: Path, tmp_path: Path) -> None:
+    command = ("degrade", folder, "--with", "haze:beta=1.2,airlight=0.8..0.9", "--with", "noise:sigma=25", "--seed", 3)
+    assert run(*command, "-o", tmp_path / "one").exit_code == 0
+    assert run(*command, "-o", tmp_path / "two").exit_code == 0
+    first, second = (np.asarray(Image.open(tmp_path / name / "a.png")) for name in ("one", "two"))
+    assert np.array_equal(first, second)
+    assert first.mean() > np.asarray(Image.open(folder / "a.png")).mean()
+    # A file's pixels do not depend on which others there are.
+    assert run("degrade", folder / "a.png", *command[2:], "-o", tmp_path / "three.png").exit_code == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), first)
+
+
+def test_degrade_lists_what_there_is() -> None:
+    result = run("degrade", "--list")
+    assert result.exit_code == 0
+    for line in ("haze: beta=0.4..2.6", "rain: coverage=", "noise: sigma=2..55"):
+        assert line in text(result)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("snow", "unknown degradation 'snow'"),
+        ("haze:sigma=3", "haze takes beta="),
+        ("noise:sigma=loud", "noise:sigma is a number"),
+        ("noise:sigma=1..2..3", "noise:sigma is a number"),
+    ],
+)
+def test_a_wrong_degradation_is_named(step: str, message: str, folder: Path, tmp_path: Path) -> None:
+    result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
+    assert result.exit_code == 2
+    assert message in text(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
+    result = run("degrade", folder, "-o", tmp_path / "out", "--with", "noise:sigma=30..20")
+    assert result.exit_code == 1
+    assert "from low to high" in text(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_smoke_recipe_trains_weights_that_restore(photo_folder: Path, folder: Path, tmp_path: Path) -> None:
+    """The whole path: train every stage by the command, restore with the result, and find training to have helped."""
+    work = tmp_path / "run"
+    result = run(
+        "train", "all", "--recipe", ROOT / "recipes" / "smoke.yaml", "--clean", photo_folder, "--work-dir", work, "--device", "cpu"
+    )
+    assert result.exit_code == 0, text(result)
+    final = work / "weights" / "refine"
+    assert str(final) in text(result)
+    lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+    haze = [line["psnr_haze"] for line in lines if "psnr_haze" in line]
+    assert max(haze) > haze[0] + 0.5
+    assert run("restore", folder, "-o", tmp_path / "out", "--weights", final).exit_code == 0
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 2
+    again = run("train", "all", "--recipe", ROOT / "recipes" / "smoke.yaml", "--clean", photo_folder, "--work-dir", work, "--device", "cpu")
+    assert again.exit_code == 2
+    assert "already holds a run" in text(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recipe", "nowhere.yaml"), "no recipe at nowhere.yaml"),
+        (("--set", "refine.steps=none"), "refine.steps"),
+        (("--set", "steps"), "--set takes KEY=VALUE"),
+        (("--clean", "nowhere"), "no folder of clean photos at nowhere"),
+    ],
+)
+def test_training_names_what_is_wrong_before_it_starts(options: tuple[str, ...], message: str, photo_folder: Path, tmp_path: Path) -> None:
+    given = {"--recipe": str(ROOT / "recipes" / "smoke.yaml"), "--clean": str(photo_folder), "--work-dir": str(tmp_path / "run")}
+    given[options[0]] = options[1]
+    result = run("train", "all", *[part for pair in given.items() for part in pair])
+    assert result.exit_code == 2
+    assert message in text(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_commands() -> None:
+    listed = run("weights", "list")
+    assert listed.exit_code == 0
+    assert "small" in text(listed)
+    facts = json.loads(run("weights", "show", "small").stdout)
+    assert facts["licence"]
+    assert run("weights", "verify").exit_code == 0
+    wrong = run("weights", "show", "huge")
+    assert wrong.exit_code == 2
+    assert "no bundled weights 'huge'; there are small" in text(wrong)
+
+
+def test_info_and_version() -> None:
+    facts = json.loads(run("info", "--json").stdout)
+    assert {"vrdir", "python", "torch", "devices", "threads"} <= facts.keys()
+    assert "torch" in text(run("info"))
+    assert re.fullmatch(r"vrdir \d+\.\d+\.\d+", text(run("--version")))
+
+
+def test_every_command_has_help() -> None:
+    for command in (
+        (),
+        ("restore",),
+        ("degrade",),
+        ("train", "all"),
+        ("weights", "list"),
+        ("weights", "show"),
+        ("weights", "verify"),
+        ("info",),
+    ):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert "Usage" in text(result)

@@ -1,0 +1,176 @@
+"""The door: whatever comes in goes out as what it was."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vrdir.images import ImageError, crop_to, open_image, pad_to_multiple, read_file
+
+
+def encoded(picture: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "float16"])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4), (2, 5, 7, 3)])
+def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> None:
+    white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    image = (np.random.default_rng(0).random(shape) * white).astype(dtype)
+    opened = open_image(image)
+    assert opened.tensor.shape == (shape[0] if len(shape) == 4 else 1, 3, 5, 7)
+    assert opened.tensor.dtype == torch.float32
+    back = opened.close(opened.tensor)
+    assert (back.dtype, back.shape) == (image.dtype, image.shape)
+    np.testing.assert_allclose(back.astype(float), image.astype(float), atol=1e-6 * white)
+    black = opened.close(torch.zeros_like(opened.tensor))
+    if shape[-1] == 4:
+        assert np.array_equal(black[..., 3], image[..., 3])
+        assert not black[..., :3].any()
+    else:
+        assert not black.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 5, 7), (3, 5, 7), (4, 5, 7), (2, 3, 5, 7), (2, 4, 5, 7)])
+def test_tensors_come_back_as_they_were(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    image = torch.rand(shape) if dtype.is_floating_point else torch.randint(256, shape)
+    image = image.to(dtype)
+    opened = open_image(image)
+    back = opened.close(opened.tensor)
+    assert (back.dtype, back.shape) == (image.dtype, image.shape)
+    torch.testing.assert_close(back.float(), image.float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16", "F"])
+def test_pictures_come_back_as_they_were(mode: str, photo: Image.Image) -> None:
+    if mode == "I;16":
+        picture = Image.fromarray((np.asarray(photo.convert("L")).astype(np.uint16) * 257) ^ 5)
+    elif mode == "F":
+        picture = Image.fromarray(np.asarray(photo.convert("L"), np.float32) / 255)
+    else:
+        picture = photo.convert(mode)
+        if mode.endswith("A"):
+            picture.putalpha(Image.linear_gradient("L").resize(photo.size))
+    opened = open_image(picture)
+    back = opened.close(opened.tensor)
+    assert (back.mode, back.size) == (mode, photo.size)
+    np.testing.assert_allclose(np.asarray(back, float), np.asarray(picture, float), atol=1e-6 if mode == "F" else 0.5)
+
+
+def test_palette_pictures_become_rgb(photo: Image.Image) -> None:
+    palette = photo.quantize(32)
+    opened = open_image(palette)
+    assert opened.close(opened.tensor).mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(palette.convert("RGB")))
+
+
+def test_exif_orientation_is_applied_and_the_rest_kept(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying on its side
+    exif[0x010F] = "Maker"
+    picture = Image.open(io.BytesIO(encoded(photo, "JPEG", exif=exif, icc_profile=b"profile", quality=95)))
+    opened = open_image(picture)
+    assert opened.tensor.shape == (1, 3, photo.width, photo.height)
+    back = opened.close(opened.tensor)
+    assert back.info["icc_profile"] == b"profile"
+    kept = Image.Exif()
+    kept.load(back.info["exif"])
+    assert kept.get(0x010F) == "Maker"
+    assert kept.get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_bytes_come_back_as_bytes_of_the_same_format(file_format: str, photo: Image.Image) -> None:
+    opened = open_image(encoded(photo, file_format))
+    back = opened.close(opened.tensor)
+    assert isinstance(back, bytes)
+    assert Image.open(io.BytesIO(back)).format == file_format
+
+
+def test_paths_come_back_as_pictures(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "photo.png")
+    for path in (tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        opened = open_image(path)
+        assert np.array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(photo))
+
+
+def test_gradients_pass_the_door() -> None:
+    image = torch.rand(3, 5, 7, requires_grad=True)
+    opened = open_image(image)
+    opened.close(opened.tensor * 2 - opened.tensor).sum().backward()
+    assert image.grad is not None
+    assert torch.equal(image.grad, torch.ones_like(image))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((3, 4, 4), float("nan")), "NaN"),
+        (np.full((4, 4, 3), np.inf, np.float32), "infinite"),
+        (torch.full((3, 4, 4), 200.0), "divide by 255"),
+        (torch.full((3, 4, 4), -2.0), "undo a normalisation"),
+        (torch.rand(5, 4, 4), "1, 3 or 4 channels"),
+        (torch.rand(6, 4, 3), "permute it"),
+        (np.zeros((3, 6, 5), np.uint8), "transpose it"),
+        (np.zeros((4, 4, 2), np.uint8), "1, 3 or 4 channels"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "uint8"),
+        (np.zeros((4, 4, 3), np.int32), "uint8, uint16 or floating"),
+        (torch.rand(3, 0, 4), "no pixels"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (torch.rand(3), "shape"),
+        (np.zeros(3, np.uint8), "shape"),
+        (Image.new("CMYK", (4, 4)), "convert\\('RGB'\\)"),
+        (42, "cannot take a int"),
+        (b"", "is empty"),
+        (b"hello", "no image"),
+    ],
+)
+def test_what_is_no_image_is_an_error_that_says_why(image: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        open_image(image)
+
+
+def test_a_little_overshoot_is_clipped() -> None:
+    opened = open_image(torch.tensor([-0.05, 0.5, 1.05]).view(3, 1, 1))
+    assert opened.tensor.flatten().tolist() == [0.0, 0.5, 1.0]
+
+
+def test_bad_files_are_named(tmp_path: Path, photo: Image.Image) -> None:
+    whole = encoded(photo, "JPEG")
+    cases = {
+        "empty.jpg": (b"", "is empty"),
+        "text.jpg": (b"hello", "is no image"),
+        "cut.jpg": (whole[: len(whole) // 2], "is damaged or cut"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match=f"{name} {message}"):
+            read_file(tmp_path / name)
+    with pytest.raises(ImageError, match="nowhere.jpg does not exist"):
+        read_file(tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_file(tmp_path)
+
+
+def test_several_frames_are_refused_not_dropped(tmp_path: Path, photo: Image.Image) -> None:
+    photo.save(tmp_path / "two.gif", save_all=True, append_images=[photo.rotate(90)])
+    with pytest.raises(ImageError, match="two.gif holds 2 frames"):
+        read_file(tmp_path / "two.gif")
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 2, 8, 16]))
+def test_padding_is_undone(height: int, width: int, multiple: int) -> None:
+    image = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width).expand(1, 3, -1, -1)
+    padded = pad_to_multiple(image, multiple)
+    assert padded.shape[2] % multiple == padded.shape[3] % multiple == 0
+    assert padded.shape[2] - height < multiple
+    assert padded.shape[3] - width < multiple
+    assert torch.equal(crop_to(padded, (height, width)), image)

@@ -1,0 +1,74 @@
+"""The README's own commands and lines run as they stand there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+from typer.testing import CliRunner
+
+import vrdir
+from vrdir.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("vrdir ")]
+
+
+@pytest.fixture
+def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Image.Image) -> Path:
+    """A folder with the files that the README's user has."""
+    monkeypatch.chdir(tmp_path)
+    vrdir.degrade(photo, "haze", seed=1).save("foggy.jpg")
+    (tmp_path / "photos").mkdir()
+    photo.save("photos/one.png")
+    photo.save("photos/two.jpg")
+    return tmp_path
+
+
+def test_there_are_commands_and_lines_to_test() -> None:
+    assert len(commands()) >= 4
+    assert len(blocks("python")) >= 1
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_lines(code: str, own_files: Path) -> None:
+    exec(compile(code, "README.md", "exec"), {"frame": np.asarray(Image.open("foggy.jpg"))})
+
+
+def test_commands(own_files: Path) -> None:
+    for line in commands():
+        arguments = shlex.split(line, comments=True)[1:]
+        if arguments[0] == "train":  # hours: only that the command is right
+            command: click.Command = typer.main.get_command(app)
+            for name in arguments[:2]:
+                assert isinstance(command, click.Group)
+                command = command.commands[name]
+            command.make_context("vrdir", arguments[2:])
+            continue
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}: {result.output}{result.stderr}"
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^make (\w+)", "\n".join(blocks("bash")), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_linked_files_exist() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link

@@ -1,0 +1,82 @@
+"""The bundled weights: whole, small enough, described, and doing what they did when they were released."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vrdir import Restorer
+from vrdir.degradations.degrade import apply_degradation
+from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.inference.golden import golden_problems
+from vrdir.model.vrdir import CONFIGS, VRDIR
+from vrdir.weights import bundled
+
+NAMES = sorted(bundled.manifest())
+
+
+def test_small_is_bundled() -> None:
+    assert "small" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_and_outputs_are_those_released(name: str) -> None:
+    assert golden_problems(name) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_manifest_says_all_that_it_should(name: str) -> None:
+    facts = bundled.manifest()[name]
+    for key in (
+        "source",
+        "licence",
+        "training_data",
+        "recipe",
+        "command",
+        "commit",
+        "sha256",
+        "figures",
+        "parameters",
+        "bytes",
+        "description",
+    ):
+        assert facts[key], key
+    folder = bundled.FOLDER / name
+    assert facts["bytes"] == (folder / "model.safetensors").stat().st_size
+    model = VRDIR.from_pretrained(name)
+    assert facts["parameters"] == sum(p.numel() for p in model.parameters())
+    assert model.config == CONFIGS[name]
+    assert (folder / "README.md").is_file()
+    assert (Path(__file__).parents[1] / facts["recipe"]).is_file()
+
+
+def test_small_is_small() -> None:
+    assert (bundled.FOLDER / "small" / "model.safetensors").stat().st_size < 4 * 2**20
+
+
+def test_a_changed_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "model.safetensors").write_bytes(b"hello")
+    problems = bundled.verify("small")
+    assert any("not the file that was released" in problem for problem in problems)
+    assert any("config.json is missing" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranges", "gain_db"), [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)]
+)
+def test_small_restores_a_photo_it_was_not_trained_on(name: str, ranges: dict[str, float], gain_db: float) -> None:
+    import numpy as np
+    import skimage.data
+    from PIL import Image
+
+    photo = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((300, 200))
+    clean = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
+    degraded = apply_degradation(clean, name, torch.Generator().manual_seed(0), **ranges).image
+    restored = Restorer()(degraded)
+    assert psnr_rgb(restored, clean)[0] > psnr_rgb(degraded, clean)[0] + gain_db
+
+
+def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
+    assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 36
