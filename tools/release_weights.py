@@ -1,0 +1,54 @@
+"""Put trained weights into the package: float16 file, config, golden outputs, and their entry in the manifest.
+
+    python tools/release_weights.py RUN/weights/refine small --recipe recipes/small.yaml --commit SHA --figures figures.json
+
+The model card (src/vrdir/weights/NAME/README.md) is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from vrdir.inference.golden import GOLDEN_FILE, write_golden
+from vrdir.model.vrdir import CONFIG_FILE, WEIGHTS_FILE, VRDIR
+from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path, help="model folder that training wrote")
+    parser.add_argument("name", help="name of the bundled weights")
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--commit", required=True, help="of the code that trained them")
+    parser.add_argument("--figures", type=Path, required=True, help="JSON of measured figures")
+    parser.add_argument("--description", required=True)
+    parser.add_argument("--training-data", required=True)
+    arguments = parser.parse_args()
+    folder = FOLDER / arguments.name
+    model = VRDIR.from_pretrained(arguments.trained)
+    model.save_pretrained(folder, half=True)
+    entries = manifest() | {
+        arguments.name: {
+            "description": arguments.description,
+            "source": "trained by vrdir itself; the extractor derives from EfficientNet-Lite0 (Google, Apache-2.0)",
+            "licence": "Apache-2.0",
+            "training_data": arguments.training_data,
+            "recipe": str(arguments.recipe),
+            "command": f"vrdir train all --recipe {arguments.recipe} --clean DIR",
+            "commit": arguments.commit,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "bytes": (folder / WEIGHTS_FILE).stat().st_size,
+            "figures": json.loads(arguments.figures.read_text()),
+            "sha256": {name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
+        }
+    }
+    MANIFEST.write_text(json.dumps({"weights": entries}, indent=1) + "\n")
+    write_golden(arguments.name)
+    entries[arguments.name]["sha256"][GOLDEN_FILE] = sha256(folder / GOLDEN_FILE)
+    MANIFEST.write_text(json.dumps({"weights": entries}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
