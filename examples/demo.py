@@ -83,7 +83,7 @@ def main() -> None:
         restored, shares = restorer.restore(degraded)
         row = (clean, degraded, restored)
         seen = [recognise(recogniser, image, classes) for image in row]
-        marks = ["yes" if any(label.startswith(word) for word in right) else "no" for label, _ in seen]
+        marks = ["yes" if label.split(",")[0] in right else "no" for label, _ in seen]
         said = [f"{label.split(',')[0]} {probability:.0%}" for label, probability in seen]
         psnr = [psnr_rgb(image[None], clean[None])[0] for image in (degraded, restored)]
         diagnosis = ", ".join(f"{key} {share:.0%}" for key, share in shares[0].items() if share >= 0.1)

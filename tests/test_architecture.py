@@ -34,6 +34,10 @@ def imports_of(path: Path) -> set[str]:
     """The vrdir modules a file imports, "model.blocks" style."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            from_home = node.module == "vrdir" and any(alias.name != "__version__" for alias in node.names)
+            assert not from_home, f"{path} imports from the package, not from the module"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vrdir."):
             found.add(str(node.module).removeprefix("vrdir."))
         if isinstance(node, ast.Import):

@@ -84,6 +84,7 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
         (("{in}", "-o", "out", "--format", "docx"), "no image format for the suffix '.docx'"),
         (("{in}", "-o", "{in}"), "over itself"),
         (("{in}",), "Missing option"),
+        (("{in}", "-o", "out.png"), "the name of one file"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
@@ -154,6 +155,35 @@ def test_degrade(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), first)
 
 
+def test_a_folder_inside_that_cannot_be_read_is_named_and_the_rest_done(
+    folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
+        scandir = os.scandir
+
+        def refuse(path: str) -> object:
+            if str(path) == str(folder / "sub"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(folder / "sub"))
+    else:
+        (folder / "sub").chmod(0)
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
+    (folder / "sub").chmod(0o700)
+    assert result.exit_code == 1
+    assert f"{folder / 'sub'} is a folder that cannot be read; check its permissions" in text(result)
+    assert "1 of 2 restored, 1 failed" in text(result)
+
+
+def test_a_cmyk_photo_is_refused_by_name(folder: Path, weights: Path, tmp_path: Path) -> None:
+    Image.new("CMYK", (20, 20)).save(folder / "print.jpg")
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 1
+    assert f"{folder / 'print.jpg'}: it is a CMYK picture; convert it to RGB first" in text(result)
+
+
 def test_degrade_lists_what_there_is() -> None:
     result = run("degrade", "--list")
     assert result.exit_code == 0
@@ -168,6 +198,8 @@ def test_degrade_lists_what_there_is() -> None:
         ("haze:sigma=3", "haze takes beta="),
         ("noise:sigma=loud", "noise:sigma is a number"),
         ("noise:sigma=1..2..3", "noise:sigma is a number"),
+        ("rain:layers=2..3", "rain:layers is one whole number"),
+        ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
     ],
 )
 def test_a_wrong_degradation_is_named(step: str, message: str, folder: Path, tmp_path: Path) -> None:
@@ -187,20 +219,27 @@ def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
 def test_the_smoke_recipe_trains_weights_that_restore(photo_folder: Path, folder: Path, tmp_path: Path) -> None:
     """The whole path: train every stage by the command, restore with the result, and find training to have helped."""
     work = tmp_path / "run"
-    result = run(
-        "train", "all", "--recipe", ROOT / "recipes" / "smoke.yaml", "--clean", photo_folder, "--work-dir", work, "--device", "cpu"
-    )
+    recipe = ROOT / "recipes" / "smoke.yaml"
+    command = ("train", "all", "--recipe", recipe, "--clean", photo_folder, "--work-dir", work, "--device", "cpu")
+    result = run(*command)
     assert result.exit_code == 0, text(result)
     final = work / "weights" / "refine"
     assert str(final) in text(result)
     lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     haze = [line["psnr_haze"] for line in lines if "psnr_haze" in line]
-    assert max(haze) > haze[0] + 0.5
+    assert haze[-1] > haze[0] + 0.5
     assert run("restore", folder, "-o", tmp_path / "out", "--weights", final).exit_code == 0
     assert len(list((tmp_path / "out").rglob("*.*"))) == 2
-    again = run("train", "all", "--recipe", ROOT / "recipes" / "smoke.yaml", "--clean", photo_folder, "--work-dir", work, "--device", "cpu")
+    again = run(*command)
     assert again.exit_code == 2
     assert "already holds a run" in text(again)
+    before = (final / "model.safetensors").read_bytes()
+    resumed = run(*command, "--resume")
+    assert resumed.exit_code == 0
+    assert (final / "model.safetensors").read_bytes() == before
+    other = run(*command, "--resume", "--set", "seed=1")
+    assert other.exit_code == 2
+    assert "is another recipe (it differs in seed)" in text(other)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +248,10 @@ def test_the_smoke_recipe_trains_weights_that_restore(photo_folder: Path, folder
         (("--recipe", "nowhere.yaml"), "no recipe at nowhere.yaml"),
         (("--set", "refine.steps=none"), "refine.steps"),
         (("--set", "steps"), "--set takes KEY=VALUE"),
+        (("--set", "refine.steps=["), "is no YAML value"),
+        (("--set", "decoder.steps.x=3"), "decoder.steps.x reaches into steps"),
+        (("--set", "crop_px=100"), "crop_px must be a multiple of 8"),
+        (("--extractor-weights", "nowhere.pth"), "no extractor weights at nowhere.pth"),
         (("--clean", "nowhere"), "no folder of clean photos at nowhere"),
     ],
 )

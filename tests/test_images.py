@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vrdir.images import ImageError, crop_to, open_image, pad_to_multiple, read_file
+from vrdir.images import ImageError, crop_to, encode, open_image, pad_to_multiple, read_file
 
 
 def encoded(picture: Image.Image, file_format: str, **options: object) -> bytes:
@@ -63,6 +63,35 @@ def test_pictures_come_back_as_they_were(mode: str, photo: Image.Image) -> None:
     back = opened.close(opened.tensor)
     assert (back.mode, back.size) == (mode, photo.size)
     np.testing.assert_allclose(np.asarray(back, float), np.asarray(picture, float), atol=1e-6 if mode == "F" else 0.5)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_transparent_colour_becomes_alpha(mode: str, photo: Image.Image) -> None:
+    picture = photo.convert(mode)
+    key: int | tuple[int, ...] = picture.getpixel((0, 0))
+    content = encoded(picture, "PNG", transparency=key)
+    opened = open_image(Image.open(io.BytesIO(content)))
+    back = opened.close(opened.tensor)
+    assert back.mode == ("LA" if mode == "L" else "RGBA")
+    assert np.array_equal(np.asarray(back.getchannel("A")), np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").getchannel("A")))
+    assert 0 in np.asarray(back.getchannel("A"))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "WEBP", "BMP", "JPEG2000", "GIF", "PPM"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16", "F"])
+def test_every_mode_is_written_with_its_brightness(mode: str, file_format: str) -> None:
+    ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    picture = {
+        "F": lambda: Image.fromarray(ramp.astype(np.float32)),
+        "I;16": lambda: Image.fromarray(np.round(ramp * 65535).astype(np.uint16)),
+    }.get(mode, lambda: Image.fromarray(np.round(ramp * 255).astype(np.uint8)).convert(mode))()
+    written = Image.open(io.BytesIO(encode(picture, file_format)))
+    grey = np.asarray(written, float) if written.mode.startswith(("I", "F")) else np.asarray(written.convert("L"), float)
+    lossy = file_format in ("JPEG", "WEBP", "JPEG2000", "GIF")
+    grey /= {"F": 1.0, "I": 65535.0}.get(written.mode[0], 255.0)
+    np.testing.assert_allclose(grey, ramp, atol={"GIF": 0.04}.get(file_format, 0.02) if lossy else 0.003)
+    if mode == "I;16" and file_format in ("PNG", "TIFF"):
+        assert np.array_equal(np.asarray(written), np.asarray(picture))
 
 
 def test_palette_pictures_become_rgb(photo: Image.Image) -> None:
@@ -127,7 +156,7 @@ def test_gradients_pass_the_door() -> None:
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (torch.rand(3), "shape"),
         (np.zeros(3, np.uint8), "shape"),
-        (Image.new("CMYK", (4, 4)), "convert\\('RGB'\\)"),
+        (Image.new("CMYK", (4, 4)), "a CMYK picture; convert it to RGB"),
         (42, "cannot take a int"),
         (b"", "is empty"),
         (b"hello", "no image"),
@@ -154,6 +183,12 @@ def test_bad_files_are_named(tmp_path: Path, photo: Image.Image) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImageError, match=f"{name} {message}"):
             read_file(tmp_path / name)
+    picture = Image.open(tmp_path / "cut.jpg")  # lazily, and truncated
+    with pytest.raises(ImageError, match="the picture is damaged or cut"):
+        open_image(picture)
+    photo.save(tmp_path / "exif.webp", exif=b"Exif\x00\x00nonsense")
+    with pytest.raises(ImageError, match="exif.webp is damaged"):
+        read_file(tmp_path / "exif.webp")
     with pytest.raises(ImageError, match="nowhere.jpg does not exist"):
         read_file(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="is a folder"):
@@ -162,8 +197,21 @@ def test_bad_files_are_named(tmp_path: Path, photo: Image.Image) -> None:
 
 def test_several_frames_are_refused_not_dropped(tmp_path: Path, photo: Image.Image) -> None:
     photo.save(tmp_path / "two.gif", save_all=True, append_images=[photo.rotate(90)])
-    with pytest.raises(ImageError, match="two.gif holds 2 frames"):
-        read_file(tmp_path / "two.gif")
+    for frames in (tmp_path / "two.gif", Image.open(tmp_path / "two.gif")):
+        with pytest.raises(ImageError, match="holds 2 frames"):
+            open_image(frames)
+
+
+def test_more_grey_modes(photo: Image.Image) -> None:
+    grey = np.asarray(photo.convert("L")).astype(np.int32) * 200
+    opened = open_image(Image.fromarray(grey))  # mode I
+    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), grey)
+    big_endian = Image.frombytes("I;16B", photo.size, grey.astype(">u2").tobytes())
+    opened = open_image(big_endian)
+    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), grey)
+    bilevel = photo.convert("1")
+    opened = open_image(bilevel)
+    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(bilevel.convert("L")))
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 2, 8, 16]))

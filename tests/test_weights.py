@@ -79,4 +79,25 @@ def test_small_restores_a_photo_it_was_not_trained_on(name: str, ranges: dict[st
 
 
 def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
-    assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 36
+    assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 40
+
+
+def test_a_hugging_face_repository_is_fetched_without_its_other_files(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    tiny.save_pretrained(tmp_path / "cache")
+    asked = {}
+
+    def snapshot_download(repository: str, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, allow_patterns=allow_patterns)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert VRDIR.from_pretrained("someone/snow").config == tiny.config
+    assert asked == {"repository": "someone/snow", "allow_patterns": ["config.json", "model.safetensors"]}
+
+    def offline(repository: str, allow_patterns: list[str]) -> str:
+        raise ConnectionError("no network\nlong story")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(FileNotFoundError, match="'someone/snow' is no folder here and could not be fetched .*: no network$"):
+        VRDIR.from_pretrained("someone/snow")

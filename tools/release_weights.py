@@ -1,6 +1,7 @@
 """Put trained weights into the package: float16 file, config, golden outputs, and their entry in the manifest.
 
-    python tools/release_weights.py RUN/weights/refine small --recipe recipes/small.yaml --commit SHA --figures figures.json
+    python tools/release_weights.py RUN/weights/refine small --recipe recipes/small.yaml --commit SHA --figures figures.json \\
+        --description "..." --training-data "..."
 
 The model card (src/vrdir/weights/NAME/README.md) is written by hand.
 """
@@ -12,7 +13,7 @@ import json
 from pathlib import Path
 
 from vrdir.inference.golden import GOLDEN_FILE, write_golden
-from vrdir.model.vrdir import CONFIG_FILE, WEIGHTS_FILE, VRDIR
+from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
 from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
 
 

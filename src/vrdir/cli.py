@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from vrdir.inference.files import FileJob, FileResult
 
 app = typer.Typer(
     help="Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work again.",
@@ -40,12 +43,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print a machine-readable r
 
 
 @contextmanager
-def bad_arguments() -> Iterator[None]:
-    """What the caller asked for cannot be done: say so in a line and leave with status 2."""
+def one_line_errors() -> Iterator[None]:
+    """Say in a line what went wrong: status 2 for what cannot be done as asked, 1 for what failed on the way."""
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
         fail(error, 2)
+    except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+        fail(" ".join(str(error).split()) or type(error).__name__, 1)
 
 
 def fail(message: object, status: int) -> None:
@@ -59,13 +64,32 @@ def escape(text: object) -> str:
     return rich_escape(str(text))
 
 
-@contextmanager
-def progress_bar(description: str, total: int, quiet: bool) -> Iterator[Any]:
-    """A progress bar on a terminal; elsewhere nothing, the commands print plain lines there."""
-    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=quiet or not err.is_terminal) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
+def run_files(results: Iterable[FileResult], total: int, done: str, as_json: bool, explain: bool = False) -> None:
+    """Go through the files with a progress bar (plain lines where there is no terminal) and report; status 1 if one failed."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    finished, failed = [], []
+    with Progress(*columns, console=err, disable=as_json or not err.is_terminal) as progress:
+        task = progress.add_task(done, total=total)
+        for result in results:
+            finished.append(result)
+            if result.error is not None:
+                failed.append(result)
+                err.print(f"[bold red]failed:[/] {escape(result.error)}")
+            elif not as_json and (explain or not err.is_terminal):
+                shares = ": " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items()) if explain else ""
+                out.print(escape(f"{result.job.target}{shares}"))
+            progress.advance(task)
+    if as_json:
+        lines = [
+            {"source": str(r.job.source), "target": str(r.job.target), "error": r.error}
+            | {"shares": {name: round(share, 4) for name, share in r.shares.items()}}
+            for r in finished
+        ]
+        sys.stdout.write(json.dumps({"files": lines, "failed": len(failed)}, indent=1) + "\n")
+    else:
+        out.print(f"{len(finished) - len(failed)} of {len(finished)} {done}" + (f", {len(failed)} failed (named above)" if failed else ""))
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -83,43 +107,16 @@ def restore(
     from vrdir.inference.files import plan_files
     from vrdir.inference.restorer import Restorer
 
-    with bad_arguments():
+    with one_line_errors():
         jobs = plan_files(inputs, output, suffix_of(file_format))
         restorer = Restorer(weights, device)
-    results = []
-    with progress_bar("restoring", len(jobs), as_json) as advance:
-        for result in restorer.restore_files(jobs, overwrite):
-            results.append(result)
-            if result.error is not None:
-                err.print(f"[bold red]failed:[/] {escape(result.error)}")
-            elif explain and not as_json:
-                out.print(escape(f"{result.job.target}: " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())))
-            advance()
-    report_files(results, as_json, "restored")
-
-
-def report_files(results: list[Any], as_json: bool, done: str) -> None:
-    """The closing line, or the JSON; exit status 1 if a file failed."""
-    failed = [result for result in results if result.error is not None]
-    if as_json:
-        lines = [
-            {
-                "source": str(r.job.source),
-                "target": str(r.job.target),
-                "error": r.error,
-                "shares": {k: round(v, 4) for k, v in r.shares.items()},
-            }
-            for r in results
-        ]
-        sys.stdout.write(json.dumps({"files": lines, "failed": len(failed)}, indent=1) + "\n")
-    else:
-        out.print(f"{len(results) - len(failed)} of {len(results)} {done}" + (f", {len(failed)} failed (named above)" if failed else ""))
-    if failed:
-        raise typer.Exit(1)
+        results = restorer.restore_files(jobs, overwrite)
+    run_files(results, len(jobs), "restored", as_json, explain)
 
 
 def suffix_of(file_format: str | None) -> str | None:
-    from vrdir.inference.restorer import format_of
+    """ ".png" for "png". Raises ImageError for a format that cannot be written."""
+    from vrdir.images import format_of
 
     if file_format is None:
         return None
@@ -150,23 +147,17 @@ def degrade(
 
     if list_all:
         for name in DEGRADATIONS:
-            out.print(f"[bold]{name}[/]: " + escape(", ".join(f"{key}={shown(value)}" for key, value in parameters_of(name).items())))
+            ranges = [f"{key}={shown(value)}" for key, value in parameters_of(name).items() if value is not None]
+            out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
         return
-    from vrdir.inference.files import plan_files
+    from vrdir.inference.files import plan_files, process_files
 
-    with bad_arguments():
+    with one_line_errors():
         if not inputs or output is None or not steps:
             raise ValueError("needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)")
         parsed = [parse_step(step) for step in steps]
         jobs = plan_files(inputs, output, suffix_of(file_format))
-    results = []
-    with progress_bar("degrading", len(jobs), as_json) as advance:
-        for job in jobs:
-            results.append(degrade_file(job, parsed, seed, overwrite))
-            if results[-1].error is not None:
-                err.print(f"[bold red]failed:[/] {escape(results[-1].error)}")
-            advance()
-    report_files(results, as_json, "degraded")
+    run_files(process_files(jobs, lambda job: degrade_file(job, parsed, seed), overwrite), len(jobs), "degraded", as_json)
 
 
 def shown(value: Any) -> str:
@@ -187,34 +178,31 @@ def parse_step(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if key not in known or not equals:
             raise ValueError(f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}; not {part!r}")
+        takes_range, kind = isinstance(known[key], tuple), int if isinstance(known[key], int) else float
         try:
-            numbers = tuple(float(number) for number in value.split(".."))
+            numbers = tuple(kind(number) for number in (value.split("..") if takes_range else [value]))
             if len(numbers) > 2:
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{name}:{key} is a number, or a range such as 0.5..1.5, not {value!r}") from None
-        ranges[key] = type(known[key])(numbers[0]) if isinstance(known[key], int) else numbers[0] if len(numbers) == 1 else numbers
+            wanted = "a number, or a range such as 0.5..1.5" if takes_range else f"one {'whole ' * (kind is int)}number"
+            raise ValueError(f"{name}:{key} is {wanted}, not {value!r}") from None
+        ranges[key] = numbers[0] if len(numbers) == 1 else numbers
     return name, ranges
 
 
-def degrade_file(job: Any, steps: list[tuple[str, dict[str, Any]]], seed: int, overwrite: bool) -> Any:
+def degrade_file(job: FileJob, steps: list[tuple[str, dict[str, Any]]], seed: int) -> dict[str, float]:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are."""
+    import os
     import zlib
 
     from vrdir.degradations.degrade import degrade as degrade_image
-    from vrdir.images import ImageError, encode, read_file, write_file
-    from vrdir.inference.restorer import FileResult, format_of
+    from vrdir.images import encode, format_of, read_file, write_file
 
-    try:
-        if job.target.exists() and not overwrite:
-            raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
-        image: Any = read_file(job.source)
-        for number, (name, ranges) in enumerate(steps):
-            image = degrade_image(image, name, zlib.crc32(f"{seed}|{number}|{job.source.stem}".encode()), **ranges)
-        write_file(encode(image, format_of(job.target)), job.target)
-    except ValueError as error:
-        return FileResult(job, {}, str(error))
-    return FileResult(job, {}, None)
+    image: Any = read_file(job.source)
+    for number, (name, ranges) in enumerate(steps):
+        image = degrade_image(image, name, zlib.crc32(f"{seed}|{number}|".encode() + os.fsencode(job.source.stem)), **ranges)
+    write_file(encode(image, format_of(job.target)), job.target)
+    return {}
 
 
 @train_app.command("all")
@@ -232,7 +220,7 @@ def train_all(
     ] = None,
 ) -> None:
     """Run every stage: decoder, one branch per degradation, fusion, refinement."""
-    with bad_arguments():
+    with one_line_errors():
         try:
             from vrdir.inference.restorer import choose_device
             from vrdir.training.run import train_all as run
@@ -260,7 +248,10 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise ValueError(f"--set takes KEY=VALUE, such as refine.steps=500, not {text!r}")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {key}: {value!r} is no YAML value") from None
 
 
 def print_metrics(line: Mapping[str, Any]) -> None:
@@ -288,7 +279,7 @@ def weights_show(name: Annotated[str, typer.Argument(help="Name of bundled weigh
     """All facts about a set of weights, as JSON."""
     from vrdir.weights.bundled import manifest
 
-    with bad_arguments():
+    with one_line_errors():
         facts = known_weights(name, manifest())
     sys.stdout.write(json.dumps(facts, indent=1) + "\n")
 
@@ -299,13 +290,14 @@ def weights_verify(name: Annotated[str | None, typer.Argument(help="Name of bund
     from vrdir.inference.golden import golden_problems
     from vrdir.weights.bundled import manifest
 
-    with bad_arguments():
+    with one_line_errors():
         if name is not None:
             known_weights(name, manifest())
-    problems = [problem for each in ([name] if name else manifest()) for problem in golden_problems(each)]
-    if problems:
-        fail("; ".join(problems), 1)
-    out.print(f"{name or 'all bundled weights'}: intact")
+    for each in [name] if name else manifest():
+        problems = golden_problems(each)
+        if problems:
+            fail("; ".join(problems), 1)
+        out.print(f"{each}: intact")
 
 
 def known_weights(name: str, manifest: Mapping[str, Any]) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +25,11 @@ logger = logging.getLogger(__name__)
 
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]; this much is clipped, more is taken for a wrong scale
 
-GREY_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
-COLOUR_MODES = {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
+IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+METADATA = {"icc_profile", "exif", "dpi", "xmp"}  # of a PIL picture's info: what a restored picture keeps
+# Pillow's modes and the mode in which each is restored
+MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
+MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
 
 
 class ImageError(ValueError):
@@ -37,10 +42,12 @@ class OpenImage(NamedTuple):
     Attributes:
         tensor: (B, 3, H, W), float32 in [0, 1].
         close: turns a tensor of that shape back into what came in: same type, size, depth, alpha, metadata.
+        grey: it came in without colour; its three channels are the same.
     """
 
     tensor: Tensor
     close: Callable[[Tensor], Any]
+    grey: bool
 
 
 def open_image(image: Any) -> OpenImage:
@@ -63,7 +70,7 @@ def open_image(image: Any) -> OpenImage:
         picture = decode(bytes(image), "the bytes given")
         file_format = picture.format or "PNG"
         opened = _open_pil(picture)
-        return OpenImage(opened.tensor, lambda restored: encode(opened.close(restored), file_format))
+        return opened._replace(close=lambda restored: encode(opened.close(restored), file_format))
     if isinstance(image, Image.Image):
         return _open_pil(image)
     if isinstance(image, np.ndarray):
@@ -84,7 +91,7 @@ def _open_tensor(image: Tensor) -> OpenImage:
     if 0 in whole.shape:
         raise ImageError(f"the image has no pixels: shape {tuple(image.shape)}")
     levels = _levels(image.dtype)
-    values = (whole.float() / levels).clone() if levels != 1 else _checked(whole.float())
+    values = whole.float() / levels if levels != 1 else _checked(whole.float())
     alpha = whole[:, 3:] if whole.shape[1] == 4 else None
     grey = whole.shape[1] == 1
     rgb = values[:, :3].expand(-1, 3, -1, -1)
@@ -97,7 +104,7 @@ def _open_tensor(image: Tensor) -> OpenImage:
             result = torch.cat([result, alpha], 1)
         return result.reshape(image.shape)
 
-    return OpenImage(rgb, close)
+    return OpenImage(rgb, close, grey)
 
 
 def _levels(dtype: torch.dtype) -> int:
@@ -142,53 +149,70 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
         result[..., : colour.shape[-1]] = np.round(pixels * white) if white != 1 else pixels
         return result.reshape(image.shape)
 
-    return OpenImage(inner.tensor, close)
+    return OpenImage(inner.tensor, close, inner.grey)
 
 
 def _open_pil(image: Image.Image) -> OpenImage:
     """Any PIL mode with a clear way to RGB and back."""
-    picture = ImageOps.exif_transpose(image)
+    picture = _settled(image, "the picture")
     mode = picture.mode
+    transparent = "transparency" in picture.info or mode == "PA"
     if mode in ("P", "PA"):
-        mode = "RGBA" if "transparency" in picture.info or mode == "PA" else "RGB"
-    elif mode in GREY_MODES | COLOUR_MODES:
-        mode = (GREY_MODES | COLOUR_MODES)[mode]
+        mode = "RGB"
+    elif mode in MODES:
+        mode = MODES[mode]
     else:
-        raise ImageError(f"cannot restore a {mode} picture as it is; convert it first: image.convert('RGB')")
-    alpha = None
-    if mode == "F":
+        raise ImageError(f"it is a {mode} picture; convert it to RGB first")
+    if mode == "I;16" or mode == "F":
         array = np.asarray(picture)
-    elif mode == "I;16":
-        array = np.asarray(picture)
-        if array.min() < 0 or array.max() > 65535:
-            raise ImageError(f"a grey picture of 32-bit integers goes from 0 to 65535 here, not from {array.min()} to {array.max()}")
-        array = array.astype(np.uint16)
+        if mode == "I;16":
+            if array.min() < 0 or array.max() > 65535:
+                raise ImageError(f"grey pictures of integers go from 0 to 65535; this one from {array.min()} to {array.max()}")
+            array = array.astype(np.uint16)
+        alpha = None
     else:
-        converted = picture.convert(mode)
-        if mode in ("LA", "RGBA"):
-            alpha = converted.getchannel("A")
-            converted = converted.convert(mode[:-1])
-        array = np.asarray(converted)
+        if transparent and mode in ("L", "RGB"):
+            mode += "A"
+        picture_in_mode = picture.convert(mode)
+        alpha = picture_in_mode.getchannel("A") if mode.endswith("A") else None
+        array = np.asarray(picture_in_mode.convert(mode.removesuffix("A")))
     inner = _open_numpy(array)
 
     def close(restored: Tensor) -> Image.Image:
         result = Image.fromarray(inner.close(restored))
         if alpha is not None:
             result.putalpha(alpha)
-        result.info = {k: v for k, v in picture.info.items() if k in ("icc_profile", "exif", "dpi", "xmp")}
+        result.info = {k: v for k, v in picture.info.items() if k in METADATA}
         return result
 
-    return OpenImage(inner.tensor, close)
+    return OpenImage(inner.tensor, close, inner.grey)
+
+
+def _settled(picture: Image.Image, name: str) -> Image.Image:
+    """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`."""
+    try:
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
+            raise ImageError(f"{name} holds {frames} frames or pages; save each as a file of its own first")
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders of damaged files raise all sorts
+        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+    upright.format = picture.format
+    return upright
 
 
 def read_file(path: Path) -> Image.Image:
-    """Read an image file whole. Raises ImageError: no such file, a folder, empty, no image, damaged, not readable."""
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, not an image")
+    """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        readable = os.access(path, os.R_OK | os.X_OK)
+        raise ImageError(f"{path} is a folder{', not an image' if readable else ' that cannot be read; check its permissions'}") from None
     except OSError as error:
         raise ImageError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
     return decode(content, str(path))
@@ -200,36 +224,52 @@ def decode(content: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name} is empty (0 bytes)")
     try:
         picture = Image.open(io.BytesIO(content))
-        picture.load()
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has too many pixels to be opened safely; reduce it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{name} is damaged or cut short ({error}); get it again") from None
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
-        raise ImageError(f"{name} holds {frames} frames or pages; save each as a file of its own first")
-    if picture.format == "PNG" and content[24:26] in (b"\x10\x02", b"\x10\x06"):
-        logger.warning("%s has 16 bits a channel; in colour only the upper 8 are read", name)
-    return picture
+    except Exception as error:  # decoders of damaged files raise all sorts
+        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+    if picture.format == "PNG" and content[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
+        logger.warning("%s has 16 bits a channel; of colour and of grey with alpha only the upper 8 are read", name)
+    return _settled(picture, name)
 
 
-def encode(picture: Image.Image, format: str) -> bytes:
-    """Encode as a file of a Pillow format name, with its EXIF, ICC profile and resolution; lossy formats at high quality."""
-    options: dict[str, Any] = {k: v for k, v in picture.info.items() if k in ("icc_profile", "exif", "dpi", "xmp")}
-    if format in ("JPEG", "WEBP", "AVIF", "JPEG2000", "MPO"):
+def encode(picture: Image.Image, file_format: str) -> bytes:
+    """Encode as a file of a Pillow format name, with its EXIF, ICC profile and resolution; lossy formats at high quality.
+
+    What the format cannot hold is reduced: 16 bit to 8 bit, and alpha is left out. Raises ImageError if it cannot be written.
+    """
+    options: dict[str, Any] = {k: v for k, v in picture.info.items() if k in METADATA}
+    file_format = "JPEG" if file_format == "MPO" else file_format
+    if file_format in ("JPEG", "WEBP", "AVIF"):
         options["quality"] = 95
-    if format in ("JPEG", "MPO"):
-        format, options["subsampling"] = "JPEG", 0
-        if picture.mode not in ("L", "RGB"):
-            picture = picture.convert("L" if picture.mode in ("LA", "I;16", "F") else "RGB")  # JPEG knows neither alpha nor 16 bit
+    if file_format == "JPEG":
+        options["subsampling"] = 0
+    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "PPM"):
+        picture = picture.convert(picture.mode.removesuffix("A"))
+    if picture.mode == "F" and file_format != "TIFF":
+        picture = Image.fromarray(np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16))
+    if picture.mode == "I;16" and file_format not in ("PNG", "TIFF"):
+        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
     buffer = io.BytesIO()
     try:
-        picture.save(buffer, format=format, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ImageError(f"a {picture.mode} picture cannot be written as {format} ({error}); choose --format png") from None
+        picture.save(buffer, format=file_format, **options)
+    except Exception as error:  # encoders raise all sorts too
+        raise ImageError(
+            f"a {picture.mode} picture cannot be written as {file_format} ({first_line(error)}); choose another format"
+        ) from None
     return buffer.getvalue()
+
+
+def format_of(path: Path) -> str:
+    """Pillow's name for the file format that a suffix stands for. Raises ImageError if it cannot be written."""
+    file_format = Image.registered_extensions().get(path.suffix.lower())
+    if path.suffix.lower() not in IMAGE_SUFFIXES or file_format not in Image.SAVE:
+        raise ImageError(
+            f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; use {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return file_format
 
 
 def write_file(content: bytes, path: Path) -> None:
@@ -243,13 +283,19 @@ def write_file(content: bytes, path: Path) -> None:
 
 def write_whole(content: bytes, path: Path) -> None:
     """Write under a temporary name and rename, so that a reader meets the whole file or none."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
     try:
         partial.write_bytes(content)
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left
             partial.unlink(missing_ok=True)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line; its type if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -1,5 +1,8 @@
 """Degradations: the formula of the docstring is the formula of the code, and the seed decides the pixels."""
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 
 import vrdir
 from vrdir.degradations.degrade import apply_degradation
+from vrdir.degradations.draws import Draws
 from vrdir.degradations.haze import depth_field, haze
 from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED, degrade_mixture
 from vrdir.degradations.noise import noise
@@ -48,7 +52,7 @@ def test_haze_is_atmospheric_scattering(photo_batch: torch.Tensor) -> None:
 
 
 def test_depth_is_plausible(photo_batch: torch.Tensor) -> None:
-    depth = torch.cat([depth_field(photo_batch, seeded(seed)) for seed in range(50)])
+    depth = torch.cat([depth_field(Draws(photo_batch, seeded(seed))) for seed in range(50)])
     assert depth.shape == (100, 1, 75, 97)
     assert 0 <= float(depth.min()) <= float(depth.max()) <= 1.5
     upwards = (depth[:, 0, 0].mean(1) > depth[:, 0, -1].mean(1)).float().mean()
@@ -76,7 +80,7 @@ def test_streaks_lie_along_the_wind() -> None:
     image = torch.zeros(1, 3, 128, 128)
     one = torch.ones(1, 1, 1, 1)
     for degrees in (0.0, 30.0):
-        layer = streak_layer(image, 0.05 * one, 40 * one, 1.5 * one, degrees * one, seeded())[0, 0].numpy()
+        layer = streak_layer(Draws(image, seeded()), 0.05 * one, 40 * one, 1.5 * one, degrees * one)[0, 0].numpy()
         rows, columns = np.gradient(layer)
         # The structure tensor's weak direction is the streaks'.
         tensor = np.array([[(columns**2).sum(), (columns * rows).sum()], [(columns * rows).sum(), (rows**2).sum()]])
@@ -109,10 +113,36 @@ def test_unknown_names_are_errors(photo_batch: torch.Tensor) -> None:
         apply_degradation(photo_batch, "noise", seeded(), beta=1.0)
     with pytest.raises(ValueError, match="unknown degradation fog"):
         degrade_mixture(photo_batch, {"fog": 1}, ("haze",), seeded())
-    with pytest.raises(ValueError, match="from low to high"):
-        noise(photo_batch, seeded(), sigma=(20.0, 10.0))
-    with pytest.raises(ValueError, match="above 0"):
-        rain(photo_batch, seeded(), coverage=(0.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value", "message"),
+    [
+        ("noise", "sigma", (20.0, 10.0), "sigma goes from low to high"),
+        ("noise", "sigma", -20.0, "sigma lies between 0 and 255"),
+        ("noise", "sigma", math.nan, "sigma is a number"),
+        ("noise", "sigma", "loud", "sigma is a number"),
+        ("haze", "beta", (0.5, math.inf), "beta is a number"),
+        ("haze", "airlight", 2.0, "airlight lies between 0 and 1"),
+        ("rain", "coverage", (0.0, 0.1), "coverage lies between"),
+        ("rain", "layers", 0, "layers lies between 1 and 10"),
+    ],
+)
+def test_parameters_that_cannot_be_are_named(name: str, parameter: str, value: Any, message: str, photo_batch: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_degradation(photo_batch, name, seeded(), **{parameter: value})
+
+
+def test_a_range_may_be_a_list(photo_batch: torch.Tensor) -> None:
+    drawn = apply_degradation(photo_batch, "noise", seeded(), sigma=[10, 12]).parameters["sigma"]  # type: ignore[arg-type]
+    assert 10 <= float(drawn.min()) <= float(drawn.max()) <= 12
+
+
+def test_grey_images_get_the_noise_asked_for() -> None:
+    grey = np.full((200, 200), 128, np.uint8)
+    noisy = vrdir.degrade(grey, "noise", seed=0, sigma=25.0)
+    assert noisy.shape == (200, 200)
+    assert float(noisy.astype(float).std()) == pytest.approx(25, rel=0.03)
 
 
 def test_the_public_degrade_gives_back_what_it_was_given(photo: Image.Image) -> None:

@@ -1,5 +1,6 @@
 """Restorer: one image of any kind, and files."""
 
+import io
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from vrdir import ImageError, Restorer
-from vrdir.inference.files import FileJob, plan_files
+from vrdir.inference.files import FileJob, plan_files, process_files
 from vrdir.model.vrdir import VRDIR
 
 
@@ -25,7 +26,7 @@ def test_every_kind_of_image_is_restored_to_the_same_pixels(restorer: Restorer, 
     photo.save(tmp_path / "photo.png")
     assert np.array_equal(np.asarray(restorer(photo)), expected)
     assert np.array_equal(np.asarray(restorer(tmp_path / "photo.png")), expected)
-    assert np.array_equal(np.asarray(Image.open(__import__("io").BytesIO(restorer((tmp_path / "photo.png").read_bytes())))), expected)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(restorer((tmp_path / "photo.png").read_bytes())))), expected)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     assert np.array_equal(restorer(tensor).permute(1, 2, 0).numpy(), expected)
     assert np.array_equal((restorer(tensor / 255) * 255).round().byte().permute(1, 2, 0).numpy(), expected)
@@ -78,6 +79,60 @@ def test_a_folder_is_restored_around_its_bad_files(restorer: Restorer, photo: Im
     assert Image.open(target / "ä photo.jpg").format == "JPEG"
 
 
+def test_what_a_photo_carries_is_in_the_file_too(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x0112] = 8
+    photo.save(tmp_path / "a.jpg", exif=exif, icc_profile=b"profile", quality=95)
+    restorer.restore_file(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as restored:
+        assert restored.size == (photo.height, photo.width)
+        assert restored.getexif().get(0x010F) == "Maker"
+        assert restored.getexif().get(0x0112, 1) == 1
+        assert restored.info["icc_profile"] == b"profile"
+    with_alpha = photo.copy()
+    with_alpha.putalpha(Image.linear_gradient("L").resize(photo.size))
+    with_alpha.save(tmp_path / "a.png")
+    restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as restored:
+        assert np.array_equal(np.asarray(restored)[..., 3], np.asarray(with_alpha)[..., 3])
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    deep.save(tmp_path / "deep.png")
+    restorer.restore_file(tmp_path / "deep.png", tmp_path / "deep restored.png")
+    with Image.open(tmp_path / "deep restored.png") as restored:
+        assert len(np.unique(np.asarray(restored) % 257)) > 50  # really 16 bit
+
+
+def test_a_restored_tensor_can_go_on_into_training(restorer: Restorer, photo_batch: torch.Tensor) -> None:
+    recogniser = torch.nn.Conv2d(3, 2, 3)
+    recogniser(restorer(photo_batch)).sum().backward()
+    assert recogniser.weight.grad is not None
+
+
+def test_names_as_long_as_a_file_system_takes(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    name = "雨" * 83 + ".png"  # 253 bytes
+    photo.save(tmp_path / name)
+    restorer.restore_file(tmp_path / name, tmp_path / "out" / name)
+    assert (tmp_path / "out" / name).is_file()
+
+
+def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) -> None:
+    jobs = [FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")]
+
+    def process(job: FileJob) -> dict[str, float]:
+        if job.source.name == "a.png":
+            raise MemoryError
+        if job.source.name == "b.png":
+            raise RuntimeError("no memory on the device\nand a long story")
+        return {}
+
+    assert [result.error for result in process_files(jobs, process)] == [
+        f"{tmp_path / 'a.png'}: MemoryError",
+        f"{tmp_path / 'b.png'}: no memory on the device",
+        None,
+    ]
+
+
 def test_nothing_is_overwritten_unless_asked(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"precious")
@@ -126,10 +181,18 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
     assert targets([source / "a.png"], out) == ["out/a.png"]
     assert targets([source / "a.png"], tmp_path / "new.webp") == ["new.webp"]
     assert targets([str(source / "*.*")], out) == ["out/a.png", "out/b.jpg"]
+    assert targets([source], tmp_path) == ["a.png", "b.jpg", "sub/a.png"]  # the input lies inside the output
     assert targets([source], out, ".webp") == ["out/a.webp", "out/b.webp", "out/sub/a.webp"]
     # Results inside the input are not restored again.
     photo.save(source / "sub" / "b.png")
     assert targets([source], source / "sub") == ["in/sub/a.png", "in/sub/b.jpg"]
+    assert targets([str(tmp_path / "**" / "b.*")], source / "sub") == ["in/sub/b.jpg"]
+    with pytest.raises(ValueError, match="the name of one file"):
+        plan_files([source], tmp_path / "out.png")
+    with pytest.raises(ImageError, match="no image format for the suffix '.pgn'"):
+        plan_files([source / "a.png"], tmp_path / "clear.pgn")
+    with pytest.raises(ValueError, match="two formats"):
+        plan_files([source / "a.png"], tmp_path / "b.png", ".webp")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         plan_files([tmp_path / "nowhere"], out)
     (tmp_path / "none").mkdir()

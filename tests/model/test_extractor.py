@@ -65,6 +65,13 @@ def test_vgg16_comes_from_torchvisions_official_file(monkeypatch: pytest.MonkeyP
     assert asked["check_hash"] is True
     assert asked["weights_only"] is True
 
+    def offline(url: str, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(FileNotFoundError, match="no network.*--extractor-weights"):
+        Vgg16().load_pretrained()
+
 
 @pytest.mark.parametrize("network", [Vgg16, EfficientNetLite0])
 def test_bad_extractor_weights_are_named(network: type[Vgg16] | type[EfficientNetLite0], tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """The whole network: sizes, ranges, gradients, freezing, saving and loading."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tests.conftest import TINY
 
-from vrdir.model.vrdir import CONFIGS, PAPER, SMALL, VRDIR, VRDIRConfig
+from vrdir.model.vrdir import CONFIGS, PAPER, SMALL, VRDIR, VRDIRConfig, describe
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (16, 16), (33, 50)])
@@ -16,6 +18,9 @@ from vrdir.model.vrdir import CONFIGS, PAPER, SMALL, VRDIR, VRDIRConfig
 def test_any_size_comes_back_in_range(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = VRDIR(CONFIGS.get(name, TINY)).eval()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # fresh ones would return their input
     image = torch.rand(2, 3, *size)
     with torch.no_grad():
         result = model.restore(image)
@@ -84,11 +89,24 @@ def test_branches_are_addressed_by_name_at_every_scale(tiny: VRDIR) -> None:
         ({"branches": ("no.dots",)}, "letters"),
         ({"widths": (8,)}, "same number of scales"),
         ({"depth": 3}, "depth"),
+        ({"widths": (-8, 12, 16)}, "widths.0"),
+        ({"decoder_blocks": (1, -1, 1)}, "decoder_blocks.1"),
+        ({"branches": ("train",)}, "none that Python uses"),
+        ({"strides": (3,)}, "stride \\[3\\]"),
     ],
 )
 def test_a_wrong_config_is_an_error_that_names_the_field(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValidationError) as caught:
         VRDIRConfig.model_validate(TINY.model_dump() | change)
+    assert re.search(message, describe(caught.value))
+
+
+def test_a_config_that_no_network_has_is_named(tiny: VRDIR, tmp_path: Path) -> None:
+    tiny.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"widths": [8], "encoder_blocks": [1], "decoder_blocks": [1]}))
+    with pytest.raises(ValueError, match="config.json describes no network"):
+        VRDIR.from_pretrained(tmp_path)
 
 
 def test_saved_and_loaded_is_the_same(tiny: VRDIR, tmp_path: Path, photo_batch: torch.Tensor) -> None:

@@ -113,9 +113,10 @@ def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> 
         save_checkpoint(tmp_path, step, {"step": step, "model": {}, "optimizer": {}})
     assert [p.name for p in checkpoints_in(tmp_path)] == ["step-00000002.pt", "step-00000003.pt"]
     assert load_checkpoint(tmp_path / "step-00000003.pt")["step"] == 3
-    (tmp_path / "step-00000003.pt").write_bytes(b"hello")
-    with pytest.raises(ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"):
-        load_checkpoint(tmp_path / "step-00000003.pt")
+    for content in (b"hello", b""):
+        (tmp_path / "step-00000003.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"):
+            load_checkpoint(tmp_path / "step-00000003.pt")
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, p
     trainer(tiny, settings, tmp_path, photo_folder).run(DecoderStage(settings))
     other = settings.model.model_copy(update={"branches": ("haze", "noise")})
     changed_recipe = settings.model_copy(update={"model": other})
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="is of another network than the recipe's"):
         trainer(VRDIR(other), changed_recipe, tmp_path, photo_folder).run(DecoderStage(changed_recipe), resume=True)
 
 
@@ -172,8 +173,55 @@ def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(tmp_path: Path, ph
     before = (final / "model.safetensors").read_bytes()
     lines = (tmp_path / "metrics.jsonl").read_text()
     assert train_all(settings, photo_folder, tmp_path, resume=True) == final
+    assert len((tmp_path / "photos.txt").read_text().splitlines()) == 10
     assert (final / "model.safetensors").read_bytes() == before
     assert (tmp_path / "metrics.jsonl").read_text() == lines  # nothing was done twice
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(precision: str, tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(precision=precision, checkpoint_every=1)
+    whole = train_all(settings, photo_folder, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    for stage, step in (("decoder", 0), ("branch-noise", 4), ("refine", 4)):
+
+        def report(line: Any, at: tuple[str, int] = (stage, step)) -> None:
+            if (line["stage"], line["step"]) == at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train_all(settings, photo_folder, tmp_path / "broken", resume=(tmp_path / "broken").exists(), report=report)
+    broken = train_all(settings, photo_folder, tmp_path / "broken", resume=True)
+    assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
+
+
+def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(steps=1)
+    with pytest.raises(FileNotFoundError, match="holds no run to go on with"):
+        train_all(settings, photo_folder, tmp_path / "typo", resume=True)
+    assert not (tmp_path / "typo").exists()
+    train_all(settings, photo_folder, tmp_path / "run")
+    stored = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(ValueError, match="differs in pixel_loss"):
+        train_all(settings.model_copy(update={"pixel_loss": "balanced_l1"}), photo_folder, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == stored
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for path in sorted(photo_folder.iterdir())[:-1]:
+        (fewer / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="the training photos are not those"):
+        train_all(settings, fewer, tmp_path / "run", resume=True)
+
+
+def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
+    model = TINY.model_dump() | {"branches": ("noise",), "clean_branch": False}
+    train_all(recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}), photo_folder, tmp_path)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "psnr_noise" in text
+    assert "psnr_haze" not in text
 
 
 def test_losses_are_their_formulas() -> None:
@@ -223,6 +271,8 @@ def test_learning_rates() -> None:
         ("shares: {fog: 1}", "unknown fog"),
         ("precision: fp8", "precision"),
         ("decoder: {steps: many}", "decoder.steps"),
+        ("crop_px: 100", "crop_px must be a multiple of 16"),
+        ("shares: {haze: .nan}", "shares are finite"),
         ("[", "no YAML"),
     ],
 )

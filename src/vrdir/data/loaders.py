@@ -6,14 +6,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 
-logger = logging.getLogger(__name__)
+from vrdir.images import IMAGE_SUFFIXES, ImageError, open_image
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+logger = logging.getLogger(__name__)
 
 
 class CleanPhotos:
@@ -31,13 +29,12 @@ class CleanPhotos:
         self.images: list[Tensor] = []  # uint8 (3, H, W)
         for path in paths:
             try:
-                with Image.open(path) as photo:
-                    pixels = np.array(photo.convert("RGB"))
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                logger.warning("left out, cannot be read: %s (%s)", path, error)
+                photo = open_image(path).tensor[0]
+            except ImageError as error:
+                logger.warning("left out: %s", error)
                 continue
             self.paths.append(path)
-            self.images.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+            self.images.append((photo * 255).round().byte())
         if not self.images:
             raise ValueError(f"none of the {len(paths)} photos can be read; the log names each")
 
@@ -88,9 +85,9 @@ def photos_in(folder: Path) -> list[Path]:
     """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(SUFFIXES))}")
+        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths
 
 

@@ -57,4 +57,7 @@ def degrade(image: Any, name: str, seed: int = 0, **ranges: Range) -> Any:
     """
     opened = open_image(image)
     generator = torch.Generator().manual_seed(seed)
-    return opened.close(apply_degradation(opened.tensor, name, generator, **ranges).image)
+    degraded = apply_degradation(opened.tensor, name, generator, **ranges).image
+    if opened.grey:  # a grey sensor has one grain, not the mean of three
+        degraded = degraded[:, :1].expand(-1, 3, -1, -1)
+    return opened.close(degraded)

@@ -57,7 +57,7 @@ def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[
     if unknown:
         raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
     batch = image.shape[0]
-    weights = torch.tensor([float(shares[kind]) for kind in shares])
+    weights = torch.tensor([float(shares[kind]) for kind in shares], device=generator.device)
     drawn = torch.multinomial(weights, batch, replacement=True, generator=generator).tolist()
     kinds = [list(shares)[index] for index in drawn]
     # For a mixture each degradation joins with probability 2 / 3; fewer than two and all of them join.

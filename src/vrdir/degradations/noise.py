@@ -1,9 +1,8 @@
 """Sensor noise."""
 
-import torch
 from torch import Generator, Tensor
 
-from vrdir.degradations.draws import Degraded, Range, parameters, uniform
+from vrdir.degradations.draws import Degraded, Draws, Range, parameters
 
 
 def noise(image: Tensor, generator: Generator, *, sigma: Range = (2.0, 55.0)) -> Degraded:
@@ -12,11 +11,11 @@ def noise(image: Tensor, generator: Generator, *, sigma: Range = (2.0, 55.0)) ->
     Args:
         image: J, (B, 3, H, W) in [0, 1].
         generator: source of all draws.
-        sigma: standard deviation in 8-bit levels, from 0.
+        sigma: standard deviation in 8-bit levels, 0 to 255.
 
     Returns:
         The noisy batch, and `sigma` (B,).
     """
-    drawn = uniform(image.shape[0], sigma, generator, image.device)
-    grain = torch.randn(image.shape, generator=generator, device=generator.device).to(image.device)
-    return Degraded(image + drawn / 255 * grain, parameters(sigma=drawn))
+    draws = Draws(image, generator)
+    drawn = draws.uniform("sigma", sigma, 0, 255)
+    return Degraded(image + drawn / 255 * draws.normal(*image.shape), parameters(sigma=drawn))

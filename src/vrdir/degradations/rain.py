@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from vrdir.degradations.draws import Degraded, Range, log_uniform, parameters, uniform
+from vrdir.degradations.draws import Degraded, Draws, Range, checked, parameters
 
 
 def rain(
@@ -37,26 +37,26 @@ def rain(
     Returns:
         The rainy batch, and `coverage`, `length_px`, `width_px`, `angle_deg`, `opacity`, `veil` (B,) each.
     """
-    batch, device = image.shape[0], image.device
-    drawn_coverage = log_uniform(batch, coverage, generator, device)
-    drawn_length = log_uniform(batch, length_px, generator, device)
-    drawn_width = uniform(batch, width_px, generator, device)
-    drawn_angle = uniform(batch, angle_deg, generator, device)
-    drawn_opacity = uniform(batch, opacity, generator, device)
-    drawn_veil = uniform(batch, veil, generator, device)
+    draws = Draws(image, generator)
+    drawn_coverage = draws.log_uniform("coverage", coverage, 1e-4, 0.95)
+    drawn_length = draws.log_uniform("length_px", length_px, 1, 1e4)
+    drawn_width = draws.uniform("width_px", width_px, 0.1, 100)
+    drawn_angle = draws.uniform("angle_deg", angle_deg, -90, 90)
+    drawn_opacity = draws.uniform("opacity", opacity, 0, 1)
+    drawn_veil = draws.uniform("veil", veil, 0, 1)
 
     covered = torch.zeros_like(image[:, :1])
-    for layer in range(layers):
+    for layer in range(int(checked("layers", layers, 1, 10)[0])):
         length = (drawn_length * 0.5**layer).clamp_min(2.0)
-        angle = drawn_angle + uniform(batch, (-4.0, 4.0), generator, device)
+        angle = drawn_angle + draws.uniform("wind", (-4.0, 4.0))
         strength = drawn_opacity * (2 / 3) ** layer
         width = torch.minimum(drawn_width, (length / 10).clamp_min(0.35))
-        streaks = streak_layer(image, drawn_coverage / layers, length, width, angle, generator)
+        streaks = streak_layer(draws, drawn_coverage / layers, length, width, angle)
         covered = torch.maximum(covered, strength * streaks)
 
-    brightness = uniform(batch, (0.8, 1.0), generator, device)
-    covering = uniform(batch, (0.0, 1.0), generator, device)
-    veil_brightness = uniform(batch, (0.65, 0.85), generator, device)
+    brightness = draws.uniform("brightness", (0.8, 1.0))
+    covering = draws.uniform("covering", (0.0, 1.0))
+    veil_brightness = draws.uniform("veil_brightness", (0.65, 0.85))
     rainy = image + covered * (brightness - covering * image)
     rainy = rainy * (1 - drawn_veil) + drawn_veil * veil_brightness
     drawn = parameters(
@@ -70,25 +70,24 @@ def rain(
     return Degraded(rainy, drawn)
 
 
-def streak_layer(image: Tensor, coverage: Tensor, length: Tensor, width: Tensor, angle: Tensor, generator: Generator) -> Tensor:
+def streak_layer(draws: Draws, coverage: Tensor, length: Tensor, width: Tensor, angle: Tensor) -> Tensor:
     """One layer of streaks, (B, 1, H, W) in [0, 1]: sparse bright drops, each smeared into a line by a motion kernel.
 
     The smear is a convolution in the Fourier domain, so the cost does not depend on the streaks' length and the whole
     batch goes at once; that streaks wrap around the borders is no harm, rain has no borders.
     """
-    batch, device = image.shape[0], image.device
-    height, width_of_image = image.shape[-2:]
+    batch, device = draws.image.shape[0], draws.image.device
+    rows, columns = draws.image.shape[-2:]
     area = length * width * 2.5  # a Gaussian profile covers about 2.5 of its half-widths
-    drops = torch.rand(batch, 1, height, width_of_image, generator=generator, device=generator.device).to(device)
-    brightness = torch.rand(batch, 1, height, width_of_image, generator=generator, device=generator.device).to(device)
+    drops, brightness = draws.unit(batch, 1, rows, columns), draws.unit(batch, 1, rows, columns)
     seeds = (drops < coverage / area) * (0.4 + 0.6 * brightness)
 
-    y = torch.fft.fftfreq(height, 1 / height, device=device).view(1, 1, -1, 1)  # 0, 1, ..., -2, -1: wrapped pixels
-    x = torch.fft.fftfreq(width_of_image, 1 / width_of_image, device=device).view(1, 1, 1, -1)
+    y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(1, 1, -1, 1)  # 0, 1, ..., -2, -1: wrapped pixels
+    x = torch.fft.fftfreq(columns, 1 / columns, device=device).view(1, 1, 1, -1)
     radians = torch.deg2rad(angle)
     along = y * torch.cos(radians) + x * torch.sin(radians)
     across = x * torch.cos(radians) - y * torch.sin(radians)
-    sharpness = uniform(batch, (1.5, 6.0), generator, device)  # from ends that fade away to ends cut off
+    sharpness = draws.uniform("sharpness", (1.5, 6.0))  # from ends that fade away to ends cut off
     kernel = torch.exp(-0.5 * (across / width) ** 2) * ((1 - 2 * along.abs() / length) * sharpness).clamp(0, 1)
     spectrum = torch.fft.rfft2(seeds) * torch.fft.rfft2(kernel)
-    return torch.fft.irfft2(spectrum, s=(height, width_of_image)).clamp(0, 1)
+    return torch.fft.irfft2(spectrum, s=(rows, columns)).clamp(0, 1)

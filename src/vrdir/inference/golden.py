@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vrdir.images import pad_to_multiple
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import FOLDER, verify
 
@@ -25,8 +26,7 @@ def golden_outputs(model: VRDIR) -> dict[str, Tensor]:
     image = fixed_image()
     with torch.inference_mode():
         result = model.restore(image)
-        height, width = (-(-extent // model.multiple) * model.multiple for extent in image.shape[-2:])
-        features = model.extractor(torch.nn.functional.pad(image, (0, width - 70, 0, height - 45), mode="reflect"))
+        features = model.extractor(pad_to_multiple(image, model.config.multiple))
     tensors = {"image": result.image, "shares": result.shares}
     tensors |= {f"features.{i}": f for i, f in enumerate(features)} | {f"guidance.{i}": g for i, g in enumerate(result.guidance)}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -30,7 +30,8 @@ class FourierGuidedModulation(nn.Module):
             # The orthonormal transform keeps a noise floor's amplitude the same for every image size.
             spectrum = torch.fft.rfft2(features.float(), norm="ortho")
             amplitude = spectrum.abs()
-            phase = spectrum / amplitude.clamp_min(1e-8)  # exp(i phi) without the discontinuity of the angle
+            # exp(i phi) without the discontinuity of the angle; where there is no amplitude there is no phase, and 0 is taken.
+            phase = spectrum / amplitude.clamp_min(1e-8)
             modulated = self.amplitude(amplitude) * phase
             semantics = torch.fft.irfft2(modulated, s=features.shape[-2:], norm="ortho")
             return torch.softmax(self.guidance(semantics), dim=1)

@@ -59,7 +59,12 @@ class Vgg16(nn.Module):
     def load_pretrained(self, path: Path | None = None) -> None:
         """Copy in torchvision's ImageNet weights: from `path` (a VGG16 state dict), else downloaded and checked by hash."""
         if path is None:
-            state = torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
+            try:
+                state = torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
+            except (OSError, RuntimeError) as error:  # no network, or a file with another hash
+                raise FileNotFoundError(
+                    f"VGG16's weights could not be fetched from {VGG16_URL} ({error}); give their file with --extractor-weights PATH"
+                ) from None
         else:
             state = read_state_dict(path)
         own = {name: state[name] for name in self.state_dict() if name in state}

@@ -27,7 +27,6 @@ class SemanticsDecoder(nn.Module):
         super().__init__()
         if len(taps) != 1 or taps[0].stride != 2:
             raise ValueError(f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}")
-        self.stride = 2
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
         self.to_image = nn.Conv2d(64, 3, 3, padding=1)
 
@@ -63,7 +62,6 @@ class PixelSkipDecoder(nn.Module):
         unreachable = [tap.stride for tap in taps if tap.stride not in strides]
         if unreachable:
             raise ValueError(f"features of stride {unreachable} have no scale in a decoder of strides {strides}")
-        self.stride = strides[-1]
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)

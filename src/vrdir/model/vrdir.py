@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.images import crop_to, pad_to_multiple, write_whole
-from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName
+from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
@@ -42,11 +42,11 @@ class VRDIRConfig(BaseModel):
     strides: tuple[int, ...]
     branches: tuple[str, ...] = ("haze", "noise", "rain")
     clean_branch: bool = False
-    branch_blocks: int = Field(default=0, ge=0)
+    branch_blocks: NonNegativeInt = 0
     decoder: Literal["semantics", "pixel_skip"] = "semantics"
-    widths: tuple[int, ...] = ()
-    encoder_blocks: tuple[int, ...] = ()
-    decoder_blocks: tuple[int, ...] = ()
+    widths: tuple[PositiveInt, ...] = ()
+    encoder_blocks: tuple[NonNegativeInt, ...] = ()
+    decoder_blocks: tuple[NonNegativeInt, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:
@@ -54,11 +54,17 @@ class VRDIRConfig(BaseModel):
             raise ValueError(f"branches must be different names, at least one, not {list(self.branches)}")
         if CLEAN in self.branches:
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
-        if any(not name.isidentifier() for name in self.branches):
-            raise ValueError(f"a branch's name is letters, digits and underscores, not {list(self.branches)}")
+        if any(not name.isidentifier() or hasattr(nn.ModuleDict, name) for name in self.branches):
+            raise ValueError(f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}")
+        select_taps(EXTRACTORS[self.extractor].available, self.strides)
         if self.decoder == "pixel_skip" and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1:
             raise ValueError("widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one")
         return self
+
+    @property
+    def multiple(self) -> int:
+        """Height and width inside the network are multiples of this many pixels; `forward` and `restore` pad to it."""
+        return max(2 ** len(self.widths), *self.strides)
 
     @property
     def guidance_names(self) -> tuple[str, ...]:
@@ -122,11 +128,6 @@ class VRDIR(nn.Module):
             self.decoder = PixelSkipDecoder(self.extractor.taps, config.widths, config.encoder_blocks, config.decoder_blocks)
 
     @property
-    def multiple(self) -> int:
-        """Height and width inside the network are multiples of this many pixels; `forward` and `restore` pad to it."""
-        return max(self.decoder.stride, *(tap.stride for tap in self.extractor.taps))
-
-    @property
     def scales(self) -> list[SemanticsEnhancement]:
         """The ISE of every tap, fine to coarse."""
         return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
@@ -152,7 +153,7 @@ class VRDIR(nn.Module):
         """Restore and say why: the image, the guidance maps and the share of each degradation."""
         if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
             raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
-        padded = pad_to_multiple(image, self.multiple)
+        padded = pad_to_multiple(image, self.config.multiple)
         features, guidance = self.enhance(self.extractor(padded))
         restored = self.decoder(features, padded)
         shares = torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
@@ -200,8 +201,11 @@ class VRDIR(nn.Module):
             state = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or train the weights again") from None
-        model = cls(config)
-        check_state(model, state, path)
+        try:
+            model = cls(config)
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
+        check_state(model, state, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
         model.load_state_dict(state)
         return model.to(device).eval()
 
@@ -221,8 +225,8 @@ def describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
 
 
-def check_state(model: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Raise ValueError with a readable difference if `state` is not exactly what `model` holds."""
+def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
+    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds."""
     expected = model.state_dict()
     problems = [f"lacks {name}" for name in expected if name not in state]
     problems += [f"has {name}, unknown here" for name in state if name not in expected]
@@ -233,4 +237,4 @@ def check_state(model: nn.Module, state: dict[str, Any], path: Path) -> None:
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise ValueError(f"{path} does not fit the config beside it ({shown}); use the {CONFIG_FILE} it was saved with")
+        raise ValueError(f"{problem} ({shown}); {remedy}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from vrdir.images import first_line
+
 KEPT = 2
 
 
@@ -40,5 +42,5 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]
         remedy = f"delete it to go on from {before[-1].name}" if before else "delete it and start the stage again"
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); {remedy}") from None
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {first_line(error)}); {remedy}") from None
     return state

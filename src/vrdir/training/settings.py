@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED
+from vrdir.images import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 
 
@@ -27,7 +29,7 @@ class StageSettings(Settings):
         learning_rate: of Adam, at its peak.
         schedule: "cosine" falls to zero after a linear warm-up; "halving" halves the rate every quarter of the steps, as the paper.
         warmup_steps: of the cosine schedule.
-        clip_norm: the gradient's norm is limited to this.
+        clip_norm: the gradient's norm is limited to this; null for no limit.
         weights: of each further loss of the stage, by its name; one that is not named keeps its default.
     """
 
@@ -36,7 +38,7 @@ class StageSettings(Settings):
     learning_rate: PositiveFloat = 2e-4
     schedule: Literal["cosine", "halving"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
-    clip_norm: PositiveFloat = 1.0
+    clip_norm: PositiveFloat | None = 1.0
     weights: dict[str, float] = {}
 
 
@@ -44,7 +46,7 @@ class ValidationSettings(Settings):
     """Photos held out of training (evenly spread over the sorted folder), the size of their centre crop, how often, with what batch."""
 
     photos: PositiveInt = 16
-    crop_px: PositiveInt = 256
+    crop_px: int = Field(default=256, ge=16)
     every: PositiveInt = 1000
     batch_size: PositiveInt = 8
 
@@ -90,9 +92,21 @@ class Recipe(Settings):
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
-        if not value or min(value.values()) < 0 or sum(value.values()) <= 0:
-            raise ValueError("shares are numbers from 0, not all of them 0")
+        if not all(math.isfinite(share) and share >= 0 for share in value.values()) or sum(value.values()) <= 0:
+            raise ValueError("shares are finite numbers from 0, not all of them 0")
         return value
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Recipe:
+        for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
+            if size % self.model.multiple:
+                raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
+        return self
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """The shares of what the model has branches for, clean and mixed."""
+        return {kind: share for kind, share in self.shares.items() if kind in (*self.model.branches, CLEAN, MIXED)}
 
     @classmethod
     def read(cls, path: Path, **changes: Any) -> Recipe:
@@ -111,9 +125,13 @@ class Recipe(Settings):
             raise ValueError(f"{path} is no recipe: expected keys and values, found {type(content).__name__}")
         for key, value in changes.items():
             *parents, last = key.split(".")
+            if parents[:1] == ["model"] and content.get("model") in CONFIGS:
+                content["model"] = CONFIGS[content["model"]].model_dump(mode="json")
             place = content
             for parent in parents:
                 place = place.setdefault(parent, {})
+                if not isinstance(place, dict):
+                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {place!r}")
             place[last] = value
         try:
             return cls.model_validate(content)
@@ -122,4 +140,4 @@ class Recipe(Settings):
 
     def write(self, path: Path) -> None:
         """Write it out in full, every default included."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        write_whole(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False).encode(), path)

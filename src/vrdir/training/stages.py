@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED
+from vrdir.degradations.mixture import DEGRADATIONS
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.vrdir import VRDIR
@@ -63,8 +64,8 @@ class Stage(ABC):
         """What this stage's network makes of degraded images: for validation."""
         return model(degraded)
 
-    def prepare(self, device: torch.device) -> None:  # noqa: B027 - most stages need nothing
-        """Load what the losses need, once, before training."""
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:  # noqa: B027 - most need nothing
+        """Load what the losses need, before any stage trains: what is missing is to be missed at once."""
 
 
 class DecoderStage(Stage):
@@ -79,7 +80,7 @@ class DecoderStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         self.weights = {"degraded": 0.1, "ranking": 1.0}
-        super().__init__(recipe, recipe.decoder, recipe.shares)
+        super().__init__(recipe, recipe.decoder, recipe.mixture)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return list(model.decoder.parameters())
@@ -140,8 +141,7 @@ class FusionStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         self.weights = {"consistency": 1.0, "guidance": 0.1}
-        shares = {kind: share for kind, share in recipe.shares.items() if kind in (*recipe.model.branches, CLEAN, MIXED)}
-        super().__init__(recipe, recipe.fusion, shares)
+        super().__init__(recipe, recipe.fusion, recipe.mixture)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return model.fusion_parameters()
@@ -170,14 +170,14 @@ class RefineStage(Stage):
         if recipe.refine is None:
             raise ValueError("the recipe has no settings for the stage refine")
         self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
-        shares = {kind: share for kind, share in recipe.shares.items() if kind in (*recipe.model.branches, CLEAN, MIXED)}
-        super().__init__(recipe, recipe.refine, shares)
+        super().__init__(recipe, recipe.refine, recipe.mixture)
+        self.extractor = recipe.model.extractor
         self.recogniser: EfficientNetLite0 | None = None
 
-    def prepare(self, device: torch.device) -> None:
-        if self.weights["recognition"]:
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        if self.weights["recognition"] and self.recogniser is None:
             recogniser = EfficientNetLite0((4, 8, 16))
-            recogniser.load_pretrained()
+            recogniser.load_pretrained(extractor_weights if self.extractor == "efficientnet_lite0" else None)
             self.recogniser = placed(recogniser.requires_grad_(False), device)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:

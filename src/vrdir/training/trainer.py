@@ -76,7 +76,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: the loss is not finite.
-            ValueError: a checkpoint is damaged or of another model.
+            ValueError: a checkpoint is damaged or of another network.
         """
         stage.prepare(self.device)
         parameters = self._freeze_all_but(stage)
@@ -131,7 +131,8 @@ class Trainer:
             )
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, stage.settings.clip_norm)
+        if stage.settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, stage.settings.clip_norm)
         optimizer.step()
         return {name: loss.item() for name, loss in losses.items()}
 
@@ -140,7 +141,7 @@ class Trainer:
         if not found:
             return 0
         state = load_checkpoint(found[-1])
-        check_state(self.model, state["model"], found[-1])
+        check_state(self.model, state["model"], f"{found[-1]} is of another network than the recipe's", "train in another folder")
         self.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         logger.info("stage %s goes on after step %d of %d", stage.name, state["step"], stage.settings.steps)

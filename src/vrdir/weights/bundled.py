@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vrdir.images import first_line
+
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
 
@@ -49,8 +51,9 @@ def download(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
     except Exception as error:  # its own errors, and those of whatever HTTP library is behind it
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileNotFoundError(f"{repository!r} is no folder here and could not be fetched from the Hugging Face hub: {reason}") from None
+        raise FileNotFoundError(
+            f"{repository!r} is no folder here and could not be fetched from the Hugging Face hub: {first_line(error)}"
+        ) from None
 
 
 def sha256(path: Path) -> str:
