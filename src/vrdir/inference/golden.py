@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
-from vrdir.images import pad_to_multiple
+from vrdir.images import pad_to_multiple, write_whole
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import FOLDER, verify
 
@@ -34,7 +35,7 @@ def golden_outputs(model: VRDIR) -> dict[str, Tensor]:
 
 def write_golden(name: str) -> None:
     """Record the golden outputs of bundled weights (at release)."""
-    save_file(golden_outputs(VRDIR.from_pretrained(FOLDER / name)), FOLDER / name / GOLDEN_FILE)
+    write_whole(serialize(golden_outputs(VRDIR.from_pretrained(FOLDER / name))), FOLDER / name / GOLDEN_FILE)
 
 
 def golden_problems(name: str) -> list[str]:

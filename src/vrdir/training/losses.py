@@ -22,6 +22,9 @@ def balanced_l1(restored: Tensor, clean: Tensor, floor: float = 0.01) -> Tensor:
     return torch.log(floor + (restored - clean).abs().mean((1, 2, 3))).mean()
 
 
+PIXEL_LOSSES = {"l1": l1, "balanced_l1": balanced_l1}
+
+
 def spectrum(restored: Tensor, clean: Tensor) -> Tensor:
     """L1 between the amplitude spectra, relative to the clean one's mean: degradations live mostly in the amplitude."""
     a, b = (torch.fft.rfft2(image.float(), norm="ortho").abs() for image in (restored, clean))

@@ -30,7 +30,6 @@ class StageSettings(Settings):
         schedule: "cosine" falls to zero after a linear warm-up; "halving" halves the rate every quarter of the steps, as the paper.
         warmup_steps: of the cosine schedule.
         clip_norm: the gradient's norm is limited to this; null for no limit.
-        floor: of the balanced pixel loss, see `balanced_l1`: the lower, the more images count that need little.
         weights: of each further loss of the stage, by its name; one that is not named keeps its default.
     """
 
@@ -40,7 +39,6 @@ class StageSettings(Settings):
     schedule: Literal["cosine", "halving"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     clip_norm: PositiveFloat | None = 1.0
-    floor: PositiveFloat = 0.01
     weights: dict[str, float] = {}
 
 
@@ -63,8 +61,7 @@ class Recipe(Settings):
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
-        validation, decoder, branch, fusion, refine, finish: see their classes. Refine and finish, two rounds of the fourth
-            stage, may be left out.
+        validation, decoder, branch, fusion, refine: see their classes. Without refine there is no fourth stage.
     """
 
     model: VRDIRConfig
@@ -79,7 +76,6 @@ class Recipe(Settings):
     branch: StageSettings
     fusion: StageSettings
     refine: StageSettings | None = None
-    finish: StageSettings | None = None
 
     @field_validator("model", mode="before")
     @classmethod

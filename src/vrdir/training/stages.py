@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from vrdir.degradations.mixture import DEGRADATIONS
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.vrdir import VRDIR
-from vrdir.training.losses import balanced_l1, dense_consistency, guidance_loss, l1, ranking, semantic_consistency, spectrum
+from vrdir.training.losses import PIXEL_LOSSES, dense_consistency, guidance_loss, ranking, semantic_consistency, spectrum
 from vrdir.training.settings import Recipe, StageSettings
 
 
@@ -47,7 +46,7 @@ class Stage(ABC):
     def __init__(self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]) -> None:
         self.settings = settings
         self.shares = dict(shares)
-        self.pixel_loss = l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=settings.floor)
+        self.pixel_loss = PIXEL_LOSSES[recipe.pixel_loss]
         unknown = settings.weights.keys() - self.weights.keys()
         if unknown:
             raise ValueError(f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}")
@@ -162,16 +161,16 @@ class RefineStage(Stage):
     """Stage 4 (ours): everything but E trains together, and the restored image itself is looked at through E.
 
     "recognition" compares deeper layers of the extractor's network, which are no part of the model, on the restored and
-    on the clean image: what a recogniser will see. It may run in two rounds, "refine" and "finish", with other settings.
+    on the clean image: what a recogniser will see.
     """
 
-    def __init__(self, recipe: Recipe, name: Literal["refine", "finish"] = "refine") -> None:
-        self.name = name
-        settings = recipe.refine if name == "refine" else recipe.finish
-        if settings is None:
-            raise ValueError(f"the recipe has no settings for the stage {name}")
+    name = "refine"
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.refine is None:
+            raise ValueError("the recipe has no settings for the stage refine")
         self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
-        super().__init__(recipe, settings, recipe.mixture)
+        super().__init__(recipe, recipe.refine, recipe.mixture)
         self.extractor = recipe.model.extractor
         self.recogniser: EfficientNetLite0 | None = None
 
@@ -210,6 +209,4 @@ def all_stages(recipe: Recipe) -> list[Stage]:
     stages.append(FusionStage(recipe))
     if recipe.refine is not None:
         stages.append(RefineStage(recipe))
-    if recipe.finish is not None:
-        stages.append(RefineStage(recipe, "finish"))
     return stages
