@@ -4,10 +4,10 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,11 +17,11 @@ from vrdir.model.vrdir import VRDIR
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-def text(result: Result) -> str:
+def text(result: Any) -> str:
     """Output and errors in one line, without colours and line breaks."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
 
