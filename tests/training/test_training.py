@@ -224,6 +224,18 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
     assert "psnr_haze" not in text
 
 
+def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
+    with pytest.raises(ValueError, match="shares leave nothing to train on for a model with the branches noise"):
+        recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
+
+
+def test_clean_images_alone_can_be_trained_on_and_are_pictured(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(steps=1, shares={"clean": 1})
+    model = VRDIR(TINY)
+    trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
+    assert (tmp_path / "pictures" / "decoder" / "step-00000001.png").is_file()
+
+
 def test_losses_are_their_formulas() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
@@ -273,6 +285,7 @@ def test_learning_rates() -> None:
         ("decoder: {steps: many}", "decoder.steps"),
         ("crop_px: 100", "crop_px must be a multiple of 16"),
         ("shares: {haze: .nan}", "shares are finite"),
+        ("shares: {haze: 0, clean: 0}", "not all of them 0"),
         ("[", "no YAML"),
     ],
 )

@@ -169,7 +169,8 @@ class VRDIR(nn.Module):
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors` into `folder`, each in one piece or not at all.
 
-        `half` stores float16, which halves the file and costs under 0.01 dB; loading gives float32 again.
+        `half` stores float16, which halves the file; loading gives float32 again. For `small` it moved the validation PSNR of
+        each kind of image by at most 0.04 dB.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -97,10 +97,12 @@ class Recipe(Settings):
         return value
 
     @model_validator(mode="after")
-    def _crops_fit(self) -> Recipe:
+    def _fits_the_model(self) -> Recipe:
         for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
             if size % self.model.multiple:
                 raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
+        if not sum(self.mixture.values()):
+            raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
         return self
 
     @property

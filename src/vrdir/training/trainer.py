@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from vrdir.data.loaders import CleanPhotos
-from vrdir.degradations.mixture import CLEAN, MIXED, degrade_mixture
+from vrdir.degradations.mixture import MIXED, degrade_mixture
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
@@ -90,15 +90,15 @@ class Trainer:
             losses = self._step(stage, step, parameters, optimizer)
             if step % LOG_EVERY == 0 or step == stage.settings.steps:
                 images = (step - logged) * stage.settings.batch_size
-                rate = images / (time.perf_counter() - clock)
-                clock, logged = time.perf_counter(), step
-                self._log(stage, step, images_per_second=round(rate, 1), **losses)
+                self._log(stage, step, images_per_second=round(images / (time.perf_counter() - clock), 1), **losses)
             last = step == stage.settings.steps
             if step % self.recipe.validation.every == 0 or last:
                 self._validate(stage, step)
             if step % self.recipe.checkpoint_every == 0 or last:
                 state = {"step": step, "model": self.model.state_dict(), "optimizer": optimizer.state_dict()}
                 save_checkpoint(self.work_dir / "checkpoints" / stage.name, step, state)
+            if step % LOG_EVERY == 0:  # after validating, which is no part of the training rate
+                clock, logged = time.perf_counter(), step
         self.model.requires_grad_(False).eval()
         self.model.save_pretrained(self.work_dir / "weights" / stage.name)
 
@@ -160,8 +160,7 @@ class Trainer:
             restored = torch.cat([self._restored(stage, part) for part in degraded.split(size)])
             psnr, ssim = psnr_rgb(restored, clean), ssim_rgb(restored, clean)
             figures[f"psnr_{kind}"], figures[f"ssim_{kind}"] = sum(psnr) / len(psnr), sum(ssim) / len(ssim)
-            if kind != CLEAN:
-                rows += [(clean[i], degraded[i], restored[i]) for i in range(min(3 if kind == MIXED else 2, len(clean)))]
+            rows += [(clean[i], degraded[i], restored[i]) for i in range(min(3 if kind == MIXED else 2, len(clean)))]
         self._log(stage, step, **figures)
         sheet = contact_sheet(rows, ("clean", "degraded", "restored"))
         save_picture(sheet, self.work_dir / "pictures" / stage.name / f"step-{step:08d}.png")
