@@ -27,6 +27,7 @@ INSIDE = {
     "evaluation": ["restoration_metrics"],
     "training": ["losses", "checkpoints", "settings", "stages", "trainer", "run"],
     "weights": ["bundled"],
+    "cli": ["console", "restore", "degrade", "pairs", "train", "evaluate", "weights", "info", "app"],
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vrdir
-from vrdir.cli import app
+from vrdir.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,6 +1,6 @@
 """`python -m vrdir` is the command `vrdir`."""
 
-from vrdir.cli import app
+from vrdir.cli.app import app
 
 if __name__ == "__main__":
     app(prog_name="vrdir")

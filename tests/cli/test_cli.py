@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vrdir.cli import app
+from vrdir.cli.app import app
 from vrdir.model.vrdir import VRDIR
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: object) -> Any:

@@ -1,0 +1,40 @@
+"""The command line. Heavy imports stand inside the commands, so that `vrdir --help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vrdir.cli.console import out
+from vrdir.cli.degrade import degrade
+from vrdir.cli.info import info
+from vrdir.cli.restore import restore
+from vrdir.cli.train import train_app
+from vrdir.cli.weights import weights_app
+
+app = typer.Typer(
+    help="Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work again.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(restore)
+app.command()(degrade)
+app.add_typer(train_app, name="train")
+app.add_typer(weights_app, name="weights")
+app.command()(info)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        from vrdir import __version__
+
+        out.print(f"vrdir {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(2)
