@@ -21,11 +21,13 @@ INSIDE = {
         "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
     ],
-    "degradations": ["draws", "haze", "noise", "rain", "mixture", "degrade"],
-    "data": ["loaders"],
+    "degradations": [
+        "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture", "degrade",
+    ],
+    "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": ["files", "restorer", "golden"],
-    "evaluation": ["restoration_metrics"],
-    "training": ["losses", "checkpoints", "settings", "stages", "trainer", "run"],
+    "evaluation": ["restoration_metrics", "restoration", "report", "restoration_report"],
+    "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],
     "cli": ["console", "restore", "degrade", "pairs", "train", "evaluate", "weights", "info", "app"],
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Put trained weights into the package: float16 file, config, golden outputs, and their entry in the manifest.
 
-    python tools/release_weights.py RUN/weights/refine small --recipe recipes/small.yaml --commit SHA --figures figures.json \\
+    python tools/release_weights.py RUN/weights/refine small --recipe small --commit SHA --figures figures.json \\
         --description "..." --training-data "..."
 
 The model card (src/vrdir/weights/NAME/README.md) is written by hand.
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trained", type=Path, help="model folder that training wrote")
     parser.add_argument("name", help="name of the bundled weights")
-    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--recipe", required=True)
     parser.add_argument("--commit", required=True, help="of the code that trained them")
     parser.add_argument("--figures", type=Path, required=True, help="JSON of measured figures")
     parser.add_argument("--description", required=True)
@@ -36,7 +36,7 @@ def main() -> None:
             "source": "trained by vrdir itself; the extractor derives from EfficientNet-Lite0 (Google, Apache-2.0)",
             "licence": "Apache-2.0",
             "training_data": arguments.training_data,
-            "recipe": str(arguments.recipe),
+            "recipe": arguments.recipe,
             "command": f"vrdir train all --recipe {arguments.recipe} --clean DIR",
             "commit": arguments.commit,
             "parameters": sum(p.numel() for p in model.parameters()),

@@ -1,49 +1,208 @@
-"""Clean photos and their crops."""
+"""Batches: the same however the work is divided, every image once an epoch, and fixed images to validate on."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vrdir.data.loaders import CleanPhotos, photos_in, split
+from vrdir.data.image_cache import ImageCache, photos_in
+from vrdir.data.items import Item, items_of, split
+from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
+from vrdir.images import ImageError
+
+NAMES = ("haze", "noise", "rain")
+SHARES = {"clean": 1.0, "haze": 1.0, "noise": 1.0, "rain": 1.0, "mixed": 1.0}
+
+
+def everything(_: Item) -> bool:
+    return True
+
+
+def training_set(items: list[Item], **options: Any) -> TrainingSet:
+    return TrainingSet(items, NAMES, **({"crop_px": 32} | options))
+
+
+def batches(data: TrainingSet, steps: range = range(1, 3), size: int = 4, **options: Any) -> list[list[Batch]]:
+    return list(data.stage("decoder", SHARES, everything).batches(size, steps, **options))
+
+
+def picture(path: Path, size: tuple[int, int] = (60, 50), seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def pair_list(tmp_path: Path) -> Path:
+    """Six pairs whose degraded image is the inverted clean one, so that a crop shows whether it was cut in the same place."""
+    lines = []
+    for number in range(6):
+        clean = picture(tmp_path / f"clean{number}.png", seed=number)
+        Image.fromarray(255 - np.array(Image.open(clean))).save(tmp_path / f"degraded{number}.png")
+        lines.append(f"degraded{number}.png|clean{number}.png\n")
+    (tmp_path / "pairs.txt").write_text("".join(lines))
+    return tmp_path / "pairs.txt"
 
 
 def test_crops_have_the_size_asked_for_even_from_smaller_photos(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8)).save(tmp_path / "small.png")
-    photos = CleanPhotos(photos_in(tmp_path))
-    crops = photos.random_crops(7, 64, torch.Generator().manual_seed(0))
-    assert crops.shape == (7, 3, 64, 64)
-    assert 0 <= float(crops.min()) < float(crops.max()) <= 1
-    assert photos.centre_crops(96).shape == (1, 3, 96, 96)
+    picture(tmp_path / "small.png", (50, 20))
+    [[batch]] = batches(training_set([Item(tmp_path / "small.png")], crop_px=64), range(1, 2), 7)
+    assert batch.clean.shape == batch.degraded.shape == (7, 3, 64, 64)
+    assert 0 <= float(batch.clean.min()) < float(batch.clean.max()) <= 1
+    validation = ValidationSet([Item(tmp_path / "small.png")], NAMES, 96)
+    assert [clean.shape for _, _, clean in validation.pairs({"noise": 1.0}, everything)] == [(1, 3, 96, 96)]
 
 
-def test_the_generator_decides_the_crops(photo_folder: Path) -> None:
-    photos = CleanPhotos(photos_in(photo_folder))
-    one, two, other = (photos.random_crops(4, 48, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+def test_a_pair_is_cut_turned_and_mirrored_alike(pair_list: Path) -> None:
+    items = items_of(None, [f"rain={pair_list}"], NAMES)
+    for [batch] in batches(training_set(items), range(1, 8), 6):
+        torch.testing.assert_close(batch.degraded, 1 - batch.clean)
+        assert batch.present.tolist() == [[False, False, True]] * 6
+        assert batch.known.all()
 
 
-def test_an_unreadable_photo_is_logged_and_left_out(photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    paths = [*photos_in(photo_folder)[:2], tmp_path / "broken.jpg"]
+def test_the_papers_augmentation_is_a_mirror_image_at_most(pair_list: Path) -> None:
+    item = items_of(None, [str(pair_list)], NAMES)[0]
+    whole = torch.from_numpy(np.array(Image.open(item.clean))).permute(2, 0, 1)
+    data = training_set([item], crop_px=48, augmentation="flip")
+    found = {False: 0, True: 0}
+    for seed in range(20):
+        crop = data.crop(0, torch.Generator().manual_seed(seed))[0]
+        windows = whole.unfold(1, 48, 1).unfold(2, 48, 1)
+        for flip in (False, True):
+            wanted = crop.flip(2) if flip else crop
+            found[flip] += bool((windows == wanted[:, None, None]).all(-1).all(-1).all(0).any())
+    assert found[False] + found[True] == 20
+    assert min(found.values()) > 3
+
+
+@pytest.mark.parametrize("options", [{"parts": 2}, {"processes": 2}, {"parts": 2, "processes": 2}, {"workers": 2}])
+def test_batches_do_not_depend_on_how_the_work_is_divided(options: dict[str, int], photo_folder: Path) -> None:
+    items = items_of(photo_folder, (), NAMES)
+    whole = batches(training_set(items))
+    ranks = range(options.get("processes", 1))
+    divided = [batches(training_set(items), rank=rank, **options) for rank in ranks]
+    for step, [batch] in enumerate(whole):
+        parts = [part for rank in ranks for part in divided[rank][step]]
+        for field in ("clean", "degraded"):
+            torch.testing.assert_close(torch.cat([getattr(part, field) for part in parts]), getattr(batch, field), rtol=0, atol=1.01 / 255)
+        assert torch.equal(torch.cat([part.present for part in parts]), batch.present)
+        assert [name for part in parts for name in part.names] == batch.names
+
+
+def test_a_step_is_the_same_without_those_before_it(photo_folder: Path) -> None:
+    items = items_of(photo_folder, (), NAMES)
+    _, [[first]] = batches(training_set(items), range(1, 3)), batches(training_set(items), range(2, 3))
+    [[again]] = batches(training_set(items), range(1, 3))[1:]
+    assert torch.equal(first.degraded, again.degraded)
+    [[other_seed]] = batches(training_set(items, seed=1), range(2, 3))
+    assert not torch.equal(first.clean, other_seed.clean)
+    [[other_stage]] = training_set(items).stage("fusion", SHARES, everything).batches(4, range(2, 3))
+    assert not torch.equal(first.clean, other_stage.clean)
+
+
+def test_every_image_comes_once_an_epoch_in_two_processes_together(photo_folder: Path) -> None:
+    items = items_of(photo_folder, (), NAMES)
+    assert len(items) == 12
+    orders = []
+    for epoch in (range(1, 4), range(4, 7)):
+        names = [
+            name for rank in range(2) for [part] in batches(training_set(items), epoch, 4, rank=rank, processes=2) for name in part.names
+        ]
+        assert sorted(names) == sorted(item.name for item in items)
+        orders.append(names)
+    assert orders[0] != orders[1]
+
+
+def test_balanced_lists_count_alike(pair_list: Path, photo_folder: Path) -> None:
+    items = items_of(photo_folder, [f"rain={pair_list}"], NAMES)
+    for balance, length in ((False, 18), (True, 24)):
+        stage = training_set(items, balance=balance).stage("decoder", SHARES, everything)
+        assert stage.epoch_length == length
+        of_list = sum(stage.data.items[stage.item(n)].kind == "rain" for n in range(length))
+        assert of_list == (12 if balance else 6)
+
+
+def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 4 is to be divided into 3 processes x 1 parts"):
+        batches(training_set(items_of(photo_folder, (), NAMES)), processes=3)
+
+
+def test_what_a_list_synthesises_is_as_it_says(photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "noisy.txt").write_text("".join(f"@noise:sigma=25|{path}\n" for path in photos_in(photo_folder)))
+    items = items_of(None, [str(tmp_path / "noisy.txt")], NAMES)
+    [[batch]] = batches(training_set(items, crop_px=64), range(1, 2), 12)
+    middle = (batch.clean > 0.4) & (batch.clean < 0.6)
+    assert float((batch.degraded - batch.clean)[middle].std() * 255) == pytest.approx(25, rel=0.05)
+    assert batch.present.tolist() == [[False, True, False]] * 12
+    validation = ValidationSet(items, NAMES, None)
+    once, again = ([degraded for _, degraded, _ in validation.pairs(SHARES, everything)] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert {tuple(image.shape) for image in once} == {(1, 3, 200, 200)}  # whole
+
+
+def test_unnamed_lists_leave_open_what_is_in_them(pair_list: Path) -> None:
+    [[batch]] = batches(training_set(items_of(None, [str(pair_list)], NAMES)), range(1, 2))
+    assert not batch.known.any()
+    [[batch]] = batches(training_set(items_of(None, [f"clean={pair_list}"], NAMES)), range(1, 2))
+    assert batch.known.all()
+    assert not batch.present.any()
+    with pytest.raises(ValueError, match="'fog' is no degradation here; give one of haze, noise, rain, clean, mixed"):
+        items_of(None, [f"fog={pair_list}"], NAMES)
+
+
+def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path) -> None:
+    paths = photos_in(photo_folder)
+    one = 3 * 200 * 200
+    cache = ImageCache(paths, budget_bytes=5 * one)
+    for _ in range(2):
+        for path in paths:
+            assert torch.equal(cache.of(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
+    assert cache.decoded == 5
+    data = training_set(items_of(photo_folder, (), NAMES))
+    assert data.images.decoded == 0
+    batches(data, range(1, 7), workers=2)
+    assert data.images.decoded == 12  # by the workers, seen here
+
+
+def test_an_image_that_cannot_be_decoded_is_logged_and_replaced(
+    photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = photos_in(photo_folder)[0].read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    picture(tmp_path / "whole.png")
+    (tmp_path / "no_image.jpg").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        assert len(CleanPhotos(paths)) == 2
-    assert "broken.jpg" in caplog.text
-    with pytest.raises(ValueError, match="none of the 1 photos"):
-        CleanPhotos(paths[2:])
+        items = items_of(tmp_path, (), NAMES)
+        names = {name for [batch] in batches(training_set(items), range(1, 6)) for name in batch.names}
+    assert names == {str(tmp_path / "whole.png")}
+    assert "no_image.jpg" in caplog.text
+    assert caplog.text.count("cut.png is damaged") == 1
+    (tmp_path / "whole.png").unlink()
+    with pytest.raises(ImageError, match=r"20 images in a row cannot be read, the last of them .*cut.png"):
+        batches(training_set(items_of(tmp_path, (), NAMES)))
+    (tmp_path / "cut.png").unlink()
+    with pytest.raises(ValueError, match="none of the 1 photos can be read"):
+        items_of(tmp_path, (), NAMES)
+
+
+def test_a_pair_whose_sizes_differ_is_found_before_training(pair_list: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "degraded3.png", (60, 49))
+    with pytest.raises(ValueError, match=r"pairs.txt.*4"):
+        items_of(None, [str(pair_list)], NAMES)
 
 
 def test_the_validation_photos_are_held_out(photo_folder: Path) -> None:
-    paths = photos_in(photo_folder)
-    training, validation = split(paths, 3)
+    items = items_of(photo_folder, (), NAMES)
+    training, validation = split(items, 3)
     assert len(validation) == 3
-    assert sorted(training + validation) == paths
+    assert sorted(training + validation) == items
     with pytest.raises(ValueError, match="cannot hold 12 of 12"):
-        split(paths, 12)
+        split(items, 12)
 
 
 def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:

@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning_fabric import Fabric
 from tests.conftest import TINY
+from torch.optim.swa_utils import AveragedModel
 
-from vrdir.data.loaders import CleanPhotos, photos_in, split
+from vrdir.data.items import items_of, split
+from vrdir.data.loaders import TrainingSet, ValidationSet
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
-from vrdir.training.run import train_all
-from vrdir.training.settings import Recipe, StageSettings
+from vrdir.training.run import Sources, train
+from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
 from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
-from vrdir.training.trainer import Trainer, learning_rate
-
-ROOT = Path(__file__).parents[2]
+from vrdir.training.trainer import Trainer, learning_rate, moving_average
 
 
 def recipe(steps: int = 4, **changes: Any) -> Recipe:
@@ -32,14 +33,40 @@ def recipe(steps: int = 4, **changes: Any) -> Recipe:
         "decoder": stage,
         "branch": stage,
         "fusion": stage,
-        "refine": stage | {"weights": {"recognition": 0.5}},
+        "refine": stage | {"loss_weights": {"recognition": 0.5}},
     }
     return Recipe.model_validate(values | changes)
 
 
+def train_all(settings: Recipe, photos: Path, work_dir: Path, **options: Any) -> Path:
+    return train(settings, all_stages(settings), Sources(clean=photos), work_dir, **options)
+
+
 def trainer(model: VRDIR, settings: Recipe, folder: Path, photos: Path) -> Trainer:
-    training, held_out = split(photos_in(photos), 2)
-    return Trainer(model, settings, CleanPhotos(training), CleanPhotos(held_out), folder)
+    training, held_out = split(items_of(photos, (), ()), 2)
+    branches = settings.model.branches
+    data = TrainingSet(training, branches, seed=settings.seed, crop_px=settings.crop_px)
+    folder.mkdir(exist_ok=True)
+    return Trainer(Fabric(accelerator="cpu", devices=1), model, settings, data, ValidationSet(held_out, branches, 48), folder)
+
+
+class Killed(Exception):
+    """What a test stops a run with."""
+
+
+class Killer:
+    """Watches a run and stops it after a step of a stage, or at one of its lines of metrics."""
+
+    def __init__(self, stage: str, step: int, at: str = "step") -> None:
+        self.stage, self.at_step, self.at = stage, step, at
+
+    def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
+        if self.at == "step" and (stage, step) == (self.stage, self.at_step):
+            raise Killed
+
+    def metrics(self, line: Any) -> None:
+        if self.at == "metrics" and (line["stage"], line["step"]) == (self.stage, self.at_step):
+            raise Killed
 
 
 def state_of(model: VRDIR) -> dict[str, torch.Tensor]:
@@ -70,53 +97,98 @@ def test_a_stage_trains_its_part_and_nothing_else(name: str, tiny: VRDIR, tmp_pa
     assert len(moved) > 0.9 * len(expected)  # a bias behind a dead unit may stand still
 
 
-def test_the_optimiser_holds_only_what_trains(tiny: VRDIR, photo_folder: Path, tmp_path: Path) -> None:
-    settings = recipe()
-    for stage in all_stages(settings):
-        parameters = trainer(tiny, settings, tmp_path, photo_folder)._freeze_all_but(stage)
-        assert {id(p) for p in parameters} == {id(p) for p in tiny.parameters() if p.requires_grad}
-        assert not any(p.requires_grad for p in tiny.extractor.parameters())
-
-
 @pytest.mark.parametrize("make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage])
-def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(make: Any, tmp_path: Path, photo_folder: Path) -> None:
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
+    make: Any, ema_decay: float | None, tmp_path: Path, photo_folder: Path
+) -> None:
+    settings = recipe(ema_decay=ema_decay)
+
     def fresh() -> VRDIR:
         torch.manual_seed(7)
         return VRDIR(TINY)
 
-    unbroken = fresh()
-    trainer(unbroken, recipe(), tmp_path / "unbroken", photo_folder).run(make(recipe()))
-
-    class Killed(Exception):
-        pass
-
-    broken = fresh()
-    first = trainer(broken, recipe(), tmp_path / "broken", photo_folder)
-    step, calls = first._step, []
-
-    def dying(*arguments: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 4:  # after the checkpoint of step 2 and a step that is lost
-            raise Killed
-        return step(*arguments)
-
-    first._step = dying  # type: ignore[method-assign]
+    unbroken, resumed = fresh(), fresh()
+    trainer(unbroken, settings, tmp_path / "unbroken", photo_folder).run(make(settings))
+    first = trainer(fresh(), settings, tmp_path / "broken", photo_folder)
+    first.watcher = Killer(make(settings).name, 3)  # after the checkpoint of step 2 and a step that is lost
     with pytest.raises(Killed):
-        first.run(make(recipe()))
-    resumed = fresh()
-    trainer(resumed, recipe(), tmp_path / "broken", photo_folder).run(make(recipe()), resume=True)
+        first.run(make(settings))
+    trainer(resumed, settings, tmp_path / "broken", photo_folder).run(make(settings), resume=True)
     assert changed(state_of(unbroken), state_of(resumed)) == set()
+    lines = [json.loads(line) for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 4, 4]
+
+
+def test_the_moving_average_is_its_formula() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = AveragedModel(network, multi_avg_fn=moving_average(0.3))
+    expected = None
+    for count, value in enumerate((1.0, 5.0, -2.0, 3.0, 0.5, 8.0)):
+        network.weight.data.fill_(value)
+        average.update_parameters(network)
+        decay = min(0.3, (1 + count) / (10 + count))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert float(average.module.weight.detach()) == pytest.approx(expected)
+
+
+def test_the_moving_average_is_what_is_saved(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(ema_decay=0.9)
+    model = VRDIR(TINY)
+    trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
+    state = load_checkpoint(checkpoints_in(tmp_path / "checkpoints" / "decoder")[-1])
+    averaged = {name.removeprefix("module."): tensor for name, tensor in state["average"].items() if name.startswith("module.")}
+    saved = state_of(VRDIR.from_pretrained(tmp_path / "weights" / "decoder"))
+    assert changed(averaged, saved) == set()
+    assert changed(state["model"], saved)
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path: Path, photo_folder: Path) -> None:
+    ends = []
+    for parts in (1, 2, 4):
+        torch.manual_seed(7)
+        model = VRDIR(TINY)
+        settings = recipe(decoder={"steps": 3, "batch_size": 4, "accumulate": parts, "learning_rate": 1e-3, "warmup_steps": 1})
+        trainer(model, settings, tmp_path / str(parts), photo_folder).run(DecoderStage(settings))
+        ends.append(model.state_dict())
+    for end in ends[1:]:
+        for name, tensor in ends[0].items():
+            torch.testing.assert_close(end[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
+    ends = []
+    for backend in (None, "eager"):
+        torch.manual_seed(7)
+        model = VRDIR(TINY)
+        settings = recipe(steps=2, compile=backend)
+        trainer(model, settings, tmp_path / str(backend), photo_folder).run(FusionStage(settings))
+        ends.append(state_of(model))
+    for name, tensor in ends[0].items():
+        torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"step": step, "model": {}, "optimizer": {}})
+        save_checkpoint(tmp_path, step, {"step": step, "model": {}, "optimizer": {}, "average": None, "best": 0.0}, keep=2)
     assert [p.name for p in checkpoints_in(tmp_path)] == ["step-00000002.pt", "step-00000003.pt"]
     assert load_checkpoint(tmp_path / "step-00000003.pt")["step"] == 3
-    for content in (b"hello", b""):
+    whole = (tmp_path / "step-00000003.pt").read_bytes()
+    for content in (b"hello", b"", whole[: len(whole) // 2]):
         (tmp_path / "step-00000003.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"):
             load_checkpoint(tmp_path / "step-00000003.pt")
+
+
+def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(steps=6, validation={"photos": 2, "crop_px": 48, "every": 1}, shares={"haze": 1, "noise": 1, "rain": 1})
+    model = VRDIR(TINY)
+    trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = [sum(line[f"psnr_{kind}"] for kind in ("haze", "noise", "rain")) for line in lines if "psnr_haze" in line and line["step"]]
+    best = VRDIR.from_pretrained(tmp_path / "weights" / "decoder-best")
+    assert len(scores) == 6
+    assert (changed(state_of(best), state_of(model)) == set()) == (scores[-1] == max(scores))
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
@@ -128,22 +200,17 @@ def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, p
         trainer(VRDIR(other), changed_recipe, tmp_path, photo_folder).run(DecoderStage(changed_recipe), resume=True)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_with_step_and_files(what: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
     class Broken(DecoderStage):
         def losses(self, model: VRDIR, batch: Any) -> dict[str, torch.Tensor]:
-            return {"pixel": super().losses(model, batch)["pixel"] * math.nan}
+            loss = super().losses(model, batch)["pixel"]
+            # sqrt(0) is 0, and its gradient infinite
+            return {"pixel": loss * math.nan if what == "loss" else loss + torch.sqrt(loss * 0)}
 
-    with pytest.raises(FloatingPointError, match=r"stage decoder, step 1: the loss is not finite .* lower learning_rate"):
+    message = r"stage decoder, step 1: the loss or its gradient is not finite .*the batch was .*\.png.* lower learning_rate"
+    with pytest.raises(FloatingPointError, match=message):
         trainer(tiny, recipe(), tmp_path, photo_folder).run(Broken(recipe()))
-
-
-def test_a_batch_depends_on_seed_stage_and_step_alone(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
-    settings = recipe()
-    one, two = (trainer(tiny, settings, tmp_path / name, photo_folder) for name in "ab")
-    decoder, fusion = DecoderStage(settings), FusionStage(settings)
-    assert torch.equal(one.batch(decoder, 5).degraded, two.batch(decoder, 5).degraded)
-    assert not torch.equal(one.batch(decoder, 5).clean, one.batch(decoder, 6).clean)
-    assert not torch.equal(one.batch(decoder, 5).clean, one.batch(fusion, 5).clean)
 
 
 def test_the_papers_network_trains_through_the_papers_stages(tmp_path: Path, photo_folder: Path) -> None:
@@ -157,7 +224,7 @@ def test_the_papers_network_trains_through_the_papers_stages(tmp_path: Path, pho
     assert list(dict.fromkeys(line["stage"] for line in lines)) == [
         "decoder", "branch-haze", "branch-noise", "branch-rain", "fusion",
     ]  # fmt: skip
-    assert any("ranking" in line for line in lines if line["stage"] == "decoder")
+    assert any("loss_ranking" in line for line in lines if line["stage"] == "decoder")
 
 
 def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(tmp_path: Path, photo_folder: Path) -> None:
@@ -173,7 +240,8 @@ def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(tmp_path: Path, ph
     before = (final / "model.safetensors").read_bytes()
     lines = (tmp_path / "metrics.jsonl").read_text()
     assert train_all(settings, photo_folder, tmp_path, resume=True) == final
-    assert len((tmp_path / "photos.txt").read_text().splitlines()) == 10
+    listed = (tmp_path / "data.txt").read_text().splitlines()
+    assert (sum(line.startswith("train ") for line in listed), sum(line.startswith("validate ") for line in listed)) == (10, 2)
     assert (final / "model.safetensors").read_bytes() == before
     assert (tmp_path / "metrics.jsonl").read_text() == lines  # nothing was done twice
 
@@ -183,17 +251,10 @@ def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(precision: str, tmp
     settings = recipe(precision=precision, checkpoint_every=1)
     whole = train_all(settings, photo_folder, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
     for stage, step in (("decoder", 0), ("branch-noise", 4), ("refine", 4)):
-
-        def report(line: Any, at: tuple[str, int] = (stage, step)) -> None:
-            if (line["stage"], line["step"]) == at:
-                raise Killed
-
+        watcher = Killer(stage, step, at="metrics")
         with pytest.raises(Killed):
-            train_all(settings, photo_folder, tmp_path / "broken", resume=(tmp_path / "broken").exists(), report=report)
+            train_all(settings, photo_folder, tmp_path / "broken", resume=(tmp_path / "broken").exists(), watcher=watcher)
     broken = train_all(settings, photo_folder, tmp_path / "broken", resume=True)
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
 
@@ -204,6 +265,8 @@ def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder:
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
+    elsewhere = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 1})})
+    train_all(elsewhere, photo_folder, tmp_path / "run", resume=True)  # how the work is done may change
     stored = (tmp_path / "run" / "recipe.yaml").read_text()
     with pytest.raises(ValueError, match="differs in pixel_loss"):
         train_all(settings.model_copy(update={"pixel_loss": "balanced_l1"}), photo_folder, tmp_path / "run", resume=True)
@@ -212,7 +275,7 @@ def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder:
     fewer.mkdir()
     for path in sorted(photo_folder.iterdir())[:-1]:
         (fewer / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="the training photos are not those"):
+    with pytest.raises(ValueError, match="is another run: its data are"):
         train_all(settings, fewer, tmp_path / "run", resume=True)
 
 
@@ -261,17 +324,19 @@ def test_the_guidance_loss_wants_even_shares_of_what_is_present() -> None:
     present = torch.tensor([[True, True, False], [False, False, False]])
     right = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).view(2, 4, 1, 1).expand(2, 4, 3, 3)
     wrong = right.flip(1)
-    assert float(losses.guidance_loss([right], present, clean_branch=True)) == pytest.approx(math.log(2) / 2, abs=1e-4)
-    assert float(losses.guidance_loss([wrong], present, clean_branch=True)) > 5
+    known = torch.tensor([True, True])
+    assert float(losses.guidance_loss([right], present, known, clean_branch=True)) == pytest.approx(math.log(2) / 2, abs=1e-4)
+    assert float(losses.guidance_loss([wrong], present, known, clean_branch=True)) > 5
+    assert float(losses.guidance_loss([wrong], present, ~known, clean_branch=True)) == 0  # nobody knows
 
 
 def test_learning_rates() -> None:
     cosine = StageSettings(steps=100, learning_rate=1.0, warmup_steps=10)
-    assert [learning_rate(cosine, step) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
-    assert learning_rate(cosine, 55) == pytest.approx(0.5)
-    assert learning_rate(cosine, 100) == pytest.approx(0)
+    assert [learning_rate(cosine, step, 100) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(cosine, 55, 100) == pytest.approx(0.5)
+    assert learning_rate(cosine, 100, 100) == pytest.approx(0)
     halving = StageSettings(steps=1200, learning_rate=2e-4, schedule="halving")
-    assert [learning_rate(halving, step) for step in (1, 300, 301, 1200)] == pytest.approx([2e-4, 2e-4, 1e-4, 2.5e-5])
+    assert [learning_rate(halving, step, 1200) for step in (1, 300, 301, 1200)] == pytest.approx([2e-4, 2e-4, 1e-4, 2.5e-5])
 
 
 @pytest.mark.parametrize(
@@ -279,10 +344,11 @@ def test_learning_rates() -> None:
     [
         ("crop_px: -1", "crop_px"),
         ("crop_pixels: 64", "crop_pixels"),
-        ("model: huge", "no config 'huge'; there are paper, small"),
+        ("model: huge", "no config 'huge'; there are paper, small, base"),
         ("shares: {fog: 1}", "unknown fog"),
         ("precision: fp8", "precision"),
         ("decoder: {steps: many}", "decoder.steps"),
+        ("decoder: {steps: 0 epochs}", "decoder.steps"),
         ("crop_px: 100", "crop_px must be a multiple of 16"),
         ("shares: {haze: .nan}", "shares are finite"),
         ("shares: {haze: 0, clean: 0}", "not all of them 0"),
@@ -291,7 +357,7 @@ def test_learning_rates() -> None:
 )
 def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    content = yaml.safe_load((ROOT / "recipes" / "small.yaml").read_text())
+    content = yaml.safe_load(RECIPES["small"].read_text())
     content.pop(change.split(":")[0], None)
     path.write_text(change + "\n" + yaml.safe_dump(content))
     with pytest.raises(ValueError, match=message) as caught:
@@ -299,14 +365,36 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, messa
     assert "recipe.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
-def test_the_recipes_are_valid(path: Path) -> None:
-    stages: list[Stage] = all_stages(Recipe.read(path))
-    assert len(stages) >= 5
+@pytest.mark.parametrize("name", ["paper", "small", "base", "smoke"])
+def test_the_recipes_are_valid(name: str) -> None:
+    stages: list[Stage] = all_stages(Recipe.read(name))
+    assert len(stages) == (5 if name == "paper" else 6)
+
+
+def test_the_papers_recipe_is_the_references() -> None:
+    paper = Recipe.read("paper")
+    assert paper.model == PAPER
+    assert (paper.crop_px, paper.augmentation, paper.pixel_loss, paper.precision, paper.seed) == (128, "flip", "l1", "float32", 2025)
+    assert [paper.decoder.batch_size, paper.branch.batch_size, paper.fusion.batch_size] == [600, 300, 200]
+    for stage in (paper.decoder, paper.branch, paper.fusion):
+        steps = steps_in(stage.steps, 72135, stage.batch_size)
+        assert steps == math.ceil(1200 * 72135 / stage.batch_size)
+        rates = [learning_rate(stage, max(1, math.ceil(epoch / 1200 * steps)), steps) for epoch in (1, 299, 301, 601, 901, 1200)]
+        assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 5e-5, 2.5e-5, 2.5e-5])
+        assert stage.clip_norm is None
+    assert FusionStage(paper).weights == {"consistency": 1.0, "guidance": 0.0}
+    assert DecoderStage(paper).weights == {"degraded": 0.1, "ranking": 1.0}
+
+
+def test_a_branch_without_a_share_gets_the_others_mean() -> None:
+    branches = ("haze", "noise", "snow")
+    settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(branches)
+    assert settings.model.branches == branches
+    assert settings.mixture == {"clean": 1, "haze": 2, "noise": 4, "snow": 3, "mixed": 1}
 
 
 def test_an_unknown_loss_is_an_error() -> None:
     settings = recipe()
-    wrong = settings.model_copy(update={"fusion": StageSettings(steps=1, weights={"gan": 1.0})})
+    wrong = settings.model_copy(update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})})
     with pytest.raises(ValueError, match="stage fusion has no loss gan"):
         FusionStage(wrong)

@@ -8,7 +8,9 @@ import typer
 
 from vrdir.cli.console import out
 from vrdir.cli.degrade import degrade
+from vrdir.cli.evaluate import evaluate_app
 from vrdir.cli.info import info
+from vrdir.cli.pairs import pairs_app
 from vrdir.cli.restore import restore
 from vrdir.cli.train import train_app
 from vrdir.cli.weights import weights_app
@@ -21,7 +23,9 @@ app = typer.Typer(
 )
 app.command()(restore)
 app.command()(degrade)
+app.add_typer(pairs_app, name="pairs")
 app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(weights_app, name="weights")
 app.command()(info)
 

@@ -34,6 +34,8 @@ def one_line_errors() -> Iterator[None]:
     """Say in a line what went wrong: status 2 for what cannot be done as asked, 1 for what failed on the way."""
     try:
         yield
+    except typer.Exit:  # a RuntimeError to some versions
+        raise
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
         fail(error, 2)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:

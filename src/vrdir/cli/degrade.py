@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,10 @@ import typer
 from vrdir.cli.console import AsJson, Format, Overwrite, escape, one_line_errors, out, run_files, suffix_of
 
 if TYPE_CHECKING:
+    from vrdir.degradations.degrade import Step
     from vrdir.inference.files import FileJob
+
+DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
 
 def degrade(
@@ -20,73 +24,74 @@ def degrade(
     ] = None,
     steps: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="NAME[:PARAMETER=VALUE,...]", help="haze:beta=1.2; repeat it for several, in order."),
+        typer.Option("--with", metavar="NAME[:PARAMETER=VALUE,...]", help="haze:severity=3 or rain:veil=0..0.1; repeat it for several."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same pixels; each file has its own draws, by its name.")] = 0,
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="For haze: depth map, or a folder of them named like the photos; grey 8 or 16 bits or .npy, white is far."),
+    ] = None,
     file_format: Format = None,
     overwrite: Overwrite = False,
-    list_all: Annotated[bool, typer.Option("--list", help="Name the degradations, their parameters and defaults.")] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Name the degradations, their parameters, defaults and severities.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Synthesise degradations, to see what a recogniser or a restorer makes of them."""
-    from vrdir.degradations.degrade import parameters_of
-    from vrdir.degradations.mixture import DEGRADATIONS
-
     if list_all:
-        for name in DEGRADATIONS:
-            ranges = [f"{key}={shown(value)}" for key, value in parameters_of(name).items() if value is not None]
-            out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
+        list_degradations()
         return
+    from vrdir.degradations.degrade import parse_degradations, taking_depth
     from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
         if not inputs or output is None or not steps:
             raise ValueError("needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)")
-        parsed = [parse_step(step) for step in steps]
+        parsed = [step for text in steps for step in parse_degradations(text)]
+        if depth is not None:
+            taking_depth(parsed)
+            if not depth.exists():
+                raise FileNotFoundError(f"{depth} does not exist")
         jobs = plan_files(inputs, output, suffix_of(file_format))
-    run_files(process_files(jobs, lambda job: degrade_file(job, parsed, seed), overwrite), len(jobs), "degraded", as_json)
+        if depth is not None and depth.is_file() and len(jobs) > 1:
+            raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
+    run_files(process_files(jobs, lambda job: degrade_file(job, parsed, seed, depth), overwrite), len(jobs), "degraded", as_json)
 
 
-def shown(value: Any) -> str:
-    return f"{value[0]:g}..{value[1]:g}" if isinstance(value, tuple) else str(value)
+def list_degradations() -> None:
+    """Each degradation with its parameters and their defaults, and what its severities set."""
+    from vrdir.degradations.degrade import parameters_of, shown
+    from vrdir.degradations.registry import DEGRADATIONS
+
+    out.print(
+        "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
+    )
+    for name, degradation in DEGRADATIONS.items():
+        ranges = [f"{key}={shown(value)}" for key, value in parameters_of(name).items() if value is not None]
+        out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
+        for key, values in degradation.severities.items():
+            out.print(f"    severity 1 to 5: {escape(key)} {escape(', '.join(map(shown, values)))}", style="dim")
+    out.print("With --depth: haze, night_haze.")
 
 
-def parse_step(text: str) -> tuple[str, dict[str, Any]]:
-    """`haze:beta=1.2,airlight=0.8..0.9` -> ("haze", {"beta": 1.2, "airlight": (0.8, 0.9)})."""
-    from vrdir.degradations.degrade import parameters_of
-    from vrdir.degradations.mixture import DEGRADATIONS
-
-    name, _, rest = text.partition(":")
-    if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}")
-    known = {key: value for key, value in parameters_of(name).items() if value is not None}
-    ranges: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if key not in known or not equals:
-            raise ValueError(f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}; not {part!r}")
-        takes_range, kind = isinstance(known[key], tuple), int if isinstance(known[key], int) else float
-        try:
-            numbers = tuple(kind(number) for number in (value.split("..") if takes_range else [value]))
-            if len(numbers) > 2:
-                raise ValueError
-        except ValueError:
-            wanted = "a number, or a range such as 0.5..1.5" if takes_range else f"one {'whole ' * (kind is int)}number"
-            raise ValueError(f"{name}:{key} is {wanted}, not {value!r}") from None
-        ranges[key] = numbers[0] if len(numbers) == 1 else numbers
-    return name, ranges
-
-
-def degrade_file(job: FileJob, steps: list[tuple[str, dict[str, Any]]], seed: int) -> dict[str, float]:
+def degrade_file(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> dict[str, float]:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are."""
     import os
     import zlib
 
-    from vrdir.degradations.degrade import degrade as degrade_image
+    from vrdir.degradations.degrade import degrade_with
     from vrdir.images import encode, format_of, read_file, write_file
 
-    image: Any = read_file(job.source)
-    for number, (name, ranges) in enumerate(steps):
-        image = degrade_image(image, name, zlib.crc32(f"{seed}|{number}|".encode() + os.fsencode(job.source.stem)), **ranges)
+    own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))
+    image: Any = degrade_with(read_file(job.source), steps, own_seed, None if depth is None else depth_map_of(job.source, depth))
     write_file(encode(image, format_of(job.target)), job.target)
     return {}
+
+
+def depth_map_of(source: Path, depth: Path) -> Path:
+    """The depth map of a photo: the file itself, or the one in the folder named like the photo. Raises FileNotFoundError."""
+    if depth.is_file():
+        return depth
+    for suffix in DEPTH_SUFFIXES:
+        if (depth / (source.stem + suffix)).is_file():
+            return depth / (source.stem + suffix)
+    raise FileNotFoundError(f"{source}: no depth map {source.stem}.* in {depth} (looked for {', '.join(DEPTH_SUFFIXES)})")

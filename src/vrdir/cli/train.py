@@ -1,69 +1,303 @@
-"""`vrdir train`."""
+"""`vrdir train`: the stages, with every setting of the recipe as a flag."""
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.core import TyperCommand
 
-from vrdir.cli.console import Device, escape, one_line_errors, out
+from vrdir.cli.console import Device, err, escape, fail, one_line_errors, out
+
+if TYPE_CHECKING:
+    from vrdir.training.run import Prior
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
+STAGES = ("decoder", "branch", "fusion", "refine")
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settings of the recipe, read by `given_settings`
 
-@train_app.command("all")
-def train_all(
-    recipe: Annotated[Path, typer.Option(help="A YAML recipe, such as recipes/small.yaml.", show_default=False)],
-    clean: Annotated[Path, typer.Option(help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False)],
-    work_dir: Annotated[Path, typer.Option(help="For checkpoints, weights, pictures and metrics.")] = Path("runs/train"),
+
+def flags_of(command: str) -> dict[str, tuple[str, str]]:
+    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and what the class's docstring says of it.
+
+    A stage's own settings go without its name: `train branch --steps 500`; those of other stages are left out.
+    """
+    from pydantic import BaseModel
+
+    from vrdir.training.settings import Recipe
+
+    def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+        said = re.findall(r"^ {8}([\w, ]+): (.*(?:\n {12}.*)*)", settings.__doc__ or "", re.MULTILINE)
+        texts = {name.strip(): " ".join(text.split()) for names, text in said for name in names.split(",")}
+        for name, field in settings.model_fields.items():
+            parts = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            nested = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+            if not nested or name == "model":
+                yield prefix + name, texts[name]
+            if nested:
+                yield from keys(nested[0], f"{prefix}{name}.")
+
+    flags = {}
+    for key, text in keys(Recipe):
+        stage, _, rest = key.partition(".")
+        own = stage == command and rest != ""
+        if own or stage not in STAGES or command == "all":
+            flags["--" + re.sub(r"[._]", "-", rest if own else key)] = (key, text)
+    return flags
+
+
+class RecipeCommand(TyperCommand):
+    """A command whose help lists a flag for every setting of the recipe."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        try:
+            flags = flags_of(self.name or "")
+        except ModuleNotFoundError:  # the command itself says what is missing
+            return
+        table = Table("flag", "setting of the recipe, which says its default; values are YAML", box=None, header_style="bold")
+        for flag, (_, text) in flags.items():
+            table.add_row(flag, escape(text))
+        out.print(table)
+
+
+def given_settings(command: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none."""
+    import yaml
+
+    flags, rest, settings = flags_of(command), list(arguments), {}
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if flag not in flags:
+            close = difflib.get_close_matches(flag, flags, 3)
+            raise ValueError(
+                f"no option {flag}" + (f"; did you mean {', '.join(close)}?" if close else f"; see vrdir train {command} --help")
+            )
+        if not equals and not rest:
+            raise ValueError(f"{flag} needs a value")
+        text = value if equals else rest.pop(0)
+        try:
+            settings[flags[flag][0]] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"{flag}: {text!r} is no YAML value") from None
+    return settings
+
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, base, smoke.")
+]
+Clean = Annotated[Path | None, typer.Option(help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False)]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]LIST",
+        help="Pair list, and what is in its images: a degradation, clean, or mixed. Repeat it for several.",
+        show_default=False,
+    ),
+]
+ValClean = Annotated[
+    Path | None, typer.Option(help="Clean photos to validate on; default: some of --clean are held out.", show_default=False)
+]
+ValPairs = Annotated[list[str] | None, typer.Option(metavar="[NAME=]LIST", help="Pair lists to validate on.")]
+WorkDir = Annotated[Path, typer.Option(help="For checkpoints, weights, pictures, metrics and what was run.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")]
+ExtractorWeights = Annotated[
+    Path | None,
+    typer.Option(help="File with the extractor's pretrained weights; default: from where they are published.", show_default=False),
+]
+DecoderPrior = Annotated[
+    Path, typer.Option("--decoder", help="What `train decoder` made: a model folder, or its work directory.", show_default=False)
+]
+
+
+@train_app.command("decoder", cls=RecipeCommand, context_settings=EXTRA)
+def train_decoder(
+    context: typer.Context,
+    work_dir: WorkDir,
+    recipe: RecipeOption = "small",
+    clean: Clean = None,
+    pairs: Pairs = None,
+    val_clean: ValClean = None,
+    val_pairs: ValPairs = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")] = False,
-    extractor_weights: Annotated[
-        Path | None, typer.Option(help="File with the extractor's pretrained weights; default: from where they are published.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting of the recipe: refine.steps=500")
-    ] = None,
+    resume: Resume = False,
+    extractor_weights: ExtractorWeights = None,
 ) -> None:
-    """Run every stage: decoder, one branch per degradation, fusion, refinement."""
+    """Stage 1: the semantic-aware decoder (SAD) learns to make images of semantics."""
+    run("decoder", context, locals())
+
+
+@train_app.command("branch", cls=RecipeCommand, context_settings=EXTRA)
+def train_branch(
+    context: typer.Context,
+    degradation: Annotated[str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)],
+    decoder: DecoderPrior,
+    work_dir: WorkDir,
+    recipe: RecipeOption = "small",
+    clean: Clean = None,
+    pairs: Pairs = None,
+    val_clean: ValClean = None,
+    val_pairs: ValPairs = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    extractor_weights: ExtractorWeights = None,
+) -> None:
+    """Stage 2: one branch (DNC) learns one degradation, against the frozen decoder."""
+    run("branch", context, locals(), degradation=degradation)
+
+
+@train_app.command("fusion", cls=RecipeCommand, context_settings=EXTRA)
+def train_fusion(
+    context: typer.Context,
+    decoder: DecoderPrior,
+    branch: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=PATH", help="What `train branch` made of NAME; once for each. Their order is the network's.", show_default=False
+        ),
+    ],
+    work_dir: WorkDir,
+    recipe: RecipeOption = "small",
+    clean: Clean = None,
+    pairs: Pairs = None,
+    val_clean: ValClean = None,
+    val_pairs: ValPairs = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    extractor_weights: ExtractorWeights = None,
+) -> None:
+    """Stage 3: the modulation (FGM) learns to share the frozen branches out."""
+    run("fusion", context, locals())
+
+
+@train_app.command("refine", cls=RecipeCommand, context_settings=EXTRA)
+def train_refine(
+    context: typer.Context,
+    weights: Annotated[
+        Path,
+        typer.Option(help="What `train fusion` made, or another whole network: its folder, or the work directory.", show_default=False),
+    ],
+    work_dir: WorkDir,
+    recipe: RecipeOption = "small",
+    clean: Clean = None,
+    pairs: Pairs = None,
+    val_clean: ValClean = None,
+    val_pairs: ValPairs = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    extractor_weights: ExtractorWeights = None,
+) -> None:
+    """Stage 4 (ours): all but the extractor trains together."""
+    run("refine", context, locals())
+
+
+@train_app.command("all", cls=RecipeCommand, context_settings=EXTRA)
+def train_all(
+    context: typer.Context,
+    work_dir: WorkDir,
+    recipe: RecipeOption = "small",
+    clean: Clean = None,
+    pairs: Pairs = None,
+    val_clean: ValClean = None,
+    val_pairs: ValPairs = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    extractor_weights: ExtractorWeights = None,
+) -> None:
+    """Every stage: decoder, one branch for each degradation, fusion, refinement."""
+    run("all", context, locals())
+
+
+def run(command: str, context: typer.Context, given: Mapping[str, Any], degradation: str = "") -> None:
+    """Run the stages of a command, with what was given to it by name."""
     with one_line_errors():
         try:
             from vrdir.inference.restorer import choose_device
-            from vrdir.training.run import train_all as run
+            from vrdir.training.run import Sources, stages_of, train
             from vrdir.training.settings import Recipe
+            from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
             raise ValueError(f"training needs more packages ({error.name} is missing): pip install 'vrdir[train]'") from None
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        changes = dict(parse_setting(setting) for setting in settings or [])
-        chosen = str(choose_device(device))
-        result = run(
-            Recipe.read(recipe, **changes),
-            clean,
-            work_dir,
-            device=chosen,
-            resume=resume,
-            extractor_weights=extractor_weights,
-            report=print_metrics,
-        )
+        for name in ("lightning_fabric", "lightning", "matplotlib"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        changes = given_settings(command, context.args)
+        prior, branches = prior_of(given, degradation)
+        settings = Recipe.read(given["recipe"], **changes)
+        settings = settings.with_branches(branches) if branches else settings
+        sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())
+        try:
+            with RunProgress() as progress:
+                result = train(
+                    settings,
+                    stages_of(command, settings, degradation),
+                    sources,
+                    given["work_dir"],
+                    prior=prior,
+                    device=str(choose_device(given["device"])),
+                    resume=given["resume"],
+                    extractor_weights=given["extractor_weights"],
+                    watcher=progress,
+                )
+        except Interrupted as stopped:
+            fail(stopped, 128 + stopped.signal_number)
     out.print(f"trained weights: {escape(result)}")
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    import yaml
+def prior_of(given: Mapping[str, Any], degradation: str) -> tuple[Prior, list[str]]:
+    """What the command's flags say of earlier stages, and the branches that the network is to have; none leaves them to the recipe."""
+    from vrdir.model.vrdir import read_config
+    from vrdir.training.run import Prior, model_folder
 
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise ValueError(f"--set takes KEY=VALUE, such as refine.steps=500, not {text!r}")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {key}: {value!r} is no YAML value") from None
+    branches: dict[str, Path] = {}
+    for text in given.get("branch", ()):
+        name, equals, path = text.partition("=")
+        if not equals or not name or not path:
+            raise ValueError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
+        if name in branches:
+            raise ValueError(f"--branch {name} is given twice")
+        branches[name] = Path(path)
+    whole = given.get("weights")
+    if whole is not None:
+        return Prior(whole=whole), list(read_config(model_folder(whole, "fusion") / "config.json").branches)
+    return Prior(given.get("decoder"), branches), list(branches) or ([degradation] if degradation else [])
 
 
-def print_metrics(line: Mapping[str, Any]) -> None:
-    """One line of the run's metrics."""
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("stage", "step", "steps"))
-    out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}"))
+class RunProgress:
+    """Shows a run: a bar with patches a second and the time left on a terminal, and the lines of its metrics."""
+
+    def __init__(self) -> None:
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=err, disable=not err.is_terminal)
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> RunProgress:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=steps, completed=step - 1, rate="")
+        speed = self.progress.tasks[self.tasks[stage]].speed
+        rate = f"{speed * batch_size:.0f} patches/s" if speed else ""
+        self.progress.update(self.tasks[stage], completed=step, rate=rate)
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("stage", "step", "steps"))
+        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}"))

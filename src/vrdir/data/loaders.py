@@ -1,74 +1,336 @@
-"""Clean photos in memory, and random or fixed crops of them."""
+"""Batches of random crops to train on, the same ones however the work is divided, and fixed images to validate on."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import multiprocessing
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from vrdir.images import IMAGE_SUFFIXES, ImageError, open_image
+from vrdir.data.image_cache import ImageCache
+from vrdir.data.items import Item
+from vrdir.degradations.degrade import apply_steps, parse_degradations
+from vrdir.degradations.mixture import degrade_mixture
+from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.images import ImageError
 
 logger = logging.getLogger(__name__)
 
+Augmentation = Literal["flip", "full"]
 
-class CleanPhotos:
-    """A folder of clean photos, decoded once and kept in memory as 8 bit.
 
-    Args:
-        paths: the files. One that cannot be read is logged and left out.
+class Crops(NamedTuple):
+    """Crops as they were cut: what is to be synthesised is yet clean.
 
-    Raises:
-        ValueError: none of them can be read.
+    Attributes:
+        clean, degraded: (B, 3, size, size) uint8.
+        items: the number of each one's item.
+        seeds: from which each one's degradation is drawn.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths: list[Path] = []
-        self.images: list[Tensor] = []  # uint8 (3, H, W)
-        for path in paths:
-            try:
-                photo = open_image(path).tensor[0]
-            except ImageError as error:
-                logger.warning("left out: %s", error)
-                continue
-            self.paths.append(path)
-            self.images.append((photo * 255).round().byte())
-        if not self.images:
-            raise ValueError(f"none of the {len(paths)} photos can be read; the log names each")
+    clean: Tensor
+    degraded: Tensor
+    items: list[int]
+    seeds: list[int]
 
-    def __len__(self) -> int:
-        return len(self.images)
 
-    def random_crops(self, count: int, size_px: int, generator: Generator) -> Tensor:
-        """`count` crops (count, 3, size_px, size_px) in [0, 1], flipped and turned at random, of photos drawn at random.
+class Batch(NamedTuple):
+    """What a stage computes its losses on.
 
-        A third of them are taken at twice the size and averaged down, where the photo is large enough: sharper texture,
-        free of the JPEG blocks of the original, and objects at another scale.
+    Attributes:
+        clean, degraded: (B, 3, H, W) in [0, 1].
+        present: (B, K) bool, which degradations are in each image, in the order of the model's branches.
+        known: (B,) bool, whether that is known of it.
+        names: a name for each image, for messages.
+    """
+
+    clean: Tensor
+    degraded: Tensor
+    present: Tensor
+    known: Tensor
+    names: list[str]
+
+
+class TrainingSet:
+    """Items, their decoded images, and random crops of them.
+
+    Args:
+        items: what to train on.
+        branches: the model's degradations, in the order of `Batch.present`.
+        seed: of orders, crops and degradations.
+        crop_px: side of the crops; smaller images are extended by mirroring.
+        augmentation: "flip" mirrors half of the crops (the paper); "full" also turns half of them by a quarter, and takes a third of
+            those that are degraded afterwards at twice the size and averages them down: sharper texture, and objects at another scale.
+        balance: pair lists (and the folder of photos) count alike: an epoch repeats the shorter ones to the length of the longest.
+        cache_bytes: how much of the decoded images is kept in memory.
+        device: where batches go.
+        on_device: on a GPU, keep all decoded images there and cut them there; None does so if they take less than a quarter of it.
+
+    Raises:
+        ImageError: a file's header cannot be read.
+        ValueError: there are no items.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        branches: Sequence[str],
+        *,
+        seed: int = 0,
+        crop_px: int = 128,
+        augmentation: Augmentation = "full",
+        balance: bool = False,
+        cache_bytes: int = 8 * 2**30,
+        device: torch.device | str = "cpu",
+        on_device: bool | None = None,
+    ) -> None:
+        if not items:
+            raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
+        self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
+        self.augmentation, self.balance, self.device = augmentation, balance, torch.device(device)
+        self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
+        self.warned: set[int] = set()
+
+    def stage(self, name: str, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> StageData:
+        """What a stage trains on.
+
+        Args:
+            name: the stage's; crops and degradations of another stage are others.
+            shares: probability of each kind of image, for the items that the stage's mixture degrades.
+            accepts: which items the stage takes.
+
+        Raises:
+            ValueError: it takes none.
         """
-        crops = []
-        for _ in range(count):
-            index, shrink, turns, flip = (int(torch.randint(n, (), generator=generator)) for n in (len(self), 3, 4, 2))
-            image = self.images[index]
-            side = 2 * size_px if shrink == 0 and min(image.shape[1:]) >= 2 * size_px else size_px
-            image = extend(image, side)
-            top, left = (int(torch.randint(extent - side + 1, (), generator=generator)) for extent in image.shape[1:])
-            crop = image[:, top : top + side, left : left + side].float() / 255
-            if side != size_px:
-                crop = torch.nn.functional.avg_pool2d(crop, 2)
-            crop = torch.rot90(crop, turns if turns % 2 == 0 or flip else 0, (1, 2))
-            crops.append(crop.flip(2) if flip else crop)
-        return torch.stack(crops)
+        return StageData(self, name, shares, [i for i, item in enumerate(self.items) if accepts(item)])
 
-    def centre_crops(self, size_px: int) -> Tensor:
-        """The centre of every photo, (N, 3, size_px, size_px) in [0, 1]: the same at every validation."""
-        crops = []
-        for image in self.images:
-            image = extend(image, size_px)
-            top, left = ((extent - size_px) // 2 for extent in image.shape[1:])
-            crops.append(image[:, top : top + size_px, left : left + size_px].float() / 255)
-        return torch.stack(crops)
+    def crop(self, index: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """A clean and a degraded crop of an item, (3, crop_px, crop_px) uint8; the same one twice where it is yet to be degraded.
+
+        Raises:
+            ImageError: a file cannot be decoded, or the two differ in size.
+        """
+        item, size = self.items[index], self.crop_px
+        shrink, turn, flip = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2))
+        clean = self.images.of(item.clean)
+        degraded = clean if item.degraded is None else self.images.of(item.degraded)
+        if degraded.shape != clean.shape:
+            raise ImageError(f"{item.degraded} and {item.clean} differ in size")
+        full = self.augmentation == "full"
+        twice = full and shrink == 0 and item.degraded is None and min(clean.shape[1:]) >= 2 * size
+        side = 2 * size if twice else size
+        clean = extend(clean, side)
+        top, left = (int(torch.randint(extent - side + 1, (), generator=generator)) for extent in clean.shape[1:])
+
+        def cut(image: Tensor) -> Tensor:
+            part = image[:, top : top + side, left : left + side]
+            if twice:
+                part = torch.nn.functional.avg_pool2d(part.float(), 2).round().byte()
+            if full and turn:
+                part = torch.rot90(part, 1, (1, 2))
+            return part.flip(2) if flip else part
+
+        first = cut(clean)
+        return first, first if item.degraded is None else cut(extend(degraded, side))
+
+
+class StageData:
+    """The images of a stage, one after the other, without end.
+
+    Every epoch goes through all items in a new order. Everything about the n-th image (which item, where it is cut, how it is degraded)
+    depends on the seed, the stage's name and n alone. So a resumed run sees what an unbroken one sees, and processes that share a
+    batch see together what one process would see.
+    """
+
+    def __init__(self, data: TrainingSet, name: str, shares: Mapping[str, float], indices: Sequence[int]) -> None:
+        if not indices:
+            kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
+            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair list of its degradation")
+        self.data, self.name, self.shares = data, name, dict(shares)
+        self.able = [name for name in data.branches if name in DEGRADATIONS]  # a branch of a user's own has nothing but pair lists
+        lists: dict[str, list[int]] = {}
+        for index in indices:
+            lists.setdefault(data.items[index].kind if data.balance else "", []).append(index)
+        self.lists = list(lists.values())
+        self.epoch_length = len(self.lists) * max(map(len, self.lists))
+
+    def item(self, n: int) -> int:
+        """The number of the n-th image's item; n counts from 0."""
+        epoch, position = divmod(n, self.epoch_length)
+        place = random_order(self.epoch_length, self._seed("order", epoch))[position]
+        chosen = self.lists[place % len(self.lists)]
+        return chosen[place // len(self.lists) % len(chosen)]
+
+    def crops(self, start: int, count: int) -> Crops:
+        """The crops `start` to `start + count - 1`. One that cannot be decoded is logged, and the next item takes its place."""
+        clean, degraded, items = [], [], []
+        for n in range(start, start + count):
+            for index in (self.item(n + tries) for tries in range(20)):
+                try:
+                    one, other = self.data.crop(index, torch.Generator().manual_seed(self._seed("crop", n)))
+                    break
+                except ImageError as error:
+                    if index not in self.data.warned:
+                        self.data.warned.add(index)
+                        logger.warning("%s; another image takes its place", error)
+            else:
+                raise ImageError(f"20 images in a row cannot be read, the last of them {self.data.items[index].name}; check them")
+            clean.append(one)
+            degraded.append(other)
+            items.append(index)
+        return Crops(torch.stack(clean), torch.stack(degraded), items, [self._seed("pixels", n) for n in range(start, start + count)])
+
+    def finished(self, crops: Crops) -> Batch:
+        """Crops to the device, and what is to be synthesised synthesised there."""
+        device, branches = self.data.device, self.data.branches
+        clean, degraded = (part.to(device).float() / 255 for part in (crops.clean, crops.degraded))
+        generators = [torch.Generator(device).manual_seed(seed) for seed in crops.seeds]
+        items = [self.data.items[index] for index in crops.items]
+        present = torch.tensor([[name in (item.degradations or ()) for name in branches] for item in items])
+        known = torch.tensor([item.drawn or item.degradations is not None for item in items])
+        for synthesis in dict.fromkeys(item.synthesis for item in items if item.degraded is None):
+            rows = [i for i, item in enumerate(items) if item.degraded is None and item.synthesis == synthesis]
+            if synthesis:
+                degraded[rows] = synthesised(clean[rows], synthesis, [generators[i] for i in rows])
+            else:
+                mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows])
+                degraded[rows] = mixture.image
+                present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
+        clean, degraded = (part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded))
+        return Batch(clean, degraded, present.to(device), known.to(device), [item.name for item in items])
+
+    def batches(
+        self, batch_size: int, steps: range, *, parts: int = 1, rank: int = 0, processes: int = 1, workers: int = 0
+    ) -> Iterator[list[Batch]]:
+        """This process's share of the batch of each step.
+
+        Args:
+            batch_size: images a step, of all processes together.
+            steps: which steps, counted from 1.
+            parts: how many batches to cut the share into, for gradient accumulation.
+            rank, processes: which of how many processes this is.
+            workers: processes that read and cut ahead; with 0 it is done here.
+
+        Raises:
+            ValueError: the batch cannot be divided so.
+        """
+        if batch_size % (processes * parts):
+            raise ValueError(f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple")
+        if workers and "fork" not in multiprocessing.get_all_start_methods():
+            raise ValueError("data.workers needs an operating system that can fork processes; set it to 0")
+        count = batch_size // processes
+        loader = DataLoader(  # an element is a step; its workers inherit the cache by forking
+            _Steps(self, batch_size, rank * count, count),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+            prefetch_factor=4 if workers else None,
+        )
+        size = count // parts
+        for crops in loader:
+            yield [self.finished(Crops(*(field[i : i + size] for field in crops))) for i in range(0, count, size)]
+
+    def _seed(self, *parts: object) -> int:
+        return seed_of(self.data.seed, self.name, *parts)
+
+
+class _Steps(Dataset[Crops]):
+    """A process's crops of each step."""
+
+    def __init__(self, data: StageData, batch_size: int, first: int, count: int) -> None:
+        self.data, self.batch_size, self.first, self.count = data, batch_size, first, count
+
+    def __getitem__(self, step: int) -> Crops:
+        return self.data.crops((step - 1) * self.batch_size + self.first, self.count)
+
+
+class ValidationSet:
+    """Fixed pairs: the centre of every image, or the whole of it, degraded in the same way every time.
+
+    Args:
+        items: what to validate on.
+        branches: the model's degradations.
+        crop_px: side of the centre crops; None takes whole images.
+        cache_bytes: how much of the decoded images is kept in memory.
+
+    Raises:
+        ImageError: a file's header cannot be read.
+    """
+
+    def __init__(self, items: Sequence[Item], branches: Sequence[str], crop_px: int | None, cache_bytes: int = 2 * 2**30) -> None:
+        self.items, self.crop_px = list(items), crop_px
+        self.able = [name for name in branches if name in DEGRADATIONS]
+        self.images = ImageCache(files_of(items), cache_bytes)
+
+    def kinds(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> list[str]:
+        """The kinds of images that `pairs` would yield."""
+        items = [item for item in self.items if accepts(item)]
+        drawn = [kind for kind, share in shares.items() if share > 0] if any(item.drawn for item in items) else []
+        return drawn + sorted({item.kind for item in items if not item.drawn})
+
+    def pairs(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(kind, degraded, clean), each image (1, 3, H, W) in [0, 1], kind after kind.
+
+        Args:
+            shares: the kinds to which items without a degradation of their own are degraded, each in turn.
+            accepts: which items the stage takes.
+
+        Raises:
+            ImageError: a file cannot be decoded.
+        """
+        items = [item for item in self.items if accepts(item)]
+        for kind in [kind for kind, share in shares.items() if share > 0]:
+            for item in [item for item in items if item.drawn]:
+                clean = self._cut(item.clean, self.crop_px)
+                generator = torch.Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
+                yield kind, degrade_mixture(clean, {kind: 1.0}, self.able, [generator]).image, clean
+        for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
+            clean = self._cut(item.clean, self.crop_px)
+            if item.degraded is not None:
+                yield item.kind, self._cut(item.degraded, self.crop_px), clean
+            else:
+                generator = torch.Generator().manual_seed(seed_of("validation", item.synthesis, item.clean.stem))
+                yield item.kind, synthesised(clean, item.synthesis, [generator]), clean
+
+    def _cut(self, path: Path, size: int | None) -> Tensor:
+        image = self.images.of(path)
+        if size is not None:
+            image = extend(image, size)
+            top, left = ((extent - size) // 2 for extent in image.shape[1:])
+            image = image[:, top : top + size, left : left + size]
+        return image[None].float() / 255
+
+
+def synthesised(clean: Tensor, synthesis: str, generators: list[Generator]) -> Tensor:
+    """Degrade as a pair list says, and round to 8 bits, as a file would hold it."""
+    return (apply_steps(clean, parsed(synthesis), generators) * 255).round() / 255
+
+
+parsed = lru_cache(256)(parse_degradations)
+
+
+def files_of(items: Sequence[Item]) -> list[Path]:
+    """The files of some items, each once."""
+    return list(dict.fromkeys(path for item in items for path in (item.clean, item.degraded) if path is not None))
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on what is given and on nothing else, on every machine."""
+    return zlib.crc32("|".join(map(str, parts)).encode())
+
+
+@lru_cache(4)
+def random_order(length: int, seed: int) -> list[int]:
+    """A random order of `length` things."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def extend(image: Tensor, size_px: int) -> Tensor:
@@ -79,25 +341,3 @@ def extend(image: Tensor, size_px: int) -> Tensor:
         if image.shape[2] < size_px:
             image = torch.cat([image, image.flip(2)], 2)
     return image
-
-
-def photos_in(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return paths
-
-
-def split(paths: Sequence[Path], validation: int) -> tuple[list[Path], list[Path]]:
-    """Training and validation files: `validation` of them, evenly spread over the sorted list, are held out.
-
-    Raises:
-        ValueError: nothing would be left to train on.
-    """
-    if not 0 < validation < len(paths):
-        raise ValueError(f"cannot hold {validation} of {len(paths)} photos out for validation; set validation.photos")
-    held_out = {round((i + 0.5) * len(paths) / validation) for i in range(validation)}
-    return [p for i, p in enumerate(paths) if i not in held_out], [p for i, p in enumerate(paths) if i in held_out]

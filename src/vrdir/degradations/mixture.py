@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from vrdir.degradations.draws import Degraded
-from vrdir.degradations.haze import haze
-from vrdir.degradations.noise import noise
-from vrdir.degradations.rain import rain
-
-DEGRADATIONS: dict[str, Callable[..., Degraded]] = {"haze": haze, "rain": rain, "noise": noise}
-"""By name, in the order in which nature applies them: the air, what falls through it, the sensor."""
+from vrdir.degradations.draws import Draws, Generators
+from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
 
 CLEAN, MIXED = "clean", "mixed"
-
-# A mixture of three at full strength leaves nothing to see; its parts are milder than each alone.
-MILDER: dict[str, dict[str, tuple[float, float]]] = {
-    "haze": {"beta": (0.2, 1.8)},
-    "rain": {"coverage": (0.02, 0.25), "veil": (0.0, 0.1)},
-    "noise": {"sigma": (2.0, 30.0)},
-}
 
 
 class Mixture(NamedTuple):
@@ -40,29 +28,29 @@ class Mixture(NamedTuple):
     kinds: list[str]
 
 
-def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[str], generator: Generator) -> Mixture:
+def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[str], generator: Generators) -> Mixture:
     """Draw a kind for each image of a batch and apply it.
 
     Args:
         image: (B, 3, H, W) in [0, 1].
         shares: probability of each kind, up to a factor: a degradation's name, "clean" for none, "mixed" for two or more
-            of `names` at once (milder than alone).
+            of `names` at once (milder than alone, in the order of nature).
         names: the degradations there are, in the order that `present` shall have.
-        generator: source of all draws.
+        generator: source of all draws; or one for each image, whose pixels then depend on its own alone.
 
     Raises:
-        ValueError: an unknown kind or degradation.
+        ValueError: an unknown kind or degradation, or shares that are not positive together.
     """
     unknown = set(names) - DEGRADATIONS.keys() | set(shares) - {*names, CLEAN, MIXED}
     if unknown:
         raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
-    batch = image.shape[0]
-    weights = torch.tensor([float(shares[kind]) for kind in shares], device=generator.device)
-    drawn = torch.multinomial(weights, batch, replacement=True, generator=generator).tolist()
-    kinds = [list(shares)[index] for index in drawn]
-    # For a mixture each degradation joins with probability 2 / 3; fewer than two and all of them join.
-    joins = torch.rand(batch, len(names), generator=generator, device=generator.device).cpu() < 2 / 3
-    joins[joins.sum(1) < 2] = True
+    weights = torch.tensor([float(share) for share in shares.values()], dtype=torch.float64)
+    if not (weights >= 0).all() or not weights.sum() > 0:
+        raise ValueError(f"shares are 0 or more, one at least above 0; these are {dict(shares)}")
+    draws = Draws(image, generator)
+    below = (weights / weights.sum()).cumsum(0)[:-1]
+    kinds = [list(shares)[index] for index in torch.searchsorted(below, draws.unit(1).cpu(), right=True).flatten().tolist()]
+    joins = joining(draws.unit(len(names)).cpu(), names)
     alone = torch.tensor([[name == kind for name in names] for kind in kinds], dtype=torch.bool)
     mixed = torch.tensor([kind == MIXED for kind in kinds])
     present = torch.where(mixed[:, None], joins, alone)
@@ -70,8 +58,26 @@ def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[
     degraded = image.clone()
     for name in sorted(names, key=list(DEGRADATIONS).index):
         here = present[:, list(names).index(name)]
-        for chosen, ranges in ((here & ~mixed, {}), (here & mixed, MILDER[name])):
-            if chosen.any():
-                rows = chosen.to(image.device)
-                degraded[rows] = DEGRADATIONS[name](degraded[rows], generator, **ranges).image.to(image.dtype)
-    return Mixture((degraded.clamp(0, 1) * 255).round() / 255, present.to(image.device), kinds)
+        for chosen, ranges in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
+            rows = chosen.nonzero().flatten().tolist()
+            if rows:
+                own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
+                result = DEGRADATIONS[name].function(degraded[rows], own, **ranges).image
+                degraded[rows] = result.clamp(0, 1).to(image.dtype)
+    return Mixture((degraded * 255).round() / 255, present.to(image.device), kinds)
+
+
+def joining(draws: Tensor, names: Sequence[str]) -> Tensor:
+    """Which of K names join a mixture, (B, K) bool, by uniform draws (B, K).
+
+    Each joins with probability min(2/3, 2/K), so that a mixture stays one of two or three however many there are; the two
+    of lowest draw always do. Of what does not meet in one photo the lower draw counts, unless nothing else is left.
+    """
+    draws = draws.clone()
+    for pair in EXCLUSIVE:
+        if set(pair) <= set(names):
+            columns = [list(names).index(name) for name in pair]
+            both = draws[:, columns]
+            draws[:, columns] = both + 1.0 * (both > both.amin(1, keepdim=True))
+    ranks = draws.argsort(1).argsort(1)
+    return (draws < min(2 / 3, 2 / max(1, len(names)))) | (ranks < 2)

@@ -23,7 +23,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
 class VRDIRConfig(BaseModel):
-    """Everything that decides the network's shape. `PAPER` and `SMALL` below are the two that are trained.
+    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes.
 
     Attributes:
         extractor: the recognition network that E is cut from.
@@ -83,7 +83,17 @@ SMALL = VRDIRConfig(
     encoder_blocks=(1, 1, 1, 1),
     decoder_blocks=(2, 2, 2, 1),
 )
-CONFIGS = {"paper": PAPER, "small": SMALL}
+BASE = VRDIRConfig(
+    extractor="efficientnet_lite0",
+    strides=(4, 8, 16),
+    clean_branch=True,
+    branch_blocks=1,
+    decoder="pixel_skip",
+    widths=(48, 96, 160, 192),
+    encoder_blocks=(2, 2, 2, 1),
+    decoder_blocks=(4, 4, 3, 2),
+)
+CONFIGS = {"paper": PAPER, "small": SMALL, "base": BASE}
 
 
 class Restoration(NamedTuple):

@@ -10,11 +10,11 @@ import torch
 
 from vrdir.images import first_line
 
-KEPT = 2
+KEYS = {"step", "model", "optimizer", "average", "best"}
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `folder/step-N.pt` under a temporary name, rename it, and drop all but the last few."""
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `folder/step-N.pt` under a temporary name, rename it, and drop all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     partial = folder / f".{path.name}.partial"
@@ -23,7 +23,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    for old in checkpoints_in(folder)[:-KEPT]:
+    for old in checkpoints_in(folder)[:-keep]:
         old.unlink()
     return path
 
@@ -37,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read one. Raises ValueError, naming the file and the one before it, if it is damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or state.keys() != {"step", "model", "optimizer"}:
+        if not isinstance(state, dict) or state.keys() != KEYS:
             raise ValueError("it is no checkpoint of vrdir")
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]

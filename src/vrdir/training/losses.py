@@ -56,19 +56,20 @@ def dense_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Te
     return torch.stack(distances).mean()
 
 
-def guidance_loss(guidance: Sequence[Tensor], present: Tensor, clean_branch: bool) -> Tensor:
+def guidance_loss(guidance: Sequence[Tensor], present: Tensor, known: Tensor, clean_branch: bool) -> Tensor:
     """Cross-entropy between the mean guidance and what was really done to the image: even shares of what is present.
 
-    It needs no labels but those that the synthesis itself wrote, and makes the guidance maps a diagnosis.
+    It needs no labels but those that the synthesis itself wrote, or the name of a pair list, and makes the guidance maps a diagnosis.
 
     Args:
         guidance: one (B, K, h, w) per tap.
         present: (B, number of degradations) bool.
+        known: (B,) bool; an image of which it is not known what is in it has no say.
         clean_branch: K counts a last branch, for images with nothing present; without it these have no say.
     """
     wanted = present.float()
     if clean_branch:
         wanted = torch.cat([wanted, (~present.any(1, keepdim=True)).float()], 1)
-    wanted = wanted / wanted.sum(1, keepdim=True).clamp_min(1)
+    wanted = wanted / wanted.sum(1, keepdim=True).clamp_min(1) * known[:, None]
     losses = [-(wanted * torch.log(g.mean((2, 3)).clamp_min(1e-6))).sum(1).mean() for g in guidance]
     return torch.stack(losses).mean()

@@ -1,42 +1,167 @@
-"""Whole runs: from a recipe and a folder of clean photos to weights."""
+"""Whole runs: from a recipe, data and what earlier stages learnt, to weights."""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
-from vrdir.data.loaders import CleanPhotos, photos_in, split
-from vrdir.images import write_whole
-from vrdir.model.vrdir import VRDIR
+from vrdir.data.items import Item, items_of, split, spread
+from vrdir.data.loaders import TrainingSet, ValidationSet
+from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.model.vrdir import VRDIR, VRDIRConfig
+from vrdir.training.logs import Watcher
+from vrdir.training.record import open_work_dir
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import all_stages
-from vrdir.training.trainer import Report, Trainer
+from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
+from vrdir.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def train_all(
+@dataclass(frozen=True)
+class Sources:
+    """What a run trains and validates on.
+
+    Attributes:
+        clean: a folder of clean photos, degraded on the way. Some are held out for validation, unless there is another source for it.
+        pairs: pair lists, "[NAME=]FILE" each; see `vrdir.data.items.items_of`.
+        val_clean, val_pairs: the same, for validation.
+    """
+
+    clean: Path | None = None
+    pairs: Sequence[str] = ()
+    val_clean: Path | None = None
+    val_pairs: Sequence[str] = ()
+
+    def items(self, recipe: Recipe) -> tuple[list[Item], list[Item]]:
+        """Training and validation items. Raises FileNotFoundError or ValueError, naming the folder or list."""
+        if self.clean is None and not self.pairs:
+            raise ValueError("there is nothing to train on: give --clean FOLDER or --pairs LIST")
+        names = tuple(dict.fromkeys((*recipe.model.branches, *DEGRADATIONS)))
+        count = recipe.validation.photos
+        training = items_of(self.clean, self.pairs, names)
+        if self.val_clean is None and not self.val_pairs:
+            drawn = [item for item in training if item.drawn]
+            if not drawn:
+                raise ValueError("there is nothing to validate on: give --val-pairs LIST or --val-clean FOLDER")
+            if count is None:
+                raise ValueError("validation.photos must say how many photos of --clean to hold out; or give --val-clean or --val-pairs")
+            kept, held_out = split(drawn, count)
+            return kept + [item for item in training if not item.drawn], held_out
+        held_out = items_of(self.val_clean, self.val_pairs, names)
+        seen = {item.name for item in training} & {item.name for item in held_out}
+        if seen:
+            logger.warning("%d images are both trained and validated on, such as %s", len(seen), min(seen))
+        by_kind: dict[str, list[Item]] = {}
+        for item in held_out:
+            by_kind.setdefault(item.kind, []).append(item)
+        for kind, items in by_kind.items():
+            if count is not None and len(items) > count:
+                by_kind[kind] = [items[i] for i in spread(len(items), count)]
+        return training, [item for items in by_kind.values() for item in items]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What earlier stages learnt: model folders, or work directories of their runs.
+
+    Attributes:
+        decoder: of stage 1.
+        branches: of stage 2, by the branch's name.
+        whole: a whole network, to go on from.
+    """
+
+    decoder: Path | None = None
+    branches: Mapping[str, Path] = field(default_factory=dict)
+    whole: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """The model folder of each part. Raises FileNotFoundError."""
+        found = {f"branch-{name}": model_folder(path, f"branch-{name}") for name, path in self.branches.items()}
+        if self.decoder is not None:
+            found["decoder"] = model_folder(self.decoder, "decoder")
+        if self.whole is not None:
+            found["whole"] = model_folder(self.whole, "fusion")
+        return found
+
+    def load_into(self, model: VRDIR) -> None:
+        """Copy the parts into a model, and E with them. Raises FileNotFoundError or ValueError, naming the folder."""
+        state = model.state_dict()
+        for part, folder in self.files().items():
+            other = VRDIR.from_pretrained(folder)
+            name = part.removeprefix("branch-")
+            check_config(model.config, other.config, folder, name if part.startswith("branch-") else "", whole=part == "whole")
+            belongs: Callable[[str], bool] = {
+                "whole": lambda key: True,
+                "decoder": lambda key: key.startswith(("decoder.", "extractor.")),
+            }.get(part, lambda key, name=name: key.startswith("extractor.") or f".branches.{name}." in key)  # type: ignore[misc]
+            state |= {key: value for key, value in other.state_dict().items() if belongs(key)}
+        model.load_state_dict(state)
+
+
+def model_folder(path: Path, stage: str) -> Path:
+    """A model folder itself, or that of a stage in a work directory. Raises FileNotFoundError."""
+    for folder in (path, path / "weights" / stage):
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise FileNotFoundError(f"{path} holds no weights of the stage {stage}: give a model folder, or a work directory with that stage done")
+
+
+def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
+    """Raise ValueError unless what stands in `folder` fits into a network of this config."""
+    free = (
+        set() if whole else {"branches", "clean_branch"} | ({"decoder", "widths", "encoder_blocks", "decoder_blocks"} if branch else set())
+    )
+    ours, theirs = config.model_dump(), other.model_dump()
+    different = [key for key in ours if key not in free and ours[key] != theirs[key]]
+    if different:
+        said = "; ".join(f"{key} is {theirs[key]}, not {ours[key]}" for key in different)
+        raise ValueError(f"{folder} holds another network than the recipe's ({said}); give the recipe that it was trained by")
+    if branch and branch not in other.branches:
+        raise ValueError(f"{folder} has no branch {branch}; it has {', '.join(other.branches)}")
+
+
+def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage]:
+    """The stages of a command: "decoder", "branch" (of a degradation), "fusion", "refine" or "all"."""
+    if command == "branch":
+        return [BranchStage(recipe, degradation)]
+    if command == "all":
+        return all_stages(recipe)
+    stages: dict[str, Callable[[Recipe], Stage]] = {"decoder": DecoderStage, "fusion": FusionStage, "refine": RefineStage}
+    return [stages[command](recipe)]
+
+
+def train(
     recipe: Recipe,
-    clean: Path,
+    stages: Sequence[Stage],
+    sources: Sources,
     work_dir: Path,
     *,
+    prior: Prior = Prior(),
     device: str = "cpu",
     resume: bool = False,
     extractor_weights: Path | None = None,
-    report: Report | None = None,
+    watcher: Watcher | None = None,
 ) -> Path:
-    """Run every stage of a recipe, one after the other.
+    """Run stages of a recipe, one after the other. Under torchrun, each process calls this.
 
     Args:
         recipe: all settings.
-        clean: folder of clean photos; some are held out for validation.
-        work_dir: see `Trainer`; the recipe as run is written there too.
-        device: "cpu", "cuda", ...
+        stages: which, such as `all_stages(recipe)`.
+        sources: what to train and validate on.
+        work_dir: see `Trainer`; what is run is written there too (recipe.yaml, run.json, data.txt).
+        prior: what earlier stages learnt.
+        device: "cpu" or "cuda".
         resume: go on with the run in `work_dir`, which must be this one; without it there must be none.
-        extractor_weights: file of E's pretrained weights; None takes them from where they are published.
-        report: called with every line of metrics.
+        extractor_weights: file of E's pretrained weights; None takes those of `prior`, or from where they are published.
+        watcher: is told every step and every line of metrics.
 
     Returns:
         The folder of the final weights.
@@ -44,16 +169,37 @@ def train_all(
     Raises:
         FileExistsError, FileNotFoundError, ValueError: naming the file or field.
     """
-    training, validation = split(photos_in(clean), recipe.validation.photos)
-    names = [str(path.relative_to(clean)) for path in training]
-    stages = all_stages(recipe)
+    fabric = launched(device, recipe)
+    training, validation = sources.items(recipe)
     torch.manual_seed(recipe.seed)
     model = VRDIR(recipe.model)
-    model.load_pretrained_extractor(extractor_weights)
+    if extractor_weights is not None or not prior.files():
+        model.load_pretrained_extractor(extractor_weights)
+    prior.load_into(model)
     for stage in stages:
-        stage.prepare(torch.device(device), extractor_weights)
-    open_work_dir(work_dir, recipe, names, resume)
-    trainer = Trainer(model, recipe, CleanPhotos(training), CleanPhotos(validation), work_dir, device, report)
+        stage.prepare(fabric.device, extractor_weights)
+    keep = int(recipe.data.cache_gib * 2**30)
+    data = TrainingSet(
+        training,
+        recipe.model.branches,
+        seed=recipe.seed,
+        crop_px=recipe.crop_px,
+        augmentation=recipe.augmentation,
+        balance=recipe.data.balance,
+        cache_bytes=keep,
+        device=fabric.device,
+        on_device=recipe.data.on_device,
+    )
+    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px, keep)
+    for stage in stages:  # before anything is written
+        data.stage(stage.name, stage.shares, stage.accepts)
+        if not held_out.kinds(stage.shares, stage.accepts):
+            raise ValueError(f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it")
+    names = [stage.name for stage in stages]
+    if fabric.is_global_zero:
+        open_work_dir(work_dir, names, recipe, training, validation, prior.files(), str(fabric.device), fabric.world_size, resume)
+    fabric.barrier()
+    trainer = Trainer(fabric, model, recipe, data, held_out, work_dir, watcher)
     for stage in stages:
         done = work_dir / "weights" / stage.name
         if resume and (done / "model.safetensors").is_file():
@@ -64,27 +210,17 @@ def train_all(
     return work_dir / "weights" / stages[-1].name
 
 
-def open_work_dir(work_dir: Path, recipe: Recipe, photos: list[str], resume: bool) -> None:
-    """Record in a new work directory what is run, or make sure that the run in it is the same one.
-
-    Raises:
-        FileExistsError: it holds a run, and `resume` is not asked for.
-        FileNotFoundError: it holds none, and `resume` is.
-        ValueError: it holds another run.
-    """
-    recipe_file, photos_file = work_dir / "recipe.yaml", work_dir / "photos.txt"
-    if not resume:
-        if recipe_file.exists():
-            raise FileExistsError(f"{work_dir} already holds a run; go on with it by --resume, or choose another --work-dir")
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_whole("".join(f"{name}\n" for name in photos).encode(), photos_file)
-        recipe.write(recipe_file)
-        return
-    if not recipe_file.exists():
-        raise FileNotFoundError(f"{work_dir} holds no run to go on with; leave --resume out to start one")
-    before, now = Recipe.read(recipe_file).model_dump(), recipe.model_dump()
-    different = [key for key in now if now[key] != before[key]]
-    if different:
-        raise ValueError(f"{recipe_file} is another recipe (it differs in {', '.join(different)}); resume with that one, or start anew")
-    if photos_file.read_text().splitlines() != photos:
-        raise ValueError(f"the training photos are not those of the run in {work_dir} ({photos_file}); resume with the same --clean")
+def launched(device: str, recipe: Recipe) -> Fabric:
+    """The devices of this process, and the other processes that torchrun started, if it did."""
+    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    kind, _, index = device.partition(":")
+    devices: list[int] | int = [int(index)] if index and everywhere == 1 else here
+    fabric = Fabric(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=everywhere // here,
+        strategy=DDPStrategy() if everywhere > 1 else "auto",
+        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from vrdir.degradations.mixture import CLEAN, DEGRADATIONS, MIXED
+from vrdir.data.loaders import Augmentation
+from vrdir.degradations.mixture import CLEAN, MIXED
+from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.images import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
+
+RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+"""Those that come with vrdir, by name."""
 
 
 class Settings(BaseModel):
@@ -20,58 +37,115 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _duration(value: Any) -> Any:
+    match = re.fullmatch(r"\s*(\d+)\s+epochs?\s*", value) if isinstance(value, str) else None
+    if match and int(match[1]):
+        return f"{int(match[1])} epochs"
+    if isinstance(value, str):
+        raise ValueError(f'steps, or epochs as in "10 epochs", not {value!r}')
+    return value
+
+
+Duration = Annotated[PositiveInt | str, BeforeValidator(_duration)]
+"""Optimiser steps; or epochs, as in "10 epochs"."""
+
+
+def steps_in(duration: int | str, epoch_length: int, batch_size: int) -> int:
+    """The steps of a duration, where an epoch has so many images."""
+    if isinstance(duration, int):
+        return duration
+    return max(1, math.ceil(int(duration.split()[0]) * epoch_length / batch_size))
+
+
 class StageSettings(Settings):
     """How long, how fast and on how much a stage trains.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: images a step.
+        steps: optimiser steps, or epochs as in "1200 epochs".
+        batch_size: images a step, of all processes together.
+        accumulate: parts into which each process cuts its share of a batch, where it does not fit into memory at once.
         learning_rate: of Adam, at its peak.
         schedule: "cosine" falls to zero after a linear warm-up; "halving" halves the rate every quarter of the steps, as the paper.
         warmup_steps: of the cosine schedule.
         clip_norm: the gradient's norm is limited to this; null for no limit.
-        weights: of each further loss of the stage, by its name; one that is not named keeps its default.
+        loss_weights: of each further loss of the stage, by its name; one that is not named keeps its default.
     """
 
-    steps: PositiveInt
+    steps: Duration
     batch_size: PositiveInt = 8
+    accumulate: PositiveInt = 1
     learning_rate: PositiveFloat = 2e-4
     schedule: Literal["cosine", "halving"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     clip_norm: PositiveFloat | None = 1.0
-    weights: dict[str, float] = {}
+    loss_weights: dict[str, float] = {}
 
 
 class ValidationSettings(Settings):
-    """Photos held out of training (evenly spread over the sorted folder), the size of their centre crop, how often, with what batch."""
+    """What is validated on, and when.
 
-    photos: PositiveInt = 16
-    crop_px: int = Field(default=256, ge=16)
-    every: PositiveInt = 1000
-    batch_size: PositiveInt = 8
+    Attributes:
+        photos: how many clean photos to hold out, evenly spread over the sorted folder, or to take, evenly spread, of each validation
+            list; null takes all of a list.
+        crop_px: side of their centre crops; null for whole images.
+        every: steps, or epochs as in "10 epochs".
+    """
+
+    photos: PositiveInt | None = 16
+    crop_px: Annotated[int, Field(ge=16)] | None = 256
+    every: Duration = 1000
+
+
+class DataSettings(Settings):
+    """How images are kept and cut. Nothing here changes what is trained, but for `balance`.
+
+    Attributes:
+        balance: pair lists count alike in an epoch, the shorter ones repeated; else each pair counts once.
+        cache_gib: how much of the decoded images is kept in memory.
+        on_device: keep all of them on the GPU, and cut and degrade them there; null does so if they take less than a quarter of its memory.
+        workers: processes that read and cut ahead, of each training process; 0 does so in between.
+    """
+
+    balance: bool = False
+    cache_gib: PositiveFloat = 8.0
+    on_device: bool | None = None
+    workers: int = Field(default=0, ge=0)
 
 
 class Recipe(Settings):
     """A whole run.
 
     Attributes:
-        model: the network: the name of a config ("paper", "small") or the config itself.
+        model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
+        augmentation: "flip" (the paper's) or "full": see `vrdir.data.loaders.TrainingSet`.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
-        validation, decoder, branch, fusion, refine: see their classes. Without refine there is no fourth stage.
+        ema_decay: weights are validated and saved as an exponential moving average over steps, of this decay at most; null for none.
+        compile: a backend of torch.compile, such as "inductor"; null does not compile.
+        validation, data: see their classes.
+        log_every: steps between lines of losses.
+        checkpoint_every: steps, or epochs as in "10 epochs".
+        keep_checkpoints: how many of the last ones stay.
+        decoder, branch, fusion, refine: see StageSettings. Without refine there is no fourth stage.
     """
 
     model: VRDIRConfig
     seed: int = 2025
     crop_px: PositiveInt = 128
+    augmentation: Augmentation = "full"
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
     shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    compile: str | None = None
     validation: ValidationSettings = ValidationSettings()
-    checkpoint_every: PositiveInt = 1000
+    data: DataSettings = DataSettings()
+    log_every: PositiveInt = 50
+    checkpoint_every: Duration = 1000
+    keep_checkpoints: PositiveInt = 2
     decoder: StageSettings
     branch: StageSettings
     fusion: StageSettings
@@ -99,7 +173,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _fits_the_model(self) -> Recipe:
         for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
-            if size % self.model.multiple:
+            if size is not None and size % self.model.multiple:
                 raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
         if not sum(self.mixture.values()):
             raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
@@ -110,15 +184,36 @@ class Recipe(Settings):
         """The shares of what the model has branches for, clean and mixed."""
         return {kind: share for kind, share in self.shares.items() if kind in (*self.model.branches, CLEAN, MIXED)}
 
+    def with_branches(self, names: Sequence[str]) -> Recipe:
+        """The recipe for a model with these branches. A degradation that has no share yet gets the mean of the others'.
+
+        Raises:
+            ValueError: a name cannot be a branch's.
+        """
+        content = self.model_dump(mode="json")
+        content["model"]["branches"] = list(names)
+        of_degradations = [share for kind, share in self.shares.items() if kind in DEGRADATIONS]
+        mean = sum(of_degradations) / max(len(of_degradations), 1) or 1.0
+        content["shares"] |= {name: mean for name in names if name in DEGRADATIONS and name not in self.shares}
+        try:
+            return Recipe.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(f"the recipe with the branches {', '.join(names)}: {describe(error)}") from None
+
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> Recipe:
-        """Read a YAML recipe; `changes` replace its settings, "decoder.steps" style keys reach inside.
+    def read(cls, path: Path | str, **changes: Any) -> Recipe:
+        """Read a recipe.
+
+        Args:
+            path: a YAML file, or the name of one that comes with vrdir: "paper", "small", "base", "smoke".
+            changes: replace its settings; "decoder.steps" style keys reach inside.
 
         Raises:
             FileNotFoundError, ValueError: naming the file and the field.
         """
+        path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no recipe at {path}")
+            raise FileNotFoundError(f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}")
         try:
             content = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:

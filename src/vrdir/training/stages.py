@@ -9,25 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vrdir.degradations.mixture import DEGRADATIONS
+from vrdir.data.items import Item
+from vrdir.data.loaders import Batch
+from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import PIXEL_LOSSES, dense_consistency, guidance_loss, ranking, semantic_consistency, spectrum
 from vrdir.training.settings import Recipe, StageSettings
-
-
-class Batch(NamedTuple):
-    """Clean and degraded images (B, 3, H, W) in [0, 1]; `present` (B, K) bool says which degradations are in each."""
-
-    clean: Tensor
-    degraded: Tensor
-    present: Tensor
 
 
 class Stage(ABC):
@@ -47,10 +40,10 @@ class Stage(ABC):
         self.settings = settings
         self.shares = dict(shares)
         self.pixel_loss = PIXEL_LOSSES[recipe.pixel_loss]
-        unknown = settings.weights.keys() - self.weights.keys()
+        unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
             raise ValueError(f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}")
-        self.weights = {**self.weights, **settings.weights}
+        self.weights = {**self.weights, **settings.loss_weights}
 
     @abstractmethod
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
@@ -59,6 +52,10 @@ class Stage(ABC):
     @abstractmethod
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Named losses of one batch, before their weights; "pixel" has weight 1."""
+
+    def accepts(self, item: Item) -> bool:
+        """Whether the stage trains and validates on it."""
+        return True
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
         """What this stage's network makes of degraded images: for validation."""
@@ -111,14 +108,17 @@ class BranchStage(Stage):
     def __init__(self, recipe: Recipe, degradation: str) -> None:
         if degradation not in recipe.model.branches:
             raise ValueError(f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}")
-        if degradation not in DEGRADATIONS:
-            raise ValueError(f"no degradation {degradation!r} to train a branch on; there are {', '.join(DEGRADATIONS)}")
         self.name, self.degradation = f"branch-{degradation}", degradation
         self.weights = {"consistency": 1.0}
-        super().__init__(recipe, recipe.branch, {degradation: 1.0})
+        super().__init__(recipe, recipe.branch, {degradation: 1.0} if degradation in DEGRADATIONS else {})
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return model.branch_parameters(self.degradation)
+
+    def accepts(self, item: Item) -> bool:
+        if item.drawn:  # a degradation of a user's own cannot be synthesised
+            return self.degradation in DEGRADATIONS
+        return item.degradations is None or item.degradations == (self.degradation,)
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -153,7 +153,7 @@ class FusionStage(Stage):
         return {
             "pixel": self.pixel_loss(model.decoder(features, batch.degraded), batch.clean),
             "consistency": semantic_consistency(features, clean),
-            "guidance": guidance_loss(guidance, batch.present, model.config.clean_branch),
+            "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
         }
 
 
@@ -191,7 +191,7 @@ class RefineStage(Stage):
         losses = {
             "pixel": self.pixel_loss(restored, batch.clean),
             "consistency": semantic_consistency(features, clean),
-            "guidance": guidance_loss(guidance, batch.present, model.config.clean_branch),
+            "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
         }
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)

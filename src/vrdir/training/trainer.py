@@ -1,71 +1,88 @@
-"""The one trainer: it runs a stage, whichever it is."""
+"""The one trainer: it runs a stage, whichever it is, in one process or in many."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import signal
 import time
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 from torch.optim import Adam
+from torch.optim.swa_utils import AveragedModel
 
-from vrdir.data.loaders import CleanPhotos
-from vrdir.degradations.mixture import MIXED, degrade_mixture
+from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
-from vrdir.pictures import contact_sheet, save_picture
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
-from vrdir.training.settings import Recipe, StageSettings
-from vrdir.training.stages import Batch, Stage
+from vrdir.training.logs import RunLog, Watcher
+from vrdir.training.settings import Recipe, StageSettings, steps_in
+from vrdir.training.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-LOG_EVERY = 50
-Report = Callable[[Mapping[str, Any]], None]
+ENOUGH = 50.0  # dB; what a kind of image gains beyond does not make a network better: clean ones go up to 100
+PICTURED = 2  # images of each kind in a validation's picture
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A signal asked the run to stop; what it had done is in a checkpoint."""
+
+    def __init__(self, signal_number: int, checkpoint: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}, --resume goes on from there")
+        self.signal_number = signal_number
+
+
+class StageNetwork(nn.Module):
+    """The network as a stage trains it: a batch in, losses out. Processes meet in its backward pass."""
+
+    def __init__(self, model: VRDIR, stage: Stage) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.stage.losses(self.model, batch)
 
 
 class Trainer:
-    """Runs stages on one model. Everything a stage leaves behind is in `work_dir`.
+    """Runs stages on one model. Everything a stage leaves behind is in `work_dir`, written by the first process alone.
 
-        checkpoints/<stage>/step-N.pt    to resume from, the last two
+        checkpoints/<stage>/step-N.pt    to resume from, the last few
         weights/<stage>/                 the model at the end of the stage: config.json, model.safetensors
+        weights/<stage>-best/            the model with the best mean validation PSNR, kinds counting up to 50 dB
         pictures/<stage>/step-N.png      clean | degraded | restored, at every validation
-        metrics.jsonl                    losses and validation figures, a line each
-
-    A batch depends on the recipe's seed, the stage and the step alone, so a resumed run sees what an unbroken one sees.
+        metrics.jsonl, tensorboard/, curves.png
 
     Args:
+        fabric: devices, processes and precision.
         model: the network; it is trained in place.
         recipe: all settings.
-        photos: clean photos to train on.
-        held_out: clean photos to validate on.
-        work_dir: created if need be.
-        device: "cpu", "cuda", ...
-        report: called with every line of metrics.jsonl, for a progress bar.
+        data: what to train on.
+        validation: what to validate on.
+        work_dir: a folder.
+        watcher: is told every step and every line of metrics.jsonl.
     """
 
     def __init__(
         self,
+        fabric: Fabric,
         model: VRDIR,
         recipe: Recipe,
-        photos: CleanPhotos,
-        held_out: CleanPhotos,
+        data: TrainingSet,
+        validation: ValidationSet,
         work_dir: Path,
-        device: torch.device | str = "cpu",
-        report: Report | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.model = placed(model, self.device)
-        self.recipe, self.photos, self.work_dir, self.report = recipe, photos, work_dir, report
-        self.validation_photos = held_out.centre_crops(recipe.validation.crop_px)
-        work_dir.mkdir(parents=True, exist_ok=True)
+        self.fabric, self.recipe, self.data, self.validation, self.work_dir = fabric, recipe, data, validation, work_dir
+        self.model = placed(model, fabric.device)
+        self.watcher = watcher if fabric.is_global_zero else None
 
     def run(self, stage: Stage, resume: bool = False) -> None:
         """Train a stage to its end and save the model's weights.
@@ -75,114 +92,210 @@ class Trainer:
             resume: go on from the stage's last checkpoint; a stage that has none starts at its beginning.
 
         Raises:
-            FloatingPointError: the loss is not finite.
-            ValueError: a checkpoint is damaged or of another network.
+            FloatingPointError: a loss or a gradient is not finite.
+            Interrupted: SIGTERM or SIGINT came; there is a checkpoint of the last step.
+            ValueError: a checkpoint is damaged or of another network, or a batch cannot be divided among the processes.
         """
-        stage.prepare(self.device)
-        parameters = self._freeze_all_but(stage)
-        optimizer = Adam(parameters, lr=stage.settings.learning_rate)
-        start = self._resume(stage, optimizer) if resume else 0
+        stage.prepare(self.fabric.device)
+        data = self.data.stage(stage.name, stage.shares, stage.accepts)
+        settings, recipe, fabric = stage.settings, self.recipe, self.fabric
+        steps, validate_every, save_every = (
+            steps_in(duration, data.epoch_length, settings.batch_size)
+            for duration in (settings.steps, recipe.validation.every, recipe.checkpoint_every)
+        )
+        run = StageRun(self, stage, steps)
+        start = run.resume() if resume else 0
+        log = RunLog(self.work_dir, stage.name, steps, start, self.watcher) if fabric.is_global_zero else None
         if start == 0:
-            self._validate(stage, 0)  # also a rehearsal: what would fail at the first validation fails now
-        self.model.train()
-        clock, logged = time.perf_counter(), start
-        for step in range(start + 1, stage.settings.steps + 1):
-            losses = self._step(stage, step, parameters, optimizer)
-            if step % LOG_EVERY == 0 or step == stage.settings.steps:
-                images = (step - logged) * stage.settings.batch_size
-                self._log(stage, step, images_per_second=round(images / (time.perf_counter() - clock), 1), **losses)
-            last = step == stage.settings.steps
-            if step % self.recipe.validation.every == 0 or last:
-                self._validate(stage, step)
-            if step % self.recipe.checkpoint_every == 0 or last:
-                state = {"step": step, "model": self.model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(self.work_dir / "checkpoints" / stage.name, step, state)
-            if step % LOG_EVERY == 0:  # after validating, which is no part of the training rate
-                clock, logged = time.perf_counter(), step
+            run.validate(0, log)  # also a rehearsal: what would fail at the first validation fails now
+        batches = data.batches(
+            settings.batch_size,
+            range(start + 1, steps + 1),
+            parts=settings.accumulate,
+            rank=fabric.global_rank,
+            processes=fabric.world_size,
+            workers=recipe.data.workers,
+        )
+        with stop_signals() as received:
+            clock, logged = time.perf_counter(), start
+            for step, parts in enumerate(batches, start + 1):
+                figures = run.step(step, parts)
+                if log is not None and log.watcher is not None:
+                    log.watcher.step(stage.name, step, steps, settings.batch_size)
+                last = step == steps
+                if log is not None and (step % recipe.log_every == 0 or last):
+                    rate = (step - logged) * settings.batch_size / (time.perf_counter() - clock)
+                    log.write(step, figures | {"patches_per_second": rate})
+                if step % validate_every == 0 or last:
+                    run.validate(step, log)
+                stop = self._agreed(received)
+                if step % save_every == 0 or last or stop:
+                    checkpoint = run.save(step)
+                if stop and not last:
+                    raise Interrupted(stop, checkpoint)
+                if step % recipe.log_every == 0:  # after validating, which is no part of the training rate
+                    clock, logged = time.perf_counter(), step
+        self.model.load_state_dict(run.averaged.state_dict())
         self.model.requires_grad_(False).eval()
-        self.model.save_pretrained(self.work_dir / "weights" / stage.name)
+        if log is not None:
+            log.close()
+            self.model.save_pretrained(self.work_dir / "weights" / stage.name)
+        fabric.barrier()
 
-    def batch(self, stage: Stage, step: int) -> Batch:
-        """The batch of a step, always the same one."""
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.recipe.seed}|{stage.name}|{step}".encode()))
-        clean = self.photos.random_crops(stage.settings.batch_size, self.recipe.crop_px, generator).to(self.device)
-        mixture = degrade_mixture(clean, stage.shares, self.recipe.model.branches, generator)
-        layout = torch.channels_last
-        return Batch(clean.contiguous(memory_format=layout), mixture.image.contiguous(memory_format=layout), mixture.present)
+    def _agreed(self, received: list[int]) -> int:
+        """The signal that any process got, so that all stop after the same step; 0 for none."""
+        number = received[0] if received else 0
+        return int(reduced(self.fabric, torch.tensor(float(number), device=self.fabric.device), "max"))
 
-    def _freeze_all_but(self, stage: Stage) -> list[torch.nn.Parameter]:
+
+class StageRun:
+    """A stage on its way: what the optimiser holds and what goes into a checkpoint."""
+
+    def __init__(self, trainer: Trainer, stage: Stage, steps: int) -> None:
+        self.stage, self.steps, self.model, self.recipe = stage, steps, trainer.model, trainer.recipe
+        self.fabric, self.validation = trainer.fabric, trainer.validation
+        self.work_dir, self.folder = trainer.work_dir, trainer.work_dir / "checkpoints" / stage.name
         self.model.requires_grad_(False)
-        parameters = stage.trained(self.model)
-        for parameter in parameters:
+        self.parameters = stage.trained(self.model)
+        for parameter in self.parameters:
             parameter.requires_grad_(True)
-        return parameters
+        optimizer = Adam(self.parameters, lr=stage.settings.learning_rate)
+        decay = self.recipe.ema_decay
+        self.average = AveragedModel(self.model, multi_avg_fn=moving_average(decay)) if decay is not None else None
+        network: Any = StageNetwork(self.model, stage)
+        if self.recipe.compile is not None:
+            network = torch.compile(network, backend=self.recipe.compile)
+        self.network: Any = self.fabric.setup_module(network, move_to_device=False)
+        self.optimizer: Any = self.fabric.setup_optimizers(optimizer)
+        self.best = -math.inf
 
-    def _step(self, stage: Stage, step: int, parameters: list[torch.nn.Parameter], optimizer: Adam) -> dict[str, float]:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage.settings, step)
-        batch = self.batch(stage, step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            losses = stage.losses(self.model, batch)
-        total = torch.stack([stage.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
-        if not torch.isfinite(total):
-            shown = ", ".join(f"{name} {loss.item():.3g}" for name, loss in losses.items())
-            raise FloatingPointError(
-                f"stage {stage.name}, step {step}: the loss is not finite ({shown}); lower learning_rate or use precision: float32"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        if stage.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, stage.settings.clip_norm)
-        optimizer.step()
-        return {name: loss.item() for name, loss in losses.items()}
+    @property
+    def averaged(self) -> VRDIR:
+        """The network whose weights count: the moving average, where there is one."""
+        return cast(VRDIR, self.average.module) if self.average is not None else self.model
 
-    def _resume(self, stage: Stage, optimizer: Adam) -> int:
-        found = checkpoints_in(self.work_dir / "checkpoints" / stage.name)
+    def step(self, step: int, parts: Sequence[Batch]) -> dict[str, float]:
+        """One step of the optimiser; returns the losses (means over all processes), the gradient's norm and the learning rate."""
+        self.model.train()
+        settings, weights = self.stage.settings, self.stage.weights
+        rate = learning_rate(settings, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(parts, 1):
+            with self.fabric.no_backward_sync(self.network, enabled=number < len(parts)):
+                losses = self.network(batch)
+                self.fabric.backward(torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum() / len(parts))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / len(parts)
+        limit = settings.clip_norm if settings.clip_norm is not None else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        means = reduced(self.fabric, torch.stack([*sums.values(), norm]), "mean")
+        figures = dict(zip([*(f"loss_{name}" for name in sums), "gradient_norm"], means.tolist(), strict=True))
+        if not all(map(math.isfinite, figures.values())):
+            raise FloatingPointError(not_finite(self.stage.name, step, figures, [name for batch in parts for name in batch.names]))
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return figures | {"learning_rate": rate}
+
+    @torch.no_grad()
+    def validate(self, step: int, log: RunLog | None) -> None:
+        """PSNR and SSIM in RGB, in float32, on fixed images, for each kind of image. The first process does it, the others wait."""
+        if log is not None:
+            model = self.averaged.eval()
+            psnr: dict[str, list[float]] = {}
+            ssim: dict[str, list[float]] = {}
+            rows = []
+            for kind, degraded, clean in self.validation.pairs(self.stage.shares, self.stage.accepts):
+                restored = self.stage.restored(model, degraded.to(self.fabric.device)).float().cpu()
+                psnr.setdefault(kind, []).extend(psnr_rgb(restored, clean))
+                ssim.setdefault(kind, []).extend(ssim_rgb(restored, clean))
+                if len(psnr[kind]) <= PICTURED:
+                    rows.append((clean[0], degraded[0], restored[0]))
+            figures = {f"psnr_{kind}": sum(values) / len(values) for kind, values in psnr.items()}
+            mean = sum(min(value, ENOUGH) for value in figures.values()) / len(figures)
+            log.write(step, figures | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()})
+            log.strip(step, rows)
+            if step and mean > self.best:
+                self.best = mean
+                self.averaged.save_pretrained(self.work_dir / "weights" / f"{self.stage.name}-best")
+        self.fabric.barrier()
+
+    def save(self, step: int) -> Path:
+        """Write a checkpoint."""
+        path = self.folder / f"step-{step:08d}.pt"
+        if self.fabric.is_global_zero:
+            average = self.average.state_dict() if self.average is not None else None
+            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
+            save_checkpoint(self.folder, step, {"step": step, "best": self.best, **state}, self.recipe.keep_checkpoints)
+        self.fabric.barrier()
+        return path
+
+    def resume(self) -> int:
+        """Take up the last checkpoint, and return its step; 0 if there is none."""
+        found = checkpoints_in(self.folder)
         if not found:
             return 0
         state = load_checkpoint(found[-1])
         check_state(self.model, state["model"], f"{found[-1]} is of another network than the recipe's", "train in another folder")
         self.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        logger.info("stage %s goes on after step %d of %d", stage.name, state["step"], stage.settings.steps)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.best = state["best"]
+        logger.info("stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps)
         return int(state["step"])
 
-    @torch.no_grad()
-    def _validate(self, stage: Stage, step: int) -> None:
-        """PSNR and SSIM in RGB, in float32, on fixed crops with fixed degradations, for each kind of image of the stage."""
-        self.model.eval()
-        figures, rows = {}, []
-        for kind in [k for k, share in stage.shares.items() if share > 0]:
-            clean = self.validation_photos
-            generator = torch.Generator().manual_seed(zlib.crc32(f"validation|{kind}".encode()))
-            degraded = degrade_mixture(clean, {kind: 1.0}, self.recipe.model.branches, generator).image
-            size = self.recipe.validation.batch_size
-            restored = torch.cat([self._restored(stage, part) for part in degraded.split(size)])
-            psnr, ssim = psnr_rgb(restored, clean), ssim_rgb(restored, clean)
-            figures[f"psnr_{kind}"], figures[f"ssim_{kind}"] = sum(psnr) / len(psnr), sum(ssim) / len(ssim)
-            rows += [(clean[i], degraded[i], restored[i]) for i in range(min(3 if kind == MIXED else 2, len(clean)))]
-        self._log(stage, step, **figures)
-        sheet = contact_sheet(rows, ("clean", "degraded", "restored"))
-        save_picture(sheet, self.work_dir / "pictures" / stage.name / f"step-{step:08d}.png")
-        self.model.train()
 
-    def _restored(self, stage: Stage, degraded: Tensor) -> Tensor:
-        return stage.restored(self.model, degraded.to(self.device)).float().cpu()
-
-    def _log(self, stage: Stage, step: int, **figures: float) -> None:
-        line = {"stage": stage.name, "step": step, "steps": stage.settings.steps}
-        line |= {name: round(value, 5) for name, value in figures.items()}
-        with (self.work_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.report is not None:
-            self.report(line)
+def reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
+    """The "mean" or "max" of a tensor over all processes."""
+    return cast(Tensor, fabric.all_reduce(value, reduce_op=how)) if fabric.world_size > 1 else value
 
 
-def learning_rate(settings: StageSettings, step: int) -> float:
-    """The rate at a step, counted from 1."""
+def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Sequence[str]) -> str:
+    """What to say of a loss or gradient that is not finite."""
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+    files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
+    return (
+        f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch was {files}. "
+        "Look at these images; lower learning_rate, set clip_norm, or use precision: float32, and go on by --resume"
+    )
+
+
+def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
+    """The rate at a step, counted from 1, of so many."""
     if settings.schedule == "halving":
-        return settings.learning_rate * 0.5 ** (4 * (step - 1) // settings.steps)
+        return settings.learning_rate * 0.5 ** (4 * (step - 1) // steps)
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    progress = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def moving_average(decay: float) -> Any:
+    """An exponential moving average for `AveragedModel`, `decay` at most: it begins low, so that the first weights are soon forgotten."""
+
+    def update(averages: Any, currents: Any, count: Any) -> None:
+        now = min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(averages, currents, 1 - now)
+
+    return update
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of dying of them. Off the main thread, where Python has no signals, none are collected."""
+    received: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, lambda n, _: received.append(n))
+    except ValueError:
+        pass
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,126 @@
+"""Patches a second from the loader, against those that the `small` model trains at, on the same machine and in one run.
+
+    python benchmarks/data_throughput.py CLEAN_DIR
+
+Each way of feeding is timed alone (read, cut, degrade), with the images decoded before, or decoded anew each time, as where a set
+does not fit into memory; then training steps of `small` (stage refine, as its recipe has it) on ready batches. Rounds go through all of
+them in turn, and medians are compared, so a machine that slows down slows all. The pair list is made in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.table import Table
+
+from vrdir.data.items import Item, items_of, split
+from vrdir.data.loaders import Batch, StageData, TrainingSet, ValidationSet
+from vrdir.data.pairs import Pair, write_pairs
+from vrdir.degradations.degrade import degrade
+from vrdir.images import read_file
+from vrdir.inference.restorer import choose_device
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import RefineStage
+from vrdir.training.trainer import StageRun, Trainer
+
+ROUNDS, STEPS = 5, 12
+PAIRS = 60
+
+
+def everything(_: Item) -> bool:
+    return True
+
+
+def pair_list(items: list[Item], folder: Path) -> Path:
+    """A list of photos and hazy copies of them in files."""
+    pairs = []
+    for number, item in enumerate(items[:PAIRS]):
+        hazy = folder / f"{number}.png"
+        degrade(read_file(item.clean), "haze", seed=number).save(hazy)
+        pairs.append(Pair(item.clean, hazy, "", number + 1))
+    write_pairs(pairs, folder / "pairs.txt")
+    return folder / "pairs.txt"
+
+
+def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
+    """A function of the round: seconds a step. A loader with workers is started anew in each round, and its start is not counted."""
+
+    def measure(turn: int) -> float:
+        first = 1 + turn * (STEPS + 1)
+        batches = data.batches(batch_size, range(first, first + STEPS + 1), workers=workers)
+        next(batches)
+        clock = time.perf_counter()
+        for _ in batches:
+            pass
+        return (time.perf_counter() - clock) / STEPS
+
+    return measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clean", type=Path, metavar="CLEAN_DIR")
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    recipe, device = Recipe.read("small"), choose_device(arguments.device)
+    torch.manual_seed(0)
+    training, held_out = split(items_of(arguments.clean, (), recipe.model.branches), 16)
+    stage = RefineStage(recipe)
+    size, branches = stage.settings.batch_size, recipe.model.branches
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paired = items_of(None, [f"haze={pair_list(training, folder)}"], branches)
+        ways: dict[str, Callable[[int], float]] = {}
+        for name, items, kept, workers in (
+            ("synthesised from clean photos", training, True, 0),
+            ("synthesised, 2 workers", training, True, 2),
+            ("synthesised, photos decoded each time", training, False, 0),
+            ("synthesised, photos decoded each time, 2 workers", training, False, 2),
+            ("a pair list", paired, True, 0),
+            ("a pair list, decoded each time", paired, False, 0),
+        ):
+            of = TrainingSet(items, branches, crop_px=recipe.crop_px, cache_bytes=2**32 if kept else 0, device=device)
+            for path in of.images.paths if kept else ():
+                of.images.of(path)
+            ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
+        small = TrainingSet(training, branches, crop_px=recipe.crop_px, device=device)
+        ready: list[Batch] = [part for [part] in small.stage(stage.name, stage.shares, everything).batches(size, range(1, STEPS + 1))]
+        fabric = Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if recipe.precision == "bf16" else "32-true")
+        trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, ValidationSet(held_out, branches, 256), folder)
+        trainer.model.load_pretrained_extractor()
+        stage.prepare(device)
+        run = StageRun(trainer, stage, 10000)
+
+        def train(turn: int) -> float:
+            run.step(1, [ready[0]])
+            clock = time.perf_counter()
+            for step, batch in enumerate(ready):
+                run.step(2 + step + turn * STEPS, [batch])
+            return (time.perf_counter() - clock) / STEPS
+
+        ways["training steps of small, on ready batches"] = train
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(ROUNDS):
+            for name, measure in ways.items():
+                seconds[name].append(measure(turn))
+
+    rates = {name: size / statistics.median(values) for name, values in seconds.items()}
+    baseline = rates["training steps of small, on ready batches"]
+    table = Table(f"{device.type}, {torch.get_num_threads()} threads, {recipe.crop_px} x {recipe.crop_px}", "patches/s", "against training")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:.0f}", f"{rate / baseline:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""`vrdir pairs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vrdir.cli.console import AsJson, Overwrite, err, escape, one_line_errors, out
+
+pairs_app = typer.Typer(help="Lists of degraded images and their clean twins, to train on and to evaluate with.", no_args_is_help=True)
+
+
+@pairs_app.command("build")
+def pairs_build(
+    clean: Annotated[Path, typer.Option(help="Folder of the clean images, with all below it.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The list to write, such as pairs.txt.", show_default=False)],
+    degraded: Annotated[Path | None, typer.Option(help="Folder of the degraded images, with all below it.", show_default=False)] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all. Default: same-name."),
+    ] = None,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME[:PARAMETER=VALUE,...]",
+            help="No degraded images: synthesise them, noise:sigma=25; repeat it for several, in order.",
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="An image without its twin is an error.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a pair list, degraded|clean a line, of two folders or of a public data set."""
+    from vrdir.data.pairs import write_pairs
+    from vrdir.data.public_datasets import CLEAN_ONLY, match
+
+    with one_line_errors():
+        if output.is_dir():
+            raise ValueError(f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}")
+        if output.exists() and not overwrite:
+            raise FileExistsError(f"{output} exists; replace it by --overwrite, or choose another output")
+        if degraded is None and not steps:
+            raise ValueError("needs --degraded DIR, or --with NAME for images that are to be synthesised")
+        chosen = rule or (CLEAN_ONLY if steps else "same-name")
+        matching = match(chosen, degraded, clean, "+".join(steps or []))
+        unmatched = [
+            unmatched_of(matching.without_clean, "degraded", "clean"),
+            unmatched_of(matching.without_degraded, "clean", "degraded"),
+        ]
+        if strict and any(unmatched):
+            raise ValueError(f"{'; '.join(filter(None, unmatched))}; nothing was written (--strict)")
+        write_pairs(matching.pairs, output)
+    for message in filter(None, unmatched):
+        err.print(f"[bold yellow]warning:[/] {escape(message)}")
+    clean_images = len({pair.clean for pair in matching.pairs})
+    if as_json:
+        facts = {"list": str(output), "rule": chosen, "pairs": len(matching.pairs), "clean_images": clean_images}
+        left = {"without_clean": matching.without_clean, "without_degraded": matching.without_degraded}
+        print_json(facts | {name: [str(path) for path in paths] for name, paths in left.items()})
+    else:
+        out.print(escape(f"{output}: {counted(len(matching.pairs), 'pair')}, {counted(clean_images, 'clean image')}, by the rule {chosen}"))
+
+
+@pairs_app.command("check")
+def pairs_check(
+    lists: Annotated[list[Path], typer.Argument(metavar="LIST...", help="Pair lists.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Look at every file of pair lists: missing, no image, two sizes. Prints counts and a fingerprint to compare downloads by."""
+    with one_line_errors():
+        reports = [report_of(path) for path in lists]
+    if as_json:
+        print_json({"lists": reports, "problems": sum(len(report["problems"]) for report in reports)})
+    for report in () if as_json else reports:
+        for problem in report["problems"]:
+            err.print(f"[bold red]problem:[/] {escape(problem)}")
+        out.print(escape(summary_of(report)))
+    if any(report["problems"] for report in reports):
+        raise typer.Exit(1)
+
+
+@pairs_app.command("rules")
+def pairs_rules() -> None:
+    """Name the rules, with names that each goes by."""
+    from vrdir.data.public_datasets import RULES
+
+    for name, rule in RULES.items():
+        out.print(f"[bold]{name}[/]: {escape(rule.help)}")
+        for degraded, clean in rule.examples:
+            out.print(escape(f"  {degraded or '@noise:sigma=25'}|{clean}"))
+
+
+def unmatched_of(files: Sequence[Path], side: str, other: str) -> str:
+    """One line on the files without a twin; "" if there are none."""
+    if not files:
+        return ""
+    return f"{counted(len(files), f'{side} image')} {'have' if len(files) > 1 else 'has'} no {other} twin, the first is {files[0]}"
+
+
+def report_of(path: Path) -> dict[str, Any]:
+    """What there is to say of a list. Raises FileNotFoundError if there is no such list."""
+    from rich.progress import track
+
+    from vrdir.data.pairs import scan, survey
+
+    try:
+        pairs, problems = scan(path)
+    except ValueError as error:  # no list at all
+        pairs, problems = [], [str(error)]
+    seen = survey(track(pairs, str(path), console=err, disable=not err.is_terminal, transient=True), path)
+    return {"list": str(path)} | seen._asdict() | {"problems": problems + seen.problems}
+
+
+def summary_of(report: dict[str, Any]) -> str:
+    if report["problems"]:
+        return f"{report['list']}: {counted(len(report['problems']), 'problem')} (named above)"
+    synthesised = f" ({report['synthesised']:,} synthesised)" if report["synthesised"] else ""
+    sizes = " x ".join(" to ".join(map(str, dict.fromkeys(report[extents]))) for extents in ("widths", "heights"))
+    return (
+        f"{report['list']}: {counted(report['pairs'], 'pair')}{synthesised}, {counted(report['clean'], 'clean image')}, {sizes} pixels, "
+        f"fingerprint {report['fingerprint']}"
+    )
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,114 @@
+"""Decoded images in memory, filled as they are asked for, and shared with loader processes."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
+
+logger = logging.getLogger(__name__)
+
+
+class ImageCache:
+    """Images as 8-bit tensors, decoded when first asked for and kept as long as the budget lasts; later ones are decoded each time.
+
+    The memory is shared with processes forked later (the workers of a loader), so what one has decoded all have. Every image's place is
+    fixed beforehand from the sizes in the files' headers, so nothing needs a lock: two that decode the same image write the same bytes.
+
+    Args:
+        paths: the files.
+        budget_bytes: how much to keep; memory is taken as images come in, not at once.
+        device: a GPU on which to keep all of them, decoded at once whatever the budget; "cpu" for none.
+        resident: whether to do that; None does so if they take less than a quarter of its free memory.
+
+    Raises:
+        ImageError: a file's header cannot be read.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], budget_bytes: int = 8 * 2**30, device: torch.device | str = "cpu", resident: bool | None = None
+    ) -> None:
+        self.paths = list(paths)
+        self.places = {path: i for i, path in enumerate(self.paths)}
+        self.starts = torch.cumsum(torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0)
+        self.resident: list[Tensor] = []
+        device, total = torch.device(device), int(self.starts[-1])
+        if device.type != "cpu" and (resident or (resident is None and total < torch.cuda.mem_get_info(device)[0] / 4)):
+            self.resident = [decode(path).to(device) for path in self.paths]
+            return
+        self.pixels = _shared(min(total, budget_bytes))
+        self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)  # height, width, and 1 once it is there
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def of(self, path: Path) -> Tensor:
+        """A file's image, (3, H, W) uint8, on the cache's device. Raises ImageError if it cannot be decoded, KeyError if it is not one."""
+        index = self.places[path]
+        if self.resident:
+            return self.resident[index]
+        start, end = int(self.starts[index]), int(self.starts[index + 1])
+        height, width, there = self.shapes[index].tolist()
+        if there:
+            return self.pixels[start:end].view(3, height, width)
+        image = decode(self.paths[index])
+        if end <= len(self.pixels) and image.numel() == end - start:
+            self.pixels[start:end] = image.flatten()
+            self.shapes[index, :2] = torch.tensor(image.shape[1:])
+            self.shapes[index, 2] = 1  # last: who reads it finds the pixels written
+        return image
+
+    @property
+    def decoded(self) -> int:
+        """How many images are kept by now."""
+        return len(self.resident) or int(self.shapes[:, 2].sum())
+
+
+def _shared(size: int) -> Tensor:
+    """`size` bytes that forked processes share. Not /dev/shm, which containers keep small, and gone with the last process."""
+    return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size]
+
+
+def header_bytes(path: Path) -> int:
+    """3 x height x width, from the header alone. Raises ImageError if there is none."""
+    try:
+        with Image.open(path) as picture:
+            return 3 * picture.width * picture.height
+    except Exception as error:  # decoders of damaged files raise all sorts
+        raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
+
+
+def decode(path: Path) -> Tensor:
+    """(3, H, W) uint8, RGB, upright. Raises ImageError."""
+    return (open_image(path).tensor[0] * 255).round().byte()
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of clean photos at {folder}")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return paths
+
+
+def readable(paths: Iterable[Path]) -> list[Path]:
+    """Those with the header of an image; the others are logged and left out. Raises ValueError if none is left."""
+    kept, given = [], list(paths)
+    for path in given:
+        try:
+            header_bytes(path)
+            kept.append(path)
+        except ImageError as error:
+            logger.warning("left out: %s", error)
+    if not kept:
+        raise ValueError(f"none of the {len(given)} photos can be read; the log names each")
+    return kept

@@ -1,0 +1,83 @@
+"""What there is to train or validate on: clean photos, and the pairs of pair lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vrdir.data.image_cache import photos_in, readable
+from vrdir.data.pairs import Pair, checked_pairs
+from vrdir.degradations.degrade import parse_degradations
+from vrdir.degradations.mixture import CLEAN, MIXED
+
+
+class Item(NamedTuple):
+    """An image to train or validate on.
+
+    Attributes:
+        clean: the clean photo.
+        degraded: its degraded twin; None where that is synthesised.
+        synthesis: how ("noise:sigma=25"); "" for a stage's own mixture.
+        degradations: what is in the degraded image, as far as the pair list says; None where it does not.
+        kind: what validation calls it: the name of the pair list; "" for a stage's own mixture.
+    """
+
+    clean: Path
+    degraded: Path | None = None
+    synthesis: str = ""
+    degradations: tuple[str, ...] | None = None
+    kind: str = ""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its degradation is drawn from the stage's mixture."""
+        return self.degraded is None and not self.synthesis
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message or a record."""
+        return str(self.degraded) if self.degraded is not None else f"{self.clean}" + (f" @{self.synthesis}" if self.synthesis else "")
+
+
+def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str]) -> list[Item]:
+    """The items of a folder of clean photos and of pair lists.
+
+    Args:
+        clean: a folder of clean photos, each to be degraded as the stage's mixture has it.
+        pairs: "[NAME=]FILE" each: a pair list, and the degradation that is in its images, "clean", or "mixed" for several.
+        known: the degradations that NAME may be.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
+    """
+    items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
+    for text in pairs:
+        name, equals, file = text.rpartition("=") if not Path(text).exists() else ("", "", text)
+        if equals and name not in (*known, CLEAN, MIXED):
+            raise ValueError(f"--pairs {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
+        of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
+        for pair in checked_pairs(Path(file)):
+            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), name or Path(file).stem))
+    return items
+
+
+def _degradations(pair: Pair, of_list: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return tuple(step.name for step in parse_degradations(pair.synthesis)) if pair.synthesis else of_list
+
+
+def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item]]:
+    """Training and validation items: `validation` of them, evenly spread over the list, are held out.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    if not 0 < validation < len(items):
+        raise ValueError(f"cannot hold {validation} of {len(items)} photos out for validation; set validation.photos")
+    held_out = set(spread(len(items), validation))
+    return [item for i, item in enumerate(items) if i not in held_out], [items[i] for i in sorted(held_out)]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """`count` places, evenly spread over a list."""
+    return [round((i + 0.5) * length / count) for i in range(count)]

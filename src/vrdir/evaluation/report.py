@@ -1,0 +1,182 @@
+"""The report of any evaluation: one self-contained HTML page with verdicts, tables, plots and pictures.
+
+What is evaluated stays outside: a page is made of the plain parts below, and `render` turns them into HTML. The page needs no
+network, runs no script, and whatever is put into it (file names above all) is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+
+from vrdir.pictures import to_pil
+
+PICTURE_PX, ZOOM_PX = 480, 96  # the longer side of an embedded picture; the side of a zoomed window
+MOST_BARS = 400
+
+
+class Table(NamedTuple):
+    """Rows of text under a head; the first column is text, the others are figures."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Bar(NamedTuple):
+    """A bar of a plot, in its 400 x 180 units."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    rises: bool
+    label: str
+
+
+class Plot(NamedTuple):
+    """Bars up and down from zero, `ticks` as (y, label), and what they show."""
+
+    bars: Sequence[Bar]
+    ticks: Sequence[tuple[float, str]]
+    zero: float
+    caption: str
+
+
+class Picture(NamedTuple):
+    """A picture and a window of it, enlarged, both as data URIs."""
+
+    title: str
+    caption: str
+    whole: str
+    zoom: str
+
+
+class Case(NamedTuple):
+    """One image: why it is shown, which it is, and its pictures side by side."""
+
+    title: str
+    caption: str
+    pictures: Sequence[Picture]
+
+
+class Section(NamedTuple):
+    """One set of images.
+
+    Attributes:
+        title, badge: its name, and a word or two on what it is.
+        verdict: what came out, in a sentence or two.
+        excluded: what was left out and why, a line each.
+        details: a long table, folded away.
+    """
+
+    title: str
+    badge: str
+    verdict: str
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+    cases: Sequence[Case] = ()
+    excluded: Sequence[str] = ()
+    details: Table | None = None
+
+
+class Page(NamedTuple):
+    """A whole report: a title, facts such as versions, an overview of all sets, the sets, and how the figures are defined."""
+
+    title: str
+    facts: Mapping[str, str]
+    overview: Table | None
+    sections: Sequence[Section]
+    notes: Mapping[str, str]
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    loader = PackageLoader("vrdir", "evaluation")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("report.html.jinja").render(page=page)
+
+
+def sorted_bars(values: Mapping[str, float], unit: str, caption: str) -> Plot:
+    """One bar a value, sorted, up or down from zero; of more than 400 values, 400 evenly spread over the sorted ones.
+
+    Args:
+        values: by name, at least one.
+        unit: such as "dB".
+        caption: what is shown.
+    """
+    left, top, right, bottom = 34, 8, 396, 168
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    if len(ordered) > MOST_BARS:
+        ordered = [ordered[round(i * (len(ordered) - 1) / (MOST_BARS - 1))] for i in range(MOST_BARS)]
+    low, high = min(0.0, ordered[0][1]), max(0.0, ordered[-1][1])
+    step = _round_step((high - low) or 1)
+    low, high = math.floor(low / step) * step, max(math.ceil(high / step), 1 if low == 0 else 0) * step
+
+    def height_of(value: float) -> float:
+        return round(top + (high - value) / (high - low) * (bottom - top), 2)
+
+    slot = (right - left) / len(ordered)
+    width = round(min(slot * 0.86, 28), 3)
+    bars = []
+    for i, (name, value) in enumerate(ordered):
+        y, zero = height_of(value), height_of(0)
+        x = round(left + (i + 0.5) * slot - width / 2, 2)
+        bars.append(Bar(x, min(y, zero), width, abs(round(y - zero, 2)), value >= 0, f"{name}: {value:+.2f} {unit}"))
+    ticks = [(height_of(i * step), f"{i * step:g}") for i in range(round(low / step), round(high / step) + 1)]
+    return Plot(bars, ticks, height_of(0), caption)
+
+
+def _round_step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that three to six steps make up the span."""
+    power = 10 ** math.floor(math.log10(span / 3))
+    return next(power * factor for factor in (5, 2, 1) if power * factor <= span / 3)
+
+
+def picture(title: str, caption: str, image: Tensor, window: tuple[int, int, int]) -> Picture:
+    """A picture of an image (3, H, W) in [0, 1], at most 480 pixels, with a frame around a window, and that window pixel by pixel.
+
+    Args:
+        title, caption: two lines above it.
+        image: the image.
+        window: top, left and side in pixels, as `worst_window` gives them.
+    """
+    top, left, side = window
+    whole = to_pil(image)
+    zoom = whole.crop((left, top, left + side, top + side))
+    scale = min(1, PICTURE_PX / max(whole.size))
+    whole = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))), Image.Resampling.LANCZOS)
+    frame = [round(scale * edge) for edge in (left, top, left + side - 1, top + side - 1)]
+    draw = ImageDraw.Draw(whole)
+    draw.rectangle(frame, outline="black", width=3)  # black under white shows on any picture
+    draw.rectangle([frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1] if side * scale > 6 else frame, outline="white")
+    return Picture(title, caption, data_uri(whole), data_uri(zoom, lossless=True))
+
+
+def error_map(image: Tensor, clean: Tensor, gain: float = 8) -> Tensor:
+    """Where two images (3, H, W) differ: the mean difference of the channels times `gain`, black for none; (3, H, W) in [0, 1]."""
+    return ((image - clean).abs().mean(0, keepdim=True) * gain).clamp(0, 1).expand(3, -1, -1)
+
+
+def worst_window(image: Tensor, clean: Tensor, side_px: int = ZOOM_PX) -> tuple[int, int, int]:
+    """Top, left and side of the square window in which two images (3, H, W) differ most."""
+    side = min(side_px, *image.shape[1:])
+    stride = max(1, side // 4)
+    errors = functional.avg_pool2d((image - clean).abs().mean(0)[None, None], side, stride)[0, 0]
+    row, column = divmod(int(torch.argmax(errors)), errors.shape[1])
+    return row * stride, column * stride, side
+
+
+def data_uri(image: Image.Image, lossless: bool = False) -> str:
+    """A picture as the text of a WebP file, to stand in a page."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80, lossless=lossless)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

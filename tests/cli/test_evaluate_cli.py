@@ -1,0 +1,238 @@
+"""`vrdir evaluate restoration`: its table, its files, what it leaves out, and what it refuses."""
+
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vrdir.cli.app import app
+from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
+from vrdir.images import open_image
+from vrdir.inference.restorer import Restorer
+from vrdir.model.vrdir import VRDIR
+from vrdir.weights.bundled import sha256
+
+BAD_NAME = "<b>&.png"
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", "restoration", *(str(a) for a in arguments)], catch_exceptions=False)
+
+
+def text(result: Any) -> str:
+    """Output and errors in one line, without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
+
+
+@pytest.fixture
+def weights(tiny: VRDIR, tmp_path: Path) -> Path:
+    tiny.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def whole(photo: Image.Image, tmp_path: Path) -> Path:
+    """A list of three pairs in which all is well; one has a name that HTML and rich would take for their own."""
+    photo.save(tmp_path / "clean.png")
+    for name, shade in (("dim.png", 0.8), (BAD_NAME, 0.6), ("[red].png", 0.3)):
+        photo.point(lambda v, shade=shade: round(v * shade)).save(tmp_path / name)
+    (tmp_path / "whole.txt").write_text(f"dim.png|clean.png\n{BAD_NAME}|clean.png\n[red].png|clean.png\n")
+    return tmp_path / "whole.txt"
+
+
+@pytest.fixture
+def broken(whole: Path, photo: Image.Image) -> Path:
+    """The same, with a file that is missing and one of another size between them."""
+    photo.crop((0, 0, 40, 40)).save(whole.parent / "small.png")
+    first, *others = whole.read_text().splitlines(keepends=True)
+    (whole.parent / "broken.txt").write_text("".join([first, "nowhere.png|clean.png\n", "small.png|clean.png\n", *others]))
+    return whole.parent / "broken.txt"
+
+
+def test_json_csv_and_page_hold_the_same_measured_figures(whole: Path, weights: Path, tmp_path: Path) -> None:
+    table, page = tmp_path / "out" / "table.csv", tmp_path / "out" / "page.html"
+    result = run("--pairs", f"three={whole}", "--weights", weights, "--device", "cpu", "--csv", table, "--report", page, "--json")
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert content["weights"] == str(weights)
+    assert content["sha256"] == sha256(weights / "model.safetensors")
+    assert content["definitions"] == DEFINITIONS
+    (found,) = content["sets"]
+    assert (found["name"], found["count"], found["excluded"], found["synthetic"]) == ("three", 3, 0, 0)
+    assert [image["name"] for image in found["images"]] == ["dim.png", BAD_NAME, "[red].png"]
+    for which in ("degraded", "restored"):
+        for metric in DEFINITIONS:
+            assert found[which][metric] == pytest.approx(sum(image[which][metric] for image in found["images"]) / 3)
+    # one image measured by hand: restored by the command, written to a file and read again
+    restored = tmp_path / "restored.png"
+    Restorer(weights, "cpu").restore_file(tmp_path / "dim.png", restored)
+    clean = open_image(tmp_path / "clean.png").tensor
+    assert tuple(found["images"][0]["restored"].values()) == pytest.approx(measure(open_image(restored).tensor, clean))
+    assert tuple(found["images"][0]["degraded"].values()) == pytest.approx(measure(open_image(tmp_path / "dim.png").tensor, clean))
+
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [row["name"] for row in rows] == [image["name"] for image in found["images"]]
+    for row, image in zip(rows, found["images"], strict=True):
+        for which in ("degraded", "restored"):
+            for metric in DEFINITIONS:
+                assert float(row[f"{which}_{metric}"]) == pytest.approx(image[which][metric], abs=1e-6)
+        assert (row["set"], row["width"], row["height"], row["excluded"]) == ("three", "97", "75", "")
+
+    html = page.read_text()
+    assert f"{found['restored']['psnr_rgb']:.2f} dB (RGB, mean of 3 images)" in html
+    shown = {case["name"] for case in found["cases"].values()}
+    assert html.count("<img ") == 8 * len(shown)  # four pictures with a window each
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html)
+    assert BAD_NAME not in html
+    assert "&lt;b&gt;&amp;.png" in html
+    assert sorted(path.name for path in page.parent.iterdir()) == ["page.html", "table.csv"]  # nothing half-written
+
+
+def test_what_cannot_be_measured_is_named_everywhere_and_the_rest_measured(
+    whole: Path, broken: Path, weights: Path, tmp_path: Path
+) -> None:
+    options = ("--weights", weights, "--overwrite")
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    result = run("--pairs", whole, "--pairs", broken, *options, "--csv", table, "--report", page, "--json")
+    assert result.exit_code == 1
+    assert f"{broken}:2: {broken.parent / 'nowhere.png'} does not exist" in text(result)
+    assert f"{broken}:3: {broken.parent / 'small.png'} is 40 x 40 pixels" in text(result)
+    all_well, some = json.loads(result.stdout)["sets"]
+    assert (some["count"], some["excluded"]) == (3, 2)
+    assert some["restored"] == all_well["restored"]
+    assert [(row["line"], row["name"]) for row in some["exclusions"]] == [(2, "nowhere.png"), (3, "small.png")]
+    assert "does not exist" in some["exclusions"][0]["reason"]
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [row["line"] for row in rows] == ["1", "2", "3", "1", "2", "3", "4", "5"]
+    assert [bool(row["excluded"]) for row in rows] == [False] * 4 + [True] * 2 + [False] * 2
+    assert rows[4]["restored_psnr_rgb"] == ""
+    html = page.read_text()
+    assert "2 of 5 pairs excluded" in html
+    assert "line 2, nowhere.png: " in html
+    assert "line 3, small.png: " in html
+
+    shown = run("--pairs", broken, *options)
+    assert shown.exit_code == 1
+    assert "broken [red].png " in text(shown)  # a line per image where there is no terminal
+    assert "broken: 2 of 5 pairs excluded. PSNR " in text(shown)
+    assert f"{some['restored']['psnr_rgb']:.2f}" in text(shown)
+    assert f"{some['restored']['ssim_y']:.4f}" in text(shown)
+
+
+def test_a_set_of_which_nothing_can_be_measured(whole: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("nowhere.png|clean.png\n")
+    command = ("--pairs", tmp_path / "none.txt", "--pairs", whole, "--weights", weights)
+    result = run(*command, "--report", tmp_path / "page.html", "--json")
+    assert result.exit_code == 1
+    none, three = json.loads(result.stdout)["sets"]
+    assert (none["degraded"], none["restored"], none["cases"], none["excluded"], three["count"]) == (None, None, {}, 1, 3)
+    assert "Nothing was measured." in (tmp_path / "page.html").read_text()
+    assert "none: 1 of 1 pair excluded. Nothing was measured." in text(run(*command))
+
+
+def test_synthesised_pairs_are_the_same_each_time_and_called_synthetic(whole: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.txt").write_text("@noise:sigma=25|clean.png\n@haze:beta=1|clean.png\n")
+    command = ("--pairs", tmp_path / "noise.txt", "--weights", weights)
+    result = run(*command, "--report", tmp_path / "page.html", "--json")
+    assert result.exit_code == 0, text(result)
+    (found,) = json.loads(result.stdout)["sets"]
+    assert found["synthetic"] == 2
+    assert [image["name"] for image in found["images"]] == ["clean.png (noise:sigma=25)", "clean.png (haze:beta=1)"]
+    assert found["images"][0]["degraded"]["psnr_rgb"] == pytest.approx(20.3, abs=0.6)  # 20 log10(255 / 25), a little clipped
+    assert json.loads(run(*command, "--json").stdout)["sets"] == [found]
+    assert '<span class="badge">synthetic</span>' in (tmp_path / "page.html").read_text()
+    assert "noise (synthetic)" in text(run(*command))
+
+
+def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for stem in ("dim", "<b>&", "[red]"):
+        photo.save(folder / f"{stem}.webp", lossless=True)
+    command = ("--pairs", whole, "--restored", folder, "--report", tmp_path / "page.html", "--overwrite", "--json")
+    result = run(*command)
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert content["restored"] == str(folder)
+    assert "weights" not in content
+    assert content["sets"][0]["restored"]["psnr_rgb"] == 100
+    assert content["sets"][0]["degraded"]["psnr_rgb"] < 30
+    (folder / "dim.webp").unlink()
+    result = run(*command)
+    assert result.exit_code == 1
+    assert f"{whole}:1: {folder} holds no dim.*" in text(result)
+    assert json.loads(result.stdout)["sets"][0]["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing option"),
+        (("--pairs", "nowhere.txt"), "there is no pair list nowhere.txt"),
+        (("--pairs", "empty.txt"), "empty.txt holds no pairs"),
+        (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
+        (("--pairs", "whole.txt", "--pairs", "sub/whole.txt"), "are both called 'whole'; name them: --pairs NAME=LIST"),
+        (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
+        (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
+        (("--pairs", "whole.txt", "--restored", "nowhere"), "no folder of restored images at nowhere"),
+        (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
+        (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
+        (("--pairs", "whole.txt", "--csv", "whole.txt"), "whole.txt exists; replace it by --overwrite"),
+        (("--pairs", "whole.txt", "--csv", "a", "--report", "a"), "a cannot hold two results"),
+        (("--pairs", "whole.txt", "--csv", "whole.txt/a.csv"), "whole.txt/a.csv cannot be written"),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, whole: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "whole.txt").write_text(whole.read_text())
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "twisted.txt").write_text("a.png b.png\n")
+    (tmp_path / "noise.txt").write_text("@noise:sigma=25|clean.png\n")
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*arguments, *(() if {"--weights", "--restored"} & set(arguments) else ("--weights", weights)))
+    assert result.exit_code == 2
+    assert message in text(result)
+    assert " dB" not in text(result)  # and no time was spent
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_are_replaced_only_if_asked(whole: Path, weights: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("mine")
+    command = ("--pairs", whole, "--weights", weights, "--csv", table)
+    assert run(*command).exit_code == 2
+    assert table.read_text() == "mine"
+    assert run(*command, "--overwrite").exit_code == 0
+    assert table.read_text().startswith("set,line,name,")
+
+
+def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
+    whole: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: True)  # a disk that fills up only then, say
+    result = run("--pairs", whole, "--weights", weights, "--csv", "/proc/vrdir/table.csv")
+    assert result.exit_code == 1
+    assert "/proc/vrdir/table.csv cannot be written" in text(result)
+    assert "whole: PSNR " in text(result)
+
+
+def test_a_list_whose_name_holds_an_equals_sign(whole: Path, weights: Path, tmp_path: Path) -> None:
+    odd = whole.rename(tmp_path / "sigma=25.txt")
+    (found,) = json.loads(run("--pairs", odd, "--weights", weights, "--json").stdout)["sets"]
+    assert found["name"] == "sigma=25"
+
+
+def test_help() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "--report" in text(result)

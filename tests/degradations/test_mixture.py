@@ -1,0 +1,115 @@
+"""Mixtures: each image says what is in it, and owes nothing to the others."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor
+
+from vrdir.degradations.degrade import apply_degradation
+from vrdir.degradations.mixture import CLEAN, MIXED, degrade_mixture, joining
+from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_mixture_says_what_is_in_each_image(photo_batch: Tensor) -> None:
+    names = ("noise", "rain", "haze")
+    batch = photo_batch.repeat(20, 1, 1, 1)
+    mixture = degrade_mixture(batch, {CLEAN: 1, MIXED: 1, "rain": 1}, names, seeded())
+    assert mixture.image.shape == batch.shape
+    assert torch.equal(mixture.image, (mixture.image * 255).round() / 255)
+    assert set(mixture.kinds) == {CLEAN, MIXED, "rain"}
+    for kind, present, image, clean in zip(mixture.kinds, mixture.present, mixture.image, batch, strict=True):
+        if kind == CLEAN:
+            assert not present.any()
+            assert torch.equal(image, clean)
+        elif kind == MIXED:
+            assert int(present.sum()) >= 2
+        else:
+            assert present.tolist() == [False, True, False]
+
+
+def test_kinds_come_in_their_shares() -> None:
+    mixture = degrade_mixture(torch.zeros(4000, 3, 1, 1), {CLEAN: 1, "jpeg": 3, "noise": 0}, ("jpeg", "noise"), seeded())
+    counts = Counter(mixture.kinds)
+    assert counts["jpeg"] / 4000 == pytest.approx(0.75, abs=0.03)
+    assert counts["noise"] == 0
+
+
+def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(photo_batch: Tensor) -> None:
+    names = tuple(DEGRADATIONS)
+    shares = {MIXED: 2.0, CLEAN: 0.2, **dict.fromkeys(names, 0.1)}
+    batch = torch.cat([photo_batch, photo_batch.flip(2)])
+    seeds = (1, 2, 3, 4)
+    together = degrade_mixture(batch, shares, names, [seeded(seed) for seed in seeds])
+    assert len(set(together.kinds)) > 1
+    for row, seed in enumerate(seeds):
+        alone = degrade_mixture(batch[row : row + 1], shares, names, [seeded(seed)])
+        assert alone.kinds == together.kinds[row : row + 1]
+        assert torch.equal(alone.present, together.present[row : row + 1])
+        # Equal to the last of the 8 bits, but where a Fourier transform of a batch falls on the other side of a half.
+        differing = (alone.image - together.image[row : row + 1]).abs() > 1e-6
+        assert float(differing.float().mean()) < 1e-3
+    # In another order, as another process may hold them, each still has its own pixels.
+    back = degrade_mixture(batch.flip(0), shares, names, [seeded(seed) for seed in reversed(seeds)])
+    assert back.kinds == together.kinds[::-1]
+
+
+@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(name: str, photo_batch: Tensor) -> None:
+    mixture = degrade_mixture(photo_batch, {name: 1}, (name,), seeded(3))
+    assert mixture.kinds == [name, name]
+    assert mixture.present.all()
+    generator = seeded(3)
+    torch.rand((2, 1), generator=generator), torch.rand((2, 1), generator=generator)  # kinds and joins
+    expected = (apply_degradation(photo_batch, name, generator).image * 255).round() / 255
+    torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
+    for key, (low, high) in DEGRADATIONS[name].milder.items():
+        assert DEGRADATIONS[name].function.__kwdefaults__[key] != (low, high)
+
+
+def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:
+    # The file comes last, whatever the order of the names: JPEG's levels are whole, noise after it would not leave them so.
+    names = ("jpeg", "noise")
+    batch = photo_batch[:1]
+    generator = seeded(5)
+    mixture = degrade_mixture(batch, {MIXED: 1}, names, seeded(5))
+    torch.rand((1, 1), generator=generator), torch.rand((1, 2), generator=generator)
+    noisy = apply_degradation(batch, "noise", generator, **DEGRADATIONS["noise"].milder).image
+    expected = apply_degradation(noisy, "jpeg", generator, **DEGRADATIONS["jpeg"].milder).image
+    torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
+
+
+def test_two_or_three_join_however_many_there_are() -> None:
+    for names in (("haze", "rain", "noise"), tuple(DEGRADATIONS)):
+        joins = joining(torch.rand(20000, len(names), generator=seeded()), names)
+        counts = joins.sum(1)
+        assert int(counts.min()) == 2
+        assert 2 < float(counts.float().mean()) < 3
+        shares = joins.float().mean(0)
+        assert float(shares.max()) < 2.2 * float(shares.min()), shares  # none is left out
+    assert joining(torch.tensor([[0.9]]), ("rain",)).tolist() == [[True]]
+
+
+def test_what_does_not_meet_does_not_join() -> None:
+    names = tuple(DEGRADATIONS)
+    joins = joining(torch.rand(5000, len(names), generator=seeded()), names)
+    for pair in EXCLUSIVE:
+        one, other = (joins[:, names.index(name)] for name in pair)
+        assert bool(one.any())
+        assert not bool((one & other).any()), pair
+    # Where there is nothing else, two are two.
+    assert joining(torch.rand(10, 2, generator=seeded()), ("rain", "snow")).all()
+
+
+def test_wrong_shares_and_names_are_errors(photo_batch: Tensor) -> None:
+    with pytest.raises(ValueError, match="unknown degradation fog"):
+        degrade_mixture(photo_batch, {"fog": 1}, ("haze",), seeded())
+    with pytest.raises(ValueError, match="unknown degradation rain"):
+        degrade_mixture(photo_batch, {"rain": 1}, ("haze",), seeded())
+    for shares in ({CLEAN: 0.0}, {CLEAN: -1.0, "haze": 2.0}):
+        with pytest.raises(ValueError, match="shares are 0 or more"):
+            degrade_mixture(photo_batch, shares, ("haze",), seeded())
