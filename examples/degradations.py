@@ -1,6 +1,6 @@
 """Every degradation at every severity, on sample photos: one sheet to look at.
 
-    python examples/degradations.py                     # writes degradations/contact_sheet.png
+    python examples/degradations.py                     # writes demo/degradations.png
     python examples/degradations.py snow raindrops      # only these
 
 The photos are those inside scikit-image's wheel.
@@ -37,7 +37,7 @@ def sample_photo(name: str, side_px: int) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DEGRADATIONS)}; all if none is given")
-    parser.add_argument("--output", type=Path, default=Path("degradations/contact_sheet.png"))
+    parser.add_argument("--output", type=Path, default=Path("demo/degradations.png"))
     parser.add_argument("--side-px", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

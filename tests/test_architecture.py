@@ -22,7 +22,8 @@ INSIDE = {
         "semantics_decoder", "vrdir",
     ],
     "degradations": [
-        "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture", "degrade",
+        "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
+        "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": ["files", "restorer", "golden"],

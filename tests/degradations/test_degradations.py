@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrdir.degradations.degrade import apply_degradation, parameters_of
+from vrdir.degradations.degrade import apply_degradation, parameters_of, shown
 from vrdir.degradations.draws import Draws
 from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
 
@@ -174,3 +174,15 @@ def test_clouds_are_centred_and_bounded() -> None:
     assert 0 <= float(clouds.min()) <= float(clouds.max()) <= 1
     assert float(clouds.mean()) == pytest.approx(0.5, abs=0.05)
     assert float(clouds.std((2, 3)).min()) > 0.03
+
+
+def test_the_document_says_what_the_code_says() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "degradations.md").read_text().splitlines()
+    order = [line.split("`")[1] for line in document if line.startswith("| `") and line.count(" | ") > 2]
+    assert list(dict.fromkeys(order)) == list(DEGRADATIONS)
+    for name, degradation in DEGRADATIONS.items():
+        described = next(line for line in document if line.startswith(f"| `{name}`"))
+        for key, default in parameters_of(name).items():
+            assert f"`{key}`" in described if default is None else f"`{key}` {shown(default)}" in described, key
+        for key, values in degradation.severities.items():
+            assert f"| `{name}` | `{key}` | {' | '.join(map(shown, values))} |" in document

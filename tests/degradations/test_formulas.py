@@ -113,6 +113,24 @@ def test_a_lamp_glows_as_multiple_scattering_has_it() -> None:
         assert float(dark.max()) == 0
 
 
+def test_night_haze_with_lamps_is_its_formula(photo_batch: Tensor) -> None:
+    depth = torch.linspace(0, 1, 97).view(1, 1, 1, 97).expand(2, 1, 75, 97)
+    drawn = {"exposure_ev": -3.0, "beta": 0.8, "airlight": 0.2, "lamps": 4.0, "glow": 3.0}
+    result = night_haze(photo_batch, seeded(2), **drawn, depth=depth)
+    draws = Draws(photo_batch, seeded(2))
+    for name, value in drawn.items():
+        draws.uniform(name, value)
+    lamp, sky, air = draws.unit(1, 1, 1) ** 2, 0.3 * draws.unit(1, 1, 1), 0.25 + 0.35 * draws.unit(1, 1, 1)
+    pools, glows = street_lamps(draws, torch.full((2, 1, 1, 1), 4.0), torch.full((2, 1, 1, 1), 0.8))
+    sodium, led, night = (torch.tensor(c).view(1, 3, 1, 1) for c in ((1.0, 0.52, 0.13), (0.85, 0.95, 1.0), (0.75, 0.85, 1.1)))
+    colour = sodium * (1 - lamp) + led * lamp
+    airlight = 0.2 * ((1 - air) + air * colour)
+    lit = to_linear(photo_batch) * ((night * (1 - sky) + colour * sky) / 8 + 0.08 * 3 * pools * colour)
+    transmission = torch.exp(-0.8 * depth)
+    expected = lit * transmission + to_linear(airlight) * (1 - transmission) + 3 * glows * colour
+    torch.testing.assert_close(to_linear(result.image), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_low_light_is_fewer_photons(photo_batch: Tensor) -> None:
     result = low_light(photo_batch, seeded(), exposure_ev=-3.0, warmth=0.5, unevenness=0.0, electrons=1e6, read_e=0.0)
     colour = 1 + 0.5 * (torch.tensor([1.0, 0.72, 0.42]).view(1, 3, 1, 1) - 1)
@@ -120,6 +138,8 @@ def test_low_light_is_fewer_photons(photo_batch: Tensor) -> None:
     uneven = low_light(photo_batch, seeded(), exposure_ev=0.0, warmth=0.0, unevenness=0.8, electrons=1e6, read_e=0.0)
     reach = to_linear(uneven.image) / to_linear(photo_batch).clamp_min(0.02)
     assert 0.15 < float(reach[to_linear(photo_batch) > 0.1].min()) < 0.6
+    dark = low_light(grey(0.8, 1, 128), seeded(), exposure_ev=-2.0, warmth=0.0, unevenness=0.0, electrons=800.0, read_e=1.0).image
+    assert float(torch.corrcoef(to_linear(dark)[0].flatten(1))[0, 1]) > 0.4  # a camera's grain
 
 
 def test_noise_has_its_sigma() -> None:
@@ -183,6 +203,14 @@ def test_rain_is_affine_in_the_scene() -> None:
     assert float(ratio.std()) < 1e-4
     assert 0 <= float(ratio.mean()) <= 1 / 0.8
     assert float(adding.max()) <= 0.9 * 0.8 + 1e-5
+
+
+def test_gusts_thin_the_rain() -> None:
+    settings = {"coverage": 0.3, "length_px": 15.0, "opacity": 0.8, "veil": 0.0}
+    even, gusty = (rain(grey(0), seeded(4), **settings, unevenness=unevenness).image for unevenness in (0.0, 0.6))
+    share = (gusty / even)[even > 0.1]
+    assert 0.4 - 1e-4 <= float(share.min()) <= float(share.max()) <= 1 + 1e-4
+    assert float(share.std()) > 0.02
 
 
 def test_mist_hides_the_far(photo_batch: Tensor) -> None:
@@ -251,6 +279,23 @@ def test_snow_covers_with_its_own_brightness() -> None:
     torch.testing.assert_close(snow(grey(0.3), seeded(), opacity=0.0, mist=0.0).image, grey(0.3))
 
 
+def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
+    drawn = {"coverage": 0.3, "size_px": 4.0, "trail_px": 5.0, "angle_deg": 10.0, "blur_px": 2.0, "opacity": 0.9, "mist": 0.7}
+    result = snow(photo_batch, seeded(), **drawn, layers=3)
+    draws = Draws(photo_batch, seeded())
+    for name in drawn:
+        draws.uniform(name, 0.5)
+    brightness = draws.uniform("brightness", (0.8, 0.97))
+    clear = torch.ones(2, 1, 75, 97)
+    for nearness in (1, 0.6, 0.36):
+        size, trail, blur = (value * nearness * torch.ones(2, 1, 1, 1) for value in (4.0, 5.0, 2.0))
+        share = (1 - 0.7 ** (1 / 3)) * torch.ones(2, 1, 1, 1)
+        clear = clear * (1 - 0.9 * flake_layer(draws, share, size, trail, 10 * torch.ones(2, 1, 1, 1), blur))
+    transmission = torch.exp(-0.7 * depth_field(draws))
+    misty = photo_batch * transmission + brightness * (1 - transmission)
+    torch.testing.assert_close(result.image, misty * clear + brightness * (1 - clear), rtol=0, atol=1e-5)
+
+
 def test_snow_covers_about_what_it_says() -> None:
     for coverage in (0.05, 0.3):
         result = snow(grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0)
@@ -296,6 +341,19 @@ def test_a_drop_shows_the_scene_upside_down() -> None:
     dry = drop.outline == 0
     assert torch.equal(result.image[:, :1][dry], image[:, :1][dry])
     assert 0.15 < float((drop.outline > 0.5).float().mean()) < 0.45
+
+
+def test_large_drops_swallow_small_ones() -> None:
+    image = torch.rand(1, 3, 96, 96, generator=seeded(1))
+    result = raindrops(image, seeded(), coverage=0.3, radius_px=10.0, blur_px=0.5, layers=2)
+    draws = Draws(image, seeded())
+    for _ in range(5):
+        draws.uniform("any", 1.0)
+    share = (1 - 0.7**0.5) * ONE
+    small, large = (drop_layer(draws, share, radius * ONE, 0.5 * ONE).outline for radius in (5.5, 10.0))
+    dry = (small == 0) & (large == 0)
+    assert 0.2 < float(dry.float().mean()) < 0.9
+    assert torch.equal((result.image - image).abs().amax(1, keepdim=True) == 0, dry)
 
 
 def test_a_disc_of_light() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one talks
 STAGES = ("decoder", "branch", "fusion", "refine")
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settings of the recipe, read by `given_settings`
 
@@ -118,8 +121,7 @@ DecoderPrior = Annotated[
 ]
 
 
-@train_app.command("decoder", cls=RecipeCommand, context_settings=EXTRA)
-def train_decoder(
+def shared(
     context: typer.Context,
     work_dir: WorkDir,
     recipe: RecipeOption = "small",
@@ -131,92 +133,63 @@ def train_decoder(
     resume: Resume = False,
     extractor_weights: ExtractorWeights = None,
 ) -> None:
+    """The options of every stage."""
+
+
+def stage_command(own: Callable[..., None]) -> Callable[..., None]:
+    """Register `train NAME` for a function `train_NAME`, which has the stage's own options for arguments and its help for docstring."""
+    name = own.__name__.removeprefix("train_")
+
+    def command(**given: Any) -> None:
+        run(name, given)
+
+    parameters = [p for part in (own, shared) for p in inspect.signature(part, eval_str=True).parameters.values()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = own.__doc__
+    train_app.command(name, cls=RecipeCommand, context_settings=EXTRA)(command)
+    return own
+
+
+@stage_command
+def train_decoder() -> None:
     """Stage 1: the semantic-aware decoder (SAD) learns to make images of semantics."""
-    run("decoder", context, locals())
 
 
-@train_app.command("branch", cls=RecipeCommand, context_settings=EXTRA)
+@stage_command
 def train_branch(
-    context: typer.Context,
-    degradation: Annotated[str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)],
-    decoder: DecoderPrior,
-    work_dir: WorkDir,
-    recipe: RecipeOption = "small",
-    clean: Clean = None,
-    pairs: Pairs = None,
-    val_clean: ValClean = None,
-    val_pairs: ValPairs = None,
-    device: Device = "auto",
-    resume: Resume = False,
-    extractor_weights: ExtractorWeights = None,
+    degradation: Annotated[str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)], decoder: DecoderPrior
 ) -> None:
     """Stage 2: one branch (DNC) learns one degradation, against the frozen decoder."""
-    run("branch", context, locals(), degradation=degradation)
 
 
-@train_app.command("fusion", cls=RecipeCommand, context_settings=EXTRA)
+@stage_command
 def train_fusion(
-    context: typer.Context,
     decoder: DecoderPrior,
     branch: Annotated[
         list[str],
-        typer.Option(
-            metavar="NAME=PATH", help="What `train branch` made of NAME; once for each. Their order is the network's.", show_default=False
-        ),
+        typer.Option(metavar="NAME=PATH", help="What `train branch` made of NAME; once for each, in the network's order."),
     ],
-    work_dir: WorkDir,
-    recipe: RecipeOption = "small",
-    clean: Clean = None,
-    pairs: Pairs = None,
-    val_clean: ValClean = None,
-    val_pairs: ValPairs = None,
-    device: Device = "auto",
-    resume: Resume = False,
-    extractor_weights: ExtractorWeights = None,
 ) -> None:
     """Stage 3: the modulation (FGM) learns to share the frozen branches out."""
-    run("fusion", context, locals())
 
 
-@train_app.command("refine", cls=RecipeCommand, context_settings=EXTRA)
+@stage_command
 def train_refine(
-    context: typer.Context,
     weights: Annotated[
         Path,
         typer.Option(help="What `train fusion` made, or another whole network: its folder, or the work directory.", show_default=False),
     ],
-    work_dir: WorkDir,
-    recipe: RecipeOption = "small",
-    clean: Clean = None,
-    pairs: Pairs = None,
-    val_clean: ValClean = None,
-    val_pairs: ValPairs = None,
-    device: Device = "auto",
-    resume: Resume = False,
-    extractor_weights: ExtractorWeights = None,
 ) -> None:
     """Stage 4 (ours): all but the extractor trains together."""
-    run("refine", context, locals())
 
 
-@train_app.command("all", cls=RecipeCommand, context_settings=EXTRA)
-def train_all(
-    context: typer.Context,
-    work_dir: WorkDir,
-    recipe: RecipeOption = "small",
-    clean: Clean = None,
-    pairs: Pairs = None,
-    val_clean: ValClean = None,
-    val_pairs: ValPairs = None,
-    device: Device = "auto",
-    resume: Resume = False,
-    extractor_weights: ExtractorWeights = None,
-) -> None:
+@stage_command
+def train_all() -> None:
     """Every stage: decoder, one branch for each degradation, fusion, refinement."""
-    run("all", context, locals())
 
 
-def run(command: str, context: typer.Context, given: Mapping[str, Any], degradation: str = "") -> None:
+def run(command: str, given: Mapping[str, Any]) -> None:
     """Run the stages of a command, with what was given to it by name."""
     with one_line_errors():
         try:
@@ -229,8 +202,8 @@ def run(command: str, context: typer.Context, given: Mapping[str, Any], degradat
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         for name in ("lightning_fabric", "lightning", "matplotlib"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        changes = given_settings(command, context.args)
-        prior, branches = prior_of(given, degradation)
+        changes = given_settings(command, given["context"].args)
+        prior, branches = prior_of(given)
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
         sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())
@@ -238,7 +211,7 @@ def run(command: str, context: typer.Context, given: Mapping[str, Any], degradat
             with RunProgress() as progress:
                 result = train(
                     settings,
-                    stages_of(command, settings, degradation),
+                    stages_of(command, settings, given.get("degradation", "")),
                     sources,
                     given["work_dir"],
                     prior=prior,
@@ -249,10 +222,11 @@ def run(command: str, context: typer.Context, given: Mapping[str, Any], degradat
                 )
         except Interrupted as stopped:
             fail(stopped, 128 + stopped.signal_number)
-    out.print(f"trained weights: {escape(result)}")
+    if FIRST:
+        out.print(f"trained weights: {escape(result)}")
 
 
-def prior_of(given: Mapping[str, Any], degradation: str) -> tuple[Prior, list[str]]:
+def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
     """What the command's flags say of earlier stages, and the branches that the network is to have; none leaves them to the recipe."""
     from vrdir.model.vrdir import read_config
     from vrdir.training.run import Prior, model_folder
@@ -268,7 +242,8 @@ def prior_of(given: Mapping[str, Any], degradation: str) -> tuple[Prior, list[st
     whole = given.get("weights")
     if whole is not None:
         return Prior(whole=whole), list(read_config(model_folder(whole, "fusion") / "config.json").branches)
-    return Prior(given.get("decoder"), branches), list(branches) or ([degradation] if degradation else [])
+    own = [given["degradation"]] if "degradation" in given else []
+    return Prior(given.get("decoder"), branches), list(branches) or own
 
 
 class RunProgress:
@@ -281,7 +256,7 @@ class RunProgress:
             TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  left"),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=err, disable=not err.is_terminal)
+        self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
         self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> RunProgress:

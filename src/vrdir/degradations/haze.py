@@ -89,7 +89,7 @@ def night_haze(
 
     s is the colour of the night sky, P the pools of light around the lamps and A the dim light of the sky and the town in
     the haze. G is the lamps' glow, the shape of multiple scattering around a source (Narasimhan and Nayar, CVPR 2003),
-    `exp(-(r / R)^p)` with p 0.45 to 0.65 as generalised by Metari and Deschenes (ICIP 2007).
+    `exp(-(r / R)^p)` with p 0.45 to 0.65 as generalised by Metari and Deschenes (ICCV 2007).
     The lamps stand along a street: pairs that shrink towards a vanishing point.
 
     Args:

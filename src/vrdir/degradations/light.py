@@ -22,7 +22,7 @@ def low_light(
 ) -> Degraded:
     """Less light, and what a sensor makes of it: in linear light `l = S(2^EV s c L)`.
 
-    S is the sensor of `sensor_noise` with half of its correlation; s = 1 - u f the lamps' reach, f clouds in [0, 1];
+    S is the sensor of `sensor_noise` with a correlation of 0.8; s = 1 - u f the lamps' reach, f clouds in [0, 1];
     c = 1 + w (c_warm - 1) the colour of the lamps.
 
     Args:
@@ -46,6 +46,6 @@ def low_light(
     reach = 1 - drawn_unevenness * draws.smooth_field(3)
     colour = 1 + drawn_warmth * (image.new_tensor(WARM).view(1, 3, 1, 1) - 1)
     light = 2**exposure * reach * colour * to_linear(image)
-    dark = to_srgb(counted(light, draws, drawn_electrons, drawn_read, torch.full_like(exposure, 0.5)))
+    dark = to_srgb(counted(light, draws, drawn_electrons, drawn_read, torch.full_like(exposure, 0.8)))
     drawn = parameters(exposure_ev=exposure, warmth=drawn_warmth, unevenness=drawn_unevenness, electrons=drawn_electrons, read_e=drawn_read)
     return Degraded(dark, drawn)

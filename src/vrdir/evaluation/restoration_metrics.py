@@ -93,7 +93,8 @@ def _images(restored: Tensor, clean: Tensor, window: int = 1) -> list[tuple[np.n
         raise ValueError(f"only images of one size can be compared, not {sizes} pixels")
     if min(clean.shape[-2:]) < window:
         raise ValueError(f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}")
-    return [tuple(image.permute(1, 2, 0).double().numpy() for image in pair) for pair in zip(restored, clean, strict=True)]  # type: ignore[misc]
+    images = (image.permute(0, 2, 3, 1).double().numpy() for image in (restored, clean))
+    return list(zip(*images, strict=True))
 
 
 def _psnr(restored: np.ndarray[Any, Any], clean: np.ndarray[Any, Any], peak: float) -> float:
