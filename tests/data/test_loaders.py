@@ -12,6 +12,7 @@ from PIL import Image
 from vrdir.data.image_cache import ImageCache, photos_in
 from vrdir.data.items import Item, items_of, split
 from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
+from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.images import ImageError
 
 NAMES = ("haze", "noise", "rain")
@@ -210,3 +211,19 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
         photos_in(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder of clean photos"):
         photos_in(tmp_path / "nowhere")
+
+
+def test_validation_sees_what_evaluation_sees(photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("".join(f"@haze:beta=1+noise:sigma=10|{path}\n" for path in photos_in(photo_folder)[:3]))
+    validation = ValidationSet(items_of(None, [str(tmp_path / "list.txt")], NAMES), NAMES, None)
+    for pair, (_, degraded, clean) in zip(read_pairs(tmp_path / "list.txt"), validation.pairs(SHARES, everything), strict=True):
+        for one, other in zip(open_pair(pair), (degraded, clean), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_clean_lines_stay_as_they_are(photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("".join(f"@clean|{path}\n" for path in photos_in(photo_folder)))
+    [[batch]] = batches(training_set(items_of(None, [str(tmp_path / "list.txt")], NAMES)), range(1, 2))
+    assert torch.equal(batch.degraded, batch.clean)
+    assert batch.known.all()
+    assert not batch.present.any()

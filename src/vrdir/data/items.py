@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
 from vrdir.degradations.degrade import parse_degradations
-from vrdir.degradations.mixture import CLEAN, MIXED
+from vrdir.degradations.registry import CLEAN, MIXED
 
 
 class Item(NamedTuple):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item
+from vrdir.data.pairs import synthesised
 from vrdir.degradations.degrade import apply_steps, parse_degradations
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import DEGRADATIONS
@@ -198,7 +199,8 @@ class StageData:
         for synthesis in dict.fromkeys(item.synthesis for item in items if item.degraded is None):
             rows = [i for i, item in enumerate(items) if item.degraded is None and item.synthesis == synthesis]
             if synthesis:
-                degraded[rows] = synthesised(clean[rows], synthesis, [generators[i] for i in rows])
+                image = apply_steps(clean[rows], parsed(synthesis), [generators[i] for i in rows])
+                degraded[rows] = (image * 255).round() / 255
             else:
                 mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows])
                 degraded[rows] = mixture.image
@@ -294,11 +296,8 @@ class ValidationSet:
                 yield kind, degrade_mixture(clean, {kind: 1.0}, self.able, [generator]).image, clean
         for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
             clean = self._cut(item.clean, self.crop_px)
-            if item.degraded is not None:
-                yield item.kind, self._cut(item.degraded, self.crop_px), clean
-            else:
-                generator = torch.Generator().manual_seed(seed_of("validation", item.synthesis, item.clean.stem))
-                yield item.kind, synthesised(clean, item.synthesis, [generator]), clean
+            degraded = synthesised(clean, item.synthesis, item.clean) if item.degraded is None else self._cut(item.degraded, self.crop_px)
+            yield item.kind, degraded, clean
 
     def _cut(self, path: Path, size: int | None) -> Tensor:
         image = self.images.of(path)
@@ -307,11 +306,6 @@ class ValidationSet:
             top, left = ((extent - size) // 2 for extent in image.shape[1:])
             image = image[:, top : top + size, left : left + size]
         return image[None].float() / 255
-
-
-def synthesised(clean: Tensor, synthesis: str, generators: list[Generator]) -> Tensor:
-    """Degrade as a pair list says, and round to 8 bits, as a file would hold it."""
-    return (apply_steps(clean, parsed(synthesis), generators) * 255).round() / 255
 
 
 parsed = lru_cache(256)(parse_degradations)

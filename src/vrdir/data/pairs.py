@@ -133,18 +133,22 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
         ImageError: one cannot be read, or their sizes differ.
         ValueError: the text of a synthesis is wrong.
     """
-    opened = open_image(pair.clean)
-    clean = opened.tensor
-    if pair.degraded is not None:
-        degraded = open_image(pair.degraded).tensor
-        if degraded.shape != clean.shape:
-            raise ImageError(f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; a pair has one size")
-        return degraded, clean
-    draws = zlib.crc32(f"{seed}|{pair.synthesis}|".encode() + os.fsencode(pair.clean.stem))
-    degraded = apply_steps(clean, parse_degradations(pair.synthesis), torch.Generator().manual_seed(draws))
-    if opened.grey:  # a grey sensor has one grain, not three
-        degraded = degraded[:, :1].expand(-1, 3, -1, -1)
-    return (degraded.clamp(0, 1) * 255).round() / 255, clean
+    clean = open_image(pair.clean).tensor
+    if pair.degraded is None:
+        return synthesised(clean, pair.synthesis, pair.clean, seed), clean
+    degraded = open_image(pair.degraded).tensor
+    if degraded.shape != clean.shape:
+        raise ImageError(f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; a pair has one size")
+    return degraded, clean
+
+
+def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Tensor:
+    """The degraded image of a clean one (1, 3, H, W), the same every time: see `open_pair`."""
+    draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(file.stem))
+    degraded = apply_steps(clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws))
+    if torch.equal(clean[:, :1].expand_as(clean), clean):  # a grey sensor has one grain, not three
+        degraded = degraded[:, :1].expand_as(clean)
+    return (degraded * 255).round() / 255
 
 
 def check_synthesis(text: str) -> None:
@@ -214,7 +218,7 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
             if degraded.problem:
                 found.insert(0, degraded.problem)
             elif not clean.problem and degraded.identity == clean.identity:
-                found.append(f"{pair.degraded} is both the degraded and the clean image")
+                found.append(f"{pair.degraded} is both the degraded and the clean image; write @clean for one that is to stay as it is")
             elif not clean.problem and degraded.size != clean.size:
                 sizes = (f"{width} x {height}" for width, height in (degraded.size, clean.size))
                 found.append(f"{pair.degraded} is {next(sizes)} pixels, {pair.clean} is {next(sizes)}; crop or resize one of them first")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vrdir.degradations.draws import Degraded, Generators, Range
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.images import open_image, read_file
 
 
@@ -73,9 +73,13 @@ def parse_degradations(text: str) -> list[Step]:
     >>> parse_degradations("haze:severity=2+noise:sigma=20..30")
     [Step(name='haze', ranges={}, severity=2), Step(name='noise', ranges={'sigma': (20.0, 30.0)}, severity=None)]
 
+    "clean" stands for none.
+
     Raises:
         ValueError: an unknown degradation or parameter, or what is no number or range.
     """
+    if text.strip() == CLEAN:
+        return []
     return [_parse_step(part) for part in re.split(r"\+(?![0-9])", text)]  # 1e+3 is a number
 
 

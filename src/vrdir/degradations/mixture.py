@@ -9,9 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from vrdir.degradations.draws import Draws, Generators
-from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
-
-CLEAN, MIXED = "clean", "mixed"
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED
 
 
 class Mixture(NamedTuple):

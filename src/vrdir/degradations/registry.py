@@ -16,6 +16,9 @@ from vrdir.degradations.snow import snow
 Severities = tuple[Range, Range, Range, Range, Range]
 
 
+CLEAN, MIXED = "clean", "mixed"  # what an image may be beside having one degradation: none, or several
+
+
 class Degradation(NamedTuple):
     """A degradation and its presets.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vrdir.data.pairs import Pair, open_pair
+from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
 from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
 from vrdir.inference.restorer import Restorer
@@ -69,7 +70,7 @@ class SetResult:
     @property
     def synthetic(self) -> int:
         """How many pairs, measured or not, have a degraded image that was synthesised."""
-        return sum(row.pair.degraded is None for row in self.rows)
+        return sum(row.pair.synthesis not in ("", CLEAN) for row in self.rows)
 
     @property
     def degraded(self) -> Scores | None:

@@ -22,8 +22,7 @@ from pydantic import (
 )
 
 from vrdir.data.loaders import Augmentation
-from vrdir.degradations.mixture import CLEAN, MIXED
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.images import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 
