@@ -163,11 +163,11 @@ def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path
     for _ in range(2):
         for path in paths:
             assert torch.equal(cache.of(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
-    assert cache.decoded == 5
+    assert cache.kept == 5
     data = training_set(items_of(photo_folder, (), NAMES))
-    assert data.images.decoded == 0
+    assert data.images.kept == 0
     batches(data, range(1, 7), workers=2)
-    assert data.images.decoded == 12  # by the workers, seen here
+    assert data.images.kept == 12  # by the workers, seen here
 
 
 def test_an_image_that_cannot_be_decoded_is_logged_and_replaced(

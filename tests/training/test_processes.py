@@ -119,6 +119,17 @@ def test_a_run_that_is_asked_to_stop_saves_and_leaves(recipe: Path, unbroken: Pa
     assert weights(work_dir) == weights(unbroken)
 
 
+def test_a_signal_in_the_last_step_is_heeded(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / "late"
+    line = command(recipe, photo_folder, work_dir)
+    line[line.index("decoder")] = "all"
+    result = stopped(line, work_dir, STEPS, signal.SIGTERM)  # while the last validation of the first stage goes on
+    assert result.returncode == 128 + signal.SIGTERM, result.stdout + result.stderr
+    assert not (work_dir / "weights" / "branch-haze").exists()
+    finish(*line, "--resume")
+    assert weights(work_dir) == weights(unbroken)
+
+
 def test_two_processes_do_together_what_one_does(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -170,25 +170,29 @@ def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
 
 def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        save_checkpoint(tmp_path, step, {"step": step, "model": {}, "optimizer": {}, "average": None, "best": 0.0}, keep=2)
+        weights = {"weight": torch.rand(1000)}
+        save_checkpoint(tmp_path, step, {"step": step, "model": weights, "optimizer": {}, "average": None, "best": 0.0}, keep=2)
     assert [p.name for p in checkpoints_in(tmp_path)] == ["step-00000002.pt", "step-00000003.pt"]
     assert load_checkpoint(tmp_path / "step-00000003.pt")["step"] == 3
     whole = (tmp_path / "step-00000003.pt").read_bytes()
-    for content in (b"hello", b"", whole[: len(whole) // 2]):
+    flipped = bytes(byte ^ 1 if place == len(whole) // 3 else byte for place, byte in enumerate(whole))
+    for content in (b"hello", b"", whole[: len(whole) // 2], flipped):
         (tmp_path / "step-00000003.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"):
             load_checkpoint(tmp_path / "step-00000003.pt")
 
 
 def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: Path) -> None:
-    settings = recipe(steps=6, validation={"photos": 2, "crop_px": 48, "every": 1}, shares={"haze": 1, "noise": 1, "rain": 1})
+    validation = {"photos": 2, "crop_px": 48, "every": 1}
+    settings = recipe(steps=6, validation=validation, shares={"haze": 1, "noise": 1, "rain": 1}, checkpoint_every=1, keep_checkpoints=6)
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     scores = [sum(line[f"psnr_{kind}"] for kind in ("haze", "noise", "rain")) for line in lines if "psnr_haze" in line and line["step"]]
     best = VRDIR.from_pretrained(tmp_path / "weights" / "decoder-best")
     assert len(scores) == 6
-    assert (changed(state_of(best), state_of(model)) == set()) == (scores[-1] == max(scores))
+    then = load_checkpoint(tmp_path / "checkpoints" / "decoder" / f"step-{1 + scores.index(max(scores)):08d}.pt")
+    assert changed(then["model"], state_of(best)) == set()
 
 
 def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
@@ -279,12 +283,116 @@ def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder:
         train_all(settings, fewer, tmp_path / "run", resume=True)
 
 
+def test_a_kill_between_config_and_weights_does_no_harm(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(steps=2)
+    whole = train_all(settings, photo_folder, tmp_path / "whole")
+    train_all(settings, photo_folder, tmp_path / "killed")
+    for stage in ("branch-rain", "fusion", "refine"):  # as if killed while branch-rain's weights were being written
+        (tmp_path / "killed" / "weights" / stage / "model.safetensors").unlink()
+    (tmp_path / "killed" / "weights" / "decoder" / ".abc.partial").write_bytes(b"cut short")
+    again = train_all(settings, photo_folder, tmp_path / "killed", resume=True)
+    assert (whole / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    assert not list((tmp_path / "killed").rglob("*.partial"))
+
+
+def test_weights_are_written_after_their_config(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    monkeypatch.setattr("vrdir.model.vrdir.write_whole", lambda content, path: written.append(path.name))
+    tiny.save_pretrained(tmp_path)
+    assert written == ["config.json", "model.safetensors"]  # who finds weights finds a model
+
+
+def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(steps=1, validation={"photos": None, "crop_px": 48, "every": 100})
+    lines = [f"@noise:sigma=20|{path}\n" for path in sorted(photo_folder.iterdir())]
+    for name, part in (("a", lines[:5]), ("b", lines[5:10]), ("reversed", lines[4::-1])):
+        (tmp_path / f"{name}.txt").write_text("".join(part))
+
+    def run(pairs: str, val_pairs: str, resume: bool = False) -> None:
+        sources = Sources(pairs=[f"noise={tmp_path / pairs}"], val_pairs=[f"noise={tmp_path / val_pairs}"])
+        train(settings, [BranchStage(settings, "noise")], sources, tmp_path / "run", resume=resume)
+
+    run("a.txt", "b.txt")
+    run("a.txt", "b.txt", resume=True)
+    for pairs, val_pairs in (("b.txt", "a.txt"), ("reversed.txt", "b.txt")):
+        with pytest.raises(ValueError, match="is another run: its data are"):
+            run(pairs, val_pairs, resume=True)
+
+
+def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Path) -> None:
+    stage = {"steps": 1, "batch_size": 3, "accumulate": 2}
+    with pytest.raises(ValueError, match="batch_size 3 is to be divided into 1 processes x 2 parts"):
+        train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
+    with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
+        train_all(recipe(compile="nonsense"), photo_folder, tmp_path / "run")
+    with pytest.raises(ValueError, match="the recipe's model is no network: features of stride"):
+        train_all(recipe(model=TINY.model_dump() | {"strides": (4, 16)}), photo_folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other things than a run"):
+        train_all(recipe(), photo_folder, tmp_path / "other")
+    with pytest.raises(FileExistsError, match="is a file"):
+        train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
+
+
+def test_a_damaged_photo_is_neither_trained_nor_validated_on(tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in photo_folder.iterdir():
+        (photos / path.name).write_bytes(path.read_bytes())
+    held_out = Sources(clean=photos).items(recipe())[1][0].clean
+    held_out.write_bytes(held_out.read_bytes()[:5000])
+    train_all(recipe(steps=1), photos, tmp_path / "run")
+    assert f"not validated on: {held_out} is damaged" in caplog.text
+
+
+def test_after_a_loss_that_is_not_finite_a_lower_rate_may_go_on(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe(checkpoint_every=1)
+    with pytest.raises(Killed):
+        train_all(settings, photo_folder, tmp_path / "run", watcher=Killer("decoder", 3))
+    lower = settings.decoder.model_copy(update={"learning_rate": 1e-5})
+    train_all(settings.model_copy(update={"decoder": lower}), photo_folder, tmp_path / "run", resume=True)
+    sessions = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
+    assert sessions[1]["changed"] == ["decoder.learning_rate"]
+    assert Recipe.read(tmp_path / "run" / "recipe.yaml").decoder.learning_rate == 1e-5
+    longer = settings.decoder.model_copy(update={"steps": 9})
+    with pytest.raises(ValueError, match="differs in decoder.learning_rate, decoder.steps|differs in decoder.steps"):
+        train_all(settings.model_copy(update={"decoder": longer}), photo_folder, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage])
+@pytest.mark.parametrize("model", [TINY, PAPER], ids=["tiny", "paper"])
+def test_whole_images_of_odd_sizes_are_validated(make: Any, model: Any, tmp_path: Path, photo: Any) -> None:
+    for number in range(3):
+        photo.rotate(90 * number, expand=True).save(tmp_path / f"{number}.png")  # 97 x 75 and 75 x 97
+    settings = recipe(steps=1, model=model.model_dump(), validation={"photos": 2, "crop_px": None, "every": 1})
+    training, held_out = split(items_of(tmp_path, (), ()), 2)
+    work_dir = tmp_path / "run"
+    work_dir.mkdir()
+    data, validation = TrainingSet(training, model.branches, crop_px=32), ValidationSet(held_out, model.branches, None)
+    Trainer(Fabric(accelerator="cpu", devices=1), VRDIR(model), settings, data, validation, work_dir).run(make(settings))
+    assert json.loads((work_dir / "metrics.jsonl").read_text().splitlines()[-1])["psnr_haze"] > 0
+
+
+def test_flags_reach_into_models_whichever_way_they_are_given(tmp_path: Path) -> None:
+    assert Recipe.read("smoke", **{"model.branch_blocks": 2}).model.branch_blocks == 2  # the recipe spells its model out
+    for changes in ({"model.strides": [8], "model": "base"}, {"model": "base", "model.strides": [8]}):
+        assert Recipe.read("smoke", **changes).model.strides == (8,)
+        assert Recipe.read("smoke", **changes).model.widths[0] == 48
+    content = "model: small\ndecoder: &stage {steps: 2}\nbranch: *stage\nfusion: *stage\n"
+    (tmp_path / "anchors.yaml").write_text(content)
+    changed_recipe = Recipe.read(tmp_path / "anchors.yaml", **{"decoder.steps": 1})
+    assert (changed_recipe.decoder.steps, changed_recipe.branch.steps) == (1, 2)
+
+
 def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
     model = TINY.model_dump() | {"branches": ("noise",), "clean_branch": False}
     train_all(recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}), photo_folder, tmp_path)
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "psnr_noise" in text
     assert "psnr_haze" not in text
+    assert "psnr_mixed" not in text  # of one degradation there is no mixture
 
 
 def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
@@ -333,8 +441,9 @@ def test_the_guidance_loss_wants_even_shares_of_what_is_present() -> None:
 def test_learning_rates() -> None:
     cosine = StageSettings(steps=100, learning_rate=1.0, warmup_steps=10)
     assert [learning_rate(cosine, step, 100) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
-    assert learning_rate(cosine, 55, 100) == pytest.approx(0.5)
-    assert learning_rate(cosine, 100, 100) == pytest.approx(0)
+    assert learning_rate(cosine, 11, 100) == pytest.approx(1)
+    assert learning_rate(cosine, 56, 100) == pytest.approx(0.5)
+    assert 0 < learning_rate(cosine, 100, 100) < 1e-3
     halving = StageSettings(steps=1200, learning_rate=2e-4, schedule="halving")
     assert [learning_rate(halving, step, 1200) for step in (1, 300, 301, 1200)] == pytest.approx([2e-4, 2e-4, 1e-4, 2.5e-5])
 
@@ -350,7 +459,12 @@ def test_learning_rates() -> None:
         ("decoder: {steps: many}", "decoder.steps"),
         ("decoder: {steps: 0 epochs}", "decoder.steps"),
         ("crop_px: 100", "crop_px must be a multiple of 16"),
-        ("shares: {haze: .nan}", "shares are finite"),
+        ("shares: {haze: .nan}", "shares.haze"),
+        ("decoder: {steps: true}", "decoder.steps: .*a number of steps"),
+        ("decoder: {steps: 5, learning_rate: .inf}", "decoder.learning_rate"),
+        ("decoder: {steps: 5, loss_weights: {degraded: -1}}", "decoder.loss_weights.degraded"),
+        ("data: {cache_gib: .inf}", "data.cache_gib"),
+        ("seed: 99999999999999999999999", "seed"),
         ("shares: {haze: 0, clean: 0}", "not all of them 0"),
         ("[", "no YAML"),
     ],

@@ -72,15 +72,18 @@ class RecipeCommand(TyperCommand):
         out.print(table)
 
 
-def given_settings(command: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none."""
+def given_settings(command: str, arguments: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none.
+
+    `others` are the command's own options, to suggest where one is mistyped.
+    """
     import yaml
 
     flags, rest, settings = flags_of(command), list(arguments), {}
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
         if flag not in flags:
-            close = difflib.get_close_matches(flag, flags, 3)
+            close = difflib.get_close_matches(flag, [*others, *flags], 3)
             raise ValueError(
                 f"no option {flag}" + (f"; did you mean {', '.join(close)}?" if close else f"; see vrdir train {command} --help")
             )
@@ -202,7 +205,8 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         for name in ("lightning_fabric", "lightning", "matplotlib"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        changes = given_settings(command, given["context"].args)
+        own = [name for option in given["context"].command.params for name in option.opts]
+        changes = given_settings(command, given["context"].args, own)
         prior, branches = prior_of(given)
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings

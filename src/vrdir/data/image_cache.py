@@ -38,10 +38,10 @@ class ImageCache:
         self.paths = list(paths)
         self.places = {path: i for i, path in enumerate(self.paths)}
         self.starts = torch.cumsum(torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0)
-        self.resident: list[Tensor] = []
+        self.resident: list[Tensor | None] = []
         device, total = torch.device(device), int(self.starts[-1])
         if device.type != "cpu" and (resident or (resident is None and total < torch.cuda.mem_get_info(device)[0] / 4)):
-            self.resident = [decode(path).to(device) for path in self.paths]
+            self.resident = [image.to(device) if image is not None else None for image in map(decoded, self.paths)]
             return
         self.pixels = _shared(min(total, budget_bytes))
         self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)  # height, width, and 1 once it is there
@@ -53,7 +53,8 @@ class ImageCache:
         """A file's image, (3, H, W) uint8, on the cache's device. Raises ImageError if it cannot be decoded, KeyError if it is not one."""
         index = self.places[path]
         if self.resident:
-            return self.resident[index]
+            there_already = self.resident[index]
+            return there_already if there_already is not None else decode(path)  # which says what is wrong with it
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         height, width, there = self.shapes[index].tolist()
         if there:
@@ -66,8 +67,8 @@ class ImageCache:
         return image
 
     @property
-    def decoded(self) -> int:
-        """How many images are kept by now."""
+    def kept(self) -> int:
+        """How many images are in memory by now."""
         return len(self.resident) or int(self.shapes[:, 2].sum())
 
 
@@ -86,8 +87,19 @@ def header_bytes(path: Path) -> int:
 
 
 def decode(path: Path) -> Tensor:
-    """(3, H, W) uint8, RGB, upright. Raises ImageError."""
-    return (open_image(path).tensor[0] * 255).round().byte()
+    """(3, H, W) uint8, RGB, upright. Raises ImageError, naming the file."""
+    try:
+        return (open_image(path).tensor[0] * 255).round().byte()
+    except ImageError as error:
+        raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def decoded(path: Path) -> Tensor | None:
+    """The same, None for what cannot be decoded."""
+    try:
+        return decode(path)
+    except ImageError:
+        return None
 
 
 def photos_in(folder: Path) -> list[Path]:

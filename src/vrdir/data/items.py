@@ -40,22 +40,23 @@ class Item(NamedTuple):
         return str(self.degraded) if self.degraded is not None else f"{self.clean}" + (f" @{self.synthesis}" if self.synthesis else "")
 
 
-def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str]) -> list[Item]:
+def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], flag: str = "--pairs") -> list[Item]:
     """The items of a folder of clean photos and of pair lists.
 
     Args:
         clean: a folder of clean photos, each to be degraded as the stage's mixture has it.
         pairs: "[NAME=]FILE" each: a pair list, and the degradation that is in its images, "clean", or "mixed" for several.
         known: the degradations that NAME may be.
+        flag: what to call the lists in an error.
 
     Raises:
         FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
     for text in pairs:
-        name, equals, file = text.rpartition("=") if not Path(text).exists() else ("", "", text)
+        name, equals, file = text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
         if equals and name not in (*known, CLEAN, MIXED):
-            raise ValueError(f"--pairs {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
+            raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
         for pair in checked_pairs(Path(file)):
             items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), name or Path(file).stem))

@@ -205,6 +205,9 @@ class StageData:
                 mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows])
                 degraded[rows] = mixture.image
                 present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
+        grey = (clean == clean[:, :1]).all(1, keepdim=True).all(2, keepdim=True).all(3, keepdim=True)
+        one_grain = grey & torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
+        degraded = torch.where(one_grain, degraded[:, :1], degraded)  # as `vrdir.degrade` does: a grey sensor has one grain, not three
         clean, degraded = (part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded))
         return Batch(clean, degraded, present.to(device), known.to(device), [item.name for item in items])
 
@@ -223,8 +226,8 @@ class StageData:
         Raises:
             ValueError: the batch cannot be divided so.
         """
-        if batch_size % (processes * parts):
-            raise ValueError(f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple")
+        check_division(batch_size, parts, processes)
+        workers = 0 if self.data.images.resident else workers  # what lies on a GPU needs none, and forked processes cannot use it
         if workers and "fork" not in multiprocessing.get_all_start_methods():
             raise ValueError("data.workers needs an operating system that can fork processes; set it to 0")
         count = batch_size // processes
@@ -272,6 +275,18 @@ class ValidationSet:
         self.able = [name for name in branches if name in DEGRADATIONS]
         self.images = ImageCache(files_of(items), cache_bytes)
 
+    def check(self) -> None:
+        """Decode every image. One of a stage's own mixture that cannot be is logged and left out; ImageError for one of a pair list."""
+        for item in list(self.items):
+            try:
+                for path in files_of([item]):
+                    self.images.of(path)
+            except ImageError as error:
+                if not item.drawn:
+                    raise
+                logger.warning("not validated on: %s", error)
+                self.items.remove(item)
+
     def kinds(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> list[str]:
         """The kinds of images that `pairs` would yield."""
         items = [item for item in self.items if accepts(item)]
@@ -306,6 +321,12 @@ class ValidationSet:
             top, left = ((extent - size) // 2 for extent in image.shape[1:])
             image = image[:, top : top + size, left : left + size]
         return image[None].float() / 255
+
+
+def check_division(batch_size: int, parts: int, processes: int) -> None:
+    """Raise ValueError if a batch cannot be divided among processes and cut into parts."""
+    if batch_size % (processes * parts):
+        raise ValueError(f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple")
 
 
 parsed = lru_cache(256)(parse_degradations)

@@ -20,6 +20,7 @@ from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CLEAN_SHARE = 0.4  # of the clean branch, from which on `skip_clean` leaves an image alone; how it was chosen: docs/frontend.md
 
 
 class VRDIRConfig(BaseModel):
@@ -159,15 +160,41 @@ class VRDIR(nn.Module):
         """The parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
-    def restore(self, image: Tensor) -> Restoration:
-        """Restore and say why: the image, the guidance maps and the share of each degradation."""
+    def restore(self, image: Tensor, skip_clean: bool | float = False) -> Restoration:
+        """Restore and say why: the image, the guidance maps and the share of each degradation.
+
+        Args:
+            image: (B, 3, H, W), RGB in [0, 1].
+            skip_clean: leave an image exactly as it is where the guidance calls it clean, and spare it the branches and the
+                decoder; the other images of the batch come out as without. A number replaces the `CLEAN_SHARE` of the
+                clean branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
+
+        Raises:
+            ValueError: the image has another shape, or there is no clean branch to skip by.
+            RuntimeError: `skip_clean` under torch.export or torch.compile, which know no branch that depends on the data.
+        """
         if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
             raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+        threshold = clean_threshold(skip_clean, self.config)
         padded = pad_to_multiple(image, self.config.multiple)
-        features, guidance = self.enhance(self.extractor(padded))
-        restored = self.decoder(features, padded)
-        shares = torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
-        return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares)
+        features = self.extractor(padded)
+        if threshold is None:
+            mixed, guidance = self.enhance(features)
+            restored = self.decoder(mixed, padded)
+            return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares_of(guidance))
+        if torch.compiler.is_compiling():
+            raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
+
+        guidance = [ise.modulation(f) for ise, f in zip(self.scales, features, strict=True)]
+        shares = shares_of(guidance)
+        unclean = (shares[:, -1] < threshold).nonzero().flatten()
+        if len(unclean) == 0:
+            return Restoration(image, guidance, shares)
+        if len(unclean) < len(image):
+            features, padded = [f[unclean] for f in features], padded[unclean]
+        mixed, _ = self.enhance(features)  # finds the guidance again, a twentieth of the network's time
+        restored = crop_to(self.decoder(mixed, padded), image.shape[-2:]).clamp(0, 1)
+        return Restoration(image.index_copy(0, unclean, restored), guidance, shares)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.restore(image).image
@@ -186,8 +213,8 @@ class VRDIR(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: (t.half() if half else t).detach().cpu().contiguous() for name, t in self.state_dict().items()}
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none.
-        for name, content in ((WEIGHTS_FILE, serialize(state)), (CONFIG_FILE, config.encode())):
+        # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none, and weights only with a config.
+        for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
 
     @classmethod
@@ -219,6 +246,23 @@ class VRDIR(nn.Module):
         check_state(model, state, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
         model.load_state_dict(state)
         return model.to(device).eval()
+
+
+def shares_of(guidance: list[Tensor]) -> Tensor:
+    """(B, K), the mean of the guidance over positions and taps."""
+    return torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
+
+
+def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | None:
+    """The share from which on an image counts as clean; None to restore them all. Raises ValueError if there is no such share."""
+    if skip_clean is False:
+        return None
+    if not config.clean_branch:
+        raise ValueError("skip_clean needs a network with a clean branch (clean_branch in its config), which this one has not")
+    threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}")
+    return threshold
 
 
 def read_config(path: Path) -> VRDIRConfig:

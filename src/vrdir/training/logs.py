@@ -47,14 +47,14 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board: Any = SummaryWriter(str(work_dir / "tensorboard" / stage), purge_step=start + 1 if start else None)
+            self.board: Any = SummaryWriter(str(work_dir / "tensorboard" / stage), purge_step=start + 1 if start else 0)
         except ImportError:
             logger.info("no TensorBoard log, for tensorboard is not installed")
             self.board = None
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """A line of figures, rounded to five digits after the point."""
-        line = {"stage": self.stage, "step": step, "steps": self.steps} | {name: round(value, 5) for name, value in figures.items()}
+        """A line of figures, to six digits."""
+        line = {"stage": self.stage, "step": step, "steps": self.steps} | {name: float(f"{value:.6g}") for name, value in figures.items()}
         with (self.work_dir / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:

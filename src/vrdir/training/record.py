@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -17,12 +18,15 @@ import torch
 
 from vrdir import __version__
 from vrdir.data.items import Item
-from vrdir.images import write_whole
+from vrdir.images import first_line, write_whole
 from vrdir.model.vrdir import WEIGHTS_FILE
 from vrdir.training.settings import Recipe
 
+logger = logging.getLogger(__name__)
+
 RECIPE, RUN, DATA = "recipe.yaml", "run.json", "data.txt"
-FREE = {"workers", "cache_gib", "on_device"}  # of the settings of data: where work is done, not what
+FREE = {"data.workers", "data.cache_gib", "data.on_device", "compile", "log_every", "keep_checkpoints"}  # how the work is done, not what
+MAY_CHANGE = {"learning_rate", "clip_norm", "precision"}  # when a run goes on: the remedies of a loss that is not finite
 
 
 def open_work_dir(
@@ -43,18 +47,23 @@ def open_work_dir(
         FileNotFoundError: it holds none, and `resume` is.
         ValueError: it holds another run.
     """
-    files = {item.name: item for item in (*training, *validation)}
-    listing = "".join(f"{part} {item.name}\n" for part, items in (("train", training), ("validate", validation)) for item in items)
+    parts = (("train", training), ("validate", validation))
+    listing = "".join(f"{part} {item.name}\n" for part, items in parts for item in items)
     now = {
         "stages": list(stages),
-        "data": {"training": len(training), "validation": len(validation), "fingerprint": fingerprint(list(files.values()))},
+        "data": {"training": len(training), "validation": len(validation), "fingerprint": fingerprint(parts)},
         "priors": {name: hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest() for name, folder in sorted(priors.items())},
     }
-    session = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "code": code_version()} | environment(device, processes)
+    session: dict[str, Any] = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "code": code_version()}
+    session |= environment(device, processes)
     recipe_file, run_file = work_dir / RECIPE, work_dir / RUN
     if not resume:
         if recipe_file.exists():
             raise FileExistsError(f"{work_dir} already holds a run; go on with it by --resume, or choose another --work-dir")
+        if work_dir.exists() and not work_dir.is_dir():
+            raise FileExistsError(f"{work_dir} is a file; give a folder, new or empty, for --work-dir")
+        if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
+            raise FileExistsError(f"{work_dir} holds other things than a run; give a new folder for --work-dir")
         work_dir.mkdir(parents=True, exist_ok=True)
         write_whole(listing.encode(), work_dir / DATA)
         write_json(now | {"seed": recipe.seed, "sessions": [session]}, run_file)
@@ -63,43 +72,61 @@ def open_work_dir(
     if not recipe_file.exists():
         raise FileNotFoundError(f"{work_dir} holds no run to go on with; leave --resume out to start one")
     different = differences(Recipe.read(recipe_file), recipe)
+    fixed = [key for key in different if key.split(".")[-1] not in MAY_CHANGE]
+    if fixed:
+        raise ValueError(f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that one, or start anew")
+    try:
+        before = json.loads(run_file.read_text())
+        said = [before[key] for key in now]
+        before["sessions"].append(session)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir") from None
+    remedies = {"stages": "the same command", "data": f"the data of {work_dir / DATA}, in the same order", "priors": "the same weights"}
+    for then, (key, value) in zip(said, now.items(), strict=True):
+        if then != value:
+            raise ValueError(f"{run_file} is another run: its {key} are {then}, not {value}; resume with {remedies[key]}")
+    for left in work_dir.rglob(".*.partial"):  # of writes that a kill cut short
+        left.unlink()
     if different:
-        raise ValueError(f"{recipe_file} is another recipe (it differs in {', '.join(different)}); resume with that one, or start anew")
-    before = json.loads(run_file.read_text())
-    for key, remedy in (("stages", "the same command"), ("data", f"the data of {work_dir / DATA}"), ("priors", "the same weights")):
-        if before[key] != now[key]:
-            raise ValueError(f"{run_file} is another run: its {key} are {before[key]}, not {now[key]}; resume with {remedy}")
-    before["sessions"].append(session)
+        logger.warning("the run goes on with another %s, so it will not end as it would have", ", ".join(different))
+        session["changed"] = different
+        recipe.write(recipe_file)
     write_json(before, run_file)
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
-    """The settings in which two recipes differ, but for those that say where work is done."""
-    one, other = (recipe.model_dump(mode="json") for recipe in (before, now))
-    for dump in (one, other):
-        dump["data"] = {key: value for key, value in dump["data"].items() if key not in FREE}
-        del dump["compile"], dump["log_every"], dump["keep_checkpoints"]
-    return [key for key in other if one[key] != other[key]]
+    """The settings in which two recipes differ, "decoder.steps" style, but for those that say how the work is done."""
+    one, other = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    return [key for key in (one | other) if one.get(key) != other.get(key) and key not in FREE]
 
 
-def fingerprint(items: Sequence[Item]) -> str:
-    """SHA-256 over what the items are and the sizes of their files, whatever folder they lie in."""
-    lines = []
-    for item in items:
-        files = [path for path in (item.degraded, item.clean) if path is not None]
-        lines.append("|".join([item.kind, item.synthesis, *(f"{path.name}:{path.stat().st_size}" for path in files)]))
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as "decoder.steps" style keys."""
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return values
+
+
+def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
+    """SHA-256 over what the items of each part are, in order, and their files' names and sizes in bytes, whatever folder they lie in."""
+    digest = hashlib.sha256()
+    for part, items in parts:
+        for item in items:
+            files = [f"{path.name}:{path.stat().st_size}" for path in (item.degraded, item.clean) if path is not None]
+            digest.update("|".join([part, item.kind, item.synthesis, *files, ""]).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def code_version() -> str:
     """The package's version and, in a git checkout, the commit, marked where files differ from it."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
-        tracked = git("ls-files", Path(__file__).name)  # not any repository that happens to be around an installed package
+        tracked = git("ls-files", "__init__.py")  # not any repository that happens to be around an installed package
         return (
             f"{__version__} {git('rev-parse', 'HEAD')}{' with changes' if git('status', '--porcelain', '.') else ''}"
             if tracked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from vrdir.data.items import Item, items_of, split, spread
-from vrdir.data.loaders import TrainingSet, ValidationSet
+from vrdir.data.loaders import TrainingSet, ValidationSet, check_division
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
@@ -55,7 +56,7 @@ class Sources:
                 raise ValueError("validation.photos must say how many photos of --clean to hold out; or give --val-clean or --val-pairs")
             kept, held_out = split(drawn, count)
             return kept + [item for item in training if not item.drawn], held_out
-        held_out = items_of(self.val_clean, self.val_pairs, names)
+        held_out = items_of(self.val_clean, self.val_pairs, names, "--val-pairs")
         seen = {item.name for item in training} & {item.name for item in held_out}
         if seen:
             logger.warning("%d images are both trained and validated on, such as %s", len(seen), min(seen))
@@ -172,13 +173,15 @@ def train(
     fabric = launched(device, recipe)
     training, validation = sources.items(recipe)
     torch.manual_seed(recipe.seed)
-    model = VRDIR(recipe.model)
+    try:
+        model = VRDIR(recipe.model)
+    except ValueError as error:
+        raise ValueError(f"the recipe's model is no network: {error}") from None
     if extractor_weights is not None or not prior.files():
         model.load_pretrained_extractor(extractor_weights)
     prior.load_into(model)
     for stage in stages:
         stage.prepare(fabric.device, extractor_weights)
-    keep = int(recipe.data.cache_gib * 2**30)
     data = TrainingSet(
         training,
         recipe.model.branches,
@@ -186,13 +189,17 @@ def train(
         crop_px=recipe.crop_px,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
-        cache_bytes=keep,
+        cache_bytes=int(recipe.data.cache_gib * 2**30),
         device=fabric.device,
         on_device=recipe.data.on_device,
     )
-    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px, keep)
+    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px)
+    held_out.check()
+    if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):
+        raise ValueError(f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}")
     for stage in stages:  # before anything is written
         data.stage(stage.name, stage.shares, stage.accepts)
+        check_division(stage.settings.batch_size, stage.settings.accumulate, fabric.world_size)
         if not held_out.kinds(stage.shares, stage.accepts):
             raise ValueError(f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it")
     names = [stage.name for stage in stages]
@@ -214,7 +221,11 @@ def launched(device: str, recipe: Recipe) -> Fabric:
     """The devices of this process, and the other processes that torchrun started, if it did."""
     here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     kind, _, index = device.partition(":")
-    devices: list[int] | int = [int(index)] if index and everywhere == 1 else here
+    devices: list[int] | int = [int(index)] if kind == "cuda" and index and everywhere == 1 else here
+    # Weights lie channels last; where they are 1 x 1 the two layouts are one, and DDP warns of it.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if kind == "cuda" and here > torch.cuda.device_count():
+        raise ValueError(f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; start as many as it has")
     fabric = Fabric(
         accelerator=kind,
         devices=devices,

@@ -14,8 +14,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -33,19 +33,20 @@ RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "reci
 class Settings(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _duration(value: Any) -> Any:
     match = re.fullmatch(r"\s*(\d+)\s+epochs?\s*", value) if isinstance(value, str) else None
     if match and int(match[1]):
         return f"{int(match[1])} epochs"
-    if isinstance(value, str):
-        raise ValueError(f'steps, or epochs as in "10 epochs", not {value!r}')
+    if type(value) is not int or value < 1:
+        raise ValueError(f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {value!r}')
     return value
 
 
-Duration = Annotated[PositiveInt | str, BeforeValidator(_duration)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Duration = Annotated[int | str, BeforeValidator(_duration)]
 """Optimiser steps; or epochs, as in "10 epochs"."""
 
 
@@ -71,13 +72,13 @@ class StageSettings(Settings):
     """
 
     steps: Duration
-    batch_size: PositiveInt = 8
-    accumulate: PositiveInt = 1
+    batch_size: Count = 8
+    accumulate: Count = 1
     learning_rate: PositiveFloat = 2e-4
     schedule: Literal["cosine", "halving"] = "cosine"
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: int = Field(default=100, ge=0, strict=True)
     clip_norm: PositiveFloat | None = 1.0
-    loss_weights: dict[str, float] = {}
+    loss_weights: dict[str, NonNegativeFloat] = {}
 
 
 class ValidationSettings(Settings):
@@ -90,8 +91,8 @@ class ValidationSettings(Settings):
         every: steps, or epochs as in "10 epochs".
     """
 
-    photos: PositiveInt | None = 16
-    crop_px: Annotated[int, Field(ge=16)] | None = 256
+    photos: Count | None = 16
+    crop_px: Annotated[int, Field(ge=16, strict=True)] | None = 256
     every: Duration = 1000
 
 
@@ -108,7 +109,7 @@ class DataSettings(Settings):
     balance: bool = False
     cache_gib: PositiveFloat = 8.0
     on_device: bool | None = None
-    workers: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0, strict=True)
 
 
 class Recipe(Settings):
@@ -132,8 +133,8 @@ class Recipe(Settings):
     """
 
     model: VRDIRConfig
-    seed: int = 2025
-    crop_px: PositiveInt = 128
+    seed: int = Field(default=2025, ge=0, lt=2**63, strict=True)
+    crop_px: Count = 128
     augmentation: Augmentation = "full"
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
@@ -142,9 +143,9 @@ class Recipe(Settings):
     compile: str | None = None
     validation: ValidationSettings = ValidationSettings()
     data: DataSettings = DataSettings()
-    log_every: PositiveInt = 50
+    log_every: Count = 50
     checkpoint_every: Duration = 1000
-    keep_checkpoints: PositiveInt = 2
+    keep_checkpoints: Count = 2
     decoder: StageSettings
     branch: StageSettings
     fusion: StageSettings
@@ -165,8 +166,8 @@ class Recipe(Settings):
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
             raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
-        if not all(math.isfinite(share) and share >= 0 for share in value.values()) or sum(value.values()) <= 0:
-            raise ValueError("shares are finite numbers from 0, not all of them 0")
+        if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
+            raise ValueError("shares are numbers from 0, not all of them 0")
         return value
 
     @model_validator(mode="after")
@@ -180,8 +181,10 @@ class Recipe(Settings):
 
     @property
     def mixture(self) -> dict[str, float]:
-        """The shares of what the model has branches for, clean and mixed."""
-        return {kind: share for kind, share in self.shares.items() if kind in (*self.model.branches, CLEAN, MIXED)}
+        """The shares of clean, of what the model has branches for, and of mixed, if that can be two of them."""
+        able = [name for name in self.model.branches if name in DEGRADATIONS]
+        kinds = {CLEAN, *able, *((MIXED,) if len(able) > 1 else ())}
+        return {kind: share for kind, share in self.shares.items() if kind in kinds}
 
     def with_branches(self, names: Sequence[str]) -> Recipe:
         """The recipe for a model with these branches. A degradation that has no share yet gets the mean of the others'.
@@ -219,15 +222,17 @@ class Recipe(Settings):
             raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{path} is no recipe: expected keys and values, found {type(content).__name__}")
-        for key, value in changes.items():
+        for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):  # what holds others first
             *parents, last = key.split(".")
-            if parents[:1] == ["model"] and content.get("model") in CONFIGS:
-                content["model"] = CONFIGS[content["model"]].model_dump(mode="json")
+            named = content.get("model")
+            if parents[:1] == ["model"] and isinstance(named, str) and named in CONFIGS:
+                content["model"] = CONFIGS[named].model_dump(mode="json")
             place = content
             for parent in parents:
-                place = place.setdefault(parent, {})
-                if not isinstance(place, dict):
-                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {place!r}")
+                inner = place.get(parent) or {}
+                if not isinstance(inner, dict):
+                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {inner!r}")
+                place[parent] = place = dict(inner)  # its own: YAML's anchors let two keys share one
             place[last] = value
         try:
             return cls.model_validate(content)

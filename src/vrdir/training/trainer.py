@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
+from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
@@ -103,44 +104,46 @@ class Trainer:
             steps_in(duration, data.epoch_length, settings.batch_size)
             for duration in (settings.steps, recipe.validation.every, recipe.checkpoint_every)
         )
-        run = StageRun(self, stage, steps)
-        start = run.resume() if resume else 0
-        log = RunLog(self.work_dir, stage.name, steps, start, self.watcher) if fabric.is_global_zero else None
-        if start == 0:
-            run.validate(0, log)  # also a rehearsal: what would fail at the first validation fails now
-        batches = data.batches(
-            settings.batch_size,
-            range(start + 1, steps + 1),
-            parts=settings.accumulate,
-            rank=fabric.global_rank,
-            processes=fabric.world_size,
-            workers=recipe.data.workers,
-        )
         with stop_signals() as received:
-            clock, logged = time.perf_counter(), start
+            run = StageRun(self, stage, steps)
+            start = run.resume() if resume else 0
+            log = RunLog(self.work_dir, stage.name, steps, start, self.watcher) if fabric.is_global_zero else None
+            if start == 0:
+                run.validate(0, log)  # also a rehearsal: what would fail at the first validation fails now
+            batches = data.batches(
+                settings.batch_size,
+                range(start + 1, steps + 1),
+                parts=settings.accumulate,
+                rank=fabric.global_rank,
+                processes=fabric.world_size,
+                workers=recipe.data.workers,
+            )
+            seconds, logged, clock = 0.0, start, time.perf_counter()
             for step, parts in enumerate(batches, start + 1):
                 figures = run.step(step, parts)
+                seconds += time.perf_counter() - clock
                 if log is not None and log.watcher is not None:
                     log.watcher.step(stage.name, step, steps, settings.batch_size)
                 last = step == steps
                 if log is not None and (step % recipe.log_every == 0 or last):
-                    rate = (step - logged) * settings.batch_size / (time.perf_counter() - clock)
-                    log.write(step, figures | {"patches_per_second": rate})
+                    log.write(step, figures | {"patches_per_second": (step - logged) * settings.batch_size / seconds})
+                    seconds, logged = 0.0, step
                 if step % validate_every == 0 or last:
                     run.validate(step, log)
                 stop = self._agreed(received)
                 if step % save_every == 0 or last or stop:
                     checkpoint = run.save(step)
-                if stop and not last:
+                if stop:
                     raise Interrupted(stop, checkpoint)
-                if step % recipe.log_every == 0:  # after validating, which is no part of the training rate
-                    clock, logged = time.perf_counter(), step
-        self.model.load_state_dict(run.averaged.state_dict())
-        self.model.requires_grad_(False).eval()
-        if log is not None:
-            log.close()
-            self.model.save_pretrained(self.work_dir / "weights" / stage.name)
-        fabric.barrier()
+                clock = time.perf_counter()  # what was logged, validated and saved is no part of the training rate
+            self.model.load_state_dict(run.averaged.state_dict())
+            self.model.requires_grad_(False).eval()
+            if log is not None:
+                log.close()
+                self.model.save_pretrained(self.work_dir / "weights" / stage.name)
+            fabric.barrier()
+            if stop := self._agreed(received):
+                raise Interrupted(stop, self.work_dir / "weights" / stage.name)
 
     def _agreed(self, received: list[int]) -> int:
         """The signal that any process got, so that all stop after the same step; 0 for none."""
@@ -209,7 +212,9 @@ class StageRun:
             ssim: dict[str, list[float]] = {}
             rows = []
             for kind, degraded, clean in self.validation.pairs(self.stage.shares, self.stage.accepts):
-                restored = self.stage.restored(model, degraded.to(self.fabric.device)).float().cpu()
+                padded = pad_to_multiple(degraded, model.config.multiple).to(self.fabric.device)
+                with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                    restored = crop_to(self.stage.restored(model, padded).float().cpu(), clean.shape[-2:])
                 psnr.setdefault(kind, []).extend(psnr_rgb(restored, clean))
                 ssim.setdefault(kind, []).extend(ssim_rgb(restored, clean))
                 if len(psnr[kind]) <= PICTURED:
@@ -245,6 +250,8 @@ class StageRun:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best = state["best"]
+        if int(reduced(self.fabric, torch.tensor(float(state["step"]), device=self.fabric.device), "max")) != state["step"]:
+            raise ValueError(f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory")
         logger.info("stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps)
         return int(state["step"])
 
@@ -260,7 +267,7 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
     files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     return (
         f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch was {files}. "
-        "Look at these images; lower learning_rate, set clip_norm, or use precision: float32, and go on by --resume"
+        "Look at these images; lower learning_rate, set clip_norm, or use precision: float32 (these may change), and go on by --resume"
     )
 
 
@@ -270,7 +277,7 @@ def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
         return settings.learning_rate * 0.5 ** (4 * (step - 1) // steps)
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)  # the last step is one too
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
