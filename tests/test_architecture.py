@@ -26,11 +26,14 @@ INSIDE = {
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
-    "inference": ["files", "restorer", "golden"],
-    "evaluation": ["restoration_metrics", "restoration", "report", "restoration_report"],
+    "inference": ["files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
+    "evaluation": [
+        "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
+        "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
+    ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],
-    "cli": ["console", "restore", "degrade", "pairs", "train", "evaluate", "weights", "info", "app"],
+    "cli": ["console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "weights", "info", "app"],
 }  # fmt: skip
 
 

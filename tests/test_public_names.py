@@ -10,7 +10,10 @@ import vrdir
 
 
 def test_public_names() -> None:
-    assert vrdir.__all__ == ["VRDIR", "ImageError", "Restoration", "Restored", "Restorer", "VRDIRConfig", "__version__", "degrade"]
+    assert vrdir.__all__ == [
+        "VRDIR", "ImageError", "Restoration", "Restore", "Restored", "Restorer", "VRDIRConfig", "__version__", "degrade",
+        "restore_before",
+    ]  # fmt: skip
     assert set(dir(vrdir)) == set(vrdir.__all__)
     for name in vrdir.__all__:
         assert getattr(vrdir, name) is not None

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 import typer.main
 from PIL import Image
+from tests.conftest import IDENTITY_ONNX
 from typer.testing import CliRunner
 
 import vrdir
@@ -42,9 +45,32 @@ def test_there_are_commands_and_lines_to_test() -> None:
     assert len(blocks("python")) >= 1
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_lines(code: str, own_files: Path) -> None:
-    exec(compile(code, "README.md", "exec"), {"frame": np.asarray(Image.open("foggy.jpg"))})
+@pytest.fixture
+def own_objects(photo: Image.Image) -> dict[str, Any]:
+    """What the README's user has beside files: a classifier, a session, photos."""
+    images = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
+    normalised = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    return {
+        "vrdir": vrdir,
+        "frame": np.array(photo),
+        "photo": photo,
+        "target": {"label": 3},
+        "boxes": [(1, 2, 3, 4)],
+        "model": torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval(),
+        "images": normalised,
+        "session": onnxruntime.InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"]),
+        "batch": images.numpy(),
+    }
+
+
+def test_python_lines(own_files: Path, own_objects: dict[str, Any]) -> None:
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), own_objects)
+    assert own_objects["logits"].shape == (1, 4)
+    assert own_objects["outputs"][0].shape == own_objects["batch"].shape
+    assert not np.array_equal(own_objects["outputs"][0], own_objects["batch"])  # restored on its way
+    assert own_objects["target"] == {"label": 3}
+    assert own_objects["sample"]["bboxes"] == [(1, 2, 3, 4)]
 
 
 def test_commands(own_files: Path) -> None:

@@ -12,15 +12,30 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
     from vrdir.images import ImageError
+    from vrdir.inference.recognition_frontend import restore_before
     from vrdir.inference.restorer import Restored, Restorer
+    from vrdir.inference.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
 
-__all__ = ["VRDIR", "ImageError", "Restoration", "Restored", "Restorer", "VRDIRConfig", "__version__", "degrade"]
+__all__ = [
+    "VRDIR",
+    "ImageError",
+    "Restoration",
+    "Restore",
+    "Restored",
+    "Restorer",
+    "VRDIRConfig",
+    "__version__",
+    "degrade",
+    "restore_before",
+]
 
 # Loaded when first asked for: `import vrdir` stays fast and does not pull torch in.
 _HOMES = {
     "degrade": "vrdir.degradations.degrade",
     "ImageError": "vrdir.images",
+    "Restore": "vrdir.inference.transform",
+    "restore_before": "vrdir.inference.recognition_frontend",
     "Restored": "vrdir.inference.restorer",
     "Restorer": "vrdir.inference.restorer",
     "Restoration": "vrdir.model.vrdir",

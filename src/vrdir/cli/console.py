@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +52,25 @@ def escape(text: object) -> str:
     from rich.markup import escape as rich_escape
 
     return rich_escape(str(text))
+
+
+def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
+    """Whether results can be written, before time is spent on them.
+
+    Raises:
+        ValueError: two are one file, or one is a folder or lies where nothing can be written.
+        FileExistsError: one exists and may not be replaced.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{paths[0]} cannot hold two results; give them different names")
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder; give the name of a file")
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
 
 
 def run_files(results: Iterable[FileResult], total: int, done: str, as_json: bool, explain: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +12,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vrdir.cli.console import AsJson, Device, Overwrite, Weights, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import AsJson, Device, Overwrite, Weights, check_outputs, err, escape, fail, one_line_errors, out
+from vrdir.cli.recognition import evaluate_recognition
 
 if TYPE_CHECKING:
     from vrdir.data.pairs import Pair
     from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult
 
 evaluate_app = typer.Typer(help="Measure restored images, and what recognisers make of them.", no_args_is_help=True)
+for task in ("classification", "detection", "reid"):
+    evaluate_app.command(task)(evaluate_recognition(task))
 
 
 @evaluate_app.command("restoration")
@@ -68,25 +70,6 @@ def evaluate_restoration(
         fail(error, 1)
     if any(result.excluded for result in results):
         raise typer.Exit(1)
-
-
-def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
-    """Whether results can be written, before time is spent on them.
-
-    Raises:
-        ValueError: two are one file, or one is a folder or lies where nothing can be written.
-        FileExistsError: one exists and may not be replaced.
-    """
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError(f"{paths[0]} cannot hold two results; give them different names")
-    for path in paths:
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder; give the name of a file")
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
 
 
 def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:

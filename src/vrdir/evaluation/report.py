@@ -10,14 +10,16 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.evaluation.charts import Chart, round_step
 from vrdir.pictures import to_pil
 
 PICTURE_PX, ZOOM_PX = 480, 96  # the longer side of an embedded picture; the side of a zoomed window
@@ -25,7 +27,10 @@ MOST_BARS = 400
 
 
 class Table(NamedTuple):
-    """Rows of text under a head; the first column is text, the others are figures."""
+    """Rows of text under a head; the first column is text, the others are figures.
+
+    A row of one cell is a heading for those below it; what follows a line break in a cell is set small under it.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -52,20 +57,22 @@ class Plot(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture and a window of it, enlarged, both as data URIs."""
+    """A picture and, if there is one, a window of it, enlarged, both as data URIs; `mark` it as "good" or "bad", or not at all."""
 
     title: str
     caption: str
     whole: str
-    zoom: str
+    zoom: str = ""
+    mark: str = ""
 
 
 class Case(NamedTuple):
-    """One image: why it is shown, which it is, and its pictures side by side."""
+    """One image: why it is shown, which it is, and its pictures side by side; `small` ones leave room for another case beside them."""
 
     title: str
     caption: str
     pictures: Sequence[Picture]
+    small: bool = False
 
 
 class Section(NamedTuple):
@@ -75,17 +82,22 @@ class Section(NamedTuple):
         title, badge: its name, and a word or two on what it is.
         verdict: what came out, in a sentence or two.
         excluded: what was left out and why, a line each.
-        details: a long table, folded away.
+        details: a long table, folded away under `details_title`.
+        points: what the verdict rests on, a sentence each.
+        facts: of this set, by name.
     """
 
     title: str
     badge: str
     verdict: str
     tables: Sequence[Table] = ()
-    plots: Sequence[Plot] = ()
+    plots: Sequence[Plot | Chart] = ()
     cases: Sequence[Case] = ()
     excluded: Sequence[str] = ()
     details: Table | None = None
+    details_title: str = "All images"
+    points: Sequence[str] = ()
+    facts: Mapping[str, str] = MappingProxyType({})
 
 
 class Page(NamedTuple):
@@ -118,7 +130,7 @@ def sorted_bars(values: Mapping[str, float], unit: str, caption: str) -> Plot:
     if len(ordered) > MOST_BARS:
         ordered = [ordered[round(i * (len(ordered) - 1) / (MOST_BARS - 1))] for i in range(MOST_BARS)]
     low, high = min(0.0, ordered[0][1]), max(0.0, ordered[-1][1])
-    step = _round_step((high - low) or 1)
+    step = round_step((high - low) or 1)
     low, high = math.floor(low / step) * step, max(math.ceil(high / step), 1 if low == 0 else 0) * step
 
     def height_of(value: float) -> float:
@@ -133,12 +145,6 @@ def sorted_bars(values: Mapping[str, float], unit: str, caption: str) -> Plot:
         bars.append(Bar(x, min(y, zero), width, abs(round(y - zero, 2)), value >= 0, f"{name}: {value:+.2f} {unit}"))
     ticks = [(height_of(i * step), f"{i * step:g}") for i in range(round(low / step), round(high / step) + 1)]
     return Plot(bars, ticks, height_of(0), caption)
-
-
-def _round_step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, so that three to six steps make up the span."""
-    power = 10 ** math.floor(math.log10(span / 3))
-    return next(power * factor for factor in (5, 2, 1) if power * factor <= span / 3)
 
 
 def picture(title: str, caption: str, image: Tensor, window: tuple[int, int, int]) -> Picture:
@@ -159,6 +165,40 @@ def picture(title: str, caption: str, image: Tensor, window: tuple[int, int, int
     draw.rectangle(frame, outline="black", width=3)  # black under white shows on any picture
     draw.rectangle([frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1] if side * scale > 6 else frame, outline="white")
     return Picture(title, caption, data_uri(whole), data_uri(zoom, lossless=True))
+
+
+def plain_picture(
+    title: str, caption: str, image: Tensor, boxes: Sequence[tuple[float, float, float, float, str]] = (), mark: str = ""
+) -> Picture:
+    """A picture of an image (3, H, W) in [0, 1], at most 480 pixels, with boxes in pixels of the image and what stands at them."""
+    whole = to_pil(image)
+    scale = min(1, PICTURE_PX / max(whole.size))
+    whole = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))), Image.Resampling.LANCZOS)
+    _draw_boxes(
+        whole, [(round(x0 * scale), round(y0 * scale), round(x1 * scale), round(y1 * scale), text) for x0, y0, x1, y1, text in boxes]
+    )
+    return Picture(title, caption, data_uri(whole), mark=mark)
+
+
+def _draw_boxes(picture: Image.Image, boxes: Sequence[tuple[int, int, int, int, str]]) -> None:
+    """Frames, white in black since that shows on any picture, and their texts, where there is room for them beside the earlier ones."""
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=15)
+    boxes = [box for box in boxes if box[2] - box[0] >= 2 and box[3] - box[1] >= 2]
+    for x0, y0, x1, y1, _ in boxes:
+        draw.rectangle((x0, y0, x1, y1), outline="black", width=4)
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline="white", width=2)
+    taken: list[tuple[float, float, float, float]] = []
+    for x0, y0, _, y1, text in boxes:
+        _, _, width, height = draw.textbbox((0, 0), text, font)
+        x = max(0, min(x0, picture.width - width - 6))
+        for y in (y0 - height - 4, y0, y1 - height - 4, y1):  # above the box, at its top, at its bottom, below
+            area = (x, y, x + width + 6, y + height + 4)
+            free = all(area[2] <= a[0] or a[2] <= area[0] or area[3] <= a[1] or a[3] <= area[1] for a in taken)
+            if free and y >= 0 and area[3] <= picture.height:
+                taken.append(area)
+                draw.rectangle((*area[:2], area[2] - 1, area[3] - 1), fill="black")
+                draw.text((x + 3, y), text, "white", font)
+                break
 
 
 def error_map(image: Tensor, clean: Tensor, gain: float = 8) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from vrdir.images import encode, first_line, format_of, open_image, read_file, write_file
 from vrdir.inference.files import FileJob, FileResult, process_files
 from vrdir.model.blocks import placed
-from vrdir.model.vrdir import VRDIR
+from vrdir.model.vrdir import VRDIR, clean_threshold
 
 
 class Restored(NamedTuple):
@@ -31,14 +31,17 @@ class Restorer:
         weights: the name of bundled weights ("small"), a model folder, a Hugging Face repository id; or a `VRDIR`,
             which is moved to the device and put into evaluation mode.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
+        skip_clean: leave images that the network calls clean as they are, in less time (see `VRDIR.restore`).
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, or they are damaged.
+        FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by.
     """
 
-    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto") -> None:
+    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
         self.device = choose_device(device)
         model = weights if isinstance(weights, VRDIR) else VRDIR.from_pretrained(weights)
+        clean_threshold(skip_clean, model.config)  # now, not at the first image
+        self.skip_clean = skip_clean
         self.model = placed(model, self.device).eval()
 
     def __call__(self, image: Any) -> Any:
@@ -57,7 +60,7 @@ class Restorer:
         opened = open_image(image)
         with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            result = self.model.restore(pixels)
+            result = self.model.restore(pixels, self.skip_clean)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
         return Restored(opened.close(result.image), shares)

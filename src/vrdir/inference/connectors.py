@@ -1,0 +1,153 @@
+"""Recognisers that are no `torch.nn.Module`, each by its own calling convention. Nothing of theirs is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from vrdir.inference.front_end import IMAGE_KEYS, FrontEnd
+
+
+def restore_arguments(
+    front_end: FrontEnd, args: tuple[Any, ...], kwargs: dict[str, Any], argument: str | int | None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, with its images restored.
+
+    Args:
+        argument: which one holds them, by name or position; None for one with a known name, else the first.
+
+    Raises:
+        ValueError: there is no such argument.
+    """
+    if argument is None:
+        argument = next((key for key in IMAGE_KEYS if key in kwargs), 0)
+    if isinstance(argument, int) and argument < len(args):
+        return (*args[:argument], front_end(args[argument]), *args[argument + 1 :]), kwargs
+    if isinstance(argument, str) and argument in kwargs:
+        return args, {**kwargs, argument: front_end(kwargs[argument])}
+    given = [f"{len(args)} by position", *kwargs]
+    raise ValueError(f"no images in this call (arguments: {', '.join(given)}); name theirs: restore_before(..., argument=NAME or position)")
+
+
+def plain_attribute(recogniser: Any, name: str) -> Any:
+    """An attribute of the recogniser that is no method. Raises AttributeError for one that is: it would go past the restoration."""
+    value = getattr(recogniser, name)
+    if callable(value):
+        raise AttributeError(f"{type(recogniser).__name__}.{name} would go past the restoration; if that is meant, call .recogniser.{name}")
+    return value
+
+
+class RestoredCallable:
+    """Any callable that takes images, called as it is; its plain attributes can be read here.
+
+    Args:
+        recogniser: what is called.
+        front_end: restores its images.
+        argument: the argument that holds them, by name or position, where it is neither the first nor has a known name.
+    """
+
+    passed_on: ClassVar[tuple[str, ...]] = ()  # how the names of methods begin that have nothing to do with images
+
+    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+        self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument)
+        return self.recogniser(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "recogniser" not in self.__dict__:  # copying and unpickling look before it is there
+            raise AttributeError(name)
+        return getattr(self.recogniser, name) if name.startswith(self.passed_on) else plain_attribute(self.recogniser, name)
+
+
+class RestoredSession(RestoredCallable):
+    """An ONNX Runtime session: `run(outputs, feeds)` restores the image among the feeds.
+
+    The image is the one input of four dimensions, three of them channels; where there are several, `argument` names it.
+    """
+
+    passed_on = ("get_", "set_", "enable_", "disable_", "end_")
+
+    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+        inputs = {i.name: i for i in recogniser.get_inputs()}
+        described = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs.values())
+        if argument is None:
+            images = [i.name for i in inputs.values() if _is_image(i)]
+            if len(images) != 1:
+                problem = "several inputs could be the image" if images else "no input looks like an image (B, 3, H, W)"
+                raise ValueError(f"{problem}: {described}; name it: restore_before(session, argument=NAME)")
+            argument = images[0]
+        if argument not in inputs:
+            raise ValueError(f"the session has no input {argument!r}, only {described}")
+        super().__init__(recogniser, front_end, argument)
+        self.input_name = str(argument)
+
+    def run(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any = None) -> Any:
+        """As the session's own `run`. Raises ValueError if the image is not among the feeds."""
+        if self.input_name not in input_feed:
+            raise ValueError(f"the image {self.input_name!r} is not among the inputs given: {', '.join(input_feed) or 'none'}")
+        feeds = dict(input_feed)
+        feeds[self.input_name] = self.front_end(feeds[self.input_name])
+        return self.recogniser.run(output_names, feeds, run_options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("a session is not called; use run(outputs, feeds)")
+
+
+def _is_image(node: Any) -> bool:
+    """Whether a session's input is float or uint8, of four dimensions, and may have three channels (names stand for any number)."""
+    if len(node.shape) != 4 or node.type not in ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(uint8)"):
+        return False
+    return any(node.shape[axis] == 3 or not isinstance(node.shape[axis], int) for axis in (1, 3))
+
+
+class RestoredPipeline(RestoredCallable):
+    """A Hugging Face pipeline of any task whose input holds images: PIL images, paths, or an iterable of them.
+
+    Images are restored as they come, before any resizing, and keep their size: boxes and masks are those of the original.
+    Generators and data sets are restored one by one as the pipeline asks for them.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and self.argument is None and _is_lazy(args[0]):
+            restored = (self.front_end(image) for image in args[0])  # pipelines know a generator, but no other iterator
+            return self.recogniser(restored, *args[1:], **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+def _is_lazy(images: Any) -> bool:
+    known = (str, list, tuple, Mapping, Tensor, np.ndarray)
+    return not isinstance(images, known) and (isinstance(images, Iterable) or hasattr(images, "__getitem__"))
+
+
+class RestoredUltralytics(RestoredCallable):
+    """An Ultralytics model: `model(source)`, `predict`, `track` and `embed` on images, whose boxes are those of the original.
+
+    A source is a PIL image, the path of one image file, a BGR array (H, W, 3) as OpenCV reads it, an RGB tensor
+    (B, 3, H, W) in [0, 1], or a list of these. Videos, cameras, folders and addresses are not: read their frames and pass those.
+    """
+
+    passed_on = ("info", "add_callback", "clear_callback")
+
+    def __call__(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return self.recogniser(self._restored(source), *args, **kwargs)
+
+    def predict(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return self.recogniser.predict(self._restored(source), *args, **kwargs)
+
+    def track(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return self.recogniser.track(self._restored(source), *args, **kwargs)
+
+    def embed(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return self.recogniser.embed(self._restored(source), *args, **kwargs)
+
+    def _restored(self, source: Any) -> Any:
+        if isinstance(source, (list, tuple)):
+            return [self._restored(image) for image in source]
+        if isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[-1] == 3:
+            return np.ascontiguousarray(self.front_end(source[..., ::-1])[..., ::-1])
+        return self.front_end(source)

@@ -1,0 +1,198 @@
+"""FrontEnd: whatever a recogniser is called with, its images restored."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vrdir.images import OVERSHOOT, ImageError, open_image
+from vrdir.inference.normalisation import Normalisation
+from vrdir.inference.restorer import Restorer
+from vrdir.model.blocks import placed
+from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
+
+logger = logging.getLogger(__name__)
+
+IMAGE_KEYS = ("pixel_values", "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
+# Restored at once on a CPU: two images of 256 x 256. Of 32 the features leave the caches, which takes twice the time.
+CPU_PIXELS = 2**17
+
+
+class FrontEnd(nn.Module):
+    """Restores the images in a recogniser's input and gives back an input of the same structure.
+
+    It keeps nothing about an image, so threads may share one. The network stays float32 and, unless it trains, in
+    evaluation mode, whatever `half`, `to` or `train` are asked of the whole: its Fourier transform needs the precision.
+
+    Args:
+        restorer: the network. It is frozen in place; with `trains` all of it but its extractor is unfrozen instead.
+        normalisation: what the recogniser's tensors are; pictures (PIL, paths, arrays of integers) need none.
+        skip_clean: as in `VRDIR.restore`.
+        trains: whether gradients reach the network's parameters. They reach the input in any case.
+        hook: called after each restoration with a `Restoration` (image, guidance, shares), in the thread that restores; not
+            while the model is traced.
+    """
+
+    def __init__(
+        self,
+        restorer: VRDIR,
+        normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
+        *,
+        skip_clean: bool | float = False,
+        trains: bool = False,
+        hook: Callable[[Restoration], None] | None = None,
+    ) -> None:
+        super().__init__()
+        clean_threshold(skip_clean, restorer.config)  # now, not at the first image
+        self.restorer = restorer.requires_grad_(trains)
+        self.restorer.extractor.requires_grad_(False)
+        self.normalisation, self.skip_clean, self.trains, self.hook = normalisation, skip_clean, trains, hook
+        self._checked = False
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FrontEnd:
+        return super().train(mode and self.trains)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:
+        """What `to`, `half`, `cuda` and their like come down to: devices and layouts are followed, types are not."""
+
+        def keep_type(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_type, recurse)  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: Any) -> Any:
+        """Restore the images in `batch`; the structure, types, sizes and value ranges stay.
+
+        Args:
+            batch: a tensor (B, 3, H, W) or (3, H, W), uint8 or floating point, normalised as declared; an array likewise, or
+                channels last; a PIL image or the path of a file; a list or tuple of these, of any sizes, restored one by one;
+                or a mapping that holds them under a name such as `pixel_values` or `image`.
+
+        Raises:
+            ValueError: it is none of these, or its values are out of range for the normalisation declared.
+        """
+        if isinstance(batch, Tensor):
+            return batch if batch.ndim == 4 and batch.shape[0] == 0 else self._tensor(batch)
+        if isinstance(batch, np.ndarray):
+            return self._array(batch)
+        if isinstance(batch, (str, Path)):
+            return self._file(str(batch))
+        if isinstance(batch, Image.Image):
+            return self._picture(batch)
+        if isinstance(batch, Mapping):
+            restored: Any = copy.copy(batch)
+            key = image_key(batch)
+            restored[key] = self(batch[key])
+            return restored
+        if isinstance(batch, (list, tuple)):
+            images = [self(image) for image in batch]
+            return batch._make(images) if hasattr(batch, "_make") else type(batch)(images)
+        raise ValueError(
+            f"cannot find images in a {type(batch).__name__}; give a tensor (B, 3, H, W) or (3, H, W), an array, PIL images, "
+            "a list of them, or a mapping that holds them as pixel_values or image"
+        )
+
+    def _tensor(self, values: Tensor) -> Tensor:
+        if values.ndim not in (3, 4) or values.shape[-3] != 3:
+            hint = "; it looks like (H, W, 3): permute it" if values.shape[-1] == 3 else ""
+            raise ValueError(f"a recogniser's image tensor is (B, 3, H, W) or (3, H, W), not {tuple(values.shape)}{hint}")
+        if values.dtype != torch.uint8 and not values.dtype.is_floating_point:
+            raise ValueError(f"image tensors are uint8 or floating point, not {str(values.dtype).removeprefix('torch.')}")
+        # Integers come before any normalisation, whatever is declared for what the recogniser is given in floating point.
+        normalisation = Normalisation(range=(0, 255), channels=self.normalisation.channels) if _is_integer(values) else self.normalisation
+        image = normalisation.undo(values.to(self._device, torch.float32))
+        if not torch.compiler.is_compiling() and (image.is_cpu or not self._checked):
+            _check_range(image, normalisation)
+            self._checked = True
+        image = image.clamp(0, 1).reshape(-1, *values.shape[-3:])
+        restored = self._restore(image)
+        if restored is image:  # all of them clean: not even rounded
+            return values
+        result = normalisation.redo(restored.reshape(values.shape))
+        return (result.round() if _is_integer(values) else result).to(values.device, values.dtype)
+
+    def _restore(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done."""
+        if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
+            return self.restorer.restore(image, self.skip_clean).image
+        at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
+        pieces = image.split(at_once)
+        restorations = [self.restorer.restore(piece, self.skip_clean) for piece in pieces]
+        restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
+        if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
+            restoration = restoration._replace(image=image)
+        if self.hook is not None:
+            self.hook(restoration)
+        return restoration.image
+
+    def _array(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
+        if not channels_first and np.issubdtype(array.dtype, np.integer):
+            return self._picture(array)
+        # C-contiguous, which torch takes, and writeable, without which it warns
+        values = torch.from_numpy(np.require(array if channels_first else np.moveaxis(array, -1, -3), requirements=["C", "W"]))
+        with torch.no_grad():
+            restored = self(values).numpy()
+        return np.ascontiguousarray(restored if channels_first else np.moveaxis(restored, -3, -1))
+
+    def _file(self, path: str) -> Any:
+        if path.startswith(("http://", "https://", "data:")):
+            raise ValueError(f"{path[:80]} is not fetched from here; open the image and pass it as a PIL image")
+        picture = self._picture(path)
+        picture.filename = path  # some recognisers report it
+        return picture
+
+    def _picture(self, picture: Any) -> Any:
+        opened = open_image(picture)
+        swap = isinstance(picture, np.ndarray) and self.normalisation.channels == "bgr" and not opened.grey
+        with torch.no_grad():
+            restored = self._restore((opened.tensor.flip(1) if swap else opened.tensor).to(self._device))
+        return opened.close(restored.flip(1) if swap else restored)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.restorer.parameters()).device
+
+
+def _is_integer(values: Tensor) -> bool:
+    return values.dtype == torch.uint8
+
+
+def _check_range(image: Tensor, normalisation: Normalisation) -> None:
+    """Raise ValueError if undoing the normalisation left no image."""
+    low, high = (float(v) for v in image.detach().aminmax())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # and not NaN
+        raise ImageError(
+            f"the recogniser's input goes from {low:.3g} to {high:.3g} once its normalisation is undone, which should give an image in "
+            f"[0, 1]. It was taken for {normalisation}; declare what the recogniser is really given: mean=, std=, range=, channels="
+        )
+
+
+def joined(restorations: list[Restoration]) -> Restoration:
+    """Those of the parts of a batch as one."""
+    images, guidance, shares = zip(*restorations, strict=True)
+    return Restoration(torch.cat(images), [torch.cat(maps) for maps in zip(*guidance, strict=True)], torch.cat(shares))
+
+
+def image_key(batch: Mapping[Any, Any]) -> Any:
+    """The name under which a mapping holds its images. Raises ValueError if it has none that is known."""
+    for key in IMAGE_KEYS:
+        if key in batch:
+            return key
+    raise ValueError(f"no images under any of {', '.join(IMAGE_KEYS)} among {', '.join(map(str, batch)) or 'nothing'}")
+
+
+def load_network(weights: str | Path | VRDIR | Restorer, device: torch.device) -> VRDIR:
+    """The restoration network on a device; one that is given is moved there."""
+    network = weights.model if isinstance(weights, Restorer) else weights
+    return placed(network if isinstance(network, VRDIR) else VRDIR.from_pretrained(network), device)

@@ -1,0 +1,66 @@
+"""Restore: the restorer as a step of a preprocessing pipeline."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vrdir.inference.front_end import image_key
+from vrdir.inference.restorer import Restorer
+from vrdir.model.vrdir import VRDIR
+
+
+class Restore:
+    """A transform that restores images of any kind and gives back the same kind; what comes with them passes through.
+
+    >>> transform = v2.Compose([vrdir.Restore(), v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), ...])
+
+    Put it first: before the resizing that blurs rain and noise into the scene, and before any normalisation. It can be pickled,
+    for the workers of a data loader, which are better off with `device="cpu"`.
+
+    It takes samples as the libraries of transforms pass them:
+
+    - torchvision v2: `restore(image)`, `restore(image, target)`, `restore((image, target))`: of several, the first is the image; a
+      mapping holds its image under `image`, `pixel_values` or the like;
+    - albumentations: `restore(image=array, bboxes=...)`, which returns a dictionary; and `A.Lambda(image=restore)` within `A.Compose`;
+    - a list is a list of images.
+
+    Args:
+        weights, device, skip_clean: as for `Restorer`.
+    """
+
+    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
+        self.restorer = Restorer(weights, device, skip_clean)
+
+    def __call__(self, *sample: Any, **named: Any) -> Any:
+        """Restore the image of a sample. Where images come by position, names are a pipeline's own parameters and passed over.
+
+        Raises:
+            ImageError: it is no image, is damaged, or holds values out of range, such as normalised ones.
+            ValueError: no image is found in the sample.
+        """
+        if not sample:
+            return self._of(named)
+        first = self._of(sample[0])
+        return first if len(sample) == 1 else (first, *sample[1:])
+
+    def _of(self, sample: Any) -> Any:
+        if isinstance(sample, Mapping):
+            restored: Any = copy.copy(sample)
+            key = image_key(sample)
+            restored[key] = self._of(sample[key])
+            return restored
+        if isinstance(sample, tuple):
+            parts = [self._of(sample[0]), *sample[1:]]
+            return sample._make(parts) if hasattr(sample, "_make") else tuple(parts)
+        if isinstance(sample, list):
+            return [self._of(image) for image in sample]
+        image = self.restorer(sample)
+        return image.as_subclass(type(sample)) if isinstance(sample, Tensor) else image
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(device={str(self.restorer.device)!r}, skip_clean={self.restorer.skip_clean})"

@@ -1,0 +1,431 @@
+"""`vrdir evaluate classification`, `detection` and `reid`: from files on disk to table, JSON, CSV and page, with real recognisers."""
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vrdir.cli.app import app
+from vrdir.cli.recognition_inputs import severities
+from vrdir.model.vrdir import VRDIR
+from vrdir.weights.bundled import sha256
+
+NETS = '''
+import numpy as np
+
+def by_brightness(images):
+    """Dark or bright, by the mean level."""
+    return np.array([[0.0, 2.0] if image.mean() > 80 else [2.0, 0.0] for image in images])
+
+by_brightness.classes = ["dark", "bright"]
+
+def always_dark(images):
+    return np.tile([1.0, 0.0], (len(images), 1))
+
+always_dark.classes = ["dark", "bright"]
+
+def of_three(images):
+    return np.zeros((len(images), 3))
+
+of_three.classes = ["dark", "bright"]
+
+def light(image):
+    """The box around what is nearly white."""
+    rows, columns = np.nonzero(image.mean(2) > 200)
+    if not len(rows):
+        return [], [], []
+    return [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], [0.9], [0]
+
+light.classes = ["lamp"]
+
+def colour(images):
+    return np.stack([image.mean((0, 1)) + 1 for image in images])
+
+def brighten(image):
+    return np.minimum(image.astype(int) * 2, 255).astype(np.uint8)
+
+def shrink(image):
+    return image[:-1]
+
+def fail_on_red(image):
+    if image[..., 0].mean() > 1.5 * image[..., 1].mean():
+        raise RuntimeError("too red for me")
+    return image
+'''
+
+
+def run(task: str, *arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", task, *map(str, arguments)], catch_exceptions=False)
+
+
+def text(result: Any) -> str:
+    """Output and errors in one line, without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the recognisers; they are imported from it, as from any current folder."""
+    (tmp_path / "nets.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def weights(tiny: VRDIR, here: Path) -> Path:
+    tiny.save_pretrained(here / "weights")
+    return here / "weights"
+
+
+@pytest.fixture
+def photos(here: Path, photo: Image.Image) -> Path:
+    """Eight bright photos and four dark ones in a folder per class; dim/ has all of them at half the light."""
+    small = photo.resize((48, 36))
+    for i in range(12):
+        kind, light = ("bright", 1.0 + 0.02 * i) if i < 8 else ("dark", 0.3)
+        for folder, share in (("photos", 1.0), ("dim", 0.5)):
+            target = here / folder / kind / f"{i:02}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            small.point(lambda v, by=light * share: round(min(v * by, 255))).save(target)
+    return here / "photos"
+
+
+DIM = ("--data", "photos", "--recogniser", "nets:by_brightness", "--degraded", "dim=dim")
+PEER = (*DIM, "--no-vrdir", "--restorer", "peer=nets:brighten")
+
+
+def test_classification_from_folders_to_page(photos: Path, weights: Path, here: Path) -> None:
+    outputs = ("--csv", "out/table.csv", "--report", "out/page.html", "--json")
+    result = run("classification", *DIM, "--weights", weights, "--device", "cpu", "--restorer", "peer=nets:brighten", *outputs)
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert content["sha256"] == sha256(weights / "model.safetensors")
+    assert (content["restorer peer"], content["seed"], content["resamples"]) == ("nets:brighten", 0, 1000)
+    (found,) = content["results"]
+    assert (found["recogniser"], found["images"], found["excluded"]) == ("nets:by_brightness", 12, 0)
+    assert found["clean"]["top1"]["value"] == 100
+    (dim,) = found["conditions"]
+    assert (dim["name"], dim["synthetic"]) == ("dim", False)
+    assert dim["degraded"]["top1"]["value"] == pytest.approx(100 * 4 / 12)  # what was bright is taken for dark
+    assert dim["restored"]["peer"]["top1"]["value"] == 100
+    assert dim["recovered"]["peer"]["top1"]["value"] == pytest.approx(1)
+    assert dim["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # McNemar: eight of eight
+    assert dim["restored"]["vrdir"]["top1"]["value"] == pytest.approx(100 * 4 / 12)  # random weights
+    assert {"vrdir", "peer"} == dim["restored"].keys() == found["clean_restored"].keys()
+    assert found["clean_restored"]["peer"]["top1"]["value"] == pytest.approx(100)
+
+    rows = list(csv.DictReader(io.StringIO((here / "out" / "table.csv").read_text())))
+    (row,) = (row for row in rows if (row["condition"], row["in_front"], row["metric"]) == ("dim", "peer", "top1"))
+    assert [float(row[key]) for key in ("value", "recovered", "p_value")] == pytest.approx([100, 1, 0.0078125])
+    html = (here / "out" / "page.html").read_text().replace("\u00a0", " ")
+    assert "peer in front of nets:by_brightness, dim: gets back 100 % (100 to 100) of what was lost" in html
+    assert "vrdir in front of nets:by_brightness, dim: makes no difference that can be told from chance" in html
+    assert html.count("<img ") == 3 * 4  # of the eight that the peer won, four; nothing else changed
+    assert "synthetic" not in html
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html)
+    assert sorted(path.name for path in (here / "out").iterdir()) == ["page.html", "table.csv"]  # nothing half-written
+
+
+def test_the_table_on_the_terminal_and_lines_on_the_way(photos: Path) -> None:
+    shown = text(run("classification", *PEER))
+    assert "nets:by_brightness 6 of 12 images" in shown
+    assert "dim nothing 33.3 " in shown
+    assert "peer 100.0 100.0 to 100.0 +66.7 100 % (100 to 100) 0.008" in shown
+    assert "nets:by_brightness: peer in front of nets:by_brightness, dim: gets back 100 %" in shown
+    assert "vrdir" not in shown
+
+
+def test_synthesised_degradations_are_called_so_and_severities_expand(photos: Path, here: Path) -> None:
+    command = ("--data", "photos", "--recogniser", "nets:by_brightness", "--no-vrdir", "--restorer", "peer=nets:brighten")
+    command = (*command, "--with", "low_light:severity=1..3", "--with", "noise:sigma=30", "--bootstrap", "50", "--seed", "3")
+    first = run("classification", *command, "--report", "page.html", "--json")
+    assert first.exit_code == 0, text(first)
+    (found,) = json.loads(first.stdout)["results"]
+    names = [condition["name"] for condition in found["conditions"]]
+    assert names == ["low_light:severity=1", "low_light:severity=2", "low_light:severity=3", "noise:sigma=30"]
+    assert all(condition["synthetic"] for condition in found["conditions"])
+    assert run("classification", *command, "--json").stdout == first.stdout  # the same each time
+    (other,) = json.loads(run("classification", *command, "--seed", "4", "--json").stdout)["results"]
+    assert other["conditions"] != found["conditions"]
+    html = (here / "page.html").read_text()
+    assert "the severity of low_light (synthetic)" in html
+    assert "<dt>Synthetic</dt>" in html
+
+
+def test_severity_ranges() -> None:
+    assert severities("haze:severity=2") == ["haze:severity=2"]
+    assert severities("haze:beta=0.5..1.5") == ["haze:beta=0.5..1.5"]
+    assert severities("haze:severity=1..2+noise:severity=4..5,sigma=3") == [
+        "haze:severity=1+noise:severity=4,sigma=3",
+        "haze:severity=1+noise:severity=5,sigma=3",
+        "haze:severity=2+noise:severity=4,sigma=3",
+        "haze:severity=2+noise:severity=5,sigma=3",
+    ]
+    with pytest.raises(ValueError, match="goes upwards"):
+        severities("haze:severity=3..1")
+
+
+def test_several_recognisers_see_the_same_restored_images(photos: Path, here: Path) -> None:
+    (here / "counting.py").write_text(
+        "import nets\ncalls = []\ndef brighten(image):\n    calls.append(1)\n    return nets.brighten(image)\n"
+    )
+    command = (*DIM, "--recogniser", "nets:always_dark", "--no-vrdir", "--restorer", "peer=counting:brighten", "--json")
+    sys.modules.pop("counting", None)
+    result = run("classification", *command, "--report", "page.html")
+    assert result.exit_code == 0, text(result)
+    one, other = json.loads(result.stdout)["results"]
+    assert one["conditions"][0]["restored"]["peer"]["top1"]["value"] == 100
+    assert other["conditions"][0]["restored"]["peer"]["top1"]["value"] == pytest.approx(100 * 4 / 12)
+    assert len(sys.modules["counting"].calls) == 2 * 12  # clean and dim, once for both recognisers and the page
+    html = (here / "page.html").read_text()
+    assert html.index("conditions under which") < html.index("<h2>nets:by_brightness") < html.index("<h2>nets:always_dark")
+
+
+def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Path) -> None:
+    (here / "dim" / "bright" / "02.png").unlink()
+    (here / "dim" / "bright" / "03.png").write_bytes(b"no image")
+    Image.new("RGB", (48, 36), (200, 20, 20)).save(photos / "bright" / "red.png")
+    Image.new("RGB", (48, 36), (100, 10, 10)).save(here / "dim" / "bright" / "red.png")
+    Image.new("RGB", (48, 36)).save(here / "dim" / "astray.png")
+    command = (*DIM, "--no-vrdir", "--restorer", "peer=nets:fail_on_red", "--csv", "t.csv", "--report", "p.html", "--json")
+    result = run("classification", *command)
+    assert result.exit_code == 1
+    (found,) = json.loads(result.stdout)["results"]
+    assert (found["images"], found["excluded"]) == (10, 4)
+    names = {one["name"]: one["reason"] for one in found["exclusions"]}
+    assert names.keys() == {"bright/02", "bright/03", "bright/red", "dim/astray.png"}
+    assert "too red for me" in names["bright/red"]
+    table, html = (here / "t.csv").read_text(), (here / "p.html").read_text()
+    for name in names:
+        assert f"left out: {name}: " in text(result)
+        assert name in table
+        assert f"<li>{name}: " in html
+
+
+def test_names_that_mean_something_to_html_rich_or_nobody(photos: Path, here: Path) -> None:
+    for folder in ("photos", "dim"):
+        for stem in ("<b>&", "[red]", os.fsdecode(b"\xff")):
+            (here / folder / "bright" / "00.png").with_stem(stem).write_bytes((here / folder / "bright" / "00.png").read_bytes())
+    (here / "dim" / "bright" / "[red].png").unlink()
+    result = run("classification", *PEER, "--csv", "t.csv", "--report", "p.html")
+    assert result.exit_code == 1
+    assert "left out: bright/[red]: " in text(result)
+    assert (here / "p.html").read_text().count("<b>&") == 0
+    assert b"bright/[red]" in (here / "t.csv").read_bytes()
+
+
+def test_a_limit_is_said_in_every_output_and_hides_no_other_exclusion(photos: Path, here: Path) -> None:
+    Image.new("RGB", (48, 36)).save(here / "dim" / "astray.png")
+    command = (*PEER, "--limit", "5", "--csv", "t.csv", "--report", "p.html", "--overwrite")
+    result = run("classification", *command, "--json")
+    assert result.exit_code == 1
+    (found,) = json.loads(result.stdout)["results"]
+    assert found["images"] == 5
+    assert [one["name"] for one in found["exclusions"]] == ["dim/astray.png"]  # not the seven beyond the limit
+    note = "the first 5 of 12 images by name"
+    assert found["facts"]["limit"] == note
+    assert note in (here / "t.csv").read_text()
+    assert note in (here / "p.html").read_text()
+    assert note[1:] in text(run("classification", *command))
+    assert "limit" not in json.loads(run("classification", *PEER, "--limit", "12", "--json").stdout)["results"][0]["facts"]
+
+
+def test_classification_by_csv(photos: Path, here: Path) -> None:
+    lines = [f"{path.parent.name}/{path.stem}.jpg,{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    (here / "labels.csv").write_text("\n".join(["file,label", *lines, "nowhere.png,dark", "bright/00.png,cat"]) + "\n")
+    command = ("--data", "labels.csv", "--images", "photos", *PEER[2:])
+    assert run("classification", *command).exit_code == 2  # 00 is labelled twice
+    (here / "labels.csv").write_text("\n".join(["file,label", *lines[1:], "nowhere.png,dark", "bright/00.png,cat"]) + "\n")
+    result = run("classification", *command, "--json")
+    assert result.exit_code == 1
+    (found,) = json.loads(result.stdout)["results"]
+    assert found["images"] == 11
+    assert {one["name"] for one in found["exclusions"]} == {"nowhere.png", "bright/00"}
+
+
+@pytest.mark.parametrize("kind", ["yolo", "coco"])
+def test_detection(kind: str, here: Path) -> None:
+    annotations: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "lamp"}]}
+    for i in range(8):
+        x, y = 5 + 3 * i, 10
+        for folder, light in (("images", 255), ("dim", 120)):
+            pixels = np.full((40, 60, 3), 30, np.uint8)
+            pixels[y : y + 15, x : x + 20] = light
+            target = here / "data" / folder / f"{i}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(target)
+        annotations["images"].append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
+        annotations["annotations"].append({"id": i, "image_id": i, "category_id": 7, "bbox": [x, y, 20, 15], "area": 300, "iscrowd": 0})
+        (here / "data" / "labels").mkdir(exist_ok=True)
+        (here / "data" / "labels" / f"{i}.txt").write_text(f"0 {(x + 10) / 60} {(y + 7.5) / 40} {20 / 60} {15 / 40}\n")
+    crowd = {"id": 99, "image_id": 0, "category_id": 7, "bbox": [50, 30, 5, 5], "area": 25, "iscrowd": 1}
+    annotations["annotations"].append(crowd)
+    (here / "data" / "coco.json").write_text(json.dumps(annotations))
+    data = ("--data", "data") if kind == "yolo" else ("--data", "data/coco.json", "--images", "data/images")
+    command = (*data, "--recogniser", "nets:light", "--degraded", "dim=data/dim", "--no-vrdir", "--restorer", "peer=nets:brighten")
+    result = run("detection", *command, "--report", "page.html", "--bootstrap", "200", "--json")
+    assert result.exit_code == 0, text(result)  # a crowd is named, but nothing is wrong
+    (found,) = json.loads(result.stdout)["results"]
+    assert found["excluded"] == (kind == "coco")
+    assert found["clean"]["map"]["value"] == pytest.approx(100)
+    (dim,) = found["conditions"]
+    assert dim["degraded"]["map"]["value"] == 0
+    assert dim["restored"]["peer"]["map"]["value"] == pytest.approx(100)
+    assert dim["p_value"]["peer"]["map"] < 0.05
+    html = (here / "page.html").read_text()
+    assert "1 of 1 found, 0 false" in html
+    assert "0 of 1 found, 0 false" in html
+
+
+def test_reidentification(here: Path) -> None:
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 30)]
+    for person, colour in enumerate(colours, 1):
+        for camera, part in ((1, "query"), (2, "gallery"), (3, "gallery")):
+            for folder, shown in (("persons", colour), ("grey", (90, 90, 90 + 3 * camera))):
+                target = here / folder / part / f"{person:04}_c{camera}s1_000001_01.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 32), shown).save(target)
+    Image.new("RGB", (16, 32)).save(here / "persons" / "gallery" / "-1_c1s1_000001_01.png")
+    command = ("--recogniser", "nets:colour", "--degraded", "grey=grey", "--no-vrdir", "--restorer", "peer=nets:brighten", "--json")
+    result = run("reid", "--data", "persons", *command, "--report", "page.html")
+    assert result.exit_code == 0, text(result)
+    (found,) = json.loads(result.stdout)["results"]
+    assert (found["images"], found["excluded"]) == (4, 1)  # the junk is named, but nothing is wrong
+    assert found["clean"]["rank1"]["value"] == 100
+    assert found["conditions"][0]["degraded"]["rank1"]["value"] == 25
+    assert "4 queries" in (here / "page.html").read_text()
+    (few,) = json.loads(run("reid", "--data", "persons", *command, "--limit", "2").stdout)["results"]
+    assert few["images"] == 2
+    assert few["facts"]["limit"] == "the first 2 of 4 persons by number"
+    refused = run("reid", "--data", "persons", "--images", "persons", *command)
+    assert refused.exit_code == 2
+    assert "--images is not for reid" in text(refused)
+
+
+def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> None:
+    command = (*DIM, "--no-vrdir", "--restorer", "theirs=theirs", "--json")
+    missing = run("classification", *command)
+    assert missing.exit_code == 2
+    for condition in ("clean", "dim"):
+        for path in photos.rglob("*.png"):  # a restorer that finds the clean image again
+            target = here / "theirs" / condition / path.relative_to(photos).with_suffix(".webp")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).save(target, lossless=True)
+    result = run("classification", *command)
+    assert result.exit_code == 0, text(result)
+    assert json.loads(result.stdout)["results"][0]["conditions"][0]["restored"]["theirs"]["top1"]["value"] == 100
+    Image.new("RGB", (48, 36)).save(here / "theirs" / "dim" / "astray.webp")
+    result = run("classification", *command, "--recogniser", "nets:always_dark")
+    assert result.exit_code == 1
+    for found in json.loads(result.stdout)["results"]:
+        assert [one["name"] for one in found["exclusions"]] == ["theirs/dim/astray.webp"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing option"),
+        (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
+        (PEER[:4] + PEER[6:], "needs degraded images: --with haze:severity=1..5"),
+        ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
+        ((*PEER, "--with", "haze:severity=5..1"), "a range of severities goes upwards"),
+        ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
+        ((*PEER, "--degraded", "dim=dim"), "two conditions 'dim'"),
+        ((*PEER, "--degraded", "fog"), "--degraded is NAME=..., such as fog=photos/foggy; not 'fog'"),
+        ((*PEER, "--degraded", "fog=nowhere"), "there is no folder nowhere"),
+        ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is taken"),
+        ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is taken"),
+        ((*PEER, "--restorer", "other=nets:nothing"), "nets has no function 'nothing'"),
+        ((*PEER, "--restorer", "other=nowhere:nothing"), "'nowhere' cannot be imported"),
+        ((*DIM, "--no-vrdir"), "--no-vrdir leaves nothing to compare"),
+        ((*DIM, "--weights", "huge"), "no weights 'huge'"),
+        ((*DIM, "--device", "tpu9"), "no device 'tpu9'"),
+        ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers are called the same"),
+        ((*PEER, "--recogniser", "nowhere.onnx"), "there is no recogniser nowhere.onnx"),
+        ((*PEER, "--recogniser", "nets:brighten"), "does not say its classes"),
+        ((*PEER, "--recogniser", "nets:of_three"), "nets:of_three returned scores of shape (1, 3)"),
+        ((*PEER, "--bootstrap", "0"), "--bootstrap"),
+        ((*PEER, "--limit", "0"), "--limit"),
+        ((*PEER, "--csv", "dim"), "dim is a folder; give the name of a file"),
+        ((*PEER, "--report", "nets.py"), "nets.py exists; replace it by --overwrite"),
+        ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),
+    ],
+)
+def test_bad_arguments_are_named_and_nothing_is_written(arguments: tuple[str, ...], message: str, photos: Path, here: Path) -> None:
+    before = sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts)
+    result = run("classification", *arguments, *(("--report", "page.html") if arguments and "--report" not in arguments else ()))
+    assert result.exit_code == 2
+    assert message in re.sub(r"\s*[│╭╮╰╯─]+\s*", " ", text(result))
+    assert sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_a_recogniser_that_breaks_its_contract_is_known_before_the_first_is_done(photos: Path, here: Path) -> None:
+    (here / "counting.py").write_text("calls = []\ndef same(image):\n    calls.append(1)\n    return image\n")
+    sys.modules.pop("counting", None)
+    result = run("classification", *DIM, "--recogniser", "nets:of_three", "--no-vrdir", "--restorer", "peer=counting:same")
+    assert result.exit_code == 2
+    assert "nets:of_three returned scores of shape (1, 3)" in text(result)
+    assert sys.modules["counting"].calls == []
+
+
+def test_a_restorer_that_changes_the_size_is_named(photos: Path) -> None:
+    result = run("classification", *DIM, "--no-vrdir", "--restorer", "peer=nets:shrink")
+    assert result.exit_code == 2
+    assert "peer returned uint8 (35, 48, 3) for an image of uint8 (36, 48, 3)" in text(result)
+
+
+def test_what_is_not_installed_is_said_with_its_remedy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("report", "recognition_report"):
+        monkeypatch.delitem(sys.modules, f"vrdir.evaluation.{module}", raising=False)
+        monkeypatch.delattr(f"vrdir.evaluation.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = run("classification", *PEER)
+    assert result.exit_code == 2
+    assert "jinja2 is missing): pip install 'vrdir[evaluate]'" in text(result)
+
+
+def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    result = run("classification", *PEER, "--csv", "/proc/vrdir/table.csv")
+    assert result.exit_code == 1
+    assert "/proc/vrdir/table.csv cannot be written" in text(result)
+    assert "gets back 100 %" in text(result)
+
+
+def test_the_guide_runs_as_it_stands(photos: Path, weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "recognition.md").read_text()
+    (module,) = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (here / "mine.py").write_text(module)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (here / "theirs").mkdir()
+    (here / "theirs" / "clean").symlink_to(photos)
+    (here / "theirs" / "noise").symlink_to(photos)
+    lines = [line for block in re.findall(r"^```bash\n(.*?)^```", guide, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("vrdir ")]
+    assert len(commands) == 5
+    for command in commands:
+        own = ("--weights", str(weights), "--bootstrap", "50") if command[0] == "evaluate" else ()
+        result = CliRunner().invoke(app, [*command, *own], catch_exceptions=False)
+        assert result.exit_code == 0, text(result)
+    assert {"proof.html", "noise.html", "noise.csv", "peers.html"} <= {path.name for path in here.iterdir()}
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "reid"])
+def test_help_says_how_the_data_lies(task: str) -> None:
+    result = run(task, "--help")
+    assert result.exit_code == 0
+    words = {"classification": "folder per class", "detection": "COCO JSON", "reid": "Market-1501"}
+    assert words[task] in text(result)
+    assert "--restorer" in text(result)

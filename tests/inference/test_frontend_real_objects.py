@@ -1,0 +1,125 @@
+"""The connectors on real objects of other packages, tiny and with random weights; skipped where a package is not installed."""
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import IDENTITY_ONNX
+
+import vrdir
+from vrdir.inference.normalisation import Normalisation
+from vrdir.model.vrdir import VRDIR
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def have(name: str) -> ModuleType:
+    """The module; the test is skipped if it cannot be imported, for whatever reason: torchvision fails in ways of its own."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        pytest.skip(f"{name}: {error}")
+
+
+def test_onnx_runtime(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    plain = have("onnxruntime").InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"])
+    session = vrdir.restore_before(plain, tiny, range=255)
+    (seen,) = session.run(["seen"], {"image": photo_batch.numpy() * 255})
+    np.testing.assert_allclose(seen, tiny(photo_batch).detach().numpy() * 255, atol=1e-2)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(AttributeError, match="run_with_iobinding would go past"):
+        _ = session.run_with_iobinding
+
+
+def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    hf: Any = have("transformers")
+    restore = vrdir.Restore(tiny, device="cpu")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "patch_size": 8}
+    model = hf.ViTForImageClassification(hf.ViTConfig(image_size=32, num_labels=4, **small)).eval()
+    processor = hf.ViTImageProcessor(size={"height": 32, "width": 32})
+
+    plain = hf.pipeline("image-classification", model=model, image_processor=processor)
+    pipeline = vrdir.restore_before(plain, tiny, device="cpu")
+    photo.save(tmp_path / "photo.png")
+    expected = plain(restore(photo))
+    assert expected != plain(photo)
+    assert pipeline(photo) == pipeline(str(tmp_path / "photo.png")) == expected
+    assert pipeline([photo, photo]) == [expected] * 2
+    assert list(pipeline(image for image in [photo])) == [expected]
+
+    fronted = vrdir.restore_before(model, tiny, preprocessing=processor)
+    assert fronted.front_end.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
+    batch = processor(images=[photo, photo], return_tensors="pt")
+    by_hand = tiny(batch["pixel_values"] * 0.5 + 0.5) * 2 - 1
+    torch.testing.assert_close(fronted(**batch).logits, model(by_hand).logits)
+    assert fronted.config.num_labels == 4
+
+    detector = hf.YolosForObjectDetection(hf.YolosConfig(image_size=[32, 32], num_detection_tokens=5, num_labels=3, **small)).eval()
+    plain = hf.pipeline(
+        "object-detection", model=detector, image_processor=hf.YolosImageProcessor(size={"shortest_edge": 32, "longest_edge": 48})
+    )
+    found = vrdir.restore_before(plain, tiny, device="cpu")(photo, threshold=0.0)
+    assert found == plain(restore(photo), threshold=0.0)
+    assert found[0]["box"]["xmax"] > 40  # of a photo 97 wide: pixels of the original, not of the detector's input
+
+
+def test_timm() -> None:
+    model = have("timm").create_model("resnet18")
+    assert vrdir.restore_before(model).front_end.normalisation == IMAGENET
+
+
+def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
+    vision: Any = have("torchvision")
+    restore = vrdir.Restore(tiny, device="cpu")
+    weights = vision.models.ResNet18_Weights.DEFAULT
+    for preprocessing in (weights, weights.transforms()):
+        model = vrdir.restore_before(vision.models.resnet18(), tiny, preprocessing=preprocessing)
+        assert model.front_end.normalisation == IMAGENET
+    detector = vision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4).eval()
+    images = [torch.rand(3, 60, 80), torch.rand(3, 100, 50)]
+    with torch.no_grad():
+        for mine, theirs in zip(vrdir.restore_before(detector, tiny)(images), detector([restore(i) for i in images]), strict=True):
+            torch.testing.assert_close(mine["boxes"], theirs["boxes"], atol=1e-2, rtol=0)
+    v2, tv_tensors = have("torchvision.transforms.v2"), have("torchvision.tv_tensors")
+    image = tv_tensors.Image(torch.from_numpy(np.array(photo)).permute(2, 0, 1))
+    boxes = tv_tensors.BoundingBoxes([[1, 2, 30, 40]], format="XYXY", canvas_size=(75, 97))
+    out, target = v2.Compose([restore, v2.Identity()])(image, {"boxes": boxes})
+    assert type(out) is tv_tensors.Image
+    assert torch.equal(out, restore(torch.from_numpy(np.array(photo)).permute(2, 0, 1)))
+    assert torch.equal(target["boxes"], boxes)
+
+
+def test_albumentations(tiny: VRDIR, photo: Image.Image) -> None:
+    a: Any = have("albumentations")
+    restore, array = vrdir.Restore(tiny, device="cpu"), np.array(photo)
+    answer = a.Compose([a.Lambda(image=restore, p=1)], bbox_params=a.BboxParams(format="coco"))(image=array, bboxes=[[1, 2, 30, 40, 5]])
+    assert np.array_equal(answer["image"], restore(array))
+    np.testing.assert_allclose(answer["bboxes"], [[1, 2, 30, 40, 5]], rtol=1e-5)  # it keeps them relative to the size
+
+
+def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    plain = have("ultralytics").YOLO("yolov8n.yaml", task="detect")
+    model, seen = vrdir.restore_before(plain, tiny, device="cpu"), np.asarray(vrdir.Restore(tiny, device="cpu")(photo))
+    photo.save(tmp_path / "photo.png")
+    bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
+    for source in (photo, bgr, tmp_path / "photo.png"):
+        (result,) = model(source, verbose=False, imgsz=64, device="cpu")
+        assert np.array_equal(result.orig_img[..., ::-1], seen)
+        assert result.orig_shape == (75, 97)
+    assert result.path == str(tmp_path / "photo.png")
+
+
+def test_the_classifier_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    have("efficientnet_lite_pytorch")
+    monkeypatch.setattr(sys, "argv", ["frontend_classifier.py"])
+    runpy.run_path(str(EXAMPLES / "frontend_classifier.py"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["as it is", "restored before"]

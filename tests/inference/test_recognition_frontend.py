@@ -1,0 +1,544 @@
+"""restore_before and Restore: the recogniser sees the restored image, in its own normalisation, by its own calling convention."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from collections import UserDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import GeneratorType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import vrdir
+from vrdir.inference.normalisation import Normalisation, find_normalisation
+from vrdir.model.vrdir import PAPER, VRDIR, Restoration
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Seen(nn.Module):
+    """A recogniser that gives back what it was given, and has a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.names = {0: "cat"}
+
+    def forward(self, images: Any, **rest: Any) -> Any:
+        return images * self.weight if isinstance(images, Tensor) and images.is_floating_point() else images
+
+    def features(self, images: Tensor) -> Tensor:
+        return images
+
+
+class HuggingFaceModel(nn.Module):
+    """The calling convention of transformers' vision models."""
+
+    def forward(self, pixel_values: Tensor | None = None, pixel_mask: Tensor | None = None) -> Any:
+        return {"pixel_values": pixel_values, "pixel_mask": pixel_mask}
+
+
+def normalised(image: Tensor, mean: Any = MEAN, std: Any = STD) -> Tensor:
+    return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def caffe(image: Tensor) -> Tensor:
+    return image.flip(1) * 255 - torch.tensor([103.5, 116.3, 123.7]).view(3, 1, 1)
+
+
+def classifier() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+
+
+# --- normalisation
+
+
+@pytest.mark.parametrize(
+    ("declared", "make"),
+    [
+        ({}, lambda x: x),
+        ({"mean": MEAN, "std": STD}, normalised),
+        ({"range": 255}, lambda x: x * 255),
+        ({"range": (-1, 1)}, lambda x: x * 2 - 1),
+        ({"mean": 127, "std": 128, "range": 255}, lambda x: (x * 255 - 127) / 128),  # EfficientNet-Lite's own
+        ({"mean": (103.5, 116.3, 123.7), "range": 255, "channels": "bgr"}, caffe),
+    ],
+)
+def test_a_declared_normalisation_is_undone_and_redone(tiny: VRDIR, photo_batch: Tensor, declared: Any, make: Any) -> None:
+    model = vrdir.restore_before(Seen(), tiny, **declared)
+    torch.testing.assert_close(model(make(photo_batch)), make(tiny(photo_batch)), rtol=1e-4, atol=1e-4)
+
+
+def test_what_carries_a_normalisation_is_read() -> None:
+    imagenet = Normalisation(MEAN, STD)
+    timm = {"mean": MEAN, "std": STD, "input_size": (3, 224, 224)}
+    preset = SimpleNamespace(mean=list(MEAN), std=list(STD), crop_size=[224])
+    processor = SimpleNamespace(do_normalize=True, image_mean=[0.5] * 3, image_std=[0.25] * 3, do_rescale=True, rescale_factor=1 / 255)
+    half = Normalisation((0.5,) * 3, (0.25,) * 3)
+    assert find_normalisation(SimpleNamespace(pretrained_cfg=timm)) == imagenet
+    assert find_normalisation(None, timm) == imagenet
+    assert find_normalisation(None, preset) == imagenet
+    assert find_normalisation(None, SimpleNamespace(meta={}, transforms=lambda: preset)) == imagenet
+    assert find_normalisation(None, processor) == half
+    assert find_normalisation(SimpleNamespace(image_processor=processor)) == half
+    # What is declared comes first, field by field.
+    assert find_normalisation(SimpleNamespace(pretrained_cfg=timm), std=1, channels="bgr") == Normalisation(
+        MEAN, (1.0,) * 3, channels="bgr"
+    )
+    # A mean of the recogniser's own may be applied by itself.
+    assert find_normalisation(SimpleNamespace(mean=0.5, std=0.5)) == Normalisation()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"do_rescale": True, "rescale_factor": 1 / 255, "do_flip_channel_order": True}, Normalisation(channels="bgr")),
+        ({"do_rescale": True, "rescale_factor": 1 / 127.5, "rescale_offset": True}, Normalisation(range=(-1.0, 1.0))),
+        (
+            {"do_rescale": False, "do_normalize": True, "image_mean": (120, 110, 100), "image_std": (60, 60, 60)},
+            Normalisation((120.0, 110.0, 100.0), (60.0,) * 3, (0.0, 255.0)),
+        ),
+    ],
+)
+def test_image_processors_that_differ(fields: Any, expected: Normalisation) -> None:
+    assert find_normalisation(None, SimpleNamespace(**fields)) == expected
+
+
+def test_declarations_that_make_no_sense(tiny: VRDIR) -> None:
+    for wrong, message in (
+        ({"mean": (0.5, 0.5)}, "one for each of 3 channels, not 2"),
+        ({"std": 0}, "std be positive"),
+        ({"range": (1, 0)}, "range must rise"),
+        ({"channels": "grb"}, '"rgb" or "bgr"'),
+        ({"preprocessing": object()}, "no normalisation can be read from a object"),
+        ({"skip_clean": 2.0}, "skip_clean is True, False or a share"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vrdir.restore_before(Seen(), tiny, **wrong)
+
+
+def test_a_wrong_normalisation_is_named(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(Seen(), tiny)
+    with pytest.raises(ValueError, match=r"goes from -2.* declare what the recogniser is really given: mean="):
+        model(normalised(photo_batch))
+    with pytest.raises(ValueError, match=r"goes from 0 to 2\d\d "):
+        model((photo_batch * 255).round())
+    with pytest.raises(ValueError, match="goes from nan"):
+        model(photo_batch * float("nan"))
+    overshoot = photo_batch * 1.1 - 0.05  # as of a resampling filter
+    torch.testing.assert_close(model(overshoot), tiny(overshoot.clamp(0, 1)))
+
+
+# --- what a recogniser may be given
+
+
+def test_structures_come_back_as_they_went_in(tiny: VRDIR, photo_batch: Tensor, photo: Image.Image) -> None:
+    model = vrdir.restore_before(Seen(), tiny)
+    restored = tiny(photo_batch).detach()
+    torch.testing.assert_close(model(photo_batch[0]).detach(), restored[0])
+    torch.testing.assert_close(model(photo_batch.half()).float(), restored, atol=2e-3, rtol=0)
+    eight_bit = (photo_batch * 255).round().byte()
+    found = model(eight_bit)
+    assert found.dtype == torch.uint8
+    assert (found.float() - restored * 255).abs().max() < 0.51  # rounded, once
+    different = [photo_batch[0], photo_batch[1, :, :40, :50]]
+    images = model(different)
+    assert [tuple(i.shape) for i in images] == [(3, 75, 97), (3, 40, 50)]
+    torch.testing.assert_close(images[1], tiny(different[1][None])[0])
+    array = model(photo_batch.numpy())
+    assert isinstance(array, np.ndarray)
+    np.testing.assert_allclose(array, restored.numpy(), atol=1e-5)
+    np.testing.assert_allclose(model(photo_batch.permute(0, 2, 3, 1).numpy()), restored.permute(0, 2, 3, 1).numpy(), atol=1e-5)
+    assert np.array_equal(np.asarray(model(photo)), eight_bit_of(restored[0]))
+    assert model(torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)
+    batch = UserDict(pixel_values=photo_batch, pixel_mask="kept")
+    answer = model(batch)
+    torch.testing.assert_close(answer["pixel_values"].detach(), restored)
+    assert answer["pixel_mask"] == "kept"
+    assert batch["pixel_values"] is photo_batch
+
+
+def eight_bit_of(image: Tensor) -> np.ndarray[Any, Any]:
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> None:
+    restored = tiny(photo_batch)
+    mask = torch.ones(1)
+    hugging = vrdir.restore_before(HuggingFaceModel(), tiny)
+    answer = hugging(pixel_values=photo_batch, pixel_mask=mask)
+    torch.testing.assert_close(answer["pixel_values"], restored)
+    assert answer["pixel_mask"] is mask
+    named = vrdir.restore_before(lambda text, picture: picture, tiny, argument="picture")
+    torch.testing.assert_close(named("a cat", picture=photo_batch), restored)
+    second = vrdir.restore_before(lambda text, picture: picture, tiny, argument=1)
+    torch.testing.assert_close(second("a cat", photo_batch), restored)
+    with pytest.raises(ValueError, match=r"no images in this call \(arguments: 0 by position, boxes\); name theirs"):
+        hugging(boxes=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(2, 1, 8, 8), r"not \(2, 1, 8, 8\)"),
+        (torch.rand(8, 8, 3), r"not \(8, 8, 3\); it looks like \(H, W, 3\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "uint8 or floating point, not int64"),
+        (7, "cannot find images in a int"),
+        ({"text": "a cat"}, "no images under any of pixel_values, .* among text"),
+        ("https://example.org/cat.jpg", "is not fetched from here"),
+        ("nowhere.png", "nowhere.png does not exist"),
+    ],
+)
+def test_what_is_no_image_is_refused(tiny: VRDIR, images: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vrdir.restore_before(Seen(), tiny)(images)
+
+
+def test_what_is_no_recogniser_is_refused(tiny: VRDIR) -> None:
+    with pytest.raises(TypeError, match="cannot be"):
+        vrdir.restore_before("resnet50", tiny)
+    with pytest.raises(TypeError, match="cannot be"):
+        vrdir.restore_before(Seen, tiny)
+    with pytest.raises(ValueError, match="has a restorer in front already"):
+        vrdir.restore_before(vrdir.restore_before(Seen(), tiny), tiny)
+    text = SimpleNamespace(task="text-classification", preprocess=None, image_processor=None)
+    with pytest.raises(ValueError, match="the pipeline for text-classification has no image processor"):
+        vrdir.restore_before(type("TextPipeline", (), {"__call__": print, **vars(text)})(), tiny)
+
+
+def test_methods_that_would_go_past_the_restoration_are_named(tiny: VRDIR) -> None:
+    model = vrdir.restore_before(Seen(), tiny)
+    assert model.names == {0: "cat"}
+    with pytest.raises(AttributeError, match=r"Seen.features would go past the restoration; .* \.recogniser\.features"):
+        _ = model.features
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = model.nothing_like_it
+
+
+# --- a module like any other
+
+
+def test_gradients_reach_the_input_and_the_restorer_only_when_asked(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(classifier(), tiny).train()
+    assert model.recogniser.training
+    assert not any(m.training for m in model.front_end.modules())
+    image = photo_batch.clone().requires_grad_()
+    model(image).sum().backward()
+    assert image.grad is not None
+    assert image.grad.abs().max() > 0
+    assert all(p.grad is None for p in tiny.parameters())
+    assert all(p.grad is not None for p in model.recogniser.parameters())
+
+    function = vrdir.restore_before(lambda images: images.square(), tiny, device="cpu")
+    image.grad = None
+    function(image).sum().backward()
+    assert image.grad is not None
+
+    model = vrdir.restore_before(classifier(), tiny, train_restorer=True).train()
+    assert all(m.training for m in model.front_end.modules())
+    model(photo_batch).sum().backward()
+    trained = [name for name, p in tiny.named_parameters() if p.grad is not None]
+    assert any(name.startswith("decoder") for name in trained)
+    assert any(name.startswith("enhancement") for name in trained)
+    assert not any(name.startswith("extractor") for name in trained)
+
+
+def test_half_is_for_the_recogniser(tiny: VRDIR, photo_batch: Tensor) -> None:
+    precise = {name: t.clone() for name, t in tiny.state_dict().items()}
+    model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
+    expected = model(normalised(photo_batch))
+    found = model.half()(normalised(photo_batch).half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, atol=5e-3, rtol=0)
+    assert {p.dtype for p in model.recogniser.parameters()} == {torch.float16}
+    assert all(torch.equal(t, precise[name]) for name, t in tiny.state_dict().items())
+    moved = model.to("meta")
+    assert {p.device.type for p in moved.parameters()} == {"meta"}
+
+
+def test_state_copies_and_pickles(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(classifier(), tiny)
+    expected = model(photo_batch)
+    other = vrdir.restore_before(nn.Sequential(*classifier()), VRDIR(tiny.config))
+    assert not torch.equal(other(photo_batch), expected)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(photo_batch), expected)
+    assert {key.split(".")[0] for key in model.state_dict()} == {"recogniser", "front_end"}
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again(photo_batch), expected)
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    assert buffer.tell() > 0
+
+
+def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
+    model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
+    images = torch.rand(5, 3, 48, 64)
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=1, max=64)
+        exported = torch.export.export(model, (normalised(images[:2]),), dynamic_shapes=({0: batch},))
+        for count in (1, 5):
+            torch.testing.assert_close(exported.module()(normalised(images[:count])), model(normalised(images[:count])))
+    skipping = vrdir.restore_before(classifier(), tiny, skip_clean=True)
+    with pytest.raises(RuntimeError, match="skip_clean decides by what is in the image"):
+        torch.export.export(skipping, (images,))
+
+
+def test_threads_may_share_a_composite(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(classifier(), tiny, skip_clean=True)
+    batches = [photo_batch[:, :, : 30 + 4 * i] for i in range(8)]
+    with torch.no_grad():
+        expected = [model(batch) for batch in batches]
+
+        def work(batch: Tensor) -> Tensor:
+            with torch.no_grad():  # a thread's own
+                return model(batch)
+
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(work, batches * 2))
+    for mine, theirs in zip(found, expected * 2, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_hook_sees_the_restored_image_and_the_guidance(tiny: VRDIR) -> None:
+    seen: list[Restoration] = []
+    model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD, hook=seen.append)
+    images = torch.rand(5, 3, 200, 256)  # more than is restored at once
+    model(normalised(images))
+    (restoration,) = seen
+    expected = tiny.restore(images)
+    torch.testing.assert_close(restoration.image, expected.image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(restoration.shares, expected.shares)
+    for mine, theirs in zip(restoration.guidance, expected.guidance, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+# --- doing no harm
+
+
+def test_clean_photos_pass_within_40_db() -> None:
+    images = []
+    for name in ("astronaut.png", "coffee.png", "motorcycle_left.png"):
+        photo = Image.open(Path(skimage.data.__file__).parent / name).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        images.append(torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
+    clean = torch.stack(images)
+    model = vrdir.restore_before(Seen(), device="cpu", mean=MEAN, std=STD)
+    passed = model(normalised(clean)).detach() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    psnr = -10 * (passed - clean).square().mean((1, 2, 3)).log10()
+    assert psnr.min() > 40, psnr
+
+
+def test_clean_images_are_skipped_one_by_one(tiny: VRDIR, photo_batch: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.cat([photo_batch, photo_batch * 0.2, torch.rand_like(photo_batch)])
+    with torch.no_grad():
+        plain = tiny.restore(images)
+        shares = plain.shares[:, -1]
+        threshold = float(shares.sort().values[2:4].mean())
+        clean = shares >= threshold
+        assert 0 < clean.sum() < len(images)
+        skipped = tiny.restore(images, skip_clean=threshold)
+        assert torch.equal(skipped.image[clean], images[clean])
+        assert torch.equal(skipped.image[~clean], tiny.restore(images[~clean]).image)
+        torch.testing.assert_close(skipped.image[~clean], plain.image[~clean], atol=1e-6, rtol=0)
+        assert torch.equal(tiny.restore(images, skip_clean=1.0).image, plain.image)
+        assert torch.equal(skipped.shares, plain.shares)
+        eight_bit = (images[0] * 255).byte()
+        assert torch.equal(vrdir.Restorer(tiny, "cpu", skip_clean=1e-6)(eight_bit), eight_bit)
+        assert not torch.equal(vrdir.Restorer(tiny, "cpu")(eight_bit), eight_bit)
+        everything = vrdir.restore_before(Seen(), tiny, mean=MEAN, std=STD, skip_clean=1e-6)
+        values = normalised(images)
+        monkeypatch.setattr(tiny.decoder, "forward", None)  # the heavy part is not run at all
+        assert torch.equal(everything(values), values)
+
+
+def test_skipping_needs_a_clean_branch() -> None:
+    paper = VRDIR(PAPER)
+    for build in (lambda: vrdir.restore_before(Seen(), paper, skip_clean=True), lambda: vrdir.Restorer(paper, "cpu", skip_clean=True)):
+        with pytest.raises(ValueError, match="skip_clean needs a network with a clean branch"):
+            build()
+
+
+def test_bundled_weights_tell_clean_from_noisy(photo: Image.Image) -> None:
+    coffee = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((256, 256), Image.Resampling.BICUBIC)
+    restore = vrdir.Restore(device="cpu", skip_clean=True)
+    noisy = vrdir.degrade(coffee, "noise:sigma=25", seed=0)
+    assert not np.array_equal(np.asarray(restore(noisy)), np.asarray(noisy))
+
+
+# --- connectors
+
+
+class Session:
+    """The calling convention of onnxruntime.InferenceSession."""
+
+    def __init__(self, *inputs: tuple[str, str, list[Any]]) -> None:
+        self.inputs = [SimpleNamespace(name=n, type=t, shape=s) for n, t, s in inputs]
+
+    def get_inputs(self) -> list[Any]:
+        return self.inputs
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> list[Any]:
+        return [input_feed]
+
+    def run_with_iobinding(self) -> None: ...
+
+
+def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
+    plain = Session(("image", "tensor(float)", ["B", 3, "H", "W"]), ("scale", "tensor(float)", ["B", 2]))
+    session = vrdir.restore_before(plain, tiny, range=255)
+    (feeds,) = session.run(None, {"image": photo_batch.numpy() * 255, "scale": 1})
+    assert feeds["image"].flags.c_contiguous
+    np.testing.assert_allclose(feeds["image"], tiny(photo_batch).detach().numpy() * 255, atol=1e-2)
+    assert feeds["scale"] == 1
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_inputs() is plain.inputs
+    with pytest.raises(AttributeError, match="run_with_iobinding would go past"):
+        _ = session.run_with_iobinding
+    with pytest.raises(ValueError, match="'image' is not among the inputs given: scale"):
+        session.run(None, {"scale": 1})
+    two = Session(("left", "tensor(float)", [1, 3, 8, 8]), ("right", "tensor(float)", [1, 3, 8, 8]))
+    with pytest.raises(ValueError, match=r"several inputs could be the image: left tensor\(float\) \[1, 3, 8, 8\], right"):
+        vrdir.restore_before(two, tiny)
+    assert vrdir.restore_before(two, tiny, argument="right").input_name == "right"
+    with pytest.raises(ValueError, match="no input 'middle'"):
+        vrdir.restore_before(two, tiny, argument="middle")
+    with pytest.raises(ValueError, match="no input looks like an image"):
+        vrdir.restore_before(Session(("tokens", "tensor(int64)", ["B", "L"])), tiny)
+
+
+class Pipeline:
+    """The calling convention of a Hugging Face image pipeline."""
+
+    task, image_processor = "object-detection", object()
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        if isinstance(inputs, (list, tuple)):
+            return [self(image) for image in inputs]
+        if isinstance(inputs, GeneratorType):  # as transformers tests for it: no other iterator will do
+            return (self(image) for image in inputs)
+        assert isinstance(inputs, (Image.Image, dict))
+        return inputs
+
+    def preprocess(self, image: Any) -> Any:
+        return image
+
+
+def test_a_hugging_face_pipeline(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    pipeline = vrdir.restore_before(Pipeline(), tiny, device="cpu")
+    expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
+    photo.save(tmp_path / "photo.png")
+    for images in (photo, str(tmp_path / "photo.png")):
+        assert np.array_equal(np.asarray(pipeline(images, threshold=0.5)), expected)
+    assert [np.array_equal(np.asarray(i), expected) for i in pipeline([photo, photo])] == [True, True]
+    question = pipeline({"image": photo, "question": "what?"})
+    assert np.array_equal(np.asarray(question["image"]), expected)
+    assert question["question"] == "what?"
+    drawn: list[int] = []
+
+    def stream() -> Any:
+        for i in range(2):
+            drawn.append(i)
+            yield photo
+
+    answers = pipeline(stream())
+    assert drawn == []  # asked for one by one
+    assert np.array_equal(np.asarray(next(answers)), expected)
+    assert drawn == [0]
+    assert pipeline.task == "object-detection"
+
+
+class Yolo(nn.Module):
+    """The calling convention of ultralytics.YOLO, which is a module but takes no batches: arrays are BGR."""
+
+    __module__ = "ultralytics.engine.model"
+
+    def __call__(self, source: Any = None, stream: bool = False, **options: Any) -> Any:
+        return source, stream
+
+    def track(self, source: Any = None, **options: Any) -> Any:
+        return source
+
+
+def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    model = vrdir.restore_before(Yolo(), tiny, device="cpu")
+    expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
+    bgr = np.asarray(photo)[..., ::-1]
+    source, stream = model(bgr, True)
+    assert stream
+    assert source.flags.c_contiguous
+    assert np.array_equal(source[..., ::-1], expected)
+    assert np.array_equal(np.asarray(model.track(photo, persist=True)), expected)
+    photo.save(tmp_path / "photo.png")
+    opened = model(tmp_path / "photo.png")[0]
+    assert np.array_equal(np.asarray(opened), expected)
+    assert opened.filename == str(tmp_path / "photo.png")
+    assert len(model([photo, bgr])[0]) == 2
+    with pytest.raises(ValueError, match="cannot find images in a int"):
+        model(0)
+    with pytest.raises(AttributeError, match="Yolo.to would go past"):
+        _ = model.to
+
+
+# --- as a transform
+
+
+class Labelled(Tensor):
+    """A tensor of a type of its own, which operations do not keep, as torchvision's tv_tensors are."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+def test_a_transform_by_torchvisions_convention(tiny: VRDIR, photo: Image.Image, photo_batch: Tensor) -> None:
+    restore = vrdir.Restore(tiny, device="cpu")
+    expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
+    target = {"boxes": torch.tensor([[1.0, 2, 3, 4]]), "image_id": 7}
+    assert np.array_equal(np.asarray(restore(photo)), expected)
+    assert np.array_equal(restore(np.asarray(photo)), expected)
+    for image, same in (restore(photo, target), restore((photo, target))):
+        assert np.array_equal(np.asarray(image), expected)
+        assert same is target
+    sample = {"image": photo, "mask": photo}
+    answer = restore(sample)
+    assert np.array_equal(np.asarray(answer["image"]), expected)
+    assert answer["mask"] is photo
+    assert sample["image"] is photo
+    assert type(restore(photo_batch[0].as_subclass(Labelled))) is Labelled
+    assert len(restore([photo, photo])) == 2
+    with pytest.raises(ValueError, match="in \\[0, 1\\]"):
+        restore(normalised(photo_batch))
+    with pytest.raises(ValueError, match="no images under any of"):
+        restore({"label": 1})
+
+
+def test_a_transform_by_albumentations_convention(tiny: VRDIR, photo: Image.Image) -> None:
+    restore = vrdir.Restore(tiny, device="cpu")
+    array = np.asarray(photo)
+    boxes = [(1, 2, 3, 4)]
+    answer = restore(image=array, bboxes=boxes)
+    assert set(answer) == {"image", "bboxes"}
+    assert np.array_equal(answer["image"], vrdir.Restorer(tiny, "cpu")(array))
+    assert answer["bboxes"] is boxes
+    assert np.array_equal(restore(array, shape=(75, 97)), answer["image"])  # as A.Lambda calls it
+
+
+def test_a_transform_goes_to_the_workers_of_a_loader(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    restore = vrdir.Restore(tiny, device="cpu", skip_clean=True)
+    expected = np.asarray(restore(photo))
+    (tmp_path / "restore.pickle").write_bytes(pickle.dumps((restore, photo)))
+    code = "import pickle, sys, numpy; r, p = pickle.load(open(sys.argv[1], 'rb')); numpy.save(sys.argv[2], numpy.asarray(r(p)))"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "restore.pickle", tmp_path / "found.npy"], check=True)
+    assert np.array_equal(np.load(tmp_path / "found.npy"), expected)
+    assert restore.restorer.skip_clean is True
