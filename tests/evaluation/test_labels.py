@@ -145,3 +145,35 @@ def test_persons_and_cameras_by_market_names(tmp_path: Path) -> None:
     assert "tells no person and camera" in found["query/photo"]
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
         read_reid(tmp_path / "query")
+
+
+def yolo_tree(folder: Path, labels: dict[str, str], images: tuple[str, ...]) -> Path:
+    for name in images:
+        (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(folder / "images" / name)
+    for name, text in labels.items():
+        (folder / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "labels" / name).write_text(text)
+    return folder
+
+
+def test_a_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
+    labels = {"1.txt": "0 .3 .3 .5 .3 .5 .6 .3 .6\n", "2.txt": "0 .5 .5 .2 .2\n", "3.txt": "0.5 .5 .5 .2 .2\n"}
+    data = read_detection(yolo_tree(tmp_path, labels, ("1.png", "2.png", "3.png")))
+    assert [item.name for item in data.items] == ["2"]
+    reasons = {one.name: one.reason for one in data.excluded}
+    assert "a polygon or a turned box" in reasons["1"]
+    assert "a class is a whole number" in reasons["3"]
+
+
+def test_an_image_does_not_take_another_folders_label(tmp_path: Path) -> None:
+    data = read_detection(yolo_tree(tmp_path, {"a/1.txt": "0 .5 .5 .2 .2\n"}, ("a/1.png", "b/1.png")))
+    assert [item.name for item in data.items] == ["a/1"]
+    assert [one.name for one in data.excluded] == ["b/1"]
+
+
+def test_two_coco_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "file_name": n} for n in ("a.png", "b.png")], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="two of one image id"):
+        read_detection(tmp_path / "coco.json")

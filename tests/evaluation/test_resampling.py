@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtr, ndtri
 
 from vrdir.evaluation.resampling import (
     Figure,
@@ -90,3 +91,15 @@ def test_nothing_is_recovered_where_nothing_was_lost() -> None:
     worse = mean_figure(np.zeros(100), weights)
     assert recovered_share(worse, clean, clean) is None
     assert recovered_share(clean, worse, worse) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("images", "right"), [(6, 5), (7, 4), (60, 50), (300, 200)])
+def test_ties_are_found_whatever_the_last_bit_is(images: int, right: int) -> None:
+    """A rate's interval is that of exact counts, in which ties are exact."""
+    values = np.arange(images) < right
+    weights = bootstrap_weights(images, 1000, 0)
+    counts = np.round(weights @ values.astype(float))
+    below = np.mean(counts < right) + np.mean(counts == right) / 2
+    bias = 2 * ndtri(np.clip(below, 0.05, 0.95))
+    expected = np.quantile(100 * counts / images, [ndtr(bias + ndtri(0.025)), ndtr(bias + ndtri(0.975))])
+    assert estimate(mean_figure(values, weights))[1:] == pytest.approx(expected)

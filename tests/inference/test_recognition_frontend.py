@@ -542,3 +542,15 @@ def test_a_transform_goes_to_the_workers_of_a_loader(tiny: VRDIR, photo: Image.I
     subprocess.run([sys.executable, "-c", code, tmp_path / "restore.pickle", tmp_path / "found.npy"], check=True)
     assert np.array_equal(np.load(tmp_path / "found.npy"), expected)
     assert restore.restorer.skip_clean is True
+
+
+def test_the_image_by_position_is_restored_beside_keywords_of_any_name(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    model = vrdir.restore_before(lambda image, source=None: (image, source), tiny, device="cpu")
+    seen, source = model(photo_batch, source="cam1")
+    torch.testing.assert_close(seen, tiny(photo_batch))
+    assert source == "cam1"
+
+
+def test_a_negative_position_is_refused(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="no images in this call"):
+        vrdir.restore_before(lambda image: image, tiny, device="cpu", argument=-1)(photo_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,7 +93,8 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         from vrdir import __version__
         from vrdir.images import ImageError, write_file
 
-        with one_line_errors():
+        # What a recogniser prints of its own is no part of the JSON.
+        with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
             try:
                 from vrdir.evaluation import recognition_report
             except ModuleNotFoundError as error:

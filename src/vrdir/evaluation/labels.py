@@ -257,6 +257,9 @@ def _by_coco(path: Path, images: Path) -> DetectionData:
         content = json.loads(path.read_text(encoding="utf-8"))
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         listed = [(entry["id"], str(entry["file_name"]), (entry.get("width"), entry.get("height"))) for entry in content["images"]]
+        for what, numbers in (("category", [e["id"] for e in content["categories"]]), ("image", [number for number, _, _ in listed])):
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"two of one {what} id")
         objects: dict[Any, list[tuple[list[float], str, bool]]] = {number: [] for number, _, _ in listed}
         astray = 0
         for entry in content["annotations"]:
@@ -287,23 +290,24 @@ def _by_label_files(path: Path, images: Path | None) -> DetectionData:
     """YOLO or VOC, whichever the folder holds."""
     images = images or next((path / name for name in ("images", "JPEGImages") if (path / name).is_dir()), path)
     labels = next((path / name for name in ("labels", "Annotations") if (path / name).is_dir()), path)
-    files: dict[str, Path] = {}
+    files: dict[str, Path] = {}  # by their place below the folder, without suffix
     for suffix in (".xml", ".txt"):
-        files = {
-            name: file
-            for file in sorted(labels.rglob(f"*{suffix}"))
-            if file.stem.lower() not in ("classes", "readme")
-            for name in (file.stem, file.relative_to(labels).with_suffix("").as_posix())
-        }
+        of_kind = [file for file in sorted(labels.rglob(f"*{suffix}")) if file.stem.lower() not in ("classes", "readme")]
+        files = {file.relative_to(labels).with_suffix("").as_posix(): file for file in of_kind}
         if files:
             break
     if not files:
         raise ValueError(f"{labels} holds no labels: no .txt (YOLO) and no .xml (VOC) files")
     names = _yolo_names(path) if suffix == ".txt" else None
     found, taken = _Boxes(), set[Path]()
-    for image in images_below(images):
+    listed = images_below(images)
+    stems, label_stems = Counter(image.stem for image in listed), Counter(file.stem for file in files.values())
+    by_stem = {file.stem: file for file in files.values()}
+    for image in listed:
         item = _item(image, images)
-        file = files.get(item.name) or files.get(image.stem)
+        # In another folder a name decides only where it is the only one: train/1 and val/1 are two images.
+        alone = stems[image.stem] == label_stems[image.stem] == 1
+        file = files.get(item.name) or (by_stem[image.stem] if alone else None)
         if file is None:
             found.excluded.append(Exclusion(item.name, f"an image without label: no {image.stem}{suffix} (an empty file says: no object)"))
             continue
@@ -326,10 +330,15 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
     for number, line in enumerate(file.read_text().splitlines(), 1):
         if not line.strip():
             continue
+        parts = line.split()
+        if len(parts) > 5:  # polygons and turned boxes have x and y of each corner
+            raise ValueError(f"line {number} has {len(parts)} numbers: a polygon or a turned box, not class, centre x and y, width, height")
         try:
-            kind, x, y, w, h = (float(part) for part in line.split()[:5])
+            kind, x, y, w, h = (float(part) for part in parts)
         except ValueError:
             raise ValueError(f"line {number} is not: class, centre x, centre y, width, height") from None
+        if kind != int(kind):
+            raise ValueError(f"line {number}: a class is a whole number, not {parts[0]}")
         if names is not None and int(kind) not in names:
             raise ValueError(f"line {number}: class {int(kind)} is none of the {len(names)} that are named")
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]

@@ -275,7 +275,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     module, _, name = spec.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # a module of somebody else may raise anything
+    except (Exception, SystemExit) as error:  # a module of somebody else may raise anything, or be a script that ends itself
         raise ValueError(f"{spec}: {module!r} cannot be imported ({first_line(error)}); is its folder on PYTHONPATH?") from None
     if not callable(found):
         raise ValueError(f"{spec}: {module} has no function {name!r}")

@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 Array = np.ndarray[Any, np.dtype[Any]]
 
 EDGE = 1.959964  # standard deviations from the middle of a normal distribution to the edges of its central 95 %
+NOTHING = 1e-9  # per cent; a difference below it is rounding
 
 
 class Estimate(NamedTuple):
@@ -62,10 +63,10 @@ def recovered_share(clean: Figure, degraded: Figure, restored: Figure) -> Estima
     Resamples without a loss, which are few then, have no share and are left out of the interval.
     """
     lost = clean.draws - degraded.draws
-    if clean.value <= degraded.value or not _interval(clean.value - degraded.value, lost)[0] > 0:
+    if not _interval(clean.value - degraded.value, lost)[0] > NOTHING or clean.value - degraded.value <= NOTHING:
         return None
     share = (restored.value - degraded.value) / (clean.value - degraded.value)
-    return Estimate(share, *_interval(share, (restored.draws - degraded.draws)[lost > 0] / lost[lost > 0]))
+    return Estimate(share, *_interval(share, (restored.draws - degraded.draws)[lost > NOTHING] / lost[lost > NOTHING]))
 
 
 def mcnemar(before: Array, after: Array) -> float:
@@ -106,7 +107,8 @@ def _interval(value: float, draws: Array) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return math.nan, math.nan
-    below = float(np.mean(draws < value) + np.mean(draws == value) / 2)
+    tied = np.isclose(draws, value, rtol=1e-9, atol=1e-9)  # equal shares, computed another way, differ in the last bit
+    below = float(np.mean((draws < value) & ~tied) + np.mean(tied) / 2)
     bias = 2 * ndtri(np.clip(below, 0.05, 0.95))  # beyond that a correction is a guess: the ends would be single resamples
     low, high = np.quantile(draws, [ndtr(bias - EDGE), ndtr(bias + EDGE)])
     return float(low), float(high)

@@ -17,14 +17,16 @@ def restore_arguments(
     """The arguments of a call, with its images restored.
 
     Args:
-        argument: which one holds them, by name or position; None for one with a known name, else the first.
+        argument: which one holds them, by name or position; None for `pixel_values`, else the first by position, else one of a
+            known name.
 
     Raises:
         ValueError: there is no such argument.
     """
     if argument is None:
-        argument = next((key for key in IMAGE_KEYS if key in kwargs), 0)
-    if isinstance(argument, int) and argument < len(args):
+        unmistakable = "pixel_values" in kwargs  # others may be something else beside an image given by position
+        argument = 0 if args and not unmistakable else next((key for key in IMAGE_KEYS if key in kwargs), 0)
+    if isinstance(argument, int) and 0 <= argument < len(args):
         return (*args[:argument], front_end(args[argument]), *args[argument + 1 :]), kwargs
     if isinstance(argument, str) and argument in kwargs:
         return args, {**kwargs, argument: front_end(kwargs[argument])}
