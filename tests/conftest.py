@@ -1,6 +1,8 @@
 """What the tests share: real photos from scikit-image's wheel, and tiny real networks with random weights."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,3 +64,15 @@ def photo_batch(photo: Image.Image) -> torch.Tensor:
     """The photo, twice, once mirrored: (2, 3, 75, 97) in [0, 1]."""
     image = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
     return torch.stack([image, image.flip(2)])
+
+
+@pytest.fixture
+def weights(tiny: VRDIR, tmp_path: Path) -> Path:
+    """The tiny network in a folder."""
+    tiny.save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+def text(result: Any) -> str:
+    """What a command said: output and errors in one line, without colours and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())

@@ -9,25 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.model.vrdir import VRDIR
 
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-
-
-def text(result: Any) -> str:
-    """Output and errors in one line, without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
-
-
-@pytest.fixture
-def weights(tiny: VRDIR, tmp_path: Path) -> Path:
-    tiny.save_pretrained(tmp_path / "weights")
-    return tmp_path / "weights"
 
 
 @pytest.fixture

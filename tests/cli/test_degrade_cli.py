@@ -1,12 +1,12 @@
 """`vrdir degrade`: what it writes, its depth maps, its list, and what it says when it cannot."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import text
 from typer.testing import CliRunner
 
 import vrdir
@@ -17,11 +17,6 @@ from vrdir.degradations.registry import DEGRADATIONS
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["degrade", *(str(a) for a in arguments)], catch_exceptions=False)
-
-
-def text(result: Any) -> str:
-    """Output and errors in one line, without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
 from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
-from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import sha256
 
 BAD_NAME = "<b>&.png"
@@ -24,17 +24,6 @@ BAD_NAME = "<b>&.png"
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["evaluate", "restoration", *(str(a) for a in arguments)], catch_exceptions=False)
-
-
-def text(result: Any) -> str:
-    """Output and errors in one line, without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
-
-
-@pytest.fixture
-def weights(tiny: VRDIR, tmp_path: Path) -> Path:
-    tiny.save_pretrained(tmp_path / "weights")
-    return tmp_path / "weights"
 
 
 @pytest.fixture

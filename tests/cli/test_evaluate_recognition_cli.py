@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
@@ -66,11 +67,6 @@ def fail_on_red(image):
 
 def run(task: str, *arguments: object) -> Any:
     return CliRunner().invoke(app, ["evaluate", task, *map(str, arguments)], catch_exceptions=False)
-
-
-def text(result: Any) -> str:
-    """Output and errors in one line, without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
 
 
 @pytest.fixture

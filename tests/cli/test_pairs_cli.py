@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
@@ -14,11 +15,6 @@ from vrdir.cli.app import app
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["pairs", *(str(a) for a in arguments)], catch_exceptions=False)
-
-
-def text(result: Any) -> str:
-    """Output and errors in one line, without colours and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())
 
 
 @pytest.fixture

@@ -554,3 +554,11 @@ def test_the_image_by_position_is_restored_beside_keywords_of_any_name(tiny: VRD
 def test_a_negative_position_is_refused(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="no images in this call"):
         vrdir.restore_before(lambda image: image, tiny, device="cpu", argument=-1)(photo_batch)
+
+
+def test_a_mean_may_be_any_number_and_what_is_none_is_named() -> None:
+    for one in (np.float32(0.5), torch.tensor(0.5), [0.5, 0.5, 0.5], np.full(3, 0.5)):
+        assert find_normalisation(nn.Identity(), mean=one).mean == (0.5, 0.5, 0.5)
+    for wrong in (float("nan"), "imagenet", (1.0, 2.0)):
+        with pytest.raises(ValueError, match="^mean "):
+            find_normalisation(nn.Identity(), mean=wrong)

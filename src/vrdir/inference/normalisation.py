@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -133,7 +134,13 @@ def _read_image_processor(processor: Any) -> Normalisation:
 
 
 def _triple(value: Any, name: str) -> Triple:
-    values = [float(value)] * 3 if isinstance(value, (int, float)) else [float(v) for v in value]
+    try:
+        values = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()  # numbers, sequences, arrays, tensors
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} is one number or one for each of 3 channels, not {value!r}") from None
+    values = values * 3 if len(values) == 1 else values
     if len(values) != 3:
         raise ValueError(f"{name} is one number or one for each of 3 channels, not {len(values)}")
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{name} must be finite, not {value!r}")
     return values[0], values[1], values[2]
