@@ -18,6 +18,7 @@ from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item
 from vrdir.data.pairs import synthesised
 from vrdir.degradations.degrade import apply_steps, parse_degradations
+from vrdir.degradations.draws import Range
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.images import ImageError
@@ -25,6 +26,10 @@ from vrdir.images import ImageError
 logger = logging.getLogger(__name__)
 
 Augmentation = Literal["flip", "full"]
+
+
+Ranges = Mapping[str, Mapping[str, Range]]
+"""Parameters of degradations, by the degradation's name."""
 
 
 class Crops(NamedTuple):
@@ -66,6 +71,7 @@ class TrainingSet:
         items: what to train on.
         branches: the model's degradations, in the order of `Batch.present`.
         seed: of orders, crops and degradations.
+        ranges: of the degradations' parameters, where not the defaults; see `degrade_mixture`.
         crop_px: side of the crops; smaller images are extended by mirroring.
         augmentation: "flip" mirrors half of the crops (the paper); "full" also turns half of them by a quarter, and takes a third of
             those that are degraded afterwards at twice the size and averages them down: sharper texture, and objects at another scale.
@@ -85,6 +91,7 @@ class TrainingSet:
         branches: Sequence[str],
         *,
         seed: int = 0,
+        ranges: Ranges = {},  # noqa: B006 - never written to
         crop_px: int = 128,
         augmentation: Augmentation = "full",
         balance: bool = False,
@@ -96,6 +103,7 @@ class TrainingSet:
             raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
         self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
         self.augmentation, self.balance, self.device = augmentation, balance, torch.device(device)
+        self.ranges = ranges
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
         self.warned: set[int] = set()
 
@@ -202,7 +210,7 @@ class StageData:
                 image = apply_steps(clean[rows], parsed(synthesis), [generators[i] for i in rows])
                 degraded[rows] = (image * 255).round() / 255
             else:
-                mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows])
+                mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows], self.data.ranges)
                 degraded[rows] = mixture.image
                 present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
         grey = (clean == clean[:, :1]).all(1, keepdim=True).all(2, keepdim=True).all(3, keepdim=True)
@@ -265,13 +273,21 @@ class ValidationSet:
         branches: the model's degradations.
         crop_px: side of the centre crops; None takes whole images.
         cache_bytes: how much of the decoded images is kept in memory.
+        ranges: of the degradations' parameters, where not the defaults.
 
     Raises:
         ImageError: a file's header cannot be read.
     """
 
-    def __init__(self, items: Sequence[Item], branches: Sequence[str], crop_px: int | None, cache_bytes: int = 2 * 2**30) -> None:
-        self.items, self.crop_px = list(items), crop_px
+    def __init__(
+        self,
+        items: Sequence[Item],
+        branches: Sequence[str],
+        crop_px: int | None,
+        cache_bytes: int = 2 * 2**30,
+        ranges: Ranges = {},  # noqa: B006 - never written to
+    ) -> None:
+        self.items, self.crop_px, self.ranges = list(items), crop_px, ranges
         self.able = [name for name in branches if name in DEGRADATIONS]
         self.images = ImageCache(files_of(items), cache_bytes)
 
@@ -308,7 +324,7 @@ class ValidationSet:
             for item in [item for item in items if item.drawn]:
                 clean = self._cut(item.clean, self.crop_px)
                 generator = torch.Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
-                yield kind, degrade_mixture(clean, {kind: 1.0}, self.able, [generator]).image, clean
+                yield kind, degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges).image, clean
         for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
             clean = self._cut(item.clean, self.crop_px)
             degraded = synthesised(clean, item.synthesis, item.clean) if item.degraded is None else self._cut(item.degraded, self.crop_px)

@@ -111,6 +111,19 @@ def _parse_step(text: str) -> Step:
     return Step(name, ranges, severity)
 
 
+def ranges_of(text: str) -> dict[str, dict[str, Range]]:
+    """The ranges of parameters, by degradation, that `parse_degradations` reads from text; none from an empty one.
+
+    Raises:
+        ValueError: as `parse_degradations`, or a degradation is named twice.
+    """
+    steps = parse_degradations(text) if text.strip() else []
+    ranges = {step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps}
+    if len(ranges) < len(steps):
+        raise ValueError(f"each degradation's ranges are given once, not as in {text!r}")
+    return ranges
+
+
 def shown(value: Any) -> str:
     """A parameter as `parse_degradations` reads it: 0.5..1.5, or a number."""
     if isinstance(value, tuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -26,7 +26,13 @@ class Mixture(NamedTuple):
     kinds: list[str]
 
 
-def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[str], generator: Generators) -> Mixture:
+def degrade_mixture(
+    image: Tensor,
+    shares: Mapping[str, float],
+    names: Sequence[str],
+    generator: Generators,
+    ranges: Mapping[str, Mapping[str, Any]] = {},
+) -> Mixture:
     """Draw a kind for each image of a batch and apply it.
 
     Args:
@@ -35,6 +41,7 @@ def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[
             of `names` at once (milder than alone, in the order of nature).
         names: the degradations there are, in the order that `present` shall have.
         generator: source of all draws; or one for each image, whose pixels then depend on its own alone.
+        ranges: of the parameters of each degradation, where not the defaults; in "mixed" the milder ones come first.
 
     Raises:
         ValueError: an unknown kind or degradation, or shares that are not positive together.
@@ -56,11 +63,11 @@ def degrade_mixture(image: Tensor, shares: Mapping[str, float], names: Sequence[
     degraded = image.clone()
     for name in sorted(names, key=list(DEGRADATIONS).index):
         here = present[:, list(names).index(name)]
-        for chosen, ranges in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
+        for chosen, milder in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
             rows = chosen.nonzero().flatten().tolist()
             if rows:
                 own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
-                result = DEGRADATIONS[name].function(degraded[rows], own, **ranges).image
+                result = DEGRADATIONS[name].function(degraded[rows], own, **{**ranges.get(name, {}), **milder}).image
                 degraded[rows] = result.clamp(0, 1).to(image.dtype)
     return Mixture((degraded * 255).round() / 255, present.to(image.device), kinds)
 

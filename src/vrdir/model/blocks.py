@@ -9,32 +9,43 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv3x3(relu(conv3x3(x)))`, without normalisation.
+    """`x + conv3x3(a * relu(conv3x3(x)))`, without normalisation; `a` is 1 without channel attention.
+
+    Channel attention scales each channel by what it holds on average over the whole image, `a = 2 sigmoid(conv1x1(mean))`
+    (squeeze-excite, Hu et al., CVPR 2018; in one layer, as NAFNet's, Chen et al., ECCV 2022). How strong the noise is or how
+    hazy the air is one for the whole image, and a pixel's neighbourhood is too small to tell.
 
     Plain 3 x 3 convolutions are what a CPU runs best (depthwise ones are bound by memory there), and a restorer without
     batch statistics treats an image the same alone and in a batch. The last convolution starts at zero, so a new block
-    is the identity and can be added to a trained network without disturbing it.
+    is the identity and can be added to a trained network without disturbing it; so can attention, which starts at 1.
 
     Args:
         channels: channels in and out.
+        attention: with channel attention.
 
     Shape: (B, channels, H, W) -> the same.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, attention: bool = False) -> None:
         super().__init__()
         self.expand = nn.Conv2d(channels, channels, 3, padding=1)
         self.project = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        self.attend = nn.Conv2d(channels, channels, 1) if attention else None
+        for layer in (self.project, self.attend):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(torch.relu(self.expand(x)))
+        hidden = torch.relu(self.expand(x))
+        if self.attend is not None:
+            hidden = hidden * (2 * torch.sigmoid(self.attend(hidden.mean((2, 3), keepdim=True))))
+        return x + self.project(hidden)
 
 
-def residual_blocks(channels: int, count: int) -> nn.Sequential:
+def residual_blocks(channels: int, count: int, attention: bool = False) -> nn.Sequential:
     """`count` residual blocks in a row; none is the identity."""
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(channels, attention) for _ in range(count)))
 
 
 def placed(module: M, device: torch.device) -> M:

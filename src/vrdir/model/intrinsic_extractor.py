@@ -94,20 +94,21 @@ class MobileBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16.
+    """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16, 32.
 
     Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse.
     """
 
-    available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112))
+    available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112), Tap(32, 320))
     # (channels out, kernel, stride, expansion) per block; a tap comes after the last block of its stride
     layout = (
         (16, 3, 1, 1),
         (24, 3, 2, 6), (24, 3, 1, 6),
         (40, 5, 2, 6), (40, 5, 1, 6),
         (80, 3, 2, 6), (80, 3, 1, 6), (80, 3, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6),
+        (192, 5, 2, 6), (192, 5, 1, 6), (192, 5, 1, 6), (192, 5, 1, 6), (320, 3, 1, 6),
     )  # fmt: skip
-    last_block: ClassVar = {2: 0, 4: 2, 8: 4, 16: 10}
+    last_block: ClassVar = {2: 0, 4: 2, 8: 4, 16: 10, 32: 15}
 
     def __init__(self, strides: tuple[int, ...] = (4, 8)) -> None:
         super().__init__()

@@ -48,13 +48,21 @@ class PixelSkipDecoder(nn.Module):
         taps: where the features come from, fine to coarse.
         widths: channels at strides 2, 4, 8, ... of the pixel path.
         encoder_blocks, decoder_blocks: residual blocks at each of these strides, on the way down and up.
+        channel_attention: in these blocks.
 
     Shape: features [(B, C_i, H/s_i, W/s_i)], image (B, 3, H, W) -> (B, 3, H, W), not clamped.
     """
 
     uses_image = True
 
-    def __init__(self, taps: Sequence[Tap], widths: Sequence[int], encoder_blocks: Sequence[int], decoder_blocks: Sequence[int]) -> None:
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        widths: Sequence[int],
+        encoder_blocks: Sequence[int],
+        decoder_blocks: Sequence[int],
+        channel_attention: bool = False,
+    ) -> None:
         super().__init__()
         if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
             raise ValueError("decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other")
@@ -65,12 +73,12 @@ class PixelSkipDecoder(nn.Module):
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, encoder_blocks, strict=True))
+        self.encoder = nn.ModuleList(residual_blocks(w, n, channel_attention) for w, n in zip(widths, encoder_blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.semantics = nn.ModuleList(
             nn.Conv2d(tap.channels, widths[scale], 1) for tap, scale in zip(taps, self.scale_of_tap, strict=True)
         )
-        self.decoder = nn.ModuleList(residual_blocks(w, n) for w, n in zip(widths, decoder_blocks, strict=True))
+        self.decoder = nn.ModuleList(residual_blocks(w, n, channel_attention) for w, n in zip(widths, decoder_blocks, strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.to_correction = nn.Conv2d(widths[0], 24, 3, padding=1)
         nn.init.zeros_(self.to_correction.weight)

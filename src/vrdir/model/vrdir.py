@@ -37,6 +37,7 @@ class VRDIRConfig(BaseModel):
         decoder: "semantics" is the paper's (features alone), "pixel_skip" ours (a U-shape whose output is a residual).
         widths: channels of the pixel_skip decoder at strides 2, 4, 8, ...
         encoder_blocks, decoder_blocks: its residual blocks at each of these strides.
+        channel_attention: in these blocks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +51,7 @@ class VRDIRConfig(BaseModel):
     widths: tuple[PositiveInt, ...] = ()
     encoder_blocks: tuple[NonNegativeInt, ...] = ()
     decoder_blocks: tuple[NonNegativeInt, ...] = ()
+    channel_attention: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:
@@ -79,12 +81,14 @@ PAPER = VRDIRConfig(extractor="vgg16_conv2_2", strides=(2,))
 SMALL = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8),
+    branches=("haze", "noise", "sensor_noise", "rain"),
     clean_branch=True,
     branch_blocks=1,
     decoder="pixel_skip",
     widths=(32, 64, 96, 128),
     encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(2, 2, 2, 1),
+    decoder_blocks=(3, 3, 2, 1),
+    channel_attention=True,
 )
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
@@ -95,6 +99,7 @@ BASE = VRDIRConfig(
     widths=(48, 96, 160, 192),
     encoder_blocks=(2, 2, 2, 1),
     decoder_blocks=(4, 4, 3, 2),
+    channel_attention=True,
 )
 CONFIGS = {"paper": PAPER, "small": SMALL, "base": BASE}
 
@@ -138,7 +143,9 @@ class VRDIR(nn.Module):
         if config.decoder == "semantics":
             self.decoder = SemanticsDecoder(self.extractor.taps)
         else:
-            self.decoder = PixelSkipDecoder(self.extractor.taps, config.widths, config.encoder_blocks, config.decoder_blocks)
+            self.decoder = PixelSkipDecoder(
+                self.extractor.taps, config.widths, config.encoder_blocks, config.decoder_blocks, config.channel_attention
+            )
 
     @property
     def scales(self) -> list[SemanticsEnhancement]:

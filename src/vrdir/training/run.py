@@ -15,6 +15,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from vrdir.data.items import Item, items_of, split, spread
 from vrdir.data.loaders import TrainingSet, ValidationSet, check_division
+from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
@@ -117,9 +118,11 @@ def model_folder(path: Path, stage: str) -> Path:
 
 def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
     """Raise ValueError unless what stands in `folder` fits into a network of this config."""
-    free = (
-        set() if whole else {"branches", "clean_branch"} | ({"decoder", "widths", "encoder_blocks", "decoder_blocks"} if branch else set())
-    )
+    free: set[str] = set()
+    if not whole:
+        free |= {"branches", "clean_branch"}
+        if branch:
+            free |= {"decoder", "widths", "encoder_blocks", "decoder_blocks", "channel_attention"}
     ours, theirs = config.model_dump(), other.model_dump()
     different = [key for key in ours if key not in free and ours[key] != theirs[key]]
     if different:
@@ -186,6 +189,7 @@ def train(
         training,
         recipe.model.branches,
         seed=recipe.seed,
+        ranges=ranges_of(recipe.ranges),
         crop_px=recipe.crop_px,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
@@ -193,7 +197,7 @@ def train(
         device=fabric.device,
         on_device=recipe.data.on_device,
     )
-    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px)
+    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px, ranges=ranges_of(recipe.ranges))
     held_out.check()
     if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):
         raise ValueError(f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}")

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from vrdir.data.loaders import Augmentation
+from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.images import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
@@ -123,6 +124,11 @@ class Recipe(Settings):
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
+        ranges: of the degradations' parameters, where not the defaults, as `vrdir degrade --with` takes them:
+            "haze:warmth=-0.3..0.3+noise:sigma=5..75". In mixtures the milder ranges of the registry come first.
+        optimizer: "adam" (the paper's) or "muon", which orthogonalises each convolution's step (Jordan et al., 2024), so that no
+            degradation's gradient drowns the others'; its steps are scaled to the size of Adam's (Liu et al., 2025), and biases are
+            Adam's.
         ema_decay: weights are validated and saved as an exponential moving average over steps, of this decay at most; null for none.
         compile: a backend of torch.compile, such as "inductor"; null does not compile.
         validation, data: see their classes.
@@ -139,6 +145,8 @@ class Recipe(Settings):
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
     shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
+    ranges: str = ""
+    optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: str | None = None
     validation: ValidationSettings = ValidationSettings()
@@ -168,6 +176,12 @@ class Recipe(Settings):
             raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
             raise ValueError("shares are numbers from 0, not all of them 0")
+        return value
+
+    @field_validator("ranges")
+    @classmethod
+    def _parsed(cls, value: str) -> str:
+        ranges_of(value)
         return value
 
     @model_validator(mode="after")

@@ -176,7 +176,7 @@ class RefineStage(Stage):
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
         if self.weights["recognition"] and self.recogniser is None:
-            recogniser = EfficientNetLite0((4, 8, 16))
+            recogniser = EfficientNetLite0((4, 8, 16, 32))
             recogniser.load_pretrained(extractor_weights if self.extractor == "efficientnet_lite0" else None)
             self.recogniser = placed(recogniser.requires_grad_(False), device)
 
@@ -193,6 +193,7 @@ class RefineStage(Stage):
             "consistency": semantic_consistency(features, clean),
             "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
         }
+        restored = restored.clamp(-1, 2)  # a wild step's output is far outside; its pixels are told so above, and its spectrum has no end
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
         if self.recogniser is not None:

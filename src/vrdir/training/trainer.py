@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
@@ -162,7 +162,7 @@ class StageRun:
         self.parameters = stage.trained(self.model)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        optimizer = Adam(self.parameters, lr=stage.settings.learning_rate)
+        optimizer = optimizer_for(self.parameters, self.recipe.optimizer, stage.settings.learning_rate)
         decay = self.recipe.ema_decay
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average(decay)) if decay is not None else None
         network: Any = StageNetwork(self.model, stage)
@@ -279,6 +279,22 @@ def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
         return settings.learning_rate * step / settings.warmup_steps
     progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)  # the last step is one too
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def optimizer_for(parameters: Sequence[nn.Parameter], name: str, learning_rate: float) -> Optimizer:
+    """Adam, or Muon for the weights of convolutions and Adam for the rest."""
+    if name == "adam":
+        return Adam(parameters, lr=learning_rate)
+    from pytorch_optimizer import Muon  # imports a hundred others; only who trains by it waits for that
+
+    matrices = [p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3]  # what is thin has no directions to level out
+    theirs = set(map(id, matrices))
+    others = [p for p in parameters if id(p) not in theirs]
+    groups = [
+        {"params": matrices, "use_muon": True, "use_adjusted_lr": True},
+        {"params": others, "use_muon": False, "betas": (0.9, 0.99), "eps": 1e-8},
+    ]
+    return cast(Optimizer, Muon([{"lr": learning_rate, **group} for group in groups if group["params"]]))
 
 
 def moving_average(decay: float) -> Any:
