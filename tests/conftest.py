@@ -21,6 +21,7 @@ TINY = VRDIRConfig(
     widths=(8, 12, 16),
     encoder_blocks=(1, 0, 1),
     decoder_blocks=(1, 1, 1),
+    channel_attention=True,
 )
 
 # image (B, 3, H, W) -> Identity -> seen, opset 17

@@ -1,7 +1,7 @@
 """Put trained weights into the package: float16 file, config, golden outputs, and their entry in the manifest.
 
     python tools/release_weights.py RUN/weights/refine small --recipe small --commit SHA --figures figures.json \\
-        --description "..." --training-data "..."
+        --description "..." --training-data "..." --command "vrdir train all ..." "vrdir train refine ..."
 
 The model card (src/vrdir/weights/NAME/README.md) is written by hand.
 """
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, required=True, help="JSON of measured figures")
     parser.add_argument("--description", required=True)
     parser.add_argument("--training-data", required=True)
+    parser.add_argument("--command", required=True, nargs="+", help="what was run, in order")
     arguments = parser.parse_args()
     folder = FOLDER / arguments.name
     model = VRDIR.from_pretrained(arguments.trained)
@@ -37,7 +38,7 @@ def main() -> None:
             "licence": "Apache-2.0",
             "training_data": arguments.training_data,
             "recipe": arguments.recipe,
-            "command": f"vrdir train all --recipe {arguments.recipe} --clean DIR",
+            "commands": arguments.command,
             "commit": arguments.commit,
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes": (folder / WEIGHTS_FILE).stat().st_size,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vrdir.degradations.degrade import apply_degradation
+from vrdir.degradations.degrade import apply_degradation, ranges_of
 from vrdir.degradations.mixture import CLEAN, MIXED, degrade_mixture, joining
 from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
 
@@ -69,6 +69,26 @@ def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(name: str, 
     torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
     for key, (low, high) in DEGRADATIONS[name].milder.items():
         assert DEGRADATIONS[name].function.__kwdefaults__[key] != (low, high)
+
+
+def test_ranges_replace_the_defaults_and_not_what_is_milder(photo_batch: Tensor) -> None:
+    ranges = ranges_of("haze:beta=0,warmth=0.5+noise:sigma=9..9")
+    noisy = degrade_mixture(photo_batch, {"noise": 1}, ("haze", "noise"), seeded(1), ranges).image
+    assert float((noisy - photo_batch).std() * 255) == pytest.approx(9, rel=0.1)
+    clear = degrade_mixture(photo_batch, {"haze": 1}, ("haze", "noise"), seeded(1), ranges).image
+    torch.testing.assert_close(clear, (photo_batch * 255).round() / 255)  # beta 0 is no haze
+    mixed = degrade_mixture(photo_batch, {"mixed": 1}, ("haze", "noise"), seeded(1), ranges).image
+    assert float((mixed - photo_batch).abs().mean()) > 0.05  # a mixture's beta is 0.2 to 1.8
+
+
+def test_ranges_are_read_like_degradations() -> None:
+    assert ranges_of("") == {}
+    assert ranges_of("haze:warmth=-0.3..0.3+noise:sigma=5") == {"haze": {"warmth": (-0.3, 0.3)}, "noise": {"sigma": 5.0}}
+    assert ranges_of("haze:severity=2,warmth=0")["haze"] == {"beta": 1.0, "warmth": 0.0, "unevenness": (0.0, 0.3)}
+    with pytest.raises(ValueError, match="once"):
+        ranges_of("noise:sigma=5+noise:sigma=6")
+    with pytest.raises(ValueError, match="noise takes sigma"):
+        ranges_of("noise:level=5")
 
 
 def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:

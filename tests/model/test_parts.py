@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from vrdir.model.blocks import ResidualBlock
 from vrdir.model.degradation_normalization import DegradationNormalization
@@ -70,9 +71,27 @@ def test_ise_mixes_its_branches_by_the_guidance() -> None:
     torch.testing.assert_close(mixed, expected + guidance[:, 2:] * features)
 
 
-def test_a_new_residual_block_is_the_identity() -> None:
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_new_residual_block_is_the_identity(attention: bool) -> None:
     x = torch.randn(1, 4, 6, 6)
-    assert torch.equal(ResidualBlock(4)(x), x)
+    assert torch.equal(ResidualBlock(4, attention)(x), x)
+
+
+def test_channel_attention_is_its_formula_and_begins_at_one() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 4, 7, 5)
+    plain, attending = ResidualBlock(4), ResidualBlock(4, attention=True)
+    for block in (plain, attending):
+        nn.init.normal_(block.project.weight)
+    attending.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(attending(x), plain(x))
+    assert attending.attend is not None
+    nn.init.normal_(attending.attend.weight)
+    nn.init.normal_(attending.attend.bias)
+    hidden = torch.relu(attending.expand(x))
+    logits = hidden.mean((2, 3)) @ attending.attend.weight[:, :, 0, 0].T + attending.attend.bias
+    scaled = hidden * (2 / (1 + torch.exp(-logits)))[:, :, None, None]
+    torch.testing.assert_close(attending(x), x + attending.project(scaled))
 
 
 def test_an_untrained_pixel_skip_decoder_returns_the_image() -> None:

@@ -89,7 +89,8 @@ def trained(downloads: Path, recipe: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(downloads)
         for line in documented_commands():
-            vrdir_command(line.replace("--recipe paper", f"--recipe {recipe} --device cpu"))
+            small = re.sub("--recipe (paper|base)", f"--recipe {recipe} --device cpu", line)
+            vrdir_command(re.sub(r"steps \d+", "steps 3", small))
     return downloads / "runs"
 
 
@@ -127,6 +128,19 @@ def test_the_stages_learn(trained: Path) -> None:
 def test_epochs_are_those_of_the_data(trained: Path) -> None:
     steps = {branch: metrics(trained / branch)[-1]["steps"] for branch in ("haze", "noise", "rain")}
     assert steps == {"haze": 6, "noise": 4, "rain": 3}  # twice 12, 8 and 5 pairs by 4, rounded up
+
+
+def test_a_visit_takes_up_what_the_one_before_left(trained: Path) -> None:
+    visits = trained.parent / "visits"
+    runs = [json.loads((visits / number / "run.json").read_text()) for number in "123"]
+    assert "whole" in runs[1]["priors"]
+    assert runs[1]["priors"]["whole"] != runs[2]["priors"]["whole"]
+    rates = [
+        [line["learning_rate"] for line in metrics(visits / number) if line["stage"] == "refine" and "learning_rate" in line]
+        for number in "123"
+    ]
+    assert rates[0][-1] == rates[1][-1] == 2e-3
+    assert rates[2][-1] < 2e-3
 
 
 def test_what_was_run_is_on_record(trained: Path) -> None:

@@ -20,7 +20,7 @@ from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_che
 from vrdir.training.run import Sources, train
 from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
 from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
-from vrdir.training.trainer import Trainer, learning_rate, moving_average
+from vrdir.training.trainer import Trainer, learning_rate, moving_average, optimizer_for
 
 
 def recipe(steps: int = 4, **changes: Any) -> Recipe:
@@ -98,11 +98,11 @@ def test_a_stage_trains_its_part_and_nothing_else(name: str, tiny: VRDIR, tmp_pa
 
 
 @pytest.mark.parametrize("make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage])
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize(("ema_decay", "optimizer"), [(None, "adam"), (0.9, "muon")])
 def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
-    make: Any, ema_decay: float | None, tmp_path: Path, photo_folder: Path
+    make: Any, ema_decay: float | None, optimizer: str, tmp_path: Path, photo_folder: Path
 ) -> None:
-    settings = recipe(ema_decay=ema_decay)
+    settings = recipe(ema_decay=ema_decay, optimizer=optimizer)
 
     def fresh() -> VRDIR:
         torch.manual_seed(7)
@@ -154,6 +154,23 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path, photo_folder:
     for end in ends[1:]:
         for name, tensor in ends[0].items():
             torch.testing.assert_close(end[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_muon_steps_alike_in_every_direction() -> None:
+    torch.manual_seed(0)
+    weight, bias, thin = (torch.nn.Parameter(torch.randn(*shape)) for shape in ((16, 8, 3, 3), (16,), (1, 8, 1, 1)))
+    before = [p.detach().clone() for p in (weight, bias, thin)]
+    optimizer = optimizer_for([weight, bias, thin], "muon", 0.01)
+    # A gradient that one direction dominates by far: Adam's step, the first one's signs, would too.
+    loud = torch.outer(torch.randn(16), torch.randn(72)).reshape(16, 8, 3, 3)
+    weight.grad, bias.grad, thin.grad = 30 * loud + torch.randn_like(weight), torch.randn_like(bias), torch.randn_like(thin)
+    optimizer.step()
+    step = (before[0] - weight.detach()).reshape(16, -1)
+    singular = torch.linalg.svdvals(step) / (0.01 * 0.2 * 72**0.5)  # Liu et al.: 0.2 sqrt(max(rows, columns)) a unit
+    assert float(singular.min()) > 0.4
+    assert float(singular.max()) < 1.4
+    for parameter, old in ((bias, before[1]), (thin, before[2])):  # Adam's first step is the rate in every element
+        torch.testing.assert_close((parameter.detach() - old).abs(), torch.full_like(old, 0.01), rtol=1e-3, atol=1e-5)
 
 
 def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
@@ -444,6 +461,8 @@ def test_learning_rates() -> None:
     assert learning_rate(cosine, 11, 100) == pytest.approx(1)
     assert learning_rate(cosine, 56, 100) == pytest.approx(0.5)
     assert 0 < learning_rate(cosine, 100, 100) < 1e-3
+    constant = StageSettings(steps=100, learning_rate=1.0, warmup_steps=10, schedule="constant")
+    assert [learning_rate(constant, step, 100) for step in (5, 10, 50, 100)] == pytest.approx([0.5, 1, 1, 1])
     halving = StageSettings(steps=1200, learning_rate=2e-4, schedule="halving")
     assert [learning_rate(halving, step, 1200) for step in (1, 300, 301, 1200)] == pytest.approx([2e-4, 2e-4, 1e-4, 2.5e-5])
 
@@ -456,6 +475,8 @@ def test_learning_rates() -> None:
         ("model: huge", "no config 'huge'; there are paper, small, base"),
         ("shares: {fog: 1}", "unknown fog"),
         ("precision: fp8", "precision"),
+        ("ranges: 'haze:fog=1'", "ranges: .*haze takes"),
+        ("optimizer: sgd", "optimizer"),
         ("decoder: {steps: many}", "decoder.steps"),
         ("decoder: {steps: 0 epochs}", "decoder.steps"),
         ("crop_px: 100", "crop_px must be a multiple of 16"),
@@ -481,8 +502,9 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, messa
 
 @pytest.mark.parametrize("name", ["paper", "small", "base", "smoke"])
 def test_the_recipes_are_valid(name: str) -> None:
-    stages: list[Stage] = all_stages(Recipe.read(name))
-    assert len(stages) == (5 if name == "paper" else 6)
+    recipe = Recipe.read(name)
+    stages: list[Stage] = all_stages(recipe)
+    assert len(stages) == 1 + len(recipe.model.branches) + 1 + (name != "paper")
 
 
 def test_the_papers_recipe_is_the_references() -> None:

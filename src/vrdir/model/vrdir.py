@@ -93,6 +93,7 @@ SMALL = VRDIRConfig(
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8, 16),
+    branches=("haze", "noise", "sensor_noise", "rain"),
     clean_branch=True,
     branch_blocks=1,
     decoder="pixel_skip",

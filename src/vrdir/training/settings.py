@@ -66,8 +66,9 @@ class StageSettings(Settings):
         batch_size: images a step, of all processes together.
         accumulate: parts into which each process cuts its share of a batch, where it does not fit into memory at once.
         learning_rate: of Adam, at its peak.
-        schedule: "cosine" falls to zero after a linear warm-up; "halving" halves the rate every quarter of the steps, as the paper.
-        warmup_steps: of the cosine schedule.
+        schedule: "cosine" falls to zero after a linear warm-up; "constant" stays after it, for a run that another one goes on from;
+            "halving" halves the rate every quarter of the steps, as the paper.
+        warmup_steps: of the cosine and the constant schedule.
         clip_norm: the gradient's norm is limited to this; null for no limit.
         loss_weights: of each further loss of the stage, by its name; one that is not named keeps its default.
     """
@@ -76,7 +77,7 @@ class StageSettings(Settings):
     batch_size: Count = 8
     accumulate: Count = 1
     learning_rate: PositiveFloat = 2e-4
-    schedule: Literal["cosine", "halving"] = "cosine"
+    schedule: Literal["cosine", "constant", "halving"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0, strict=True)
     clip_norm: PositiveFloat | None = 1.0
     loss_weights: dict[str, NonNegativeFloat] = {}

@@ -277,6 +277,8 @@ def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
         return settings.learning_rate * 0.5 ** (4 * (step - 1) // steps)
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.learning_rate
     progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)  # the last step is one too
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
