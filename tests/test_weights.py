@@ -33,7 +33,7 @@ def test_the_manifest_says_all_that_it_should(name: str) -> None:
         "licence",
         "training_data",
         "recipe",
-        "command",
+        "commands",
         "commit",
         "sha256",
         "figures",

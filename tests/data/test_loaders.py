@@ -227,3 +227,24 @@ def test_clean_lines_stay_as_they_are(photo_folder: Path, tmp_path: Path) -> Non
     assert torch.equal(batch.degraded, batch.clean)
     assert batch.known.all()
     assert not batch.present.any()
+
+
+def test_a_clean_photo_from_a_jpeg_file_is_to_stay_as_it_is(photo_folder: Path) -> None:
+    # Else a network would have to improve every photo, for all photos come in files.
+    items = items_of(photo_folder, (), NAMES)
+    data = TrainingSet(items, NAMES, crop_px=32, jpeg_share=1.0)
+    before = TrainingSet(items, NAMES, crop_px=32)
+    shares = {"clean": 1.0, "noise": 1.0}
+    [[stored]], [[plain]] = (list(of.stage("refine", shares, everything).batches(16, range(1, 2))) for of in (data, before))
+    untouched = ~stored.present.any(1)
+    assert 0 < int(untouched.sum()) < 16
+    assert torch.equal(stored.clean[untouched], stored.degraded[untouched])
+    assert not torch.equal(stored.clean[untouched], plain.clean[untouched])  # it did go through a file
+    assert torch.equal(stored.clean[~untouched], plain.clean[~untouched])  # the others' aim is the photo itself
+    for share, same in ((0.0, True), (1.0, False)):
+        for kind, degraded, clean in ValidationSet(items[:2], NAMES, 48, jpeg_share=share).pairs(shares, everything):
+            assert torch.equal(degraded, clean) == (kind == "clean")
+            original = next(iter(ValidationSet(items[:2], NAMES, 48).pairs({"clean": 1.0}, everything)))[2]
+            if kind == "clean" and not same:
+                assert not torch.equal(clean, original)
+                break

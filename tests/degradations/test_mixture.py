@@ -81,6 +81,21 @@ def test_ranges_replace_the_defaults_and_not_what_is_milder(photo_batch: Tensor)
     assert float((mixed - photo_batch).abs().mean()) > 0.05  # a mixture's beta is 0.2 to 1.8
 
 
+def test_a_share_of_the_images_goes_through_a_jpeg_file(photo_batch: Tensor) -> None:
+    batch = photo_batch[:1].repeat(60, 1, 1, 1)
+    shares, names = {CLEAN: 1, "noise": 1}, ("noise",)
+    plain = degrade_mixture(batch, shares, names, seeded(5))
+    stored = degrade_mixture(batch, shares, names, seeded(5), jpeg_share=0.5)
+    assert stored.kinds == plain.kinds  # the file comes last: what is in the photo is drawn as before
+    assert torch.equal(stored.present, plain.present)
+    differs = (stored.image != plain.image).flatten(1).any(1)
+    assert 15 < int(differs.sum()) < 45
+    assert {kind for kind, other in zip(plain.kinds, differs.tolist(), strict=True) if other} == {CLEAN, "noise"}
+    untouched = differs & ~plain.present[:, 0]
+    assert float((stored.image - plain.image)[untouched].abs().flatten(1).mean(1).max()) < 0.05
+    assert torch.equal(degrade_mixture(batch, shares, names, seeded(5), jpeg_share=1.0).present, plain.present)
+
+
 def test_ranges_are_read_like_degradations() -> None:
     assert ranges_of("") == {}
     assert ranges_of("haze:warmth=-0.3..0.3+noise:sigma=5") == {"haze": {"warmth": (-0.3, 0.3)}, "noise": {"sigma": 5.0}}

@@ -90,7 +90,7 @@ def trained(downloads: Path, recipe: Path) -> Path:
         patch.chdir(downloads)
         for line in documented_commands():
             small = re.sub("--recipe (paper|base)", f"--recipe {recipe} --device cpu", line)
-            vrdir_command(re.sub(r"steps \d+", "steps 3", small))
+            vrdir_command(re.sub(r"steps \d+", "steps 5", small))
     return downloads / "runs"
 
 

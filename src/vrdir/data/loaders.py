@@ -20,7 +20,7 @@ from vrdir.data.pairs import synthesised
 from vrdir.degradations.degrade import apply_steps, parse_degradations
 from vrdir.degradations.draws import Range
 from vrdir.degradations.mixture import degrade_mixture
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.images import ImageError
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class TrainingSet:
         branches: the model's degradations, in the order of `Batch.present`.
         seed: of orders, crops and degradations.
         ranges: of the degradations' parameters, where not the defaults; see `degrade_mixture`.
+        jpeg_share: of the images that go through a JPEG file at the end. What is otherwise clean is then to stay as it is.
         crop_px: side of the crops; smaller images are extended by mirroring.
         augmentation: "flip" mirrors half of the crops (the paper); "full" also turns half of them by a quarter, and takes a third of
             those that are degraded afterwards at twice the size and averages them down: sharper texture, and objects at another scale.
@@ -92,6 +93,7 @@ class TrainingSet:
         *,
         seed: int = 0,
         ranges: Ranges = {},  # noqa: B006 - never written to
+        jpeg_share: float = 0.0,
         crop_px: int = 128,
         augmentation: Augmentation = "full",
         balance: bool = False,
@@ -103,7 +105,7 @@ class TrainingSet:
             raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
         self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
         self.augmentation, self.balance, self.device = augmentation, balance, torch.device(device)
-        self.ranges = ranges
+        self.ranges, self.jpeg_share = ranges, jpeg_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
         self.warned: set[int] = set()
 
@@ -210,8 +212,12 @@ class StageData:
                 image = apply_steps(clean[rows], parsed(synthesis), [generators[i] for i in rows])
                 degraded[rows] = (image * 255).round() / 255
             else:
-                mixture = degrade_mixture(clean[rows], self.shares, self.able, [generators[i] for i in rows], self.data.ranges)
+                mixture = degrade_mixture(
+                    clean[rows], self.shares, self.able, [generators[i] for i in rows], self.data.ranges, self.data.jpeg_share
+                )
                 degraded[rows] = mixture.image
+                untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
+                clean[rows] = torch.where(untouched, mixture.image, clean[rows])
                 present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
         grey = (clean == clean[:, :1]).all(1, keepdim=True).all(2, keepdim=True).all(3, keepdim=True)
         one_grain = grey & torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
@@ -274,6 +280,7 @@ class ValidationSet:
         crop_px: side of the centre crops; None takes whole images.
         cache_bytes: how much of the decoded images is kept in memory.
         ranges: of the degradations' parameters, where not the defaults.
+        jpeg_share: as of `TrainingSet`.
 
     Raises:
         ImageError: a file's header cannot be read.
@@ -286,8 +293,9 @@ class ValidationSet:
         crop_px: int | None,
         cache_bytes: int = 2 * 2**30,
         ranges: Ranges = {},  # noqa: B006 - never written to
+        jpeg_share: float = 0.0,
     ) -> None:
-        self.items, self.crop_px, self.ranges = list(items), crop_px, ranges
+        self.items, self.crop_px, self.ranges, self.jpeg_share = list(items), crop_px, ranges, jpeg_share
         self.able = [name for name in branches if name in DEGRADATIONS]
         self.images = ImageCache(files_of(items), cache_bytes)
 
@@ -324,7 +332,8 @@ class ValidationSet:
             for item in [item for item in items if item.drawn]:
                 clean = self._cut(item.clean, self.crop_px)
                 generator = torch.Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
-                yield kind, degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges).image, clean
+                degraded = degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share).image
+                yield kind, degraded, degraded if kind == CLEAN else clean
         for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
             clean = self._cut(item.clean, self.crop_px)
             degraded = synthesised(clean, item.synthesis, item.clean) if item.degraded is None else self._cut(item.degraded, self.crop_px)

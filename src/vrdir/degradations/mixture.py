@@ -9,7 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from vrdir.degradations.draws import Draws, Generators
+from vrdir.degradations.jpeg import encoded
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED
+
+JPEG_QUALITY = (60.0, 98.0)  # of the files that photos come in: a web site's to a camera's
 
 
 class Mixture(NamedTuple):
@@ -32,6 +35,7 @@ def degrade_mixture(
     names: Sequence[str],
     generator: Generators,
     ranges: Mapping[str, Mapping[str, Any]] = {},
+    jpeg_share: float = 0.0,
 ) -> Mixture:
     """Draw a kind for each image of a batch and apply it.
 
@@ -42,6 +46,8 @@ def degrade_mixture(
         names: the degradations there are, in the order that `present` shall have.
         generator: source of all draws; or one for each image, whose pixels then depend on its own alone.
         ranges: of the parameters of each degradation, where not the defaults; in "mixed" the milder ones come first.
+        jpeg_share: probability that an image, whatever its kind, goes through a JPEG file at the end, as most photos do. Without it a
+            network may learn that what bears a file's traces has nothing else.
 
     Raises:
         ValueError: an unknown kind or degradation, or shares that are not positive together.
@@ -69,6 +75,10 @@ def degrade_mixture(
                 own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
                 result = DEGRADATIONS[name].function(degraded[rows], own, **{**ranges.get(name, {}), **milder}).image
                 degraded[rows] = result.clamp(0, 1).to(image.dtype)
+    if jpeg_share:
+        stored = (draws.unit(1).flatten() < jpeg_share).view(-1, 1, 1, 1)
+        quality = draws.uniform("jpeg_quality", JPEG_QUALITY).round()
+        degraded = torch.where(stored, encoded(degraded, quality, subsampling=2), degraded)
     return Mixture((degraded * 255).round() / 255, present.to(image.device), kinds)
 
 

@@ -190,6 +190,7 @@ def train(
         recipe.model.branches,
         seed=recipe.seed,
         ranges=ranges_of(recipe.ranges),
+        jpeg_share=recipe.jpeg_share,
         crop_px=recipe.crop_px,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
@@ -197,7 +198,9 @@ def train(
         device=fabric.device,
         on_device=recipe.data.on_device,
     )
-    held_out = ValidationSet(validation, recipe.model.branches, recipe.validation.crop_px, ranges=ranges_of(recipe.ranges))
+    held_out = ValidationSet(
+        validation, recipe.model.branches, recipe.validation.crop_px, ranges=ranges_of(recipe.ranges), jpeg_share=recipe.jpeg_share
+    )
     held_out.check()
     if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):
         raise ValueError(f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}")

@@ -127,6 +127,7 @@ class Recipe(Settings):
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
         ranges: of the degradations' parameters, where not the defaults, as `vrdir degrade --with` takes them:
             "haze:warmth=-0.3..0.3+noise:sigma=5..75". In mixtures the milder ranges of the registry come first.
+        jpeg_share: probability that a degraded photo goes through a JPEG file at the end.
         optimizer: "adam" (the paper's) or "muon", which orthogonalises each convolution's step (Jordan et al., 2024), so that no
             degradation's gradient drowns the others'; its steps are scaled to the size of Adam's (Liu et al., 2025), and biases are
             Adam's.
@@ -147,6 +148,7 @@ class Recipe(Settings):
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
     shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
     ranges: str = ""
+    jpeg_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     optimizer: Literal["adam", "muon"] = "adam"
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     compile: str | None = None
