@@ -1,6 +1,6 @@
 """What each part of the method is worth: a small network trained anew without it, everything else the same.
 
-    python benchmarks/ablations.py DIR --work-dir RUNS                    # DIR: clean photos; about 4 minutes a variant on one core
+    python benchmarks/ablations.py DIR --work-dir RUNS                    # DIR: clean photos; some minutes a variant on one core
     python benchmarks/ablations.py DIR --work-dir RUNS --only whole no_fgm --seeds 1 2 3
     python benchmarks/ablations.py --work-dir RUNS --table                 # the table again, from what is there
     python benchmarks/ablations.py --work-dir RUNS --restore IN OUT        # every variant over a folder: OUT/VARIANT-SEED/...

@@ -224,7 +224,7 @@ class Recipe(Settings):
         """Read a recipe.
 
         Args:
-            path: a YAML file, or the name of one that comes with vrdir: "paper", "small", "base", "smoke".
+            path: a YAML file, or the name of one that comes with vrdir (see `RECIPES`).
             changes: replace its settings; "decoder.steps" style keys reach inside.
 
         Raises:
