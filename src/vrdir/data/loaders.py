@@ -18,7 +18,7 @@ from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item
 from vrdir.data.pairs import synthesised
 from vrdir.degradations.degrade import apply_steps, parse_degradations
-from vrdir.degradations.draws import Range
+from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.images import ImageError
@@ -26,10 +26,6 @@ from vrdir.images import ImageError
 logger = logging.getLogger(__name__)
 
 Augmentation = Literal["flip", "full"]
-
-
-Ranges = Mapping[str, Mapping[str, Range]]
-"""Parameters of degradations, by the degradation's name."""
 
 
 class Crops(NamedTuple):

@@ -115,12 +115,14 @@ def ranges_of(text: str) -> dict[str, dict[str, Range]]:
     """The ranges of parameters, by degradation, that `parse_degradations` reads from text; none from an empty one.
 
     Raises:
-        ValueError: as `parse_degradations`, or a degradation is named twice.
+        ValueError: as `parse_degradations`; a degradation is named twice, or a value is out of its range.
     """
     steps = parse_degradations(text) if text.strip() else []
     ranges = {step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps}
     if len(ranges) < len(steps):
         raise ValueError(f"each degradation's ranges are given once, not as in {text!r}")
+    for name, values in ranges.items():  # whoever draws by them hours later is to know now whether they can be
+        apply_degradation(torch.full((1, 3, 32, 32), 0.5), name, torch.Generator().manual_seed(0), **values)
     return ranges
 
 

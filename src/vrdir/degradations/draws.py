@@ -1,7 +1,7 @@
 """Drawing a degradation's parameters, one per image of a batch, reproducibly."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,9 @@ from torch.nn import functional
 
 Range = float | tuple[float, float]
 """A parameter: one value for all images, or (low, high) to draw from for each."""
+
+Ranges = Mapping[str, Mapping[str, Range]]
+"""Parameters of several degradations, by the degradation's name."""
 
 Generators = Generator | Sequence[Generator]
 """The source of all draws: one for the whole batch, or one for each image, whose pixels then depend on its own alone."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from vrdir.degradations.draws import Draws, Generators
+from vrdir.degradations.draws import Draws, Generators, Ranges, checked
 from vrdir.degradations.jpeg import encoded
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED
 
@@ -34,7 +34,7 @@ def degrade_mixture(
     shares: Mapping[str, float],
     names: Sequence[str],
     generator: Generators,
-    ranges: Mapping[str, Mapping[str, Any]] = {},
+    ranges: Ranges = {},  # noqa: B006 - never written to
     jpeg_share: float = 0.0,
 ) -> Mixture:
     """Draw a kind for each image of a batch and apply it.
@@ -50,7 +50,7 @@ def degrade_mixture(
             network may learn that what bears a file's traces has nothing else.
 
     Raises:
-        ValueError: an unknown kind or degradation, or shares that are not positive together.
+        ValueError: an unknown kind or degradation, shares that are not positive together, or a jpeg_share outside [0, 1].
     """
     unknown = set(names) - DEGRADATIONS.keys() | set(shares) - {*names, CLEAN, MIXED}
     if unknown:
@@ -75,7 +75,7 @@ def degrade_mixture(
                 own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
                 result = DEGRADATIONS[name].function(degraded[rows], own, **{**ranges.get(name, {}), **milder}).image
                 degraded[rows] = result.clamp(0, 1).to(image.dtype)
-    if jpeg_share:
+    if checked("jpeg_share", jpeg_share, 0, 1)[0]:
         stored = (draws.unit(1).flatten() < jpeg_share).view(-1, 1, 1, 1)
         quality = draws.uniform("jpeg_quality", JPEG_QUALITY).round()
         degraded = torch.where(stored, encoded(degraded, quality, subsampling=2), degraded)

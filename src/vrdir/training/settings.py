@@ -65,7 +65,7 @@ class StageSettings(Settings):
         steps: optimiser steps, or epochs as in "1200 epochs".
         batch_size: images a step, of all processes together.
         accumulate: parts into which each process cuts its share of a batch, where it does not fit into memory at once.
-        learning_rate: of Adam, at its peak.
+        learning_rate: of the optimiser, at its peak.
         schedule: "cosine" falls to zero after a linear warm-up; "constant" stays after it, for a run that another one goes on from;
             "halving" halves the rate every quarter of the steps, as the paper.
         warmup_steps: of the cosine and the constant schedule.
@@ -127,7 +127,7 @@ class Recipe(Settings):
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
         ranges: of the degradations' parameters, where not the defaults, as `vrdir degrade --with` takes them:
             "haze:warmth=-0.3..0.3+noise:sigma=5..75". In mixtures the milder ranges of the registry come first.
-        jpeg_share: probability that a degraded photo goes through a JPEG file at the end.
+        jpeg_share: probability that an image, also a clean one, goes through a JPEG file after all else.
         optimizer: "adam" (the paper's) or "muon", which orthogonalises each convolution's step (Jordan et al., 2024), so that no
             degradation's gradient drowns the others'; its steps are scaled to the size of Adam's (Liu et al., 2025), and biases are
             Adam's.
