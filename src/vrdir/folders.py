@@ -1,0 +1,69 @@
+"""The image files below a folder: the one walk that restoring, training, pairing and measuring share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vrdir.images import IMAGE_SUFFIXES
+
+
+def image_files(
+    folder: Path,
+    *,
+    without: Path | None = None,
+    hidden: Callable[[str], bool] = lambda name: name.startswith("."),
+    unreadable: Callable[[OSError], None] | None = None,
+) -> Iterator[Path]:
+    """The files below a folder whose suffix is an image's, as they are found: a folder's own, sorted, then those of its sub-folders.
+
+    Each folder is listed once and held only while its files are given out. Links are followed, to files and to folders; a folder
+    that several names lead to, such as a link to a folder above itself, is entered under the first of them only.
+
+    Args:
+        without: a folder to leave out, with all below it.
+        hidden: names of files and folders to leave out; by default those that begin with a dot.
+        unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
+    """
+    seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
+    waiting = [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            identity = _identity(here)
+            if identity in seen:
+                continue
+            with os.scandir(here) as listing:
+                entries = sorted((entry for entry in listing if not hidden(entry.name)), key=lambda entry: entry.name)
+        except OSError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        seen.add(identity)
+        folders = []
+        for entry in entries:
+            if is_folder(entry):
+                folders.append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield Path(entry.path)
+        waiting += reversed(folders)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads nowhere, or to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two names lead to one folder."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
