@@ -13,17 +13,19 @@ def image_files(
     folder: Path,
     *,
     without: Path | None = None,
-    hidden: Callable[[str], bool] = lambda name: name.startswith("."),
+    hidden: Callable[[str], bool] | None = lambda name: name.startswith("."),
+    links: bool = True,
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[Path]:
     """The files below a folder whose suffix is an image's, as they are found: a folder's own, sorted, then those of its sub-folders.
 
-    Each folder is listed once and held only while its files are given out. Links are followed, to files and to folders; a folder
-    that several names lead to, such as a link to a folder above itself, is entered under the first of them only.
+    Each folder is listed once and held only while its files are given out. A folder that several names lead to, such as a link to
+    a folder above itself, is entered under the first of them only.
 
     Args:
         without: a folder to leave out, with all below it.
-        hidden: names of files and folders to leave out; by default those that begin with a dot.
+        hidden: names of files and folders to leave out, by default those that begin with a dot; None leaves out none.
+        links: enter folders that are links. Files that are links are always taken.
         unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
     """
     seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
@@ -35,7 +37,7 @@ def image_files(
             if identity in seen:
                 continue
             with os.scandir(here) as listing:
-                entries = sorted((entry for entry in listing if not hidden(entry.name)), key=lambda entry: entry.name)
+                entries = sorted((entry for entry in listing if hidden is None or not hidden(entry.name)), key=lambda entry: entry.name)
         except OSError as error:
             if unreadable is None:
                 raise
@@ -45,9 +47,10 @@ def image_files(
         folders = []
         for entry in entries:
             if is_folder(entry):
-                folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(entry.path)
+                if links or not entry.is_symlink():
+                    folders.append(entry.path)
+            elif (path := Path(entry.path)).suffix.lower() in IMAGE_SUFFIXES:
+                yield path
         waiting += reversed(folders)
 
 
@@ -65,5 +68,5 @@ def same_folder(one: Path, other: Path) -> bool:
 
 
 def _identity(folder: Path | str) -> tuple[int, int]:
-    facts = os.stat(folder)
+    facts = Path(folder).stat()
     return facts.st_dev, facts.st_ino

@@ -36,7 +36,7 @@ class DeepPicture(NamedTuple):
     """
 
     pixels: Pixels
-    info: dict[str, Any]
+    info: dict[Any, Any]
     format: str | None = None
 
     @property
@@ -82,7 +82,7 @@ def raw_mode(picture: Image.Image) -> str | None:
     return raw if raw.endswith((";16B", ";16L", ";16N")) and picture.mode in CHANNELS.values() else None
 
 
-def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Image], Image.Image]) -> tuple[Pixels, dict[str, Any]]:
+def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Image], Image.Image]) -> tuple[Pixels, dict[Any, Any]]:
     """The pixels (H, W, C) of a file that has a `raw_mode`, and what it carries.
 
     Args:
@@ -94,8 +94,8 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
     if base == "LA":  # four bytes a pixel, which Pillow takes for a picture of four channels
         first.tile = [first.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
         picture = settle(first)
-        parts = np.asarray(picture).astype(np.uint16)
-        return parts[..., 0::2] << 8 | parts[..., 1::2], picture.info
+        parts = np.asarray(picture)
+        return _joined(parts[..., 0::2], parts[..., 1::2]), picture.info
     # libtiff gives the machine's byte order, PNG has the upper byte first.
     orders = "LB" if first.format == "TIFF" and sys.byteorder == "little" else "BL"
     # Alpha that the colours are multiplied by is undone below, in 16 bits, not by Pillow in 8.
@@ -111,8 +111,7 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
         else:
             picture.tile = [tile._replace(args=f"{layout};16{order}")]  # type: ignore[attr-defined]
         planes.append(settle(picture))
-    upper, lower = (np.asarray(plane).astype(np.uint16) for plane in planes)
-    pixels: Pixels = upper << 8 | lower
+    pixels = _joined(*map(np.asarray, planes))
     info = planes[0].info
     if base == "RGBa":
         alpha = np.maximum(pixels[..., 3:], 1).astype(np.float64)
@@ -120,6 +119,13 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
     if "transparency" in info and pixels.shape[2] == 3:
         pixels = with_alpha(pixels, info["transparency"])
     return pixels, info
+
+
+def _joined(upper: np.ndarray[Any, Any], lower: np.ndarray[Any, Any]) -> Pixels:
+    """Upper and lower bytes, uint8 (H, W, C) each."""
+    joined: Pixels = np.multiply(upper, 256, dtype=np.uint16)
+    joined += lower
+    return joined
 
 
 def with_alpha(pixels: Pixels, transparent: int | tuple[int, ...]) -> Pixels:

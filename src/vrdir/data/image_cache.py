@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vrdir.folders import image_files
 from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ def photos_in(folder: Path) -> list[Path]:
     """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(image_files(folder, links=False, hidden=None, unreadable=lambda error: None))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths
