@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 Pixels = np.ndarray[Any, np.dtype[np.uint16]]
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}  # that hold such a picture
-PLANAR, WIDTH, BITS = 284, 256, 258  # TIFF tags
+WIDTH, HEIGHT, BITS, PLANAR = 256, 257, 258, 284  # TIFF tags
 CHANNELS = {2: "LA", 3: "RGB", 4: "RGBA"}
 PNG_COLOUR_TYPES = {2: 4, 3: 2, 4: 6}
 
@@ -106,8 +106,9 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
         tile = picture.tile[0]  # type: ignore[attr-defined]
         if picture.format == "TIFF":  # one decoder, whatever the compression
             picture.use_load_libtiff = True  # type: ignore[attr-defined]
-            args = (f"{layout};16{order}", False, picture.tag_v2.offset)  # type: ignore[attr-defined]
-            picture.tile = [tile._replace(codec_name="libtiff", extents=(0, 0, *picture.size), offset=0, args=args)]  # type: ignore[attr-defined]
+            tags = picture.tag_v2  # type: ignore[attr-defined]
+            whole, args = (0, 0, tags[WIDTH], tags[HEIGHT]), (f"{layout};16{order}", False, tags.offset)
+            picture.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]  # type: ignore[attr-defined]
         else:
             picture.tile = [tile._replace(args=f"{layout};16{order}")]  # type: ignore[attr-defined]
         planes.append(settle(picture))
