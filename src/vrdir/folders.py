@@ -49,7 +49,7 @@ def image_files(
             if is_folder(entry):
                 if links or not entry.is_symlink():
                     folders.append(entry.path)
-            elif (path := Path(entry.path)).suffix.lower() in IMAGE_SUFFIXES:
+            elif (path := Path(entry.path)).suffix.lower() in IMAGE_SUFFIXES and is_file(entry):
                 yield path
         waiting += reversed(folders)
 
@@ -60,6 +60,11 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that may lead to one: who reads it will say so if it does not. A pipe would never end."""
+    return entry.is_symlink() or entry.is_file()
 
 
 def same_folder(one: Path, other: Path) -> bool:
