@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 Pixels = np.ndarray[Any, np.dtype[np.uint16]]
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}  # that hold such a picture
-WIDTH, HEIGHT, BITS, PLANAR = 256, 257, 258, 284  # TIFF tags
+WIDTH, BITS, PLANAR = 256, 258, 284  # TIFF tags
 CHANNELS = {2: "LA", 3: "RGB", 4: "RGBA"}
 PNG_COLOUR_TYPES = {2: 4, 3: 2, 4: 6}
 
@@ -89,29 +89,16 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
         open_file: opens it anew, without decoding.
         settle: decodes a picture and turns it upright.
     """
-    first = open_file()
-    base = (raw_mode(first) or "").partition(";")[0]
+    raw = raw_mode(open_file()) or ""
+    base, order = raw[:-4], raw[-1].replace("N", "L" if sys.byteorder == "little" else "B")
     if base == "LA":  # four bytes a pixel, which Pillow takes for a picture of four channels
-        first.tile = [first.tile[0]._replace(args="RGBA")]  # type: ignore[attr-defined]
-        picture = settle(first)
+        picture = settle(_told(open_file(), "RGBA"))
         parts = np.asarray(picture)
         return _joined(parts[..., 0::2], parts[..., 1::2]), picture.info
-    # libtiff gives the machine's byte order, PNG has the upper byte first.
-    orders = "LB" if first.format == "TIFF" and sys.byteorder == "little" else "BL"
     # Alpha that the colours are multiplied by is undone below, in 16 bits, not by Pillow in 8.
     layout = base.replace("a", "A")
-    planes = []
-    for order in orders:
-        picture = open_file()
-        tile = picture.tile[0]  # type: ignore[attr-defined]
-        if picture.format == "TIFF":  # one decoder, whatever the compression
-            picture.use_load_libtiff = True  # type: ignore[attr-defined]
-            tags = picture.tag_v2  # type: ignore[attr-defined]
-            whole, args = (0, 0, tags[WIDTH], tags[HEIGHT]), (f"{layout};16{order}", False, tags.offset)
-            picture.tile = [tile._replace(codec_name="libtiff", extents=whole, offset=0, args=args)]  # type: ignore[attr-defined]
-        else:
-            picture.tile = [tile._replace(args=f"{layout};16{order}")]  # type: ignore[attr-defined]
-        planes.append(settle(picture))
+    # Of a number of two bytes Pillow keeps the upper one; the lower one if it is told the other byte order.
+    planes = [settle(_told(open_file(), f"{layout};16{byte_order}")) for byte_order in (order, "BL".replace(order, ""))]
     pixels = _joined(*map(np.asarray, planes))
     info = planes[0].info
     if base == "RGBa":
@@ -120,6 +107,15 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
     if "transparency" in info and pixels.shape[2] == 3:
         pixels = with_alpha(pixels, info["transparency"])
     return pixels, info
+
+
+def _told(picture: Image.Image, raw: str) -> Image.Image:
+    """An opened file whose decoders are told that it has its pixels in another way."""
+    picture.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
+        for tile in picture.tile  # type: ignore[attr-defined]
+    ]
+    return picture
 
 
 def _joined(upper: np.ndarray[Any, Any], lower: np.ndarray[Any, Any]) -> Pixels:
@@ -187,7 +183,7 @@ def _encode_tiff(pixels: Pixels, metadata: dict[str, Any]) -> bytes:
     height, width, channels = pixels.shape
     stand_in = np.ascontiguousarray(pixels, "<u2").view(np.uint8).reshape(height, 2 * width, channels)
     file = io.BytesIO()
-    Image.fromarray(stand_in, CHANNELS[channels]).save(file, "TIFF", **metadata)
+    Image.fromarray(stand_in).save(file, "TIFF", **metadata)
     content = bytearray(file.getvalue())
     (directory,) = struct.unpack_from("<I", content, 4)
     (entries,) = struct.unpack_from("<H", content, directory)
