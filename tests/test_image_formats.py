@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.conftest import TINY
 
 from vrdir import ImageError, Restorer
-from vrdir.images import Picture, allow_megapixels, decode, encode, format_of, open_image, read_file
+from vrdir.images import IMAGE_SUFFIXES, Picture, allow_megapixels, decode, encode, format_of, open_image, read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.sixteen_bits import DeepPicture
 
@@ -87,6 +87,16 @@ def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
 def picture_of(pixels: np.ndarray[Any, Any]) -> Picture:
     """uint8 or uint16, (H, W) or (H, W, 2 to 4)."""
     return DeepPicture(pixels, {}) if pixels.dtype == np.uint16 and pixels.ndim == 3 else Image.fromarray(pixels)
+
+
+def test_the_table_says_what_is_tested_here() -> None:
+    lines = (Path(__file__).parents[1] / "docs" / "images.md").read_text().splitlines()
+    columns, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|"))
+    assert columns[2:] == list(KEEPS)
+    assert {row[0] for row in rows} == set(FORMATS)
+    assert {suffix for row in rows for suffix in row[1].split()} == IMAGE_SUFFIXES
+    for row in rows:
+        assert dict(zip(columns[2:], row[2:], strict=True)) == {what: "yes" if row[0] in KEEPS[what] else "-" for what in KEEPS}, row[0]
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
