@@ -4,6 +4,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,9 +261,20 @@ def test_heic_with_ten_bits_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert re.search(r"deep.heic has 1\d bits a channel; only the upper 8 are read", caplog.text)
 
 
+def test_heic_photos_are_trained_and_measured_on_too(photo: Image.Image, tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    (tmp_path / "a.heic").write_bytes(encode(photo, "HEIF"))
+    code = (  # a process that has not yet met HEIC
+        "import sys; from pathlib import Path; from vrdir.data.image_cache import header_bytes; from vrdir.data.pairs import _header\n"
+        "path = Path(sys.argv[1]); print(header_bytes(path), _header(path).size, repr(_header(path).problem))"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path / "a.heic"], capture_output=True, text=True, check=True).stdout
+    assert said == f"{3 * photo.width * photo.height} {photo.size} ''\n"
+
+
 def test_heic_names_its_extra_where_that_is_missing(photo: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     heic = b"\0\0\0\x18ftypheic" + bytes(100)
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"a.heic is HEIC, which needs an extra: pip install 'vrdir\[heic\]'"):
         decode(heic, "a.heic")
     with pytest.raises(ImageError, match=r"b.heic is HEIC, which needs an extra"):

@@ -14,7 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -297,10 +297,10 @@ def decode(content: bytes, name: str) -> Picture:
 
 def _opened(content: bytes, name: str) -> Image.Image:
     """The header read, the pixels not yet. Raises ImageError, which calls it `name`."""
-    if content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
-        register_heif(name)
     try:
-        return Image.open(io.BytesIO(content))
+        return open_header(io.BytesIO(content), name)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
     except Image.DecompressionBombError:
@@ -311,6 +311,15 @@ def _opened(content: bytes, name: str) -> Image.Image:
         ) from None
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+
+
+def open_header(file: IO[bytes], name: str) -> Image.Image:
+    """A picture of which the header is read and no pixel. Raises ImageError, which calls it `name`, or what Pillow raises."""
+    start = file.read(12)
+    file.seek(0)
+    if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+        register_heif(name)
+    return Image.open(file)
 
 
 def register_heif(name: str) -> None:
