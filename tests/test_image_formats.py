@@ -158,10 +158,19 @@ def test_every_orientation_in_every_format(file_format: str, orientation: int, p
     assert exif_of(picture).get(0x010F) == "Maker"
 
 
-def test_an_orientation_in_xmp_goes_too(photo: Image.Image) -> None:
-    xmp = XMP.replace(b"<rdf:RDF", b'<rdf:RDF tiff:Orientation="6"')
-    picture = decode(encoded(photo, "JPEG", exif=camera_exif(6), xmp=xmp), "it")
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "AVIF", "TIFF"])
+def test_an_orientation_in_xmp_goes_too(file_format: str, photo: Image.Image) -> None:
+    """Else the next to open the file, this package among them, would turn it once more."""
+    xmp, exif = XMP.replace(b"<rdf:RDF", b'<rdf:RDF tiff:Orientation="6"'), camera_exif(6)
+    if file_format == "TIFF":
+        exif[0x02BC] = xmp
+    content = encoded(photo, file_format, exif=exif.tobytes(), **({} if file_format == "TIFF" else {"xmp": xmp}))
+    picture = decode(content, "it")
+    assert picture.size == (photo.height, photo.width)
     assert b"Orientation" not in picture.info["xmp"]
+    opened = open_image(picture)
+    assert opened.tensor.shape == (1, 3, photo.width, photo.height)
+    assert decode(encode(opened.close(opened.tensor), file_format), "it").size == (photo.height, photo.width)
 
 
 @given(
@@ -290,7 +299,7 @@ def test_large_photos_are_opened_when_the_user_says_so(monkeypatch: pytest.Monke
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(large, "large.png").size == (20000, 10000)
-    for limit in (0, -3, float("nan")):
+    for limit in (0, -3, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="positive number"):
             allow_megapixels(limit)
 

@@ -134,6 +134,12 @@ def test_orientation_turns_all_16_bits(file_format: str, orientation: int) -> No
     np.testing.assert_array_equal(again.pixels, picture.pixels)  # not turned a second time
 
 
+def test_what_pillow_has_opened_already_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    picture = Image.open(io.BytesIO(as_png(noise("RGB"))))
+    assert open_image(picture).tensor.shape == (1, 3, 21, 34)
+    assert "has lost the lower 8; give its path or its bytes instead" in caplog.text
+
+
 def test_damaged_files_are_named() -> None:
     for content in (as_png(noise("RGB")), as_tiff(noise("RGB"), compression="zlib")):
         with pytest.raises(ImageError, match=r"photo is damaged or cut short|photo is no image"):

@@ -26,7 +26,7 @@ from vrdir.sixteen_bits import DeepPicture, encode_deep, raw_mode, read_deep, wi
 
 logger = logging.getLogger(__name__)
 
-# What no other file could be spared, and what to do about it.
+# Errors that every further file would meet too, and what to do about them.
 HOPELESS = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room within the quota",
@@ -45,9 +45,7 @@ TIFF_EXIF = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8
 # Pillow's modes and the mode in which each is restored
 MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
-
-
-ADVICE = {
+ADVICE = {  # on modes that are none of these
     "CMYK": ", made for print; convert it to RGB first, in a program that applies its colour profile (Pillow: ImageCms.profileToProfile)"
 }
 Picture = Image.Image | DeepPicture
@@ -184,6 +182,8 @@ def _open_picture(image: Picture) -> OpenImage:
     """Any PIL mode with a clear way to RGB and back, and those that Pillow lacks."""
     if isinstance(image, DeepPicture):
         return _open_deep(image)
+    if _raw_mode(image, "the picture"):
+        logger.warning("a picture of 16 bits a channel, opened by Pillow, has lost the lower 8; give its path or its bytes instead")
     picture = _settled(image, "the picture")
     mode = picture.mode
     transparent = "transparency" in picture.info or mode == "PA"
@@ -238,11 +238,9 @@ def _settled(picture: Image.Image, name: str) -> Image.Image:
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
         picture.load()
-        if picture.format == "TIFF":
-            exif = _descriptive(picture.getexif())  # without orientation: Pillow itself has turned it upright
-            if exif:
-                picture.info["exif"] = exif.tobytes()
         upright = ImageOps.exif_transpose(picture)
+        if picture.format == "TIFF" and (exif := _descriptive(picture.getexif())):  # which Pillow leaves among the file's tags
+            upright.info["exif"] = exif.tobytes()
     except ImageError:
         raise
     except Exception as error:  # decoders of damaged files raise all sorts
@@ -279,11 +277,7 @@ def decode(content: bytes, name: str) -> Picture:
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
     picture = _opened(content, name)
-    try:
-        deep = raw_mode(picture)
-    except ValueError as error:
-        raise ImageError(f"{name} cannot be read: {error}") from None
-    if deep:
+    if _raw_mode(picture, name):
         pixels, info = read_deep(lambda: _opened(content, name), lambda plane: _settled(plane, name))
         return DeepPicture(pixels, info, picture.format)
     bits = _bits_lost(picture, content)
@@ -293,6 +287,13 @@ def decode(content: bytes, name: str) -> Picture:
     if settled.mode == "I;16" and "transparency" in settled.info:
         return DeepPicture(with_alpha(np.asarray(settled)[..., None], settled.info["transparency"]), settled.info, picture.format)
     return settled
+
+
+def _raw_mode(picture: Image.Image, name: str) -> str | None:
+    try:
+        return raw_mode(picture)
+    except ValueError as error:
+        raise ImageError(f"{name} cannot be read: {error}") from None
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -335,9 +336,9 @@ def allow_megapixels(limit: float) -> None:
     """Open pictures of up to `limit` megapixels, in this whole process. Pillow's own limit is about 179.
 
     Raises:
-        ValueError: the limit is not positive.
+        ValueError: the limit is not positive, or infinite.
     """
-    if not limit > 0:
+    if not (limit > 0 and np.isfinite(limit)):
         raise ValueError(f"a limit of megapixels is a positive number, not {limit}")
     Image.MAX_IMAGE_PIXELS = round(limit * 1e6 / 2)  # Pillow warns from there on and refuses from twice that
 

@@ -71,15 +71,16 @@ def raw_mode(picture: Image.Image) -> str | None:
 
     Raises ValueError for a file whose depth cannot be kept.
     """
-    if picture.format not in ("PNG", "TIFF") or not picture.tile:  # type: ignore[attr-defined]
+    tiles = getattr(picture, "tile", None)
+    if picture.format not in ("PNG", "TIFF") or picture.mode not in CHANNELS.values() or not tiles:
         return None
-    args = picture.tile[0].args  # type: ignore[attr-defined]
-    raw = str(args if isinstance(args, str) else args[0])
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
-        if picture.mode in CHANNELS.values() and tags.get(BITS, (8,))[0] == 16 and tags.get(PLANAR) == 2:
+        if tags.get(PLANAR) == 2 and 16 in np.atleast_1d(tags.get(BITS, 8)):
             raise ValueError("it holds its 16-bit channels one after the other; save it with the channels together (interleaved)")
-    return raw if raw.endswith((";16B", ";16L", ";16N")) and picture.mode in CHANNELS.values() else None
+    args = tiles[0].args
+    raw = str(args if isinstance(args, str) else args[0])
+    return raw if raw.endswith((";16B", ";16L", ";16N")) else None
 
 
 def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Image], Image.Image]) -> tuple[Pixels, dict[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -113,7 +114,7 @@ class Manifest:
         try:
             content = json.dumps(line).encode() + b"\n"
             if self.file.write(content) != len(content):
-                raise OSError(28, os.strerror(28))  # half a line: the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
         except OSError as error:
             raise self._unwritable(error) from None
 

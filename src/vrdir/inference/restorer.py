@@ -50,7 +50,7 @@ class Restorer:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
 
         Returns:
-            The same kind as came in; for a path, a PIL image.
+            The same kind as came in; for a path, a PIL image, or a `vrdir.sixteen_bits.DeepPicture` for one of 16 bits a channel.
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.
@@ -93,7 +93,7 @@ class Restorer:
         """SHA-256 of configuration and weights, by which a run that is taken up again knows that it has the same ones."""
         digest = hashlib.sha256(self.model.config.model_dump_json().encode())
         for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
