@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["images", "pictures", "weights"],
+    ["sixteen_bits", "images", "folders", "pictures", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -26,7 +26,9 @@ INSIDE = {
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
-    "inference": ["files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
+    "inference": [
+        "manifest", "files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
+    ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
         "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from vrdir.images import encode, first_line, format_of, open_image, read_file, write_file
-from vrdir.inference.files import FileJob, FileResult, process_files
+from vrdir.inference.files import FileJob, FileResult, Processed, process_files
+from vrdir.inference.manifest import Manifest
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, clean_threshold
 
@@ -48,7 +50,7 @@ class Restorer:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
 
         Returns:
-            The same kind as came in; for a path, a PIL image.
+            The same kind as came in; for a path, a PIL image, or a `vrdir.sixteen_bits.DeepPicture` for one of 16 bits a channel.
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.
@@ -66,7 +68,7 @@ class Restorer:
         return Restored(opened.close(result.image), shares)
 
     def restore_file(self, source: Path | str, target: Path | str) -> dict[str, float]:
-        """Restore a file into another, whose suffix decides its format. EXIF and colour profile are kept.
+        """Restore a file into another, whose suffix decides its format. EXIF, XMP and colour profile are kept.
 
         Returns:
             The share of each degradation.
@@ -74,15 +76,25 @@ class Restorer:
         Raises:
             ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
-        picture, target = read_file(Path(source)), Path(target)
-        file_format = format_of(target)
-        restored = self.restore(picture)
-        write_file(encode(restored.image, file_format), target)
-        return restored.shares[0]
+        content, shares = self._restored(FileJob(Path(source), Path(target)))
+        write_file(content, Path(target))
+        return shares
 
-    def restore_files(self, jobs: Iterable[FileJob], overwrite: bool = False) -> Iterator[FileResult]:
+    def _restored(self, job: FileJob) -> Processed:
+        picture, file_format = read_file(job.source), format_of(job.target)
+        restored = self.restore(picture)
+        return Processed(encode(restored.image, file_format), restored.shares[0])
+
+    def restore_files(self, jobs: Sequence[FileJob], overwrite: bool = False, manifest: Manifest | None = None) -> Iterator[FileResult]:
         """Restore one file after another, from `vrdir.inference.files.plan_files`; see `process_files` beside it."""
-        return process_files(jobs, lambda job: self.restore_file(job.source, job.target), overwrite)
+        return process_files(jobs, self._restored, overwrite, manifest)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of configuration and weights, by which a run that is taken up again knows that it has the same ones."""
+        digest = hashlib.sha256(self.model.config.model_dump_json().encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
 
 def choose_device(device: str) -> torch.device:
