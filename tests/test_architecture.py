@@ -18,7 +18,7 @@ LAYERS = [
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
     "model": [
-        "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
+        "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
     ],
     "degradations": [
