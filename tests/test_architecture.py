@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["images", "pictures", "weights"],
+    ["images", "pictures", "video", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -26,7 +26,7 @@ INSIDE = {
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
-    "inference": ["files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
+    "inference": ["stream", "files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
         "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",

@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -283,9 +283,16 @@ def write_file(content: bytes, path: Path) -> None:
 
 def write_whole(content: bytes, path: Path) -> None:
     """Write under a temporary name and rename, so that a reader meets the whole file or none."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; at the end of the block it takes its place, after an error it is removed."""
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
     try:
-        partial.write_bytes(content)
+        yield partial
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from vrdir.cli.console import AsJson, Device, Format, Inputs, Output, Overwrite, Weights, one_line_errors, run_files, suffix_of
+from vrdir.cli.console import (
+    AsJson,
+    Device,
+    Format,
+    FrameProgress,
+    Inputs,
+    Output,
+    Overwrite,
+    Weights,
+    one_line_errors,
+    progress_bars,
+    run_files,
+    suffix_of,
+)
 
 
 def restore(
@@ -16,15 +29,17 @@ def restore(
     device: Device = "auto",
     file_format: Format = None,
     overwrite: Overwrite = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every image.")] = False,
+    smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.9,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore images: files, or whole folders with names and formats kept."""
+    """Restore images and videos: files, or whole folders with names and formats kept."""
     from vrdir.inference.files import plan_files
     from vrdir.inference.restorer import Restorer
 
     with one_line_errors():
-        jobs = plan_files(inputs, output, suffix_of(file_format))
+        jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
         restorer = Restorer(weights, device)
-        results = restorer.restore_files(jobs, overwrite)
-    run_files(results, len(jobs), "restored", as_json, explain)
+        progress = progress_bars(as_json)
+        results = restorer.restore_files(jobs, overwrite, smoothing, FrameProgress(progress, as_json))
+    run_files(results, len(jobs), "restored", as_json, explain, progress)

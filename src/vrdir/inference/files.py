@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, format_of
+from vrdir.inference.stream import StreamReport
+from vrdir.video import VIDEO_SUFFIXES, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -22,20 +24,22 @@ class FileJob(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """What became of a file: the share of each degradation where it was restored, or the error that stopped it."""
+    """What became of a file: the share of each degradation where it was restored, of a video the report, or the error that stopped it."""
 
     job: FileJob
     shares: dict[str, float]
     error: str | None
+    video: StreamReport | None = None
 
 
-def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = None) -> list[FileJob]:
+def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = None, videos: bool = False) -> list[FileJob]:
     """Decide what is read and where it goes.
 
     Args:
         inputs: files, folders (searched with all below them; relative paths and names are kept), patterns such as "*.jpg".
         output: a folder; or a file, if the input is one file and `output` has an image's suffix.
-        suffix: give every target this suffix, such as ".png"; None keeps each file's own.
+        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own.
+        videos: take videos, too, by their suffix.
 
     Returns:
         The jobs. Where a folder or pattern was given, what lies in `output` is no input, so a second run does not take the
@@ -48,19 +52,26 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
     """
     single = len(inputs) == 1 and Path(inputs[0]).is_file()
     to_file = single and output.suffix != "" and not output.is_dir()
+    wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
+    if to_file and videos and is_video(output):
+        if Path(inputs[0]).suffix.lower() in IMAGE_SUFFIXES - {".gif"}:
+            raise ValueError(f"{inputs[0]} is an image, {output} a video; give the output an image's suffix")
+        return _without_collisions([FileJob(Path(inputs[0]), output)])
     if to_file:
+        if videos and is_video(Path(inputs[0])):
+            raise ValueError(f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}")
         format_of(output)
         if suffix is not None and output.suffix.lower() != suffix:
             raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
-    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+    if output.suffix.lower() in wanted and not output.is_dir():
         raise ValueError(f"{output} is the name of one file, for several a folder is needed")
 
     jobs: list[FileJob] = []
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            jobs += [FileJob(source, output / source.relative_to(path)) for source in _images_below(path, output)]
+            jobs += [FileJob(source, output / source.relative_to(path)) for source in _files_below(path, output, wanted)]
         elif path.is_file():
             jobs.append(FileJob(path, output / path.name))
         else:
@@ -69,18 +80,20 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
                 raise FileNotFoundError(f"{given} does not exist")
             jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
     if not jobs:
-        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(wanted))}")
     if suffix is not None:
-        jobs = [FileJob(source, target.with_suffix(suffix)) for source, target in jobs]
+        jobs = [job if videos and is_video(job.target) else FileJob(job.source, job.target.with_suffix(suffix)) for job in jobs]
     return _without_collisions(jobs)
 
 
-def process_files(jobs: Iterable[FileJob], process: Callable[[FileJob], dict[str, float]], overwrite: bool = False) -> Iterator[FileResult]:
+def process_files(
+    jobs: Iterable[FileJob], process: Callable[[FileJob], dict[str, float] | StreamReport], overwrite: bool = False
+) -> Iterator[FileResult]:
     """Process one file after another; one that fails is reported and the others still get done.
 
     Args:
         jobs: from `plan_files`.
-        process: reads the source, writes the target, returns what is worth telling.
+        process: reads the source, writes the target, returns what is worth telling: shares, or of a video the report.
         overwrite: replace targets that exist; without it they are reported as errors.
 
     Yields:
@@ -90,7 +103,8 @@ def process_files(jobs: Iterable[FileJob], process: Callable[[FileJob], dict[str
         try:
             if job.target.exists() and not overwrite:
                 raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
-            yield FileResult(job, process(job), None)
+            told = process(job)
+            yield FileResult(job, told.shares, None, told) if isinstance(told, StreamReport) else FileResult(job, told, None)
         except Exception as error:  # whatever it is, the next file is another
             logger.debug("%s", job.source, exc_info=True)
             message = first_line(error)
@@ -98,8 +112,8 @@ def process_files(jobs: Iterable[FileJob], process: Callable[[FileJob], dict[str
             yield FileResult(job, {}, message if named else f"{job.source}: {message}")
 
 
-def _images_below(folder: Path, output: Path) -> list[Path]:
-    """The images below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
+def _files_below(folder: Path, output: Path, suffixes: set[str]) -> list[Path]:
+    """The files with these suffixes below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be read; check its permissions")
     found: list[Path] = []
@@ -113,7 +127,7 @@ def _images_below(folder: Path, output: Path) -> list[Path]:
         here = Path(parent)
         if skip_output:
             folders[:] = [name for name in folders if (here / name).resolve() != inside]
-        found += [here / name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        found += [here / name for name in names if Path(name).suffix.lower() in suffixes]
     return sorted(found)
 
 

@@ -171,9 +171,7 @@ class VRDIR(nn.Module):
         """The parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
-    def restore(
-        self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None
-    ) -> Restoration:
+    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
         """Restore and say why: the image, the guidance maps and the share of each degradation.
 
         Args:
@@ -181,8 +179,8 @@ class VRDIR(nn.Module):
             skip_clean: leave an image exactly as it is where the guidance calls it clean, and spare it the branches and the
                 decoder; the others come out as in a batch of their own. A number replaces the `CLEAN_SHARE` of the clean
                 branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
-            statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`); None: from
-                the image itself.
+            statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`);
+                None: from the image itself.
 
         Raises:
             ValueError: the image has another shape, or there is no clean branch to skip by.
