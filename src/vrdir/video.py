@@ -59,7 +59,7 @@ class Frame(NamedTuple):
     Attributes:
         pixels: (H, W, 3) uint8, RGB, upright; None where the file is damaged.
         pts: when it is shown, in units of the reader's `time_base`.
-        duration: for how long, in the same units; 0 where the file does not say.
+        duration: for how long, in the same units, as the file has it; 0 where it does not say.
     """
 
     pixels: Pixels | None
@@ -127,8 +127,9 @@ class VideoReader:
         # A decoder says nothing of the frames that it drops, and of an error not always which frame it hit. But frames leave it in
         # the order of their times: when one comes, every earlier packet that is still due never will.
         due: list[tuple[int, int]] = []
+        last: int | None = None
         for packet in self._packets():
-            if packet.stream_index != self.stream.index:
+            if packet.stream.index != self.stream.index:
                 if pass_on is not None and packet.size and packet.dts is not None:
                     pass_on(packet)
                 continue
@@ -141,9 +142,12 @@ class VideoReader:
                 continue
             for frame in decoded:
                 pts = frame.pts if frame.pts is not None else frame.dts
+                if pts is None or (last is not None and pts <= last):  # around damage, a frame may come again, or too late
+                    continue
                 while due and due[0][0] < pts:
                     yield Frame(None, *heapq.heappop(due))
                 duration = heapq.heappop(due)[1] if due and due[0][0] == pts else 0
+                last = pts
                 yield Frame(None if frame.is_corrupt else self._pixels(frame), pts, duration)
         while due:
             yield Frame(None, *heapq.heappop(due))
@@ -255,7 +259,7 @@ class VideoWriter:
 
     def copy(self, packet: Any) -> None:
         """Add a packet of another stream as it is; one that the target has no place for is left out."""
-        stream = self._copies.get(packet.stream_index)
+        stream = self._copies.get(packet.stream.index)
         if stream is not None:
             packet.stream = stream
             self._container.mux(packet)
@@ -298,7 +302,10 @@ class VideoWriter:
                     raise VideoError(
                         f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); choose another container, such as .mkv"
                     ) from None
-                logger.warning("%s: a stream of %s (%s) is left out", self.path, stream.type, codec)
+                missed = stream.type in ("video", "subtitle")  # data are mostly the container's own: chapters, time codes
+                logger.log(
+                    logging.WARNING if missed else logging.INFO, "%s: a stream of %s (%s) is left out", self.path, stream.type, codec
+                )
                 continue
             copy.metadata.update(_kept_tags(stream.metadata))
             copy.disposition = stream.disposition

@@ -71,7 +71,7 @@ class FrameStream(Iterator[Any]):
         damaged: Damaged,
     ) -> None:
         if damaged not in get_args(Damaged):
-            raise ValueError(f"damaged frames are {' or '.join(get_args(Damaged))}ed, not {damaged!r}")
+            raise ValueError(f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}")
         self._restore = restore
         self._frames = iter(frames)
         self._smoothed = SmoothedStatistics(smoothing)
@@ -117,7 +117,8 @@ class FrameStream(Iterator[Any]):
         image, (shares,) = self._restore(opened, self._smoothed)
         for name, share in shares.items():
             self._share_sums[name] = self._share_sums.get(name, 0.0) + share
-        self._last_good = image if self._damaged == "repeat" else None
+        if self._damaged == "repeat":
+            self._last_good = copy.deepcopy(image)  # whoever gets this one may draw on it
         return image
 
     @property
