@@ -35,7 +35,7 @@ from vrdir.inference.stream import SMOOTHING
 from vrdir.video import Pixels, VideoReader, is_video
 
 DRIFT = 1 / 3  # of haze's strength
-PERIOD = 100  # frames, in which haze comes and goes
+PERIOD = 250  # frames, in which haze comes and goes: ten seconds
 
 
 class Flicker(NamedTuple):

@@ -31,12 +31,13 @@ def clip(
     sound: str | None = "aac",
     picture: Callable[[int], Any] | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
     rotation: int = 0,
     words: Sequence[str] = (),
     tags: Sequence[tuple[str, Any]] = (),
 ) -> Path:
     """Write a clip of 25 frames a second (or of those times), with a title, a chapter, a tone tagged as German, and subtitles."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = TICKS

@@ -174,6 +174,14 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path: Path, caplog: 
     frames = copy(source, tmp_path / "b.mkv")
     assert 5 < len(frames) < 40
     assert len(pictures(tmp_path / "b.mkv")) == len(frames)
+    # An MP4 whose index comes first promises what is no longer there.
+    source = clip(tmp_path / "c.mp4", frames=40, container_options={"movflags": "faststart"})
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) * 2 // 3])
+    frames = copy(source, tmp_path / "d.mp4")
+    assert 5 < len(frames) < 40
+    assert len(pictures(tmp_path / "d.mp4")) == len(frames)
+    assert "c.mp4 is cut short" in caplog.text
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -114,25 +114,23 @@ class VideoReader:
         Args:
             pass_on: called with each packet of the other streams (sound, subtitles), in the file's order.
         """
-        number = 0
-        for frame in self._frames(pass_on):
+        for number, frame in enumerate(self._frames(pass_on)):
             if frame.pixels is None:
                 logger.info("%s: frame %d, at %.3f s, is damaged", self.path, number, float(frame.pts * self.time_base))
             yield frame
-            number += 1
-        if self.stream.frames and number < self.stream.frames:
-            logger.warning("%s is cut short: it ends after %d of %d frames", self.path, number, self.stream.frames)
 
     def _frames(self, pass_on: Callable[[Any], None] | None) -> Iterator[Frame]:
         # A decoder says nothing of the frames that it drops, and of an error not always which frame it hit. But frames leave it in
         # the order of their times: when one comes, every earlier packet that is still due never will.
         due: list[tuple[int, int]] = []
         last: int | None = None
+        met = 0
         for packet in self._packets():
             if packet.stream.index != self.stream.index:
                 if pass_on is not None and packet.size and packet.dts is not None:
                     pass_on(packet)
                 continue
+            met += packet.size > 0
             if packet.size and packet.pts is not None and not packet.is_discard:
                 heapq.heappush(due, (packet.pts, packet.duration or 0))
             try:
@@ -151,6 +149,8 @@ class VideoReader:
                 yield Frame(None if frame.is_corrupt else self._pixels(frame), pts, duration)
         while due:
             yield Frame(None, *heapq.heappop(due))
+        if met < self.stream.frames:
+            logger.warning("%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames)
 
     def _packets(self) -> Iterator[Any]:
         try:

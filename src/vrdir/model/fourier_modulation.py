@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vrdir.model.global_statistics import GlobalStatistics, Moments
+from vrdir.model.global_statistics import GlobalStatistics, levelled
 
 
 class FourierGuidedModulation(nn.Module):
@@ -38,8 +38,4 @@ class FourierGuidedModulation(nn.Module):
             phase = spectrum / amplitude.clamp_min(1e-8)
             modulated = self.amplitude(amplitude) * phase
             semantics = torch.fft.irfft2(modulated, s=features.shape[-2:], norm="ortho")
-            logits = self.guidance(semantics)
-            if statistics is not None:  # the level is the image's, what is where stays this map's own
-                level = logits.mean((2, 3), keepdim=True)
-                logits = logits + (statistics(self, Moments(level)).mean - level)
-            return torch.softmax(logits, dim=1)
+            return torch.softmax(levelled(self, self.guidance(semantics), statistics), dim=1)

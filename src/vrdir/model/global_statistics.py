@@ -1,9 +1,12 @@
 """Statistics of a whole image: how a caller records them, averages them, or supplies others in their place.
 
-Some parts of the network look at a mean over the whole image: DNC's mean and variance, channel attention's means, the level of
-FGM's guidance. Each takes it from what it is given, unless the caller of `VRDIR.restore` passes `statistics`, which is asked
-with the module and what that module found, and answers with what it is to use. A video smooths them over time (`SmoothedStatistics`);
-an image restored in parts records them (`RecordedStatistics`) and supplies all parts with the same (`SuppliedStatistics`).
+Some parts of the network use a mean over the whole image: DNC its mean and variance, channel attention its means. Each takes it
+from what it is given, unless the caller of `VRDIR.restore` passes `statistics`, which is asked with the module and what that
+module found, and answers with what it is to use. An image restored in parts records them (`RecordedStatistics`) and supplies all
+parts with the same (`SuppliedStatistics`); a video smooths them over time (`SmoothedStatistics`).
+
+Two maps come out at a level of their own, their mean over the image, which jumps from frame to frame with the noise: FGM's
+guidance and the decoder's correction. A video smooths their levels, too; of a part of an image it is nobody else's.
 """
 
 from __future__ import annotations
@@ -23,13 +26,29 @@ class Moments(NamedTuple):
 
 
 class GlobalStatistics(Protocol):
-    """Called by a module with itself and the moments it found; returns those it is to go on with, of the same shapes."""
+    """Called by a module with itself and the moments it found; returns those it is to go on with, of the same shapes.
+
+    Attributes:
+        levels: whether it is asked for the levels of maps, too (see `levelled`).
+    """
+
+    levels: bool
 
     def __call__(self, module: nn.Module, found: Moments, /) -> Moments: ...
 
 
+def levelled(module: nn.Module, values: Tensor, statistics: GlobalStatistics | None) -> Tensor:
+    """A module's map (B, C, H, W), moved as a whole to the level that `statistics` wants, if it wants one: what is where stays."""
+    if statistics is None or not statistics.levels:
+        return values
+    level = values.mean((2, 3), keepdim=True)
+    return values + (statistics(module, Moments(level)).mean - level)
+
+
 class SuppliedStatistics:
     """Moments made elsewhere, by module; a module that is not named keeps what it finds."""
+
+    levels = False
 
     def __init__(self, moments: Mapping[nn.Module, Moments]) -> None:
         self.moments = dict(moments)
@@ -41,9 +60,11 @@ class SuppliedStatistics:
 class RecordedStatistics:
     """Leaves the moments as they are and keeps their average over all calls.
 
-    Set `weight`, say to the number of pixels, before each part of an image: the average is then what the module would have
+    Set `weight`, say to the number of pixels, before each part of an image, one a call: the average is then what the module would have
     found over all parts together, the spread between the parts included.
     """
+
+    levels = False
 
     def __init__(self) -> None:
         self.weight = 1.0
@@ -72,6 +93,8 @@ class SmoothedStatistics:
     Args:
         smoothing: the share of the past, from 0 (none: every frame by itself) to below 1; 0.9 averages about ten frames.
     """
+
+    levels = True
 
     def __init__(self, smoothing: float) -> None:
         if not 0 <= smoothing < 1:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vrdir.model.blocks import ResidualBlocks
-from vrdir.model.global_statistics import GlobalStatistics
+from vrdir.model.global_statistics import GlobalStatistics, levelled
 from vrdir.model.intrinsic_extractor import Tap
 
 
@@ -103,5 +103,6 @@ class PixelSkipDecoder(nn.Module):
             if scale in semantics:
                 x = x + semantics[scale]
             x = self.decoder[scale](x, statistics)
-        gain, residual = functional.pixel_shuffle(self.to_correction(x), 2).float().chunk(2, dim=1)  # (B, 3, H, W) each
+        correction = levelled(self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics)
+        gain, residual = correction.chunk(2, dim=1)  # (B, 3, H, W) each
         return image + gain * image + residual
