@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["sixteen_bits", "images", "folders", "pictures", "weights"],
+    ["sixteen_bits", "images", "folders", "pictures", "video", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -18,7 +18,7 @@ LAYERS = [
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
     "model": [
-        "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
+        "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
     ],
     "degradations": [
@@ -27,7 +27,7 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": [
-        "manifest", "files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vrdir.folders import image_files
+from vrdir.folders import files_below
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(root: Path, **options: object) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in image_files(root / "in", **options)]
+    return [path.relative_to(root).as_posix() for path in files_below(root / "in", **options)]
 
 
 def test_a_folders_own_files_come_first_sorted(root: Path) -> None:

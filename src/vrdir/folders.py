@@ -1,23 +1,24 @@
-"""The image files below a folder: the one walk that restoring, training, pairing and measuring share."""
+"""The files below a folder: the one walk that restoring, training, pairing and measuring share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from vrdir.images import IMAGE_SUFFIXES
 
 
-def image_files(
+def files_below(
     folder: Path,
+    suffixes: Set[str] = IMAGE_SUFFIXES,
     *,
     without: Path | None = None,
     hidden: Callable[[str], bool] | None = lambda name: name.startswith("."),
     links: bool = True,
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[Path]:
-    """The files below a folder whose suffix is an image's, as they are found: a folder's own, sorted, then those of its sub-folders.
+    """The files below a folder that have one of these suffixes, by default an image's, as they are found: a folder's own, sorted, then those of its sub-folders.
 
     Each folder is listed once and held only while its files are given out. A folder that several names lead to, such as a link to
     a folder above itself, is entered under the first of them only.
@@ -49,7 +50,7 @@ def image_files(
             if is_folder(entry):
                 if links or not entry.is_symlink():
                     folders.append(entry.path)
-            elif (path := Path(entry.path)).suffix.lower() in IMAGE_SUFFIXES and is_file(entry):
+            elif (path := Path(entry.path)).suffix.lower() in suffixes and is_file(entry):
                 yield path
         waiting += reversed(folders)
 

@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -426,8 +426,15 @@ def format_of(path: Path) -> str:
     return file_format
 
 
-def write_file(content: bytes, path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> None:
-    """Write an encoded image, whole or not at all, as `write_whole` does.
+def write_file(content: bytes, path: Path) -> None:
+    """Write an encoded image, whole or not at all. Raises DiskError or ImageError as `result_file`."""
+    with result_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def result_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+    """`whole_file` in a folder that is made if need be.
 
     Raises:
         DiskError: the disk is full or can only be read, so that no other file could be written either.
@@ -435,7 +442,8 @@ def write_file(content: bytes, path: Path, partial_name: str | None = None, befo
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(content, path, partial_name, before)
+        with whole_file(path, partial_name, before) as partial:
+            yield partial
     except OSError as error:
         advice = HOPELESS.get(error.errno or 0)
         if advice:
@@ -443,10 +451,15 @@ def write_file(content: bytes, path: Path, partial_name: str | None = None, befo
         raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder and its permissions") from None
 
 
-def write_whole(
-    content: bytes, path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None
-) -> None:
-    """Write under a temporary name and rename, so that a reader meets the whole file or none.
+def write_whole(content: bytes, path: Path) -> None:
+    """Write under a temporary name and rename, so that a reader meets the whole file or none."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; at the end of the block it takes its place, after an error it is removed.
 
     Args:
         partial_name: the temporary name; None for one that nobody else has.
@@ -454,7 +467,7 @@ def write_whole(
     """
     partial = path.with_name(partial_name or f".{uuid.uuid4().hex[:12]}.partial")
     try:
-        partial.write_bytes(content)
+        yield partial
         if before is not None:
             before(partial.stat())
         partial.replace(path)

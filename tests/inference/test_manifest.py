@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vrdir
-from vrdir.inference.files import FileJob, FileResult, Processed, plan_files, process_files
+from vrdir.inference.files import FileJob, FileResult, Finish, plan_files, process_files, writing
 from vrdir.inference.manifest import Manifest
 
 SETTINGS = {"inputs": ["in"], "weights": "0123", "format": None}
@@ -23,11 +23,11 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def process(job: FileJob) -> Processed:
-    return Processed(b"result of " + job.source.read_bytes(), {"haze": 0.5})
+def process(job: FileJob) -> Finish:
+    return writing(b"result of " + job.source.read_bytes(), {"haze": 0.5})
 
 
-def run(root: Path, overwrite: bool = False, process: Callable[[FileJob], Processed] = process) -> list[FileResult]:
+def run(root: Path, overwrite: bool = False, process: Callable[[FileJob], Finish] = process) -> list[FileResult]:
     jobs = plan_files([root / "in"], root / "out")
     with Manifest(root / "out", "restore", SETTINGS) as manifest:
         return list(process_files(jobs, process, overwrite, manifest))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from vrdir.inference.files import FileJob, FileResult
     from vrdir.inference.manifest import Manifest
+    from vrdir.inference.stream import StreamReport
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Images, folders (with all below them) or patterns.", show_default=False)
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders (with all below them) or patterns.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)]
 Weights = Annotated[str, typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id.")]
@@ -122,15 +124,54 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_files(results: Iterable[FileResult], total: int, done: str, as_json: bool, explain: bool = False, resume: bool = False) -> None:
+def progress_bars(as_json: bool) -> Progress:
+    """The bar over the files, and below it those of long ones; nothing where there is no terminal."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("{task.description}"), console=err, disable=as_json or not err.is_terminal)
+
+
+class FrameProgress:
+    """How far the video at hand is: a bar, or where there is no terminal a line now and then. Call it after each frame."""
+
+    LINES_APART = 30  # seconds
+
+    def __init__(self, progress: Progress, as_json: bool) -> None:
+        self.progress = progress
+        self.lines = not as_json and not err.is_terminal
+        self.job: FileJob | None = None
+        self.task: TaskID | None = None
+
+    def __call__(self, job: FileJob, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if job is not self.job:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            self.job, self.start, self.last_line = job, now, now
+            self.task = self.progress.add_task(escape(job.source.name), total=total)
+        assert self.task is not None
+        self.progress.update(self.task, completed=done)
+        if self.lines and now - self.last_line >= self.LINES_APART:
+            self.last_line = now
+            left = f" of {total}, {(now - self.start) / done * max(total - done, 0):.0f} s left" if total else ""
+            err.print(escape(f"{job.source}: {done} frames{left}"))
+
+
+def run_files(
+    results: Iterable[FileResult],
+    total: int,
+    done: str,
+    as_json: bool,
+    explain: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
     Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     counts, lines, stopped = Counter[str](), [], 0
-    with Progress(*columns, console=err, disable=as_json or not err.is_terminal) as progress:
-        task = progress.add_task(done, total=total)
+    with progress or progress_bars(as_json) as bars:
+        task = bars.add_task("", total=total)
         try:
             with stoppable():
                 for result in results:
@@ -139,10 +180,12 @@ def run_files(results: Iterable[FileResult], total: int, done: str, as_json: boo
                         lines.append(_machine_readable(result))
                     if result.error is not None:
                         err.print(f"[bold red]failed:[/] {escape(result.error)}")
-                    elif not as_json and not result.earlier and (explain or not err.is_terminal):
+                    elif not as_json and not result.earlier and (explain or result.video or not err.is_terminal):
                         shares = ": " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items()) if explain else ""
-                        out.print(escape(f"{result.job.target}{shares}"))
-                    progress.advance(task)
+                        out.print(escape(f"{result.job.target}{shares}{f': {result.video}' if result.video else ''}"))
+                    if result.video and result.video.damaged:
+                        err.print(f"[bold yellow]warning:[/] {escape(f'{result.job.source}: {damage(result.video)}')}")
+                    bars.advance(task)
         except Stopped as signalled:
             stopped = signalled.number
     left = total - counts.total()
@@ -170,7 +213,25 @@ def run_files(results: Iterable[FileResult], total: int, done: str, as_json: boo
 
 def _machine_readable(result: FileResult) -> dict[str, Any]:
     shares = {name: round(share, 4) for name, share in result.shares.items()}
-    return {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    return facts | ({"video": video_facts(result.video)} if result.video else {})
+
+
+def damage(report: StreamReport) -> str:
+    """Which frames are damaged, in words."""
+    shown = ", ".join(map(str, report.damaged_frames[:10])) + (", ..." if report.damaged > 10 else "")
+    return f"{report.damaged} of {report.frames} frames are damaged (from 0: {shown}); the last good one stands in for each"
+
+
+def video_facts(report: StreamReport) -> dict[str, Any]:
+    """A report as JSON has it."""
+    facts = {"frames": report.frames, "damaged": report.damaged, "damaged_frames": report.damaged_frames, "cuts": report.cuts}
+    latency = {"mean": round(report.mean_ms, 2), "median": round(report.median_ms, 2), "p95": round(report.p95_ms, 2)}
+    return facts | {
+        "seconds": round(report.seconds, 3),
+        "frames_per_second": round(report.frames_per_second, 2),
+        "latency_ms": latency,
+    }
 
 
 def suffix_of(file_format: str | None) -> str | None:

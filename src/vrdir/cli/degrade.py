@@ -26,7 +26,7 @@ from vrdir.cli.console import (
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import Step
-    from vrdir.inference.files import FileJob, Processed
+    from vrdir.inference.files import FileJob, Finish
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
@@ -94,18 +94,18 @@ def list_degradations() -> None:
     out.print("With --depth: haze, night_haze.")
 
 
-def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> Processed:
+def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> Finish:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are."""
     import os
     import zlib
 
     from vrdir.degradations.degrade import degrade_with
     from vrdir.images import encode, format_of, read_file
-    from vrdir.inference.files import Processed
+    from vrdir.inference.files import writing
 
     own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))
     image: Any = degrade_with(read_file(job.source), steps, own_seed, None if depth is None else depth_map_of(job.source, depth))
-    return Processed(encode(image, format_of(job.target)), {})
+    return writing(encode(image, format_of(job.target)), {})
 
 
 def depth_map_of(source: Path, depth: Path) -> Path:

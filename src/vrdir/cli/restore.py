@@ -11,6 +11,7 @@ from vrdir.cli.console import (
     AsJson,
     Device,
     Format,
+    FrameProgress,
     Inputs,
     MaxMegapixels,
     Output,
@@ -20,6 +21,7 @@ from vrdir.cli.console import (
     allow,
     manifest_of,
     one_line_errors,
+    progress_bars,
     run_files,
     suffix_of,
 )
@@ -34,18 +36,21 @@ def restore(
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every image.")] = False,
+    smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.9,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore images: files, or whole folders with names and formats kept."""
+    """Restore images and videos: files, or whole folders with names and formats kept."""
     from vrdir.inference.files import plan_files
     from vrdir.inference.restorer import Restorer
 
     with one_line_errors():
         allow(max_megapixels)
-        jobs = plan_files(inputs, output, suffix_of(file_format))
+        jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
         restorer = Restorer(weights, device)
-        settings = {"inputs": inputs, "weights": restorer.fingerprint(), "format": file_format}
+        settings = {"inputs": inputs, "weights": restorer.fingerprint(), "format": file_format, "smoothing": smoothing}
         manifest = manifest_of(jobs, output, "restore", settings) if resume else None
     with manifest or nullcontext():
-        run_files(restorer.restore_files(jobs, overwrite, manifest), len(jobs), "restored", as_json, explain, resume)
+        progress = progress_bars(as_json)
+        results = restorer.restore_files(jobs, overwrite, manifest, smoothing, FrameProgress(progress, as_json))
+        run_files(results, len(jobs), "restored", as_json, explain, resume, progress)

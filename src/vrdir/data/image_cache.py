@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vrdir.folders import image_files
+from vrdir.folders import files_below
 from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_header, open_image
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def photos_in(folder: Path) -> list[Path]:
     """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(image_files(folder, links=False, hidden=None, unreadable=lambda error: None))
+    paths = sorted(files_below(folder, links=False, hidden=None, unreadable=lambda error: None))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
-from vrdir.folders import image_files
+from vrdir.folders import files_below
 from vrdir.images import IMAGE_SUFFIXES
 
 CLEAN_ONLY = "clean-only"
@@ -148,7 +148,7 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
     def unreadable(error: OSError) -> None:
         raise PermissionError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
-    found = list(image_files(folder, without=without, hidden=_is_litter, unreadable=unreadable))
+    found = list(files_below(folder, without=without, hidden=_is_litter, unreadable=unreadable))
     if not found:
         raise FileNotFoundError(f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vrdir.data.pairs import check_synthesis, synthesised
 from vrdir.evaluation.resampling import Estimate, Figure, estimate, recovered_share
-from vrdir.folders import image_files
+from vrdir.folders import files_below
 from vrdir.images import ImageError, first_line, open_image
 from vrdir.inference.restorer import Restorer
 
@@ -530,7 +530,7 @@ def cases_of(
 
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and all below it, sorted; linked folders are entered, as data sets are often put together of links."""
-    return sorted(image_files(folder, hidden=None, unreadable=lambda error: None))
+    return sorted(files_below(folder, hidden=None, unreadable=lambda error: None))
 
 
 def _last(name: str) -> str:

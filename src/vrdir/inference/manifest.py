@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class Manifest:
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
         self.done: dict[str, tuple[Stamp, Stamp, dict[str, float]]] = {}  # target: source's stamp, its own, shares
         self.written: dict[str, set[Stamp]] = {}  # target: all that were ever written there
+        self.lock = threading.Lock()
         run = {"command": command, "vrdir": __version__, **settings}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,16 +74,16 @@ class Manifest:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.file.close()
 
-    @property
     def partial_name(self) -> str:
-        """The name of this run's temporary files, one in a folder at a time."""
-        return f".vrdir-{self.id}.partial"
+        """A name for a temporary file of this run."""
+        return f".vrdir-{self.id}-{uuid.uuid4().hex[:8]}.partial"
 
     def sweep(self, folders: Iterable[Path]) -> None:
-        """Remove the temporary file that this run left in any of these folders when it was killed."""
+        """Remove the temporary files that this run left in any of these folders when it was killed."""
         for folder in set(folders):
             with contextlib.suppress(OSError):
-                (folder / self.partial_name).unlink()
+                for partial in folder.glob(f".vrdir-{self.id}-*.partial"):
+                    partial.unlink()
 
     def is_done(self, source: Path, target: Path) -> bool:
         """Whether the target was made from the source, and neither has changed since."""
@@ -97,10 +99,11 @@ class Manifest:
         return self.done[self._name(target)][2]
 
     def add(self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]) -> None:
-        """Note a file that is about to get its name. Raises DiskError or ImageError if the line cannot be written."""
+        """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
         line = {"source": str(source), "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
-        self._write(line)
-        self._note(line)
+        with self.lock:
+            self._write(line)
+            self._note(line)
 
     def _name(self, target: Path) -> str:
         return os.path.relpath(target, self.folder)

@@ -1,19 +1,24 @@
-"""Restorer: one image, a batch, or files, through the one door and the model."""
+"""Restorer: one image, a batch, files, videos or a camera's frames, through the one door and the model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from vrdir.images import encode, first_line, format_of, open_image, read_file, write_file
-from vrdir.inference.files import FileJob, FileResult, Processed, process_files
+from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
+from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
+from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, clean_threshold
+from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
 
 
 class Restored(NamedTuple):
@@ -59,10 +64,12 @@ class Restorer:
 
     def restore(self, image: Any) -> Restored:
         """Restore and explain: the image and how much of each degradation the network sees in it."""
-        opened = open_image(image)
+        return self._restore_opened(open_image(image))
+
+    def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
         with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            result = self.model.restore(pixels, self.skip_clean)
+            result = self.model.restore(pixels, self.skip_clean, statistics)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
         return Restored(opened.close(result.image), shares)
@@ -76,18 +83,112 @@ class Restorer:
         Raises:
             ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
-        content, shares = self._restored(FileJob(Path(source), Path(target)))
-        write_file(content, Path(target))
-        return shares
+        return self._restore_into(FileJob(Path(source), Path(target)), self._image).shares
 
-    def _restored(self, job: FileJob) -> Processed:
+    def stream(self, frames: Iterable[Any], smoothing: float = SMOOTHING, damaged: Damaged = "repeat") -> FrameStream:
+        """Restore frames as they come, one out for each one in, as images of the kind that came.
+
+        >>> stream = restorer.stream(camera)
+        >>> for frame in stream:
+        ...     show(frame)
+        >>> print(stream.report)
+
+        Args:
+            frames: images of any kind, in the order in which they were taken. They are drawn one at a time, when asked for.
+            smoothing: against flicker: the share of the past in what the network takes from a whole frame (see
+                `SmoothedStatistics`); it starts anew where the scene changes. 0 looks at each frame alone.
+            damaged: what comes in the place of a frame that is no image (None, of a wrong shape, NaN): a copy of the last good
+                one ("repeat"), or what came in ("pass"). Before the first good one it is always what came in.
+
+        Raises:
+            ValueError: `smoothing` or `damaged` is none of these.
+        """
+        return FrameStream(self._restore_opened, frames, smoothing, damaged)
+
+    def restore_video(
+        self,
+        source: Path | str,
+        target: Path | str,
+        smoothing: float = SMOOTHING,
+        on_frame: Callable[[int, int | None], None] | None = None,
+    ) -> StreamReport:
+        """Restore a video file into another: the frames' number and times, sound, subtitles and metadata stay.
+
+        In the place of a damaged frame stands the nearest good one before it (at the beginning, after it).
+
+        Args:
+            source, target: video files; the target's suffix decides the container (`vrdir.video.FORMATS`).
+            smoothing: as for `stream`.
+            on_frame: called after each frame with the number of those done, and of all, where the file says it.
+
+        Raises:
+            VideoError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
+        """
+        job = FileJob(Path(source), Path(target))
+        report = self._restore_into(job, lambda job: self._video(job, smoothing, on_frame)).video
+        assert report is not None
+        return report
+
+    def restore_files(
+        self,
+        jobs: Sequence[FileJob],
+        overwrite: bool = False,
+        manifest: Manifest | None = None,
+        smoothing: float = SMOOTHING,
+        on_frame: Callable[[FileJob, int, int | None], None] | None = None,
+    ) -> Iterator[FileResult]:
+        """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
+
+        Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
+        the other, and reads and writes meanwhile.
+
+        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
+        """
+
+        def process(job: FileJob) -> Finish:
+            if not is_video(job.target):
+                return self._image(job)
+            return self._video(job, smoothing, None if on_frame is None else partial(on_frame, job))
+
+        workers = 1 if any(is_video(job.target) for job in jobs) else min(len(jobs), torch.get_num_threads())
+        return process_files(jobs, process, overwrite, manifest, workers)
+
+    def _restore_into(self, job: FileJob, process: Callable[[FileJob], Finish]) -> Told:
+        finish = process(job)
+        with result_file(job.target) as path:
+            return finish(path)
+
+    def _image(self, job: FileJob) -> Finish:
         picture, file_format = read_file(job.source), format_of(job.target)
         restored = self.restore(picture)
-        return Processed(encode(restored.image, file_format), restored.shares[0])
+        return writing(encode(restored.image, file_format), restored.shares[0])
 
-    def restore_files(self, jobs: Sequence[FileJob], overwrite: bool = False, manifest: Manifest | None = None) -> Iterator[FileResult]:
-        """Restore one file after another, from `vrdir.inference.files.plan_files`; see `process_files` beside it."""
-        return process_files(jobs, self._restored, overwrite, manifest)
+    def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
+        format_of_video(job.target)
+        reader = VideoReader(job.source)
+
+        def finish(path: Path) -> Told:
+            times: deque[Frame] = deque()
+            waiting: list[Frame] = []  # damaged frames at the beginning
+            with reader, VideoWriter(job.target, reader, path) as writer:
+
+                def pixels() -> Iterator[Pixels | None]:
+                    for frame in reader.frames(writer.copy):
+                        times.append(frame)
+                        yield frame.pixels
+
+                stream = self.stream(pixels(), smoothing)
+                for number, restored in enumerate(stream, 1):
+                    waiting.append(times.popleft())
+                    if restored is not None:
+                        for frame in waiting:
+                            writer.write(restored, frame)
+                        waiting.clear()
+                    if on_frame is not None:
+                        on_frame(number, reader.frames_expected)
+            return Told(stream.report.shares, stream.report)
+
+        return finish
 
     def fingerprint(self) -> str:
         """SHA-256 of configuration and weights, by which a run that is taken up again knows that it has the same ones."""

@@ -1,9 +1,12 @@
 """DNC: degradation normalization and compensation, one branch for one degradation."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 
-from vrdir.model.blocks import residual_blocks
+from vrdir.model.blocks import ResidualBlocks
+from vrdir.model.global_statistics import GlobalStatistics, Moments
 
 
 class DegradationNormalization(nn.Module):
@@ -31,18 +34,21 @@ class DegradationNormalization(nn.Module):
         squeezed = max(channels // 4, 1)
         self.squeeze = nn.Conv2d(2 * channels, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, 2 * channels, 1)
-        self.blocks = residual_blocks(channels, blocks)
+        self.blocks = ResidualBlocks(channels, blocks)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         # Statistics in float32 also under bfloat16 autocast. The population variance inside the root keeps value and
         # gradient finite where a 1 x 1 or a constant map has no spread at all (the sample deviation is NaN there).
         full = features.float()
         mean = full.mean((2, 3), keepdim=True)
         variance = full.var((2, 3), correction=0, keepdim=True)
+        if statistics is not None:
+            mean, given = statistics(self, Moments(mean, variance))
+            variance = variance if given is None else given
         normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
-        # The spatial mean of F_n is beta by construction, so no second pass over the map is needed for its squeeze.
+        # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
         squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
         keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
         compensated = (keep * full + restyle * normalized).to(features.dtype)
-        return self.blocks(compensated)
+        return self.blocks(compensated, statistics)

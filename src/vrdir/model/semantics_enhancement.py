@@ -1,5 +1,7 @@
 """ISE: intrinsic semantics enhancement, the named branches and the modulation that mixes them, at one scale."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.fourier_modulation import FourierGuidedModulation
+from vrdir.model.global_statistics import GlobalStatistics
 
 CLEAN = "clean"
 
@@ -29,9 +32,9 @@ class SemanticsEnhancement(nn.Module):
         self.clean_branch = clean_branch
         self.modulation = FourierGuidedModulation(channels, len(branches) + clean_branch)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        guidance = self.modulation(features)
-        enhanced = [branch(features) for branch in self.branches.values()]
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> tuple[Tensor, Tensor]:
+        guidance = self.modulation(features, statistics)
+        enhanced = [branch(features, statistics) for branch in self.branches.values()]
         if self.clean_branch:
             enhanced.append(features)
         mixed = torch.stack(enhanced, dim=1) * guidance.to(features.dtype).unsqueeze(2)  # (B, K, C, H, W)

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.images import crop_to, pad_to_multiple, write_whole
+from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
@@ -151,9 +152,9 @@ class VRDIR(nn.Module):
         """The ISE of every tap, fine to coarse."""
         return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
 
-    def enhance(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def enhance(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """ISE at every tap: the mixed features and the guidance maps."""
-        pairs = [ise(f) for ise, f in zip(self.scales, features, strict=True)]
+        pairs = [ise(f, statistics) for ise, f in zip(self.scales, features, strict=True)]
         return [mixed for mixed, _ in pairs], [guidance for _, guidance in pairs]
 
     def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
@@ -168,7 +169,7 @@ class VRDIR(nn.Module):
         """The parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
-    def restore(self, image: Tensor, skip_clean: bool | float = False) -> Restoration:
+    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
         """Restore and say why: the image, the guidance maps and the share of each degradation.
 
         Args:
@@ -176,6 +177,8 @@ class VRDIR(nn.Module):
             skip_clean: leave an image exactly as it is where the guidance calls it clean, and spare it the branches and the
                 decoder; the others come out as in a batch of their own. A number replaces the `CLEAN_SHARE` of the clean
                 branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
+            statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`);
+                None: from the image itself.
 
         Raises:
             ValueError: the image has another shape, or there is no clean branch to skip by.
@@ -187,21 +190,21 @@ class VRDIR(nn.Module):
         padded = pad_to_multiple(image, self.config.multiple)
         features = self.extractor(padded)
         if threshold is None:
-            mixed, guidance = self.enhance(features)
-            restored = self.decoder(mixed, padded)
+            mixed, guidance = self.enhance(features, statistics)
+            restored = self.decoder(mixed, padded, statistics)
             return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares_of(guidance))
         if torch.compiler.is_compiling():
             raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
 
-        guidance = [ise.modulation(f) for ise, f in zip(self.scales, features, strict=True)]
+        guidance = [ise.modulation(f, statistics) for ise, f in zip(self.scales, features, strict=True)]
         shares = shares_of(guidance)
         unclean = (shares[:, -1] < threshold).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares)
         if len(unclean) < len(image):
             features, padded = [f[unclean] for f in features], padded[unclean]
-        mixed, _ = self.enhance(features)  # finds the guidance again, a twentieth of the network's time
-        restored = crop_to(self.decoder(mixed, padded), image.shape[-2:]).clamp(0, 1)
+        mixed, _ = self.enhance(features, statistics)  # finds the guidance again, a twentieth of the network's time
+        restored = crop_to(self.decoder(mixed, padded, statistics), image.shape[-2:]).clamp(0, 1)
         return Restoration(image.index_copy(0, unclean, restored), guidance, shares)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""Statistics of the whole image: from the map itself, recorded, supplied, smoothed."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vrdir.model.blocks import ResidualBlock
+from vrdir.model.degradation_normalization import DegradationNormalization
+from vrdir.model.fourier_modulation import FourierGuidedModulation
+from vrdir.model.global_statistics import Moments, RecordedStatistics, SmoothedStatistics, SuppliedStatistics
+from vrdir.model.vrdir import VRDIR
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """With random weights everywhere: fresh blocks are the identity."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+def restored(model: VRDIR, image: Tensor, statistics: object = None) -> Tensor:
+    with torch.no_grad():
+        return model.restore(image, statistics=statistics).image  # type: ignore[arg-type]
+
+
+def test_whoever_looks_on_changes_nothing(tiny: VRDIR, photo_batch: Tensor) -> None:
+    plain = restored(tiny, photo_batch)
+    recorder = RecordedStatistics()
+    assert torch.equal(restored(tiny, photo_batch, recorder), plain)
+    # Given back what it found, the network does the same again; and it asked everywhere.
+    supplied = recorder.supply()
+    assert torch.equal(restored(tiny, photo_batch, supplied), plain)
+    attentive = {m for m in tiny.modules() if isinstance(m, ResidualBlock) and m.attend is not None}
+    assert set(supplied.moments) == {m for m in tiny.modules() if isinstance(m, DegradationNormalization)} | attentive
+    assert len(attentive) > 4
+
+
+def test_without_smoothing_each_frame_is_alone(tiny: VRDIR, photo_batch: Tensor) -> None:
+    smoothed = SmoothedStatistics(0)
+    for image in (photo_batch[:1], photo_batch[1:], photo_batch[:1] * 0.5):
+        smoothed.next_frame()
+        assert torch.equal(restored(tiny, image, smoothed), restored(tiny, image))
+
+
+@pytest.mark.parametrize("module", [DegradationNormalization(6, 1), ResidualBlock(6, attention=True)])
+def test_parts_with_the_whole_ones_statistics_make_the_whole(module: nn.Module) -> None:
+    """A pointwise answer to the same statistics: away from the seam, whose neighbours differ, tiles equal the whole."""
+    whole = torch.randn(1, 6, 8, 20) * torch.linspace(0.5, 3, 20)
+    parts = [whole[..., :6], whole[..., 6:]]
+    recorder = RecordedStatistics()
+    module = shaken(module)
+    with torch.no_grad():
+        expected, of_whole = module(whole), RecordedStatistics()
+        module(whole, of_whole)
+        for part in parts:
+            recorder.weight = part[0, 0].numel()
+            module(part, recorder)
+        supply = recorder.supply()
+        found = torch.cat([module(part, supply) for part in parts], 3)
+        alone = torch.cat([module(part) for part in parts], 3)
+    if isinstance(module, DegradationNormalization):
+        mean, variance = supply.moments[module]
+        assert variance is not None
+        torch.testing.assert_close(mean, whole.mean((2, 3), keepdim=True))
+        torch.testing.assert_close(variance, whole.var((2, 3), correction=0, keepdim=True))
+        away = [i for i in range(20) if abs(i - 5.5) > 2]
+        torch.testing.assert_close(found[..., away], expected[..., away])
+        assert not torch.allclose(alone[..., away], expected[..., away], atol=1e-3)
+    else:  # whose mean is taken behind a convolution, which sees the seam
+        edge = of_whole.supply().moments[module].mean
+        torch.testing.assert_close(supply.moments[module].mean, edge, atol=0.2, rtol=0.2)
+
+
+def test_what_is_not_named_is_left_alone() -> None:
+    module, found = nn.Identity(), Moments(torch.ones(1, 2, 1, 1))
+    assert SuppliedStatistics({})(module, found) is found
+
+
+class Pushed:
+    """Wants every level higher by one in the first channel."""
+
+    levels = True
+
+    def __call__(self, module: nn.Module, found: Moments) -> Moments:
+        first = torch.zeros_like(found.mean)
+        first[:, 0] = 1
+        return Moments(found.mean + first, found.variance)
+
+
+def test_the_level_of_the_guidance() -> None:
+    module = shaken(FourierGuidedModulation(4, 3))
+    features = torch.randn(1, 4, 9, 11)
+    with torch.no_grad():
+        plain, guided = module(features), module(features, Pushed())
+    torch.testing.assert_close(guided.sum(1), torch.ones(1, 9, 11))
+    assert (guided[:, 0] > plain[:, 0]).all()
+    torch.testing.assert_close(guided[:, 1] / guided[:, 2], plain[:, 1] / plain[:, 2])
+
+
+def test_the_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
+    image = photo_batch[:1, :, :72, :96]
+    with torch.no_grad():
+        features = tiny.extractor(image)
+        plain = tiny.decoder(features, image)
+
+        class OfDecoder(Pushed):
+            def __call__(self, module: nn.Module, found: Moments) -> Moments:
+                return super().__call__(module, found) if module is tiny.decoder else found
+
+        pushed = tiny.decoder(features, image, OfDecoder())
+    # The first channel of the correction is the gain of red.
+    torch.testing.assert_close(pushed, plain + image * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
+
+
+def test_smoothing_averages_first_and_forgets_then() -> None:
+    module, smoothed = nn.Identity(), SmoothedStatistics(0.75)
+    values = [1.0, 3.0, 2.0, 10.0, 0.0]
+    found, expected = [], [1.0, 2.0, 2.0, 4.0, 3.0]  # means of 1, 2, 3, 4; then 0.75 of the past
+    for value in values:
+        smoothed.next_frame()
+        moments = Moments(torch.full((1, 1, 1, 1), value), torch.full((1, 1, 1, 1), 2 * value))
+        mean, variance = smoothed(module, moments)
+        assert smoothed(module, Moments(moments.mean + 7, moments.variance)).mean is mean  # once a frame
+        assert variance is not None
+        torch.testing.assert_close(variance, 2 * mean)
+        found.append(mean.item())
+    assert found == pytest.approx(expected)
+    smoothed.reset()
+    smoothed.next_frame()
+    assert smoothed(module, Moments(torch.full((1, 1, 1, 1), 9.0))).mean.item() == 9
+
+
+def test_smoothing_out_of_range() -> None:
+    for share in (1, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="at least 0 and below 1"):
+            SmoothedStatistics(share)
+
+
+def test_the_hook_leaves_export_alone(tiny: VRDIR, photo_batch: Tensor) -> None:
+    program = torch.export.export(tiny, (photo_batch[..., :64, :96],))
+    torch.testing.assert_close(program.module()(photo_batch[..., :64, :96]), restored(tiny, photo_batch[..., :64, :96]))
