@@ -26,14 +26,20 @@ INSIDE = {
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
-    "inference": ["files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
+    "inference": [
+        "files", "export_graph", "exported_model", "export", "restorer", "golden", "normalisation", "front_end", "connectors",
+        "recognition_frontend", "transform",
+    ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
         "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],
-    "cli": ["console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "weights", "info", "app"],
+    "cli": [
+        "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
+        "app",
+    ],
 }  # fmt: skip
 
 

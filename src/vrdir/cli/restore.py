@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrdir.cli.console import AsJson, Device, Format, Inputs, Output, Overwrite, Weights, one_line_errors, run_files, suffix_of
+from vrdir.cli.console import AsJson, Backend, Device, Format, Inputs, Output, Overwrite, Weights, one_line_errors, run_files, suffix_of
 
 
 def restore(
@@ -14,6 +14,7 @@ def restore(
     output: Output,
     weights: Weights = "small",
     device: Device = "auto",
+    backend: Backend = "torch",
     file_format: Format = None,
     overwrite: Overwrite = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every image.")] = False,
@@ -25,6 +26,6 @@ def restore(
 
     with one_line_errors():
         jobs = plan_files(inputs, output, suffix_of(file_format))
-        restorer = Restorer(weights, device)
+        restorer = Restorer(weights, device, backend=backend)
         results = restorer.restore_files(jobs, overwrite)
     run_files(results, len(jobs), "restored", as_json, explain)
