@@ -37,6 +37,8 @@ def network() -> VRDIR:
     with torch.no_grad():
         for parameter in [*model.decoder.parameters(), *model.enhancement.parameters()]:
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for parameter in model.extractor.parameters():
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1)  # fresh ones let what is in the image fade away
         for ise in model.scales:
             ise.modulation.guidance.weight.mul_(20)
     return model
@@ -115,7 +117,7 @@ def test_clean_images_are_left_alone_as_in_pytorch(network: VRDIR, exported: Exp
     batch = torch.stack([photo_batch[0], torch.rand(photo_batch[0].shape, generator=torch.Generator().manual_seed(0))])
     with torch.no_grad():
         shares = network.restore(batch).shares[:, -1]
-        assert abs(float(shares[0] - shares[1])) > 1e-3
+        assert abs(float(shares[0] - shares[1])) > 0.05
         threshold = float(shares.mean())  # one of the two counts as clean
         expected, found = network.restore(batch, threshold), exported.restore(batch, threshold)
     torch.testing.assert_close(found.image, expected.image, atol=1e-4, rtol=0)
