@@ -1,5 +1,6 @@
 """Exported networks: real files, run by ONNX Runtime and OpenVINO, beside PyTorch."""
 
+import copy
 import pickle
 import shutil
 import sys
@@ -65,6 +66,14 @@ def test_any_batch_height_and_width(network: VRDIR, exported: ExportedModel) -> 
     errors = compare(network, exported, sizes)
     assert list(errors) == sizes
     assert max(errors.values()) < 2e-5, errors
+
+
+def test_a_comparison_does_not_overlook_nan(network: VRDIR, exported: ExportedModel) -> None:
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        next(broken.enhancement.parameters()).fill_(torch.nan)
+    (error,) = compare(broken, exported, [(1, 20, 20)]).values()
+    assert np.isnan(error)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

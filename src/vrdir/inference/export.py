@@ -23,7 +23,7 @@ from vrdir.model.vrdir import VRDIR
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4  # of pixels in [0, 1] and of shares; trained networks come within 2e-6
+TOLERANCE = 1e-4  # of pixels in [0, 1] and of shares; bundled weights come within 1e-5, up to 1024 x 1024
 OPSET = 18
 CHECK_SIZES = ((1, 1, 1), (1, 1, 40), (2, 45, 70), (3, 64, 64), (1, 255, 161), (1, 384, 512))  # B, H, W
 
@@ -60,10 +60,10 @@ def export(
         if path.suffix == ".xml":
             _convert_to_openvino(written.with_suffix(".onnx"), written)
         errors = compare(model, ExportedModel(written, backend), sizes)
-        worst = max(errors.values())
-        if not worst <= tolerance:
+        beyond = [error for error in errors.values() if not error <= tolerance]  # NaN too
+        if beyond:
             raise ArithmeticError(
-                f"{path} was not kept: in {backend} it differs from PyTorch by up to {worst:.1e}, allowed is {tolerance:.0e}"
+                f"{path} was not kept: in {backend} it differs from PyTorch by up to {max(beyond):.1e}, allowed is {tolerance:.0e}"
             )
         if path.suffix == ".xml":
             written.with_suffix(".bin").replace(path.with_suffix(".bin"))
@@ -72,7 +72,10 @@ def export(
 
 
 def compare(model: VRDIR, exported: ExportedModel, sizes: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int, int], float]:
-    """The largest difference between two, of pixels and shares, on images of each size (B, H, W): a ramp under half noise."""
+    """The largest difference between two, of pixels and shares, on images of each size (B, H, W): a ramp under half noise.
+
+    NaN where one of them gives NaN.
+    """
     reference = copy.deepcopy(model).cpu().eval()  # not as it is on a GPU, which may compute in less than float32
     generator = torch.Generator().manual_seed(0)
     errors = {}
@@ -82,7 +85,7 @@ def compare(model: VRDIR, exported: ExportedModel, sizes: Sequence[tuple[int, in
         with torch.no_grad():
             expected, actual = reference.restore(image), exported.restore(image)
         differences = (expected.image - actual.image, expected.shares - actual.shares)
-        errors[batch, height, width] = max(float(difference.abs().max()) for difference in differences)
+        errors[batch, height, width] = float(torch.stack([difference.abs().max() for difference in differences]).max())
     return errors
 
 
