@@ -27,7 +27,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": [
-        "stream", "manifest", "files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "files", "export_graph", "exported_model", "export", "restorer", "golden", "normalisation", "front_end",
+        "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
@@ -35,7 +36,10 @@ INSIDE = {
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],
-    "cli": ["console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "weights", "info", "app"],
+    "cli": [
+        "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
+        "app",
+    ],
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def files_below(
     links: bool = True,
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[Path]:
-    """The files below a folder that have one of these suffixes, by default an image's, as they are found: a folder's own, sorted, then those of its sub-folders.
+    """The files below a folder that have one of these suffixes, as they are found: a folder's own, sorted, then its sub-folders'.
 
     Each folder is listed once and held only while its files are given out. A folder that several names lead to, such as a link to
     a folder above itself, is entered under the first of them only.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vrdir import ImageError, Restorer
-from vrdir.inference.files import FileJob, Processed, plan_files, process_files
+from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.model.vrdir import VRDIR
 
 
@@ -119,12 +119,12 @@ def test_names_as_long_as_a_file_system_takes(restorer: Restorer, photo: Image.I
 def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) -> None:
     jobs = [FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")]
 
-    def process(job: FileJob) -> Processed:
+    def process(job: FileJob) -> Finish:
         if job.source.name == "a.png":
             raise MemoryError
         if job.source.name == "b.png":
             raise RuntimeError("no memory on the device\nand a long story")
-        return Processed(b"content", {})
+        return writing(b"content", {})
 
     assert [result.error for result in process_files(jobs, process)] == [
         f"{tmp_path / 'a.png'}: MemoryError",

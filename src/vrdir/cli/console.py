@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,10 @@ Inputs = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)]
 Weights = Annotated[str, typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Backend = Annotated[
+    Literal["torch", "onnx", "openvino"],
+    typer.Option(help="What runs the network. onnx and openvino run on the CPU, weights or a file that vrdir export wrote."),
+]
 Format = Annotated[str | None, typer.Option("--format", help="File format of the results, such as png; default: each file's own.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Resume = Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from vrdir.cli.console import (
     AsJson,
+    Backend,
     Device,
     Format,
     FrameProgress,
@@ -32,6 +33,7 @@ def restore(
     output: Output,
     weights: Weights = "small",
     device: Device = "auto",
+    backend: Backend = "torch",
     file_format: Format = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -47,8 +49,8 @@ def restore(
     with one_line_errors():
         allow(max_megapixels)
         jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
-        restorer = Restorer(weights, device)
-        settings = {"inputs": inputs, "weights": restorer.fingerprint(), "format": file_format, "smoothing": smoothing}
+        restorer = Restorer(weights, device, backend=backend)
+        settings = {"inputs": inputs, "weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
         manifest = manifest_of(jobs, output, "restore", settings) if resume else None
     with manifest or nullcontext():
         progress = progress_bars(as_json)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
 from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.inference.export import cached_export, state_sha256
+from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
 from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
@@ -19,6 +21,9 @@ from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, clean_threshold
 from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
+
+
+logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -36,20 +41,44 @@ class Restorer:
 
     Args:
         weights: the name of bundled weights ("small"), a model folder, a Hugging Face repository id; or a `VRDIR`,
-            which is moved to the device and put into evaluation mode.
+            which is moved to the device and put into evaluation mode; or, for a `backend` other than "torch", a file that
+            `vrdir export` wrote.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
-        skip_clean: leave images that the network calls clean as they are, in less time (see `VRDIR.restore`).
+        skip_clean: leave images that the network calls clean as they are, with "torch" in less time (see `VRDIR.restore`).
+        backend: what runs the network: "torch", "onnx" for ONNX Runtime, or "openvino". The latter two run on the CPU, and
+            export weights first, once, into the user's cache folder.
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by.
+        FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by; or a
+            backend is not installed, or does not run on the device.
+        ArithmeticError: what was exported does not compute what the network does (see `vrdir.inference.export.export`).
     """
 
-    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
-        self.device = choose_device(device)
-        model = weights if isinstance(weights, VRDIR) else VRDIR.from_pretrained(weights)
-        clean_threshold(skip_clean, model.config)  # now, not at the first image
+    def __init__(
+        self,
+        weights: str | Path | VRDIR = "small",
+        device: str = "auto",
+        skip_clean: bool | float = False,
+        backend: Backend = "torch",
+    ) -> None:
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend is {' or '.join(get_args(Backend))}, not {backend!r}")
+        self.model: VRDIR | ExportedModel
+        if backend == "torch":
+            self.device = choose_device(device)
+            self.model = placed(network_of(weights), self.device).eval()
+        else:
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch")
+            self.device = torch.device("cpu")
+            self.model = ExportedModel(_exported_file(weights) or cached_export(network_of(weights), backend), backend)
+        clean_threshold(skip_clean, self.model.config)  # now, not at the first image
         self.skip_clean = skip_clean
-        self.model = placed(model, self.device).eval()
+
+    @classmethod
+    def from_onnx(cls, path: str | Path, skip_clean: bool | float = False, backend: Backend = "onnx") -> Restorer:
+        """A restorer from a file that `vrdir export onnx` wrote, which needs nothing beside it; arguments as for the class."""
+        return cls(Path(path), "cpu", skip_clean, backend)
 
     def __call__(self, image: Any) -> Any:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
@@ -69,7 +98,10 @@ class Restorer:
     def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
         with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            result = self.model.restore(pixels, self.skip_clean, statistics)
+            if isinstance(self.model, VRDIR):
+                result = self.model.restore(pixels, self.skip_clean, statistics)
+            else:
+                result = self.model.restore(pixels, self.skip_clean)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
         return Restored(opened.close(result.image), shares)
@@ -103,6 +135,9 @@ class Restorer:
         Raises:
             ValueError: `smoothing` or `damaged` is none of these.
         """
+        if smoothing and isinstance(self.model, ExportedModel):
+            logger.warning("backend %s looks at each frame alone: smoothing over time needs backend torch", self.model.backend)
+            smoothing = 0.0
         return FrameStream(self._restore_opened, frames, smoothing, damaged)
 
     def restore_video(
@@ -191,11 +226,23 @@ class Restorer:
         return finish
 
     def fingerprint(self) -> str:
-        """SHA-256 of configuration and weights, by which a run that is taken up again knows that it has the same ones."""
-        digest = hashlib.sha256(self.model.config.model_dump_json().encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """By which a run that is taken up again knows that it has the same network: the SHA-256 of its values, and its config."""
+        weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
+        return f"{weights} {self.model.config.model_dump_json()}"
+
+
+def network_of(weights: str | Path | VRDIR) -> VRDIR:
+    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`."""
+    if isinstance(weights, VRDIR):
+        return weights
+    if _exported_file(weights) is not None:
+        raise ValueError(f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch")
+    return VRDIR.from_pretrained(weights)
+
+
+def _exported_file(weights: str | Path | VRDIR) -> Path | None:
+    """The file, if an exported network is meant."""
+    return Path(weights) if not isinstance(weights, VRDIR) and Path(weights).suffix in SUFFIXES else None
 
 
 def choose_device(device: str) -> torch.device:

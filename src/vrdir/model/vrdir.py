@@ -184,8 +184,7 @@ class VRDIR(nn.Module):
             ValueError: the image has another shape, or there is no clean branch to skip by.
             RuntimeError: `skip_clean` under torch.export or torch.compile, which know no branch that depends on the data.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-            raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+        check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
         padded = pad_to_multiple(image, self.config.multiple)
         features = self.extractor(padded)
@@ -257,6 +256,12 @@ class VRDIR(nn.Module):
         check_state(model, state, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
         model.load_state_dict(state)
         return model.to(device).eval()
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
 
 
 def shares_of(guidance: list[Tensor]) -> Tensor:
