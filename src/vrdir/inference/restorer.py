@@ -22,7 +22,6 @@ from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, clean_threshold
 from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
 
-
 logger = logging.getLogger(__name__)
 
 
