@@ -63,10 +63,9 @@ class OneBranch(SemanticsEnhancement):
         super().__init__(channels, branches, branch_blocks, clean_branch)
         self.branches = Shared({"any": DegradationNormalization(channels, branch_blocks)})
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> tuple[Tensor, Tensor]:
-        guidance = self.modulation(features, statistics)
+    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         clean = guidance[:, -1:].to(features.dtype) if self.clean_branch else 0
-        return (1 - clean) * self.branches["any"](features, statistics) + clean * features, guidance
+        return (1 - clean) * self.branches["any"](features, statistics) + clean * features
 
 
 class Shared(nn.ModuleDict):

@@ -27,8 +27,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": [
-        "stream", "manifest", "files", "export_graph", "exported_model", "export", "restorer", "golden", "normalisation", "front_end",
-        "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
+        "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",

@@ -17,6 +17,7 @@ av = pytest.importorskip("av")
 
 from tests.clips import TITLE, clip, damage, packets, pictures, times, view  # noqa: E402
 
+from vrdir.images import ImageError  # noqa: E402
 from vrdir.video import Frame, VideoError, VideoReader, VideoWriter  # noqa: E402
 
 
@@ -214,7 +215,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(VideoError, match="no video format for the suffix '.xyz'"):
         copy(source, tmp_path / "out" / "b.xyz")
     (tmp_path / "file").write_text("")
-    with pytest.raises(VideoError, match=r"b.mp4 cannot be written \(.*\); check the folder"):
+    with pytest.raises(ImageError, match=r"b.mp4 cannot be written \(.*\); check the folder"):
         copy(source, tmp_path / "file" / "b.mp4")
     (tmp_path / "out" / "b.mp4").write_bytes(b"precious")
     with pytest.raises(KeyError):

@@ -214,7 +214,8 @@ class VideoWriter:
         partial: the temporary name, if whoever asks gives the target its name.
 
     Raises:
-        VideoError: it cannot be written, or the container cannot hold the sound.
+        VideoError: the container cannot hold the sound.
+        ImageError: it cannot be written.
     """
 
     def __init__(self, path: Path | str, like: VideoReader, partial: Path | None = None) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
+from torch import Tensor
 
 from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
@@ -19,7 +21,7 @@ from vrdir.inference.manifest import Manifest
 from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
-from vrdir.model.vrdir import VRDIR, clean_threshold
+from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
 
 logger = logging.getLogger(__name__)
@@ -97,13 +99,18 @@ class Restorer:
     def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
         with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            if isinstance(self.model, VRDIR):
-                result = self.model.restore(pixels, self.skip_clean, statistics)
-            else:
-                result = self.model.restore(pixels, self.skip_clean)
+            result = self._network(pixels, statistics)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
         return Restored(opened.close(result.image), shares)
+
+    def _network(self, pixels: Tensor, statistics: GlobalStatistics | None) -> Restoration:
+        if isinstance(self.model, ExportedModel):
+            return self.model.restore(pixels, self.skip_clean)
+        if pixels.shape[-2] * pixels.shape[-1] <= WHOLE_PIXELS:
+            return self.model.restore(pixels, self.skip_clean, statistics)
+        parts = [restore_in_bands(self.model, image, self.skip_clean, statistics) for image in pixels.split(1)]
+        return Restoration(torch.cat([part.image for part in parts]), [], torch.cat([part.shares for part in parts]))
 
     def restore_file(self, source: Path | str, target: Path | str) -> dict[str, float]:
         """Restore a file into another, whose suffix decides its format. EXIF, XMP and colour profile are kept.
@@ -156,7 +163,7 @@ class Restorer:
             on_frame: called after each frame with the number of those done, and of all, where the file says it.
 
         Raises:
-            VideoError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
+            ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
         job = FileJob(Path(source), Path(target))
         report = self._restore_into(job, lambda job: self._video(job, smoothing, on_frame)).video

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.model.blocks import ResidualBlocks
-from vrdir.model.global_statistics import GlobalStatistics, Moments
+from vrdir.model.global_statistics import GlobalStatistics, own_moments
 
 
 class DegradationNormalization(nn.Module):
@@ -37,14 +37,12 @@ class DegradationNormalization(nn.Module):
         self.blocks = ResidualBlocks(channels, blocks)
 
     def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
-        # Statistics in float32 also under bfloat16 autocast. The population variance inside the root keeps value and
-        # gradient finite where a 1 x 1 or a constant map has no spread at all (the sample deviation is NaN there).
+        # Statistics in float32 also under bfloat16 autocast. The variance inside the root keeps value and gradient finite where a
+        # 1 x 1 or a constant map has no spread at all.
         full = features.float()
-        mean = full.mean((2, 3), keepdim=True)
-        variance = full.var((2, 3), correction=0, keepdim=True)
-        if statistics is not None:
-            mean, given = statistics(self, Moments(mean, variance))
-            variance = variance if given is None else given
+        found = own_moments(full)
+        mean, variance = found if statistics is None else statistics(self, found)
+        assert variance is not None
         normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
         # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
         squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)

@@ -34,8 +34,7 @@ class FourierGuidedModulation(nn.Module):
             # The orthonormal transform keeps a noise floor's amplitude the same for every image size.
             spectrum = torch.fft.rfft2(features.float(), norm="ortho")
             amplitude = spectrum.abs()
-            # exp(i phi) without the discontinuity of the angle; where there is no amplitude there is no phase, and 0 is taken.
-            phase = spectrum / amplitude.clamp_min(1e-8)
-            modulated = self.amplitude(amplitude) * phase
-            semantics = torch.fft.irfft2(modulated, s=features.shape[-2:], norm="ortho")
+            # A' exp(i phi) = (A' / A) F, without the angle; where there is no amplitude there is no phase, and 0 is taken.
+            ratio = self.amplitude(amplitude) / amplitude.clamp_min(1e-8)
+            semantics = torch.fft.irfft2(spectrum * ratio, s=features.shape[-2:], norm="ortho")
             return torch.softmax(levelled(self, self.guidance(semantics), statistics), dim=1)

@@ -2,8 +2,8 @@
 
 Some parts of the network use a mean over the whole image: DNC its mean and variance, channel attention its means. Each takes it
 from what it is given, unless the caller of `VRDIR.restore` passes `statistics`, which is asked with the module and what that
-module found, and answers with what it is to use. An image restored in parts records them (`RecordedStatistics`) and supplies all
-parts with the same (`SuppliedStatistics`); a video smooths them over time (`SmoothedStatistics`).
+module found, and answers with what it is to use. Whoever goes through an image in bands supplies each with the whole image's
+(`SuppliedStatistics`, see `vrdir.inference.bands`); a video smooths them over time (`SmoothedStatistics`).
 
 Two maps come out at a level of their own, their mean over the image, which jumps from frame to frame with the noise: FGM's
 guidance and the decoder's correction. A video smooths their levels, too; of a part of an image it is nobody else's.
@@ -45,6 +45,12 @@ def levelled(module: nn.Module, values: Tensor, statistics: GlobalStatistics | N
     return values + (statistics(module, Moments(level)).mean - level)
 
 
+def own_moments(values: Tensor) -> Moments:
+    """Mean and variance of a map (B, C, H, W)."""
+    # The population's variance is finite where a 1 x 1 map has no spread at all (the sample's is NaN there).
+    return Moments(values.mean((2, 3), keepdim=True), values.var((2, 3), correction=0, keepdim=True))
+
+
 class SuppliedStatistics:
     """Moments made elsewhere, by module; a module that is not named keeps what it finds."""
 
@@ -55,33 +61,6 @@ class SuppliedStatistics:
 
     def __call__(self, module: nn.Module, found: Moments) -> Moments:
         return self.moments.get(module, found)
-
-
-class RecordedStatistics:
-    """Leaves the moments as they are and keeps their average over all calls.
-
-    Set `weight`, say to the number of pixels, before each part of an image, one a call: the average is then what the module would have
-    found over all parts together, the spread between the parts included.
-    """
-
-    levels = False
-
-    def __init__(self) -> None:
-        self.weight = 1.0
-        self._seen: dict[nn.Module, tuple[float, Moments]] = {}
-
-    def __call__(self, module: nn.Module, found: Moments) -> Moments:
-        if module in self._seen:
-            weight, average = self._seen[module]
-            total = weight + self.weight
-            self._seen[module] = total, pooled(average, found, self.weight / total)
-        else:
-            self._seen[module] = self.weight, found
-        return found
-
-    def supply(self) -> SuppliedStatistics:
-        """The averages, for a second pass."""
-        return SuppliedStatistics({module: average for module, (_, average) in self._seen.items()})
 
 
 class SmoothedStatistics:
@@ -124,12 +103,3 @@ class SmoothedStatistics:
         share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
         variance = None if found.variance is None or past.variance is None else torch.lerp(found.variance, past.variance, share)
         return Moments(torch.lerp(found.mean, past.mean, share), variance)
-
-
-def pooled(first: Moments, second: Moments, share: float) -> Moments:
-    """The moments of two sets of pixels together, of which `share` are in the second."""
-    mean = torch.lerp(first.mean, second.mean, share)
-    if first.variance is None or second.variance is None:
-        return Moments(mean)
-    between = share * (1 - share) * (first.mean - second.mean).square()
-    return Moments(mean, torch.lerp(first.variance, second.variance, share) + between)

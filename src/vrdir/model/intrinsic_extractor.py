@@ -31,9 +31,13 @@ class Vgg16(nn.Module):
     """VGG16 `features[:8]`, up to and including conv2_2, before its ReLU: the extractor of the paper.
 
     Shape: (B, 3, H, W) in [0, 1], H and W even -> one map, (B, 128, H/2, W/2).
+
+    Attributes:
+        reach: how many pixels away a pixel still has a say in the features.
     """
 
     available = (Tap(2, 128),)
+    reach = 6
     mean: Tensor
     std: Tensor
 
@@ -97,6 +101,9 @@ class EfficientNetLite0(nn.Module):
     """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16, 32.
 
     Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse.
+
+    Attributes:
+        reach: how many pixels away a pixel still has a say in the features.
     """
 
     available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112), Tap(32, 320))
@@ -116,7 +123,10 @@ class EfficientNetLite0(nn.Module):
         self.tapped_blocks = tuple(self.last_block[tap.stride] for tap in self.taps)
         self.stem = nn.Conv2d(3, 32, 3, stride=2)
         blocks, channels = [], 32
+        self.reach, scale = 2, 2
         for width, kernel, stride, expansion in self.layout[: self.tapped_blocks[-1] + 1]:
+            self.reach += (kernel - 1) * scale  # on the longer side, where padding is uneven
+            scale *= stride
             blocks.append(MobileBlock(channels, width, kernel, stride, expansion))
             channels = width
         self.blocks = nn.ModuleList(blocks)

@@ -73,6 +73,7 @@ class PixelSkipDecoder(nn.Module):
         unreachable = [tap.stride for tap in taps if tap.stride not in strides]
         if unreachable:
             raise ValueError(f"features of stride {unreachable} have no scale in a decoder of strides {strides}")
+        self.widths = tuple(widths)
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)

@@ -34,8 +34,12 @@ class SemanticsEnhancement(nn.Module):
 
     def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> tuple[Tensor, Tensor]:
         guidance = self.modulation(features, statistics)
+        return self.mix(features, guidance, statistics), guidance
+
+    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        """The branches' features, mixed by guidance that was found before: (B, C, H, W)."""
         enhanced = [branch(features, statistics) for branch in self.branches.values()]
         if self.clean_branch:
             enhanced.append(features)
         mixed = torch.stack(enhanced, dim=1) * guidance.to(features.dtype).unsqueeze(2)  # (B, K, C, H, W)
-        return mixed.sum(dim=1), guidance
+        return mixed.sum(dim=1)
