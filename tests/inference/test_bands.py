@@ -11,7 +11,7 @@ from torch import Tensor
 import vrdir
 from vrdir.inference import restorer as restorer_module
 from vrdir.inference.bands import restore_in_bands
-from vrdir.model.global_statistics import SmoothedStatistics
+from vrdir.model.global_statistics import SmoothedLevels
 from vrdir.model.vrdir import BASE, PAPER, VRDIR, VRDIRConfig
 
 HALF_PRECISION = 2e-3  # of pixels in [0, 1]: half a level of 8 bits, with these wild weights
@@ -80,9 +80,9 @@ def test_halves_by_themselves_would_differ() -> None:
     assert (halves - whole).abs().amax() > 10 * HALF_PRECISION
 
 
-def test_smoothed_statistics_are_asked_and_followed() -> None:
+def test_smoothed_levels_are_asked_and_followed() -> None:
     model = NETWORKS["tiny"]
-    in_one, in_bands = SmoothedStatistics(0.8), SmoothedStatistics(0.8)
+    in_one, in_bands = SmoothedLevels(0.8), SmoothedLevels(0.8)
     for brightness in (1.0, 0.6, 0.3):  # the past has a say from the second on
         image = picture(130, 70) * brightness
         in_one.next_frame()

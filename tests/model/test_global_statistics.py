@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vrdir.model.blocks import ResidualBlock
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.fourier_modulation import FourierGuidedModulation
-from vrdir.model.global_statistics import Moments, SmoothedStatistics, SuppliedStatistics, own_moments
+from vrdir.model.global_statistics import GlobalStatistics, Moments, SmoothedLevels, SuppliedStatistics, own_moments
 from vrdir.model.vrdir import VRDIR
 
 
@@ -25,16 +25,14 @@ def restored(model: VRDIR, image: Tensor, statistics: object = None) -> Tensor:
         return model.restore(image, statistics=statistics).image  # type: ignore[arg-type]
 
 
-class Kept:
+class Kept(GlobalStatistics):
     """Leaves the moments as they are, and keeps them."""
 
-    levels = False
-
     def __init__(self) -> None:
-        self.moments: dict[nn.Module, Moments] = {}
+        self.kept: dict[nn.Module, Moments] = {}
 
-    def __call__(self, module: nn.Module, found: Moments) -> Moments:
-        assert self.moments.setdefault(module, found) is found  # asked once
+    def moments(self, module: nn.Module, found: Moments) -> Moments:
+        assert self.kept.setdefault(module, found) is found  # asked once
         return found
 
 
@@ -43,14 +41,14 @@ def test_whoever_looks_on_changes_nothing(tiny: VRDIR, photo_batch: Tensor) -> N
     kept = Kept()
     assert torch.equal(restored(tiny, photo_batch, kept), plain)
     # Given back what it found, the network does the same again; and it asked everywhere.
-    assert torch.equal(restored(tiny, photo_batch, SuppliedStatistics(kept.moments)), plain)
+    assert torch.equal(restored(tiny, photo_batch, SuppliedStatistics(kept.kept)), plain)
     attentive = {m for m in tiny.modules() if isinstance(m, ResidualBlock) and m.attend is not None}
-    assert set(kept.moments) == {m for m in tiny.modules() if isinstance(m, DegradationNormalization)} | attentive
+    assert set(kept.kept) == {m for m in tiny.modules() if isinstance(m, DegradationNormalization)} | attentive
     assert len(attentive) > 4
 
 
 def test_without_smoothing_each_frame_is_alone(tiny: VRDIR, photo_batch: Tensor) -> None:
-    smoothed = SmoothedStatistics(0)
+    smoothed = SmoothedLevels(0)
     for image in (photo_batch[:1], photo_batch[1:], photo_batch[:1] * 0.5):
         smoothed.next_frame()
         assert torch.equal(restored(tiny, image, smoothed), restored(tiny, image))
@@ -72,18 +70,18 @@ def test_parts_with_the_whole_ones_statistics_make_the_whole() -> None:
 
 def test_what_is_not_named_is_left_alone() -> None:
     module, found = nn.Identity(), Moments(torch.ones(1, 2, 1, 1))
-    assert SuppliedStatistics({})(module, found) is found
+    assert SuppliedStatistics({}).moments(module, found) is found
 
 
-class Pushed:
+class Pushed(GlobalStatistics):
     """Wants every level higher by one in the first channel."""
 
     levels = True
 
-    def __call__(self, module: nn.Module, found: Moments) -> Moments:
-        first = torch.zeros_like(found.mean)
+    def level(self, module: nn.Module, found: Tensor) -> Tensor:
+        first = torch.zeros_like(found)
         first[:, 0] = 1
-        return Moments(found.mean + first, found.variance)
+        return found + first
 
 
 def test_the_level_of_the_guidance() -> None:
@@ -100,39 +98,30 @@ def test_the_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
     image = photo_batch[:1, :, :72, :96]
     with torch.no_grad():
         features = tiny.extractor(image)
-        plain = tiny.decoder(features, image)
-
-        class OfDecoder(Pushed):
-            def __call__(self, module: nn.Module, found: Moments) -> Moments:
-                return super().__call__(module, found) if module is tiny.decoder else found
-
-        pushed = tiny.decoder(features, image, OfDecoder())
+        plain, pushed = tiny.decoder(features, image), tiny.decoder(features, image, Pushed())
     # The first channel of the correction is the gain of red.
     torch.testing.assert_close(pushed, plain + image * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
 
 
 def test_smoothing_averages_first_and_forgets_then() -> None:
-    module, smoothed = nn.Identity(), SmoothedStatistics(0.75)
+    module, smoothed = nn.Identity(), SmoothedLevels(0.75)
     values = [1.0, 3.0, 2.0, 10.0, 0.0]
     found, expected = [], [1.0, 2.0, 2.0, 4.0, 3.0]  # means of 1, 2, 3, 4; then 0.75 of the past
     for value in values:
         smoothed.next_frame()
-        moments = Moments(torch.full((1, 1, 1, 1), value), torch.full((1, 1, 1, 1), 2 * value))
-        mean, variance = smoothed(module, moments)
-        assert smoothed(module, Moments(moments.mean + 7, moments.variance)).mean is mean  # once a frame
-        assert variance is not None
-        torch.testing.assert_close(variance, 2 * mean)
-        found.append(mean.item())
+        level = smoothed.level(module, torch.full((1, 1, 1, 1), value))
+        assert smoothed.level(module, torch.full((1, 1, 1, 1), 7.0)) is level  # once a frame
+        found.append(level.item())
     assert found == pytest.approx(expected)
     smoothed.reset()
     smoothed.next_frame()
-    assert smoothed(module, Moments(torch.full((1, 1, 1, 1), 9.0))).mean.item() == 9
+    assert smoothed.level(module, torch.full((1, 1, 1, 1), 9.0)).item() == 9
 
 
 def test_smoothing_out_of_range() -> None:
     for share in (1, -0.1, float("nan")):
         with pytest.raises(ValueError, match="at least 0 and below 1"):
-            SmoothedStatistics(share)
+            SmoothedLevels(share)
 
 
 def test_the_hook_leaves_export_alone(tiny: VRDIR, photo_batch: Tensor) -> None:

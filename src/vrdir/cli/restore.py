@@ -38,7 +38,7 @@ def restore(
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
-    smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.9,
+    smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.8,
     explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every file.")] = False,
     as_json: AsJson = False,
 ) -> None:

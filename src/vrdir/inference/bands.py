@@ -51,7 +51,7 @@ def restore_in_bands(
         raise ValueError(f"one image at a time, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
-        bands = Bands(model, image, statistics or SuppliedStatistics({}), band_pixels, precision)
+        bands = Bands(model, image, statistics or GlobalStatistics(), band_pixels, precision)
         features = bands.features()
         guidance = model.guide(features, statistics)
         shares = shares_of(guidance)
@@ -102,7 +102,7 @@ class Bands:
         statistics = []
         for ise, values in zip(self.model.scales, features, strict=True):
             found = own_moments(values)
-            statistics.append(SuppliedStatistics({branch: self.statistics(branch, found) for branch in ise.branches.values()}))
+            statistics.append(SuppliedStatistics({branch: self.statistics.moments(branch, found) for branch in ise.branches.values()}))
         reach = 2 * self.model.config.branch_blocks
 
         def semantics(tap: int, start: int, stop: int) -> Tensor:
@@ -153,7 +153,7 @@ class Bands:
         if self.statistics.levels:
             total = torch.stack([correction(*band).sum((2, 3), keepdim=True) for band in self.of(2)]).sum(0)
             level = total / (self.height * self.width)
-            shift = self.statistics(decoder, Moments(level)).mean - level
+            shift = self.statistics.level(decoder, level) - level
         restored = torch.empty_like(self.image)
         for start, stop in self.of(2):
             gain, residual = (correction(start, stop) + shift).chunk(2, dim=1)
@@ -189,7 +189,7 @@ class Bands:
                 hidden = torch.relu(block.expand(x[..., top : stop + 1, :].float()))
                 total += rows(hidden, start - top, stop - start).sum((2, 3), keepdim=True)
             found = Moments(total / (x.shape[-2] * x.shape[-1]))
-            statistics = SuppliedStatistics({block: self.statistics(block, found)})
+            statistics = SuppliedStatistics({block: self.statistics.moments(block, found)})
         above: Tensor | None = None  # the last rows of the band before, as they were
         for start, stop in self.of(stride):
             part = x[..., start : stop + 2, :].float()

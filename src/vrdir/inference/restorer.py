@@ -133,8 +133,8 @@ class Restorer:
 
         Args:
             frames: images of any kind, in the order in which they were taken. They are drawn one at a time, when asked for.
-            smoothing: against flicker: the share of the past in what the network takes from a whole frame (see
-                `SmoothedStatistics`); it starts anew where the scene changes. 0 looks at each frame alone.
+            smoothing: against flicker: the share of the past in how strongly the network acts on a frame as a whole (see
+                `SmoothedLevels`); it starts anew where the scene changes. 0 looks at each frame alone.
             damaged: what comes in the place of a frame that is no image (None, of a wrong shape, NaN): a copy of the last good
                 one ("repeat"), or what came in ("pass"). Before the first good one it is always what came in.
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vrdir.images import ImageError, OpenImage, open_image
-from vrdir.model.global_statistics import GlobalStatistics, SmoothedStatistics
+from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 
-SMOOTHING = 0.9
+SMOOTHING = 0.8
 CUT = 0.1  # levels, of 1, that the pixels of a channel move by on average from a frame to the next
 BINS = 64  # of a histogram
 REMEMBERED = 10_000  # latencies of which the median is taken, and damaged frames whose numbers are kept
@@ -74,7 +74,7 @@ class FrameStream(Iterator[Any]):
             raise ValueError(f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}")
         self._restore = restore
         self._frames = iter(frames)
-        self._smoothed = SmoothedStatistics(smoothing)
+        self._smoothed = SmoothedLevels(smoothing)
         self._scene = SceneCuts()
         self._damaged = damaged
         self._last_good: Any = None

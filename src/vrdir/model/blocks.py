@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
         if self.attend is not None:
             mean = hidden.mean((2, 3), keepdim=True)
             if statistics is not None:
-                mean = statistics(self, Moments(mean)).mean
+                mean = statistics.moments(self, Moments(mean)).mean
             hidden = hidden * (2 * torch.sigmoid(self.attend(mean)))
         return x + self.project(hidden)
 

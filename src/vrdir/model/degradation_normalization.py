@@ -41,7 +41,7 @@ class DegradationNormalization(nn.Module):
         # 1 x 1 or a constant map has no spread at all.
         full = features.float()
         found = own_moments(full)
-        mean, variance = found if statistics is None else statistics(self, found)
+        mean, variance = found if statistics is None else statistics.moments(self, found)
         assert variance is not None
         normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
         # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
