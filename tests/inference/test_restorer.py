@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from vrdir import ImageError, Restorer
+from vrdir.images import DiskError
 from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.model.vrdir import VRDIR
 
@@ -202,3 +204,48 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source], source)
     with pytest.raises(ValueError, match="would both be written"):
         plan_files([source / "a.png", source / "sub" / "a.png"], out)
+
+
+def test_files_side_by_side(tmp_path: Path) -> None:
+    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(12)]
+    both = threading.Barrier(2, timeout=20)
+    threads = set()
+
+    def process(job: FileJob) -> Finish:
+        number = int(job.source.stem)
+        if number < 2:
+            both.wait()  # two are at work at once
+        threads.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.02 * (number % 3))  # the first need not be the first that is done
+        if number == 5:
+            raise ValueError("five")
+        return writing(str(number).encode(), {})
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        results = list(process_files(jobs, process, workers=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [result.job for result in results] == jobs  # in order
+    assert [result.error is None for result in results] == [number != 5 for number in range(12)]
+    assert sorted(int(path.read_bytes()) for path in (tmp_path / "out").iterdir()) == [n for n in range(12) if n != 5]
+    assert len(threads) == 2
+    assert all(number == 1 for _, number in threads)  # each its share of the two
+
+
+def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
+    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(40)]
+    begun = []
+
+    def process(job: FileJob) -> Finish:
+        begun.append(job)
+        if len(begun) == 3:
+            raise DiskError("the disk is full")
+        return writing(b"", {})
+
+    results = list(process_files(jobs, process, workers=2))
+    assert "the disk is full" in (results[-1].error or "")
+    assert len(results) <= 4
+    assert len(begun) < 12
