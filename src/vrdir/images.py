@@ -151,7 +151,7 @@ def _checked(values: Tensor) -> Tensor:
         raise ImageError(
             f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)"
         )
-    return values.clamp(0, 1)
+    return values.clamp(0, 1) if low < 0 or high > 1 else values
 
 
 def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
@@ -166,13 +166,19 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
         raise ImageError(f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}")
     # Alpha stays behind in the caller's array, exactly.
     colour = image[..., :3] if image.ndim > 2 else image[..., None]
-    values = torch.from_numpy(np.ascontiguousarray(colour, np.float32) / np.float32(white))
+    floating = np.array(colour, np.float32, order="C")
+    if white != 1:
+        floating /= np.float32(white)
+    values = torch.from_numpy(floating)
     inner = _open_tensor(values.movedim(-1, -3))
 
     def close(restored: Tensor) -> np.ndarray[Any, Any]:
         pixels = inner.close(restored).detach().movedim(-3, -1).cpu().numpy()
         result = image.copy().reshape(*colour.shape[:-1], -1)
-        result[..., : colour.shape[-1]] = np.round(pixels * white) if white != 1 else pixels
+        if white != 1:
+            pixels = pixels * np.float32(white)
+            np.round(pixels, out=pixels)
+        result[..., : colour.shape[-1]] = pixels
         return result.reshape(image.shape)
 
     return OpenImage(inner.tensor, close, inner.grey)

@@ -249,3 +249,15 @@ def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
     assert "the disk is full" in (results[-1].error or "")
     assert len(results) <= 4
     assert len(begun) < 12
+
+
+def test_precision(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = np.asarray(Restorer(tiny, "cpu")(photo), np.float32) / 255
+    nearly = np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255
+    assert 0 < np.abs(nearly - exact).mean() < 0.01
+    monkeypatch.setattr("vrdir.inference.restorer.WHOLE_PIXELS", 1)  # in bands
+    assert np.abs(np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact).mean() < 0.01
+    with pytest.raises(ValueError, match="precision is float32 or bf16, not 'half'"):
+        Restorer(tiny, "cpu", precision="half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend onnx computes in float32"):
+        Restorer(tiny, "cpu", backend="onnx", precision="bf16")

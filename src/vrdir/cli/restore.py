@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,9 @@ def restore(
     weights: Weights = "small",
     device: Device = "auto",
     backend: Backend = "torch",
+    precision: Annotated[
+        Literal["float32", "bf16"], typer.Option(help="bf16 is faster where the processor computes in it, and not quite as exact.")
+    ] = "float32",
     file_format: Format = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -49,7 +52,7 @@ def restore(
     with one_line_errors():
         allow(max_megapixels)
         jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
-        restorer = Restorer(weights, device, backend=backend)
+        restorer = Restorer(weights, device, backend=backend, precision=precision)
         settings = {"inputs": inputs, "weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
         manifest = manifest_of(jobs, output, "restore", settings) if resume else None
     with manifest or nullcontext():

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
 
 logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bf16"]
 
 
 class Restored(NamedTuple):
@@ -48,6 +50,8 @@ class Restorer:
         skip_clean: leave images that the network calls clean as they are, with "torch" in less time (see `VRDIR.restore`).
         backend: what runs the network: "torch", "onnx" for ONNX Runtime, or "openvino". The latter two run on the CPU, and
             export weights first, once, into the user's cache folder.
+        precision: "float32"; or "bf16", in which convolutions run in bfloat16: with "torch" alone, and faster only where the
+            processor computes in it. docs/performance.md says what it changes.
 
     Raises:
         FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by; or a
@@ -61,9 +65,15 @@ class Restorer:
         device: str = "auto",
         skip_clean: bool | float = False,
         backend: Backend = "torch",
+        precision: Precision = "float32",
     ) -> None:
         if backend not in get_args(Backend):
             raise ValueError(f"backend is {' or '.join(get_args(Backend))}, not {backend!r}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
+        if precision != "float32" and backend != "torch":
+            raise ValueError(f"backend {backend} computes in float32; for precision {precision} choose backend torch")
+        self.precision = precision
         self.model: VRDIR | ExportedModel
         if backend == "torch":
             self.device = choose_device(device)
@@ -97,7 +107,8 @@ class Restorer:
         return self._restore_opened(open_image(image))
 
     def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
-        with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
+        # Not inference mode, whose tensors a recogniser behind could not use in training.
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
             result = self._network(pixels, statistics)
         names = self.model.config.guidance_names
@@ -232,9 +243,9 @@ class Restorer:
         return finish
 
     def fingerprint(self) -> str:
-        """By which a run that is taken up again knows that it has the same network: the SHA-256 of its values, and its config."""
+        """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
         weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
-        return f"{weights} {self.model.config.model_dump_json()}"
+        return f"{weights} {self.model.config.model_dump_json()} {self.precision}"
 
 
 def network_of(weights: str | Path | VRDIR) -> VRDIR:
