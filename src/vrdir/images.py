@@ -106,8 +106,8 @@ def open_image(image: Any) -> OpenImage:
     raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
 
 
-def _open_tensor(image: Tensor) -> OpenImage:
-    """(H, W), (C, H, W) or (B, C, H, W). Gradients pass through floating-point tensors both ways."""
+def _open_tensor(image: Tensor, in_range: bool = False) -> OpenImage:
+    """(H, W), (C, H, W) or (B, C, H, W), known to be in range or not. Gradients pass through floating-point tensors both ways."""
     if image.ndim not in (2, 3, 4):
         raise ImageError(f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {tuple(image.shape)}")
     whole = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
@@ -117,7 +117,7 @@ def _open_tensor(image: Tensor) -> OpenImage:
     if 0 in whole.shape:
         raise ImageError(f"the image has no pixels: shape {tuple(image.shape)}")
     levels = _levels(image.dtype)
-    values = whole.float() / levels if levels != 1 else _checked(whole.float())
+    values = whole.float() / levels if levels != 1 else whole.float() if in_range else _checked(whole.float())
     alpha = whole[:, 3:] if whole.shape[1] == 4 else None
     grey = whole.shape[1] == 1
     rgb = values[:, :3].expand(-1, 3, -1, -1)
@@ -151,7 +151,7 @@ def _checked(values: Tensor) -> Tensor:
         raise ImageError(
             f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)"
         )
-    return values.clamp(0, 1) if low < 0 or high > 1 else values
+    return values.clamp(0, 1)
 
 
 def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
@@ -170,7 +170,7 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
     if white != 1:
         floating /= np.float32(white)
     values = torch.from_numpy(floating)
-    inner = _open_tensor(values.movedim(-1, -3))
+    inner = _open_tensor(values.movedim(-1, -3), in_range=white != 1)
 
     def close(restored: Tensor) -> np.ndarray[Any, Any]:
         pixels = inner.close(restored).detach().movedim(-3, -1).cpu().numpy()
