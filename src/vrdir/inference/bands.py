@@ -186,7 +186,7 @@ class Bands:
             total = x.new_zeros(1, x.shape[1], 1, 1, dtype=torch.float32)
             for start, stop in self.of(stride):
                 top = max(start - 1, 0)
-                hidden = torch.relu(block.expand(x[..., top : stop + 1, :].float()))
+                hidden = block.expand(x[..., top : stop + 1, :].float()).relu_()
                 total += rows(hidden, start - top, stop - start).sum((2, 3), keepdim=True)
             found = Moments(total / (x.shape[-2] * x.shape[-1]))
             statistics = SuppliedStatistics({block: self.statistics.moments(block, found)})

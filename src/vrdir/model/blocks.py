@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
-        hidden = torch.relu(self.expand(x))
+        hidden = self.expand(x).relu_()  # in place: nobody needs what came before
         if self.attend is not None:
             mean = hidden.mean((2, 3), keepdim=True)
             if statistics is not None:

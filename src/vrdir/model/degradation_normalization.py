@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.model.blocks import ResidualBlocks
-from vrdir.model.global_statistics import GlobalStatistics, own_moments
+from vrdir.model.global_statistics import GlobalStatistics, Moments, own_moments
 
 
 class DegradationNormalization(nn.Module):
@@ -36,17 +36,18 @@ class DegradationNormalization(nn.Module):
         self.excite = nn.Conv2d(squeezed, 2 * channels, 1)
         self.blocks = ResidualBlocks(channels, blocks)
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
-        # Statistics in float32 also under bfloat16 autocast. The variance inside the root keeps value and gradient finite where a
-        # 1 x 1 or a constant map has no spread at all.
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None, found: Moments | None = None) -> Tensor:
+        # Statistics in float32 also under bfloat16 autocast. `found` are the features' own, if they are known already.
         full = features.float()
-        found = own_moments(full)
+        found = found or own_moments(full)
         mean, variance = found if statistics is None else statistics.moments(self, found)
         assert variance is not None
-        normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
         # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
         squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
         keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
-        compensated = (keep * full + restyle * normalized).to(features.dtype)
-        return self.blocks(compensated, statistics)
+        # w1 F + w2 F_n is one scale and one shift for each channel. The variance inside the root keeps them finite where a constant
+        # map has no spread at all.
+        gain = restyle * self.gamma * torch.rsqrt(variance + 1e-5)
+        compensated = torch.addcmul(restyle * self.beta - gain * mean, keep + gain, full)
+        return self.blocks(compensated.to(features.dtype), statistics)

@@ -85,15 +85,17 @@ class MobileBlock(nn.Module):
         super().__init__()
         hidden = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion > 1 else None
-        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = nn.Conv2d(hidden, channels_out, 1)
         total = kernel - stride
-        self.padding = (total // 2, total - total // 2) * 2
+        even = total % 2 == 0  # then the convolution pads by itself, without a copy of the map
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, padding=total // 2 if even else 0, groups=hidden)
+        self.padding = None if even else (total // 2, total - total // 2) * 2
+        self.project = nn.Conv2d(hidden, channels_out, 1)
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.depthwise(functional.pad(y, self.padding))))
+        y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
+        y = y if self.padding is None else functional.pad(y, self.padding)
+        y = self.project(functional.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -133,7 +135,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = image * (255 / 128) - (127 / 128)
-        x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))))
+        x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))), inplace=True)
         features = []
         for index, block in enumerate(self.blocks):
             x = block(x)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.fourier_modulation import FourierGuidedModulation
-from vrdir.model.global_statistics import GlobalStatistics
+from vrdir.model.global_statistics import GlobalStatistics, own_moments
 
 CLEAN = "clean"
 
@@ -38,8 +38,10 @@ class SemanticsEnhancement(nn.Module):
 
     def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         """The branches' features, mixed by guidance that was found before: (B, C, H, W)."""
-        enhanced = [branch(features, statistics) for branch in self.branches.values()]
+        found = own_moments(features.float())
+        mixed = torch.zeros_like(features)
+        for branch, share in zip(self.branches.values(), guidance.to(features.dtype).split(1, dim=1), strict=False):
+            mixed = torch.addcmul(mixed, branch(features, statistics, found), share)
         if self.clean_branch:
-            enhanced.append(features)
-        mixed = torch.stack(enhanced, dim=1) * guidance.to(features.dtype).unsqueeze(2)  # (B, K, C, H, W)
-        return mixed.sum(dim=1)
+            mixed = torch.addcmul(mixed, features, guidance[:, -1:].to(features.dtype))
+        return mixed
