@@ -28,7 +28,7 @@ def test_the_fourier_transform_by_matrices_is_torchs(size: tuple[int, int]) -> N
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_there_and_back(height: int, width: int) -> None:
     x = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(height * 50 + width))
-    torch.testing.assert_close(irfft2_by_matrices(*rfft2_by_matrices(x), width), x, atol=3e-6, rtol=0)
+    torch.testing.assert_close(irfft2_by_matrices(*rfft2_by_matrices(x), width), x, atol=1e-5, rtol=0)
 
 
 def test_large_angles_keep_their_digits() -> None:
