@@ -82,12 +82,14 @@ PAPER = VRDIRConfig(extractor="vgg16_conv2_2", strides=(2,))
 SMALL = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8),
+    branches=("haze", "noise", "sensor_noise", "rain"),
     clean_branch=True,
     branch_blocks=1,
     decoder="pixel_skip",
     widths=(32, 64, 96, 128),
     encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(2, 2, 2, 1),
+    decoder_blocks=(3, 3, 2, 1),
+    channel_attention=True,
 )
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
