@@ -79,7 +79,7 @@ def test_noise_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path,
     result = evaluate_classification(
         data,
         recogniser,
-        [Condition("noise:sigma=100"), Condition("jpeg:quality=95")],
+        [Condition("noise:sigma=80"), Condition("jpeg:quality=95")],
         {"vrdir": Restorer("small", "cpu"), "nothing": by_function(lambda image: image), "spoil": spoil},
         bootstrap=300,
         progress=done.append,

@@ -351,7 +351,7 @@ def test_clean_images_are_skipped_one_by_one(tiny: VRDIR, photo_batch: Tensor, m
         assert 0 < clean.sum() < len(images)
         skipped = tiny.restore(images, skip_clean=threshold)
         assert torch.equal(skipped.image[clean], images[clean])
-        assert torch.equal(skipped.image[~clean], tiny.restore(images[~clean]).image)
+        torch.testing.assert_close(skipped.image[~clean], tiny.restore(images[~clean]).image, atol=1e-6, rtol=0)
         torch.testing.assert_close(skipped.image[~clean], plain.image[~clean], atol=1e-6, rtol=0)
         assert torch.equal(tiny.restore(images, skip_clean=1.0).image, plain.image)
         assert torch.equal(skipped.shares, plain.shares)
