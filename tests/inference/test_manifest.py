@@ -1,6 +1,7 @@
 """The manifest: what is done again and what is not, and what a kill at any moment leaves."""
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -118,51 +119,52 @@ def test_names_that_are_no_unicode(root: Path) -> None:
     assert all(result.earlier for result in run(root))
 
 
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at(moment: str, root: Path, replacing: bool) -> None:
+    """In a process of its own: the run, killed at a moment of its second file."""
+    patch = pytest.MonkeyPatch()
+    write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
+    at_second = lambda path: (path.parent / "b.png").exists() == replacing and (root / "out" / "a.png").exists()  # noqa: E731
+    if moment == "before the file":
+        patch.setattr(Path, "write_bytes", lambda path, content: die() if at_second(path) else write_bytes(path, content))
+    elif moment == "half the file written":
+        half = lambda path, content: (write_bytes(path, content[:5]), die()) if at_second(path) else write_bytes(path, content)  # noqa: E731
+        patch.setattr(Path, "write_bytes", half)
+    elif moment == "before the line":
+        patch.setattr(Manifest, "add", lambda self, source, *rest: die() if source.name == "b.png" else add(self, source, *rest))
+    elif moment == "half the line":
+
+        def half_line(self: Manifest, line: dict[str, object]) -> None:
+            if line.get("target") == "b.png":
+                self.file.write(json.dumps(line).encode()[:30])
+                die()
+            write(self, line)
+
+        patch.setattr(Manifest, "_write", half_line)
+    elif moment == "before the name":
+        patch.setattr(Path, "replace", lambda path, to: die() if to.name == "b.png" else replace(path, to))
+    else:
+        patch.setattr(Path, "replace", lambda path, to: (replace(path, to), die() if to.name == "b.png" else None))
+    run(root)
+
+
 @pytest.mark.parametrize(
     "moment", ["before the file", "half the file written", "before the line", "half the line", "before the name", "after it"]
 )
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(
-    moment: str, replacing: bool, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(moment: str, replacing: bool, root: Path) -> None:
     """A child process is killed while it is at the second file; what it left is gone on with."""
     if replacing:  # the second file is there already, from an earlier state of its source
         run(root)
         (root / "in" / "b.png").write_bytes(b"a new source, of another length")
-
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def child() -> None:
-        write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
-        at_second = lambda path: (path.parent / "b.png").exists() == replacing and (root / "out" / "a.png").exists()  # noqa: E731
-        if moment == "before the file":
-            monkeypatch.setattr(Path, "write_bytes", lambda path, content: die() if at_second(path) else write_bytes(path, content))
-        elif moment == "half the file written":
-            half = lambda path, content: (write_bytes(path, content[:5]), die()) if at_second(path) else write_bytes(path, content)  # noqa: E731
-            monkeypatch.setattr(Path, "write_bytes", half)
-        elif moment == "before the line":
-            monkeypatch.setattr(Manifest, "add", lambda self, source, *rest: die() if source.name == "b.png" else add(self, source, *rest))
-        elif moment == "half the line":
-
-            def half_line(self: Manifest, line: dict[str, object]) -> None:
-                if line.get("target") == "b.png":
-                    self.file.write(json.dumps(line).encode()[:30])
-                    die()
-                write(self, line)
-
-            monkeypatch.setattr(Manifest, "_write", half_line)
-        elif moment == "before the name":
-            monkeypatch.setattr(Path, "replace", lambda path, to: die() if to.name == "b.png" else replace(path, to))
-        else:
-            monkeypatch.setattr(Path, "replace", lambda path, to: (replace(path, to), die() if to.name == "b.png" else None))
-        run(root)
-
-    pid = os.fork()
-    if pid == 0:
-        child()
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    # Not forked: libraries with threads, such as OpenVINO, do not survive that.
+    child = multiprocessing.get_context("spawn").Process(target=killed_at, args=(moment, root, replacing))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     foreign = root / "out" / ".0123456789ab.partial"
     foreign.write_bytes(b"another run's")
     whole = {b"result of " + (root / "in" / name).read_bytes() for name in ("a.png", "b.png", "sub/c.png")} | {b"result of source in/b.png"}
