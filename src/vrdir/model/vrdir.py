@@ -21,8 +21,8 @@ from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: 47 % of clean photos, 1 % of degraded ones
-# (docs/frontend.md).
+# Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
+# ones that can be seen to be (docs/frontend.md).
 CLEAN_SHARE = 0.3
 
 
