@@ -121,7 +121,7 @@ VARIANTS = {
 
 
 def recipe_of(variant: Variant, seed: int) -> Recipe:
-    """Every variant's recipe: that of `small-next`, for a small network and crops of a quarter."""
+    """Every variant's recipe: that of `small`, for a small network and crops of a quarter."""
     network = {"widths": [16, 32, 48], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1, 1], "branches": ["haze", "noise", "rain"]}
     steps = dict(STEPS)
     for stage in variant.without.split():
@@ -138,7 +138,7 @@ def recipe_of(variant: Variant, seed: int) -> Recipe:
         "log_every": 250,
         "validation.every": 10**6,
     }
-    return Recipe.read("small-next", **settings | dict(variant.settings))
+    return Recipe.read("small", **settings | dict(variant.settings))
 
 
 def run(name: str, seed: int, clean: Path, folder: Path) -> None:

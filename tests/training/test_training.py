@@ -500,7 +500,7 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, messa
     assert "recipe.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "small-next", "base", "smoke"])
+@pytest.mark.parametrize("name", ["paper", "small", "base", "smoke"])
 def test_the_recipes_are_valid(name: str) -> None:
     recipe = Recipe.read(name)
     stages: list[Stage] = all_stages(recipe)

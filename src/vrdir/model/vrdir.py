@@ -20,8 +20,8 @@ from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: 47 % of clean photos, 1 % of degraded ones
-# (docs/frontend.md).
+# Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
+# ones that can be seen to be (docs/frontend.md).
 CLEAN_SHARE = 0.3
 
 
@@ -81,12 +81,14 @@ PAPER = VRDIRConfig(extractor="vgg16_conv2_2", strides=(2,))
 SMALL = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8),
+    branches=("haze", "noise", "sensor_noise", "rain"),
     clean_branch=True,
     branch_blocks=1,
     decoder="pixel_skip",
     widths=(32, 64, 96, 128),
     encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(2, 2, 2, 1),
+    decoder_blocks=(3, 3, 2, 1),
+    channel_attention=True,
 )
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
