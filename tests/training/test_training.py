@@ -429,7 +429,7 @@ def test_losses_are_their_formulas() -> None:
     a, b = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     error = (a - b).abs()
     assert torch.allclose(losses.l1(a, b), error.mean())
-    expected = sum(math.log(0.01 + float(error[i].mean())) for i in range(2)) / 2
+    expected = sum(math.log(0.02 + float(error[i].mean())) for i in range(2)) / 2
     assert float(losses.balanced_l1(a, b)) == pytest.approx(expected, rel=1e-5)
     assert float(losses.spectrum(a, a)) == 0 < float(losses.spectrum(a, b))
     # A perfect decoder whose degraded output has no likeness at all leaves margin - (1 - 0).
