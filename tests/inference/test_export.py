@@ -3,6 +3,7 @@
 import copy
 import pickle
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -226,6 +227,21 @@ def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: P
         export(tiny, tmp_path / "net.pt", "onnx")
     with pytest.raises(ValueError, match="a front-end runs with backend torch"):
         vrdir.restore_before(torch.nn.Identity(), Restorer.from_onnx(folder / "tiny.onnx"))
+
+
+def test_signals_are_handled_after_networks_were_closed(folder: Path) -> None:
+    """In whatever order: OpenVINO's device brings a stack for signals along, and takes it away."""
+    script = f"""
+import faulthandler, signal
+faulthandler.enable()
+from vrdir import Restorer
+first, second = (Restorer({str(folder / "tiny.xml")!r}, backend="openvino") for _ in range(2))
+del first, second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == "handled\n", (result.returncode, result.stderr)
 
 
 @pytest.mark.parametrize(

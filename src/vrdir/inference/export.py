@@ -18,7 +18,17 @@ import torch
 
 from vrdir import __version__
 from vrdir.inference.export_graph import ExportableVRDIR
-from vrdir.inference.exported_model import FACTS_KEY, INPUT, OUTPUTS, SUFFIXES, Backend, ExportedModel, ExportFacts, runtime_of
+from vrdir.inference.exported_model import (
+    FACTS_KEY,
+    INPUT,
+    OUTPUTS,
+    SUFFIXES,
+    Backend,
+    ExportedModel,
+    ExportFacts,
+    openvino_core,
+    runtime_of,
+)
 from vrdir.model.vrdir import VRDIR
 
 logger = logging.getLogger(__name__)
@@ -166,7 +176,7 @@ def _tidy(proto: Any) -> None:
 
 def _convert_to_openvino(source: Path, target: Path) -> None:
     openvino = runtime_of("openvino")
-    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
+    openvino.save_model(openvino_core().read_model(source), target, compress_to_fp16=False)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -111,6 +113,20 @@ def runtime_of(backend: Backend) -> Any:
         raise ValueError(f"backend {backend} needs {package}: pip install 'vrdir[{extra}]'") from None
 
 
+def openvino_core() -> Any:
+    """OpenVINO's `Core`, one for the whole process and kept to its end. Raises ValueError if OpenVINO is not installed.
+
+    Its CPU device gives the thread that loads it a stack for signals of its own. When the last of several cores goes, that stack
+    goes too while the thread still has it, and the next signal that Python handles (an interrupt, a finished child) is a crash.
+    """
+    return _core_of(runtime_of("openvino"))
+
+
+@cache
+def _core_of(openvino: ModuleType) -> Any:
+    return openvino.Core()
+
+
 def _open_onnx(path: Path) -> _Opened:
     onnxruntime = runtime_of("onnx")
     if path.suffix == ".xml":
@@ -131,7 +147,7 @@ def _open_onnx(path: Path) -> _Opened:
 
 
 def _open_openvino(path: Path) -> _Opened:
-    core = runtime_of("openvino").Core()
+    core = openvino_core()
     try:
         network = core.read_model(path)
     except RuntimeError as error:
