@@ -27,6 +27,7 @@ from vrdir.inference.files import plan_files
 from vrdir.inference.restorer import Restorer
 from vrdir.model import semantics_enhancement, vrdir
 from vrdir.model.degradation_normalization import DegradationNormalization
+from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.run import Sources, train
@@ -44,15 +45,15 @@ class SpatialModulation(nn.Module):
         super().__init__()
         self.guidance = nn.Conv2d(channels, branches, 3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         return torch.softmax(self.guidance(features.float()), dim=1)
 
 
 class Unnormalized(DegradationNormalization):
     """A branch of residual blocks alone: no instance normalization, no compensation."""
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.blocks(features)
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        return self.blocks(features, statistics)
 
 
 class OneBranch(SemanticsEnhancement):
@@ -62,10 +63,9 @@ class OneBranch(SemanticsEnhancement):
         super().__init__(channels, branches, branch_blocks, clean_branch)
         self.branches = Shared({"any": DegradationNormalization(channels, branch_blocks)})
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        guidance = self.modulation(features)
+    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         clean = guidance[:, -1:].to(features.dtype) if self.clean_branch else 0
-        return (1 - clean) * self.branches["any"](features) + clean * features, guidance
+        return (1 - clean) * self.branches["any"](features, statistics) + clean * features
 
 
 class Shared(nn.ModuleDict):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import vrdir
 from vrdir.inference.front_end import CPU_PIXELS
+from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,7 +30,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Idle(VRDIR):
     """A network that takes no time."""
 
-    def restore(self, image: Tensor, skip_clean: bool | float = False) -> Restoration:
+    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
         return Restoration(image.view_as(image), [], image.new_ones(len(image), 1))
 
 

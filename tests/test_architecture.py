@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["images", "pictures", "weights"],
+    ["sixteen_bits", "images", "folders", "pictures", "video", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -18,7 +18,7 @@ LAYERS = [
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
     "model": [
-        "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
+        "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
     ],
     "degradations": [
@@ -26,14 +26,20 @@ INSIDE = {
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
-    "inference": ["files", "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform"],
+    "inference": [
+        "stream", "manifest", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
+        "front_end", "connectors", "recognition_frontend", "transform",
+    ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
         "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],
-    "cli": ["console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "weights", "info", "app"],
+    "cli": [
+        "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
+        "app",
+    ],
 }  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def test_gradients_pass_the_door() -> None:
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (torch.rand(3), "shape"),
         (np.zeros(3, np.uint8), "shape"),
-        (Image.new("CMYK", (4, 4)), "a CMYK picture; convert it to RGB"),
+        (Image.new("CMYK", (4, 4)), "a CMYK picture, made for print; convert it to RGB first"),
         (42, "cannot take a int"),
         (b"", "is empty"),
         (b"hello", "no image"),

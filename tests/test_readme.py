@@ -11,6 +11,7 @@ import pytest
 import torch
 import typer.main
 from PIL import Image
+from tests.clips import clip
 from tests.conftest import IDENTITY_ONNX
 from typer.testing import CliRunner
 
@@ -37,6 +38,7 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Image.Imag
     (tmp_path / "photos").mkdir()
     photo.save("photos/one.png")
     photo.save("photos/two.jpg")
+    clip(tmp_path / "clip.mp4")
     return tmp_path
 
 

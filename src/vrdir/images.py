@@ -7,33 +7,56 @@ has and remembers how to give the same thing back; nobody else converts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.sixteen_bits import DeepPicture, encode_deep, raw_mode, read_deep, with_alpha
+
 logger = logging.getLogger(__name__)
+
+# Errors that every further file would meet too, and what to do about them.
+HOPELESS = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EROFS: "choose an output on a disk that can be written to",
+}
 
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]; this much is clipped, more is taken for a wrong scale
 
-IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+HEIF_SUFFIXES = {".heic", ".heif"}  # read and written with the extra `heic`
+IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"} | HEIF_SUFFIXES
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 METADATA = {"icc_profile", "exif", "dpi", "xmp"}  # of a PIL picture's info: what a restored picture keeps
+# Of a TIFF's own tags, what other formats call EXIF: description, maker, model, software, time, artist, copyright, and the lists of
+# the exposure and the place. The rest says how that file is laid out.
+TIFF_EXIF = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
 # Pillow's modes and the mode in which each is restored
 MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
+ADVICE = {  # on modes that are none of these
+    "CMYK": ", made for print; convert it to RGB first, in a program that applies its colour profile (Pillow: ImageCms.profileToProfile)"
+}
+Picture = Image.Image | DeepPicture
 
 
 class ImageError(ValueError):
     """An image that cannot be read, written or understood. The message names it and says what to do."""
+
+
+class DiskError(ImageError):
+    """Nothing more can be written where the results go: the disk is full, or can only be read."""
 
 
 class OpenImage(NamedTuple):
@@ -53,26 +76,29 @@ class OpenImage(NamedTuple):
 def open_image(image: Any) -> OpenImage:
     """Take in an image of any of these kinds.
 
-    - path (str or Path): read; given back as a PIL image.
+    - path (str or Path): read; given back as a PIL image, or as a `DeepPicture` where Pillow has no mode for it.
     - bytes: an encoded file; given back as bytes in the same file format.
     - PIL image: grey, palette, RGB, with or without alpha, 16-bit grey. EXIF orientation is applied.
+    - `vrdir.sixteen_bits.DeepPicture`: 16 bits a channel in colour, or in grey with alpha.
     - NumPy array: (H, W), (H, W, C) or (B, H, W, C) with C 1, 3 or 4; uint8, uint16, or float in [0, 1].
     - torch tensor: (H, W), (C, H, W) or (B, C, H, W) with C 1, 3 or 4; uint8, or float in [0, 1].
 
-    A fourth channel is alpha: it is kept aside and put back. Grey is restored as grey.
+    A fourth channel is alpha: it is kept aside and put back. Grey is restored as grey. A colour profile (Display P3, Adobe RGB) goes
+    along unchanged and the values stay in its space, though the network was trained on sRGB: a conversion to sRGB and back would
+    clip every colour outside of sRGB, and what the network sees is only a little less colourful than it should be.
 
     Raises:
         ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of range.
     """
     if isinstance(image, (str, Path)):
-        return _open_pil(read_file(Path(image)))
+        return _open_picture(read_file(Path(image)))
     if isinstance(image, (bytes, bytearray, memoryview)):
         picture = decode(bytes(image), "the bytes given")
         file_format = picture.format or "PNG"
-        opened = _open_pil(picture)
+        opened = _open_picture(picture)
         return opened._replace(close=lambda restored: encode(opened.close(restored), file_format))
-    if isinstance(image, Image.Image):
-        return _open_pil(image)
+    if isinstance(image, (Image.Image, DeepPicture)):
+        return _open_picture(image)
     if isinstance(image, np.ndarray):
         return _open_numpy(image)
     if isinstance(image, Tensor):
@@ -80,8 +106,8 @@ def open_image(image: Any) -> OpenImage:
     raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
 
 
-def _open_tensor(image: Tensor) -> OpenImage:
-    """(H, W), (C, H, W) or (B, C, H, W). Gradients pass through floating-point tensors both ways."""
+def _open_tensor(image: Tensor, in_range: bool = False) -> OpenImage:
+    """(H, W), (C, H, W) or (B, C, H, W), known to be in range or not. Gradients pass through floating-point tensors both ways."""
     if image.ndim not in (2, 3, 4):
         raise ImageError(f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {tuple(image.shape)}")
     whole = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
@@ -91,7 +117,7 @@ def _open_tensor(image: Tensor) -> OpenImage:
     if 0 in whole.shape:
         raise ImageError(f"the image has no pixels: shape {tuple(image.shape)}")
     levels = _levels(image.dtype)
-    values = whole.float() / levels if levels != 1 else _checked(whole.float())
+    values = whole.float() / levels if levels != 1 else whole.float() if in_range else _checked(whole.float())
     alpha = whole[:, 3:] if whole.shape[1] == 4 else None
     grey = whole.shape[1] == 1
     rgb = values[:, :3].expand(-1, 3, -1, -1)
@@ -140,20 +166,30 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
         raise ImageError(f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}")
     # Alpha stays behind in the caller's array, exactly.
     colour = image[..., :3] if image.ndim > 2 else image[..., None]
-    values = torch.from_numpy(np.ascontiguousarray(colour, np.float32) / np.float32(white))
-    inner = _open_tensor(values.movedim(-1, -3))
+    floating = np.array(colour, np.float32, order="C")
+    if white != 1:
+        floating /= np.float32(white)
+    values = torch.from_numpy(floating)
+    inner = _open_tensor(values.movedim(-1, -3), in_range=white != 1)
 
     def close(restored: Tensor) -> np.ndarray[Any, Any]:
         pixels = inner.close(restored).detach().movedim(-3, -1).cpu().numpy()
         result = image.copy().reshape(*colour.shape[:-1], -1)
-        result[..., : colour.shape[-1]] = np.round(pixels * white) if white != 1 else pixels
+        if white != 1:
+            pixels = pixels * np.float32(white)
+            np.round(pixels, out=pixels)
+        result[..., : colour.shape[-1]] = pixels
         return result.reshape(image.shape)
 
     return OpenImage(inner.tensor, close, inner.grey)
 
 
-def _open_pil(image: Image.Image) -> OpenImage:
-    """Any PIL mode with a clear way to RGB and back."""
+def _open_picture(image: Picture) -> OpenImage:
+    """Any PIL mode with a clear way to RGB and back, and those that Pillow lacks."""
+    if isinstance(image, DeepPicture):
+        return _open_deep(image)
+    if _raw_mode(image, "the picture"):
+        logger.warning("a picture of 16 bits a channel, opened by Pillow, has lost the lower 8; give its path or its bytes instead")
     picture = _settled(image, "the picture")
     mode = picture.mode
     transparent = "transparency" in picture.info or mode == "PA"
@@ -162,7 +198,7 @@ def _open_pil(image: Image.Image) -> OpenImage:
     elif mode in MODES:
         mode = MODES[mode]
     else:
-        raise ImageError(f"it is a {mode} picture; convert it to RGB first")
+        raise ImageError(f"it is a {mode} picture{ADVICE.get(mode, '; convert it to RGB first')}")
     if mode == "I;16" or mode == "F":
         array = np.asarray(picture)
         if mode == "I;16":
@@ -188,14 +224,29 @@ def _open_pil(image: Image.Image) -> OpenImage:
     return OpenImage(inner.tensor, close, inner.grey)
 
 
+def _open_deep(picture: DeepPicture) -> OpenImage:
+    channels = picture.pixels.shape[2]
+    colour = channels - (channels in (2, 4))
+    inner = _open_numpy(picture.pixels[..., :colour])
+
+    def close(restored: Tensor) -> DeepPicture:
+        pixels = np.concatenate([inner.close(restored), picture.pixels[..., colour:]], -1)
+        return DeepPicture(pixels, {k: v for k, v in picture.info.items() if k in METADATA}, picture.format)
+
+    return OpenImage(inner.tensor, close, inner.grey)
+
+
 def _settled(picture: Image.Image, name: str) -> Image.Image:
     """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`."""
     try:
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
-            raise ImageError(f"{name} holds {frames} frames or pages; save each as a file of its own first")
+            kind = "pages" if picture.format == "TIFF" else "frames"
+            raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
         picture.load()
         upright = ImageOps.exif_transpose(picture)
+        if picture.format == "TIFF" and (exif := _descriptive(picture.getexif())):  # which Pillow leaves among the file's tags
+            upright.info["exif"] = exif.tobytes()
     except ImageError:
         raise
     except Exception as error:  # decoders of damaged files raise all sorts
@@ -204,7 +255,15 @@ def _settled(picture: Image.Image, name: str) -> Image.Image:
     return upright
 
 
-def read_file(path: Path) -> Image.Image:
+def _descriptive(exif: Image.Exif) -> Image.Exif:
+    """Of EXIF, or a TIFF's tags, those that say something of the photo."""
+    kept = Image.Exif()
+    for tag in TIFF_EXIF & set(exif):
+        kept[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
+    return kept
+
+
+def read_file(path: Path) -> Picture:
     """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
         content = path.read_bytes()
@@ -214,58 +273,159 @@ def read_file(path: Path) -> Image.Image:
         readable = os.access(path, os.R_OK | os.X_OK)
         raise ImageError(f"{path} is a folder{', not an image' if readable else ' that cannot be read; check its permissions'}") from None
     except OSError as error:
-        raise ImageError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+        advice = {errno.ENAMETOOLONG: "give it a shorter name", errno.ELOOP: "it is a link that leads to itself"}
+        raise ImageError(f"{path} cannot be read ({error.strerror}); {advice.get(error.errno or 0, 'check its permissions')}") from None
     return decode(content, str(path))
 
 
-def decode(content: bytes, name: str) -> Image.Image:
+def decode(content: bytes, name: str) -> Picture:
     """Decode an encoded image file. Raises ImageError, which calls it `name`."""
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
+    picture = _opened(content, name)
+    if _raw_mode(picture, name):
+        pixels, info = read_deep(lambda: _opened(content, name), lambda plane: _settled(plane, name))
+        return DeepPicture(pixels, info, picture.format)
+    bits = _bits_lost(picture, content)
+    if bits:
+        logger.warning("%s has %d bits a channel; only the upper 8 are read (PNG and TIFF are read whole)", name, bits)
+    settled = _settled(picture, name)
+    if settled.mode == "I;16" and "transparency" in settled.info:
+        return DeepPicture(with_alpha(np.asarray(settled)[..., None], settled.info["transparency"]), settled.info, picture.format)
+    return settled
+
+
+def _raw_mode(picture: Image.Image, name: str) -> str | None:
     try:
-        picture = Image.open(io.BytesIO(content))
+        return raw_mode(picture)
+    except ValueError as error:
+        raise ImageError(f"{name} cannot be read: {error}") from None
+
+
+def _opened(content: bytes, name: str) -> Image.Image:
+    """The header read, the pixels not yet. Raises ImageError, which calls it `name`."""
+    try:
+        return open_header(io.BytesIO(content), name)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name} has too many pixels to be opened safely; reduce it first") from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(
+            f"{name} has more than {limit:.0f} megapixels, which few honest files have; if you trust it, raise the limit "
+            "(--max-megapixels, or PIL.Image.MAX_IMAGE_PIXELS)"
+        ) from None
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
-    if picture.format == "PNG" and content[24:26] in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):
-        logger.warning("%s has 16 bits a channel; of colour and of grey with alpha only the upper 8 are read", name)
-    return _settled(picture, name)
 
 
-def encode(picture: Image.Image, file_format: str) -> bytes:
-    """Encode as a file of a Pillow format name, with its EXIF, ICC profile and resolution; lossy formats at high quality.
+def open_header(file: IO[bytes], name: str) -> Image.Image:
+    """A picture of which the header is read and no pixel. Raises ImageError, which calls it `name`, or what Pillow raises."""
+    start = file.read(12)
+    file.seek(0)
+    if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+        register_heif(name)
+    return Image.open(file)
 
-    What the format cannot hold is reduced: 16 bit to 8 bit, and alpha is left out. Raises ImageError if it cannot be written.
+
+def register_heif(name: str) -> None:
+    """Teach Pillow HEIC. Raises ImageError, which names the file and the extra, where that is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"{name} is HEIC, which needs an extra: pip install 'vrdir[heic]'") from None
+    pillow_heif.register_heif_opener()
+
+
+def allow_megapixels(limit: float) -> None:
+    """Open pictures of up to `limit` megapixels, in this whole process. Pillow's own limit is about 179.
+
+    Raises:
+        ValueError: the limit is not positive, or infinite.
+    """
+    if not (limit > 0 and np.isfinite(limit)):
+        raise ValueError(f"a limit of megapixels is a positive number, not {limit}")
+    Image.MAX_IMAGE_PIXELS = round(limit * 1e6 / 2)  # Pillow warns from there on and refuses from twice that
+
+
+def _bits_lost(picture: Image.Image, content: bytes) -> int:
+    """The bits a channel of a file that Pillow reads as 8; 0 for one that loses none."""
+    bits = 8
+    if picture.mode in ("L", "LA", "RGB", "RGBA"):
+        if picture.format == "PPM":  # P6, width, height, white: comments aside, the fourth word
+            white = [word for line in content[:200].split(b"\n") for word in line.partition(b"#")[0].split()][3:4]
+            bits = int(white[0]).bit_length() if white and white[0].isdigit() and content[:2] in (b"P2", b"P3", b"P5", b"P6") else 8
+        elif picture.format == "JPEG2000":  # the SIZ segment, up to the first channel's depth
+            start = content.find(b"\xff\x4f\xff\x51")
+            bits = (content[start + 42] & 0x7F) + 1 if 0 <= start < len(content) - 42 else 8
+        elif picture.format == "AVIF":  # the av1C box: high_bitdepth, twelve_bit
+            start = content.find(b"av1C")
+            bits = 8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1) if 0 <= start < len(content) - 6 else 8
+        elif picture.format == "HEIF":
+            bits = int(picture.info.get("bit_depth", 8))
+    return bits if bits > 8 else 0
+
+
+def encode(picture: Picture, file_format: str) -> bytes:
+    """Encode as a file of a Pillow format name, with its EXIF, XMP, ICC profile and resolution; lossy formats at high quality.
+
+    What the format cannot hold is left out: 16 bit become 8, alpha goes, and so does metadata (docs/images.md has the table).
+    Raises ImageError if it cannot be written.
     """
     options: dict[str, Any] = {k: v for k, v in picture.info.items() if k in METADATA}
     file_format = "JPEG" if file_format == "MPO" else file_format
-    if file_format in ("JPEG", "WEBP", "AVIF"):
+    xmp = options.get("xmp")
+    if xmp and file_format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp)
+    if file_format == "TIFF":
+        options["exif"] = _tiff_tags(options)
+    if file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
         options["quality"] = 95
     if file_format == "JPEG":
         options["subsampling"] = 0
-    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "PPM"):
-        picture = picture.convert(picture.mode.removesuffix("A"))
-    if picture.mode == "F" and file_format != "TIFF":
-        picture = Image.fromarray(np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16))
-    if picture.mode == "I;16" and file_format not in ("PNG", "TIFF"):
-        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
-    buffer = io.BytesIO()
+    if isinstance(picture, DeepPicture) and file_format not in ("PNG", "TIFF"):
+        picture = picture.reduced()
     try:
-        picture.save(buffer, format=file_format, **options)
+        if isinstance(picture, DeepPicture):
+            return encode_deep(picture, file_format, **options)
+        return _encode_pil(picture, file_format, options)
     except Exception as error:  # encoders raise all sorts too
         raise ImageError(
             f"a {picture.mode} picture cannot be written as {file_format} ({first_line(error)}); choose another format"
         ) from None
+
+
+def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any]) -> bytes:
+    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "PPM"):
+        picture = picture.convert(picture.mode.removesuffix("A"))
+    if picture.mode == "F" and file_format != "TIFF":
+        picture = Image.fromarray(np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16))
+    if picture.mode == "I;16" and file_format not in ("PNG", "TIFF", "JPEG2000", "PPM"):
+        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
+    buffer = io.BytesIO()
+    picture.save(buffer, format=file_format, **options)
     return buffer.getvalue()
+
+
+def _tiff_tags(options: dict[str, Any]) -> bytes:
+    """EXIF, and XMP, as tags of a TIFF."""
+    exif = Image.Exif()
+    exif.load(options.get("exif", b""))
+    tags = _descriptive(exif)
+    if options.get("xmp"):
+        tags[0x02BC] = options["xmp"]
+    return tags.tobytes()
 
 
 def format_of(path: Path) -> str:
     """Pillow's name for the file format that a suffix stands for. Raises ImageError if it cannot be written."""
-    file_format = Image.registered_extensions().get(path.suffix.lower())
-    if path.suffix.lower() not in IMAGE_SUFFIXES or file_format not in Image.SAVE:
+    suffix = path.suffix.lower()
+    if suffix in HEIF_SUFFIXES:
+        register_heif(str(path))
+    file_format = Image.registered_extensions().get(suffix)
+    if suffix not in IMAGE_SUFFIXES or file_format not in Image.SAVE:
         raise ImageError(
             f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; use {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
@@ -273,19 +433,49 @@ def format_of(path: Path) -> str:
 
 
 def write_file(content: bytes, path: Path) -> None:
-    """Write an encoded image, whole or not at all. Raises ImageError if it cannot be."""
+    """Write an encoded image, whole or not at all. Raises DiskError or ImageError as `result_file`."""
+    with result_file(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def result_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+    """`whole_file` in a folder that is made if need be.
+
+    Raises:
+        DiskError: the disk is full or can only be read, so that no other file could be written either.
+        ImageError: it cannot be written for another reason.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(content, path)
+        with whole_file(path, partial_name, before) as partial:
+            yield partial
     except OSError as error:
-        raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder, its permissions and the free space") from None
+        advice = HOPELESS.get(error.errno or 0)
+        if advice:
+            raise DiskError(f"{path} cannot be written ({error.strerror}); {advice}") from None
+        raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder and its permissions") from None
 
 
 def write_whole(content: bytes, path: Path) -> None:
     """Write under a temporary name and rename, so that a reader meets the whole file or none."""
-    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; at the end of the block it takes its place, after an error it is removed.
+
+    Args:
+        partial_name: the temporary name; None for one that nobody else has.
+        before: called just before the renaming, with what the file's size and time will be.
+    """
+    partial = path.with_name(partial_name or f".{uuid.uuid4().hex[:12]}.partial")
+    try:
+        yield partial
+        if before is not None:
+            before(partial.stat())
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left

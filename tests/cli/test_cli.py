@@ -168,7 +168,7 @@ def test_a_cmyk_photo_is_refused_by_name(folder: Path, weights: Path, tmp_path: 
     Image.new("CMYK", (20, 20)).save(folder / "print.jpg")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
-    assert f"{folder / 'print.jpg'}: it is a CMYK picture; convert it to RGB first" in text(result)
+    assert f"{folder / 'print.jpg'}: it is a CMYK picture, made for print; convert it to RGB first" in text(result)
 
 
 def test_degrade_lists_what_there_is() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from PIL import Image
 
 from vrdir import ImageError, Restorer
-from vrdir.inference.files import FileJob, plan_files, process_files
+from vrdir.images import DiskError
+from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.model.vrdir import VRDIR
 
 
@@ -119,12 +121,12 @@ def test_names_as_long_as_a_file_system_takes(restorer: Restorer, photo: Image.I
 def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) -> None:
     jobs = [FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")]
 
-    def process(job: FileJob) -> dict[str, float]:
+    def process(job: FileJob) -> Finish:
         if job.source.name == "a.png":
             raise MemoryError
         if job.source.name == "b.png":
             raise RuntimeError("no memory on the device\nand a long story")
-        return {}
+        return writing(b"content", {})
 
     assert [result.error for result in process_files(jobs, process)] == [
         f"{tmp_path / 'a.png'}: MemoryError",
@@ -202,3 +204,60 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source], source)
     with pytest.raises(ValueError, match="would both be written"):
         plan_files([source / "a.png", source / "sub" / "a.png"], out)
+
+
+def test_files_side_by_side(tmp_path: Path) -> None:
+    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(12)]
+    both = threading.Barrier(2, timeout=20)
+    threads = set()
+
+    def process(job: FileJob) -> Finish:
+        number = int(job.source.stem)
+        if number < 2:
+            both.wait()  # two are at work at once
+        threads.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.02 * (number % 3))  # the first need not be the first that is done
+        if number == 5:
+            raise ValueError("five")
+        return writing(str(number).encode(), {})
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        results = list(process_files(jobs, process, workers=2))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [result.job for result in results] == jobs  # in order
+    assert [result.error is None for result in results] == [number != 5 for number in range(12)]
+    assert sorted(int(path.read_bytes()) for path in (tmp_path / "out").iterdir()) == [n for n in range(12) if n != 5]
+    assert len(threads) == 2
+    assert all(number == 1 for _, number in threads)  # each its share of the two
+
+
+def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
+    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(40)]
+    begun = []
+
+    def process(job: FileJob) -> Finish:
+        begun.append(job)
+        if len(begun) == 3:
+            raise DiskError("the disk is full")
+        return writing(b"", {})
+
+    results = list(process_files(jobs, process, workers=2))
+    assert "the disk is full" in (results[-1].error or "")
+    assert len(results) <= 4
+    assert len(begun) < 12
+
+
+def test_precision(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = np.asarray(Restorer(tiny, "cpu")(photo), np.float32) / 255
+    nearly = np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255
+    assert 0 < np.abs(nearly - exact).mean() < 0.01
+    monkeypatch.setattr("vrdir.inference.restorer.WHOLE_PIXELS", 1)  # in bands
+    assert np.abs(np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact).mean() < 0.01
+    with pytest.raises(ValueError, match="precision is float32 or bf16, not 'half'"):
+        Restorer(tiny, "cpu", precision="half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backend onnx computes in float32"):
+        Restorer(tiny, "cpu", backend="onnx", precision="bf16")

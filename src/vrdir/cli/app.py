@@ -9,6 +9,7 @@ import typer
 from vrdir.cli.console import out
 from vrdir.cli.degrade import degrade
 from vrdir.cli.evaluate import evaluate_app
+from vrdir.cli.export import export_app
 from vrdir.cli.info import info
 from vrdir.cli.pairs import pairs_app
 from vrdir.cli.restore import restore
@@ -26,6 +27,7 @@ app.command()(degrade)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(export_app, name="export")
 app.add_typer(weights_app, name="weights")
 app.command()(info)
 

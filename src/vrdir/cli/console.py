@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from vrdir.inference.files import FileResult
+    from vrdir.inference.files import FileJob, FileResult
+    from vrdir.inference.manifest import Manifest
+    from vrdir.inference.stream import StreamReport
 
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Images, folders (with all below them) or patterns.", show_default=False)
+    list[str], typer.Argument(metavar="INPUT...", help="Files, folders (with all below them) or patterns.", show_default=False)
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)]
 Weights = Annotated[str, typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Backend = Annotated[
+    Literal["torch", "onnx", "openvino"],
+    typer.Option(help="What runs the network. onnx and openvino run on the CPU, weights or a file that vrdir export wrote."),
+]
 Format = Annotated[str | None, typer.Option("--format", help="File format of the results, such as png; default: each file's own.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Keep a manifest in the output folder; the same command again goes on where a run was stopped.")
+]
+MaxMegapixels = Annotated[
+    float | None, typer.Option(help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")]
 
 
@@ -51,7 +66,8 @@ def fail(message: object, status: int) -> None:
 def escape(text: object) -> str:
     from rich.markup import escape as rich_escape
 
-    return rich_escape(str(text))
+    # A file's name need not be UTF-8; what is not is shown as \\udcff.
+    return rich_escape(str(text).encode("utf-8", "backslashreplace").decode())
 
 
 def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
@@ -73,32 +89,153 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
             raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
 
 
-def run_files(results: Iterable[FileResult], total: int, done: str, as_json: bool, explain: bool = False) -> None:
-    """Go through the files with a progress bar (plain lines where there is no terminal) and report; status 1 if one failed."""
+def manifest_of(jobs: Sequence[FileJob], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
+    """The manifest in the output folder. Raises ValueError if the output is one file, or as `Manifest`."""
+    from vrdir.inference.manifest import Manifest
+
+    if jobs[0].target == output:
+        raise ValueError(f"{output} is one file; --resume is for a folder of results")
+    return Manifest(output, command, settings)
+
+
+def allow(max_megapixels: float | None) -> None:
+    from vrdir.images import allow_megapixels
+
+    if max_megapixels is not None:
+        allow_megapixels(max_megapixels)
+
+
+class Stopped(BaseException):
+    """A signal asked the command to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped for the signals of Ctrl-C and of a system that shuts down, so that temporary files are removed on the way out."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def progress_bars(as_json: bool) -> Progress:
+    """The bar over the files, and below it those of long ones; nothing where there is no terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    finished, failed = [], []
-    with Progress(*columns, console=err, disable=as_json or not err.is_terminal) as progress:
-        task = progress.add_task(done, total=total)
-        for result in results:
-            finished.append(result)
-            if result.error is not None:
-                failed.append(result)
-                err.print(f"[bold red]failed:[/] {escape(result.error)}")
-            elif not as_json and (explain or not err.is_terminal):
-                shares = ": " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items()) if explain else ""
-                out.print(escape(f"{result.job.target}{shares}"))
-            progress.advance(task)
+    return Progress(*columns, TextColumn("{task.description}"), console=err, disable=as_json or not err.is_terminal)
+
+
+class FrameProgress:
+    """How far the video at hand is: a bar, or where there is no terminal a line now and then. Call it after each frame."""
+
+    LINES_APART = 30  # seconds
+
+    def __init__(self, progress: Progress, as_json: bool) -> None:
+        self.progress = progress
+        self.lines = not as_json and not err.is_terminal
+        self.job: FileJob | None = None
+        self.task: TaskID | None = None
+
+    def __call__(self, job: FileJob, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if job is not self.job:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            self.job, self.start, self.last_line = job, now, now
+            self.task = self.progress.add_task(escape(job.source.name), total=total)
+        assert self.task is not None
+        self.progress.update(self.task, completed=done)
+        if self.lines and now - self.last_line >= self.LINES_APART:
+            self.last_line = now
+            left = f" of {total}, {(now - self.start) / done * max(total - done, 0):.0f} s left" if total else ""
+            err.print(escape(f"{job.source}: {done} frames{left}"))
+
+
+def run_files(
+    results: Iterable[FileResult],
+    total: int,
+    done: str,
+    as_json: bool,
+    explain: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Go through the files with a progress bar (plain lines where there is no terminal) and report.
+
+    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    """
+    counts, lines, stopped = Counter[str](), [], 0
+    with progress or progress_bars(as_json) as bars:
+        task = bars.add_task("", total=total)
+        try:
+            with stoppable():
+                for result in results:
+                    counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
+                    if as_json:
+                        lines.append(_machine_readable(result))
+                    if result.error is not None:
+                        err.print(f"[bold red]failed:[/] {escape(result.error)}")
+                    elif not as_json and not result.earlier and (explain or result.video or not err.is_terminal):
+                        shares = ": " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items()) if explain else ""
+                        out.print(escape(f"{result.job.target}{shares}{f': {result.video}' if result.video else ''}"))
+                    if result.video and result.video.damaged:
+                        err.print(f"[bold yellow]warning:[/] {escape(f'{result.job.source}: {damage(result.video)}')}")
+                    bars.advance(task)
+        except Stopped as signalled:
+            stopped = signalled.number
+    left = total - counts.total()
     if as_json:
-        lines = [
-            {"source": str(r.job.source), "target": str(r.job.target), "error": r.error}
-            | {"shares": {name: round(share, 4) for name, share in r.shares.items()}}
-            for r in finished
-        ]
-        sys.stdout.write(json.dumps({"files": lines, "failed": len(failed)}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"files": lines, "failed": counts["failed"], "left": left}, indent=1) + "\n")
     else:
-        out.print(f"{len(finished) - len(failed)} of {len(finished)} {done}" + (f", {len(failed)} failed (named above)" if failed else ""))
-    if failed:
+        parts = [
+            f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
+            f", {counts['failed']} failed (named above)" if counts["failed"] else "",
+            f", {left} left" if left else "",
+        ]
+        out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+    if left:
+        how = (
+            "the same command goes on from here"
+            if resume
+            else "--overwrite starts over; with --resume a run can be taken up where it stopped"
+        )
+        err.print(f"[bold]{'stopped' if stopped else 'given up'}:[/] {how}")
+    if stopped:
+        raise typer.Exit(128 + stopped)
+    if counts["failed"]:
         raise typer.Exit(1)
+
+
+def _machine_readable(result: FileResult) -> dict[str, Any]:
+    shares = {name: round(share, 4) for name, share in result.shares.items()}
+    facts = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    return facts | ({"video": video_facts(result.video)} if result.video else {})
+
+
+def damage(report: StreamReport) -> str:
+    """Which frames are damaged, in words."""
+    shown = ", ".join(map(str, report.damaged_frames[:10])) + (", ..." if report.damaged > 10 else "")
+    return f"{report.damaged} of {report.frames} frames are damaged (from 0: {shown}); the last good one stands in for each"
+
+
+def video_facts(report: StreamReport) -> dict[str, Any]:
+    """A report as JSON has it."""
+    facts = {"frames": report.frames, "damaged": report.damaged, "damaged_frames": report.damaged_frames, "cuts": report.cuts}
+    latency = {"mean": round(report.mean_ms, 2), "median": round(report.median_ms, 2), "p95": round(report.p95_ms, 2)}
+    return facts | {
+        "seconds": round(report.seconds, 3),
+        "frames_per_second": round(report.frames_per_second, 2),
+        "latency_ms": latency,
+    }
 
 
 def suffix_of(file_format: str | None) -> str | None:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import AsJson, Format, Overwrite, escape, one_line_errors, out, run_files, suffix_of
+from vrdir.cli.console import (
+    AsJson,
+    Format,
+    MaxMegapixels,
+    Overwrite,
+    Resume,
+    allow,
+    escape,
+    manifest_of,
+    one_line_errors,
+    out,
+    run_files,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import Step
-    from vrdir.inference.files import FileJob
+    from vrdir.inference.files import FileJob, Finish
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
@@ -33,6 +47,8 @@ def degrade(
     ] = None,
     file_format: Format = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
+    max_megapixels: MaxMegapixels = None,
     list_all: Annotated[bool, typer.Option("--list", help="Name the degradations, their parameters, defaults and severities.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,6 +60,7 @@ def degrade(
     from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
+        allow(max_megapixels)
         if not inputs or output is None or not steps:
             raise ValueError("needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)")
         parsed = [step for text in steps for step in parse_degradations(text)]
@@ -54,7 +71,11 @@ def degrade(
         jobs = plan_files(inputs, output, suffix_of(file_format))
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
-    run_files(process_files(jobs, lambda job: degrade_file(job, parsed, seed, depth), overwrite), len(jobs), "degraded", as_json)
+        settings = {"inputs": inputs, "with": steps, "seed": seed, "depth": depth and str(depth), "format": file_format}
+        manifest = manifest_of(jobs, output, "degrade", settings) if resume else None
+    with manifest or nullcontext():
+        results = process_files(jobs, lambda job: degraded(job, parsed, seed, depth), overwrite, manifest)
+        run_files(results, len(jobs), "degraded", as_json, resume=resume)
 
 
 def list_degradations() -> None:
@@ -73,18 +94,18 @@ def list_degradations() -> None:
     out.print("With --depth: haze, night_haze.")
 
 
-def degrade_file(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> dict[str, float]:
+def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> Finish:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are."""
     import os
     import zlib
 
     from vrdir.degradations.degrade import degrade_with
-    from vrdir.images import encode, format_of, read_file, write_file
+    from vrdir.images import encode, format_of, read_file
+    from vrdir.inference.files import writing
 
     own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))
     image: Any = degrade_with(read_file(job.source), steps, own_seed, None if depth is None else depth_map_of(job.source, depth))
-    write_file(encode(image, format_of(job.target)), job.target)
-    return {}
+    return writing(encode(image, format_of(job.target)), {})
 
 
 def depth_map_of(source: Path, depth: Path) -> Path:

@@ -20,7 +20,7 @@ def info(as_json: AsJson = False) -> None:
     from vrdir.weights.bundled import manifest
 
     facts: dict[str, Any] = {"vrdir": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for package in ("torch", "numpy", "pillow", "safetensors", "pydantic", "scikit-image", "onnxruntime"):
+    for package in ("torch", "numpy", "pillow", "safetensors", "pydantic", "scikit-image", "onnx", "onnxscript", "onnxruntime", "openvino"):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:

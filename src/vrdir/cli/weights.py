@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from vrdir.cli.console import AsJson, fail, one_line_errors, out
+from vrdir.cli.console import AsJson, Backend, fail, one_line_errors, out
 
 weights_app = typer.Typer(help="The bundled weights: what they are, and whether they are intact.", no_args_is_help=True)
 
@@ -40,8 +40,10 @@ def weights_show(name: Annotated[str, typer.Argument(help="Name of bundled weigh
 
 
 @weights_app.command("verify")
-def weights_verify(name: Annotated[str | None, typer.Argument(help="Name of bundled weights; default: all.")] = None) -> None:
-    """Compare the files with their released hashes, and the network's output with the golden one."""
+def weights_verify(
+    name: Annotated[str | None, typer.Argument(help="Name of bundled weights; default: all.")] = None, backend: Backend = "torch"
+) -> None:
+    """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
     from vrdir.inference.golden import golden_problems
     from vrdir.weights.bundled import manifest
 
@@ -49,7 +51,8 @@ def weights_verify(name: Annotated[str | None, typer.Argument(help="Name of bund
         if name is not None:
             known_weights(name, manifest())
     for each in [name] if name else manifest():
-        problems = golden_problems(each)
+        with one_line_errors():
+            problems = golden_problems(each, backend)
         if problems:
             fail("; ".join(problems), 1)
         out.print(f"{each}: intact")

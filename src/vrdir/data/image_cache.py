@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
+from vrdir.folders import files_below
+from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_header, open_image
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _shared(size: int) -> Tensor:
 def header_bytes(path: Path) -> int:
     """3 x height x width, from the header alone. Raises ImageError if there is none."""
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as file, open_header(file, str(path)) as picture:
             return 3 * picture.width * picture.height
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
@@ -106,7 +106,7 @@ def photos_in(folder: Path) -> list[Path]:
     """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(files_below(folder, links=False, hidden=None, unreadable=lambda error: None))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.degradations.degrade import apply_steps, parse_degradations
-from vrdir.images import MODES, ImageError, first_line, open_image, write_whole
+from vrdir.images import MODES, ImageError, first_line, open_header, open_image, write_whole
 
 NAMED = 3  # of a list's problems, how many an error names
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a picture that lies on its side
@@ -244,7 +244,7 @@ def _header(path: Path) -> _Header:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
             length, identity = facts.st_size, (facts.st_dev, facts.st_ino)
-            with Image.open(file) as picture:
+            with open_header(file, str(path)) as picture:
                 size, problem = _upright_size(picture), _cannot_be_used(picture)
                 problem = problem and f"{path} {problem}"
     except FileNotFoundError:

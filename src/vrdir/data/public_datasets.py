@@ -5,7 +5,6 @@ docs/datasets.md says where each comes from and what it should hold.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
+from vrdir.folders import files_below
 from vrdir.images import IMAGE_SUFFIXES
 
 CLEAN_ONLY = "clean-only"
@@ -144,21 +144,11 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    found: list[Path] = []
-    seen = {without.resolve()} - {folder.resolve()} if without is not None else set()
 
     def unreadable(error: OSError) -> None:
         raise PermissionError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        here = Path(parent)
-        real = here.resolve()
-        if real in seen:  # left out, or a link back to where we came from
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not _is_litter(name))
-        found += [here / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES and not _is_litter(name)]
+    found = list(files_below(folder, without=without, hidden=_is_litter, unreadable=unreadable))
     if not found:
         raise FileNotFoundError(f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from vrdir.evaluation.recognition import Exclusion, Item, images_below, nothing_left
-from vrdir.images import IMAGE_SUFFIXES, first_line
+from vrdir.images import IMAGE_SUFFIXES, first_line, open_header
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -421,7 +420,7 @@ def _what_is_wrong_with(box: Sequence[float], size: tuple[int, int]) -> str:
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Width and height, upright, from the header."""
-    with Image.open(path) as picture:
+    with path.open("rb") as file, open_header(file, str(path)) as picture:
         sideways = picture.format != "TIFF" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # Pillow turns a TIFF itself
         return (picture.height, picture.width) if sideways else picture.size
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from torch import Tensor
 
 from vrdir.data.pairs import check_synthesis, synthesised
 from vrdir.evaluation.resampling import Estimate, Figure, estimate, recovered_share
-from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
+from vrdir.folders import files_below
+from vrdir.images import ImageError, first_line, open_image
 from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)
@@ -530,16 +530,7 @@ def cases_of(
 
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and all below it, sorted; linked folders are entered, as data sets are often put together of links."""
-    found: list[Path] = []
-    entered: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in entered:  # a link to a folder above would never end
-            folders.clear()
-            continue
-        entered.add(real)
-        found += [Path(parent, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
+    return sorted(files_below(folder, hidden=None, unreadable=lambda error: None))
 
 
 def _last(name: str) -> str:

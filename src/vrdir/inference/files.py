@@ -5,11 +5,19 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, format_of
+import torch
+
+from vrdir.folders import files_below
+from vrdir.images import IMAGE_SUFFIXES, DiskError, ImageError, first_line, format_of, result_file
+from vrdir.inference.manifest import Manifest, Stamp
+from vrdir.inference.stream import StreamReport
+from vrdir.video import VIDEO_SUFFIXES, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +29,49 @@ class FileJob(NamedTuple):
     target: Path
 
 
+class Told(NamedTuple):
+    """What is worth telling of a finished file: the share of each degradation, and of a video the report."""
+
+    shares: dict[str, float]
+    video: StreamReport | None = None
+
+
 class FileResult(NamedTuple):
-    """What became of a file: the share of each degradation where it was restored, or the error that stopped it."""
+    """What became of a file: what is told of it where it was finished, or the error that stopped it.
+
+    `earlier` if it was done before this run was taken up again.
+    """
 
     job: FileJob
     shares: dict[str, float]
     error: str | None
+    video: StreamReport | None = None
+    earlier: bool = False
 
 
-def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = None) -> list[FileJob]:
+Finish = Callable[[Path], Told]
+"""Writes to a path what a job's target is to hold, and tells of it."""
+
+
+def writing(content: bytes, shares: dict[str, float]) -> Finish:
+    """Finishes a job whose result is at hand."""
+
+    def finish(path: Path) -> Told:
+        path.write_bytes(content)
+        return Told(shares)
+
+    return finish
+
+
+def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = None, videos: bool = False) -> list[FileJob]:
     """Decide what is read and where it goes.
 
     Args:
-        inputs: files, folders (searched with all below them; relative paths and names are kept), patterns such as "*.jpg".
+        inputs: files, folders (searched with all below them, links followed, hidden ones left out; relative paths and names are
+            kept), patterns such as "*.jpg".
         output: a folder; or a file, if the input is one file and `output` has an image's suffix.
-        suffix: give every target this suffix, such as ".png"; None keeps each file's own.
+        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own.
+        videos: take videos, too, by their suffix.
 
     Returns:
         The jobs. Where a folder or pattern was given, what lies in `output` is no input, so a second run does not take the
@@ -48,19 +84,26 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
     """
     single = len(inputs) == 1 and Path(inputs[0]).is_file()
     to_file = single and output.suffix != "" and not output.is_dir()
+    wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
+    if to_file and videos and is_video(output):
+        if Path(inputs[0]).suffix.lower() in IMAGE_SUFFIXES - {".gif"}:
+            raise ValueError(f"{inputs[0]} is an image, {output} a video; give the output an image's suffix")
+        return _without_collisions([FileJob(Path(inputs[0]), output)])
     if to_file:
+        if videos and is_video(Path(inputs[0])):
+            raise ValueError(f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}")
         format_of(output)
         if suffix is not None and output.suffix.lower() != suffix:
             raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
-    if output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir():
+    if output.suffix.lower() in wanted and not output.is_dir():
         raise ValueError(f"{output} is the name of one file, for several a folder is needed")
 
     jobs: list[FileJob] = []
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            jobs += [FileJob(source, output / source.relative_to(path)) for source in _images_below(path, output)]
+            jobs += [FileJob(source, output / source.relative_to(path)) for source in _files_below(path, output, wanted)]
         elif path.is_file():
             jobs.append(FileJob(path, output / path.name))
         else:
@@ -69,52 +112,111 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
                 raise FileNotFoundError(f"{given} does not exist")
             jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
     if not jobs:
-        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(wanted))}")
     if suffix is not None:
-        jobs = [FileJob(source, target.with_suffix(suffix)) for source, target in jobs]
+        jobs = [job if videos and is_video(job.target) else FileJob(job.source, job.target.with_suffix(suffix)) for job in jobs]
     return _without_collisions(jobs)
 
 
-def process_files(jobs: Iterable[FileJob], process: Callable[[FileJob], dict[str, float]], overwrite: bool = False) -> Iterator[FileResult]:
-    """Process one file after another; one that fails is reported and the others still get done.
+def process_files(
+    jobs: Sequence[FileJob],
+    process: Callable[[FileJob], Finish],
+    overwrite: bool = False,
+    manifest: Manifest | None = None,
+    workers: int = 1,
+) -> Iterator[FileResult]:
+    """Process files; one that fails is reported and the others still get done, unless the disk is full.
 
     Args:
         jobs: from `plan_files`.
-        process: reads the source, writes the target, returns what is worth telling.
+        process: reads a source and returns what finishes the job.
         overwrite: replace targets that exist; without it they are reported as errors.
+        manifest: where finished files are noted. What it says is done, with source and target unchanged, is not done again; a
+            target that this run wrote before is replaced without `overwrite`, where its source has changed since.
+        workers: threads, each with its own file and its share of torch's threads.
 
     Yields:
-        A result per job, in order.
+        A result per job, in order; none after one for which there was no room on the disk, or that lies on one that cannot be
+        written to.
     """
-    for job in jobs:
-        try:
-            if job.target.exists() and not overwrite:
-                raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
-            yield FileResult(job, process(job), None)
-        except Exception as error:  # whatever it is, the next file is another
-            logger.debug("%s", job.source, exc_info=True)
-            message = first_line(error)
-            named = any(str(path) in message for path in job)
-            yield FileResult(job, {}, message if named else f"{job.source}: {message}")
+    if manifest is not None:
+        manifest.sweep(job.target.parent for job in jobs)
+    for result, hopeless in _ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers):
+        yield result
+        if hopeless:
+            return
 
 
-def _images_below(folder: Path, output: Path) -> list[Path]:
-    """The images below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
+Outcome = tuple[FileResult, bool]
+
+
+def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Iterator[Outcome]:
+    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
+    if workers <= 1:
+        yield from map(work, jobs)
+        return
+    threads = torch.get_num_threads()
+    # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
+    pool = ThreadPoolExecutor(workers, "file", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    ahead: deque[Future[Outcome]] = deque()
+    try:
+        for job in jobs:
+            ahead.append(pool.submit(work, job))
+            if len(ahead) >= 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: bool, manifest: Manifest | None) -> Outcome:
+    """A job's result, and whether further ones cannot be written either."""
+    if manifest is not None and manifest.is_done(job.source, job.target):
+        return FileResult(job, manifest.shares(job.target), None, earlier=True), False
+    try:
+        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.target)):
+            raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
+        source = Stamp.of(job.source)
+        finish = process(job)
+        told = Told({})
+
+        def note(facts: os.stat_result) -> None:
+            if manifest is not None and source is not None:
+                manifest.add(job.source, source, job.target, Stamp(facts.st_size, facts.st_mtime_ns), told.shares)
+
+        with result_file(job.target, None if manifest is None else manifest.partial_name(), note) as partial:
+            told = finish(partial)
+        return FileResult(job, told.shares, None, told.video), False
+    except Exception as error:  # whatever it is, the next file is another
+        logger.debug("%s", job.source, exc_info=True)
+        message = first_line(error)
+        hopeless = isinstance(error, DiskError)
+        named = hopeless or any(str(path) in message for path in job)
+        return FileResult(job, {}, message if named else f"{job.source}: {message}"), hopeless
+
+
+def _files_below(folder: Path, output: Path, suffixes: Set[str]) -> list[Path]:
+    """The files with these suffixes below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be read; check its permissions")
-    found: list[Path] = []
+    unreadable: list[Path] = []
+    found = files_below(folder, suffixes, without=output, unreadable=lambda error: unreadable.append(Path(error.filename)))
+    return sorted([*found, *unreadable])
 
-    def unreadable(error: OSError) -> None:
-        found.append(Path(error.filename))
 
-    inside = output.resolve()
-    skip_output = folder.resolve() in inside.parents
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        here = Path(parent)
-        if skip_output:
-            folders[:] = [name for name in folders if (here / name).resolve() != inside]
-        found += [here / name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
+class _Places:
+    """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
+            self.folders[folder] = os.path.realpath(folder)
+        return os.path.join(self.folders[folder], name)  # noqa: PTH118 - a hundred thousand of them
 
 
 def _within(path: Path, output: Path) -> bool:
@@ -122,11 +224,13 @@ def _within(path: Path, output: Path) -> bool:
 
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
-    taken: dict[Path, Path] = {}
+    places = _Places()
+    taken: dict[str, Path] = {}
     for source, target in jobs:
-        if target.resolve() == source.resolve():
+        place = places.of(target)
+        if place == places.of(source) or (source.is_symlink() and place == os.path.realpath(source)):
             raise ValueError(f"{source} would be written over itself; choose another output")
-        if target in taken:
-            raise ValueError(f"{taken[target]} and {source} would both be written to {target}; give them different outputs")
-        taken[target] = source
+        if place in taken:
+            raise ValueError(f"{taken[place]} and {source} would both be written to {target}; give them different outputs")
+        taken[place] = source
     return jobs

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vrdir.images import OVERSHOOT, ImageError, open_image
+from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
-from vrdir.inference.restorer import Restorer
+from vrdir.inference.restorer import Restorer, network_of
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 
@@ -193,6 +194,8 @@ def image_key(batch: Mapping[Any, Any]) -> Any:
 
 
 def load_network(weights: str | Path | VRDIR | Restorer, device: torch.device) -> VRDIR:
-    """The restoration network on a device; one that is given is moved there."""
+    """The restoration network on a device; one that is given is moved there. Raises ValueError for an exported one."""
     network = weights.model if isinstance(weights, Restorer) else weights
-    return placed(network if isinstance(network, VRDIR) else VRDIR.from_pretrained(network), device)
+    if isinstance(network, ExportedModel):
+        raise ValueError("a front-end runs with backend torch, since gradients pass through it; give it the weights, not the exported file")
+    return placed(network_of(network), device)

@@ -8,6 +8,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from vrdir.images import pad_to_multiple, write_whole
+from vrdir.inference.exported_model import Backend, ExportedModel
+from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import FOLDER, verify
 
@@ -22,12 +24,12 @@ def fixed_image() -> Tensor:
     return torch.stack(channels)[None].float()
 
 
-def golden_outputs(model: VRDIR) -> dict[str, Tensor]:
-    """The features of each tap, the guidance maps and the restored image."""
+def golden_outputs(model: VRDIR | ExportedModel) -> dict[str, Tensor]:
+    """The restored image and the shares; of a network in PyTorch also the features of each tap and the guidance maps."""
     image = fixed_image()
     with torch.inference_mode():
         result = model.restore(image)
-        features = model.extractor(pad_to_multiple(image, model.config.multiple))
+        features = model.extractor(pad_to_multiple(image, model.config.multiple)) if isinstance(model, VRDIR) else []
     tensors = {"image": result.image, "shares": result.shares}
     tensors |= {f"features.{i}": f for i, f in enumerate(features)} | {f"guidance.{i}": g for i, g in enumerate(result.guidance)}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -38,15 +40,19 @@ def write_golden(name: str) -> None:
     write_whole(serialize(golden_outputs(VRDIR.from_pretrained(FOLDER / name))), FOLDER / name / GOLDEN_FILE)
 
 
-def golden_problems(name: str) -> list[str]:
-    """Check hashes, then outputs, of bundled weights: one line a problem, none if all is well."""
+def golden_problems(name: str, backend: Backend = "torch") -> list[str]:
+    """Check hashes, then outputs, of bundled weights: one line a problem, none if all is well.
+
+    A backend other than "torch" gives out the image and the shares, and nothing else is compared. Its network is taken from the
+    user's cache folder, or exported there.
+    """
     problems = verify(name)
     if problems:
         return problems
-    expected, actual = load_file(FOLDER / name / GOLDEN_FILE), golden_outputs(VRDIR.from_pretrained(FOLDER / name))
-    for key, tensor in expected.items():
-        error = (actual[key] - tensor).abs()
-        scale = max(1.0, float(tensor.abs().max()))
+    expected, actual = load_file(FOLDER / name / GOLDEN_FILE), golden_outputs(Restorer(FOLDER / name, "cpu", backend=backend).model)
+    for key, tensor in actual.items():
+        error = (tensor - expected[key]).abs()
+        scale = max(1.0, float(expected[key].abs().max()))
         if float(error.max()) > TOLERANCE * scale:
             bins = torch.histc(torch.log10(error.clamp_min(1e-9)), bins=9, min=-9, max=0).int().tolist()
             problems.append(

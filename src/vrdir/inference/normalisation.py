@@ -87,13 +87,12 @@ def find_normalisation(
     if std is not None:
         normalisation = normalisation._replace(std=_triple(std, "std"))
     if range is not None:
-        low, high = (0.0, float(range)) if isinstance(range, (int, float)) else (float(v) for v in range)
-        normalisation = normalisation._replace(range=(low, high))
+        normalisation = normalisation._replace(range=_pair(range))
     if channels is not None:
         if channels not in ("rgb", "bgr"):
             raise ValueError(f'channels is "rgb" or "bgr", not {channels!r}')
         normalisation = normalisation._replace(channels="bgr" if channels == "bgr" else "rgb")
-    if normalisation.range[0] >= normalisation.range[1] or min(normalisation.std) <= 0:
+    if not normalisation.range[0] < normalisation.range[1] or min(normalisation.std) <= 0:
         raise ValueError(f"range must rise and std be positive: {normalisation}")
     return normalisation
 
@@ -131,6 +130,16 @@ def _read_image_processor(processor: Any) -> Normalisation:
     else:  # it is given images scaled by someone else: the mean tells to what
         span = (0.0, 1.0 if not normalises or max(mean) <= 1 else 255.0)
     return Normalisation(mean, std, span, "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb")
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    try:
+        low, high = (0.0, float(value)) if isinstance(value, (int, float)) else (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"range is the value of white, or (black, white), not {value!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"range must be finite, not {value!r}")
+    return low, high
 
 
 def _triple(value: Any, name: str) -> Triple:

@@ -1,17 +1,32 @@
-"""Restorer: one image, a batch, or files, through the one door and the model."""
+"""Restorer: one image, a batch, files, videos or a camera's frames, through the one door and the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from torch import Tensor
 
-from vrdir.images import encode, first_line, format_of, open_image, read_file, write_file
-from vrdir.inference.files import FileJob, FileResult, process_files
+from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
+from vrdir.inference.export import cached_export, state_sha256
+from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
+from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
+from vrdir.inference.manifest import Manifest
+from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
-from vrdir.model.vrdir import VRDIR, clean_threshold
+from vrdir.model.global_statistics import GlobalStatistics
+from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
+from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bf16"]
 
 
 class Restored(NamedTuple):
@@ -29,26 +44,58 @@ class Restorer:
 
     Args:
         weights: the name of bundled weights ("small"), a model folder, a Hugging Face repository id; or a `VRDIR`,
-            which is moved to the device and put into evaluation mode.
+            which is moved to the device and put into evaluation mode; or, for a `backend` other than "torch", a file that
+            `vrdir export` wrote.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU where there is one.
-        skip_clean: leave images that the network calls clean as they are, in less time (see `VRDIR.restore`).
+        skip_clean: leave images that the network calls clean as they are, with "torch" in less time (see `VRDIR.restore`).
+        backend: what runs the network: "torch", "onnx" for ONNX Runtime, or "openvino". The latter two run on the CPU, and
+            export weights first, once, into the user's cache folder.
+        precision: "float32"; or "bf16", in which convolutions run in bfloat16: with "torch" alone, and faster only where the
+            processor computes in it. docs/performance.md says what it changes.
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by.
+        FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by; or a
+            backend is not installed, or does not run on the device.
+        ArithmeticError: what was exported does not compute what the network does (see `vrdir.inference.export.export`).
     """
 
-    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
-        self.device = choose_device(device)
-        model = weights if isinstance(weights, VRDIR) else VRDIR.from_pretrained(weights)
-        clean_threshold(skip_clean, model.config)  # now, not at the first image
+    def __init__(
+        self,
+        weights: str | Path | VRDIR = "small",
+        device: str = "auto",
+        skip_clean: bool | float = False,
+        backend: Backend = "torch",
+        precision: Precision = "float32",
+    ) -> None:
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend is {' or '.join(get_args(Backend))}, not {backend!r}")
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
+        if precision != "float32" and backend != "torch":
+            raise ValueError(f"backend {backend} computes in float32; for precision {precision} choose backend torch")
+        self.precision = precision
+        self.model: VRDIR | ExportedModel
+        if backend == "torch":
+            self.device = choose_device(device)
+            self.model = placed(network_of(weights), self.device).eval()
+        else:
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch")
+            self.device = torch.device("cpu")
+            self.model = ExportedModel(_exported_file(weights) or cached_export(network_of(weights), backend), backend)
+        clean_threshold(skip_clean, self.model.config)  # now, not at the first image
         self.skip_clean = skip_clean
-        self.model = placed(model, self.device).eval()
+
+    @classmethod
+    def from_onnx(cls, path: str | Path, skip_clean: bool | float = False, backend: Backend = "onnx") -> Restorer:
+        """A restorer from a file that `vrdir export onnx` wrote, which needs nothing beside it; arguments as for the class."""
+        return cls(Path(path), "cpu", skip_clean, backend)
 
     def __call__(self, image: Any) -> Any:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
 
         Returns:
-            The same kind as came in; for a path, a PIL image.
+            The same kind as came in; for a path, a PIL image, or a `vrdir.sixteen_bits.DeepPicture` for one of 16 bits a channel.
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.
@@ -57,16 +104,27 @@ class Restorer:
 
     def restore(self, image: Any) -> Restored:
         """Restore and explain: the image and how much of each degradation the network sees in it."""
-        opened = open_image(image)
-        with torch.no_grad():  # not inference mode, whose tensors a recogniser behind could not use in training
+        return self._restore_opened(open_image(image))
+
+    def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
+        # Not inference mode, whose tensors a recogniser behind could not use in training.
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            result = self.model.restore(pixels, self.skip_clean)
+            result = self._network(pixels, statistics)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
         return Restored(opened.close(result.image), shares)
 
+    def _network(self, pixels: Tensor, statistics: GlobalStatistics | None) -> Restoration:
+        if isinstance(self.model, ExportedModel):
+            return self.model.restore(pixels, self.skip_clean)
+        if pixels.shape[-2] * pixels.shape[-1] <= WHOLE_PIXELS:
+            return self.model.restore(pixels, self.skip_clean, statistics)
+        parts = [restore_in_bands(self.model, image, self.skip_clean, statistics) for image in pixels.split(1)]
+        return Restoration(torch.cat([part.image for part in parts]), [], torch.cat([part.shares for part in parts]))
+
     def restore_file(self, source: Path | str, target: Path | str) -> dict[str, float]:
-        """Restore a file into another, whose suffix decides its format. EXIF and colour profile are kept.
+        """Restore a file into another, whose suffix decides its format. EXIF, XMP and colour profile are kept.
 
         Returns:
             The share of each degradation.
@@ -74,15 +132,134 @@ class Restorer:
         Raises:
             ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
-        picture, target = read_file(Path(source)), Path(target)
-        file_format = format_of(target)
-        restored = self.restore(picture)
-        write_file(encode(restored.image, file_format), target)
-        return restored.shares[0]
+        return self._restore_into(FileJob(Path(source), Path(target)), self._image).shares
 
-    def restore_files(self, jobs: Iterable[FileJob], overwrite: bool = False) -> Iterator[FileResult]:
-        """Restore one file after another, from `vrdir.inference.files.plan_files`; see `process_files` beside it."""
-        return process_files(jobs, lambda job: self.restore_file(job.source, job.target), overwrite)
+    def stream(self, frames: Iterable[Any], smoothing: float = SMOOTHING, damaged: Damaged = "repeat") -> FrameStream:
+        """Restore frames as they come, one out for each one in, as images of the kind that came.
+
+        >>> stream = restorer.stream(camera)
+        >>> for frame in stream:
+        ...     show(frame)
+        >>> print(stream.report)
+
+        Args:
+            frames: images of any kind, in the order in which they were taken. They are drawn one at a time, when asked for.
+            smoothing: against flicker: the share of the past in how strongly the network acts on a frame as a whole (see
+                `SmoothedLevels`); it starts anew where the scene changes. 0 looks at each frame alone.
+            damaged: what comes in the place of a frame that is no image (None, of a wrong shape, NaN): a copy of the last good
+                one ("repeat"), or what came in ("pass"). Before the first good one it is always what came in.
+
+        Raises:
+            ValueError: `smoothing` or `damaged` is none of these.
+        """
+        if smoothing and isinstance(self.model, ExportedModel):
+            logger.warning("backend %s looks at each frame alone: smoothing over time needs backend torch", self.model.backend)
+            smoothing = 0.0
+        return FrameStream(self._restore_opened, frames, smoothing, damaged)
+
+    def restore_video(
+        self,
+        source: Path | str,
+        target: Path | str,
+        smoothing: float = SMOOTHING,
+        on_frame: Callable[[int, int | None], None] | None = None,
+    ) -> StreamReport:
+        """Restore a video file into another: the frames' number and times, sound, subtitles and metadata stay.
+
+        In the place of a damaged frame stands the nearest good one before it (at the beginning, after it).
+
+        Args:
+            source, target: video files; the target's suffix decides the container (`vrdir.video.FORMATS`).
+            smoothing: as for `stream`.
+            on_frame: called after each frame with the number of those done, and of all, where the file says it.
+
+        Raises:
+            ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
+        """
+        job = FileJob(Path(source), Path(target))
+        report = self._restore_into(job, lambda job: self._video(job, smoothing, on_frame)).video
+        assert report is not None
+        return report
+
+    def restore_files(
+        self,
+        jobs: Sequence[FileJob],
+        overwrite: bool = False,
+        manifest: Manifest | None = None,
+        smoothing: float = SMOOTHING,
+        on_frame: Callable[[FileJob, int, int | None], None] | None = None,
+    ) -> Iterator[FileResult]:
+        """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
+
+        Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
+        the other, and reads and writes meanwhile.
+
+        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
+        """
+
+        def process(job: FileJob) -> Finish:
+            if not is_video(job.target):
+                return self._image(job)
+            return self._video(job, smoothing, None if on_frame is None else partial(on_frame, job))
+
+        workers = 1 if any(is_video(job.target) for job in jobs) else min(len(jobs), torch.get_num_threads())
+        return process_files(jobs, process, overwrite, manifest, workers)
+
+    def _restore_into(self, job: FileJob, process: Callable[[FileJob], Finish]) -> Told:
+        finish = process(job)
+        with result_file(job.target) as path:
+            return finish(path)
+
+    def _image(self, job: FileJob) -> Finish:
+        picture, file_format = read_file(job.source), format_of(job.target)
+        restored = self.restore(picture)
+        return writing(encode(restored.image, file_format), restored.shares[0])
+
+    def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
+        format_of_video(job.target)
+        reader = VideoReader(job.source)
+
+        def finish(path: Path) -> Told:
+            times: deque[Frame] = deque()
+            waiting: list[Frame] = []  # damaged frames at the beginning
+            with reader, VideoWriter(job.target, reader, path) as writer:
+
+                def pixels() -> Iterator[Pixels | None]:
+                    for frame in reader.frames(writer.copy):
+                        times.append(frame)
+                        yield frame.pixels
+
+                stream = self.stream(pixels(), smoothing)
+                for number, restored in enumerate(stream, 1):
+                    waiting.append(times.popleft())
+                    if restored is not None:
+                        for frame in waiting:
+                            writer.write(restored, frame)
+                        waiting.clear()
+                    if on_frame is not None:
+                        on_frame(number, reader.frames_expected)
+            return Told(stream.report.shares, stream.report)
+
+        return finish
+
+    def fingerprint(self) -> str:
+        """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
+        weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
+        return f"{weights} {self.model.config.model_dump_json()} {self.precision}"
+
+
+def network_of(weights: str | Path | VRDIR) -> VRDIR:
+    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`."""
+    if isinstance(weights, VRDIR):
+        return weights
+    if _exported_file(weights) is not None:
+        raise ValueError(f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch")
+    return VRDIR.from_pretrained(weights)
+
+
+def _exported_file(weights: str | Path | VRDIR) -> Path | None:
+    """The file, if an exported network is meant."""
+    return Path(weights) if not isinstance(weights, VRDIR) and Path(weights).suffix in SUFFIXES else None
 
 
 def choose_device(device: str) -> torch.device:

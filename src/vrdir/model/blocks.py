@@ -1,9 +1,13 @@
 """The residual block that the branches and the decoder share."""
 
+from __future__ import annotations
+
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from vrdir.model.global_statistics import GlobalStatistics, Moments
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,16 +40,26 @@ class ResidualBlock(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.relu(self.expand(x))
+    def forward(self, x: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        hidden = self.expand(x).relu_()  # in place: nobody needs what came before
         if self.attend is not None:
-            hidden = hidden * (2 * torch.sigmoid(self.attend(hidden.mean((2, 3), keepdim=True))))
+            mean = hidden.mean((2, 3), keepdim=True)
+            if statistics is not None:
+                mean = statistics.moments(self, Moments(mean)).mean
+            hidden = hidden * (2 * torch.sigmoid(self.attend(mean)))
         return x + self.project(hidden)
 
 
-def residual_blocks(channels: int, count: int, attention: bool = False) -> nn.Sequential:
+class ResidualBlocks(nn.Sequential):
     """`count` residual blocks in a row; none is the identity."""
-    return nn.Sequential(*(ResidualBlock(channels, attention) for _ in range(count)))
+
+    def __init__(self, channels: int, count: int, attention: bool = False) -> None:
+        super().__init__(*(ResidualBlock(channels, attention) for _ in range(count)))
+
+    def forward(self, x: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        for block in self:
+            x = block(x, statistics)
+        return x
 
 
 def placed(module: M, device: torch.device) -> M:

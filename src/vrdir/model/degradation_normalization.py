@@ -1,9 +1,12 @@
 """DNC: degradation normalization and compensation, one branch for one degradation."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 
-from vrdir.model.blocks import residual_blocks
+from vrdir.model.blocks import ResidualBlocks
+from vrdir.model.global_statistics import GlobalStatistics, Moments, own_moments
 
 
 class DegradationNormalization(nn.Module):
@@ -31,18 +34,20 @@ class DegradationNormalization(nn.Module):
         squeezed = max(channels // 4, 1)
         self.squeeze = nn.Conv2d(2 * channels, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, 2 * channels, 1)
-        self.blocks = residual_blocks(channels, blocks)
+        self.blocks = ResidualBlocks(channels, blocks)
 
-    def forward(self, features: Tensor) -> Tensor:
-        # Statistics in float32 also under bfloat16 autocast. The population variance inside the root keeps value and
-        # gradient finite where a 1 x 1 or a constant map has no spread at all (the sample deviation is NaN there).
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None, found: Moments | None = None) -> Tensor:
+        # Statistics in float32 also under bfloat16 autocast. `found` are the features' own, if they are known already.
         full = features.float()
-        mean = full.mean((2, 3), keepdim=True)
-        variance = full.var((2, 3), correction=0, keepdim=True)
-        normalized = self.gamma * (full - mean) * torch.rsqrt(variance + 1e-5) + self.beta
-        # The spatial mean of F_n is beta by construction, so no second pass over the map is needed for its squeeze.
+        found = found or own_moments(full)
+        mean, variance = found if statistics is None else statistics.moments(self, found)
+        assert variance is not None
+        # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
         squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
         keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
-        compensated = (keep * full + restyle * normalized).to(features.dtype)
-        return self.blocks(compensated)
+        # w1 F + w2 F_n is one scale and one shift for each channel. The variance inside the root keeps them finite where a constant
+        # map has no spread at all.
+        gain = restyle * self.gamma * torch.rsqrt(variance + 1e-5)
+        compensated = torch.addcmul(restyle * self.beta - gain * mean, keep + gain, full)
+        return self.blocks(compensated.to(features.dtype), statistics)

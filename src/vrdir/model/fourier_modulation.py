@@ -1,7 +1,11 @@
 """FGM: Fourier guided modulation, which decides where which branch is believed."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
+
+from vrdir.model.global_statistics import GlobalStatistics, levelled
 
 
 class FourierGuidedModulation(nn.Module):
@@ -24,14 +28,13 @@ class FourierGuidedModulation(nn.Module):
         self.amplitude = nn.Conv2d(channels, channels, 1)
         self.guidance = nn.Conv2d(channels, branches, 3, padding=1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         # Half precision has no FFT on most devices, and a spectrum spans too wide a range for it.
         with torch.autocast(features.device.type, enabled=False):
             # The orthonormal transform keeps a noise floor's amplitude the same for every image size.
             spectrum = torch.fft.rfft2(features.float(), norm="ortho")
             amplitude = spectrum.abs()
-            # exp(i phi) without the discontinuity of the angle; where there is no amplitude there is no phase, and 0 is taken.
-            phase = spectrum / amplitude.clamp_min(1e-8)
-            modulated = self.amplitude(amplitude) * phase
-            semantics = torch.fft.irfft2(modulated, s=features.shape[-2:], norm="ortho")
-            return torch.softmax(self.guidance(semantics), dim=1)
+            # A' exp(i phi) = (A' / A) F, without the angle; where there is no amplitude there is no phase, and 0 is taken.
+            ratio = self.amplitude(amplitude) / amplitude.clamp_min(1e-8)
+            semantics = torch.fft.irfft2(spectrum * ratio, s=features.shape[-2:], norm="ortho")
+            return torch.softmax(levelled(self, self.guidance(semantics), statistics), dim=1)

@@ -31,9 +31,13 @@ class Vgg16(nn.Module):
     """VGG16 `features[:8]`, up to and including conv2_2, before its ReLU: the extractor of the paper.
 
     Shape: (B, 3, H, W) in [0, 1], H and W even -> one map, (B, 128, H/2, W/2).
+
+    Attributes:
+        reach: how many pixels away a pixel still has a say in the features.
     """
 
     available = (Tap(2, 128),)
+    reach = 6
     mean: Tensor
     std: Tensor
 
@@ -81,15 +85,17 @@ class MobileBlock(nn.Module):
         super().__init__()
         hidden = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion > 1 else None
-        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, groups=hidden)
-        self.project = nn.Conv2d(hidden, channels_out, 1)
         total = kernel - stride
-        self.padding = (total // 2, total - total // 2) * 2
+        even = total % 2 == 0  # then the convolution pads by itself, without a copy of the map
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, padding=total // 2 if even else 0, groups=hidden)
+        self.padding = None if even else (total // 2, total - total // 2) * 2
+        self.project = nn.Conv2d(hidden, channels_out, 1)
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.depthwise(functional.pad(y, self.padding))))
+        y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
+        y = y if self.padding is None else functional.pad(y, self.padding)
+        y = self.project(functional.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -97,6 +103,9 @@ class EfficientNetLite0(nn.Module):
     """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16, 32.
 
     Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse.
+
+    Attributes:
+        reach: how many pixels away a pixel still has a say in the features.
     """
 
     available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112), Tap(32, 320))
@@ -116,14 +125,17 @@ class EfficientNetLite0(nn.Module):
         self.tapped_blocks = tuple(self.last_block[tap.stride] for tap in self.taps)
         self.stem = nn.Conv2d(3, 32, 3, stride=2)
         blocks, channels = [], 32
+        self.reach, scale = 2, 2
         for width, kernel, stride, expansion in self.layout[: self.tapped_blocks[-1] + 1]:
+            self.reach += (kernel - 1) * scale  # on the longer side, where padding is uneven
+            scale *= stride
             blocks.append(MobileBlock(channels, width, kernel, stride, expansion))
             channels = width
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = image * (255 / 128) - (127 / 128)
-        x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))))
+        x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))), inplace=True)
         features = []
         for index, block in enumerate(self.blocks):
             x = block(x)

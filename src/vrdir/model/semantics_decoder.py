@@ -4,6 +4,8 @@ Two decoders answer one call, `decoder(features, image)`: the paper's, which see
 also sees the pixels and returns them unchanged where there is nothing to remove.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vrdir.model.blocks import residual_blocks
+from vrdir.model.blocks import ResidualBlocks
+from vrdir.model.global_statistics import GlobalStatistics, levelled
 from vrdir.model.intrinsic_extractor import Tap
 
 
@@ -30,7 +33,7 @@ class SemanticsDecoder(nn.Module):
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
         self.to_image = nn.Conv2d(64, 3, 3, padding=1)
 
-    def forward(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], image: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         return torch.sigmoid(self.to_image(torch.relu(self.up(features[0])))).float()
 
 
@@ -70,25 +73,26 @@ class PixelSkipDecoder(nn.Module):
         unreachable = [tap.stride for tap in taps if tap.stride not in strides]
         if unreachable:
             raise ValueError(f"features of stride {unreachable} have no scale in a decoder of strides {strides}")
+        self.widths = tuple(widths)
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(residual_blocks(w, n, channel_attention) for w, n in zip(widths, encoder_blocks, strict=True))
+        self.encoder = nn.ModuleList(ResidualBlocks(w, n, channel_attention) for w, n in zip(widths, encoder_blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.semantics = nn.ModuleList(
             nn.Conv2d(tap.channels, widths[scale], 1) for tap, scale in zip(taps, self.scale_of_tap, strict=True)
         )
-        self.decoder = nn.ModuleList(residual_blocks(w, n, channel_attention) for w, n in zip(widths, decoder_blocks, strict=True))
+        self.decoder = nn.ModuleList(ResidualBlocks(w, n, channel_attention) for w, n in zip(widths, decoder_blocks, strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.to_correction = nn.Conv2d(widths[0], 24, 3, padding=1)
         nn.init.zeros_(self.to_correction.weight)
         nn.init.zeros_(self.to_correction.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Sequence[Tensor], image: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], image: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
         x = self.stem(functional.pixel_unshuffle(image, 2))
         skips = []
         for scale, blocks in enumerate(self.encoder):
-            x = blocks(x)
+            x = blocks(x, statistics)
             skips.append(x)
             if scale < len(self.down):
                 x = self.down[scale](x)
@@ -99,6 +103,7 @@ class PixelSkipDecoder(nn.Module):
                 x = self.up[scale](x) + skips[scale]
             if scale in semantics:
                 x = x + semantics[scale]
-            x = self.decoder[scale](x)
-        gain, residual = functional.pixel_shuffle(self.to_correction(x), 2).float().chunk(2, dim=1)  # (B, 3, H, W) each
+            x = self.decoder[scale](x, statistics)
+        correction = levelled(self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics)
+        gain, residual = correction.chunk(2, dim=1)  # (B, 3, H, W) each
         return image + gain * image + residual

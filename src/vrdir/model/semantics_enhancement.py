@@ -1,5 +1,7 @@
 """ISE: intrinsic semantics enhancement, the named branches and the modulation that mixes them, at one scale."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.fourier_modulation import FourierGuidedModulation
+from vrdir.model.global_statistics import GlobalStatistics, own_moments
 
 CLEAN = "clean"
 
@@ -29,10 +32,16 @@ class SemanticsEnhancement(nn.Module):
         self.clean_branch = clean_branch
         self.modulation = FourierGuidedModulation(channels, len(branches) + clean_branch)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        guidance = self.modulation(features)
-        enhanced = [branch(features) for branch in self.branches.values()]
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> tuple[Tensor, Tensor]:
+        guidance = self.modulation(features, statistics)
+        return self.mix(features, guidance, statistics), guidance
+
+    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        """The branches' features, mixed by guidance that was found before: (B, C, H, W)."""
+        found = own_moments(features.float())
+        mixed = torch.zeros_like(features)
+        for branch, share in zip(self.branches.values(), guidance.to(features.dtype).split(1, dim=1), strict=False):
+            mixed = torch.addcmul(mixed, branch(features, statistics, found), share)
         if self.clean_branch:
-            enhanced.append(features)
-        mixed = torch.stack(enhanced, dim=1) * guidance.to(features.dtype).unsqueeze(2)  # (B, K, C, H, W)
-        return mixed.sum(dim=1), guidance
+            mixed = torch.addcmul(mixed, features, guidance[:, -1:].to(features.dtype))
+        return mixed

@@ -14,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.images import crop_to, pad_to_multiple, write_whole
+from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
@@ -153,10 +154,18 @@ class VRDIR(nn.Module):
         """The ISE of every tap, fine to coarse."""
         return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
 
-    def enhance(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def enhance(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """ISE at every tap: the mixed features and the guidance maps."""
-        pairs = [ise(f) for ise, f in zip(self.scales, features, strict=True)]
-        return [mixed for mixed, _ in pairs], [guidance for _, guidance in pairs]
+        guidance = self.guide(features, statistics)
+        return self.mix(features, guidance, statistics), guidance
+
+    def guide(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> list[Tensor]:
+        """FGM at every tap: the guidance maps."""
+        return [ise.modulation(f, statistics) for ise, f in zip(self.scales, features, strict=True)]
+
+    def mix(self, features: list[Tensor], guidance: list[Tensor], statistics: GlobalStatistics | None = None) -> list[Tensor]:
+        """The branches at every tap, mixed by the guidance maps."""
+        return [ise.mix(f, g, statistics) for ise, f, g in zip(self.scales, features, guidance, strict=True)]
 
     def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
         """One DNC branch alone, unmixed, at every tap (stage 2). Raises KeyError for a branch that is not there."""
@@ -170,7 +179,7 @@ class VRDIR(nn.Module):
         """The parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
-    def restore(self, image: Tensor, skip_clean: bool | float = False) -> Restoration:
+    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
         """Restore and say why: the image, the guidance maps and the share of each degradation.
 
         Args:
@@ -178,32 +187,33 @@ class VRDIR(nn.Module):
             skip_clean: leave an image exactly as it is where the guidance calls it clean, and spare it the branches and the
                 decoder; the others come out as in a batch of their own. A number replaces the `CLEAN_SHARE` of the clean
                 branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
+            statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`);
+                None: from the image itself.
 
         Raises:
             ValueError: the image has another shape, or there is no clean branch to skip by.
             RuntimeError: `skip_clean` under torch.export or torch.compile, which know no branch that depends on the data.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-            raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+        check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
         padded = pad_to_multiple(image, self.config.multiple)
         features = self.extractor(padded)
+        guidance = self.guide(features, statistics)
         if threshold is None:
-            mixed, guidance = self.enhance(features)
-            restored = self.decoder(mixed, padded)
+            mixed = self.mix(features, guidance, statistics)
+            restored = self.decoder(mixed, padded, statistics)
             return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares_of(guidance))
         if torch.compiler.is_compiling():
             raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
 
-        guidance = [ise.modulation(f) for ise, f in zip(self.scales, features, strict=True)]
         shares = shares_of(guidance)
         unclean = (shares[:, -1] < threshold).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares)
         if len(unclean) < len(image):
             features, padded = [f[unclean] for f in features], padded[unclean]
-        mixed, _ = self.enhance(features)  # finds the guidance again, a twentieth of the network's time
-        restored = crop_to(self.decoder(mixed, padded), image.shape[-2:]).clamp(0, 1)
+        mixed = self.mix(features, [g[unclean] for g in guidance], statistics)
+        restored = crop_to(self.decoder(mixed, padded, statistics), image.shape[-2:]).clamp(0, 1)
         return Restoration(image.index_copy(0, unclean, restored), guidance, shares)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -256,6 +266,12 @@ class VRDIR(nn.Module):
         check_state(model, state, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
         model.load_state_dict(state)
         return model.to(device).eval()
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
 
 
 def shares_of(guidance: list[Tensor]) -> Tensor:

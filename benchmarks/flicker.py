@@ -1,0 +1,153 @@
+"""How much a restored video flickers, with smoothing over time and without, against the clean clip.
+
+    python benchmarks/flicker.py PHOTO_OR_VIDEO [--with haze:beta=1.0 --with noise:sigma=25] [--frames 60]
+
+A photo becomes a clip by panning over it, a pixel or two a frame; of a video the first frames are taken. Each frame is degraded
+with fresh noise (and rain, if asked for), its haze drifting slowly by a third of its strength around what is asked for. Printed
+for every degradation, for the degraded clip and the restored ones:
+
+- flicker: mean |(r_t - r_t-1) - (c_t - c_t-1)|, in levels of 255: how much of what changes from frame to frame does not change in
+  the clean clip c. Noise that is left counts, too.
+- level: the same of the frames' mean colour, one number a channel: the whole picture getting brighter and darker, which is what
+  smoothing is for.
+- PSNR in dB, the mean over frames: what smoothing must not cost.
+
+and of both the ratio of smoothed to not smoothed. All degradations are synthetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vrdir.degradations.degrade import Step, apply_degradation, at_severity, parse_degradations
+from vrdir.images import open_image, read_file
+from vrdir.inference.restorer import Restorer
+from vrdir.inference.stream import SMOOTHING
+from vrdir.video import Pixels, VideoReader, is_video
+
+DRIFT = 1 / 3  # of haze's strength
+PERIOD = 250  # frames, in which haze comes and goes: ten seconds
+
+
+class Flicker(NamedTuple):
+    """The figures of one clip, against the clean one; see above."""
+
+    flicker: float
+    level: float
+    psnr: float
+
+
+def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]:
+    """A view that moves over a photo to the right and down and back again, at most two pixels a frame."""
+    room_y, room_x = (max(side - part, 0) for side, part in zip(photo.shape[:2], (height, width), strict=True))
+    for number in range(frames):
+        x, y = (round(room / 2 * (1 - math.cos(min(number * 2 / max(room, 1), 2 * math.pi)))) for room in (room_x, room_y))
+        yield photo[y : y + height, x : x + width]
+
+
+def clean_clip(source: Path, frames: int, side: int) -> list[Pixels]:
+    """The clean frames, at most `side` pixels wide and high, cut from the middle of a video."""
+    if not is_video(source):
+        photo = np.asarray(read_file(source).convert("RGB"))
+        height, width = (min(side, max(part * 3 // 4, 1)) for part in photo.shape[:2])
+        return list(pan(photo, frames, width, height))
+    clip: list[Pixels] = []
+    with VideoReader(source) as reader:
+        for frame in reader.frames():
+            if frame.pixels is not None:
+                top, left = (max(part - side, 0) // 2 for part in frame.pixels.shape[:2])
+                clip.append(frame.pixels[top : top + side, left : left + side])
+            if len(clip) == frames:
+                break
+    return clip
+
+
+def degraded(frame: Pixels, number: int, steps: Iterable[Step], seed: int) -> Pixels:
+    """A frame with its degradations: haze of the same air in every frame, drifting; all else drawn anew."""
+    opened = open_image(frame)
+    image = opened.tensor
+    for step in steps:
+        ranges: dict[str, Any] = {**at_severity(step.name, step.severity), **step.ranges}
+        haze = step.name == "haze"
+        generator = torch.Generator().manual_seed(seed if haze else seed * 100_003 + number)
+        if haze:
+            beta = ranges.get("beta", 1.0)
+            middle = float(np.mean(beta))
+            ranges |= {"beta": middle * (1 + DRIFT * math.sin(2 * math.pi * number / PERIOD))}
+        image = apply_degradation(image, step.name, generator, **ranges).image
+    result: Pixels = opened.close(image)
+    return result
+
+
+def measure(clip: Iterable[Pixels], clean: list[Pixels]) -> Flicker:
+    """Figures of a clip of as many frames as the clean one."""
+    flicker, level, errors = [], [], []
+    last: np.ndarray[Any, Any] | None = None
+    for frame, target in zip(clip, clean, strict=True):
+        error = frame.astype(np.float64) - target  # (r_t - r_t-1) - (c_t - c_t-1) is the change of r - c
+        errors.append(10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-9)))
+        if last is not None:
+            flicker.append(float(np.abs(error - last).mean()))
+            level.append(float(np.abs((error - last).mean((0, 1))).mean()))
+        last = error
+    return Flicker(float(np.mean(flicker)), float(np.mean(level)), float(np.mean(errors)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="PHOTO_OR_VIDEO")
+    parser.add_argument("--with", dest="degradations", action="append", metavar="NAME:PARAMETER=VALUE+...")
+    parser.add_argument("--weights", default="small")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--side", type=int, default=320, help="pixels, at most")
+    parser.add_argument("--smoothing", type=float, nargs="+", default=[SMOOTHING])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    clean = clean_clip(arguments.source, arguments.frames, arguments.side)
+    if len(clean) < 2:
+        parser.error(f"{arguments.source} gives {len(clean)} frames; flicker needs two and more")
+    restorer = Restorer(arguments.weights, arguments.device)
+    table = Table("degradation (synthetic)", "clip", "flicker", "ratio", "level", "ratio", "PSNR, dB", "difference, dB", "ms a frame")
+    for text in arguments.degradations or ["noise:sigma=25", "haze:beta=1.0", "haze:beta=1.0+noise:sigma=15"]:
+        steps = parse_degradations(text)
+        clip = [degraded(frame, number, steps, arguments.seed) for number, frame in enumerate(clean)]
+        before = measure(clip, clean)
+        table.add_row(text, "degraded", f"{before.flicker:.2f}", "", f"{before.level:.3f}", "", f"{before.psnr:.2f}", "", "")
+        alone = None
+        for smoothing in (0.0, *arguments.smoothing):
+            stream = restorer.stream(clip, smoothing=smoothing)
+            found = measure(stream, clean)
+            alone = alone or found
+            name = f"restored, smoothing {smoothing:g}" if smoothing else "restored, each frame alone"
+            table.add_row(
+                "",
+                name,
+                f"{found.flicker:.2f}",
+                f"{found.flicker / alone.flicker:.3f}",
+                f"{found.level:.3f}",
+                f"{found.level / alone.level:.3f}",
+                f"{found.psnr:.2f}",
+                f"{found.psnr - alone.psnr:+.2f}",
+                f"{stream.report.median_ms:.0f}",
+            )
+    console = Console(width=150)
+    console.print(table)
+    height, width = clean[0].shape[:2]
+    console.print(f"{len(clean)} frames of {width} x {height} from {arguments.source.name}, seed {arguments.seed}, {restorer.device}")
+
+
+if __name__ == "__main__":
+    main()

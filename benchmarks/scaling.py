@@ -1,0 +1,113 @@
+"""How time and memory grow with the size of an image, from 1 to 64 megapixels, and how far large images are from those in one piece.
+
+    python benchmarks/scaling.py [--weights small] [--threads 2] [--megapixels 1 2 4 8 16 33 64] [--exact 2048]
+
+A photo (scikit-image's, in an environment with the extra `demo`) is enlarged and put behind synthetic haze and noise. Each size runs in a
+process of its own, whose peak memory above what it held before the image was read is printed; the slope of the logarithms of time
+over pixels is fitted. With `--exact`, an image of so many pixels squared is restored both ways, and PSNR between the two printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import vrdir
+from vrdir.images import allow_megapixels, open_image
+from vrdir.inference.bands import restore_in_bands
+
+
+def picture(width: int, height: int) -> Image.Image:
+    import skimage.data
+
+    photo = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(photo, np.float32)
+    transmission = np.exp(-1.5 * np.linspace(1, 0.15, height, dtype=np.float32))[:, None, None]
+    pixels = pixels * transmission + 230 * (1 - transmission)
+    noise = np.random.default_rng(0).standard_normal(pixels.shape, np.float32)
+    return Image.fromarray((pixels + 15 * noise).clip(0, 255).astype(np.uint8))
+
+
+def one_size(arguments: argparse.Namespace) -> None:
+    """In a process of its own: restores a file's image of this size, and prints what it took."""
+    allow_megapixels(1000)
+    torch.set_num_threads(arguments.threads)
+    restorer = vrdir.Restorer(arguments.weights, "cpu")
+    restorer(picture(256, 256))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    restorer(Path(arguments.file))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps({"seconds": seconds, "mebibytes": peak / 1024}))
+
+
+def exactness(arguments: argparse.Namespace) -> str:
+    restorer = vrdir.Restorer(arguments.weights, "cpu")
+    image = open_image(picture(arguments.exact, arguments.exact)).tensor.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        whole = restorer.model.restore(image).image
+        bands = restore_in_bands(restorer.model, image).image  # type: ignore[arg-type]
+    error = (whole - bands).double()
+    psnr = -10 * math.log10(max(float(error.square().mean()), 1e-20))
+    return (
+        f"{arguments.exact} x {arguments.exact}: PSNR {psnr:.1f} dB between bands and one piece, largest difference {error.abs().max():.1e}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="small")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 2, 4, 8, 16, 33.2, 64])
+    parser.add_argument("--exact", type=int, metavar="PIXELS", default=2048)
+    parser.add_argument("--file", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.file:
+        one_size(arguments)
+        return
+    torch.set_num_threads(arguments.threads)
+    console = Console(width=120)
+    table = Table("megapixels", "size", "seconds", "seconds a megapixel", "peak memory above idle, MiB")
+    logarithms = []
+    for megapixels in arguments.megapixels:
+        height = round(math.sqrt(megapixels * 1e6 * 9 / 16) / 8) * 8
+        width = round(height * 16 / 9)
+        file = Path(f"scaling-{width}x{height}.jpg")
+        try:
+            picture(width, height).save(file, quality=95)
+            again = [sys.executable, __file__, "--file", str(file), "--weights", arguments.weights, "--threads", str(arguments.threads)]
+            found = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
+        finally:
+            file.unlink(missing_ok=True)
+        pixels = width * height / 1e6
+        logarithms.append((math.log(pixels), math.log(found["seconds"])))
+        table.add_row(
+            f"{pixels:.1f}",
+            f"{width} x {height}",
+            f"{found['seconds']:.2f}",
+            f"{found['seconds'] / pixels:.2f}",
+            f"{found['mebibytes']:.0f}",
+        )
+    console.print(table)
+    if len(logarithms) > 1:
+        console.print(f"time grows with pixels to the power of {np.polyfit(*zip(*logarithms, strict=True), 1)[0]:.2f}")
+    if arguments.exact:
+        console.print(exactness(arguments))
+    console.print(f"{arguments.weights}, {arguments.threads} threads, float32, torch {torch.__version__}; the image is synthetic")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The files below a folder: the one walk that restoring, training, pairing and measuring share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Set
+from pathlib import Path
+
+from vrdir.images import IMAGE_SUFFIXES
+
+
+def files_below(
+    folder: Path,
+    suffixes: Set[str] = IMAGE_SUFFIXES,
+    *,
+    without: Path | None = None,
+    hidden: Callable[[str], bool] | None = lambda name: name.startswith("."),
+    links: bool = True,
+    unreadable: Callable[[OSError], None] | None = None,
+) -> Iterator[Path]:
+    """The files below a folder that have one of these suffixes, as they are found: a folder's own, sorted, then its sub-folders'.
+
+    Each folder is listed once and held only while its files are given out. A folder that several names lead to, such as a link to
+    a folder above itself, is entered under the first of them only.
+
+    Args:
+        without: a folder to leave out, with all below it.
+        hidden: names of files and folders to leave out, by default those that begin with a dot; None leaves out none.
+        links: enter folders that are links. Files that are links are always taken.
+        unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
+    """
+    seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
+    waiting = [str(folder)]
+    while waiting:
+        here = waiting.pop()
+        try:
+            identity = _identity(here)
+            if identity in seen:
+                continue
+            with os.scandir(here) as listing:
+                entries = sorted((entry for entry in listing if hidden is None or not hidden(entry.name)), key=lambda entry: entry.name)
+        except OSError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        seen.add(identity)
+        folders = []
+        for entry in entries:
+            if is_folder(entry):
+                if links or not entry.is_symlink():
+                    folders.append(entry.path)
+            elif (path := Path(entry.path)).suffix.lower() in suffixes and is_file(entry):
+                yield path
+        waiting += reversed(folders)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads nowhere, or to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link that may lead to one: who reads it will say so if it does not. A pipe would never end."""
+    return entry.is_symlink() or entry.is_file()
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two names lead to one folder."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    facts = Path(folder).stat()
+    return facts.st_dev, facts.st_ino

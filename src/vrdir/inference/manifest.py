@@ -1,0 +1,170 @@
+"""The manifest of a run over many files: what it has finished, so that it can be interrupted at any moment and taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from vrdir import __version__
+from vrdir.images import HOPELESS, DiskError, ImageError
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is as it was."""
+
+    bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """None if there is no such file."""
+        try:
+            facts = path.stat()
+        except OSError:
+            return None
+        return cls(facts.st_size, facts.st_mtime_ns)
+
+
+class Manifest:
+    """A file of one JSON object a line beside the results: first which run it is, then a line for each finished file.
+
+    Lines are only ever added, each in one write before the result gets its name, so that a result without a line is not of this
+    run. A run that was killed may leave half a last line, which is cut off; and a temporary file, which `sweep` removes.
+
+    Args:
+        folder: where the results go; made if need be.
+        command: "restore", for a manifest called .vrdir-restore.jsonl.
+        settings: what decides the pixels, such as the weights and the format; JSON's types.
+
+    Raises:
+        ValueError: the folder has the manifest of a run with other settings, one that is damaged, or another run is at work there.
+        ImageError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any]) -> None:
+        self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
+        self.done: dict[str, tuple[Stamp, Stamp, dict[str, float]]] = {}  # target: source's stamp, its own, shares
+        self.written: dict[str, set[Stamp]] = {}  # target: all that were ever written there
+        self.lock = threading.Lock()
+        run = {"command": command, "vrdir": __version__, **settings}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            _lock(self.file.fileno(), self.folder)
+            self._read(run)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+
+    def partial_name(self) -> str:
+        """A name for a temporary file of this run."""
+        return f".vrdir-{self.id}-{uuid.uuid4().hex[:8]}.partial"
+
+    def sweep(self, folders: Iterable[Path]) -> None:
+        """Remove the temporary files that this run left in any of these folders when it was killed."""
+        for folder in set(folders):
+            with contextlib.suppress(OSError):
+                for partial in folder.glob(f".vrdir-{self.id}-*.partial"):
+                    partial.unlink()
+
+    def is_done(self, source: Path, target: Path) -> bool:
+        """Whether the target was made from the source, and neither has changed since."""
+        made_from, made, _ = self.done.get(self._name(target), (None, None, None))
+        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source)
+
+    def is_own(self, target: Path) -> bool:
+        """Whether what lies at the target was written by this run and not changed since."""
+        return Stamp.of(target) in self.written.get(self._name(target), ())
+
+    def shares(self, target: Path) -> dict[str, float]:
+        """What was told of a finished file."""
+        return self.done[self._name(target)][2]
+
+    def add(self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]) -> None:
+        """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
+        line = {"source": str(source), "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
+        with self.lock:
+            self._write(line)
+            self._note(line)
+
+    def _name(self, target: Path) -> str:
+        return os.path.relpath(target, self.folder)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        made_from, made = Stamp(*line["source_stamp"]), Stamp(*line["target_stamp"])
+        self.done[line["target"]] = made_from, made, dict(line["shares"])
+        self.written.setdefault(line["target"], set()).add(made)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            content = json.dumps(line).encode() + b"\n"
+            if self.file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _read(self, run: dict[str, Any]) -> None:
+        self.file.seek(0)
+        content = self.file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # half a line
+            self.file.truncate(whole)
+        lines = content[:whole].splitlines()
+        if not lines:
+            self.id = uuid.uuid4().hex[:12]
+            self._write({**run, "run": self.id})
+            return
+        number = 0
+        try:
+            before = dict(json.loads(lines[0]))
+            self.id = str(before.pop("run"))
+            for line in lines[1:]:
+                number += 1
+                self._note(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self.path}, line {number + 1}, is damaged; delete the file to start over, and add --overwrite to replace the results"
+            ) from None
+        run = json.loads(json.dumps(run))
+        other = [f"{key} was {before.get(key)!r} and is {run.get(key)!r}" for key in {**before, **run} if before.get(key) != run.get(key)]
+        if other:
+            raise ValueError(
+                f"{self.folder} holds the results of another run ({'; '.join(other)}), which this one cannot go on with; "
+                f"choose another output, or delete {self.path} and add --overwrite"
+            )
+
+    def _unwritable(self, error: OSError) -> ImageError:
+        advice = HOPELESS.get(error.errno or 0)
+        kind = DiskError if advice else ImageError
+        return kind(f"{self.path} cannot be written ({error.strerror}); {advice or 'check the folder and its permissions'}")
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    """Held as long as the file is open, by whichever process. Raises ValueError if another one holds it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another run is writing to {folder}; wait for it, or stop it") from None
+        except OSError:  # a file system without locks
+            return

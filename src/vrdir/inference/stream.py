@@ -1,0 +1,171 @@
+"""Streams: frame after frame from a camera or a video, without flicker, with a report of how fast it went."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from vrdir.images import ImageError, OpenImage, open_image
+from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
+
+SMOOTHING = 0.8
+CUT = 0.1  # levels, of 1, that the pixels of a channel move by on average from a frame to the next
+BINS = 64  # of a histogram
+REMEMBERED = 10_000  # latencies of which the median is taken, and damaged frames whose numbers are kept
+
+Damaged = Literal["repeat", "pass"]
+
+
+class StreamReport(NamedTuple):
+    """What became of a stream.
+
+    Attributes:
+        frames: frames given out, damaged ones included: as many as came in.
+        damaged: frames among them that could not be taken.
+        damaged_frames: their numbers, from 0 (the first 10 000).
+        cuts: how often the scene changed, and smoothing began anew.
+        shares: of each degradation, the mean over the frames that were restored.
+        seconds: from the first frame's arrival to the last one's leaving.
+        mean_ms, median_ms, p95_ms: latency, from a frame's arrival to its leaving; damaged frames do not count. The median and
+            the 95th percentile are those of the last 10 000 frames.
+    """
+
+    frames: int
+    damaged: int
+    damaged_frames: tuple[int, ...]
+    cuts: int
+    shares: dict[str, float]
+    seconds: float
+    mean_ms: float
+    median_ms: float
+    p95_ms: float
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        speed = f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} a second"
+        latency = f"latency {self.mean_ms:.1f} ms on average, {self.median_ms:.1f} ms median, {self.p95_ms:.1f} ms at the 95th percentile"
+        return f"{speed}; {latency}" + (f"; {self.damaged} damaged" if self.damaged else "")
+
+
+class FrameStream(Iterator[Any]):
+    """Restores one frame after another; comes from `Restorer.stream`.
+
+    It holds one frame, the last good one, and a few numbers, however long the stream.
+    """
+
+    def __init__(
+        self,
+        restore: Callable[[OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]]]],
+        frames: Iterable[Any],
+        smoothing: float,
+        damaged: Damaged,
+    ) -> None:
+        if damaged not in get_args(Damaged):
+            raise ValueError(f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}")
+        self._restore = restore
+        self._frames = iter(frames)
+        self._smoothed = SmoothedLevels(smoothing)
+        self._scene = SceneCuts()
+        self._damaged = damaged
+        self._last_good: Any = None
+        self._count = 0
+        self._damaged_count = 0
+        self._damaged_frames: list[int] = []
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._latency_sum = 0.0
+        self._share_sums: dict[str, float] = {}
+        self._start: float | None = None
+        self._end = 0.0
+
+    def __next__(self) -> Any:
+        frame = next(self._frames)
+        arrival = time.perf_counter()
+        self._start = arrival if self._start is None else self._start
+        try:
+            result = self._restored(frame)
+        except ImageError:
+            result = frame if self._damaged == "pass" or self._last_good is None else copy.deepcopy(self._last_good)
+            self._damaged_count += 1
+            if len(self._damaged_frames) < REMEMBERED:
+                self._damaged_frames.append(self._count)
+            self._end = time.perf_counter()
+        else:
+            self._end = time.perf_counter()
+            self._latencies.append(self._end - arrival)
+            self._latency_sum += self._end - arrival
+        self._count += 1
+        return result
+
+    def _restored(self, frame: Any) -> Any:
+        """Raises ImageError for what is no frame."""
+        opened = open_image(frame)
+        if len(opened.tensor) != 1:
+            raise ImageError(f"a frame is one image, not a batch of {len(opened.tensor)}")
+        if self._scene.changed(opened.tensor):
+            self._smoothed.reset()
+        self._smoothed.next_frame()
+        image, (shares,) = self._restore(opened, self._smoothed)
+        for name, share in shares.items():
+            self._share_sums[name] = self._share_sums.get(name, 0.0) + share
+        if self._damaged == "repeat":
+            self._last_good = copy.deepcopy(image)  # whoever gets this one may draw on it
+        return image
+
+    @property
+    def report(self) -> StreamReport:
+        """What became of the frames so far."""
+        restored = self._count - self._damaged_count
+        latencies = sorted(self._latencies)
+        return StreamReport(
+            frames=self._count,
+            damaged=self._damaged_count,
+            damaged_frames=tuple(self._damaged_frames),
+            cuts=self._scene.cuts,
+            shares={name: total / restored for name, total in self._share_sums.items()},
+            seconds=self._end - self._start if self._start is not None else 0.0,
+            mean_ms=1000 * self._latency_sum / max(restored, 1),
+            median_ms=1000 * statistics.median(latencies) if latencies else 0.0,
+            p95_ms=1000 * latencies[round(0.95 * (len(latencies) - 1))] if latencies else 0.0,
+        )
+
+
+class SceneCuts:
+    """Tells cuts by the frames' histograms.
+
+    Between two frames, the distance of a channel's histograms is the area between their cumulative sums: by how many levels
+    (of 1) its pixels would have to move on average. Noise, motion and a slow change of light hardly move them; a cut, or a lamp
+    that is switched on, does. A cut between scenes of the same colours goes unseen, and matters as little: what is smoothed is
+    alike, too.
+    """
+
+    def __init__(self) -> None:
+        self.cuts = 0
+        self._last: tuple[torch.Size, Tensor] | None = None
+
+    def changed(self, image: Tensor) -> bool:
+        """Whether (1, 3, H, W) in [0, 1] is another scene than the frame before; False for the first. Another size is one."""
+        cumulative = cumulative_histogram(image)
+        last, self._last = self._last, (image.shape, cumulative)
+        if last is None:
+            return False
+        changed = last[0] != image.shape or bool((cumulative - last[1]).abs().mean(1).max() > CUT)
+        self.cuts += changed
+        return changed
+
+
+def cumulative_histogram(image: Tensor) -> Tensor:
+    """(3, BINS) of (1, 3, H, W): for each channel the share of pixels up to each level. Large images are looked at in part."""
+    step = max(min(image.shape[-2:]) // 256, 1)
+    channels = image[0, :, ::step, ::step].flatten(1)
+    counts = torch.stack([torch.histc(channel, BINS, 0, 1) for channel in channels])
+    return counts.cumsum(1) / channels.shape[1]

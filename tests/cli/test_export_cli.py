@@ -1,0 +1,86 @@
+"""`vrdir export`, and `vrdir restore --backend`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import text
+from typer.testing import CliRunner
+
+from vrdir.cli.app import app
+
+for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+    pytest.importorskip(package)
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_export_to_onnx_and_restore_with_it(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
+    result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
+    assert result.exit_code == 0, text(result)
+    assert re.search(r"2 x 3 x 45 x 70: differs from PyTorch by at most \d\.\de-0\d", text(result))
+    assert re.search(r"net.onnx: \d\.\d MiB, any batch, height and width; max error \d\.\de-0\d", text(result))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["net.onnx"]
+
+    photo.save(tmp_path / "a.png")
+    expected = run("restore", tmp_path / "a.png", "-o", tmp_path / "torch.png", "--weights", weights, "--json")
+    for backend in ("onnx", "openvino"):
+        target = tmp_path / f"{backend}.png"
+        files = ("restore", tmp_path / "a.png", "-o", target, "--weights", tmp_path / "out" / "net.onnx", "--backend", backend, "--json")
+        result = run(*files)
+        assert result.exit_code == 0, text(result)
+        ours, theirs = (json.loads(r.stdout)["files"][0]["shares"] for r in (result, expected))
+        assert ours == pytest.approx(theirs, abs=2e-4)
+        assert np.abs(np.asarray(Image.open(target)).astype(int) - np.asarray(Image.open(tmp_path / "torch.png"))).max() <= 1
+
+
+def test_export_to_openvino_for_machines(weights: Path, tmp_path: Path) -> None:
+    result = run("export", "openvino", "-o", tmp_path / "out" / "net.xml", "--weights", weights, "--json")
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert content["files"] == [str(tmp_path / "out" / "net.xml"), str(tmp_path / "out" / "net.bin")]
+    assert sorted(str(p) for p in (tmp_path / "out").iterdir()) == sorted(content["files"])
+    assert 0 < content["max_error"] == max(line["error"] for line in content["errors"]) < 1e-5
+    assert [1, 3, 1, 1] in [line["shape"] for line in content["errors"]]
+
+
+def test_what_differs_too_much_is_not_kept(weights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "net.onnx"
+    target.parent.mkdir()
+    target.write_bytes(b"an older export")
+    result = run("export", "onnx", "-o", target, "--weights", weights, "--tolerance", "1e-12", "--overwrite")
+    assert result.exit_code == 1
+    assert re.search(r"net.onnx was not kept: in onnx it differs from PyTorch by up to .*, allowed is 1e-12", text(result))
+    assert [(p.name, p.read_bytes()) for p in target.parent.iterdir()] == [("net.onnx", b"an older export")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "onnx", "-o", "net.pt"), "net.pt must be named with the suffix .onnx"),
+        (("export", "openvino", "-o", "net.onnx"), "net.onnx must be named with the suffix .xml"),
+        (("export", "openvino", "-o", "there.xml"), "there.bin exists; replace it by --overwrite"),
+        (("export", "onnx", "-o", "net.onnx", "--weights", "huge"), "no weights 'huge'"),
+        (("export", "onnx", "-o", "net.onnx", "--weights", "other.onnx"), "other.onnx is the name of an exported network"),
+        (("restore", "a.png", "-o", "b.png", "--backend", "onnx", "--weights", "none.onnx"), "no exported network at none.onnx"),
+        (("restore", "a.png", "-o", "b.png", "--weights", "none.onnx"), "those run with backend onnx or openvino"),
+        (("restore", "a.png", "-o", "b.png", "--backend", "onnx", "--device", "cuda"), "runs on the CPU, not on 'cuda'"),
+        (("restore", "a.png", "-o", "b.png", "--backend", "tpu"), "'tpu' is not one of"),
+    ],
+)
+def test_bad_arguments_are_named(
+    arguments: tuple[str, ...], message: str, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo.save("a.png")
+    Path("there.bin").write_bytes(b"")
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in text(result)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "there.bin"]

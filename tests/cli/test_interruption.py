@@ -1,0 +1,171 @@
+"""Runs over many files that are interrupted, by signals and by disks, and taken up again: real processes, real mounts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import text
+from typer.testing import CliRunner
+
+from vrdir.cli.app import app
+
+FILES = 40
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def folder(photo: Image.Image, tmp_path: Path) -> Path:
+    for i in range(FILES):
+        path = tmp_path / "in" / f"{i // 10}" / f"photo {i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.rotate(i).save(path)
+    return tmp_path / "in"
+
+
+def interrupted(command: list[object], output: Path, number: int, after: int) -> subprocess.CompletedProcess[str]:
+    """Run a command and send it a signal when it has made so many files."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vrdir", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    while process.poll() is None and len(list(output.rglob("*.png"))) < after:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+@pytest.mark.parametrize("kind", ["restore", "degrade"])
+def test_killed_stopped_and_taken_up_again(kind: str, folder: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20", "--with", "haze"]
+    command: list[object] = [kind, folder, *how, "-o", out, "--resume"]
+    killed = interrupted(command, out, signal.SIGKILL, after=3)
+    assert killed.returncode == -signal.SIGKILL
+    for path in out.rglob("*.png"):
+        Image.open(path).load()  # whole
+    terminated = interrupted(command, out, signal.SIGTERM, after=8)
+    assert terminated.returncode == 143
+    assert "stopped: the same command goes on from here" in terminated.stderr
+    assert f" of {FILES} {kind}d" in terminated.stdout
+    assert "left" in terminated.stdout
+    assert not list(out.rglob("*.partial"))  # what the kill left, the second run has removed
+    result = run(*command)
+    assert result.exit_code == 0, text(result)
+    assert f"{FILES} of {FILES} {kind}d, " in text(result)
+    assert run(kind, folder, *how, "-o", tmp_path / "whole").exit_code == 0
+    for path in (tmp_path / "whole").rglob("*.png"):
+        assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == [f".vrdir-{kind}.jsonl"]
+
+
+def test_ctrl_c_without_a_manifest_says_what_can_be_done(folder: Path, weights: Path, tmp_path: Path) -> None:
+    stopped = interrupted(["restore", folder, "-o", tmp_path / "out", "--weights", weights], tmp_path / "out", signal.SIGINT, after=2)
+    assert stopped.returncode == 130
+    assert "stopped: --overwrite starts over; with --resume a run can be taken up where it stopped" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".png"]
+
+
+def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_path: Path) -> None:
+    command = ("degrade", folder / "0", "-o", tmp_path / "out", "--resume", "--with")
+    assert run(*command, "noise:sigma=20").exit_code == 0
+    other = run(*command, "noise:sigma=30")
+    assert other.exit_code == 2
+    assert "holds the results of another run (with was ['noise:sigma=20'] and is ['noise:sigma=30'])" in text(other)
+    again = run(*command, "noise:sigma=20", "--json")
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["left"] == 0
+    one = run("restore", folder / "0" / "photo 1.png", "-o", tmp_path / "one.png", "--weights", weights, "--resume")
+    assert one.exit_code == 2
+    assert "one.png is one file; --resume is for a folder of results" in text(one)
+    assert not (tmp_path / "one.png").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A mounted disk of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a disk needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture
+def noise_folder(tmp_path: Path) -> Path:
+    (tmp_path / "noise").mkdir()
+    draws = np.random.default_rng(0)
+    for i in range(8):
+        Image.fromarray(draws.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(tmp_path / "noise" / f"{i}.png")
+    return tmp_path / "noise"
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+
+
+def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(noise_folder: Path, weights: Path, small_disk: Path) -> None:
+    command = ("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", "--resume")
+    result = run(*command)
+    assert result.exit_code == 1
+    written = len(list((small_disk / "out").glob("*.png")))
+    assert 2 <= written <= 6
+    failed = small_disk / "out" / f"{written}.png"
+    assert f"failed: {failed} cannot be written (No space left on device); make room on the disk" in text(result)
+    assert f"{written} of 8 restored, 1 failed (named above), {7 - written} left" in text(result)
+    assert "given up: the same command goes on from here" in text(result)
+    assert not list((small_disk / "out").glob("*.partial"))
+    for path in (small_disk / "out").glob("*.png"):
+        Image.open(path).load()
+    remount(small_disk, "size=8m")
+    result = run(*command)
+    assert result.exit_code == 0
+    assert f"8 of 8 restored, {written} of them earlier" in text(result)
+
+
+def test_no_room_for_the_manifest(noise_folder: Path, small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(2**20 - 4096 * 2))
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "rest").write_bytes(bytes(2**20))
+    result = run("degrade", noise_folder, "-o", small_disk, "--with", "haze", "--resume")
+    assert result.exit_code in (1, 2)
+    assert ".vrdir-degrade.jsonl cannot be written (No space left on device); make room on the disk" in text(result)
+    assert not list(small_disk.glob("*.png"))
+
+
+def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_disk: Path) -> None:
+    remount(small_disk, "ro")
+    result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu")
+    assert result.exit_code == 1
+    advice = "cannot be written (Read-only file system); choose an output on a disk that can be written to"
+    assert f"failed: {small_disk / 'out' / '0.png'} {advice}" in text(result)
+    assert "0 of 8 restored, 1 failed (named above), 7 left" in text(result)
+    result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", "--resume")
+    assert result.exit_code == 2
+    assert f".vrdir-restore.jsonl {advice}" in text(result) or f"out {advice}" in text(result)
+
+
+def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / os.fsdecode(b"latin\xe9.png")).write_bytes(b"no image")
+    photo.save(tmp_path / "in" / os.fsdecode(b"fine\xe9.png"))
+    command = [sys.executable, "-m", "vrdir", "degrade", tmp_path / "in", "-o", tmp_path / "out", "--with", "noise"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "latin\\udce9.png is no image" in result.stderr
+    assert "fine\\udce9.png" in result.stdout
+    assert "1 of 2 degraded, 1 failed" in result.stdout
