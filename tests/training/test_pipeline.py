@@ -1,5 +1,6 @@
 """The reference's whole pipeline, by its commands, on a small data set laid out like RESIDE + BSD + Rain100L, and a fourth branch."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -167,6 +168,12 @@ def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(trained: 
     assert "psnr_snow" in metrics(w / "four")[-1]
     vrdir_command(f"train refine --weights {w}/four {every} --work-dir {w}/refined")
     assert json.loads((w / "refined/weights/refine/config.json").read_text())["branches"] == ["haze", "noise", "rain", "snow"]
+    both = w / "both"  # a work directory that is through with both stages: the later one is gone on with
+    for stage in ("four/weights/fusion", "refined/weights/refine"):
+        shutil.copytree(w / stage, both / "weights" / Path(stage).name)
+    vrdir_command(f"train refine --weights {both} {every} --work-dir {w}/again")
+    prior = json.loads((w / "again/run.json").read_text())["priors"]["whole"]
+    assert prior == hashlib.sha256((both / "weights/refine/model.safetensors").read_bytes()).hexdigest()
 
 
 def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path) -> None:

@@ -233,7 +233,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
 def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
     """What the command's flags say of earlier stages, and the branches that the network is to have; none leaves them to the recipe."""
     from vrdir.model.vrdir import read_config
-    from vrdir.training.run import Prior, model_folder
+    from vrdir.training.run import Prior, whole_folder
 
     branches: dict[str, Path] = {}
     for text in given.get("branch", ()):
@@ -245,7 +245,7 @@ def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
         branches[name] = Path(path)
     whole = given.get("weights")
     if whole is not None:
-        return Prior(whole=whole), list(read_config(model_folder(whole, "fusion") / "config.json").branches)
+        return Prior(whole=whole), list(read_config(whole_folder(whole) / "config.json").branches)
     own = [given["degradation"]] if "degradation" in given else []
     return Prior(given.get("decoder"), branches), list(branches) or own
 

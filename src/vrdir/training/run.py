@@ -90,7 +90,7 @@ class Prior:
         if self.decoder is not None:
             found["decoder"] = model_folder(self.decoder, "decoder")
         if self.whole is not None:
-            found["whole"] = model_folder(self.whole, "fusion")
+            found["whole"] = whole_folder(self.whole)
         return found
 
     def load_into(self, model: VRDIR) -> None:
@@ -108,12 +108,19 @@ class Prior:
         model.load_state_dict(state)
 
 
-def model_folder(path: Path, stage: str) -> Path:
-    """A model folder itself, or that of a stage in a work directory. Raises FileNotFoundError."""
-    for folder in (path, path / "weights" / stage):
+def model_folder(path: Path, *stages: str) -> Path:
+    """A model folder itself, or that of the first stage that a work directory has done. Raises FileNotFoundError."""
+    for folder in (path, *(path / "weights" / stage for stage in stages)):
         if (folder / "model.safetensors").is_file():
             return folder
-    raise FileNotFoundError(f"{path} holds no weights of the stage {stage}: give a model folder, or a work directory with that stage done")
+    raise FileNotFoundError(
+        f"{path} holds no weights of the stage {' or '.join(stages)}: give a model folder, or a work directory with that stage done"
+    )
+
+
+def whole_folder(path: Path) -> Path:
+    """Of a whole network: a model folder itself, or that of the latest stage of a work directory. Raises FileNotFoundError."""
+    return model_folder(path, "refine", "fusion")
 
 
 def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
