@@ -213,6 +213,17 @@ def test_gusts_thin_the_rain() -> None:
     assert float(share.std()) > 0.02
 
 
+def test_some_of_the_rain_falls_through_clear_air() -> None:
+    drawn = rain(grey(0.3, 64), seeded(), veil=(0.1, 0.2), mist=(0.5, 1.0), clear_air=0.4).parameters
+    clear = drawn["mist"] == 0
+    assert torch.equal(clear, drawn["veil"] == 0)
+    assert 12 <= int(clear.sum()) <= 38  # of 64; four standard deviations around 26
+    every = rain(grey(0.3, 4), seeded(), veil=(0.1, 0.2), mist=(0.5, 1.0), clear_air=1.0)
+    torch.testing.assert_close(every.image, rain(grey(0.3, 4), seeded(), veil=0.0, mist=0.0).image)
+    with pytest.raises(ValueError, match="clear_air"):
+        rain(grey(0.3), seeded(), clear_air=1.5)
+
+
 def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     settings = {"opacity": 0.0, "veil": 0.0}
     torch.testing.assert_close(rain(photo_batch, seeded(), **settings).image, photo_batch)

@@ -25,6 +25,7 @@ def rain(
     blur_px: Range = (0.0, 0.0),
     unevenness: Range = (0.0, 0.0),
     mist: Range = (0.0, 0.0),
+    clear_air: float = 0.0,
     layers: int = 2,
 ) -> Degraded:
     """Streaks over the misty scene, then a veil: `R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)`.
@@ -46,6 +47,7 @@ def rain(
             layer behind it half as far.
         unevenness: u, in [0, 1]; f are clouds in [0, 1].
         mist: scattering coefficient per unit of depth, 0 to 20, as the beta of haze.
+        clear_air: probability of rain with neither veil nor mist, such as a shower in sunshine; in [0, 1].
         layers: how many layers, 1 to 10.
 
     Returns:
@@ -78,6 +80,10 @@ def rain(
         covered = torch.maximum(covered, softened(strength, blur * 0.5**layer))
     covered = covered * (1 - drawn_unevenness * draws.clouds())
     drawn_mist = draws.uniform("mist", mist, 0, 20)
+    probability = checked("clear_air", clear_air, 0, 1)[0]
+    if probability > 0:  # no draw otherwise: what follows is drawn from the same generator
+        weather = (draws.unit(1, 1, 1) >= probability).to(image.dtype)
+        drawn_veil, drawn_mist = drawn_veil * weather, drawn_mist * weather
     transmission = torch.exp(-drawn_mist * depth_field(draws))
     misty = image * transmission + veil_brightness * (1 - transmission)
     rainy = misty + covered * (brightness - covering * misty)
