@@ -27,7 +27,7 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
     "inference": [
-        "stream", "manifest", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
+        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
         "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [

@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.images import OpenImage, encode, first_line, format_of, open_header, open_image, read_file, result_file
 from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
+from vrdir.inference.room import Room
 from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
@@ -108,7 +111,8 @@ class Restorer:
 
     def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
         # Not inference mode, whose tensors a recogniser behind could not use in training.
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.no_grad(), half, _turn_on(str(self.device)):
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
             result = self._network(pixels, statistics)
         names = self.model.config.guidance_names
@@ -132,7 +136,7 @@ class Restorer:
         Raises:
             ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
-        return self._restore_into(FileJob(Path(source), Path(target)), self._image).shares
+        return self._restore_into(FileJob(Path(source), Path(target)), lambda job: self._image(job, Room())).shares
 
     def stream(self, frames: Iterable[Any], smoothing: float = SMOOTHING, damaged: Damaged = "repeat") -> FrameStream:
         """Restore frames as they come, one out for each one in, as images of the kind that came.
@@ -192,28 +196,42 @@ class Restorer:
         """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
 
         Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
-        the other, and reads and writes meanwhile.
+        the other, and reads and writes meanwhile; fewer where they would need more than a quarter of the memory. A video has all to itself.
 
         `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
         """
 
+        room = Room()
+
         def process(job: FileJob) -> Finish:
             if not is_video(job.target):
-                return self._image(job)
-            return self._video(job, smoothing, None if on_frame is None else partial(on_frame, job))
+                return self._image(job, room)
+            finish = self._video(job, smoothing, None if on_frame is None else partial(on_frame, job))
 
-        workers = 1 if any(is_video(job.target) for job in jobs) else min(len(jobs), torch.get_num_threads())
-        return process_files(jobs, process, overwrite, manifest, workers)
+            def alone(path: Path) -> Told:
+                with room.taken(None):
+                    return finish(path)
+
+            return alone
+
+        return process_files(jobs, process, overwrite, manifest, min(len(jobs), torch.get_num_threads()))
 
     def _restore_into(self, job: FileJob, process: Callable[[FileJob], Finish]) -> Told:
         finish = process(job)
         with result_file(job.target) as path:
             return finish(path)
 
-    def _image(self, job: FileJob) -> Finish:
-        picture, file_format = read_file(job.source), format_of(job.target)
-        restored = self.restore(picture)
-        return writing(encode(restored.image, file_format), restored.shares[0])
+    def _image(self, job: FileJob, room: Room) -> Finish:
+        file_format = format_of(job.target)
+        with room.taken(self._bytes_for(_pixels_of(job.source))):
+            restored = self.restore(read_file(job.source))
+            return writing(encode(restored.image, file_format), restored.shares[0])
+
+    def _bytes_for(self, pixels: int) -> int:
+        """About what an image needs at its peak, with weights `small`."""
+        if pixels <= WHOLE_PIXELS or isinstance(self.model, ExportedModel):
+            return 700 * pixels
+        return 700 * WHOLE_PIXELS // 2 + 100 * pixels
 
     def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
         format_of_video(job.target)
@@ -246,6 +264,21 @@ class Restorer:
         """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
         weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
         return f"{weights} {self.model.config.model_dump_json()} {self.precision}"
+
+
+def _pixels_of(path: Path) -> int:
+    """As the file's header says; 0 for one that cannot be read, of which `read_file` will say why."""
+    try:
+        with path.open("rb") as file, open_header(file, str(path)) as picture:
+            return picture.width * picture.height
+    except Exception:
+        return 0
+
+
+@cache
+def _turn_on(device: str) -> AbstractContextManager[Any]:
+    """On a GPU one image after the other, whatever threads they come from: its memory is not the machine's, and it has one queue anyway."""
+    return nullcontext() if device == "cpu" else Lock()
 
 
 def network_of(weights: str | Path | VRDIR) -> VRDIR:

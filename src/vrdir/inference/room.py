@@ -1,0 +1,53 @@
+"""Memory for files that are restored side by side: small ones many at once, large ones alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+import torch
+
+SHARE = 0.25  # of the machine's memory
+ELSEWHERE = 2 << 30  # bytes, where the system does not say how much memory it has
+
+
+def share_of_memory() -> int:
+    """A quarter of the machine's memory, in bytes."""
+    try:
+        return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return ELSEWHERE
+
+
+class Room:
+    """So many bytes for all threads. Who asks for more than there are waits until he is alone, and then has all of torch's threads.
+
+    Args:
+        size: bytes; None for a quarter of the machine's memory.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = share_of_memory() if size is None else size
+        self.threads = torch.get_num_threads()
+        self._taken = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, share: int | None) -> Iterator[None]:
+        """Wait until there is room for `share` bytes, None for all of it, and hold them."""
+        share = self.size if share is None else min(share, self.size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + share <= self.size)
+            self._taken += share
+        own = torch.get_num_threads()  # OpenMP counts them for each thread by itself
+        try:
+            if share == self.size:
+                torch.set_num_threads(self.threads)
+            yield
+        finally:
+            torch.set_num_threads(own)
+            with self._changed:
+                self._taken -= share
+                self._changed.notify_all()
