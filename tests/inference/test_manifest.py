@@ -1,17 +1,21 @@
 """The manifest: what is done again and what is not, and what a kill at any moment leaves."""
 
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vrdir
+from vrdir.images import DiskError
 from vrdir.inference.files import FileJob, FileResult, Finish, plan_files, process_files, writing
-from vrdir.inference.manifest import Manifest
+from vrdir.inference.manifest import Manifest, Stamp
 
 SETTINGS = {"inputs": ["in"], "weights": "0123", "format": None}
 
@@ -176,3 +180,42 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(moment: str, r
         assert (root / "out" / name).read_bytes() == b"result of " + (root / "in" / name).read_bytes()
     assert [path.name for path in (root / "out").rglob("*.partial")] == [foreign.name]  # of its own, none is left
     assert done_now(run(root)) == []
+
+
+def room_for(size: int) -> None:
+    """Let this process's files grow to so many bytes; a write beyond is cut short, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
+    made = threading.Event()
+
+    def wait_for_room(job: FileJob) -> Finish:
+        if job.source.name == "b.png":
+            made.wait(60)
+        return process(job)
+
+    def refuse(length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    jobs = plan_files([root / "in"], root / "out")[:2]
+    with Manifest(root / "out", "restore", SETTINGS) as manifest:
+        if stuck:
+            monkeypatch.setattr(manifest.file, "truncate", refuse)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        results = process_files(jobs, wait_for_room, manifest=manifest, workers=2)
+        room_for(manifest.path.stat().st_size + 30)
+        try:
+            first = next(results)
+        finally:
+            room_for(before)
+        made.set()
+        assert list(results) == []
+        assert "cannot be written (No space left on device)" in (first.error or "")
+        if stuck:
+            with pytest.raises(DiskError, match="ends in half a line"):
+                manifest.add(jobs[0].source, Stamp(1, 1), jobs[0].target, Stamp(1, 1), {})
+    assert [path.name for path in (root / "out").glob("*.png")] == ([] if stuck else ["b.png"])
+    assert done_now(run(root)) == (["a.png", "b.png", "c.png"] if stuck else ["a.png", "c.png"])

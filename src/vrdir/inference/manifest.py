@@ -38,7 +38,8 @@ class Manifest:
     """A file of one JSON object a line beside the results: first which run it is, then a line for each finished file.
 
     Lines are only ever added, each in one write before the result gets its name, so that a result without a line is not of this
-    run. A run that was killed may leave half a last line, which is cut off; and a temporary file, which `sweep` removes.
+    run. A line that could not be written whole is taken back at once. A run that was killed may leave half a last line, which is
+    cut off; and a temporary file, which `sweep` removes.
 
     Args:
         folder: where the results go; made if need be.
@@ -55,6 +56,7 @@ class Manifest:
         self.done: dict[str, tuple[Stamp, Stamp, dict[str, float]]] = {}  # target: source's stamp, its own, shares
         self.written: dict[str, set[Stamp]] = {}  # target: all that were ever written there
         self.lock = threading.Lock()
+        self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,8 @@ class Manifest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.file.close()
+        with self.lock:  # not while a thread writes
+            self.file.close()
 
     def partial_name(self) -> str:
         """A name for a temporary file of this run."""
@@ -114,12 +117,25 @@ class Manifest:
         self.written.setdefault(line["target"], set()).add(made)
 
     def _write(self, line: Mapping[str, Any]) -> None:
+        if self.torn:  # a line behind half a one would be read as one with it
+            raise DiskError(f"{self.path} ends in half a line, as the disk failed; the same command again cuts it off")
+        content = json.dumps(line).encode() + b"\n"
         try:
-            content = json.dumps(line).encode() + b"\n"
-            if self.file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+            before = self.file.seek(0, os.SEEK_END)
+            try:
+                if self.file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+            except BaseException:  # a signal too
+                self._cut(before)
+                raise
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def _cut(self, length: int) -> None:
+        self.torn = True
+        with contextlib.suppress(OSError):
+            self.file.truncate(length)
+            self.torn = False
 
     def _read(self, run: dict[str, Any]) -> None:
         self.file.seek(0)
