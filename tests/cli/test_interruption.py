@@ -93,6 +93,46 @@ def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_pat
     assert not (tmp_path / "one.png").exists()
 
 
+@pytest.mark.parametrize("kind", ["restore", "degrade"])
+def test_another_folder_of_the_same_name_is_another_run(
+    kind: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    out = tmp_path / "out"
+    command = (kind, ".", *how, "--resume", "-o")
+    monkeypatch.chdir(folder / "0")
+    assert run(*command, out).exit_code == 0
+    made = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    monkeypatch.chdir(folder / "1")
+    for path in (folder / "1").iterdir():
+        path.rename(path.with_name(path.name.replace(" 1", " ")))  # photo 0.png, as in the other folder
+    refused = run(*command, out)
+    assert refused.exit_code == 2
+    assert f"inputs was ['{folder / '0'}'] and is ['{folder / '1'}']" in text(refused)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == made
+    # The same folder from elsewhere is the same run, and the output may have been moved.
+    out.rename(tmp_path / "moved")
+    monkeypatch.chdir(folder)
+    again = run(kind, "0", *how, "-o", Path("..") / "moved", "--resume")
+    assert again.exit_code == 0, text(again)
+    assert "10 of 10" in text(again)
+    assert "10 of them earlier" in text(again)
+
+
+def test_another_depth_map_of_the_same_name_is_another_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        np.save(tmp_path / place / "far.npy", np.ones((75, 97), np.float32))
+    command = ("degrade", folder / "0" / "photo 0.png", "--with", "haze", "--depth", "far.npy", "-o", tmp_path / "out", "--resume")
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(*command).exit_code == 0
+    assert run(*command).exit_code == 0
+    monkeypatch.chdir(tmp_path / "there")
+    other = run(*command)
+    assert other.exit_code == 2
+    assert f"depth was '{tmp_path / 'here' / 'far.npy'}' and is '{tmp_path / 'there' / 'far.npy'}'" in text(other)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted disk of a megabyte."""

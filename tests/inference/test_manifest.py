@@ -84,6 +84,27 @@ def test_what_others_wrote_is_not_replaced_unless_asked(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
 
 
+def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(root)
+    other = root / "other" / "a.png"
+    other.parent.mkdir()
+    for content in (b"another source", (root / "in" / "a.png").read_bytes()):
+        other.write_bytes(content)
+        facts = (root / "in" / "a.png").stat()
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # size and time may be the same by chance
+        with Manifest(root / "out", "restore", SETTINGS) as manifest:
+            (result,) = process_files([FileJob(other, root / "out" / "a.png")], process, manifest=manifest)
+        assert "a.png exists; replace it by --overwrite" in (result.error or "")
+        assert (root / "out" / "a.png").read_bytes() == b"result of source in/a.png"
+    # The same file by another name is the same file.
+    (root / "link").symlink_to(root / "in")
+    monkeypatch.chdir(root / "in")
+    for name in (Path("a.png"), root / "link" / "a.png"):
+        with Manifest(Path("../out"), "restore", SETTINGS) as manifest:
+            (result,) = process_files([FileJob(name, Path("../out/a.png"))], process, manifest=manifest)
+        assert result.earlier
+
+
 def test_a_torn_last_line_is_cut_off(root: Path) -> None:
     run(root)
     manifest = root / "out" / ".vrdir-restore.jsonl"

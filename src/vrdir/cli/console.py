@@ -89,13 +89,14 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
             raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
 
 
-def manifest_of(jobs: Sequence[FileJob], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
+def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
     """The manifest in the output folder. Raises ValueError if the output is one file, or as `Manifest`."""
     from vrdir.inference.manifest import Manifest
 
     if jobs[0].target == output:
         raise ValueError(f"{output} is one file; --resume is for a folder of results")
-    return Manifest(output, command, settings)
+    # "." is another folder in another working directory. The real path may have a pattern's stars in it.
+    return Manifest(output, command, {"inputs": [os.path.realpath(given) for given in inputs], **settings})
 
 
 def allow(max_megapixels: float | None) -> None:

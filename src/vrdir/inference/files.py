@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from vrdir.folders import files_below
+from vrdir.folders import Places, files_below
 from vrdir.images import IMAGE_SUFFIXES, DiskError, ImageError, first_line, format_of, result_file
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
@@ -132,7 +132,7 @@ def process_files(
         process: reads a source and returns what finishes the job.
         overwrite: replace targets that exist; without it they are reported as errors.
         manifest: where finished files are noted. What it says is done, with source and target unchanged, is not done again; a
-            target that this run wrote before is replaced without `overwrite`, where its source has changed since.
+            target that this run made of the same source before is replaced without `overwrite`, where the source has changed since.
         workers: threads, each with its own file and its share of torch's threads.
 
     Yields:
@@ -176,7 +176,7 @@ def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: boo
     if manifest is not None and manifest.is_done(job.source, job.target):
         return FileResult(job, manifest.shares(job.target), None, earlier=True), False
     try:
-        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.target)):
+        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.source, job.target)):
             raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
         source = Stamp.of(job.source)
         finish = process(job)
@@ -206,25 +206,12 @@ def _files_below(folder: Path, output: Path, suffixes: Set[str]) -> list[Path]:
     return sorted([*found, *unreadable])
 
 
-class _Places:
-    """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
-
-    def __init__(self) -> None:
-        self.folders: dict[str, str] = {}
-
-    def of(self, path: Path) -> str:
-        folder, name = os.path.split(path)
-        if folder not in self.folders:
-            self.folders[folder] = os.path.realpath(folder)
-        return os.path.join(self.folders[folder], name)  # noqa: PTH118 - a hundred thousand of them
-
-
 def _within(path: Path, output: Path) -> bool:
     return output.resolve() in path.resolve().parents
 
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
-    places = _Places()
+    places = Places()
     taken: dict[str, Path] = {}
     for source, target in jobs:
         place = places.of(target)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from vrdir import __version__
+from vrdir.folders import Places
 from vrdir.images import HOPELESS, DiskError, ImageError
 
 
@@ -44,7 +45,8 @@ class Manifest:
     Args:
         folder: where the results go; made if need be.
         command: "restore", for a manifest called .vrdir-restore.jsonl.
-        settings: what decides the pixels, such as the weights and the format; JSON's types.
+        settings: what decides the pixels, such as the weights and the format; JSON's types. Paths are absolute, so that the same
+            words in another working directory are another run.
 
     Raises:
         ValueError: the folder has the manifest of a run with other settings, one that is damaged, or another run is at work there.
@@ -53,8 +55,9 @@ class Manifest:
 
     def __init__(self, folder: Path, command: str, settings: Mapping[str, Any]) -> None:
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
-        self.done: dict[str, tuple[Stamp, Stamp, dict[str, float]]] = {}  # target: source's stamp, its own, shares
-        self.written: dict[str, set[Stamp]] = {}  # target: all that were ever written there
+        self.done: dict[str, tuple[str, Stamp, Stamp, dict[str, float]]] = {}  # target: source, its stamp, the target's, shares
+        self.written: dict[str, set[tuple[str, Stamp]]] = {}  # target: source and stamp of all that were ever written there
+        self.places = Places()
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
@@ -90,20 +93,21 @@ class Manifest:
 
     def is_done(self, source: Path, target: Path) -> bool:
         """Whether the target was made from the source, and neither has changed since."""
-        made_from, made, _ = self.done.get(self._name(target), (None, None, None))
-        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source)
+        noted, made_from, made, _ = self.done.get(self._name(target), (None, None, None, None))
+        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source) and noted == self.places.of(source)
 
-    def is_own(self, target: Path) -> bool:
-        """Whether what lies at the target was written by this run and not changed since."""
-        return Stamp.of(target) in self.written.get(self._name(target), ())
+    def is_own(self, source: Path, target: Path) -> bool:
+        """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
+        return (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
 
     def shares(self, target: Path) -> dict[str, float]:
         """What was told of a finished file."""
-        return self.done[self._name(target)][2]
+        return self.done[self._name(target)][3]
 
     def add(self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]) -> None:
         """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
-        line = {"source": str(source), "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
+        noted = self.places.of(source)  # an absolute path: "a.png" would be another file in another working directory
+        line = {"source": noted, "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
         with self.lock:
             self._write(line)
             self._note(line)
@@ -113,8 +117,8 @@ class Manifest:
 
     def _note(self, line: dict[str, Any]) -> None:
         made_from, made = Stamp(*line["source_stamp"]), Stamp(*line["target_stamp"])
-        self.done[line["target"]] = made_from, made, dict(line["shares"])
-        self.written.setdefault(line["target"], set()).add(made)
+        self.done[line["target"]] = line["source"], made_from, made, dict(line["shares"])
+        self.written.setdefault(line["target"], set()).add((line["source"], made))
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.torn:  # a line behind half a one would be read as one with it
