@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from tests.conftest import text
 from typer.testing import CliRunner
 
+from vrdir.cli import console
 from vrdir.cli.app import app
+from vrdir.inference import restorer
+from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
+from vrdir.inference.manifest import Manifest
 
 FILES = 40
 
@@ -76,6 +81,42 @@ def test_ctrl_c_without_a_manifest_says_what_can_be_done(folder: Path, weights: 
     assert "stopped: --overwrite starts over; with --resume a run can be taken up where it stopped" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".png"]
+
+
+def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, begun, printed = tmp_path / "out", [], []
+
+    def process(job: FileJob) -> Finish:
+        begun.append(job.target)
+        time.sleep(0.3 if len(begun) > 1 else 0)
+        return writing(job.source.read_bytes(), {})
+
+    def stopped_in(line: object) -> None:
+        printed.append(line)
+        if len(printed) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(console.out, "print", stopped_in)
+    jobs = plan_files([folder], out)
+    with Manifest(out, "restore", {}) as manifest, pytest.raises(typer.Exit) as ended:
+        console.run_files(process_files(jobs, process, manifest=manifest, workers=2), len(jobs), "restored", as_json=False)
+    at_end = list(begun)
+    assert ended.value.exit_code == 130
+    time.sleep(0.5)
+    assert begun == at_end  # none is begun after the stop
+    assert len(begun) < 6
+    assert sorted(out.rglob("*.png")) == sorted(begun)  # and what was at work is not thrown away
+    with Manifest(out, "restore", {}) as manifest:
+        assert all(manifest.is_done(*job) for job in jobs if job.target in begun)
+
+
+def test_ctrl_c_before_the_first_file(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While weights are loaded, which takes a second or two."""
+    monkeypatch.setattr(restorer, "network_of", lambda weights: os.kill(os.getpid(), signal.SIGINT))
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
+    assert result.exit_code == 130
+    assert "Traceback" not in text(result)
+    assert not (tmp_path / "out").exists()
 
 
 def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_path: Path) -> None:

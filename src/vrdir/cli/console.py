@@ -8,8 +8,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -162,7 +162,7 @@ class FrameProgress:
 
 
 def run_files(
-    results: Iterable[FileResult],
+    results: Generator[FileResult, None, None],
     total: int,
     done: str,
     as_json: bool,
@@ -172,13 +172,14 @@ def run_files(
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
     counts, lines, stopped = Counter[str](), [], 0
     with progress or progress_bars(as_json) as bars:
         task = bars.add_task("", total=total)
         try:
-            with stoppable():
+            # Closed here, whatever stops the loop: what is at work is finished and noted before the caller closes the manifest.
+            with stoppable(), closing(results):
                 for result in results:
                     counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
                     if as_json:

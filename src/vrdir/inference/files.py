@@ -6,8 +6,9 @@ import glob
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
         if videos and is_video(Path(inputs[0])):
             raise ValueError(f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}")
         format_of(output)
-        if suffix is not None and output.suffix.lower() != suffix:
+        if suffix is not None and format_of(output) != format_of(output.with_suffix(suffix)):  # .jpg and .jpeg are one
             raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
     if output.suffix.lower() in wanted and not output.is_dir():
@@ -124,7 +125,7 @@ def process_files(
     overwrite: bool = False,
     manifest: Manifest | None = None,
     workers: int = 1,
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Process files; one that fails is reported and the others still get done, unless the disk is full.
 
     Args:
@@ -137,20 +138,21 @@ def process_files(
 
     Yields:
         A result per job, in order; none after one for which there was no room on the disk, or that lies on one that cannot be
-        written to.
+        written to. Who stops asking before the end closes the generator, before the manifest: it waits for the files at work.
     """
     if manifest is not None:
         manifest.sweep(job.target.parent for job in jobs)
-    for result, hopeless in _ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers):
-        yield result
-        if hopeless:
-            return
+    with closing(_ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers)) as outcomes:
+        for result, hopeless in outcomes:
+            yield result
+            if hopeless:
+                return
 
 
 Outcome = tuple[FileResult, bool]
 
 
-def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Iterator[Outcome]:
+def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Generator[Outcome, None, None]:
     """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
     if workers <= 1:
         yield from map(work, jobs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -188,7 +188,7 @@ class Restorer:
         manifest: Manifest | None = None,
         smoothing: float = SMOOTHING,
         on_frame: Callable[[FileJob, int, int | None], None] | None = None,
-    ) -> Iterator[FileResult]:
+    ) -> Generator[FileResult, None, None]:
         """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
 
         Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
