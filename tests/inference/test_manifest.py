@@ -211,9 +211,10 @@ def room_for(size: int) -> None:
 @pytest.mark.parametrize("stuck", [False, True])
 def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
-    made = threading.Event()
+    both, made = threading.Barrier(2, timeout=60), threading.Event()
 
     def wait_for_room(job: FileJob) -> Finish:
+        both.wait()  # b.png is at work when the disk fails, so it is not called off
         if job.source.name == "b.png":
             made.wait(60)
         return process(job)
