@@ -73,6 +73,19 @@ def same_folder(one: Path, other: Path) -> bool:
     return _identity(one) == _identity(other)
 
 
+class Places:
+    """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
+            self.folders[folder] = os.path.realpath(folder)
+        return os.path.join(self.folders[folder], name)  # noqa: PTH118 - a hundred thousand of them
+
+
 def _identity(folder: Path | str) -> tuple[int, int]:
     facts = Path(folder).stat()
     return facts.st_dev, facts.st_ino

@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from tests.conftest import text
 from typer.testing import CliRunner
 
+from vrdir.cli import console
 from vrdir.cli.app import app
+from vrdir.inference import restorer
+from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
+from vrdir.inference.manifest import Manifest
 
 FILES = 40
 
@@ -78,6 +83,42 @@ def test_ctrl_c_without_a_manifest_says_what_can_be_done(folder: Path, weights: 
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".png"]
 
 
+def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, begun, printed = tmp_path / "out", [], []
+
+    def process(job: FileJob) -> Finish:
+        begun.append(job.target)
+        time.sleep(0.3 if len(begun) > 1 else 0)
+        return writing(job.source.read_bytes(), {})
+
+    def stopped_in(line: object) -> None:
+        printed.append(line)
+        if len(printed) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(console.out, "print", stopped_in)
+    jobs = plan_files([folder], out)
+    with Manifest(out, "restore", {}) as manifest, pytest.raises(typer.Exit) as ended:
+        console.run_files(process_files(jobs, process, manifest=manifest, workers=2), len(jobs), "restored", as_json=False)
+    at_end = list(begun)
+    assert ended.value.exit_code == 130
+    time.sleep(0.5)
+    assert begun == at_end  # none is begun after the stop
+    assert len(begun) < 6
+    assert sorted(out.rglob("*.png")) == sorted(begun)  # and what was at work is not thrown away
+    with Manifest(out, "restore", {}) as manifest:
+        assert all(manifest.is_done(*job) for job in jobs if job.target in begun)
+
+
+def test_ctrl_c_before_the_first_file(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While weights are loaded, which takes a second or two."""
+    monkeypatch.setattr(restorer, "network_of", lambda weights: os.kill(os.getpid(), signal.SIGINT))
+    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
+    assert result.exit_code == 130
+    assert "Traceback" not in text(result)
+    assert not (tmp_path / "out").exists()
+
+
 def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_path: Path) -> None:
     command = ("degrade", folder / "0", "-o", tmp_path / "out", "--resume", "--with")
     assert run(*command, "noise:sigma=20").exit_code == 0
@@ -91,6 +132,46 @@ def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_pat
     assert one.exit_code == 2
     assert "one.png is one file; --resume is for a folder of results" in text(one)
     assert not (tmp_path / "one.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["restore", "degrade"])
+def test_another_folder_of_the_same_name_is_another_run(
+    kind: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    out = tmp_path / "out"
+    command = (kind, ".", *how, "--resume", "-o")
+    monkeypatch.chdir(folder / "0")
+    assert run(*command, out).exit_code == 0
+    made = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    monkeypatch.chdir(folder / "1")
+    for path in (folder / "1").iterdir():
+        path.rename(path.with_name(path.name.replace(" 1", " ")))  # photo 0.png, as in the other folder
+    refused = run(*command, out)
+    assert refused.exit_code == 2
+    assert f"inputs was ['{folder / '0'}'] and is ['{folder / '1'}']" in text(refused)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == made
+    # The same folder from elsewhere is the same run, and the output may have been moved.
+    out.rename(tmp_path / "moved")
+    monkeypatch.chdir(folder)
+    again = run(kind, "0", *how, "-o", Path("..") / "moved", "--resume")
+    assert again.exit_code == 0, text(again)
+    assert "10 of 10" in text(again)
+    assert "10 of them earlier" in text(again)
+
+
+def test_another_depth_map_of_the_same_name_is_another_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        np.save(tmp_path / place / "far.npy", np.ones((75, 97), np.float32))
+    command = ("degrade", folder / "0" / "photo 0.png", "--with", "haze", "--depth", "far.npy", "-o", tmp_path / "out", "--resume")
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(*command).exit_code == 0
+    assert run(*command).exit_code == 0
+    monkeypatch.chdir(tmp_path / "there")
+    other = run(*command)
+    assert other.exit_code == 2
+    assert f"depth was '{tmp_path / 'here' / 'far.npy'}' and is '{tmp_path / 'there' / 'far.npy'}'" in text(other)
 
 
 @pytest.fixture

@@ -1,17 +1,21 @@
 """The manifest: what is done again and what is not, and what a kill at any moment leaves."""
 
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vrdir
+from vrdir.images import DiskError
 from vrdir.inference.files import FileJob, FileResult, Finish, plan_files, process_files, writing
-from vrdir.inference.manifest import Manifest
+from vrdir.inference.manifest import Manifest, Stamp
 
 SETTINGS = {"inputs": ["in"], "weights": "0123", "format": None}
 
@@ -78,6 +82,27 @@ def test_what_others_wrote_is_not_replaced_unless_asked(root: Path) -> None:
     assert (root / "out" / "b.png").read_bytes() == b"retouched by hand"
     assert done_now(run(root, overwrite=True)) == ["a.png", "b.png"]
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
+
+
+def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(root)
+    other = root / "other" / "a.png"
+    other.parent.mkdir()
+    for content in (b"another source", (root / "in" / "a.png").read_bytes()):
+        other.write_bytes(content)
+        facts = (root / "in" / "a.png").stat()
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # size and time may be the same by chance
+        with Manifest(root / "out", "restore", SETTINGS) as manifest:
+            (result,) = process_files([FileJob(other, root / "out" / "a.png")], process, manifest=manifest)
+        assert "a.png exists; replace it by --overwrite" in (result.error or "")
+        assert (root / "out" / "a.png").read_bytes() == b"result of source in/a.png"
+    # The same file by another name is the same file.
+    (root / "link").symlink_to(root / "in")
+    monkeypatch.chdir(root / "in")
+    for name in (Path("a.png"), root / "link" / "a.png"):
+        with Manifest(Path("../out"), "restore", SETTINGS) as manifest:
+            (result,) = process_files([FileJob(name, Path("../out/a.png"))], process, manifest=manifest)
+        assert result.earlier
 
 
 def test_a_torn_last_line_is_cut_off(root: Path) -> None:
@@ -176,3 +201,43 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(moment: str, r
         assert (root / "out" / name).read_bytes() == b"result of " + (root / "in" / name).read_bytes()
     assert [path.name for path in (root / "out").rglob("*.partial")] == [foreign.name]  # of its own, none is left
     assert done_now(run(root)) == []
+
+
+def room_for(size: int) -> None:
+    """Let this process's files grow to so many bytes; a write beyond is cut short, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
+    both, made = threading.Barrier(2, timeout=60), threading.Event()
+
+    def wait_for_room(job: FileJob) -> Finish:
+        both.wait()  # b.png is at work when the disk fails, so it is not called off
+        if job.source.name == "b.png":
+            made.wait(60)
+        return process(job)
+
+    def refuse(length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    jobs = plan_files([root / "in"], root / "out")[:2]
+    with Manifest(root / "out", "restore", SETTINGS) as manifest:
+        if stuck:
+            monkeypatch.setattr(manifest.file, "truncate", refuse)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        results = process_files(jobs, wait_for_room, manifest=manifest, workers=2)
+        room_for(manifest.path.stat().st_size + 30)
+        try:
+            first = next(results)
+        finally:
+            room_for(before)
+        made.set()
+        assert list(results) == []
+        assert "cannot be written (No space left on device)" in (first.error or "")
+        if stuck:
+            with pytest.raises(DiskError, match="ends in half a line"):
+                manifest.add(jobs[0].source, Stamp(1, 1), jobs[0].target, Stamp(1, 1), {})
+    assert [path.name for path in (root / "out").glob("*.png")] == ([] if stuck else ["b.png"])
+    assert done_now(run(root)) == (["a.png", "b.png", "c.png"] if stuck else ["a.png", "c.png"])

@@ -195,6 +195,8 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source / "a.png"], tmp_path / "clear.pgn")
     with pytest.raises(ValueError, match="two formats"):
         plan_files([source / "a.png"], tmp_path / "b.png", ".webp")
+    for name, suffix in (("b.jpeg", ".jpg"), ("b.JPG", ".jpeg"), ("b.tif", ".tiff")):  # two names of one format
+        assert plan_files([source / "a.png"], tmp_path / name, suffix) == [FileJob(source / "a.png", tmp_path / name)]
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         plan_files([tmp_path / "nowhere"], out)
     (tmp_path / "none").mkdir()

@@ -8,8 +8,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -89,13 +89,14 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
             raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
 
 
-def manifest_of(jobs: Sequence[FileJob], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
+def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
     """The manifest in the output folder. Raises ValueError if the output is one file, or as `Manifest`."""
     from vrdir.inference.manifest import Manifest
 
     if jobs[0].target == output:
         raise ValueError(f"{output} is one file; --resume is for a folder of results")
-    return Manifest(output, command, settings)
+    # "." is another folder in another working directory. The real path may have a pattern's stars in it.
+    return Manifest(output, command, {"inputs": [os.path.realpath(given) for given in inputs], **settings})
 
 
 def allow(max_megapixels: float | None) -> None:
@@ -161,7 +162,7 @@ class FrameProgress:
 
 
 def run_files(
-    results: Iterable[FileResult],
+    results: Generator[FileResult, None, None],
     total: int,
     done: str,
     as_json: bool,
@@ -171,13 +172,14 @@ def run_files(
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
     counts, lines, stopped = Counter[str](), [], 0
     with progress or progress_bars(as_json) as bars:
         task = bars.add_task("", total=total)
         try:
-            with stoppable():
+            # Closed here, whatever stops the loop: what is at work is finished and noted before the caller closes the manifest.
+            with stoppable(), closing(results):
                 for result in results:
                     counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
                     if as_json:

@@ -71,8 +71,8 @@ def degrade(
         jobs = plan_files(inputs, output, suffix_of(file_format))
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
-        settings = {"inputs": inputs, "with": steps, "seed": seed, "depth": depth and str(depth), "format": file_format}
-        manifest = manifest_of(jobs, output, "degrade", settings) if resume else None
+        settings = {"with": steps, "seed": seed, "depth": depth and str(depth.resolve()), "format": file_format}
+        manifest = manifest_of(jobs, inputs, output, "degrade", settings) if resume else None
     with manifest or nullcontext():
         results = process_files(jobs, lambda job: degraded(job, parsed, seed, depth), overwrite, manifest)
         run_files(results, len(jobs), "degraded", as_json, resume=resume)

@@ -53,8 +53,8 @@ def restore(
         allow(max_megapixels)
         jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
         restorer = Restorer(weights, device, backend=backend, precision=precision)
-        settings = {"inputs": inputs, "weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
-        manifest = manifest_of(jobs, output, "restore", settings) if resume else None
+        settings = {"weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
+        manifest = manifest_of(jobs, inputs, output, "restore", settings) if resume else None
     with manifest or nullcontext():
         progress = progress_bars(as_json)
         results = restorer.restore_files(jobs, overwrite, manifest, smoothing, FrameProgress(progress, as_json))

@@ -6,14 +6,15 @@ import glob
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from vrdir.folders import files_below
+from vrdir.folders import Places, files_below
 from vrdir.images import IMAGE_SUFFIXES, DiskError, ImageError, first_line, format_of, result_file
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
@@ -93,7 +94,7 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
         if videos and is_video(Path(inputs[0])):
             raise ValueError(f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}")
         format_of(output)
-        if suffix is not None and output.suffix.lower() != suffix:
+        if suffix is not None and format_of(output) != format_of(output.with_suffix(suffix)):  # .jpg and .jpeg are one
             raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
     if output.suffix.lower() in wanted and not output.is_dir():
@@ -124,7 +125,7 @@ def process_files(
     overwrite: bool = False,
     manifest: Manifest | None = None,
     workers: int = 1,
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Process files; one that fails is reported and the others still get done, unless the disk is full.
 
     Args:
@@ -132,25 +133,26 @@ def process_files(
         process: reads a source and returns what finishes the job.
         overwrite: replace targets that exist; without it they are reported as errors.
         manifest: where finished files are noted. What it says is done, with source and target unchanged, is not done again; a
-            target that this run wrote before is replaced without `overwrite`, where its source has changed since.
+            target that this run made of the same source before is replaced without `overwrite`, where the source has changed since.
         workers: threads, each with its own file and its share of torch's threads.
 
     Yields:
         A result per job, in order; none after one for which there was no room on the disk, or that lies on one that cannot be
-        written to.
+        written to. Who stops asking before the end closes the generator, before the manifest: it waits for the files at work.
     """
     if manifest is not None:
         manifest.sweep(job.target.parent for job in jobs)
-    for result, hopeless in _ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers):
-        yield result
-        if hopeless:
-            return
+    with closing(_ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers)) as outcomes:
+        for result, hopeless in outcomes:
+            yield result
+            if hopeless:
+                return
 
 
 Outcome = tuple[FileResult, bool]
 
 
-def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Iterator[Outcome]:
+def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Generator[Outcome, None, None]:
     """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
     if workers <= 1:
         yield from map(work, jobs)
@@ -176,7 +178,7 @@ def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: boo
     if manifest is not None and manifest.is_done(job.source, job.target):
         return FileResult(job, manifest.shares(job.target), None, earlier=True), False
     try:
-        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.target)):
+        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.source, job.target)):
             raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
         source = Stamp.of(job.source)
         finish = process(job)
@@ -206,25 +208,12 @@ def _files_below(folder: Path, output: Path, suffixes: Set[str]) -> list[Path]:
     return sorted([*found, *unreadable])
 
 
-class _Places:
-    """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
-
-    def __init__(self) -> None:
-        self.folders: dict[str, str] = {}
-
-    def of(self, path: Path) -> str:
-        folder, name = os.path.split(path)
-        if folder not in self.folders:
-            self.folders[folder] = os.path.realpath(folder)
-        return os.path.join(self.folders[folder], name)  # noqa: PTH118 - a hundred thousand of them
-
-
 def _within(path: Path, output: Path) -> bool:
     return output.resolve() in path.resolve().parents
 
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
-    places = _Places()
+    places = Places()
     taken: dict[str, Path] = {}
     for source, target in jobs:
         place = places.of(target)

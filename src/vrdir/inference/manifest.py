@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from vrdir import __version__
+from vrdir.folders import Places
 from vrdir.images import HOPELESS, DiskError, ImageError
 
 
@@ -38,12 +39,14 @@ class Manifest:
     """A file of one JSON object a line beside the results: first which run it is, then a line for each finished file.
 
     Lines are only ever added, each in one write before the result gets its name, so that a result without a line is not of this
-    run. A run that was killed may leave half a last line, which is cut off; and a temporary file, which `sweep` removes.
+    run. A line that could not be written whole is taken back at once. A run that was killed may leave half a last line, which is
+    cut off; and a temporary file, which `sweep` removes.
 
     Args:
         folder: where the results go; made if need be.
         command: "restore", for a manifest called .vrdir-restore.jsonl.
-        settings: what decides the pixels, such as the weights and the format; JSON's types.
+        settings: what decides the pixels, such as the weights and the format; JSON's types. Paths are absolute, so that the same
+            words in another working directory are another run.
 
     Raises:
         ValueError: the folder has the manifest of a run with other settings, one that is damaged, or another run is at work there.
@@ -52,9 +55,11 @@ class Manifest:
 
     def __init__(self, folder: Path, command: str, settings: Mapping[str, Any]) -> None:
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
-        self.done: dict[str, tuple[Stamp, Stamp, dict[str, float]]] = {}  # target: source's stamp, its own, shares
-        self.written: dict[str, set[Stamp]] = {}  # target: all that were ever written there
+        self.done: dict[str, tuple[str, Stamp, Stamp, dict[str, float]]] = {}  # target: source, its stamp, the target's, shares
+        self.written: dict[str, set[tuple[str, Stamp]]] = {}  # target: source and stamp of all that were ever written there
+        self.places = Places()
         self.lock = threading.Lock()
+        self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +77,8 @@ class Manifest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.file.close()
+        with self.lock:  # not while a thread writes
+            self.file.close()
 
     def partial_name(self) -> str:
         """A name for a temporary file of this run."""
@@ -87,20 +93,21 @@ class Manifest:
 
     def is_done(self, source: Path, target: Path) -> bool:
         """Whether the target was made from the source, and neither has changed since."""
-        made_from, made, _ = self.done.get(self._name(target), (None, None, None))
-        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source)
+        noted, made_from, made, _ = self.done.get(self._name(target), (None, None, None, None))
+        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source) and noted == self.places.of(source)
 
-    def is_own(self, target: Path) -> bool:
-        """Whether what lies at the target was written by this run and not changed since."""
-        return Stamp.of(target) in self.written.get(self._name(target), ())
+    def is_own(self, source: Path, target: Path) -> bool:
+        """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
+        return (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
 
     def shares(self, target: Path) -> dict[str, float]:
         """What was told of a finished file."""
-        return self.done[self._name(target)][2]
+        return self.done[self._name(target)][3]
 
     def add(self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]) -> None:
         """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
-        line = {"source": str(source), "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
+        noted = self.places.of(source)  # an absolute path: "a.png" would be another file in another working directory
+        line = {"source": noted, "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
         with self.lock:
             self._write(line)
             self._note(line)
@@ -110,16 +117,29 @@ class Manifest:
 
     def _note(self, line: dict[str, Any]) -> None:
         made_from, made = Stamp(*line["source_stamp"]), Stamp(*line["target_stamp"])
-        self.done[line["target"]] = made_from, made, dict(line["shares"])
-        self.written.setdefault(line["target"], set()).add(made)
+        self.done[line["target"]] = line["source"], made_from, made, dict(line["shares"])
+        self.written.setdefault(line["target"], set()).add((line["source"], made))
 
     def _write(self, line: Mapping[str, Any]) -> None:
+        if self.torn:  # a line behind half a one would be read as one with it
+            raise DiskError(f"{self.path} ends in half a line, as the disk failed; the same command again cuts it off")
+        content = json.dumps(line).encode() + b"\n"
         try:
-            content = json.dumps(line).encode() + b"\n"
-            if self.file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+            before = self.file.seek(0, os.SEEK_END)
+            try:
+                if self.file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+            except BaseException:  # a signal too
+                self._cut(before)
+                raise
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def _cut(self, length: int) -> None:
+        self.torn = True
+        with contextlib.suppress(OSError):
+            self.file.truncate(length)
+            self.torn = False
 
     def _read(self, run: dict[str, Any]) -> None:
         self.file.seek(0)

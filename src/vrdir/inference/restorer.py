@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -192,7 +192,7 @@ class Restorer:
         manifest: Manifest | None = None,
         smoothing: float = SMOOTHING,
         on_frame: Callable[[FileJob, int, int | None], None] | None = None,
-    ) -> Iterator[FileResult]:
+    ) -> Generator[FileResult, None, None]:
         """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
 
         Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
