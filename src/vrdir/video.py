@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vrdir.images import ImageError, first_line, result_file
+from vrdir.images import HOPELESS, DiskError, ImageError, first_line, result_file
 
 if TYPE_CHECKING:
     import av
@@ -215,6 +215,7 @@ class VideoWriter:
 
     Raises:
         VideoError: the container cannot hold the sound.
+        DiskError: the disk is full or can only be read.
         ImageError: it cannot be written.
     """
 
@@ -335,6 +336,9 @@ class VideoWriter:
             raise
         except (self._av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
+            advice = HOPELESS.get(getattr(error, "errno", None) or 0)
+            if advice:
+                raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
             raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
 
 

@@ -1,5 +1,7 @@
 """Streams: one frame out for each one in, steady, whatever comes; and videos."""
 
+import errno
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -215,3 +217,36 @@ class TestVideos:
         with pytest.raises(ImageError, match=r"the frames of .*a\.h264 have no times; put it into a container first"):
             restorer.restore_video(source, target)
         assert list(target.parent.iterdir()) == []
+
+    def test_a_full_disk_ends_the_run(self, restorer: Restorer, tmp_path: Path) -> None:
+        from tests.clips import clip
+
+        source, disk = clip(tmp_path / "a.mp4"), tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
+        if mounted.returncode:
+            pytest.skip("mounting a disk needs root")
+        try:
+            results = list(restorer.restore_files([FileJob(source, disk / f"{index}.mp4") for index in range(3)]))
+            assert [result.error for result in results] == [
+                f"{disk / '0.mp4'} cannot be written (No space left on device); make room on the disk"
+            ]
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
+    def test_an_encoder_without_room_ends_the_run(self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tests.clips import clip
+
+        from vrdir.video import VideoWriter
+
+        source = clip(tmp_path / "a.mp4")
+
+        def mux(self: VideoWriter, frame: Any) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        monkeypatch.setattr(VideoWriter, "_mux", mux)
+        results = list(restorer.restore_files([FileJob(source, tmp_path / f"b{index}.mkv") for index in range(3)]))
+        assert [result.error for result in results] == [
+            f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); make room within the quota"
+        ]
