@@ -140,6 +140,20 @@ def test_ten_bits_become_eight_with_a_warning(tmp_path: Path, caplog: pytest.Log
     assert len(pictures(tmp_path / "b.mkv")) == 12
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [(".mov", "prores_ks", "yuva444p10le"), (".webm", "libvpx-vp9", "yuva420p"), (".webm", "libvpx-vp9", "yuv420p")],
+)
+def test_alpha_is_left_out_with_a_warning(tmp_path: Path, suffix: str, codec: str, pix_fmt: str, caplog: pytest.LogCaptureFixture) -> None:
+    source = clip(tmp_path / f"a{suffix}", 3, codec=codec, pix_fmt=pix_fmt, sound=None)
+    copy(source, tmp_path / f"b{suffix}")
+    transparent = pix_fmt.startswith("yuva")
+    assert (f"a{suffix} can be transparent (it has an alpha channel); it is restored and written without" in caplog.text) == transparent
+    with av.open(str(tmp_path / f"b{suffix}")) as new:
+        assert not any(component.is_alpha for component in next(new.decode(video=0)).format.components)
+        assert "alpha_mode" not in map(str.lower, new.streams.video[0].metadata)  # a promise that the new picture does not keep
+
+
 @pytest.mark.parametrize("part", [slice(None), slice(40, None)])
 @pytest.mark.parametrize("bad", [[4], [0], [11], [5, 6, 7]])
 def test_damaged_frames_are_told_at_their_times(tmp_path: Path, bad: list[int], part: slice, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vrdir.images import ImageError, first_line, result_file
+from vrdir.images import HOPELESS, DiskError, ImageError, first_line, result_file
 
 if TYPE_CHECKING:
     import av
@@ -41,7 +41,7 @@ FORMATS = {  # by suffix: FFmpeg's name of the container, the encoder, its optio
 VIDEO_SUFFIXES = set(FORMATS)
 
 # What the old file said about itself, not about what it shows.
-CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id"}
+CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id", "alpha_mode"}
 CONTAINER_TAG_PREFIXES = ("bps", "number_of_bytes", "number_of_frames", "_statistics")
 
 BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 5, 6, 7, 9  # FFmpeg's AVColorSpace
@@ -70,7 +70,8 @@ class Frame(NamedTuple):
 class VideoReader:
     """The first moving picture of a video file.
 
-    Frames come out upright (a rotation that the file asks for is applied), as 8-bit RGB: deeper ones are reduced, with a warning.
+    Frames come out upright (a rotation that the file asks for is applied), as 8-bit RGB: deeper ones are reduced, and alpha
+    is left out, each with a warning.
 
     Attributes:
         path: the file.
@@ -95,8 +96,12 @@ class VideoReader:
         self.width, self.height = self._stored if self.rotation % 180 == 0 else self._stored[::-1]
         if any(component.bits > 8 for component in first.format.components):
             logger.warning("%s has more than 8 bits a channel; it is restored and written with 8", self.path)
+        transparent = any(component.is_alpha for component in first.format.components)
         self.container = self._open()
         self.stream: av.VideoStream = self._picture_stream(self.container)
+        # WebM has its alpha beside the picture, where FFmpeg's own decoders do not look.
+        if transparent or self.stream.metadata.get("alpha_mode") == "1":
+            logger.warning("%s can be transparent (it has an alpha channel); it is restored and written without", self.path)
         self.time_base: Fraction = self.stream.time_base or Fraction(1, 1000)
         self.frames_expected = self._frames_expected()
 
@@ -215,6 +220,7 @@ class VideoWriter:
 
     Raises:
         VideoError: the container cannot hold the sound.
+        DiskError: the disk is full or can only be read.
         ImageError: it cannot be written.
     """
 
@@ -335,6 +341,9 @@ class VideoWriter:
             raise
         except (self._av.error.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
+            advice = HOPELESS.get(getattr(error, "errno", None) or 0)
+            if advice:
+                raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
             raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
 
 

@@ -1,5 +1,7 @@
 """Streams: one frame out for each one in, steady, whatever comes; and videos."""
 
+import errno
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,6 +15,8 @@ from PIL import Image
 
 import vrdir
 from vrdir import Restorer
+from vrdir.images import ImageError
+from vrdir.inference.files import FileJob
 from vrdir.inference.stream import SceneCuts
 from vrdir.model.vrdir import VRDIR
 
@@ -192,3 +196,57 @@ class TestVideos:
             distances = [apart(found, frame) for frame in whole]
             assert distances.index(min(distances)) == good.index(nearest), number
             assert min(distances) < 2
+
+    @pytest.mark.parametrize("sound", ["aac", None])
+    def test_a_clip_without_a_good_frame_is_an_error(self, restorer: Restorer, tmp_path: Path, sound: str | None) -> None:
+        from tests.clips import clip, damage
+
+        source, target = clip(tmp_path / "a.mp4", 1, sound=sound, options={"crf": "10"}), tmp_path / "out" / "b.mp4"
+        damage(source, 0, slice(-500, None))  # its beginning decodes: FFmpeg gives a frame, and calls it corrupt
+        with pytest.raises(ImageError, match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again"):
+            restorer.restore_video(source, target)
+        (result,) = restorer.restore_files([FileJob(source, target)])
+        assert result.error is not None
+        assert "a.mp4 can be decoded undamaged" in result.error
+        assert list(target.parent.iterdir()) == []
+
+    def test_frames_without_times_are_an_error(self, restorer: Restorer, tmp_path: Path) -> None:
+        from tests.clips import clip
+
+        source, target = clip(tmp_path / "a.h264", sound=None), tmp_path / "out" / "b.mp4"
+        with pytest.raises(ImageError, match=r"the frames of .*a\.h264 have no times; put it into a container first"):
+            restorer.restore_video(source, target)
+        assert list(target.parent.iterdir()) == []
+
+    def test_a_full_disk_ends_the_run(self, restorer: Restorer, tmp_path: Path) -> None:
+        from tests.clips import clip
+
+        source, disk = clip(tmp_path / "a.mp4"), tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
+        if mounted.returncode:
+            pytest.skip("mounting a disk needs root")
+        try:
+            results = list(restorer.restore_files([FileJob(source, disk / f"{index}.mp4") for index in range(3)]))
+            assert [result.error for result in results] == [
+                f"{disk / '0.mp4'} cannot be written (No space left on device); make room on the disk"
+            ]
+            assert list(disk.iterdir()) == []
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
+    def test_an_encoder_without_room_ends_the_run(self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tests.clips import clip
+
+        from vrdir.video import VideoWriter
+
+        source = clip(tmp_path / "a.mp4")
+
+        def mux(self: VideoWriter, frame: Any) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        monkeypatch.setattr(VideoWriter, "_mux", mux)
+        results = list(restorer.restore_files([FileJob(source, tmp_path / f"b{index}.mkv") for index in range(3)]))
+        assert [result.error for result in results] == [
+            f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); make room within the quota"
+        ]

@@ -25,7 +25,7 @@ from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
-from vrdir.video import Frame, Pixels, VideoReader, VideoWriter, format_of_video, is_video
+from vrdir.video import Frame, Pixels, VideoError, VideoReader, VideoWriter, format_of_video, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +240,7 @@ class Restorer:
         def finish(path: Path) -> Told:
             times: deque[Frame] = deque()
             waiting: list[Frame] = []  # damaged frames at the beginning
+            written = False
             with reader, VideoWriter(job.target, reader, path) as writer:
 
                 def pixels() -> Iterator[Pixels | None]:
@@ -254,8 +255,13 @@ class Restorer:
                         for frame in waiting:
                             writer.write(restored, frame)
                         waiting.clear()
+                        written = True
                     if on_frame is not None:
                         on_frame(number, reader.frames_expected)
+                if not written:  # here, so that no target without a picture is left
+                    if waiting:
+                        raise VideoError(f"none of the frames of {job.source} can be decoded undamaged; get it again")
+                    raise VideoError(f"the frames of {job.source} have no times; put it into a container first, such as .mkv")
             return Told(stream.report.shares, stream.report)
 
         return finish
