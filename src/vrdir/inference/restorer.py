@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.images import OpenImage, encode, first_line, format_of, open_image, read_file, result_file
+from vrdir.images import OpenImage, encode, first_line, format_of, open_image, result_file
 from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
@@ -211,9 +211,9 @@ class Restorer:
             return finish(path)
 
     def _image(self, job: FileJob) -> Finish:
-        picture, file_format = read_file(job.source), format_of(job.target)
-        restored = self.restore(picture)
-        return writing(encode(restored.image, file_format), restored.shares[0])
+        opened, file_format = open_image(job.source), format_of(job.target)
+        restored = self._restore_opened(opened)
+        return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
 
     def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
         format_of_video(job.target)
