@@ -27,7 +27,7 @@ from vrdir.inference.files import plan_files
 from vrdir.inference.restorer import Restorer
 from vrdir.model import semantics_enhancement, vrdir
 from vrdir.model.degradation_normalization import DegradationNormalization
-from vrdir.model.global_statistics import GlobalStatistics
+from vrdir.model.global_statistics import GlobalStatistics, Moments
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.run import Sources, train
@@ -52,7 +52,7 @@ class SpatialModulation(nn.Module):
 class Unnormalized(DegradationNormalization):
     """A branch of residual blocks alone: no instance normalization, no compensation."""
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None, found: Moments | None = None) -> Tensor:
         return self.blocks(features, statistics)
 
 

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from tests.conftest import TINY
 
 from vrdir import ImageError, Restorer
 from vrdir.images import IMAGE_SUFFIXES, Picture, allow_megapixels, decode, encode, format_of, open_image, read_file
+from vrdir.inference.files import FileJob
 from vrdir.model.vrdir import VRDIR
 from vrdir.sixteen_bits import DeepPicture
 
@@ -248,6 +250,236 @@ def test_cmyk_is_refused_with_advice(photo: Image.Image) -> None:
     for file_format in ("JPEG", "TIFF"):
         with pytest.raises(ImageError, match="CMYK picture, made for print; convert it to RGB first, in a program that applies its"):
             open_image(encoded(photo.convert("CMYK"), file_format))
+
+
+def test_a_refused_file_is_named_once(identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    source, target = tmp_path / "print.jpg", tmp_path / "b.png"
+    photo.convert("CMYK").save(source)
+    for restore in (lambda: identity(str(source)), lambda: identity.restore_file(source, target)):
+        with pytest.raises(ImageError, match=f"^{re.escape(str(source))}: it is a CMYK picture"):
+            restore()
+    (result,) = identity.restore_files([FileJob(source, target)])
+    assert (result.error or "").count(str(source)) == 1
+
+
+def test_a_result_that_cannot_be_written_is_named(
+    identity: Restorer, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Image.Image, *arguments: object, **options: object) -> None:
+        raise OSError("encoder error -2")
+
+    photo.save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "save", broken)
+    message = rf"{re.escape(str(tmp_path / 'b.webp'))}: a RGB picture cannot be written as WEBP \(encoder error -2\)"
+    with pytest.raises(ImageError, match=f"^{message}"):
+        identity.restore_file(tmp_path / "a.png", tmp_path / "b.webp")
+    (result,) = identity.restore_files([FileJob(tmp_path / "a.png", tmp_path / "b.webp")])
+    assert re.match(message, result.error or "")
+
+
+def in_jpeg(content: bytes, exif: bytes) -> bytes:
+    """A JPEG with this for its EXIF, whatever it is."""
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:]
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage, and more of it", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(40)])
+@pytest.mark.parametrize("source", ["jpg", "png", "webp"])
+def test_exif_that_cannot_be_read_is_left_out(
+    source: str, exif: bytes, identity: Restorer, photo: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"a.{source}"
+    path.write_bytes(in_jpeg(encoded(photo, "JPEG", xmp=XMP), exif) if source == "jpg" else encode(photo, source.upper()))
+    if source != "jpg":
+        photo.save(path, exif=exif, xmp=XMP)
+    restored = identity(path)
+    assert restored.size == photo.size
+    assert "exif" not in restored.info
+    assert caplog.text.count(f"{path} has EXIF that cannot be read") == 1
+    assert identity(Image.open(path)).size == photo.size  # opened by Pillow, too
+    for suffix in ("jpg", "png", "tif", "webp", "avif"):
+        identity.restore_file(path, tmp_path / f"b.{suffix}")
+        assert read_file(tmp_path / f"b.{suffix}").info.get("xmp") == (XMP if source != "png" else None)
+
+
+def test_exif_of_16_bits_that_cannot_be_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), dtype=np.uint16)
+    content = encode(DeepPicture(deep, {"exif": camera_exif().tobytes()}), "PNG")
+    start, (length,) = content.index(b"eXIf"), struct.unpack_from(">I", content, content.index(b"eXIf") - 4)
+    chunk = b"eXIf" + b"?" * length
+    content = content[:start] + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[start + length + 8 :]
+    np.testing.assert_array_equal(np.asarray(decode(content, "deep.png")), deep)
+    assert caplog.text.count("deep.png has EXIF that cannot be read") == 1
+
+
+def test_an_orientation_is_applied_though_exif_cannot_be_written_anew(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(photo, "JPEG", exif=camera_exif(6))
+
+    def refuse(self: Image.Exif, offset: int = 8) -> bytes:
+        raise struct.error("argument out of range")
+
+    monkeypatch.setattr(Image.Exif, "tobytes", refuse)
+    picture = decode(content, "it")
+    assert picture.size == (photo.height, photo.width)
+    assert "exif" not in picture.info
+
+
+def many_bytes(key: str, number: int) -> bytes:
+    if key == "xmp":
+        return XMP + b" " * number
+    exif = camera_exif()
+    exif[0x8769] = {0x9286: b"c" * number}
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize(("key", "what"), [("exif", "EXIF"), ("xmp", "XMP")])
+def test_what_is_too_long_for_a_jpeg_is_left_out(
+    key: str, what: str, identity: Restorer, photo: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {"exif": XMP, "xmp": camera_exif().tobytes()}[key]
+    photo.save(tmp_path / "a.webp", **{key: many_bytes(key, 70000), "xmp" if key == "exif" else "exif": other})
+    identity.restore_file(tmp_path / "a.webp", tmp_path / "b.jpg")
+    assert re.search(rf"b.jpg: {what} is left out \(it has 70\d\d\d bytes, a JPEG holds 65\d\d\d\)", caplog.text)
+    info = read_file(tmp_path / "b.jpg").info
+    assert key not in info
+    assert info["xmp" if key == "exif" else "exif"] == other
+    caplog.clear()
+    for number, kept in ((65504 - len(XMP), True), (65505 - len(XMP), False)) if key == "xmp" else ((65000, True), (65500, False)):
+        picture = photo.copy()
+        picture.info[key] = many_bytes(key, number)
+        assert (key in decode(encode(picture, "JPEG"), "it").info) == kept
+    identity.restore_file(tmp_path / "a.webp", tmp_path / "b.png")
+    assert len(read_file(tmp_path / "b.png").info[key]) > 70000
+
+
+def test_exif_of_a_webp_is_kept_in_a_jpeg(identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "a.webp", exif=camera_exif().tobytes())
+    identity.restore_file(tmp_path / "a.webp", tmp_path / "b.jpg")
+    assert exif_of(read_file(tmp_path / "b.jpg")).get(0x010F) == "Maker"
+
+
+@pytest.mark.parametrize("file_format", ["AVIF", "WEBP", "JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"", None, b"Exif\0\0nonsense, and more"])
+def test_exif_that_is_none_is_not_written(file_format: str, exif: bytes | None, photo: Image.Image) -> None:
+    picture = photo.copy()
+    picture.info["exif"] = exif
+    assert not exif_of(decode(encode(picture, file_format), "it"))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "WEBP", "AVIF", "BMP", "JPEG2000", "GIF", "PPM"])
+@pytest.mark.parametrize("dpi", [(float("nan"),) * 2, (float("inf"),) * 2, (-5, -5), (0, 0), (1e12, 1e12), (300, 0), 300, (1, 2, 3)])
+def test_a_resolution_that_is_none_is_left_out(file_format: str, dpi: Any, photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    picture = photo.copy()
+    picture.info["dpi"] = dpi
+    written = decode(encode(picture, file_format, "b"), "it")
+    default = {"TIFF": [1, 1], "BMP": [96, 96]}.get(file_format, [])  # Pillow's own
+    assert [round(float(value)) for value in written.info.get("dpi", default)] == default
+    assert ("b: the resolution is left out" in caplog.text) == (file_format in ("PNG", "TIFF", "JPEG", "BMP"))
+
+
+def test_a_resolution_is_kept_where_there_is_room_for_it(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    for file_format, dpi in (("JPEG", 300), ("JPEG", 65535), ("PNG", 254000), ("TIFF", 254000), ("BMP", 254000)):
+        picture = photo.copy()
+        picture.info["dpi"] = (dpi, dpi)
+        written = decode(encode(picture, file_format), "it")
+        assert [float(value) for value in written.info["dpi"]] == pytest.approx([dpi, dpi], rel=1e-4)
+    assert not caplog.text
+    picture.info["dpi"] = (70000, 70000)  # of which a JPEG would hold the rest of a division
+    assert "dpi" not in decode(encode(picture, "JPEG"), "it").info
+    assert "70000 x 70000 dots per inch are none that JPEG can hold" in caplog.text
+
+
+def test_a_tiff_of_no_resolution_becomes_any_other(identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+    content = bytearray(encoded(photo, "TIFF", dpi=(300, 300)))
+    (directory,) = struct.unpack_from("<I", content, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", content, directory)[0], 12):
+        tag, _, _, place = struct.unpack_from("<HHII", content, entry)
+        if tag in (282, 283):
+            struct.pack_into("<II", content, place, 0, 0)
+    (tmp_path / "a.tif").write_bytes(content)
+    for suffix in ("png", "jpg", "tiff", "webp"):
+        identity.restore_file(tmp_path / "a.tif", tmp_path / f"b.{suffix}")
+        assert read_file(tmp_path / f"b.{suffix}").size == photo.size
+
+
+@pytest.fixture(scope="session")
+def grey_profile(display_p3: bytes) -> bytes:
+    """An ICC profile that says it is for grey."""
+    return display_p3[:16] + b"GRAY" + display_p3[20:]
+
+
+@pytest.mark.parametrize("file_format", sorted(KEEPS["icc"]))
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "LA;16", "RGB", "RGBA", "RGB;16"])
+def test_a_profile_is_kept_where_it_fits(
+    mode: str, file_format: str, grey_profile: bytes, display_p3: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture: Picture
+    if mode.endswith(";16") and mode != "I;16":
+        picture = DeepPicture(np.zeros((20, 30, len(mode) - 3), np.uint16), {})
+    else:
+        picture = Image.new(mode, (30, 20))
+    for profile, grey in ((grey_profile, True), (display_p3, False)):
+        picture.info["icc_profile"] = profile
+        caplog.clear()
+        content = encode(picture, file_format, "b")
+        written = Image.open(io.BytesIO(content))
+        kept = (written.mode in ("L", "LA", "I;16")) == grey
+        assert (written.info.get("icc_profile") or None) == (profile if kept else None)
+        assert ("b: the colour profile is left out (it is for" in caplog.text) == (not kept)
+        assert picture.info["icc_profile"] == profile  # the caller's own
+    if file_format == "WEBP":
+        assert written.mode.startswith("RGB")
+
+
+def previewed(photo: Image.Image, order: str, strip: bool = False, between: bytes = b"") -> tuple[bytes, bytes]:
+    """EXIF with a small picture in its second directory, as cameras write it, and that small picture's bytes."""
+    exif = camera_exif()
+    exif.endian = order
+    content = bytearray(exif.tobytes()[6:])
+    small = photo.resize((16, 12))
+    preview = small.tobytes() if strip else encoded(small, "JPEG")
+    (first,) = struct.unpack_from(f"{order}I", content, 4)
+    link = first + 2 + 12 * struct.unpack_from(f"{order}H", content, first)[0]
+    struct.pack_into(f"{order}I", content, link, len(content))
+    tags = (0x0111, 0x0117) if strip else (0x0201, 0x0202)
+    place = len(content) + 2 + 24 + 4
+    content += struct.pack(f"{order}HHHIIHHIII", 2, tags[0], 4, 1, place, tags[1], 4, 1, len(preview), 0)
+    return b"Exif\0\0" + bytes(content) + preview + between, preview
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("strip", [False, True])
+@pytest.mark.parametrize("behind", [b"", b"a maker's own"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "tif"])
+def test_the_preview_of_how_it_was_goes(
+    suffix: str, behind: bytes, strip: bool, order: str, identity: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
+    exif, preview = previewed(photo, order, strip, behind)
+    photo.save(tmp_path / "a.jpg", exif=exif)
+    assert Image.open(tmp_path / "a.jpg").getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert preview[100:200] in (tmp_path / "a.jpg").read_bytes()
+    restored = identity(tmp_path / "a.jpg")
+    identity.restore_file(tmp_path / "a.jpg", tmp_path / f"b.{suffix}")
+    for kept in (exif_of(restored), exif_of(read_file(tmp_path / f"b.{suffix}"))):
+        assert not kept.get_ifd(ExifTags.IFD.IFD1)
+        assert (kept.get(0x010F), kept.get_ifd(0x8769).get(0x8827), kept.get_ifd(0x8825).get(1)) == ("Maker", 400, "N")
+    for content in (restored.info["exif"], (tmp_path / f"b.{suffix}").read_bytes()):
+        assert preview[100:200] not in content
+    assert len(restored.info["exif"]) == len(exif) - (0 if behind else len(preview))  # all else keeps its place
+    assert restored.info["exif"].endswith(behind)
+
+
+@given(cut=st.integers(0, 400), place=st.integers(0, 399), value=st.integers(0, 255))
+@settings(deadline=None, max_examples=100)
+def test_a_preview_in_odd_exif_does_no_harm(cut: int, place: int, value: int) -> None:
+    exif = bytearray(previewed(Image.new("RGB", (16, 16)), "<")[0])
+    exif[min(place, len(exif) - 1)] = value
+    picture = Image.new("RGB", (8, 8))
+    picture.info["exif"] = bytes(exif[: len(exif) - cut])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own, of EXIF cut short
+        opened = open_image(picture)
+        for file_format in ("JPEG", "TIFF", "PNG"):
+            assert encode(opened.close(opened.tensor), file_format)
 
 
 def test_depth_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixture) -> None:

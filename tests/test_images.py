@@ -1,16 +1,18 @@
 """The door: whatever comes in goes out as what it was."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
+import png
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
-from vrdir.images import ImageError, crop_to, encode, open_image, pad_to_multiple, read_file
+from vrdir.images import ImageError, crop_to, decode, encode, open_image, pad_to_multiple, read_file
 
 
 def encoded(picture: Image.Image, file_format: str, **options: object) -> bytes:
@@ -75,6 +77,19 @@ def test_a_transparent_colour_becomes_alpha(mode: str, photo: Image.Image) -> No
     assert back.mode == ("LA" if mode == "L" else "RGBA")
     assert np.array_equal(np.asarray(back.getchannel("A")), np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").getchannel("A")))
     assert 0 in np.asarray(back.getchannel("A"))
+
+
+@pytest.mark.parametrize(("bits", "key"), [(1, 0), (1, 1), (2, 0), (2, 2), (2, 3), (4, 5), (4, 15), (8, 7)])
+def test_a_transparent_grey_of_few_bits_becomes_alpha(bits: int, key: int) -> None:
+    levels = np.arange(2**bits).repeat(2)[None].repeat(3, 0)
+    file = io.BytesIO()
+    png.Writer(levels.shape[1], 3, greyscale=True, bitdepth=bits, transparent=key).write(file, levels.tolist())
+    for image in (Image.open(file), decode(file.getvalue(), "it")):  # not yet decoded, and decoded
+        opened = open_image(image)
+        back = opened.close(opened.tensor)
+        assert back.mode == "LA"
+        np.testing.assert_array_equal(np.asarray(back)[..., 0], levels * 255 // (2**bits - 1))
+        np.testing.assert_array_equal(np.asarray(back)[..., 1], np.where(levels == key, 0, 255))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "WEBP", "BMP", "JPEG2000", "GIF", "PPM"])
@@ -186,13 +201,38 @@ def test_bad_files_are_named(tmp_path: Path, photo: Image.Image) -> None:
     picture = Image.open(tmp_path / "cut.jpg")  # lazily, and truncated
     with pytest.raises(ImageError, match="the picture is damaged or cut"):
         open_image(picture)
-    photo.save(tmp_path / "exif.webp", exif=b"Exif\x00\x00nonsense")
-    with pytest.raises(ImageError, match="exif.webp is damaged"):
-        read_file(tmp_path / "exif.webp")
     with pytest.raises(ImageError, match="nowhere.jpg does not exist"):
         read_file(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match="is a folder"):
         read_file(tmp_path)
+
+
+def test_an_error_within_a_file_names_it(tmp_path: Path, photo: Image.Image) -> None:
+    photo.convert("CMYK").save(tmp_path / "print.jpg")
+    Image.fromarray(np.full((4, 4), 300, np.float32)).save(tmp_path / "range.tif")
+    for name, message in (("print.jpg", "it is a CMYK picture"), ("range.tif", r"floating-point images are in \[0, 1\]")):
+        for path in (tmp_path / name, str(tmp_path / name)):
+            with pytest.raises(ImageError, match=f"^{re.escape(str(tmp_path / name))}: {message}"):
+                open_image(path)
+        with pytest.raises(ImageError, match=f"^the bytes given: {message}"):
+            open_image((tmp_path / name).read_bytes())
+    with pytest.raises(ImageError, match=r"^out.jpg: a CMYK picture cannot be written as PNG \(.*\); choose another format$"):
+        encode(photo.convert("CMYK"), "PNG", "out.jpg")
+
+
+def test_too_little_memory_is_not_called_damage(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    content = encoded(photo, "PNG")
+    for owner, name in ((Image, "open"), (ImageFile.ImageFile, "load"), (ImageOps, "exif_transpose")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, short)
+            with pytest.raises(MemoryError):
+                open_image(content)
+    monkeypatch.setattr(Image.Image, "save", short)
+    with pytest.raises(MemoryError):
+        encode(photo, "PNG")
 
 
 def test_several_frames_are_refused_not_dropped(tmp_path: Path, photo: Image.Image) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import logging
 import os
+import re
+import struct
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +48,9 @@ TIFF_EXIF = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8
 # Pillow's modes and the mode in which each is restored
 MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
+ORIENTATION = 0x0112
+EXIF_LIMIT, XMP_LIMIT = 65533, 65504  # bytes, in a JPEG: a segment less what it begins with
+DPI_LIMITS = {"JPEG": 65535.0, "PNG": 5e7, "TIFF": 5e7, "BMP": 5e7}  # in 16 bits; in 31 bits, as pixels a metre
 ADVICE = {  # on modes that are none of these
     "CMYK": ", made for print; convert it to RGB first, in a program that applies its colour profile (Pillow: ImageCms.profileToProfile)"
 }
@@ -91,11 +97,14 @@ def open_image(image: Any) -> OpenImage:
         ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of range.
     """
     if isinstance(image, (str, Path)):
-        return _open_picture(read_file(Path(image)))
+        picture = read_file(Path(image))
+        with _naming(str(Path(image))):
+            return _open_picture(picture)
     if isinstance(image, (bytes, bytearray, memoryview)):
         picture = decode(bytes(image), "the bytes given")
         file_format = picture.format or "PNG"
-        opened = _open_picture(picture)
+        with _naming("the bytes given"):
+            opened = _open_picture(picture)
         return opened._replace(close=lambda restored: encode(opened.close(restored), file_format))
     if isinstance(image, (Image.Image, DeepPicture)):
         return _open_picture(image)
@@ -104,6 +113,15 @@ def open_image(image: Any) -> OpenImage:
     if isinstance(image, Tensor):
         return _open_tensor(image)
     raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a file before what is wrong with it."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def _open_tensor(image: Tensor, in_range: bool = False) -> OpenImage:
@@ -218,7 +236,7 @@ def _open_picture(image: Picture) -> OpenImage:
         result = Image.fromarray(inner.close(restored))
         if alpha is not None:
             result.putalpha(alpha)
-        result.info = {k: v for k, v in picture.info.items() if k in METADATA}
+        result.info = _carried(picture.info)
         return result
 
     return OpenImage(inner.tensor, close, inner.grey)
@@ -231,28 +249,107 @@ def _open_deep(picture: DeepPicture) -> OpenImage:
 
     def close(restored: Tensor) -> DeepPicture:
         pixels = np.concatenate([inner.close(restored), picture.pixels[..., colour:]], -1)
-        return DeepPicture(pixels, {k: v for k, v in picture.info.items() if k in METADATA}, picture.format)
+        return DeepPicture(pixels, _carried(picture.info), picture.format)
 
     return OpenImage(inner.tensor, close, inner.grey)
 
 
-def _settled(picture: Image.Image, name: str) -> Image.Image:
-    """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`."""
+def _carried(info: dict[Any, Any]) -> dict[Any, Any]:
+    """Of what a picture carries, what still holds once its pixels have changed."""
+    carried = {k: v for k, v in info.items() if k in METADATA and v}
+    if isinstance(carried.get("exif"), bytes):
+        carried["exif"] = _without_preview(carried["exif"])
+    return carried
+
+
+def _without_preview(exif: bytes) -> bytes:
+    """EXIF without its second directory, which holds a small picture of how the photo was.
+
+    All else keeps its place, as makers' own notes need it: they point into the EXIF by numbers that nobody else knows.
+    """
+    start = 6 if exif.startswith(b"Exif\0\0") else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[start : start + 4])
+    if order is None:
+        return exif
+    result = bytearray(exif)
+    with contextlib.suppress(struct.error):  # of EXIF that is cut short
+        (first,) = struct.unpack_from(f"{order}I", exif, start + 4)
+        link = start + first + 2 + 12 * struct.unpack_from(f"{order}H", exif, start + first)[0]
+        (second,) = struct.unpack_from(f"{order}I", exif, link)
+        if not second:
+            return exif
+        struct.pack_into(f"{order}I", result, link, 0)
+        values = {}
+        for entry in range(struct.unpack_from(f"{order}H", exif, start + second)[0]):
+            tag, kind, count = struct.unpack_from(f"{order}HHI", exif, start + second + 2 + 12 * entry)
+            if kind in (3, 4) and count == 1:
+                (values[tag],) = struct.unpack_from(order + "HI"[kind - 3], exif, start + second + 10 + 12 * entry)
+        for place, length in ((0x0201, 0x0202), (0x0111, 0x0117)):  # a JPEG; or pixels, in one strip
+            begin = start + values.get(place, len(exif))
+            end = min(begin + values.get(length, 0), len(exif))
+            if begin < end == len(result):
+                del result[begin:]
+            elif begin < end:
+                result[begin:end] = bytes(end - begin)
+    return bytes(result)
+
+
+def _settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image:
+    """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`, as warnings do unless `quiet`."""
     try:
         frames = getattr(picture, "n_frames", 1)
         if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
+        white = _grey_white(picture)
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        if picture.format == "TIFF" and (exif := _descriptive(picture.getexif())):  # which Pillow leaves among the file's tags
-            upright.info["exif"] = exif.tobytes()
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+    upright = _upright(picture, name, quiet)
+    transparent = upright.info.get("transparency")
+    if isinstance(transparent, int) and transparent <= white < 255:  # Pillow scales the pixels to 255, and leaves this as it was
+        upright.info["transparency"] = transparent * 255 // white
     upright.format = picture.format
     return upright
+
+
+def _grey_white(picture: Image.Image) -> int:
+    """The value of white in an opened PNG, not yet decoded, of grey with 2 or 4 bits; 255 for all others."""
+    tiles = getattr(picture, "tile", None)
+    if picture.format != "PNG" or not tiles:
+        return 255
+    args = tiles[0].args
+    return {"L;2": 3, "L;4": 15}.get(args if isinstance(args, str) else args[0], 255)
+
+
+def _upright(picture: Image.Image, name: str, quiet: bool) -> Image.Image:
+    """A decoded picture turned as its EXIF says. What of that cannot be read is left behind: the pixels are sound all the same."""
+    try:
+        if picture.info.get("exif"):
+            Image.Exif().load(picture.info["exif"])  # what the picture itself says of it, after an error, is that there is none
+        upright = ImageOps.exif_transpose(picture)
+        if picture.format == "TIFF" and (exif := _descriptive(picture.getexif())):  # which Pillow leaves among the file's tags
+            upright.info["exif"] = exif.tobytes()
+        return upright
+    except MemoryError:
+        raise
+    except Exception as error:  # and so do those of odd metadata
+        if not quiet:
+            logger.warning("%s has EXIF that cannot be read (%s); it is left out", name, first_line(error))
+    bare = picture.copy()
+    for key in ("exif", "Raw profile type exif"):
+        bare.info.pop(key, None)
+    try:
+        orientation = picture.getexif().get(ORIENTATION)  # which may be read where the rest cannot
+        if orientation is not None:
+            bare.getexif()[ORIENTATION] = orientation
+        return ImageOps.exif_transpose(bare)
+    except MemoryError:
+        raise
+    except Exception:
+        return bare
 
 
 def _descriptive(exif: Image.Exif) -> Image.Exif:
@@ -284,7 +381,8 @@ def decode(content: bytes, name: str) -> Picture:
         raise ImageError(f"{name} is empty (0 bytes)")
     picture = _opened(content, name)
     if _raw_mode(picture, name):
-        pixels, info = read_deep(lambda: _opened(content, name), lambda plane: _settled(plane, name))
+        planes = itertools.count()  # of one file, so that one warning is enough
+        pixels, info = read_deep(lambda: _opened(content, name), lambda plane: _settled(plane, name, quiet=next(planes) > 0))
         return DeepPicture(pixels, info, picture.format)
     bits = _bits_lost(picture, content)
     if bits:
@@ -306,7 +404,7 @@ def _opened(content: bytes, name: str) -> Image.Image:
     """The header read, the pixels not yet. Raises ImageError, which calls it `name`."""
     try:
         return open_header(io.BytesIO(content), name)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
@@ -367,34 +465,110 @@ def _bits_lost(picture: Image.Image, content: bytes) -> int:
     return bits if bits > 8 else 0
 
 
-def encode(picture: Picture, file_format: str) -> bytes:
+def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
     """Encode as a file of a Pillow format name, with its EXIF, XMP, ICC profile and resolution; lossy formats at high quality.
 
     What the format cannot hold is left out: 16 bit become 8, alpha goes, and so does metadata (docs/images.md has the table).
-    Raises ImageError if it cannot be written.
+    Raises ImageError if it cannot be written, which calls it `name`, as do warnings of metadata that other pictures would keep.
     """
-    options: dict[str, Any] = {k: v for k, v in picture.info.items() if k in METADATA}
     file_format = "JPEG" if file_format == "MPO" else file_format
+    if isinstance(picture, DeepPicture) and file_format not in ("PNG", "TIFF"):
+        picture = picture.reduced()
+    try:
+        return _encoded(picture, file_format, _fitting(picture, file_format, name or "the picture"))
+    except MemoryError:
+        raise
+    except Exception as error:  # encoders raise all sorts too
+        raise ImageError(
+            f"{name}{': ' if name else ''}a {picture.mode} picture cannot be written as {file_format} ({first_line(error)}); "
+            "choose another format"
+        ) from None
+
+
+def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> bytes:
+    """A file with this metadata, and none of the picture's own."""
+    options = {"icc_profile": None, **metadata}  # without which Pillow takes the picture's own
     xmp = options.get("xmp")
     if xmp and file_format == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else xmp)
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     if file_format == "TIFF":
         options["exif"] = _tiff_tags(options)
+    if file_format == "HEIF":
+        options = {"exif": None, "xmp": None, **options}
     if file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
         options["quality"] = 95
     if file_format == "JPEG":
         options["subsampling"] = 0
-    if isinstance(picture, DeepPicture) and file_format not in ("PNG", "TIFF"):
-        picture = picture.reduced()
-    try:
-        if isinstance(picture, DeepPicture):
-            return encode_deep(picture, file_format, **options)
-        return _encode_pil(picture, file_format, options)
-    except Exception as error:  # encoders raise all sorts too
-        raise ImageError(
-            f"a {picture.mode} picture cannot be written as {file_format} ({first_line(error)}); choose another format"
-        ) from None
+    if isinstance(picture, DeepPicture):
+        return encode_deep(picture._replace(info={}), file_format, **options)
+    return _encode_pil(picture, file_format, options)
+
+
+def _fitting(picture: Picture, file_format: str, name: str) -> dict[str, Any]:
+    """What a picture carries that a file of this format can hold. A warning tells what else it left out of the file, called `name`."""
+    fitting: dict[str, Any] = {}
+    checks: dict[str, tuple[str, Callable[[Any, Picture, str], Any]]] = {}
+    if file_format in DPI_LIMITS:
+        checks["dpi"] = ("the resolution", _fitting_dpi)
+    if file_format in ("PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"):  # the others have no place for any of these
+        checks |= {"exif": ("EXIF", _fitting_exif), "xmp": ("XMP", _fitting_xmp), "icc_profile": ("the colour profile", _fitting_profile)}
+    carried = _carried(picture.info)
+    for key, (what, check) in checks.items():
+        if key in carried:
+            try:
+                value = check(carried[key], picture, file_format)
+            except MemoryError:
+                raise
+            except Exception as error:  # readers of odd metadata raise all sorts
+                logger.warning("%s: %s is left out (%s)", name, what, first_line(error))
+            else:
+                fitting |= {key: value} if value else {}
+    return fitting
+
+
+def _fitting_dpi(dpi: Any, picture: Picture, file_format: str) -> tuple[float, float]:
+    """Raises ValueError for what no file can say."""
+    across, down = (float(value) for value in dpi)
+    if not all(0 < value <= DPI_LIMITS[file_format] for value in (across, down)):  # NaN is not either
+        raise ValueError(f"{across:g} x {down:g} dots per inch are none that {file_format} can hold")
+    return across, down
+
+
+def _fitting_exif(exif: bytes, picture: Picture, file_format: str) -> bytes:
+    """With the beginning that a JPEG needs, which a WebP's lacks. Raises whatever Pillow does for what is none."""
+    content = re.sub(rb"^(Exif\0\0)+", b"", exif)
+    if not content:
+        return b""
+    exif = b"Exif\0\0" + content
+    Image.Exif().load(exif)
+    if file_format == "TIFF":
+        _tiff_tags({"exif": exif})
+    if file_format == "JPEG" and len(exif) > EXIF_LIMIT:
+        raise ValueError(f"it has {len(exif)} bytes, a JPEG holds {EXIF_LIMIT}")
+    return exif
+
+
+def _fitting_xmp(xmp: str | bytes, picture: Picture, file_format: str) -> bytes:
+    """Raises ValueError for more of it than fits in."""
+    xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp)
+    if file_format == "JPEG" and len(xmp) > XMP_LIMIT:
+        raise ValueError(f"it has {len(xmp)} bytes, a JPEG holds {XMP_LIMIT}")
+    return xmp
+
+
+def _fitting_profile(profile: bytes, picture: Picture, file_format: str) -> bytes:
+    """Raises ValueError for one of other channels than the file will have, by which others would show wrong colours, or none."""
+    mode = picture.mode
+    if mode not in ("RGB", "RGBA"):  # such as grey, which WebP writes as RGB
+        blank = np.zeros((16, 16, picture.pixels.shape[2]), np.uint16) if isinstance(picture, DeepPicture) else None
+        small = Image.new(mode, (16, 16)) if blank is None else DeepPicture(blank, {})
+        mode = Image.open(io.BytesIO(_encoded(small, file_format, {}))).mode
+    space = b"GRAY" if mode.startswith(("L", "I", "F", "1")) else b"RGB "
+    told = profile[16:20]
+    if told and told != space:
+        raise ValueError(f"it is for {told.decode('ascii', 'replace').strip()}, {file_format} has this picture as {space.decode().strip()}")
+    return profile
 
 
 def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.images import OpenImage, encode, first_line, format_of, open_header, open_image, read_file, result_file
+from vrdir.images import OpenImage, encode, first_line, format_of, open_header, open_image, result_file
 from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
@@ -224,8 +224,8 @@ class Restorer:
     def _image(self, job: FileJob, room: Room) -> Finish:
         file_format = format_of(job.target)
         with room.taken(self._bytes_for(_pixels_of(job.source))):
-            restored = self.restore(read_file(job.source))
-            return writing(encode(restored.image, file_format), restored.shares[0])
+            restored = self._restore_opened(open_image(job.source))
+            return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
 
     def _bytes_for(self, pixels: int) -> int:
         """About what an image needs at its peak, with weights `small`."""
