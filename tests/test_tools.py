@@ -1,4 +1,4 @@
-"""The scripts in tools/ that make what the package ships."""
+"""The scripts in tools/ that make what the package ships, and those in benchmarks/ that build networks of their own."""
 
 import runpy
 import sys
@@ -31,3 +31,20 @@ def test_average_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         run("average_weights.py", tmp_path / "first", tmp_path / "other", tmp_path / "no", "--share", 0.5, monkeypatch=monkeypatch)
     assert "are not of one config" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+ABLATIONS = runpy.run_path(str(TOOLS.parent / "benchmarks" / "ablations.py"))
+
+
+@pytest.mark.parametrize("name", ABLATIONS["VARIANTS"])
+def test_each_ablation_is_a_network_that_learns(name: str) -> None:
+    variant = ABLATIONS["VARIANTS"][name]
+    config = ABLATIONS["recipe_of"](variant, seed=1).model
+    assert config.clean_branch
+    torch.manual_seed(0)
+    with variant.built():
+        model = VRDIR(config)
+    assert all(any(isinstance(module, part) for module in model.modules()) for _, _, part in variant.parts)
+    model(torch.rand(2, 3, 40, 48)).square().mean().backward()
+    parts = {part for part, _ in (key.split(".", 1) for key, value in model.named_parameters() if value.grad is not None)}
+    assert {"enhancement", "decoder"} <= parts

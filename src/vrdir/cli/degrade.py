@@ -105,7 +105,7 @@ def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None)
 
     own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))
     image: Any = degrade_with(read_file(job.source), steps, own_seed, None if depth is None else depth_map_of(job.source, depth))
-    return writing(encode(image, format_of(job.target)), {})
+    return writing(encode(image, format_of(job.target), str(job.target)), {})
 
 
 def depth_map_of(source: Path, depth: Path) -> Path:

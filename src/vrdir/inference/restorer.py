@@ -273,7 +273,7 @@ class Restorer:
 
 
 def _pixels_of(path: Path) -> int:
-    """As the file's header says; 0 for one that cannot be read, of which `read_file` will say why."""
+    """As the file's header says; 0 for one that cannot be read, of which `open_image` will say why."""
     try:
         with path.open("rb") as file, open_header(file, str(path)) as picture:
             return picture.width * picture.height
