@@ -502,6 +502,8 @@ def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> by
         options["subsampling"] = 0
     if isinstance(picture, DeepPicture):
         return encode_deep(picture._replace(info={}), file_format, **options)
+    if file_format == "PNG":
+        options["compress_level"] = 4  # of 9: half the time of Pillow's 6, and files as small
     return _encode_pil(picture, file_format, options)
 
 

@@ -70,10 +70,11 @@ class Bands:
         self.height, self.width = (side + -side % self.multiple for side in image.shape[-2:])
         self.rows = max(band_pixels // self.width // self.multiple, 1) * self.multiple
 
-    def of(self, stride: int) -> Iterator[tuple[int, int]]:
+    def of(self, stride: int, at_least: int = 0) -> Iterator[tuple[int, int]]:
         """First row and the one after the last, of each band of a map with a stride."""
-        for start in range(0, self.height, self.rows):
-            yield start // stride, min(start + self.rows, self.height) // stride
+        step = max(self.rows, at_least)
+        for start in range(0, self.height, step):
+            yield start // stride, min(start + step, self.height) // stride
 
     def empty(self, channels: int, stride: int, dtype: torch.dtype | None = None) -> Tensor:
         shape = (1, channels, self.height // stride, self.width // stride)
@@ -89,7 +90,7 @@ class Bands:
         taps = self.model.extractor.taps
         maps = [self.empty(tap.channels, tap.stride, torch.float32) for tap in taps]
         margin = -(-self.model.extractor.reach // self.multiple) * self.multiple
-        for start, stop in self.of(1):
+        for start, stop in self.of(1, at_least=3 * margin):  # else most of what is computed would be margins, in a wide image
             top = max(start - margin, 0)
             parts = self.model.extractor(self.pixels(top, min(stop + margin, self.height)))
             for tap, part, whole in zip(taps, parts, maps, strict=True):
