@@ -5,6 +5,8 @@
 A photo (scikit-image's, in an environment with the extra `demo`) is enlarged and put behind synthetic haze and noise. Each size runs in a
 process of its own, whose peak memory above what it held before the image was read is printed; the slope of the logarithms of time
 over pixels is fitted. With `--exact`, an image of so many pixels squared is restored both ways, and PSNR between the two printed.
+With `--seams FILE` nothing else is done: a sky behind synthetic haze as it is, restored in bands, and in four tiles each by itself, as
+a picture; and the PSNR of both against one piece.
 """
 
 from __future__ import annotations
@@ -33,11 +35,15 @@ def picture(width: int, height: int) -> Image.Image:
     import skimage.data
 
     photo = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    return behind_haze(photo, sigma=15)
+
+
+def behind_haze(photo: Image.Image, sigma: float) -> Image.Image:
     pixels = np.asarray(photo, np.float32)
-    transmission = np.exp(-1.5 * np.linspace(1, 0.15, height, dtype=np.float32))[:, None, None]
+    transmission = np.exp(-1.5 * np.linspace(1, 0.15, photo.height, dtype=np.float32))[:, None, None]
     pixels = pixels * transmission + 230 * (1 - transmission)
     noise = np.random.default_rng(0).standard_normal(pixels.shape, np.float32)
-    return Image.fromarray((pixels + 15 * noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((pixels + sigma * noise).clip(0, 255).astype(np.uint8))
 
 
 def one_size(arguments: argparse.Namespace) -> None:
@@ -60,11 +66,30 @@ def exactness(arguments: argparse.Namespace) -> str:
     with torch.no_grad():
         whole = restorer.model.restore(image).image
         bands = restore_in_bands(restorer.model, image).image  # type: ignore[arg-type]
-    error = (whole - bands).double()
-    psnr = -10 * math.log10(max(float(error.square().mean()), 1e-20))
-    return (
-        f"{arguments.exact} x {arguments.exact}: PSNR {psnr:.1f} dB between bands and one piece, largest difference {error.abs().max():.1e}"
-    )
+    largest = float((whole - bands).abs().max())
+    size = f"{arguments.exact} x {arguments.exact}"
+    return f"{size}: PSNR {psnr(whole, bands):.1f} dB between bands and one piece, largest difference {largest:.1e}"
+
+
+def seams(arguments: argparse.Namespace) -> str:
+    import skimage.data
+
+    photo = Image.open(Path(skimage.data.__file__).parent / "rocket.jpg").convert("RGB").crop((0, 0, 427, 300))
+    restorer = vrdir.Restorer(arguments.weights, "cpu")
+    image = open_image(behind_haze(photo.resize((1600, 1120), Image.Resampling.BICUBIC), sigma=6)).tensor
+    image = image.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        whole = restorer.model.restore(image).image
+        bands = restore_in_bands(restorer.model, image, band_pixels=2**17).image  # type: ignore[arg-type]
+        tiles = torch.cat([restorer.model.restore(tile).image for tile in image.split(280, dim=2)], 2)
+    side_by_side = (torch.cat([image, bands, tiles], 3)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    sheet = Image.fromarray(side_by_side)
+    sheet.resize((sheet.width // 4, sheet.height // 4), Image.Resampling.BOX).save(arguments.seams)
+    return f"PSNR against one piece: {psnr(whole, bands):.1f} dB in bands, {psnr(whole, tiles):.1f} dB in tiles"
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return -10 * math.log10(max(float((a - b).double().square().mean()), 1e-20))
 
 
 def main() -> None:
@@ -73,12 +98,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 2, 4, 8, 16, 33.2, 64])
     parser.add_argument("--exact", type=int, metavar="PIXELS", default=2048)
+    parser.add_argument("--seams", type=Path, metavar="FILE")
     parser.add_argument("--file", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.file:
         one_size(arguments)
         return
     torch.set_num_threads(arguments.threads)
+    if arguments.seams:
+        print(seams(arguments))
+        return
     console = Console(width=120)
     table = Table("megapixels", "size", "seconds", "seconds a megapixel", "peak memory above idle, MiB")
     logarithms = []
