@@ -222,9 +222,9 @@ class Restorer:
             return finish(path)
 
     def _image(self, job: FileJob, room: Room) -> Finish:
-        file_format = format_of(job.target)
         with room.taken(self._bytes_for(_pixels_of(job.source))):
-            restored = self._restore_opened(open_image(job.source))
+            opened, file_format = open_image(job.source), format_of(job.target)
+            restored = self._restore_opened(opened)
             return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
 
     def _bytes_for(self, pixels: int) -> int:
