@@ -112,8 +112,12 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path
 
 def test_ctrl_c_before_the_first_file(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While weights are loaded, which takes a second or two."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     monkeypatch.setattr(restorer, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10)))
-    result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
+    try:
+        result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "Traceback" not in text(result)
     assert not (tmp_path / "out").exists()
