@@ -209,9 +209,11 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(noise_folder: Path, 
     assert result.exit_code == 1
     written = len(list((small_disk / "out").glob("*.png")))
     assert 2 <= written <= 6
-    failed = small_disk / "out" / f"{written}.png"
-    assert f"failed: {failed} cannot be written (No space left on device); make room on the disk" in text(result)
-    assert f"{written} of 8 restored, 1 failed (named above), {7 - written} left" in text(result)
+    # Of two files at work the second may still fit in after the first did not.
+    failed = min(i for i in range(8) if not (small_disk / "out" / f"{i}.png").exists())
+    said = f"failed: {small_disk / 'out' / f'{failed}.png'} cannot be written (No space left on device); make room on the disk"
+    assert said in text(result)
+    assert f"{failed} of 8 restored, 1 failed (named above), {7 - failed} left" in text(result)
     assert "given up: the same command goes on from here" in text(result)
     assert not list((small_disk / "out").glob("*.partial"))
     for path in (small_disk / "out").glob("*.png"):

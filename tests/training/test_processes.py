@@ -1,5 +1,6 @@
 """Runs as they are started from a shell: killed, asked to stop, and in two processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tests.conftest import TINY
+
+from vrdir.training.run import leaving_together
+from vrdir.training.trainer import Interrupted
 
 if sys.platform == "win32":
     pytest.skip("signals and gloo as on Unix", allow_module_level=True)
@@ -148,3 +152,16 @@ def test_two_processes_do_together_what_one_does(recipe: Path, unbroken: Path, p
     moved = sum(float((states[0][name] - states[1][name]).abs().sum()) for name in states[0])
     total = sum(float(tensor.abs().sum()) for tensor in states[0].values())
     assert moved / total < 1e-3
+
+
+@pytest.mark.parametrize(("error", "left"), [(None, True), (Interrupted(15, Path("here")), True), (ValueError("alone with it"), False)])
+def test_processes_part_where_all_come_to_the_end(error: Exception | None, left: bool, tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        with contextlib.nullcontext() if error is None else pytest.raises(type(error)), leaving_together():
+            if error is not None:
+                raise error
+        assert torch.distributed.is_initialized() is not left
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

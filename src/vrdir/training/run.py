@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from vrdir.training.logs import Watcher
 from vrdir.training.record import open_work_dir
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
-from vrdir.training.trainer import Trainer
+from vrdir.training.trainer import Interrupted, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -221,13 +222,14 @@ def train(
         open_work_dir(work_dir, names, recipe, training, validation, prior.files(), str(fabric.device), fabric.world_size, resume)
     fabric.barrier()
     trainer = Trainer(fabric, model, recipe, data, held_out, work_dir, watcher)
-    for stage in stages:
-        done = work_dir / "weights" / stage.name
-        if resume and (done / "model.safetensors").is_file():
-            logger.info("stage %s is done", stage.name)
-            model.load_state_dict(VRDIR.from_pretrained(done).state_dict())
-            continue
-        trainer.run(stage, resume)
+    with leaving_together():
+        for stage in stages:
+            done = work_dir / "weights" / stage.name
+            if resume and (done / "model.safetensors").is_file():
+                logger.info("stage %s is done", stage.name)
+                model.load_state_dict(VRDIR.from_pretrained(done).state_dict())
+                continue
+            trainer.run(stage, resume)
     return work_dir / "weights" / stages[-1].name
 
 
@@ -249,3 +251,21 @@ def launched(device: str, recipe: Recipe) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """Part from the other processes where all come to the end, finished or interrupted after the same step.
+
+    Gloo's threads would otherwise live on while the interpreter ends, and now and then abort it. After an error a process is alone
+    with it, and would wait for the others for ever.
+    """
+    interrupted = None
+    try:
+        yield
+    except Interrupted as stopped:
+        interrupted = stopped
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if interrupted is not None:
+        raise interrupted
