@@ -25,7 +25,7 @@ from vrdir.data.items import Item, items_of, split
 from vrdir.data.loaders import Batch, StageData, TrainingSet, ValidationSet
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.degradations.degrade import degrade
-from vrdir.images import read_file
+from vrdir.image_files.reading import read_file
 from vrdir.inference.restorer import choose_device
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.settings import Recipe

@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vrdir.degradations.degrade import Step, apply_degradation, at_severity, parse_degradations
-from vrdir.images import open_image, read_file
+from vrdir.image_files.reading import read_file
+from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 from vrdir.inference.stream import SMOOTHING
 from vrdir.video import Pixels, VideoReader, is_video

@@ -24,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.images import encode, format_of, open_image, read_file
+from vrdir.image_files.reading import read_file
+from vrdir.image_files.writing import encode, format_of
+from vrdir.images import open_image
 
 
 def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]:

@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.images import allow_megapixels, open_image
+from vrdir.image_files.reading import allow_megapixels
+from vrdir.images import open_image
 from vrdir.inference.bands import restore_in_bands
 
 

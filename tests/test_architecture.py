@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["sixteen_bits", "images", "folders", "pictures", "video", "weights"],
+    ["image_files", "images", "folders", "pictures", "video", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -17,6 +17,7 @@ LAYERS = [
 ]
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
+    "image_files": ["whole_files", "sixteen_bits", "metadata", "reading", "writing"],
     "model": [
         "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
@@ -25,7 +26,7 @@ INSIDE = {
         "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
         "degrade",
     ],
-    "data": ["pairs", "public_datasets", "image_cache", "items", "loaders"],
+    "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "loaders"],
     "inference": [
         "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
         "front_end", "connectors", "recognition_frontend", "transform",

@@ -21,10 +21,12 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from tests.conftest import TINY
 
 from vrdir import ImageError, Restorer
-from vrdir.images import IMAGE_SUFFIXES, Picture, allow_megapixels, decode, encode, format_of, open_image, read_file
+from vrdir.image_files.reading import IMAGE_SUFFIXES, Picture, allow_megapixels, decode, read_file
+from vrdir.image_files.sixteen_bits import DeepPicture
+from vrdir.image_files.writing import encode, format_of
+from vrdir.images import open_image
 from vrdir.inference.files import FileJob
 from vrdir.model.vrdir import VRDIR
-from vrdir.sixteen_bits import DeepPicture
 
 FORMATS = {"PNG": "png", "TIFF": "tif", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif", "HEIF": "heic", "JPEG2000": "jp2", "BMP": "bmp"}
 FORMATS |= {"PPM": "ppm", "GIF": "gif"}

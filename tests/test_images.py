@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from vrdir.images import ImageError, crop_to, decode, encode, open_image, pad_to_multiple, read_file
+from vrdir.image_files.reading import decode, read_file
+from vrdir.image_files.whole_files import ImageError
+from vrdir.image_files.writing import encode
+from vrdir.images import crop_to, open_image, pad_to_multiple
 
 
 def encoded(picture: Image.Image, file_format: str, **options: object) -> bytes:

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vrdir.images import ImageError, decode, encode, open_image, read_file
-from vrdir.sixteen_bits import DeepPicture
+from vrdir.image_files.reading import decode, read_file
+from vrdir.image_files.sixteen_bits import DeepPicture
+from vrdir.image_files.whole_files import ImageError
+from vrdir.image_files.writing import encode
+from vrdir.images import open_image
 
 CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 

@@ -17,7 +17,7 @@ av = pytest.importorskip("av")
 
 from tests.clips import TITLE, clip, damage, packets, pictures, times, view  # noqa: E402
 
-from vrdir.images import ImageError  # noqa: E402
+from vrdir.image_files.whole_files import ImageError  # noqa: E402
 from vrdir.video import Frame, VideoError, VideoReader, VideoWriter  # noqa: E402
 
 

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
-    from vrdir.images import ImageError
+    from vrdir.image_files.whole_files import ImageError
     from vrdir.inference.recognition_frontend import restore_before
     from vrdir.inference.restorer import Restored, Restorer
     from vrdir.inference.transform import Restore
@@ -33,7 +33,7 @@ __all__ = [
 # Loaded when first asked for: `import vrdir` stays fast and does not pull torch in.
 _HOMES = {
     "degrade": "vrdir.degradations.degrade",
-    "ImageError": "vrdir.images",
+    "ImageError": "vrdir.image_files.whole_files",
     "Restore": "vrdir.inference.transform",
     "restore_before": "vrdir.inference.recognition_frontend",
     "Restored": "vrdir.inference.restorer",

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vrdir.images import encode, write_file
+from vrdir.image_files.writing import encode, write_file
 
 
 def to_pil(image: Tensor) -> Image.Image:

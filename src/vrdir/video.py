@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vrdir.images import HOPELESS, DiskError, ImageError, first_line, result_file
+from vrdir.image_files.whole_files import HOPELESS, DiskError, ImageError, first_line, result_file
 
 if TYPE_CHECKING:
     import av

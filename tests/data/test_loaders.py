@@ -13,7 +13,7 @@ from vrdir.data.image_cache import ImageCache, photos_in
 from vrdir.data.items import Item, items_of, split
 from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
 from vrdir.data.pairs import open_pair, read_pairs
-from vrdir.images import ImageError
+from vrdir.image_files.whole_files import ImageError
 
 NAMES = ("haze", "noise", "rain")
 SHARES = {"clean": 1.0, "haze": 1.0, "noise": 1.0, "rain": 1.0, "mixed": 1.0}

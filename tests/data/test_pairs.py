@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vrdir.data.pairs import Pair, checked_pairs, open_pair, pair_problems, read_pairs, scan, survey, write_pairs
-from vrdir.images import ImageError
+from vrdir.image_files.whole_files import ImageError
 
 Put = Callable[..., Path]
 

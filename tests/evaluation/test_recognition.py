@@ -27,7 +27,8 @@ from vrdir.evaluation.recognition import (
     load_restorer,
     pixels_of,
 )
-from vrdir.images import ImageError, open_image
+from vrdir.image_files.whole_files import ImageError
+from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import vrdir
-from vrdir.images import DiskError
+from vrdir.image_files.whole_files import DiskError
 from vrdir.inference.files import FileJob, FileResult, Finish, plan_files, process_files, writing
 from vrdir.inference.manifest import Manifest, Stamp
 

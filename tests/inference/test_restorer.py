@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vrdir import ImageError, Restorer
-from vrdir.images import DiskError
+from vrdir.image_files.whole_files import DiskError
 from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.model.vrdir import VRDIR
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import vrdir
 from vrdir import Restorer
-from vrdir.images import ImageError
+from vrdir.image_files.whole_files import ImageError
 from vrdir.inference.files import FileJob
 from vrdir.inference.stream import SceneCuts
 from vrdir.model.vrdir import VRDIR

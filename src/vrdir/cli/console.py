@@ -100,7 +100,7 @@ def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, co
 
 
 def allow(max_megapixels: float | None) -> None:
-    from vrdir.images import allow_megapixels
+    from vrdir.image_files.reading import allow_megapixels
 
     if max_megapixels is not None:
         allow_megapixels(max_megapixels)
@@ -242,7 +242,7 @@ def video_facts(report: StreamReport) -> dict[str, Any]:
 
 def suffix_of(file_format: str | None) -> str | None:
     """ ".png" for "png". Raises ImageError for a format that cannot be written."""
-    from vrdir.images import format_of
+    from vrdir.image_files.writing import format_of
 
     if file_format is None:
         return None

@@ -100,7 +100,8 @@ def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None)
     import zlib
 
     from vrdir.degradations.degrade import degrade_with
-    from vrdir.images import encode, format_of, read_file
+    from vrdir.image_files.reading import read_file
+    from vrdir.image_files.writing import encode, format_of
     from vrdir.inference.files import writing
 
     own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from vrdir.folders import files_below
-from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_header, open_image
+from vrdir.image_files.reading import IMAGE_SUFFIXES, open_header
+from vrdir.image_files.whole_files import ImageError, first_line
+from vrdir.images import open_image
 
 logger = logging.getLogger(__name__)
 

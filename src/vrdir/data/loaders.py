@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vrdir.data.augmentation import Augmentation, View
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item
 from vrdir.data.pairs import synthesised
@@ -21,11 +22,9 @@ from vrdir.degradations.degrade import apply_steps, parse_degradations
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
-from vrdir.images import ImageError
+from vrdir.image_files.whole_files import ImageError
 
 logger = logging.getLogger(__name__)
-
-Augmentation = Literal["flip", "full"]
 
 
 class Crops(NamedTuple):
@@ -70,8 +69,7 @@ class TrainingSet:
         ranges: of the degradations' parameters, where not the defaults; see `degrade_mixture`.
         jpeg_share: of the images that go through a JPEG file at the end. What is otherwise clean is then to stay as it is.
         crop_px: side of the crops; smaller images are extended by mirroring.
-        augmentation: "flip" mirrors half of the crops (the paper); "full" also turns half of them by a quarter, and takes a third of
-            those that are degraded afterwards at twice the size and averages them down: sharper texture, and objects at another scale.
+        augmentation: which views of the photos the crops show.
         balance: pair lists (and the folder of photos) count alike: an epoch repeats the shorter ones to the length of the longest.
         cache_bytes: how much of the decoded images is kept in memory.
         device: where batches go.
@@ -124,28 +122,20 @@ class TrainingSet:
         Raises:
             ImageError: a file cannot be decoded, or the two differ in size.
         """
-        item, size = self.items[index], self.crop_px
-        shrink, turn, flip = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2))
+        item = self.items[index]
         clean = self.images.of(item.clean)
         degraded = clean if item.degraded is None else self.images.of(item.degraded)
         if degraded.shape != clean.shape:
             raise ImageError(f"{item.degraded} and {item.clean} differ in size")
-        full = self.augmentation == "full"
-        twice = full and shrink == 0 and item.degraded is None and min(clean.shape[1:]) >= 2 * size
-        side = 2 * size if twice else size
-        clean = extend(clean, side)
-        top, left = (int(torch.randint(extent - side + 1, (), generator=generator)) for extent in clean.shape[1:])
+        view = View.drawn(self.augmentation, self.crop_px, clean.shape[1], clean.shape[2], item.degraded is None, generator)
+        clean = extend(clean, view.side)
+        top, left = (int(torch.randint(extent - view.side + 1, (), generator=generator)) for extent in clean.shape[1:])
 
         def cut(image: Tensor) -> Tensor:
-            part = image[:, top : top + side, left : left + side]
-            if twice:
-                part = torch.nn.functional.avg_pool2d(part.float(), 2).round().byte()
-            if full and turn:
-                part = torch.rot90(part, 1, (1, 2))
-            return part.flip(2) if flip else part
+            return view.of(image[:, top : top + view.side, left : left + view.side])
 
         first = cut(clean)
-        return first, first if item.degraded is None else cut(extend(degraded, side))
+        return first, first if item.degraded is None else cut(extend(degraded, view.side))
 
 
 class StageData:

@@ -18,7 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.degradations.degrade import apply_steps, parse_degradations
-from vrdir.images import MODES, ImageError, first_line, open_header, open_image, write_whole
+from vrdir.image_files.reading import open_header
+from vrdir.image_files.whole_files import ImageError, first_line, write_whole
+from vrdir.images import MODES, open_image
 
 NAMED = 3  # of a list's problems, how many an error names
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a picture that lies on its side

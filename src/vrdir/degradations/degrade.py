@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vrdir.degradations.draws import Degraded, Generators, Range
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
-from vrdir.images import open_image, read_file
+from vrdir.image_files.reading import read_file
+from vrdir.images import open_image
 
 
 def apply_degradation(

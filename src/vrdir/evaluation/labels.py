@@ -16,7 +16,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from vrdir.evaluation.recognition import Exclusion, Item, images_below, nothing_left
-from vrdir.images import IMAGE_SUFFIXES, first_line, open_header
+from vrdir.image_files.reading import IMAGE_SUFFIXES, open_header
+from vrdir.image_files.whole_files import first_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from vrdir.evaluation.recognition import Pixels, RecogniserError, load_function
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 from vrdir.weights.bundled import sha256
 
 Array = np.ndarray[Any, np.dtype[Any]]

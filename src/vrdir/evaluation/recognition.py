@@ -22,7 +22,8 @@ from torch import Tensor
 from vrdir.data.pairs import check_synthesis, synthesised
 from vrdir.evaluation.resampling import Estimate, Figure, estimate, recovered_share
 from vrdir.folders import files_below
-from vrdir.images import ImageError, first_line, open_image
+from vrdir.image_files.whole_files import ImageError, first_line
+from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)

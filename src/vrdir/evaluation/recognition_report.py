@@ -26,7 +26,7 @@ from vrdir.evaluation.recognition_verdict import (
 from vrdir.evaluation.report import Case as ShownCase
 from vrdir.evaluation.report import Page, Section, Table, plain_picture, render
 from vrdir.evaluation.resampling import Estimate
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
 

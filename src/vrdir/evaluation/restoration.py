@@ -13,7 +13,9 @@ from torch import Tensor
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
-from vrdir.images import IMAGE_SUFFIXES, ImageError, first_line, open_image
+from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.whole_files import ImageError, first_line
+from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from vrdir.data.pairs import open_pair
 from vrdir.evaluation.report import Case, Page, Section, Table, error_map, picture, render, sorted_bars, worst_window
 from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult, name_of
 from vrdir.evaluation.restoration_metrics import DEFINITIONS, PSNR_CEILING, Scores
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, clean_threshold, describe
 
 Backend = Literal["torch", "onnx", "openvino"]

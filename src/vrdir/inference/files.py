@@ -15,7 +15,9 @@ from typing import NamedTuple
 import torch
 
 from vrdir.folders import Places, files_below
-from vrdir.images import IMAGE_SUFFIXES, DiskError, ImageError, first_line, format_of, result_file
+from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
+from vrdir.image_files.writing import format_of
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
 from vrdir.video import VIDEO_SUFFIXES, is_video

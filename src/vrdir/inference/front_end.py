@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vrdir.images import OVERSHOOT, ImageError, open_image
+from vrdir.image_files.whole_files import ImageError
+from vrdir.images import OVERSHOOT, open_image
 from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
 from vrdir.inference.restorer import Restorer, network_of

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from vrdir.images import pad_to_multiple, write_whole
+from vrdir.image_files.whole_files import write_whole
+from vrdir.images import pad_to_multiple
 from vrdir.inference.exported_model import Backend, ExportedModel
 from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from vrdir import __version__
 from vrdir.folders import Places
-from vrdir.images import HOPELESS, DiskError, ImageError
+from vrdir.image_files.whole_files import HOPELESS, DiskError, ImageError
 
 
 class Stamp(NamedTuple):

@@ -14,7 +14,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.images import OpenImage, encode, first_line, format_of, open_header, open_image, result_file
+from vrdir.image_files.reading import open_header
+from vrdir.image_files.whole_files import first_line, result_file
+from vrdir.image_files.writing import encode, format_of
+from vrdir.images import OpenImage, open_image
 from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
@@ -98,7 +101,7 @@ class Restorer:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
 
         Returns:
-            The same kind as came in; for a path, a PIL image, or a `vrdir.sixteen_bits.DeepPicture` for one of 16 bits a channel.
+            The same kind as came in; for a path, a PIL image, or a `DeepPicture` (`vrdir.image_files.sixteen_bits`) for 16 bits a channel.
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.

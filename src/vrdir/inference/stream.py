@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.images import ImageError, OpenImage, open_image
+from vrdir.image_files.whole_files import ImageError
+from vrdir.images import OpenImage, open_image
 from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 
 SMOOTHING = 0.8

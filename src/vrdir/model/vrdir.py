@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from vrdir.images import crop_to, pad_to_multiple, write_whole
+from vrdir.image_files.whole_files import write_whole
+from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 
 KEYS = {"step", "model", "optimizer", "average", "best"}
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from vrdir.images import write_whole
+from vrdir.image_files.whole_files import write_whole
 from vrdir.pictures import contact_sheet, save_picture
 
 logger = logging.getLogger(__name__)

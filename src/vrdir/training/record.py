@@ -18,7 +18,7 @@ import torch
 
 from vrdir import __version__
 from vrdir.data.items import Item
-from vrdir.images import first_line, write_whole
+from vrdir.image_files.whole_files import first_line, write_whole
 from vrdir.model.vrdir import WEIGHTS_FILE
 from vrdir.training.settings import Recipe
 

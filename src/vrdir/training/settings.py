@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from vrdir.data.loaders import Augmentation
+from vrdir.data.augmentation import Augmentation
 from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
-from vrdir.images import write_whole
+from vrdir.image_files.whole_files import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
@@ -121,7 +121,7 @@ class Recipe(Settings):
         model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
-        augmentation: "flip" (the paper's) or "full": see `vrdir.data.loaders.TrainingSet`.
+        augmentation: "flip" (the paper's), "full" or "wide": see `vrdir.data.augmentation`.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.

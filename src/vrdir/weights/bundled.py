@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vrdir.images import first_line
+from vrdir.image_files.whole_files import first_line
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"

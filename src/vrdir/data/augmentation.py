@@ -1,0 +1,94 @@
+"""Views of a photo: which part of it a training crop shows, how large, which way round and in what light."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+Augmentation = Literal["flip", "full", "wide"]
+"""Which views a training set takes.
+
+"flip" mirrors half of the crops (the paper). "full" also turns half of them by a quarter, and takes a third of those that are degraded
+afterwards at twice the size and averages them down: sharper texture, and objects at another scale. "wide" also takes another third at
+half the size and magnifies them, and half of all in another light (see `Tone`): smooth, pale and dim photos, which are not to be
+taken for hazy ones.
+"""
+
+
+class Tone(NamedTuple):
+    """Another light: `channel gain * (mean + contrast * (value ** gamma * exposure - mean))` of values in [0, 1], clipped.
+
+    Attributes:
+        gamma, exposure, contrast: of all channels.
+        gains: (3,), of each channel.
+    """
+
+    gamma: float
+    exposure: float
+    contrast: float
+    gains: Tensor
+
+    @classmethod
+    def drawn(cls, generator: Generator) -> Tone:
+        """From dim and flat to a little brighter than it was, seldom all at once."""
+        gamma, exposure, contrast, *gains = torch.rand(6, generator=generator).tolist()
+        return cls(
+            gamma=2 ** (1.2 * gamma - 0.6),
+            exposure=2 ** (0.3 - 1.8 * exposure**2),
+            contrast=1 - 0.6 * contrast**2,
+            gains=2 ** (0.3 * torch.tensor(gains) - 0.15),
+        )
+
+    def of(self, image: Tensor) -> Tensor:
+        """A (3, H, W) uint8 image in this light."""
+        lit = (image.float() / 255) ** self.gamma * self.exposure
+        mean = lit.mean()
+        gains = self.gains.to(image.device).view(3, 1, 1)
+        return ((mean + self.contrast * (lit - mean)) * gains * 255).clamp(0, 255).round().byte()
+
+
+class View(NamedTuple):
+    """How a crop of `size` pixels is made of a part of a photo.
+
+    Attributes:
+        size: side of the crop in pixels.
+        side: of the part, in the photo: twice the size is averaged down, half of it magnified.
+        turned, mirrored: by a quarter; left to right.
+        tone: another light, or None.
+    """
+
+    size: int
+    side: int
+    turned: bool
+    mirrored: bool
+    tone: Tone | None
+
+    @classmethod
+    def drawn(cls, how: Augmentation, size: int, height: int, width: int, synthetic: bool, generator: Generator) -> View:
+        """A view of a photo of `height` x `width` pixels; only one that is degraded afterwards (`synthetic`) may change size and light."""
+        scale, turned, mirrored = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2))
+        if how == "flip":
+            return cls(size, size, False, bool(mirrored), None)
+        side = size
+        if synthetic and scale == 0 and min(height, width) >= 2 * size:
+            side = 2 * size
+        elif synthetic and scale == 1 and how == "wide":
+            side = -(-size // 2)
+        lit = synthetic and how == "wide" and bool(torch.randint(2, (), generator=generator))
+        return cls(size, side, bool(turned), bool(mirrored), Tone.drawn(generator) if lit else None)
+
+    def of(self, part: Tensor) -> Tensor:
+        """The (3, size, size) crop of a (3, side, side) part, both uint8."""
+        if self.side > self.size:
+            part = functional.avg_pool2d(part.float(), 2).round().byte()
+        elif self.side < self.size:
+            large = functional.interpolate(part[None].float(), (self.size, self.size), mode="bicubic", align_corners=False)[0]
+            part = large.clamp(0, 255).round().byte()
+        if self.turned:
+            part = torch.rot90(part, 1, (1, 2))
+        if self.mirrored:
+            part = part.flip(2)
+        return part if self.tone is None else self.tone.of(part)

@@ -1,0 +1,82 @@
+"""Views of a photo."""
+
+import pytest
+import torch
+
+from vrdir.data.augmentation import Tone, View
+
+PART = torch.arange(3 * 64 * 64, dtype=torch.int64).mul(7919).remainder(256).to(torch.uint8).view(3, 64, 64)
+DAYLIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
+
+
+def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
+    return [View.drawn(how, 64, extent, extent, synthetic, torch.Generator().manual_seed(seed)) for seed in range(200)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("how", "synthetic", "extent", "sides"),
+    [
+        ("flip", True, 300, {64}),
+        ("full", True, 300, {64, 128}),
+        ("full", True, 100, {64}),  # too small to be taken at twice the size
+        ("full", False, 300, {64}),
+        ("wide", True, 300, {32, 64, 128}),
+        ("wide", False, 300, {64}),  # a real pair keeps its size and its light
+    ],
+)
+def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int, sides: set[int]) -> None:
+    drawn = views(how, synthetic, extent)
+    assert {view.side for view in drawn} == sides
+    for side in sides:
+        assert sum(view.side == side for view in drawn) > 200 / len(sides) / 2
+    lit = sum(view.tone is not None for view in drawn)
+    assert 70 < lit < 130 if how == "wide" and synthetic else lit == 0
+    assert {view.turned for view in drawn} == ({False} if how == "flip" else {False, True})
+    assert {view.mirrored for view in drawn} == {False, True}
+
+
+def test_full_views_are_among_the_wide_ones() -> None:
+    for full, wide in zip(views("full"), views("wide"), strict=True):
+        assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)
+        assert wide.side in (full.side, 32)
+
+
+def test_a_view_has_the_crops_size() -> None:
+    for side in (32, 33, 64, 128):
+        view = View(64 if side != 33 else 65, side, True, True, DAYLIGHT)
+        part = PART.repeat(1, 2, 2)[:, :side, :side]
+        made = view.of(part)
+        assert made.shape == (3, view.size, view.size)
+        assert made.dtype == torch.uint8
+
+
+def test_magnified_and_averaged_parts_are_the_same_picture() -> None:
+    ramp = torch.arange(64).mul(4).to(torch.uint8).expand(3, 64, 64)
+    near = View(128, 64, False, False, None).of(ramp)
+    torch.testing.assert_close(near[:, 4:-4, 4:-4:2].float(), ramp.repeat_interleave(2, 1)[:, 4:-4, 2:-2].float(), atol=2, rtol=0)
+    assert torch.equal(View(32, 64, False, False, None).of(ramp), (ramp[:, ::2, ::2] + 2))
+
+
+def test_light() -> None:
+    assert torch.equal(DAYLIGHT.of(PART), PART)
+    torch.testing.assert_close(DAYLIGHT._replace(exposure=0.5).of(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0)
+    flat = DAYLIGHT._replace(contrast=0.5).of(PART).float()
+    assert float(flat.mean()) == pytest.approx(float(PART.float().mean()), abs=0.5)
+    assert float(flat.std()) == pytest.approx(float(PART.float().std()) / 2, rel=0.01)
+    warm = DAYLIGHT._replace(gains=torch.tensor([1.1, 1.0, 0.9])).of(PART).float()
+    assert torch.equal(warm[1], PART[1].float())
+    assert (warm[0] >= PART[0]).all()
+    assert (warm[2] <= PART[2]).all()
+    torch.testing.assert_close(DAYLIGHT._replace(gamma=2.0).of(PART).float(), (PART.float() / 255) ** 2 * 255, atol=0.51, rtol=0)
+
+
+def test_no_light_is_so_odd_that_nothing_is_left() -> None:
+    tones = [Tone.drawn(torch.Generator().manual_seed(seed)) for seed in range(500)]
+    for low, high, values in (
+        (2**-0.6, 2**0.6, [t.gamma for t in tones]),
+        (2**-1.5, 2**0.3, [t.exposure for t in tones]),
+        (0.4, 1.0, [t.contrast for t in tones]),
+        (2**-0.15, 2**0.15, [float(g) for t in tones for g in t.gains]),
+    ):
+        assert low <= min(values) < low * 1.1
+        assert high * 0.9 < max(values) <= high
