@@ -32,8 +32,9 @@ INSIDE = {
         "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
-        "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "recognition", "recognisers",
-        "labels", "average_precision", "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
+        "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",
+        "recognisers", "labels", "detection_labels", "average_precision", "classification", "detection", "reidentification",
+        "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],

@@ -12,7 +12,7 @@ from torch import nn
 from vrdir.evaluation.classification import evaluate_classification, likeliest
 from vrdir.evaluation.labels import ClassificationData, read_classification
 from vrdir.evaluation.recognisers import Classifier
-from vrdir.evaluation.recognition import Condition, Pixels, by_function
+from vrdir.evaluation.variants import Condition, Pixels, by_function
 from vrdir.inference.restorer import Restorer
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle_left")

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from vrdir.evaluation.detection import evaluate_detection, objects_of
-from vrdir.evaluation.labels import DetectionData, Truth, read_detection
+from vrdir.evaluation.detection_labels import DetectionData, Truth, read_detection
 from vrdir.evaluation.recognisers import Detector
-from vrdir.evaluation.recognition import Condition, FromFolders, Pixels, by_function
+from vrdir.evaluation.variants import Condition, FromFolders, Pixels, by_function
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrdir.evaluation.labels import class_numbers, read_classification, read_detection, read_reid
+from vrdir.evaluation.detection_labels import read_detection
+from vrdir.evaluation.labels import class_numbers, read_classification, read_reid
 
 
 def save(*paths: Path, size: tuple[int, int] = (40, 30)) -> None:

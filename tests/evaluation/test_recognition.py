@@ -8,21 +8,17 @@ import torch
 from PIL import Image
 
 from vrdir.data.pairs import synthesised
-from vrdir.evaluation.recognition import (
-    CASES,
+from vrdir.evaluation.recognition import CASES, RecogniserError, Said, ask, cases_of
+from vrdir.evaluation.variants import (
     CLEAN,
     Condition,
     Folder,
     FromFolders,
     Item,
     Pixels,
-    RecogniserError,
-    Said,
     Source,
     Variant,
-    ask,
     by_function,
-    cases_of,
     load_function,
     load_restorer,
     pixels_of,

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrdir.evaluation.recognition import Case, ConditionResult, Exclusion, RecognitionResult
+from vrdir.evaluation.recognition import Case, ConditionResult, RecognitionResult
 from vrdir.evaluation.recognition_report import MOST_CASES, MOST_EXCLUDED, as_csv, as_json, as_page, rows_of, series_of
 from vrdir.evaluation.recognition_verdict import outcome, outcomes, verdict
 from vrdir.evaluation.report import plain_picture
 from vrdir.evaluation.resampling import Estimate
+from vrdir.evaluation.variants import Exclusion
 
 BAD = "<b>&\"'"
 CLEAN = 89.0

@@ -8,8 +8,8 @@ from PIL import Image
 
 from vrdir.evaluation.labels import read_reid
 from vrdir.evaluation.recognisers import Embedder
-from vrdir.evaluation.recognition import Condition, Pixels, by_function
 from vrdir.evaluation.reidentification import evaluate_reid, per_query, ranking
+from vrdir.evaluation.variants import Condition, Pixels, by_function
 
 
 def test_ranks_and_average_precision_by_hand() -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from vrdir.evaluation.labels import ClassificationData, DetectionData, ReidData
+    from vrdir.evaluation.detection_labels import DetectionData
+    from vrdir.evaluation.labels import ClassificationData, ReidData
     from vrdir.evaluation.recognisers import Classifier, Detector, Embedder
-    from vrdir.evaluation.recognition import Condition, Restore
+    from vrdir.evaluation.variants import Condition, Restore
 
     Data = ClassificationData | DetectionData | ReidData
     Recogniser = Classifier | Detector | Embedder
@@ -29,7 +30,8 @@ SEVERITIES = re.compile(r"severity=([1-5])\.\.([1-5])(?!\d)")
 
 def read_data(task: Task, path: Path, images: Path | None) -> Data:
     """The labelled images of a task. Raises FileNotFoundError or ValueError if there are none."""
-    from vrdir.evaluation.labels import read_classification, read_detection, read_reid
+    from vrdir.evaluation.detection_labels import read_detection
+    from vrdir.evaluation.labels import read_classification, read_reid
 
     if task != "reid":
         return (read_classification if task == "classification" else read_detection)(path, images)
@@ -62,7 +64,8 @@ def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogni
         FileNotFoundError, ValueError: one cannot be had, breaks its contract, or is called like another.
     """
     from vrdir.evaluation.recognisers import load_recogniser
-    from vrdir.evaluation.recognition import RecogniserError, pixels_of
+    from vrdir.evaluation.recognition import RecogniserError
+    from vrdir.evaluation.variants import pixels_of
     from vrdir.images import open_image
 
     recognisers: list[Any] = [load_recogniser(spec, task) for spec in specs]
@@ -86,7 +89,7 @@ def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Conditi
     Raises:
         FileNotFoundError, ValueError: a degradation or folder is unknown, two have one name, or there are none.
     """
-    from vrdir.evaluation.recognition import Condition
+    from vrdir.evaluation.variants import Condition
 
     conditions = [Condition(text) for step in steps for text in severities(step)]
     conditions += [Condition(name, folder=Path(folder)) for name, folder in (named_option("--degraded", text) for text in degraded)]
@@ -128,7 +131,7 @@ def restorers_of(
     Raises:
         FileNotFoundError, ValueError: there are no such weights, device, folder or function; two have one name, or there are none.
     """
-    from vrdir.evaluation.recognition import by_network, load_restorer
+    from vrdir.evaluation.variants import by_network, load_restorer
 
     restorers: dict[str, Restore] = {}
     facts: dict[str, Any] = {}
@@ -159,7 +162,7 @@ def remembered(restorers: Mapping[str, Restore], recognisers: int) -> Iterator[M
     if recognisers < 2:
         yield restorers
         return
-    from vrdir.evaluation.recognition import FromFolders
+    from vrdir.evaluation.variants import FromFolders
 
     with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
         yield {

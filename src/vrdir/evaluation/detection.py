@@ -11,24 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from vrdir.evaluation.average_precision import MOST, Array, Matches, Objects, average_precisions, coco_scores, match, rank
-from vrdir.evaluation.labels import DetectionData, class_numbers
+from vrdir.evaluation.detection_labels import DetectionData
+from vrdir.evaluation.labels import class_numbers
 from vrdir.evaluation.recognisers import Detections, Detector
-from vrdir.evaluation.recognition import (
-    Condition,
-    Exclusion,
-    Item,
-    Pixels,
-    RecognitionResult,
-    Restore,
-    Said,
-    Source,
-    Variant,
-    ask,
-    cases_of,
-    nothing_left,
-    result_of,
-)
+from vrdir.evaluation.recognition import RecognitionResult, Said, ask, cases_of, nothing_left, result_of
 from vrdir.evaluation.resampling import Figure, bootstrap_weights, randomisation_p_value, sign_flips
+from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
 from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vrdir.evaluation.recognition import Pixels, RecogniserError, load_function
+from vrdir.evaluation.recognition import RecogniserError
+from vrdir.evaluation.variants import Pixels, load_function
 from vrdir.image_files.whole_files import first_line
 from vrdir.weights.bundled import sha256
 

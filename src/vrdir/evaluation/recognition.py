@@ -1,45 +1,26 @@
-"""What a recogniser makes of clean, degraded and restored images: what an evaluation runs on, how it runs, and its results.
+"""What a recogniser makes of clean, degraded and restored images: how it is asked, and the results.
 
-An image is degraded and restored at its own size and rounded to 8 bits, as a file would hold it, before the recogniser resizes
-it. One image is held at a time. An image that fails anywhere is excluded everywhere, by name, so all figures of a result have
-one denominator.
+The recogniser resizes what it is shown. One image is held at a time. An image that fails anywhere is excluded everywhere, by name, so
+all figures of a result have one denominator.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vrdir.data.pairs import check_synthesis, synthesised
 from vrdir.evaluation.resampling import Estimate, Figure, estimate, recovered_share
-from vrdir.folders import files_below
-from vrdir.image_files.whole_files import ImageError, first_line
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.evaluation.variants import CLEAN, Exclusion, Item, Pixels, Source, Variant
+from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 Answer = TypeVar("Answer")
-
-CLEAN = "clean"  # what the images are called that nothing was done to
 CASES = 4  # that were won, and that were lost, are shown per restorer and condition
-
-
-class Exclusion(NamedTuple):
-    """What counts nowhere, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -116,233 +97,6 @@ class RecognitionResult:
     clean_p_value: Mapping[str, Mapping[str, float]]
     conditions: Sequence[ConditionResult]
     cases: Sequence[Case]
-
-
-class Item(NamedTuple):
-    """A clean image: its file, and what it is called: the path below its data set, without the suffix."""
-
-    name: str
-    path: Path
-
-
-class Variant(NamedTuple):
-    """What was done to an image: a condition's name or "clean", and a restorer's name or "" for none."""
-
-    condition: str
-    restorer: str
-
-
-class Folder:
-    """Images found by the names of the clean ones.
-
-    An image lies at <folder>/<name of the clean one>.*, with the folders of its data set, or at <folder>/<its last part>.*.
-
-    Args:
-        path: the folder.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise FileNotFoundError(f"there is no folder {path}")
-        self.path = path
-        self.files: dict[str, list[Path]] = {}
-        for file in images_below(path):
-            self.files.setdefault(file.relative_to(path).with_suffix("").as_posix(), []).append(file)
-        self.owners: dict[str, str] = {}  # of files that are found by their last part
-        if not self.files:
-            raise FileNotFoundError(f"there are no images in {path}")
-
-    def find(self, item: Item) -> Path:
-        """The file for a clean image. Raises ImageError where there is none, or several."""
-        found = self.files.get(item.name, [])
-        if not found:
-            found = self.files.get(_last(item.name), [])
-            owner = self.owners.setdefault(_last(item.name), item.name)
-            if found and owner != item.name:
-                raise ImageError(f"{found[0]} would belong to {owner} and to {item.name}; keep the folders of the data set")
-        if len(found) != 1:
-            holds = " and ".join(path.name for path in found) if found else f"no {item.name}.*"
-            raise ImageError(f"{self.path} holds {holds}; one image for each clean one is needed")
-        return found[0]
-
-    def compare(self, items: Sequence[Item], known: Iterable[str]) -> list[Exclusion]:
-        """What lies in the folder and belongs to no image.
-
-        Args:
-            items: the clean images.
-            known: names of images that are excluded already, or set aside.
-
-        Raises:
-            ValueError: nothing in it belongs to any image, or one file to several.
-        """
-        last = Counter(_last(item.name) for item in items)
-        names = {item.name for item in items} | set(last)
-        if names.isdisjoint(self.files):
-            theirs, ours = next(iter(self.files.values()))[0].name, items[0].path.name if items else "none"
-            raise ValueError(f"{self.path} has none of the data's names: it holds {theirs}, the data {ours}; give them the same stems")
-        for item in items:
-            if item.name not in self.files and last[_last(item.name)] > 1 and _last(item.name) in self.files:
-                raise ValueError(f"{self.path} holds one {_last(item.name)}.*, the data several; keep its folders, as in {item.name}.*")
-        for name in known:
-            names |= {name, _last(name), _last(name).rpartition(".")[0]}  # with a suffix or without
-        without = [path for name, paths in self.files.items() if name not in names for path in paths]
-        return [Exclusion(str(path), "there is no clean image of this name") for path in without]
-
-
-class Condition:
-    """One way in which images are degraded.
-
-    >>> Condition("haze:severity=3")
-    >>> Condition("foggy", folder=Path("photos/foggy"))
-
-    Args:
-        name: how it is called; without a folder also how it is synthesised, as `vrdir degrade --with` takes it.
-        folder: where the degraded images lie, under the names of the clean ones; see `Folder`.
-
-    Raises:
-        ValueError: nothing can be synthesised by that text, or the name is "clean".
-        FileNotFoundError: there is no such folder.
-    """
-
-    def __init__(self, name: str, folder: Path | None = None) -> None:
-        if name == CLEAN:
-            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r}")
-        self.name = name
-        self.folder = Folder(folder) if folder is not None else None
-        if self.folder is None:
-            check_synthesis(name)
-
-    @property
-    def synthetic(self) -> bool:
-        """The degraded images are synthesised."""
-        return self.folder is None
-
-    def degraded(self, item: Item, clean: Tensor, seed: int) -> Tensor:
-        """The degraded image of a clean one, (1, 3, H, W) in [0, 1] by 8 bits. Raises ImageError if it is not there or of another size."""
-        if self.folder is None:
-            return synthesised(clean, self.name, item.path, seed)
-        path = self.folder.find(item)
-        degraded = open_image(path).tensor
-        if degraded.shape != clean.shape:
-            raise ImageError(f"{path} is {_size(degraded)}, {item.path} is {_size(clean)}; an image and its degraded one have one size")
-        return degraded
-
-
-Restore = Callable[[Item, str, Pixels], Pixels]
-"""The restored image, given the clean one's item, the condition's name, and the pixels to restore."""
-
-
-def by_network(restorer: Restorer) -> Restore:
-    """Restored by running the network."""
-    return lambda item, condition, image: restorer(image)
-
-
-def by_function(function: Callable[[Pixels], Any]) -> Restore:
-    """Restored by any function of an image (H, W, 3), uint8, RGB, that returns one of the same kind."""
-    return lambda item, condition, image: function(image)
-
-
-class FromFolders:
-    """Restored images that lie in files: <folder>/<condition's name>, and <folder>/clean, each as `Folder` has it.
-
-    Raises:
-        FileNotFoundError: a folder is missing or holds no images.
-    """
-
-    def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:
-        self.folders = {name: Folder(folder / name) for name in (CLEAN, *(condition.name for condition in conditions))}
-
-    def __call__(self, item: Item, condition: str, image: Pixels) -> Pixels:
-        """The restored image. Raises ImageError if there is none."""
-        return pixels_of(open_image(self.folders[condition].find(item)).tensor)
-
-
-def load_restorer(spec: str, conditions: Iterable[Condition]) -> Restore:
-    """A restorer by text: a folder of results, see `FromFolders`, or `module:function`, see `by_function`.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such folder, module or function.
-    """
-    if Path(spec).is_dir() or ":" not in spec:
-        return FromFolders(Path(spec), conditions)
-    return by_function(load_function(spec))
-
-
-def load_function(spec: str) -> Callable[..., Any]:
-    """A function by `module:function`; the module must be importable. Raises ValueError if it is not, or has no such function."""
-    module, _, name = spec.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # a module of somebody else may raise anything, or be a script that ends itself
-        raise ValueError(f"{spec}: {module!r} cannot be imported ({first_line(error)}); is its folder on PYTHONPATH?") from None
-    if not callable(found):
-        raise ValueError(f"{spec}: {module} has no function {name!r}")
-    return found
-
-
-class Source:
-    """Every variant of every image, made when asked.
-
-    Args:
-        conditions: at least one, of different names.
-        restorers: by name; a `Restorer` is run by `by_network`.
-        seed: of the synthesis.
-
-    Raises:
-        ValueError: two conditions of one name, or a restorer without a name.
-    """
-
-    def __init__(self, conditions: Sequence[Condition], restorers: Mapping[str, Restore | Restorer], seed: int) -> None:
-        names = [condition.name for condition in conditions]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two conditions have one name: {', '.join(sorted(names))}")
-        if "" in restorers:
-            raise ValueError("a restorer needs a name")
-        self.conditions = {condition.name: condition for condition in conditions}
-        self.restorers = {name: by_network(given) if isinstance(given, Restorer) else given for name, given in restorers.items()}
-        self.seed = seed
-
-    @property
-    def variants(self) -> list[Variant]:
-        """All of them: clean first, and in each condition the one that is not restored first."""
-        return [Variant(condition, restorer) for condition in (CLEAN, *self.conditions) for restorer in ("", *self.restorers)]
-
-    @property
-    def folders(self) -> list[Folder]:
-        """Those in which images are looked for."""
-        degraded = [condition.folder for condition in self.conditions.values() if condition.folder is not None]
-        restored = [one for given in self.restorers.values() if isinstance(given, FromFolders) for one in given.folders.values()]
-        return [*degraded, *restored]
-
-    def images(self, item: Item) -> Iterator[tuple[Variant, Pixels]]:
-        """The variants of an image, in the order of `variants`. Raises whatever opening or restoring raises."""
-        clean = open_image(item.path).tensor
-        for condition in (CLEAN, *self.conditions):
-            seen = clean if condition == CLEAN else self.conditions[condition].degraded(item, clean, self.seed)
-            pixels = pixels_of(seen)
-            yield Variant(condition, ""), pixels
-            for name in self.restorers:
-                yield Variant(condition, name), self._restored(name, item, condition, pixels)
-
-    def picture(self, item: Item, variant: Variant) -> Tensor:
-        """One variant of an image, (3, H, W) in [0, 1]."""
-        image = open_image(item.path).tensor
-        if variant.condition != CLEAN:
-            image = self.conditions[variant.condition].degraded(item, image, self.seed)
-        if variant.restorer:
-            restored = self._restored(variant.restorer, item, variant.condition, pixels_of(image))
-            return torch.from_numpy(restored.copy()).movedim(-1, 0) / 255
-        return image[0]
-
-    def _restored(self, name: str, item: Item, condition: str, image: Pixels) -> Pixels:
-        restored = self.restorers[name](item, condition, image.copy())  # a function of somebody else may write into what it is given
-        if not isinstance(restored, np.ndarray) or restored.dtype != np.uint8 or restored.shape != image.shape:
-            kind = f"{restored.dtype} {restored.shape}" if isinstance(restored, np.ndarray) else type(restored).__name__
-            raise ImageError(f"{name} returned {kind} for an image of uint8 {image.shape} ({condition}); give back the same kind and size")
-        return restored
 
 
 @dataclass(frozen=True)
@@ -529,20 +283,6 @@ def cases_of(
     return cases
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The images in a folder and all below it, sorted; linked folders are entered, as data sets are often put together of links."""
-    return sorted(files_below(folder, hidden=None, unreadable=lambda error: None))
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def pixels_of(image: Tensor) -> Pixels:
-    """(1, 3, H, W) in [0, 1] -> (H, W, 3), rounded to 8 bits."""
-    return (image[0] * 255).round().byte().movedim(0, -1).cpu().numpy()
-
-
 def _spread(places: Sequence[int]) -> list[int]:
     """At most CASES of them, evenly spread."""
     count = min(CASES, len(places))
@@ -551,7 +291,3 @@ def _spread(places: Sequence[int]) -> list[int]:
 
 def _picture(source: Source, item: Item, variant: Variant) -> Callable[[], Tensor]:
     return lambda: source.picture(item, variant)
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[3]} x {image.shape[2]} pixels"

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from vrdir.evaluation.charts import Chart, curves, forest
-from vrdir.evaluation.recognition import CLEAN, Case, RecognitionResult
+from vrdir.evaluation.recognition import Case, RecognitionResult
 from vrdir.evaluation.recognition_verdict import (
     SIGNIFICANT,
     called,
@@ -26,6 +26,7 @@ from vrdir.evaluation.recognition_verdict import (
 from vrdir.evaluation.report import Case as ShownCase
 from vrdir.evaluation.report import Page, Section, Table, plain_picture, render
 from vrdir.evaluation.resampling import Estimate
+from vrdir.evaluation.variants import CLEAN
 from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)

@@ -12,22 +12,9 @@ import numpy as np
 
 from vrdir.evaluation.labels import ReidData
 from vrdir.evaluation.recognisers import Embedder
-from vrdir.evaluation.recognition import (
-    Condition,
-    Exclusion,
-    Item,
-    Pixels,
-    RecognitionResult,
-    Restore,
-    Said,
-    Source,
-    Variant,
-    ask,
-    cases_of,
-    nothing_left,
-    result_of,
-)
+from vrdir.evaluation.recognition import RecognitionResult, Said, ask, cases_of, nothing_left, result_of
 from vrdir.evaluation.resampling import bootstrap_weights, mcnemar, mean_figure, paired_mean_test
+from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
 from vrdir.inference.restorer import Restorer
 
 Array = np.ndarray[Any, np.dtype[Any]]
