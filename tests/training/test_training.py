@@ -429,8 +429,12 @@ def test_losses_are_their_formulas() -> None:
     a, b = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     error = (a - b).abs()
     assert torch.allclose(losses.l1(a, b), error.mean())
-    expected = sum(math.log(0.02 + float(error[i].mean())) for i in range(2)) / 2
-    assert float(losses.balanced_l1(a, b)) == pytest.approx(expected, rel=1e-5)
+    for floor in (0.02, 0.5):
+        expected = sum(math.log(floor + float(error[i].mean())) for i in range(2)) / 2
+        assert float(losses.balanced_l1(a, b, floor)) == pytest.approx(expected, rel=1e-5)
+        stage = DecoderStage(recipe(pixel_loss="balanced_l1", pixel_loss_floor=floor))
+        assert float(stage.pixel_loss(a, b)) == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(DecoderStage(recipe(pixel_loss="l1")).pixel_loss(a, b), error.mean())
     assert float(losses.spectrum(a, a)) == 0 < float(losses.spectrum(a, b))
     # A perfect decoder whose degraded output has no likeness at all leaves margin - (1 - 0).
     orthogonal = torch.zeros(1, 3, 2, 2)

@@ -12,17 +12,14 @@ def l1(restored: Tensor, clean: Tensor) -> Tensor:
     return (restored - clean).abs().mean()
 
 
-def balanced_l1(restored: Tensor, clean: Tensor, floor: float = 0.02) -> Tensor:
+def balanced_l1(restored: Tensor, clean: Tensor, floor: float = 0.06) -> Tensor:
     """`mean over images of log(floor + L1 of the image)`: every degradation counts by its relative error.
 
     Under plain L1 a hazy image, whose error is ten times a noisy one's, has ten times the say. The logarithm gives each
-    image a gradient relative to its own error; `floor` (5 levels of 8 bits) keeps clean ones, whose error goes to zero,
-    from taking over.
+    image a gradient relative to its own error; `floor` (15 levels of 8 bits) keeps those whose error goes to zero, clean
+    ones above all, from taking over.
     """
     return torch.log(floor + (restored - clean).abs().mean((1, 2, 3))).mean()
-
-
-PIXEL_LOSSES = {"l1": l1, "balanced_l1": balanced_l1}
 
 
 def spectrum(restored: Tensor, clean: Tensor) -> Tensor:

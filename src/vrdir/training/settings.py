@@ -124,6 +124,7 @@ class Recipe(Settings):
         augmentation: "flip" (the paper's), "full" or "wide": see `vrdir.data.augmentation`.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
+        pixel_loss_floor: of "balanced_l1", in [0, 1]: the higher, the more an image counts that is far from right.
         shares: probability of each kind of training image, up to a factor, where degradations are mixed.
         ranges: of the degradations' parameters, where not the defaults, as `vrdir degrade --with` takes them:
             "haze:warmth=-0.3..0.3+noise:sigma=5..75". In mixtures the milder ranges of the registry come first.
@@ -146,6 +147,7 @@ class Recipe(Settings):
     augmentation: Augmentation = "full"
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
+    pixel_loss_floor: PositiveFloat = 0.06
     shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
     ranges: str = ""
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.vrdir import VRDIR
-from vrdir.training.losses import PIXEL_LOSSES, dense_consistency, guidance_loss, ranking, semantic_consistency, spectrum
+from vrdir.training.losses import balanced_l1, dense_consistency, guidance_loss, l1, ranking, semantic_consistency, spectrum
 from vrdir.training.settings import Recipe, StageSettings
 
 
@@ -39,7 +40,7 @@ class Stage(ABC):
     def __init__(self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]) -> None:
         self.settings = settings
         self.shares = dict(shares)
-        self.pixel_loss = PIXEL_LOSSES[recipe.pixel_loss]
+        self.pixel_loss = l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=recipe.pixel_loss_floor)
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
             raise ValueError(f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}")
