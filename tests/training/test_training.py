@@ -435,6 +435,9 @@ def test_losses_are_their_formulas() -> None:
         stage = DecoderStage(recipe(pixel_loss="balanced_l1", pixel_loss_floor=floor))
         assert float(stage.pixel_loss(a, b)) == pytest.approx(expected, rel=1e-5)
     assert torch.allclose(DecoderStage(recipe(pixel_loss="l1")).pixel_loss(a, b), error.mean())
+    for floor in (0, 1.5):
+        with pytest.raises(ValueError, match="pixel_loss_floor"):
+            Recipe.read("small", pixel_loss_floor=floor)
     assert float(losses.spectrum(a, a)) == 0 < float(losses.spectrum(a, b))
     # A perfect decoder whose degraded output has no likeness at all leaves margin - (1 - 0).
     orthogonal = torch.zeros(1, 3, 2, 2)

@@ -147,7 +147,7 @@ class Recipe(Settings):
     augmentation: Augmentation = "full"
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
-    pixel_loss_floor: PositiveFloat = 0.06
+    pixel_loss_floor: Annotated[float, Field(gt=0, le=1)] = 0.06
     shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
     ranges: str = ""
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = 0.0
