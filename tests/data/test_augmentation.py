@@ -22,6 +22,8 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
         ("full", False, 300, {64}),
         ("wide", True, 300, {32, 64, 128}),
         ("wide", False, 300, {64}),  # a real pair keeps its size and its light
+        ("vivid", True, 300, {64, 128}),
+        ("vivid", False, 300, {64}),
     ],
 )
 def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int, sides: set[int]) -> None:
@@ -30,7 +32,8 @@ def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int
     for side in sides:
         assert sum(view.side == side for view in drawn) > 200 / len(sides) / 2
     lit = sum(view.tone is not None for view in drawn)
-    assert 70 < lit < 130 if how == "wide" and synthetic else lit == 0
+    low, high = {"wide": (70, 130), "vivid": (30, 70)}.get(how, (0, 0)) if synthetic else (0, 0)
+    assert low <= lit <= high
     assert {view.turned for view in drawn} == ({False} if how == "flip" else {False, True})
     assert {view.mirrored for view in drawn} == {False, True}
 
@@ -39,6 +42,14 @@ def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)
         assert wide.side in (full.side, 32)
+
+
+def test_vivid_views_are_full_ones_in_stronger_colours() -> None:
+    for full, vivid in zip(views("full"), views("vivid"), strict=True):
+        assert vivid._replace(tone=None) == full
+    saturations = [view.tone.saturation for view in views("vivid") if view.tone is not None]
+    assert 1 < min(saturations) < 1.2
+    assert 2.5 < max(saturations) < 3
 
 
 def test_a_view_has_the_crops_size() -> None:
@@ -68,6 +79,16 @@ def test_light() -> None:
     assert (warm[0] >= PART[0]).all()
     assert (warm[2] <= PART[2]).all()
     torch.testing.assert_close(DAYLIGHT._replace(gamma=2.0).of(PART).float(), (PART.float() / 255) ** 2 * 255, atol=0.51, rtol=0)
+
+
+def test_saturation() -> None:
+    colour = torch.tensor([90, 60, 30], dtype=torch.uint8).view(3, 1, 1)
+    vivid = DAYLIGHT._replace(saturation=2.0)
+    assert vivid.of(colour).flatten().tolist() == [120, 60, 0]
+    assert vivid._replace(saturation=0.0).of(colour).flatten().tolist() == [60, 60, 60]
+    assert vivid._replace(saturation=9.0).of(colour).flatten().tolist() == [255, 60, 0]  # clipped, not wrapped
+    grey = PART[:1].expand(3, -1, -1)
+    assert torch.equal(vivid.of(grey), grey)
 
 
 def test_no_light_is_so_odd_that_nothing_is_left() -> None:

@@ -1,0 +1,117 @@
+"""The questions of docs/experiments.md, asked of one or several sets of weights on held-out training photos.
+
+    python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...] [--photos 16] [--json FILE]
+
+DIR is the folder of clean photos; as many as `vrdir train` holds out of it, the same ones, are taken whole, each as it is or in
+one of the views below, and degraded. For every question the mean PSNR in dB (RGB) of the degraded and of the restored photos,
+and how many photos came out worse than they went in. All degradations are synthetic; what they draw depends on the question
+and on the photo's name alone.
+
+- near: the middle 180 pixels, magnified to 512;
+- pale: half the contrast, in a little warmer light;
+- dim: 0.4 v^1.2;
+- vivid: 2.2 times the saturation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from vrdir.data.augmentation import Tone, View
+from vrdir.data.items import items_of, split
+from vrdir.data.pairs import Pair
+from vrdir.degradations.registry import CLEAN
+from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
+from vrdir.images import open_image
+from vrdir.inference.restorer import Restorer
+
+LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
+    "": lambda photo: photo,
+    "near": lambda photo: View(512, 180, False, False, None).of(middle(photo, 180)),
+    "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
+    "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
+    "vivid": LIGHT._replace(saturation=2.2).of,
+}
+QUESTIONS = (  # view, what is done to it
+    ("", "haze:beta=0.8"),
+    ("", "haze:beta=2"),
+    ("", "haze:beta=1.2+jpeg:quality=90"),
+    ("", "haze:beta=0.8+rain:coverage=0.1+noise:sigma=15"),
+    ("", "noise:sigma=15"),
+    ("", "noise:sigma=25+jpeg:quality=90"),
+    ("", "noise:sigma=50"),
+    ("", "sensor_noise"),
+    ("", "rain:coverage=0.2"),
+    ("", "rain:coverage=0.1,veil=0,mist=0,width_px=0.4,opacity=0.35"),
+    ("", "rain:coverage=0.2,veil=0.1,mist=0.5"),
+    ("vivid", "rain:coverage=0.2,veil=0,mist=0"),
+    ("vivid", "haze:beta=0.8"),
+    ("near", "sensor_noise"),
+    ("pale", "sensor_noise"),
+    ("dim", "sensor_noise"),
+    ("", CLEAN),
+    ("pale", CLEAN),
+    ("vivid", CLEAN),
+)
+
+
+def middle(photo: Tensor, side: int) -> Tensor:
+    """The middle (3, side, side) of a photo."""
+    top, left = ((extent - side) // 2 for extent in photo.shape[1:])
+    return photo[:, top : top + side, left : left + side]
+
+
+def main() -> None:
+    """Ask, restore, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clean", type=Path, metavar="DIR", help="folder of clean photos, the one trained on")
+    parser.add_argument("--weights", action="append", help="a name or a folder; default small; may be repeated")
+    parser.add_argument("--photos", type=int, default=16, help="how many are held out of training (validation.photos of the recipe)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    arguments = parser.parse_args()
+    held_out = split(items_of(arguments.clean, (), ()), arguments.photos)[1]
+    names = arguments.weights or ["small"]
+    restorers = {name: Restorer(name, arguments.device) for name in names}
+    figures: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for view, of in VIEWS.items():
+            (Path(folder) / view).mkdir(exist_ok=True)
+            for item in held_out:
+                photo = (open_image(item.clean).tensor[0] * 255).round().byte()
+                picture = Image.fromarray(of(photo).movedim(0, 2).numpy())
+                picture.save(Path(folder) / view / f"{item.clean.stem}.png")
+        for view, synthesis in track(QUESTIONS, "Questions", console=Console(stderr=True)):
+            pairs = [Pair(Path(folder) / view / f"{item.clean.stem}.png", None, synthesis, line) for line, item in enumerate(held_out, 1)]
+            answers = figures[f"{view} {synthesis}".strip()] = {}
+            for name, restorer in restorers.items():
+                result = SetResult(synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer))))
+                if result.excluded:
+                    raise SystemExit(f"{result.excluded[0].pair.clean}: {result.excluded[0].reason}")
+                assert result.degraded is not None
+                assert result.restored is not None
+                answers["in"] = round(result.degraded.psnr_rgb, 2)
+                answers[name] = {"psnr": round(result.restored.psnr_rgb, 2), "worse": len(result.worse)}
+    table = Table("question (synthetic)", "in", *names, title=f"PSNR in dB, {len(held_out)} held-out photos (photos made worse)")
+    for question, answers in figures.items():
+        table.add_row(question, f"{answers['in']:.2f}", *(f"{answers[n]['psnr']:.2f} ({answers[n]['worse']})" for n in names))
+    Console(width=max(100, 64 + 14 * len(names))).print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
