@@ -168,3 +168,16 @@ def test_the_door_takes_and_gives_them_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"again.jpg: 16 bits a channel are kept by .png, .tif, .tiff"):
         back.save(tmp_path / "again.jpg")
     np.testing.assert_allclose(np.asarray(back.reduced(), float), pixels / 257, atol=0.5)
+
+
+def test_a_picture_replaces_a_file_whole(tmp_path: Path) -> None:
+    """Renamed into its place, not written over what is there: who has the former file open still reads all of it."""
+    (tmp_path / "deep.png").write_bytes(as_png(noise("RGB")))
+    picture = read_file(tmp_path / "deep.png")
+    assert isinstance(picture, DeepPicture)
+    (tmp_path / "out.png").write_bytes(b"former")
+    with (tmp_path / "out.png").open("rb") as former:
+        picture.save(tmp_path / "out.png")
+        assert former.read() == b"former"
+    np.testing.assert_array_equal(np.asarray(read_file(tmp_path / "out.png")), picture.pixels)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep.png", "out.png"]

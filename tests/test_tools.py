@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.conftest import TINY
 
-from vrdir.model.vrdir import VRDIR
+from vrdir.model.vrdir import CONFIGS, SMALL, VRDIR, VRDIRConfig
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -30,6 +30,69 @@ def test_average_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         run("average_weights.py", tmp_path / "first", tmp_path / "other", tmp_path / "no", "--share", 0.5, monkeypatch=monkeypatch)
     assert "are not of one config" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+GROWN = {"strides": (4, 8, 16), "widths": (24, 40, 48, 56), "encoder_blocks": (2, 1, 2, 1), "decoder_blocks": (2, 3, 1, 2)}
+
+
+def stirred(model: VRDIR) -> VRDIR:
+    """A network of whose layers none is zero, as a trained one's are."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    seed = VRDIRConfig.model_validate(
+        SMALL.model_dump() | {"widths": (16, 24, 32, 40), "encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (2, 1, 1, 1)}
+    )
+    larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN)
+    stirred(VRDIR(seed)).save_pretrained(tmp_path / "seed")
+    monkeypatch.setitem(CONFIGS, "base", larger)
+    run("grow_weights.py", tmp_path / "seed", tmp_path / "grown", "--model", "base", monkeypatch=monkeypatch)
+    before, grown = VRDIR.from_pretrained(tmp_path / "seed"), VRDIR.from_pretrained(tmp_path / "grown")
+    assert grown.config == larger
+    image = torch.rand(2, 3, 50, 71)
+    with torch.no_grad():
+        expected, found = before.restore(image), grown.restore(image)
+    assert not torch.allclose(expected.image, image, atol=0.01)
+    torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1e-5)
+    for a, b in zip(expected.guidance, found.guidance, strict=False):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
+
+    # Two steps: the first wakes what nobody listened to, with the second all of it moves.
+    trained = {name: p for name, p in grown.train().named_parameters() if not name.startswith("extractor")}
+    start = {name: p.detach().clone() for name, p in trained.items()}
+    optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        restored = grown.restore(image)
+        (restored.image.square().mean() + restored.guidance[-1][:, 0].mean()).backward()
+        optimizer.step()
+    # Attention of what is not listened to, and the bias before it, may need more steps than these; weights of convolutions may not.
+    still = [name for name, p in trained.items() if name.endswith("weight") and "attend" not in name and torch.equal(p, start[name])]
+    assert not still
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": (16, 24, 32, 96)}, "widths can only grow"),
+        ({"decoder_blocks": (3, 3, 2, 0)}, "decoder_blocks can only grow"),
+        ({"strides": (8, 16)}, "further strides come after the coarsest"),
+        ({"branch_blocks": 2}, "branch_blocks differ"),
+    ],
+)
+def test_weights_only_grow(
+    change: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CONFIGS, "base", VRDIRConfig.model_validate(SMALL.model_dump() | change))
+    with pytest.raises(SystemExit):
+        run("grow_weights.py", "small", tmp_path / "no", "--model", "base", monkeypatch=monkeypatch)
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

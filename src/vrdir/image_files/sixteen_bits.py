@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from vrdir.image_files.whole_files import write_whole
+
 Pixels = np.ndarray[Any, np.dtype[np.uint16]]
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}  # that hold such a picture
@@ -59,11 +61,11 @@ class DeepPicture(NamedTuple):
         return picture
 
     def save(self, path: str | Path) -> None:
-        """Write a file, PNG or TIFF by its suffix. Raises ValueError for another, OSError where it cannot be written."""
+        """Write a PNG or TIFF, by its suffix, whole or not at all. Raises ValueError for another, OSError where it cannot be written."""
         path = Path(path)
         if path.suffix.lower() not in FORMATS:
             raise ValueError(f"{path}: 16 bits a channel are kept by {', '.join(FORMATS)}; for others, save what reduced() gives")
-        path.write_bytes(encode_deep(self, FORMATS[path.suffix.lower()]))
+        write_whole(encode_deep(self, FORMATS[path.suffix.lower()]), path)
 
 
 def raw_mode(picture: Image.Image) -> str | None:
