@@ -24,6 +24,8 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
         ("wide", False, 300, {64}),  # a real pair keeps its size and its light
         ("vivid", True, 300, {64, 128}),
         ("vivid", False, 300, {64}),
+        ("varied", True, 300, {64, 128}),
+        ("varied", False, 300, {64}),
     ],
 )
 def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int, sides: set[int]) -> None:
@@ -32,7 +34,7 @@ def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int
     for side in sides:
         assert sum(view.side == side for view in drawn) > 200 / len(sides) / 2
     lit = sum(view.tone is not None for view in drawn)
-    low, high = {"wide": (70, 130), "vivid": (30, 70)}.get(how, (0, 0)) if synthetic else (0, 0)
+    low, high = {"wide": (70, 130), "vivid": (30, 70), "varied": (40, 90)}.get(how, (0, 0)) if synthetic else (0, 0)
     assert low <= lit <= high
     assert {view.turned for view in drawn} == ({False} if how == "flip" else {False, True})
     assert {view.mirrored for view in drawn} == {False, True}
@@ -42,6 +44,19 @@ def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)
         assert wide.side in (full.side, 32)
+
+
+def test_varied_views_are_vivid_ones_and_some_in_another_light() -> None:
+    lit = []
+    for vivid, varied in zip(views("vivid"), views("varied"), strict=True):
+        if vivid.tone is not None:
+            assert (varied.tone.saturation, varied._replace(tone=None)) == (vivid.tone.saturation, vivid._replace(tone=None))  # type: ignore[union-attr]
+        else:
+            assert varied._replace(tone=None) == vivid
+            lit += [varied.tone] if varied.tone is not None else []
+    assert 5 <= len(lit) <= 30
+    assert {tone.saturation for tone in lit} == {1.0}
+    assert all(tone.contrast < 1 for tone in lit)
 
 
 def test_vivid_views_are_full_ones_in_stronger_colours() -> None:

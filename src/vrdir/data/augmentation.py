@@ -8,13 +8,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Augmentation = Literal["flip", "full", "wide", "vivid"]
+Augmentation = Literal["flip", "full", "wide", "vivid", "varied"]
 """Which views a training set takes.
 
 "flip" mirrors half of the crops (the paper). "full" also turns half of them by a quarter, and takes a third of those that are degraded
 afterwards at twice the size and averages them down: sharper texture, and objects at another scale. "wide" also takes another third at
 half the size and magnifies them, and half of all in another light (see `Tone`): smooth, pale and dim photos, which are not to be
-taken for hazy ones. "vivid" is "full" with stronger colours in a quarter of those that are degraded afterwards.
+taken for hazy ones. "vivid" is "full" with stronger colours in a quarter of those that are degraded afterwards, "varied" is "vivid"
+with a tenth of the others in another light, as by "wide".
 """
 
 
@@ -91,8 +92,10 @@ class View(NamedTuple):
         tone = None
         if synthetic and how == "wide" and torch.randint(2, (), generator=generator):
             tone = Tone.drawn(generator)
-        elif synthetic and how == "vivid" and not torch.randint(4, (), generator=generator):
+        elif synthetic and how in ("vivid", "varied") and not torch.randint(4, (), generator=generator):
             tone = Tone.vivid(generator)
+        elif synthetic and how == "varied" and not torch.randint(10, (), generator=generator):
+            tone = Tone.drawn(generator)
         return cls(size, side, bool(turned), bool(mirrored), tone)
 
     def of(self, part: Tensor) -> Tensor:

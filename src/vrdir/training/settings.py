@@ -121,7 +121,7 @@ class Recipe(Settings):
         model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
-        augmentation: "flip" (the paper's), "full", "wide" or "vivid": see `vrdir.data.augmentation`.
+        augmentation: "flip" (the paper's), "full", "wide", "vivid" or "varied": see `vrdir.data.augmentation`.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         pixel_loss_floor: of "balanced_l1", in [0, 1]: the higher, the more an image counts that is far from right.
