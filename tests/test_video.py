@@ -17,7 +17,7 @@ av = pytest.importorskip("av")
 
 from tests.clips import TITLE, clip, damage, packets, pictures, times, view  # noqa: E402
 
-from vrdir.image_files.whole_files import ImageError  # noqa: E402
+from vrdir.image_files.whole_files import DiskError, ImageError  # noqa: E402
 from vrdir.video import Frame, VideoError, VideoReader, VideoWriter  # noqa: E402
 
 
@@ -273,6 +273,23 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "b.mp4 cannot be written (File too large)" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def copied(reader: VideoReader, writer: VideoWriter) -> None:
+    with writer:
+        for frame in reader.frames(writer.copy):
+            assert frame.pixels is not None
+            writer.write(frame.pixels, frame)
+
+
+@pytest.mark.skipif(not (Path("/dev/full").exists() and Path("/proc/self/fd").exists()), reason="needs Linux")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_a_disk_too_full_for_the_header_leaves_no_file_open(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    source = clip(tmp_path / "a.mp4", sound=None)
+    with VideoReader(source) as reader, pytest.raises(DiskError, match=r"b\.\w+ cannot be written \(No space left on device\); make room"):
+        copied(reader, VideoWriter(tmp_path / f"b{suffix}", reader, Path("/dev/full")))
+    assert capfd.readouterr().err == ""
+    assert "/dev/full" not in {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
 
 
 def test_a_killed_run_leaves_no_target(tmp_path: Path) -> None:

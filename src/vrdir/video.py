@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import io
 import logging
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -239,7 +240,8 @@ class VideoWriter:
             partial = self._partial or stack.enter_context(result_file(self.path))
             # A track of MP4 counts in whole fractions of a second: the source's, so that every time stays what it was.
             timescale = {"video_track_timescale": str(self._like.time_base.denominator)} if container_format in ("mp4", "mov") else {}
-            self._container = self._av.open(str(partial), "w", format=container_format, container_options=timescale)
+            file = stack.enter_context(_TargetFile(partial, "w"))
+            self._container = self._av.open(file, "w", format=container_format, container_options=timescale)
             stack.push(self._closed)
             self._stream = self._picture_stream(codec, options)
             self._copy_streams()
@@ -345,6 +347,26 @@ class VideoWriter:
             if advice:
                 raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
             raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
+
+
+class _TargetFile(io.FileIO):
+    """A file that says once that it cannot be written, and takes and drops what comes after that.
+
+    FFmpeg goes on writing after an error, and PyAV prints each further one. Of a file that FFmpeg opens itself, it would say
+    nothing, but leave it open for good when not even the container's header can be written.
+    """
+
+    _failed = False
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content)
+        try:
+            while rest and not self._failed:
+                rest = rest[super().write(rest) :]  # a disk that is nearly full takes a part
+        except OSError:
+            self._failed = True
+            raise
+        return len(content)
 
 
 def import_av() -> ModuleType:
