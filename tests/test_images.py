@@ -245,13 +245,17 @@ def test_several_frames_are_refused_not_dropped(tmp_path: Path, photo: Image.Ima
             open_image(frames)
 
 
-def test_more_grey_modes(photo: Image.Image) -> None:
+def test_more_grey_modes(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
     grey = np.asarray(photo.convert("L")).astype(np.int32) * 200
     opened = open_image(Image.fromarray(grey))  # mode I
     np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), grey)
     big_endian = Image.frombytes("I;16B", photo.size, grey.astype(">u2").tobytes())
     opened = open_image(big_endian)
     np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), grey)
+    file = io.BytesIO()
+    Image.fromarray(grey.astype(np.uint16)).save(file, "PNG", transparency=5)
+    open_image(Image.open(file))
+    assert "a grey picture of 16 bits with a transparent value, opened by Pillow, loses that" in caplog.text
     bilevel = photo.convert("1")
     opened = open_image(bilevel)
     np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(bilevel.convert("L")))

@@ -1,5 +1,6 @@
 """The bundled weights: whole, small enough, described, and doing what they did when they were released."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from vrdir import Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.inference import golden
 from vrdir.inference.golden import golden_problems
 from vrdir.model.vrdir import CONFIGS, VRDIR
 from vrdir.training.settings import RECIPES
@@ -102,3 +104,10 @@ def test_a_hugging_face_repository_is_fetched_without_its_other_files(tiny: VRDI
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(FileNotFoundError, match="'someone/snow' is no folder here and could not be fetched .*: no network$"):
         VRDIR.from_pretrained("someone/snow")
+
+
+def test_outputs_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = golden.golden_outputs
+    monkeypatch.setattr(golden, "golden_outputs", lambda model: {key: value * math.nan for key, value in real(model).items()})
+    problems = golden_problems("small")
+    assert any("image differs from the golden output by up to nan" in problem for problem in problems)

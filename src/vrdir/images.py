@@ -193,6 +193,10 @@ def _open_picture(image: Picture) -> OpenImage:
                 raise ImageError(f"grey pictures of integers go from 0 to 65535; this one from {array.min()} to {array.max()}")
             array = array.astype(np.uint16)
         alpha = None
+        if transparent:
+            logger.warning(
+                "a grey picture of 16 bits with a transparent value, opened by Pillow, loses that; give its path or bytes instead"
+            )
     else:
         if transparent and mode in ("L", "RGB"):
             mode += "A"

@@ -248,3 +248,12 @@ def test_a_clean_photo_from_a_jpeg_file_is_to_stay_as_it_is(photo_folder: Path) 
             if kind == "clean" and not same:
                 assert not torch.equal(clean, original)
                 break
+
+
+def test_grey_photos_are_validated_on_in_one_grain(photo: Image.Image, tmp_path: Path) -> None:
+    photo.convert("L").save(tmp_path / "grey.png")
+    photo.save(tmp_path / "red.png")
+    validation = ValidationSet(items_of(tmp_path, (), ()), ("noise",), 48)
+    for (_, degraded, clean), grey in zip(validation.pairs({"noise": 1.0}, lambda item: True), (True, False), strict=True):
+        assert torch.equal(degraded[:, 0], degraded[:, 1]) == grey
+        assert not torch.equal(degraded, clean)

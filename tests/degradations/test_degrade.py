@@ -147,6 +147,13 @@ def test_a_wrong_depth_is_named(depth: Any, message: str, photo: Image.Image) ->
         vrdir.degrade(photo, "haze", depth=depth)
 
 
+@pytest.mark.parametrize("level", [-1, 65536])
+def test_a_depth_picture_of_integers_does_not_wrap(level: int, photo: Image.Image, tmp_path: Path) -> None:
+    Image.fromarray(np.full((photo.height, photo.width), level, np.int32)).save(tmp_path / "depth.tif")
+    with pytest.raises(ValueError, match=rf"depth\.tif goes from {level} to {level}; a picture of integers goes from 0 to 65535 at most"):
+        vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
+
+
 def test_a_depth_nobody_takes_is_an_error(photo: Image.Image) -> None:
     with pytest.raises(ValueError, match="of use for haze and night_haze only, not for rain, noise"):
         vrdir.degrade(photo, "rain+noise", depth=np.zeros((75, 97), np.float32))

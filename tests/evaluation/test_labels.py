@@ -178,3 +178,15 @@ def test_two_coco_images_of_one_id_are_refused(tmp_path: Path) -> None:
     (tmp_path / "coco.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="two of one image id"):
         read_detection(tmp_path / "coco.json")
+
+
+def test_yaml_beside_a_data_set_may_be_anything(photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "labels").mkdir()
+    photo.save(tmp_path / "data" / "images" / "a.png")
+    (tmp_path / "data" / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "mkdocs.yml").write_text("emoji: !!python/name:material.extensions.emoji.twemoji\n---\nmore: 1\n")
+    assert len(read_detection(tmp_path / "data").items) == 1
+    (tmp_path / "data" / "data.yaml").write_text("names: [a\n")
+    with pytest.raises(ValueError, match=r"data\.yaml cannot be read as YAML \(.*\); mend it, or write a classes\.txt"):
+        read_detection(tmp_path / "data")

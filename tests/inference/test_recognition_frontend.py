@@ -364,6 +364,15 @@ def test_clean_images_are_skipped_one_by_one(tiny: VRDIR, photo_batch: Tensor, m
         assert torch.equal(everything(values), values)
 
 
+def test_a_restorer_lends_its_network_as_it_is(tiny: VRDIR) -> None:
+    skipping = vrdir.Restorer(tiny, "cpu", skip_clean=0.5)
+    assert vrdir.restore_before(Seen(), skipping).front_end.skip_clean == 0.5
+    assert vrdir.restore_before(Seen(), skipping, skip_clean=False).front_end.skip_clean is False
+    assert vrdir.restore_before(Seen(), tiny).front_end.skip_clean is False
+    with pytest.raises(ValueError, match="a front-end computes in float32; give it a Restorer of that precision, not bf16"):
+        vrdir.restore_before(Seen(), vrdir.Restorer(tiny, "cpu", precision="bf16"))
+
+
 def test_skipping_needs_a_clean_branch() -> None:
     paper = VRDIR(PAPER)
     for build in (lambda: vrdir.restore_before(Seen(), paper, skip_clean=True), lambda: vrdir.Restorer(paper, "cpu", skip_clean=True)):

@@ -3,9 +3,10 @@
 import threading
 import time
 
+import pytest
 import torch
 
-from vrdir.inference.room import Room, share_of_memory
+from vrdir.inference.room import Room, RoomClosedError, share_of_memory
 
 
 def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
@@ -52,6 +53,27 @@ def test_what_is_taken_is_given_back_after_an_error() -> None:
             pass
     with room.taken(10):
         pass
+
+
+def test_who_waits_for_a_room_that_is_closed_gives_up() -> None:
+    room, gave_up = Room(10), []
+
+    def wait() -> None:
+        try:
+            with room.taken(None):
+                raise AssertionError("there was no room")
+        except RoomClosedError:
+            gave_up.append(True)
+
+    with room.taken(5):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        room.check()
+        room.close()
+        waiting.join(10)
+        with pytest.raises(RoomClosedError):
+            room.check()
+    assert gave_up == [True]
 
 
 def test_the_machine_has_memory() -> None:

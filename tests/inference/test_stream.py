@@ -2,6 +2,7 @@
 
 import errno
 import subprocess
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
@@ -234,6 +235,34 @@ class TestVideos:
             assert list(disk.iterdir()) == []
         finally:
             subprocess.run(["umount", disk], check=True)
+
+    def test_who_stops_waits_for_no_video(self, restorer: Restorer, tmp_path: Path) -> None:
+        """That at work is left at its next frame, those that wait for their turn begin no more."""
+        from tests.clips import clip
+
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        source = clip(tmp_path / "a.mp4", 200)
+        jobs = [FileJob(tmp_path / "broken.png", tmp_path / "out" / "broken.png")]
+        jobs += [FileJob(source, tmp_path / "out" / f"{index}.mp4") for index in range(3)]
+        going = threading.Event()
+        frames: list[tuple[FileJob, int]] = []
+
+        def count(job: FileJob, number: int, expected: int | None) -> None:
+            frames.append((job, number))
+            going.set()
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(4)
+        try:
+            results = restorer.restore_files(jobs, on_frame=count)
+            assert next(results).error is not None
+            assert going.wait(60)
+            results.close()
+        finally:
+            torch.set_num_threads(before)
+        assert len({job for job, _ in frames}) == 1
+        assert frames[-1][1] < 200
+        assert list((tmp_path / "out").iterdir()) == []
 
     def test_an_encoder_without_room_ends_the_run(self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from tests.clips import clip

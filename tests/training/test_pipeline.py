@@ -209,6 +209,8 @@ def test_what_does_not_fit_is_said_before_training(trained: Path, recipe: Path, 
     assert "nowhere holds no weights" in failing(f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}")
     said = failing(f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}")  # unknown: needs pairs of its own
     assert "nothing to train the stage branch-mist on" in said
+    said = failing(f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} --extractor-weights {w}/x.pth")
+    assert "--extractor-weights has no use here: E comes from the earlier stage" in said
     assert "no option --step; did you mean --steps" in failing(f"train decoder --recipe {recipe} {every} --step 3")
     assert "decoder.steps: " in failing(f"train decoder --recipe {recipe} {every} --steps many")
     assert "give --clean FOLDER or --pairs LIST" in failing(f"train decoder --recipe {recipe} --work-dir {tmp_path}/new")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -229,9 +230,11 @@ def test_what_is_not_finite_stops_with_step_and_files(what: str, tiny: VRDIR, tm
             # sqrt(0) is 0, and its gradient infinite
             return {"pixel": loss * math.nan if what == "loss" else loss + torch.sqrt(loss * 0)}
 
+    threads = set(threading.enumerate())
     message = r"stage decoder, step 1: the loss or its gradient is not finite .*the batch was .*\.png.* lower learning_rate"
     with pytest.raises(FloatingPointError, match=message):
         trainer(tiny, recipe(), tmp_path, photo_folder).run(Broken(recipe()))
+    assert threads == set(threading.enumerate())  # TensorBoard's, too, ends
 
 
 def test_the_papers_network_trains_through_the_papers_stages(tmp_path: Path, photo_folder: Path) -> None:

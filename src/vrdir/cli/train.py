@@ -117,7 +117,11 @@ WorkDir = Annotated[Path, typer.Option(help="For checkpoints, weights, pictures,
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")]
 ExtractorWeights = Annotated[
     Path | None,
-    typer.Option(help="File with the extractor's pretrained weights; default: from where they are published.", show_default=False),
+    typer.Option(
+        help="File with the extractor's pretrained weights, where none come from an earlier stage; of `refine`, for its recognition loss. "
+        "Default: from where they are published.",
+        show_default=False,
+    ),
 ]
 DecoderPrior = Annotated[
     Path, typer.Option("--decoder", help="What `train decoder` made: a model folder, or its work directory.", show_default=False)

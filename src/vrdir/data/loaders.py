@@ -18,7 +18,7 @@ from vrdir.data.augmentation import Augmentation, View
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item
 from vrdir.data.pairs import synthesised
-from vrdir.degradations.degrade import apply_steps, parse_degradations
+from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
@@ -205,9 +205,8 @@ class StageData:
                 untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
                 clean[rows] = torch.where(untouched, mixture.image, clean[rows])
                 present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
-        grey = (clean == clean[:, :1]).all(1, keepdim=True).all(2, keepdim=True).all(3, keepdim=True)
-        one_grain = grey & torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
-        degraded = torch.where(one_grain, degraded[:, :1], degraded)  # as `vrdir.degrade` does: a grey sensor has one grain, not three
+        made_here = torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
+        degraded = torch.where(made_here, with_one_grain(clean, degraded), degraded)
         clean, degraded = (part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded))
         return Batch(clean, degraded, present.to(device), known.to(device), [item.name for item in items])
 
@@ -319,6 +318,7 @@ class ValidationSet:
                 clean = self._cut(item.clean, self.crop_px)
                 generator = torch.Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
                 degraded = degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share).image
+                degraded = with_one_grain(clean, degraded)
                 yield kind, degraded, degraded if kind == CLEAN else clean
         for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
             clean = self._cut(item.clean, self.crop_px)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from vrdir.degradations.degrade import apply_steps, parse_degradations
+from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
 from vrdir.image_files.reading import open_header
 from vrdir.image_files.whole_files import ImageError, first_line, write_whole
 from vrdir.images import MODES, open_image
@@ -148,9 +148,7 @@ def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Ten
     """The degraded image of a clean one (1, 3, H, W), the same every time: see `open_pair`."""
     draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(file.stem))
     degraded = apply_steps(clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws))
-    if torch.equal(clean[:, :1].expand_as(clean), clean):  # a grey sensor has one grain, not three
-        degraded = degraded[:, :1].expand_as(clean)
-    return (degraded * 255).round() / 255
+    return (with_one_grain(clean, degraded) * 255).round() / 255
 
 
 def check_synthesis(text: str) -> None:

@@ -178,6 +178,12 @@ def degrade_with(image: Any, steps: Sequence[Step], seed: int, depth: Any = None
     return opened.close(degraded)
 
 
+def with_one_grain(clean: Tensor, degraded: Tensor) -> Tensor:
+    """Of a batch (B, 3, H, W), what was made of grey images in grey: a grey sensor has one grain, not three."""
+    grey = (clean == clean[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
+    return torch.where(grey, degraded[:, :1], degraded)
+
+
 def taking_depth(steps: Sequence[Step]) -> list[Step]:
     """Those of the steps that take a depth. Raises ValueError if none does."""
     taking = [step for step in steps if "depth" in parameters_of(step.name)]
@@ -212,7 +218,10 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
         if depth.mode not in ("L", "I;16", "I", "F"):
             raise ValueError(f"{source} is a {depth.mode} picture; a depth map is grey, of 8 or 16 bits, or a .npy file")
         depth = np.asarray(depth)
-        depth = depth.astype(np.uint16) if depth.dtype == np.int32 else depth
+        if depth.dtype == np.int32:
+            if depth.min() < 0 or depth.max() > 65535:
+                raise ValueError(f"{source} goes from {depth.min()} to {depth.max()}; a picture of integers goes from 0 to 65535 at most")
+            depth = depth.astype(np.uint16)
     values = depth.cpu() if isinstance(depth, Tensor) else torch.from_numpy(np.array(depth))
     white = {torch.uint8: 255, torch.uint16: 65535}.get(values.dtype, 1)
     if white == 1 and not values.dtype.is_floating_point:

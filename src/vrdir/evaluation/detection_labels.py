@@ -171,7 +171,12 @@ def _yolo_names(path: Path) -> dict[int, str] | None:
             import yaml
         except ModuleNotFoundError:
             raise ValueError(f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt") from None
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            if file.parent != path:  # anything may lie beside a data set
+                continue
+            raise ValueError(f"{file} cannot be read as YAML ({first_line(error)}); mend it, or write a classes.txt") from None
         names = content.get("names") if isinstance(content, dict) else None
         if isinstance(names, list):
             return {number: str(name) for number, name in enumerate(names)}

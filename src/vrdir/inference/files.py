@@ -127,6 +127,7 @@ def process_files(
     overwrite: bool = False,
     manifest: Manifest | None = None,
     workers: int = 1,
+    stopped: Callable[[], None] = lambda: None,
 ) -> Generator[FileResult, None, None]:
     """Process files; one that fails is reported and the others still get done, unless the disk is full.
 
@@ -137,6 +138,7 @@ def process_files(
         manifest: where finished files are noted. What it says is done, with source and target unchanged, is not done again; a
             target that this run made of the same source before is replaced without `overwrite`, where the source has changed since.
         workers: threads, each with its own file and its share of torch's threads.
+        stopped: called where there are several, as soon as nobody asks for further results: what is at work may then give up.
 
     Yields:
         A result per job, in order; none after one for which there was no room on the disk, or that lies on one that cannot be
@@ -144,7 +146,7 @@ def process_files(
     """
     if manifest is not None:
         manifest.sweep(job.target.parent for job in jobs)
-    with closing(_ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers)) as outcomes:
+    with closing(_ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers, stopped)) as outcomes:
         for result, hopeless in outcomes:
             yield result
             if hopeless:
@@ -154,7 +156,9 @@ def process_files(
 Outcome = tuple[FileResult, bool]
 
 
-def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int) -> Generator[Outcome, None, None]:
+def _ordered(
+    jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int, stopped: Callable[[], None]
+) -> Generator[Outcome, None, None]:
     """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
     if workers <= 1:
         yield from map(work, jobs)
@@ -171,6 +175,7 @@ def _ordered(jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], worker
         while ahead:
             yield ahead.popleft().result()
     finally:
+        stopped()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 

@@ -195,7 +195,9 @@ def image_key(batch: Mapping[Any, Any]) -> Any:
 
 
 def load_network(weights: str | Path | VRDIR | Restorer, device: torch.device) -> VRDIR:
-    """The restoration network on a device; one that is given is moved there. Raises ValueError for an exported one."""
+    """The restoration network on a device; a given one is moved there. Raises ValueError for one that is exported or not in float32."""
+    if isinstance(weights, Restorer) and weights.precision != "float32":
+        raise ValueError(f"a front-end computes in float32; give it a Restorer of that precision, not {weights.precision}, or the weights")
     network = weights.model if isinstance(weights, Restorer) else weights
     if isinstance(network, ExportedModel):
         raise ValueError("a front-end runs with backend torch, since gradients pass through it; give it the weights, not the exported file")

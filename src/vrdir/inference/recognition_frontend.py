@@ -66,7 +66,7 @@ def restore_before(
     channels: str | None = None,
     preprocessing: Any = None,
     argument: str | int | None = None,
-    skip_clean: bool | float = False,
+    skip_clean: bool | float | None = None,
     train_restorer: bool = False,
     hook: Callable[[Restoration], None] | None = None,
     device: str | None = None,
@@ -90,7 +90,8 @@ def restore_before(
         preprocessing: read all that from a torchvision `weights` or its `transforms()`, a Hugging Face image processor, a timm
             configuration.
         argument: which argument (name or position; of a session, which input) holds the images, where it cannot be guessed.
-        skip_clean: leave alone what the network calls clean, in less time; True, or from which share on (see `VRDIR.restore`).
+        skip_clean: leave alone what the network calls clean, in less time; True, or from which share on (see `VRDIR.restore`); None
+            does as a `Restorer` given for weights does, and does not where there is none.
         train_restorer: let gradients reach the restorer's parameters too (all but its extractor's).
         hook: called with each `Restoration`: the image (B, 3, H, W) in [0, 1], the guidance maps, the shares.
         device: of the restorer; by default a module's own, for others a GPU where there is one.
@@ -109,7 +110,7 @@ def restore_before(
     front_end = FrontEnd(
         load_network(weights, chosen),
         find_normalisation(recogniser, preprocessing, mean=mean, std=std, range=range, channels=channels),
-        skip_clean=skip_clean,
+        skip_clean=getattr(weights, "skip_clean", False) if skip_clean is None else skip_clean,
         trains=train_restorer,
         hook=hook,
     )

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, NamedTuple, get_args
@@ -200,6 +200,7 @@ class Restorer:
 
         Images are restored side by side, one for each of torch's threads, which takes less time than all threads on one image after
         the other, and reads and writes meanwhile; fewer where they would need more than a quarter of the memory. A video has all to itself.
+        Who closes the generator waits for the images at work; a video is left at its next frame, and no target of it appears.
 
         `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
         """
@@ -209,7 +210,13 @@ class Restorer:
         def process(job: FileJob) -> Finish:
             if not is_video(job.target):
                 return self._image(job, room)
-            finish = self._video(job, smoothing, None if on_frame is None else partial(on_frame, job))
+
+            def frame_done(number: int, expected: int | None) -> None:
+                room.check()
+                if on_frame is not None:
+                    on_frame(job, number, expected)
+
+            finish = self._video(job, smoothing, frame_done)
 
             def alone(path: Path) -> Told:
                 with room.taken(None):
@@ -217,7 +224,7 @@ class Restorer:
 
             return alone
 
-        return process_files(jobs, process, overwrite, manifest, min(len(jobs), torch.get_num_threads()))
+        return process_files(jobs, process, overwrite, manifest, min(len(jobs), torch.get_num_threads()), room.close)
 
     def _restore_into(self, job: FileJob, process: Callable[[FileJob], Finish]) -> Told:
         finish = process(job)

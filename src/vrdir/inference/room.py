@@ -21,6 +21,10 @@ def share_of_memory() -> int:
         return ELSEWHERE
 
 
+class RoomClosedError(RuntimeError):
+    """There is no more room: what was to be done with it is no longer wanted."""
+
+
 class Room:
     """So many bytes for all threads. Who asks for more than there are waits until he is alone, and then has all of torch's threads.
 
@@ -32,14 +36,16 @@ class Room:
         self.size = share_of_memory() if size is None else size
         self.threads = torch.get_num_threads()
         self._taken = 0
+        self._closed = False
         self._changed = Condition()
 
     @contextmanager
     def taken(self, share: int | None) -> Iterator[None]:
-        """Wait until there is room for `share` bytes, None for all of it, and hold them."""
+        """Wait until there is room for `share` bytes, None for all of it, and hold them. Raises RoomClosedError."""
         share = self.size if share is None else min(share, self.size)
         with self._changed:
-            self._changed.wait_for(lambda: self._taken + share <= self.size)
+            self._changed.wait_for(lambda: self._closed or self._taken + share <= self.size)
+            self.check()
             self._taken += share
         own = torch.get_num_threads()  # OpenMP counts them for each thread by itself
         try:
@@ -51,3 +57,14 @@ class Room:
             with self._changed:
                 self._taken -= share
                 self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give no more room, also to those who wait for it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raises RoomClosedError once it is closed: for long work, to ask in between."""
+        if self._closed:
+            raise RoomClosedError("stopped")

@@ -65,7 +65,7 @@ def open_work_dir(
         if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
             raise FileExistsError(f"{work_dir} holds other things than a run; give a new folder for --work-dir")
         work_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(listing.encode(), work_dir / DATA)
+        write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
         write_json(now | {"seed": recipe.seed, "sessions": [session]}, run_file)
         recipe.write(recipe_file)  # last: with it, the run is there
         return

@@ -172,7 +172,8 @@ def train(
         prior: what earlier stages learnt.
         device: "cpu" or "cuda".
         resume: go on with the run in `work_dir`, which must be this one; without it there must be none.
-        extractor_weights: file of E's pretrained weights; None takes those of `prior`, or from where they are published.
+        extractor_weights: file of E's pretrained weights, for E where there is no `prior` to take it from, and for the recogniser of the
+            recognition loss; None takes those that are published.
         watcher: is told every step and every line of metrics.
 
     Returns:
@@ -188,8 +189,12 @@ def train(
         model = VRDIR(recipe.model)
     except ValueError as error:
         raise ValueError(f"the recipe's model is no network: {error}") from None
-    if extractor_weights is not None or not prior.files():
+    if not prior.files():
         model.load_pretrained_extractor(extractor_weights)
+    elif extractor_weights is not None and not any(stage.recognises for stage in stages):
+        raise ValueError(
+            "--extractor-weights has no use here: E comes from the earlier stage, which was trained on it; leave the option out"
+        )
     prior.load_into(model)
     for stage in stages:
         stage.prepare(fabric.device, extractor_weights)

@@ -62,6 +62,11 @@ class Stage(ABC):
         """What this stage's network makes of degraded images: for validation."""
         return model(degraded)
 
+    @property
+    def recognises(self) -> bool:
+        """Whether `prepare` loads a recogniser from the extractor's file."""
+        return False
+
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:  # noqa: B027 - most need nothing
         """Load what the losses need, before any stage trains: what is missing is to be missed at once."""
 
@@ -175,10 +180,14 @@ class RefineStage(Stage):
         self.extractor = recipe.model.extractor
         self.recogniser: EfficientNetLite0 | None = None
 
+    @property
+    def recognises(self) -> bool:
+        return bool(self.weights["recognition"]) and self.extractor == "efficientnet_lite0"
+
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
         if self.weights["recognition"] and self.recogniser is None:
             recogniser = EfficientNetLite0((4, 8, 16, 32))
-            recogniser.load_pretrained(extractor_weights if self.extractor == "efficientnet_lite0" else None)
+            recogniser.load_pretrained(extractor_weights if self.recognises else None)
             self.recogniser = placed(recogniser.requires_grad_(False), device)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,10 +104,12 @@ class Trainer:
             steps_in(duration, data.epoch_length, settings.batch_size)
             for duration in (settings.steps, recipe.validation.every, recipe.checkpoint_every)
         )
-        with stop_signals() as received:
+        with stop_signals() as received, ExitStack() as closing:
             run = StageRun(self, stage, steps)
             start = run.resume() if resume else 0
             log = RunLog(self.work_dir, stage.name, steps, start, self.watcher) if fabric.is_global_zero else None
+            if log is not None:
+                closing.callback(log.close)
             if start == 0:
                 run.validate(0, log)  # also a rehearsal: what would fail at the first validation fails now
             batches = data.batches(
@@ -139,7 +141,6 @@ class Trainer:
             self.model.load_state_dict(run.averaged.state_dict())
             self.model.requires_grad_(False).eval()
             if log is not None:
-                log.close()
                 self.model.save_pretrained(self.work_dir / "weights" / stage.name)
             fabric.barrier()
             if stop := self._agreed(received):
