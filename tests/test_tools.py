@@ -1,11 +1,14 @@
 """The scripts in tools/ that make what the package ships, and those in benchmarks/ that build networks of their own."""
 
+import hashlib
+import io
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import TINY
 
 from vrdir.model.vrdir import CONFIGS, SMALL, VRDIR, VRDIRConfig
@@ -111,3 +114,38 @@ def test_each_ablation_is_a_network_that_learns(name: str) -> None:
     model(torch.rand(2, 3, 40, 48)).square().mean().backward()
     parts = {part for part, _ in (key.split(".", 1) for key, value in model.named_parameters() if value.grad is not None)}
     assert {"enhancement", "decoder"} <= parts
+
+
+def test_photos_come_out_of_packages_and_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def photo(color: str, form: str) -> bytes:
+        Image.new("RGB", (64, 48), color).save(buffer := io.BytesIO(), form)
+        return buffer.getvalue()
+
+    files = {"wall": photo("teal", "JPEG"), "bird": photo("orange", "WEBP"), "castle": photo("tan", "JPEG"), "drawing": photo("red", "PNG")}
+    unpacked, out, names = tmp_path / "unpacked", tmp_path / "out", tmp_path / "list.txt"
+    (unpacked / "usr").mkdir(parents=True)
+    (unpacked / "usr" / "wall.jpg").write_bytes(files["wall"])
+    (unpacked / "usr" / "drawing.png").write_bytes(files["drawing"])
+    bundle = b"qres" + b"".join(len(files[name]).to_bytes(4, "big") + files[name] for name in ("bird", "castle")) + b"\xff\xd8\xff\xe0"
+    (unpacked / "usr" / "animals.rcc").write_bytes(bundle)
+    digest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    names.write_text(f"# comment\n{digest['wall']} 32 wall\n{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n")
+    run("package_photos.py", unpacked, out, "--list", names, monkeypatch=monkeypatch)
+    sizes = {path.name: Image.open(path).size for path in out.iterdir()}
+    assert sizes == {"wall.png": (32, 24), "bird.png": (64, 48), "castle.png": (64, 48)}  # the drawing is not listed, nothing is enlarged
+    with Image.open(out / "bird.png") as written, Image.open(io.BytesIO(files["bird"])) as original:
+        assert written.tobytes() == original.convert("RGB").tobytes()
+    names.write_text(f"{'0' * 64} 32 gone\n")
+    with pytest.raises(SystemExit):
+        run("package_photos.py", unpacked, out, "--list", names, monkeypatch=monkeypatch)
+    assert "not found: gone" in capsys.readouterr().out
+
+
+def test_the_list_of_package_photos_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = runpy.run_path(str(TOOLS / "package_photos.py"))
+    photos = tool["listed"](tool["LIST"])
+    lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
+    assert len(photos) == len(lines) == len({photo.name for photo in photos.values()}) == 350
+    assert all(len(digest) == 64 and photo.side_px in (640, 960) for digest, photo in photos.items())
