@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
+from vrdir.image_files.whole_files import whole_file
+
 LIST = Path(__file__).with_suffix(".txt")
 START = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP", re.DOTALL)  # of a JPEG or WebP file
 
@@ -49,7 +51,9 @@ def bundled(bundle: bytes) -> Iterator[bytes]:
     """The JPEG and WebP files in a Qt resource bundle that it stores as they are: each after its length, 4 bytes, big-endian."""
     for match in START.finditer(bundle):
         start = match.start()
-        yield bundle[start : start + int.from_bytes(bundle[max(start - 4, 0) : start], "big")]
+        end = start + int.from_bytes(bundle[max(start - 4, 0) : start], "big")
+        if end <= len(bundle):  # else what stands before it is no length, and this no file's beginning
+            yield bundle[start:end]
 
 
 def reduced(content: bytes, side_px: int) -> Image.Image:
@@ -74,7 +78,8 @@ def main() -> None:
     total = len(wanted)
     for content in files_in(arguments.unpacked):
         if photo := wanted.pop(hashlib.sha256(content).hexdigest(), None):
-            reduced(content, photo.side_px).save(arguments.out / f"{photo.name}.png")
+            with whole_file(arguments.out / f"{photo.name}.png") as part:
+                reduced(content, photo.side_px).save(part, format="PNG")
     print(f"{total - len(wanted)} of {total} photos written to {arguments.out}")
     for photo in wanted.values():
         print(f"not found: {photo.name}")
