@@ -33,8 +33,8 @@ INSIDE = {
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",
-        "recognisers", "labels", "detection_labels", "average_precision", "classification", "detection", "reidentification",
-        "recognition_verdict", "recognition_report",
+        "recognisers", "recogniser_files", "recogniser_packages", "recogniser_loading", "labels", "detection_labels", "average_precision",
+        "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
     "weights": ["bundled"],

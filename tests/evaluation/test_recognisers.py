@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from tests.evaluation.onnx_files import FLOAT, INT64, write_onnx
 
-from vrdir.evaluation.recognisers import Classifier, Detector, Embedder, Task, centre_cropped, letterboxed, load_recogniser
+from vrdir.evaluation.recogniser_files import centre_cropped, letterboxed
+from vrdir.evaluation.recogniser_loading import load_recogniser
+from vrdir.evaluation.recognisers import Classifier, Detector, Embedder, Task
 from vrdir.evaluation.recognition import RecogniserError
 
 CROP = {"mode": "shorter_side_centre_crop", "shorter_side": 10, "crop": 8, "filter": "bicubic", "antialias": True}

@@ -63,7 +63,7 @@ def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogni
     Raises:
         FileNotFoundError, ValueError: one cannot be had, breaks its contract, or is called like another.
     """
-    from vrdir.evaluation.recognisers import load_recogniser
+    from vrdir.evaluation.recogniser_loading import load_recogniser
     from vrdir.evaluation.recognition import RecogniserError
     from vrdir.evaluation.variants import pixels_of
     from vrdir.images import open_image
