@@ -6,11 +6,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tests.conftest import TINY
 
+from vrdir.data.pairs import checked_pairs, open_pair
+from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import CONFIGS, SMALL, VRDIR, VRDIRConfig
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -149,3 +152,46 @@ def test_the_list_of_package_photos_is_whole(monkeypatch: pytest.MonkeyPatch) ->
     lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
     assert len(photos) == len(lines) == len({photo.name for photo in photos.values()}) == 350
     assert all(len(digest) == 64 and photo.side_px in (640, 960) for digest, photo in photos.items())
+
+
+def test_hard_views_are_those_that_the_weights_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network = VRDIR(SMALL).eval()
+    with torch.no_grad():
+        assert isinstance(network.decoder, PixelSkipDecoder)
+        network.decoder.to_correction.bias.fill_(0.2)  # whatever it is shown comes out brighter
+    network.save_pretrained(tmp_path / "brighter")
+    for folder in ("photos", "held_out"):
+        (tmp_path / folder).mkdir()
+    pale = np.full((100, 120, 3), 120, np.uint8)
+    pale[:, :3] = 130
+    for name, pixels in (("pale", pale), ("dark", pale // 120), ("kept_out", pale)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    Image.fromarray(pale).save(tmp_path / "held_out" / "kept_out.jpg")
+    options = ["--views", 5, "--most", 3, "--without", tmp_path / "held_out", "--device", "cpu"]
+    arguments = ["hard_views.py", tmp_path / "photos", tmp_path / "out", *options]
+    run(*arguments, "--weights", tmp_path / "brighter", monkeypatch=monkeypatch)
+    files = sorted((tmp_path / "out" / "views").iterdir())
+    assert [file.stem[:4] for file in files] == ["pale"] * 3  # neither what is held out, nor what is dark
+    assert {Image.open(file).size for file in files} == {(192, 192)}
+    assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
+    pairs = checked_pairs(tmp_path / "out" / "hard.txt")
+    assert {pair.synthesis.partition(":")[0] for pair in pairs} == {"clean", "sensor_noise", "noise", "rain"}
+    assert len(pairs) == 12
+    for pair in pairs:
+        degraded, clean = open_pair(pair)
+        assert degraded.shape == clean.shape
+        assert torch.equal(degraded, clean) == (pair.synthesis == "clean")
+    moved = (tmp_path / "out").rename(tmp_path / "moved")
+    assert len(checked_pairs(moved / "hard.txt")) == 12  # a list that can move with its views
+    with pytest.raises(SystemExit):
+        run(*arguments[:1], tmp_path / "photos", moved, *options, monkeypatch=monkeypatch)
+    assert "is there already" in capsys.readouterr().err
+    torch.manual_seed(0)
+    VRDIR(SMALL).save_pretrained(tmp_path / "idle")  # an untrained decoder returns the image
+    with pytest.raises(SystemExit):
+        run(*arguments, "--weights", tmp_path / "idle", monkeypatch=monkeypatch)
+    assert "no view came out below 35 dB" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]

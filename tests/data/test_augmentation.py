@@ -40,6 +40,21 @@ def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int
     assert {view.mirrored for view in drawn} == {False, True}
 
 
+def test_close_views_are_varied_ones_of_which_a_third_is_magnified() -> None:
+    sides = []
+    for varied, close in zip(views("varied"), views("close"), strict=True):
+        assert (varied.turned, varied.mirrored) == (close.turned, close.mirrored)
+        if close.side < 64:
+            assert varied.side == 64
+            sides.append(close.side)
+        else:
+            assert close._replace(tone=None) == varied._replace(tone=None)
+    assert 45 < len(sides) < 90
+    assert 21 <= min(sides) < 24
+    assert 55 < max(sides) < 64
+    assert {view.side for view in views("close", synthetic=False)} == {64}
+
+
 def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)

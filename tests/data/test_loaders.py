@@ -128,6 +128,23 @@ def test_balanced_lists_count_alike(pair_list: Path, photo_folder: Path) -> None
         assert of_list == (12 if balance else 6)
 
 
+def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Path) -> None:
+    items = items_of(photo_folder, [f"rain={pair_list}"], NAMES)
+    for balance in (False, True):  # of several lists among themselves; there is one
+        stage = training_set(items, balance=balance, pairs_share=0.25).stage("decoder", SHARES, everything)
+        assert stage.epoch_length == 16  # 12 photos and 4 from the list
+        chosen = [stage.item(n) for n in range(48)]
+        of_list = [items[i].kind == "rain" for i in chosen]
+        assert [sum(of_list[n : n + 4]) for n in range(0, 48, 4)] == [1] * 12
+        photos, pairs = ([i for i, one in zip(chosen, of_list, strict=True) if one is own] for own in (False, True))
+        for epoch in range(3):
+            assert sorted(photos[12 * epoch : 12 * epoch + 12]) == list(range(12))
+        assert sorted(pairs[:6]) == sorted(pairs[6:]) == list(range(12, 18))
+        assert photos[:12] != photos[12:24]
+    alone = training_set(items, pairs_share=0.25).stage("decoder", SHARES, lambda item: item.kind == "rain")
+    assert alone.epoch_length == 6  # nothing for a list to be beside
+
+
 def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 4 is to be divided into 3 processes x 1 parts"):
         batches(training_set(items_of(photo_folder, (), NAMES)), processes=3)

@@ -8,14 +8,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Augmentation = Literal["flip", "full", "wide", "vivid", "varied"]
+Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close"]
 """Which views a training set takes.
 
 "flip" mirrors half of the crops (the paper). "full" also turns half of them by a quarter, and takes a third of those that are degraded
 afterwards at twice the size and averages them down: sharper texture, and objects at another scale. "wide" also takes another third at
 half the size and magnifies them, and half of all in another light (see `Tone`): smooth, pale and dim photos, which are not to be
 taken for hazy ones. "vivid" is "full" with stronger colours in a quarter of those that are degraded afterwards, "varied" is "vivid"
-with a tenth of the others in another light, as by "wide".
+with a tenth of the others in another light, as by "wide", and "close" is "varied" with another third magnified up to three times:
+near, smooth things.
 """
 
 
@@ -89,12 +90,14 @@ class View(NamedTuple):
             side = 2 * size
         elif synthetic and scale == 1 and how == "wide":
             side = -(-size // 2)
+        elif synthetic and scale == 1 and how == "close":
+            side = round(size / 3 ** float(torch.rand((), generator=generator)))
         tone = None
         if synthetic and how == "wide" and torch.randint(2, (), generator=generator):
             tone = Tone.drawn(generator)
-        elif synthetic and how in ("vivid", "varied") and not torch.randint(4, (), generator=generator):
+        elif synthetic and how in ("vivid", "varied", "close") and not torch.randint(4, (), generator=generator):
             tone = Tone.vivid(generator)
-        elif synthetic and how == "varied" and not torch.randint(10, (), generator=generator):
+        elif synthetic and how in ("varied", "close") and not torch.randint(10, (), generator=generator):
             tone = Tone.drawn(generator)
         return cls(size, side, bool(turned), bool(mirrored), tone)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +72,8 @@ class TrainingSet:
         crop_px: side of the crops; smaller images are extended by mirroring.
         augmentation: which views of the photos the crops show.
         balance: pair lists (and the folder of photos) count alike: an epoch repeats the shorter ones to the length of the longest.
+        pairs_share: of the images, how many come from pair lists, spread evenly over the batches, where a stage has photos and lists;
+            None for as many as they have lines.
         cache_bytes: how much of the decoded images is kept in memory.
         device: where batches go.
         on_device: on a GPU, keep all decoded images there and cut them there; None does so if they take less than a quarter of it.
@@ -91,6 +94,7 @@ class TrainingSet:
         crop_px: int = 128,
         augmentation: Augmentation = "full",
         balance: bool = False,
+        pairs_share: float | None = None,
         cache_bytes: int = 8 * 2**30,
         device: torch.device | str = "cpu",
         on_device: bool | None = None,
@@ -98,7 +102,7 @@ class TrainingSet:
         if not items:
             raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
         self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
-        self.augmentation, self.balance, self.device = augmentation, balance, torch.device(device)
+        self.augmentation, self.balance, self.pairs_share, self.device = augmentation, balance, pairs_share, torch.device(device)
         self.ranges, self.jpeg_share = ranges, jpeg_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
         self.warned: set[int] = set()
@@ -138,6 +142,21 @@ class TrainingSet:
         return first, first if item.degraded is None else cut(extend(degraded, view.side))
 
 
+class _Cycle:
+    """Items in turn: every epoch all of them, in a new order; of several lists the shorter ones repeated to the length of the longest."""
+
+    def __init__(self, lists: Sequence[Sequence[int]], seed: Callable[[int], int]) -> None:
+        self.lists, self.seed = lists, seed
+        self.length = len(lists) * max(map(len, lists))
+
+    def item(self, n: int) -> int:
+        """The number of the n-th image's item."""
+        epoch, position = divmod(n, self.length)
+        place = random_order(self.length, self.seed(epoch))[position]
+        chosen = self.lists[place % len(self.lists)]
+        return chosen[place // len(self.lists) % len(chosen)]
+
+
 class StageData:
     """The images of a stage, one after the other, without end.
 
@@ -152,18 +171,23 @@ class StageData:
             raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair list of its degradation")
         self.data, self.name, self.shares = data, name, dict(shares)
         self.able = [name for name in data.branches if name in DEGRADATIONS]  # a branch of a user's own has nothing but pair lists
-        lists: dict[str, list[int]] = {}
-        for index in indices:
-            lists.setdefault(data.items[index].kind if data.balance else "", []).append(index)
-        self.lists = list(lists.values())
-        self.epoch_length = len(self.lists) * max(map(len, self.lists))
+        photos, pairs = ([i for i in indices if (data.items[i].kind == "") is own] for own in (True, False))
+        if data.pairs_share is None or not (photos and pairs):
+            self.share, self.main, self.aside = 0.0, self._cycle("order", indices), None
+        else:
+            self.share, self.main, self.aside = data.pairs_share, self._cycle("order", photos), self._cycle("aside", pairs)
+        self.epoch_length = round(self.main.length / (1 - self.share))
 
     def item(self, n: int) -> int:
         """The number of the n-th image's item; n counts from 0."""
-        epoch, position = divmod(n, self.epoch_length)
-        place = random_order(self.epoch_length, self._seed("order", epoch))[position]
-        chosen = self.lists[place % len(self.lists)]
-        return chosen[place // len(self.lists) % len(chosen)]
+        before, after = (math.floor(count * self.share + 1e-9) for count in (n, n + 1))  # of the images so far, those from aside
+        return self.main.item(n - before) if self.aside is None or before == after else self.aside.item(before)
+
+    def _cycle(self, name: str, indices: Sequence[int]) -> _Cycle:
+        lists: dict[str, list[int]] = {}
+        for index in indices:
+            lists.setdefault(self.data.items[index].kind if self.data.balance else "", []).append(index)
+        return _Cycle(list(lists.values()), partial(self._seed, name))
 
     def crops(self, start: int, count: int) -> Crops:
         """The crops `start` to `start + count - 1`. One that cannot be decoded is logged, and the next item takes its place."""

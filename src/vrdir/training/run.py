@@ -207,6 +207,7 @@ def train(
         crop_px=recipe.crop_px,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
+        pairs_share=recipe.data.pairs_share,
         cache_bytes=int(recipe.data.cache_gib * 2**30),
         device=fabric.device,
         on_device=recipe.data.on_device,

@@ -99,16 +99,19 @@ class ValidationSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How images are kept and cut. Nothing here changes what is trained, but for `balance`.
+    """How images are kept and cut. Nothing here changes what is trained, but for `balance` and `pairs_share`.
 
     Attributes:
         balance: pair lists count alike in an epoch, the shorter ones repeated; else each pair counts once.
+        pairs_share: of the images, how many come from pair lists, where there are clean photos, too; null for as many as the lists
+            have lines.
         cache_gib: how much of the decoded images is kept in memory.
         on_device: keep all of them on the GPU, and cut and degrade them there; null does so if they take less than a quarter of its memory.
         workers: processes that read and cut ahead, of each training process; 0 does so in between.
     """
 
     balance: bool = False
+    pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     cache_gib: PositiveFloat = 8.0
     on_device: bool | None = None
     workers: int = Field(default=0, ge=0, strict=True)
@@ -121,7 +124,7 @@ class Recipe(Settings):
         model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
-        augmentation: "flip" (the paper's), "full", "wide", "vivid" or "varied": see `vrdir.data.augmentation`.
+        augmentation: "flip" (the paper's), "full", "wide", "vivid", "varied" or "close": see `vrdir.data.augmentation`.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         pixel_loss_floor: of "balanced_l1", in [0, 1]: the higher, the more an image counts that is far from right.
