@@ -19,8 +19,11 @@ from typer.testing import CliRunner
 import vrdir
 from vrdir.cli.app import app
 from vrdir.data.image_cache import photos_in
+from vrdir.weights.bundled import FOLDER, sha256
 
 ROOT = Path(__file__).parents[2]
+# For the recipe `small`, whose weights are bundled.
+BRIEF = "--crop-px 32 --batch-size 5 --loss-weights '{recognition: 0.0}' --validation-photos 2 --validation-crop-px 32"
 
 
 def vrdir_command(line: str) -> Any:
@@ -60,6 +63,9 @@ def downloads(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> P
     for number, photo in enumerate(photos[4:9], 1):
         photo.save(root / f"RainTrainL/norain-{number}.png")
         vrdir.degrade(photo, "rain", seed=number).save(root / f"RainTrainL/rain-{number}.png")
+    (root / "hard").mkdir()  # as tools/hard_views.py leaves it
+    photos[3].resize((64, 64)).save(root / "hard/view.png")
+    (root / "hard/hard.txt").write_text("@clean|view.png\n@sensor_noise|view.png\n")
     photos[10].save(root / "Rain100L/norain-001.png")
     vrdir.degrade(photos[10], "rain", seed=0).save(root / "Rain100L/rain-001.png")
     return root
@@ -91,6 +97,7 @@ def trained(downloads: Path, recipe: Path) -> Path:
         patch.chdir(downloads)
         for line in documented_commands():
             small = re.sub("--recipe (paper|base)", f"--recipe {recipe} --device cpu", line)
+            small = small.replace("--recipe small", f"--recipe small --device cpu {BRIEF}")
             vrdir_command(re.sub(r"steps \d+", "steps 5", small))
     return downloads / "runs"
 
@@ -142,6 +149,16 @@ def test_a_visit_takes_up_what_the_one_before_left(trained: Path) -> None:
     ]
     assert rates[0][-1] == rates[1][-1] == 2e-3
     assert rates[2][-1] < 2e-3
+
+
+def test_bundled_weights_go_on_by_their_name_with_a_list_beside_the_photos(trained: Path) -> None:
+    run = json.loads((trained / "hard" / "run.json").read_text())
+    assert run["priors"] == {"whole": sha256(FOLDER / "small" / "model.safetensors")}
+    assert run["data"]["training"] == 12  # 12 photos but the two held out, and two lines
+    before, after = weights(FOLDER / "small"), weights(trained / "hard/weights/refine")
+    moved = [name for name, values in before.items() if not torch.equal(values.float(), after[name])]
+    assert moved
+    assert not [name for name in moved if name.startswith("extractor.")]
 
 
 def test_what_was_run_is_on_record(trained: Path) -> None:

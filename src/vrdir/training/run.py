@@ -24,6 +24,7 @@ from vrdir.training.record import open_work_dir
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
 from vrdir.training.trainer import Interrupted, Trainer
+from vrdir.weights.bundled import manifest, resolve_weights
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,13 @@ def model_folder(path: Path, *stages: str) -> Path:
 
 
 def whole_folder(path: Path) -> Path:
-    """Of a whole network: a model folder itself, or that of the latest stage of a work directory. Raises FileNotFoundError."""
+    """Of a whole network: bundled weights by name, a model folder itself, or that of the latest stage of a work directory.
+
+    Raises:
+        FileNotFoundError: it is none of these.
+    """
+    if str(path) in manifest():
+        return resolve_weights(path)
     return model_folder(path, "refine", "fusion")
 
 
