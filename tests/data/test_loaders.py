@@ -143,6 +143,9 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
         assert photos[:12] != photos[12:24]
     alone = training_set(items, pairs_share=0.25).stage("decoder", SHARES, lambda item: item.kind == "rain")
     assert alone.epoch_length == 6  # nothing for a list to be beside
+    for part in (items[:12], items[12:]):
+        with pytest.raises(ValueError, match="give --clean and --pairs, or leave it out"):
+            training_set(part, pairs_share=0.25)
 
 
 def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:

@@ -80,7 +80,7 @@ class TrainingSet:
 
     Raises:
         ImageError: a file's header cannot be read.
-        ValueError: there are no items.
+        ValueError: there are no items, or a share of pair lists is asked for where there are not both photos and lists.
     """
 
     def __init__(
@@ -101,6 +101,10 @@ class TrainingSet:
     ) -> None:
         if not items:
             raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
+        if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
+            raise ValueError(
+                "data.pairs_share is of use with photos and pair lists side by side: give --clean and --pairs, or leave it out"
+            )
         self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
         self.augmentation, self.balance, self.pairs_share, self.device = augmentation, balance, pairs_share, torch.device(device)
         self.ranges, self.jpeg_share = ranges, jpeg_share

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vrdir.evaluation.recognisers import Array, Classifier, Detector, Embedder, Task
 from vrdir.evaluation.variants import Pixels
 from vrdir.image_files.whole_files import first_line
+from vrdir.inference.exported_model import onnx_session
 from vrdir.weights.bundled import sha256
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -28,13 +28,7 @@ def from_onnx(path: Path, task: Task) -> Classifier | Detector | Embedder:
     except ModuleNotFoundError:
         raise ValueError("an ONNX file needs onnxruntime: pip install 'vrdir[evaluate]'") from None
     card = _card(path, task)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own, undocumented ones
-        raise ValueError(f"{path} is no ONNX file that onnxruntime can open ({first_line(error)})") from None
+    session = onnx_session(onnxruntime, path)
     height, width = _input_size(session, path)
     _check_outputs(session, path, task)
     resize = _resizing(card, path, task, (height, width))

@@ -127,17 +127,22 @@ def _core_of(openvino: ModuleType) -> Any:
     return openvino.Core()
 
 
-def _open_onnx(path: Path) -> _Opened:
-    onnxruntime = runtime_of("onnx")
-    if path.suffix == ".xml":
-        raise ValueError(f"{path} is OpenVINO's format; open it with backend openvino")
+def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
+    """A file opened for the CPU, on as many threads as torch has. Raises ValueError, with a remedy, if it cannot be opened."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented ones
-        raise ValueError(f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}); export it again") from None
+        raise ValueError(f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}){remedy}") from None
+
+
+def _open_onnx(path: Path) -> _Opened:
+    onnxruntime = runtime_of("onnx")
+    if path.suffix == ".xml":
+        raise ValueError(f"{path} is OpenVINO's format; open it with backend openvino")
+    session = onnx_session(onnxruntime, path, "; export it again")
 
     def run(image: Array) -> tuple[Array, Array]:
         restored, shares = session.run(OUTPUTS, {INPUT: image})
