@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vrdir.data.items import Item, items_of, split
-from vrdir.data.loaders import Batch, StageData, TrainingSet, ValidationSet
 from vrdir.data.pairs import Pair, write_pairs
+from vrdir.data.training_set import Batch, StageData, TrainingSet
+from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import degrade
 from vrdir.image_files.reading import read_file
 from vrdir.inference.restorer import choose_device

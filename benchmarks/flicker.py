@@ -33,7 +33,8 @@ from vrdir.image_files.reading import read_file
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 from vrdir.inference.stream import SMOOTHING
-from vrdir.video import Pixels, VideoReader, is_video
+from vrdir.video.formats import Pixels, is_video
+from vrdir.video.reading import VideoReader
 
 DRIFT = 1 / 3  # of haze's strength
 PERIOD = 250  # frames, in which haze comes and goes: ten seconds

@@ -26,7 +26,7 @@ INSIDE = {
         "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
         "degrade",
     ],
-    "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "loaders"],
+    "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
         "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
         "front_end", "connectors", "recognition_frontend", "transform",
@@ -37,6 +37,7 @@ INSIDE = {
         "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
+    "video": ["formats", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [
         "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",

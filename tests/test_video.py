@@ -18,7 +18,9 @@ av = pytest.importorskip("av")
 from tests.clips import TITLE, clip, damage, packets, pictures, times, view  # noqa: E402
 
 from vrdir.image_files.whole_files import DiskError, ImageError  # noqa: E402
-from vrdir.video import Frame, VideoError, VideoReader, VideoWriter  # noqa: E402
+from vrdir.video.formats import Frame, VideoError  # noqa: E402
+from vrdir.video.reading import VideoReader  # noqa: E402
+from vrdir.video.writing import VideoWriter  # noqa: E402
 
 
 def copy(source: Path, target: Path, stop_at: int | None = None) -> list[Frame]:
@@ -247,7 +249,8 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 COPY = """
 import sys
 from pathlib import Path
-from vrdir.video import VideoReader, VideoWriter
+from vrdir.video.reading import VideoReader
+from vrdir.video.writing import VideoWriter
 source, target = map(Path, sys.argv[1:3])
 with VideoReader(source) as reader, VideoWriter(target, reader) as writer:
     for number, frame in enumerate(reader.frames(writer.copy)):

@@ -267,7 +267,7 @@ class TestVideos:
     def test_an_encoder_without_room_ends_the_run(self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from tests.clips import clip
 
-        from vrdir.video import VideoWriter
+        from vrdir.video.writing import VideoWriter
 
         source = clip(tmp_path / "a.mp4")
 

@@ -14,7 +14,8 @@ from tests.conftest import TINY
 from torch.optim.swa_utils import AveragedModel
 
 from vrdir.data.items import items_of, split
-from vrdir.data.loaders import TrainingSet, ValidationSet
+from vrdir.data.training_set import TrainingSet
+from vrdir.data.validation_set import ValidationSet
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint

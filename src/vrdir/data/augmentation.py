@@ -113,3 +113,13 @@ class View(NamedTuple):
         if self.mirrored:
             part = part.flip(2)
         return part if self.tone is None else self.tone.of(part)
+
+
+def extend(image: Tensor, size_px: int) -> Tensor:
+    """A photo smaller than the crop, extended by mirroring, as often as it takes."""
+    while min(image.shape[1:]) < size_px:
+        if image.shape[1] < size_px:
+            image = torch.cat([image, image.flip(1)], 1)
+        if image.shape[2] < size_px:
+            image = torch.cat([image, image.flip(2)], 2)
+    return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -82,3 +83,13 @@ def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item
 def spread(length: int, count: int) -> list[int]:
     """`count` places, evenly spread over a list."""
     return [round((i + 0.5) * length / count) for i in range(count)]
+
+
+def files_of(items: Sequence[Item]) -> list[Path]:
+    """The files of some items, each once."""
+    return list(dict.fromkeys(path for item in items for path in (item.clean, item.degraded) if path is not None))
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on what is given and on nothing else, on every machine."""
+    return zlib.crc32("|".join(map(str, parts)).encode())

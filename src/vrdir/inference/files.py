@@ -20,7 +20,7 @@ from vrdir.image_files.whole_files import DiskError, ImageError, first_line, res
 from vrdir.image_files.writing import format_of
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
-from vrdir.video import VIDEO_SUFFIXES, is_video
+from vrdir.video.formats import VIDEO_SUFFIXES, is_video
 
 logger = logging.getLogger(__name__)
 

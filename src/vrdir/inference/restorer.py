@@ -28,7 +28,9 @@ from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
-from vrdir.video import Frame, Pixels, VideoError, VideoReader, VideoWriter, format_of_video, is_video
+from vrdir.video.formats import Frame, Pixels, VideoError, format_of_video, is_video
+from vrdir.video.reading import VideoReader
+from vrdir.video.writing import VideoWriter
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +178,7 @@ class Restorer:
         In the place of a damaged frame stands the nearest good one before it (at the beginning, after it).
 
         Args:
-            source, target: video files; the target's suffix decides the container (`vrdir.video.FORMATS`).
+            source, target: video files; the target's suffix decides the container (`vrdir.video.formats.FORMATS`).
             smoothing: as for `stream`.
             on_frame: called after each frame with the number of those done, and of all, where the file says it.
 

@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from vrdir.data.items import Item, items_of, split, spread
-from vrdir.data.loaders import TrainingSet, ValidationSet, check_division
+from vrdir.data.training_set import TrainingSet, check_division
+from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.vrdir import VRDIR, VRDIRConfig

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.data.items import Item
-from vrdir.data.loaders import Batch
+from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0

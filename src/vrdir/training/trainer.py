@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
+from vrdir.data.training_set import Batch, TrainingSet
+from vrdir.data.validation_set import ValidationSet
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import placed

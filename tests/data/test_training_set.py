@@ -11,8 +11,9 @@ from PIL import Image
 
 from vrdir.data.image_cache import ImageCache, photos_in
 from vrdir.data.items import Item, items_of, split
-from vrdir.data.loaders import Batch, TrainingSet, ValidationSet
 from vrdir.data.pairs import open_pair, read_pairs
+from vrdir.data.training_set import Batch, TrainingSet
+from vrdir.data.validation_set import ValidationSet
 from vrdir.image_files.whole_files import ImageError
 
 NAMES = ("haze", "noise", "rain")

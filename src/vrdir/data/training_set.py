@@ -1,28 +1,25 @@
-"""Batches of random crops to train on, the same ones however the work is divided, and fixed images to validate on."""
+"""Batches of random crops to train on, the same ones however the work is divided."""
 
 from __future__ import annotations
 
 import logging
 import math
 import multiprocessing
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vrdir.data.augmentation import Augmentation, View
+from vrdir.data.augmentation import Augmentation, View, extend
 from vrdir.data.image_cache import ImageCache
-from vrdir.data.items import Item
-from vrdir.data.pairs import synthesised
+from vrdir.data.items import Item, files_of, seed_of
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS
+from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.image_files.whole_files import ImageError
 
 logger = logging.getLogger(__name__)
@@ -284,84 +281,6 @@ class _Steps(Dataset[Crops]):
         return self.data.crops((step - 1) * self.batch_size + self.first, self.count)
 
 
-class ValidationSet:
-    """Fixed pairs: the centre of every image, or the whole of it, degraded in the same way every time.
-
-    Args:
-        items: what to validate on.
-        branches: the model's degradations.
-        crop_px: side of the centre crops; None takes whole images.
-        cache_bytes: how much of the decoded images is kept in memory.
-        ranges: of the degradations' parameters, where not the defaults.
-        jpeg_share: as of `TrainingSet`.
-
-    Raises:
-        ImageError: a file's header cannot be read.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Item],
-        branches: Sequence[str],
-        crop_px: int | None,
-        cache_bytes: int = 2 * 2**30,
-        ranges: Ranges = {},  # noqa: B006 - never written to
-        jpeg_share: float = 0.0,
-    ) -> None:
-        self.items, self.crop_px, self.ranges, self.jpeg_share = list(items), crop_px, ranges, jpeg_share
-        self.able = [name for name in branches if name in DEGRADATIONS]
-        self.images = ImageCache(files_of(items), cache_bytes)
-
-    def check(self) -> None:
-        """Decode every image. One of a stage's own mixture that cannot be is logged and left out; ImageError for one of a pair list."""
-        for item in list(self.items):
-            try:
-                for path in files_of([item]):
-                    self.images.of(path)
-            except ImageError as error:
-                if not item.drawn:
-                    raise
-                logger.warning("not validated on: %s", error)
-                self.items.remove(item)
-
-    def kinds(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> list[str]:
-        """The kinds of images that `pairs` would yield."""
-        items = [item for item in self.items if accepts(item)]
-        drawn = [kind for kind, share in shares.items() if share > 0] if any(item.drawn for item in items) else []
-        return drawn + sorted({item.kind for item in items if not item.drawn})
-
-    def pairs(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(kind, degraded, clean), each image (1, 3, H, W) in [0, 1], kind after kind.
-
-        Args:
-            shares: the kinds to which items without a degradation of their own are degraded, each in turn.
-            accepts: which items the stage takes.
-
-        Raises:
-            ImageError: a file cannot be decoded.
-        """
-        items = [item for item in self.items if accepts(item)]
-        for kind in [kind for kind, share in shares.items() if share > 0]:
-            for item in [item for item in items if item.drawn]:
-                clean = self._cut(item.clean, self.crop_px)
-                generator = torch.Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
-                degraded = degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share).image
-                degraded = with_one_grain(clean, degraded)
-                yield kind, degraded, degraded if kind == CLEAN else clean
-        for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
-            clean = self._cut(item.clean, self.crop_px)
-            degraded = synthesised(clean, item.synthesis, item.clean) if item.degraded is None else self._cut(item.degraded, self.crop_px)
-            yield item.kind, degraded, clean
-
-    def _cut(self, path: Path, size: int | None) -> Tensor:
-        image = self.images.of(path)
-        if size is not None:
-            image = extend(image, size)
-            top, left = ((extent - size) // 2 for extent in image.shape[1:])
-            image = image[:, top : top + size, left : left + size]
-        return image[None].float() / 255
-
-
 def check_division(batch_size: int, parts: int, processes: int) -> None:
     """Raise ValueError if a batch cannot be divided among processes and cut into parts."""
     if batch_size % (processes * parts):
@@ -371,27 +290,7 @@ def check_division(batch_size: int, parts: int, processes: int) -> None:
 parsed = lru_cache(256)(parse_degradations)
 
 
-def files_of(items: Sequence[Item]) -> list[Path]:
-    """The files of some items, each once."""
-    return list(dict.fromkeys(path for item in items for path in (item.clean, item.degraded) if path is not None))
-
-
-def seed_of(*parts: object) -> int:
-    """A seed that depends on what is given and on nothing else, on every machine."""
-    return zlib.crc32("|".join(map(str, parts)).encode())
-
-
 @lru_cache(4)
 def random_order(length: int, seed: int) -> list[int]:
     """A random order of `length` things."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def extend(image: Tensor, size_px: int) -> Tensor:
-    """A photo smaller than the crop, extended by mirroring, as often as it takes."""
-    while min(image.shape[1:]) < size_px:
-        if image.shape[1] < size_px:
-            image = torch.cat([image, image.flip(1)], 1)
-        if image.shape[2] < size_px:
-            image = torch.cat([image, image.flip(2)], 2)
-    return image

@@ -1,0 +1,201 @@
+"""Video files out, frame by frame, and everything else in the old file carried over.
+
+with VideoReader(source) as reader, VideoWriter(target, reader) as writer:
+    for frame in reader.frames(writer.copy):
+        writer.write(frame.pixels, frame)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vrdir.image_files.whole_files import HOPELESS, DiskError, ImageError, first_line, result_file
+from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, format_of_video, import_av
+from vrdir.video.reading import VideoReader
+
+if TYPE_CHECKING:
+    import av
+
+logger = logging.getLogger(__name__)
+
+# What the old file said about itself, not about what it shows.
+CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id", "alpha_mode"}
+CONTAINER_TAG_PREFIXES = ("bps", "number_of_bytes", "number_of_frames", "_statistics")
+
+BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 5, 6, 7, 9  # FFmpeg's AVColorSpace
+MATRICES = {BT709: 1, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}  # and what its scaler calls them
+
+
+class VideoWriter:
+    """A video file with new pixels in an old one's place: the same size, times, tags, sound, subtitles and chapters.
+
+    Written under a temporary name; the target appears when the `with` block ends without an error, whole or not at all. Odd sizes
+    are written in H.264 as 4:4:4, since 4:2:0 has none; everything else as 4:2:0.
+
+    Args:
+        path: the target, whose suffix decides container and codec (see `FORMATS`).
+        like: where the frames come from.
+        partial: the temporary name, if whoever asks gives the target its name.
+
+    Raises:
+        VideoError: the container cannot hold the sound.
+        DiskError: the disk is full or can only be read.
+        ImageError: it cannot be written.
+    """
+
+    def __init__(self, path: Path | str, like: VideoReader, partial: Path | None = None) -> None:
+        self.path = Path(path)
+        self._av = import_av()
+        self._like, self._partial = like, partial
+        self._copies: dict[int, Any] = {}
+
+    def __enter__(self) -> VideoWriter:
+        container_format, codec, options = format_of_video(self.path)
+        if codec not in self._av.codecs_available:
+            raise VideoError(f"{self.path} cannot be written: this build of FFmpeg has no encoder {codec}; choose another container")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._errors_in_words())
+            partial = self._partial or stack.enter_context(result_file(self.path))
+            # A track of MP4 counts in whole fractions of a second: the source's, so that every time stays what it was.
+            timescale = {"video_track_timescale": str(self._like.time_base.denominator)} if container_format in ("mp4", "mov") else {}
+            file = stack.enter_context(_TargetFile(partial, "w"))
+            self._container = self._av.open(file, "w", format=container_format, container_options=timescale)
+            stack.push(self._closed)
+            self._stream = self._picture_stream(codec, options)
+            self._copy_streams()
+            self._describe()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, pixels: Pixels, at: Frame) -> None:
+        """Add a frame, (H, W, 3) uint8 RGB, at the time and for the duration of `at`."""
+        frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        context = self._stream.codec_context
+        frame = frame.reformat(
+            format=context.pix_fmt,
+            interpolation=SCALER,
+            dst_colorspace=MATRICES.get(context.colorspace, 5),
+            dst_color_range=context.color_range or None,
+        )
+        frame.pts, frame.time_base = at.pts, self._like.time_base
+        self._durations[at.pts] = at.duration
+        self._mux(frame)
+
+    def copy(self, packet: Any) -> None:
+        """Add a packet of another stream as it is; one that the target has no place for is left out."""
+        stream = self._copies.get(packet.stream.index)
+        if stream is not None:
+            packet.stream = stream
+            self._container.mux(packet)
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = self._durations.pop(packet.pts, 0)
+            self._container.mux(packet)
+
+    def _picture_stream(self, codec: str, options: dict[str, str]) -> Any:
+        like, source = self._like, self._like.stream.codec_context
+        stream = self._container.add_stream(codec, rate=like.stream.average_rate or 25, options=options)
+        context = stream.codec_context
+        context.width, context.height, context.time_base = like.width, like.height, like.time_base
+        odd = like.width % 2 or like.height % 2
+        context.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"
+        for tag in ("color_range", "color_primaries", "color_trc"):
+            setattr(context, tag, getattr(source, tag))
+        # RGB was made with the source's matrix and goes back by it. What is no YUV matrix (a source in RGB) becomes BT.709.
+        context.colorspace = source.colorspace if source.colorspace != 0 else BT709
+        aspect = like.stream.sample_aspect_ratio
+        if aspect:
+            context.sample_aspect_ratio = aspect if like.rotation % 180 == 0 else 1 / aspect
+        stream.metadata.update(_kept_tags(like.stream.metadata))
+        stream.disposition = like.stream.disposition
+        self._durations: dict[int, int] = {}
+        return stream
+
+    def _copy_streams(self) -> None:
+        for stream in self._like.container.streams:
+            if stream.index == self._like.stream.index:
+                continue
+            try:
+                if stream.type not in ("audio", "subtitle"):
+                    raise ValueError
+                copy = self._container.add_stream_from_template(stream)
+            except (ValueError, self._av.error.FFmpegError):
+                codec = stream.codec_context.name if stream.codec_context else "unknown"
+                if stream.type == "audio":
+                    raise VideoError(
+                        f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); choose another container, such as .mkv"
+                    ) from None
+                missed = stream.type in ("video", "subtitle")  # data are mostly the container's own: chapters, time codes
+                logger.log(
+                    logging.WARNING if missed else logging.INFO, "%s: a stream of %s (%s) is left out", self.path, stream.type, codec
+                )
+                continue
+            copy.metadata.update(_kept_tags(stream.metadata))
+            copy.disposition = stream.disposition
+            self._copies[stream.index] = copy
+
+    def _describe(self) -> None:
+        self._container.metadata.update(_kept_tags(self._like.container.metadata))
+        chapters = self._like.container.chapters()
+        if chapters:
+            self._container.set_chapters(chapters)
+
+    def _closed(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """What the encoder still holds, and the container's end; after an error only that nothing stays open."""
+        if kind is None:
+            self._mux(None)
+            self._container.close()
+        else:
+            with contextlib.suppress(Exception):
+                self._container.close()
+
+    @contextlib.contextmanager
+    def _errors_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except ImageError:
+            raise
+        except (self._av.error.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            advice = HOPELESS.get(getattr(error, "errno", None) or 0)
+            if advice:
+                raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
+            raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
+
+
+class _TargetFile(io.FileIO):
+    """A file that says once that it cannot be written, and takes and drops what comes after that.
+
+    FFmpeg goes on writing after an error, and PyAV prints each further one. Of a file that FFmpeg opens itself, it would say
+    nothing, but leave it open for good when not even the container's header can be written.
+    """
+
+    _failed = False
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content)
+        try:
+            while rest and not self._failed:
+                rest = rest[super().write(rest) :]  # a disk that is nearly full takes a part
+        except OSError:
+            self._failed = True
+            raise
+        return len(content)
+
+
+def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name.lower() not in CONTAINER_TAGS and not name.lower().startswith(CONTAINER_TAG_PREFIXES)
+    }
