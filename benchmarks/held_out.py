@@ -12,6 +12,9 @@ and on the photo's name alone.
 - pale: half the contrast, in a little warmer light;
 - dim: 0.4 v^1.2;
 - vivid: 2.2 times the saturation.
+
+Below them the mean over all questions in which something is done to the photo, and then the everyday degradations, which have no
+part in it.
 """
 
 from __future__ import annotations
@@ -70,6 +73,14 @@ QUESTIONS = (  # view, what is done to it
     ("pale", CLEAN),
     ("vivid", CLEAN),
 )
+EVERYDAY = (  # asked apart: what the bundled weights are not trained for
+    ("", "low_light:severity=2"),
+    ("", "snow:severity=2"),
+    ("", "defocus_blur:severity=2"),
+    ("", "motion_blur:severity=2"),
+    ("", "jpeg:quality=20"),
+    ("", "low_light:severity=1+noise:sigma=15"),
+)
 
 
 def middle(photo: Tensor, side: int) -> Tensor:
@@ -106,7 +117,7 @@ def main() -> None:
                 photo = (open_image(item.clean).tensor[0] * 255).round().byte()
                 picture = Image.fromarray(of(photo).movedim(0, 2).numpy())
                 picture.save(Path(folder) / view / f"{item.clean.stem}.png")
-        for view, synthesis in track(QUESTIONS, "Questions", console=Console(stderr=True)):
+        for view, synthesis in track(QUESTIONS + EVERYDAY, "Questions", console=Console(stderr=True)):
             pairs = [Pair(Path(folder) / view / f"{item.clean.stem}.png", None, synthesis, line) for line, item in enumerate(held_out, 1)]
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
@@ -118,7 +129,13 @@ def main() -> None:
                 answers["in"] = round(result.degraded.psnr_rgb, 2)
                 answers[name] = {"psnr": round(result.restored.psnr_rgb, 2), "worse": len(result.worse)}
     table = Table("question (synthetic)", "in", *names, title=f"PSNR in dB, {len(held_out)} held-out photos (photos made worse)")
-    for question, answers in figures.items():
+    asked = [f"{view} {synthesis}".strip() for view, synthesis in QUESTIONS if synthesis != CLEAN]
+    means = {name: sum(figures[question][name]["psnr"] for question in asked) / len(asked) for name in names}
+    for number, (question, answers) in enumerate(figures.items()):
+        if number == len(QUESTIONS):
+            table.add_section()
+            table.add_row("mean of the degraded", "", *(f"{means[n]:.3f}" for n in names))
+            table.add_section()
         table.add_row(question, f"{answers['in']:.2f}", *(f"{answers[n]['psnr']:.2f} ({answers[n]['worse']})" for n in names))
     Console(width=max(100, 64 + 14 * len(names))).print(table)
     if arguments.json:

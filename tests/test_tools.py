@@ -83,6 +83,51 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, m
     assert not still
 
 
+def test_a_further_branch_restores_as_before_and_learns_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(4)
+    before = stirred(VRDIR(SMALL))
+    before.save_pretrained(tmp_path / "seed")
+    further = ["--branch", "low_light=haze", "--branch", "fog=haze"]
+    run("grow_weights.py", tmp_path / "seed", tmp_path / "out", *further, monkeypatch=monkeypatch)
+    grown = VRDIR.from_pretrained(tmp_path / "out")
+    assert grown.config.branches == (*SMALL.branches, "low_light", "fog")
+    image = torch.rand(2, 3, 50, 71)
+    with torch.no_grad():
+        expected, found = before.eval().restore(image), grown.restore(image)
+    torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1e-5)
+    for a, b in zip(expected.guidance, found.guidance, strict=True):
+        torch.testing.assert_close(b[:, 0] + b[:, 4] + b[:, 5], a[:, 0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(b[:, [1, 2, 3, 6]], a[:, 1:], rtol=0, atol=1e-5)
+
+    optimizer = torch.optim.Adam(grown.train().enhancement.parameters(), lr=1e-3)
+    shares = []
+    for _ in range(8):
+        share = grown.restore(image).guidance[-1][:, 4].mean()
+        optimizer.zero_grad()
+        (-share.log()).backward()
+        optimizer.step()
+        shares.append(float(share.detach()))
+    assert shares[-1] > 1.2 * shares[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--branch", "low_light=fog"], "no branch fog to copy"),
+        (["--branch", "haze=rain"], "different names"),
+        (["--branch", "low_light"], "--branch NEW=OLD"),
+        ([], "give --model NAME, or --branch"),
+    ],
+)
+def test_a_branch_that_cannot_be_added_is_named(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        run("grow_weights.py", "small", tmp_path / "no", *options, monkeypatch=monkeypatch)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

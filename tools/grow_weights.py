@@ -3,14 +3,19 @@
     python tools/grow_weights.py small GROWN --model base
     vrdir train refine --recipe base --weights GROWN --clean DIR --work-dir RUN
 
+    python tools/grow_weights.py small GROWN --branch low_light=haze --branch snow=rain
+    vrdir train refine --recipe small --model-branches '[haze, noise, sensor_noise, rain, low_light, snow]' --weights GROWN ...
+
 Wider layers compute what they did from the channels that were there, further channels start at random and nobody listens to them
 yet; further residual blocks are the identity; further taps of the extractor add nothing yet (function-preserving growth: Chen et
-al., "Net2Net", ICLR 2016; by zeros instead of copies, which need no noise to tell them apart).
+al., "Net2Net", ICLR 2016; by zeros instead of copies, which need no noise to tell them apart). A further branch is a copy of
+another one and takes half of its guidance: all the guidance's positions are decided, so one that began at nothing would stay there.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +24,14 @@ from torch import nn
 from vrdir.model.vrdir import CONFIGS, VRDIR, VRDIRConfig
 
 FREE = {"strides", "widths", "encoder_blocks", "decoder_blocks"}
+
+
+def with_branches(config: VRDIRConfig, further: Mapping[str, str]) -> VRDIRConfig:
+    """The config with further branches, each with the one that it is to be copied from. Raises ValueError, naming what is wrong."""
+    strange = [name for name in further.values() if name not in config.branches]
+    if strange:
+        raise ValueError(f"there is no branch {', '.join(strange)} to copy; there are {', '.join(config.branches)}")
+    return VRDIRConfig.model_validate(config.model_dump() | {"branches": (*config.branches, *further)})
 
 
 def check(source: VRDIRConfig, target: VRDIRConfig) -> None:
@@ -55,16 +68,52 @@ def grow(source: VRDIR, config: VRDIRConfig) -> VRDIR:
     return grown.eval()
 
 
+def branch_out(source: VRDIR, further: Mapping[str, str]) -> VRDIR:
+    """`source` with further branches, copies of others, which share their guidance with them: it gives the images that `source` gives.
+
+    Args:
+        source: the network.
+        further: each new branch's name, and which branch it begins as.
+
+    Raises:
+        ValueError: there is no such branch to copy, or the new name cannot be one.
+    """
+    grown = VRDIR(with_branches(source.config, further))
+    state = source.state_dict()
+    for key in grown.state_dict():
+        name = key.split(".branches.")[1].split(".")[0] if ".branches." in key else ""
+        if name in further:
+            state[key] = state[key.replace(f".branches.{name}.", f".branches.{further[name]}.")]
+    before = source.config.branches
+    origin = [*range(len(before)), *(before.index(name) for name in further.values())]
+    if source.config.clean_branch:
+        origin.append(len(before))
+    heirs = torch.tensor([origin.count(row) for row in origin])
+    for key in [key for key in state if ".modulation.guidance." in key]:
+        state[key] = state[key][origin]
+        if key.endswith("bias"):
+            state[key] = state[key] - heirs.log().to(state[key])  # exp(g - log n), n times, is exp(g)
+    grown.load_state_dict(state)
+    return grown.eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="model folder, or the name of bundled weights")
     parser.add_argument("out", type=Path, help="model folder to be written")
-    parser.add_argument("--model", required=True, choices=CONFIGS, help="what it is to become")
+    parser.add_argument("--model", choices=CONFIGS, help="what it is to become; default: as large as it is")
+    parser.add_argument("--branch", action="append", default=[], metavar="NEW=OLD", help="a further branch, and which one it begins as")
     parser.add_argument("--seed", type=int, default=0, help="of what starts at random")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     try:
-        grown = grow(VRDIR.from_pretrained(arguments.source), CONFIGS[arguments.model])
+        further = dict(text.split("=", 1) for text in arguments.branch if "=" in text)
+        if len(further) < max(len(arguments.branch), arguments.model is None):
+            raise ValueError("give --model NAME, or --branch NEW=OLD for each new branch, or both")
+        grown = VRDIR.from_pretrained(arguments.source)
+        if arguments.model is not None:
+            grown = grow(grown, CONFIGS[arguments.model])
+        grown = branch_out(grown, further)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     grown.save_pretrained(arguments.out)

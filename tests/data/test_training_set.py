@@ -177,6 +177,23 @@ def test_unnamed_lists_leave_open_what_is_in_them(pair_list: Path) -> None:
         items_of(None, [f"fog={pair_list}"], NAMES)
 
 
+def test_what_there_is_no_branch_for_is_not_called_clean(photo_folder: Path, tmp_path: Path) -> None:
+    photo = photos_in(photo_folder)[0]
+    (tmp_path / "list.txt").write_text(f"@snow|{photo}\n@snow+noise:sigma=25|{photo}\n@clean|{photo}\n@noise:sigma=25|{photo}\n")
+    items = items_of(None, [str(tmp_path / "list.txt")], NAMES)
+    data = training_set(items)
+    batch = data.stage("decoder", SHARES, everything).finished(data.stage("decoder", SHARES, everything).crops(0, 4))
+    found = {name.rpartition("@")[2]: (bool(k), p.tolist()) for name, k, p in zip(batch.names, batch.known, batch.present, strict=True)}
+    noisy = [False, True, False]
+    clean = [False, False, False]
+    assert list(map(found.get, ("snow", "snow+noise:sigma=25", "clean", "noise:sigma=25"))) == [
+        (False, clean),
+        (True, noisy),
+        (True, clean),
+        (True, noisy),
+    ]
+
+
 def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path) -> None:
     paths = photos_in(photo_folder)
     one = 3 * 200 * 200

@@ -5,6 +5,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,10 @@ def vrdir_command(line: str) -> Any:
 
 
 def documented_commands() -> list[str]:
-    """The commands of docs/training.md, in order, without "vrdir"."""
+    """The commands of docs/training.md, in order."""
     text = (ROOT / "docs" / "training.md").read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [line.removeprefix("vrdir ") for block in blocks for line in block.splitlines() if line.startswith("vrdir ")]
+    return [line for block in blocks for line in block.splitlines() if line.startswith(("vrdir ", "python tools/grow_weights.py "))]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,10 @@ def trained(downloads: Path, recipe: Path) -> Path:
         for line in documented_commands():
             small = re.sub("--recipe (paper|base)", f"--recipe {recipe} --device cpu", line)
             small = small.replace("--recipe small", f"--recipe small --device cpu {BRIEF}")
-            vrdir_command(re.sub(r"steps \d+", "steps 5", small))
+            if small.startswith("vrdir "):
+                vrdir_command(re.sub(r"steps \d+", "steps 5", small).removeprefix("vrdir "))
+            else:
+                subprocess.run([sys.executable, ROOT / small.split()[1], *shlex.split(small)[2:]], check=True)
     return downloads / "runs"
 
 
@@ -121,6 +126,15 @@ def test_every_stage_takes_up_what_those_before_it_learnt(trained: Path) -> None
                 assert torch.equal(tensor, weights(trained / f"{branch}/weights/branch-{branch}")[name]), name
     config = json.loads((trained / "fusion/weights/fusion/config.json").read_text())
     assert config["branches"] == ["haze", "noise", "rain"]
+
+
+def test_a_branch_is_added_to_a_whole_network(trained: Path) -> None:
+    config = json.loads((trained / "everyday/weights/refine/config.json").read_text())
+    assert config["branches"] == ["haze", "noise", "sensor_noise", "rain", "low_light", "snow"]
+    start = next(line for line in metrics(trained / "everyday") if "psnr_snow" in line)
+    assert start["step"] == 0
+    assert start["psnr_clean"] > 40  # it begins as the bundled weights
+    assert {"psnr_low_light", "psnr_haze", "psnr_mixed"} <= start.keys()
 
 
 def test_the_stages_learn(trained: Path) -> None:

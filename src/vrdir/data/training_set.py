@@ -216,7 +216,8 @@ class StageData:
         generators = [torch.Generator(device).manual_seed(seed) for seed in crops.seeds]
         items = [self.data.items[index] for index in crops.items]
         present = torch.tensor([[name in (item.degradations or ()) for name in branches] for item in items])
-        known = torch.tensor([item.drawn or item.degradations is not None for item in items])
+        # What is degraded by something for which there is no branch is neither one of theirs nor clean: what to call it is not known.
+        known = torch.tensor([item.drawn or item.degradations == () for item in items]) | present.any(1)
         for synthesis in dict.fromkeys(item.synthesis for item in items if item.degraded is None):
             rows = [i for i, item in enumerate(items) if item.degraded is None and item.synthesis == synthesis]
             if synthesis:
