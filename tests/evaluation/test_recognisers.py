@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,27 @@ def test_an_onnx_classifier_and_its_card(tmp_path: Path) -> None:
     by_file = load_recogniser(str(classifier(tmp_path / "x.onnx", classes={"names": "names.txt"}, non_commercial=True)), "classification")
     assert by_file.classes == ["a", "b", "c"]
     assert by_file.facts["licence"] == "MIT (non-commercial use only)"
+
+
+def test_the_documented_cards_are_cards(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "recognition.md").read_text()
+    cards = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)]
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    tasks: list[Task] = ["classification", "detection", "reid"]
+    assert [card["task"] for card in cards] == tasks
+    for task, card in zip(tasks, cards, strict=True):
+        resize = card["resize"]
+        height, width = resize.get("size") or [resize["crop"]] * 2
+        if task == "detection":
+            constants = {"b": np.zeros((0, 4), np.float32), "s": np.zeros(0, np.float32), "l": np.zeros(0, np.int64)}
+            nodes = [("Identity", [name[0]], [name]) for name in ("boxes", "scores", "labels")]
+            outputs = {"boxes": (FLOAT, ("N", 4)), "scores": (FLOAT, ("N",)), "labels": (INT64, ("N",))}
+            path = write_onnx(tmp_path / "net.onnx", nodes, {"image": (1, 3, height, width)}, outputs, constants, card)
+        else:
+            name = {"classification": "logits", "reid": "embedding"}[task]
+            nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], [name])]
+            path = write_onnx(tmp_path / "net.onnx", nodes, {"image": ("B", 3, height, width)}, {name: (FLOAT, ("B", 3))}, {}, card)
+        assert load_recogniser(str(path), task).facts["file"] == "net.onnx"
 
 
 def test_an_onnx_detector_speaks_in_the_images_own_pixels(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def degrade(
     seed: Annotated[int, typer.Option(help="The same seed gives the same pixels; each file has its own draws, by its name.")] = 0,
     depth: Annotated[
         Path | None,
-        typer.Option(help="For haze: depth map, or a folder of them named like the photos; grey 8 or 16 bits or .npy, white is far."),
+        typer.Option(
+            help="For (night_)haze: depth map, or a folder of them named like the photos; grey 8 or 16 bits or .npy, white is far."
+        ),
     ] = None,
     file_format: Format = None,
     overwrite: Overwrite = False,

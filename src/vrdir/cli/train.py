@@ -185,7 +185,10 @@ def train_fusion(
 def train_refine(
     weights: Annotated[
         Path,
-        typer.Option(help="What `train fusion` made, or another whole network: its folder, or the work directory.", show_default=False),
+        typer.Option(
+            help="What `train fusion` made, or another whole network: folder, work directory, or name of bundled weights.",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Stage 4 (ours): all but the extractor trains together."""

@@ -17,7 +17,7 @@ weights_app = typer.Typer(help="The bundled weights: what they are, and whether 
 
 @weights_app.command("list")
 def weights_list(as_json: AsJson = False) -> None:
-    """What is bundled, with its main figures."""
+    """What is bundled: names, sizes, licences."""
     from vrdir.weights.bundled import manifest
 
     if as_json:
