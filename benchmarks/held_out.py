@@ -34,11 +34,11 @@ from rich.table import Table
 from torch import Tensor
 
 from vrdir.data.augmentation import Tone, View
-from vrdir.data.items import items_of, split
+from vrdir.data.image_cache import decode
+from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
-from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
@@ -84,13 +84,15 @@ EVERYDAY = (  # asked apart: what the bundled weights are not trained for
 
 
 def middle(photo: Tensor, side: int) -> Tensor:
-    """The middle (3, side, side) of a photo."""
+    """The middle (3, side, side) of a photo, or as much of it as there is."""
+    side = min(side, *photo.shape[1:])
     top, left = ((extent - side) // 2 for extent in photo.shape[1:])
     return photo[:, top : top + side, left : left + side]
 
 
 def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
-    """The (3, side, side) of a photo in which the darkest fiftieth of the dark channel is brightest."""
+    """The (3, side, side) of a photo in which the darkest fiftieth of the dark channel is brightest; all of it where it is smaller."""
+    side = min(side, *photo.shape[1:])
     parts = photo.amin(0).unfold(0, side, step).unfold(1, side, step)  # (rows, columns, side, side)
     dark = parts.flatten(2).float().quantile(0.02, dim=2)
     row, column = divmod(int(dark.argmax()), dark.shape[1])
@@ -106,19 +108,21 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     arguments = parser.parse_args()
-    held_out = split(items_of(arguments.clean, (), ()), arguments.photos)[1]
+    try:
+        held_out = [item.clean for item in split(items_of(arguments.clean, (), ()), arguments.photos)[1]]
+        photos = {name: decode(path) for name, path in zip(distinct_stems(held_out), held_out, strict=True)}
+    except (ValueError, FileNotFoundError) as error:  # ImageError, too
+        parser.error(str(error))
     names = arguments.weights or ["small"]
     restorers = {name: Restorer(name, arguments.device) for name in names}
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for view, of in VIEWS.items():
             (Path(folder) / view).mkdir(exist_ok=True)
-            for item in held_out:
-                photo = (open_image(item.clean).tensor[0] * 255).round().byte()
-                picture = Image.fromarray(of(photo).movedim(0, 2).numpy())
-                picture.save(Path(folder) / view / f"{item.clean.stem}.png")
+            for name, photo in photos.items():
+                Image.fromarray(of(photo).movedim(0, 2).numpy()).save(Path(folder) / view / f"{name}.png")
         for view, synthesis in track(QUESTIONS + EVERYDAY, "Questions", console=Console(stderr=True)):
-            pairs = [Pair(Path(folder) / view / f"{item.clean.stem}.png", None, synthesis, line) for line, item in enumerate(held_out, 1)]
+            pairs = [Pair(Path(folder) / view / f"{name}.png", None, synthesis, line) for line, name in enumerate(photos, 1)]
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
                 result = SetResult(synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer))))
@@ -128,7 +132,7 @@ def main() -> None:
                 assert result.restored is not None
                 answers["in"] = round(result.degraded.psnr_rgb, 2)
                 answers[name] = {"psnr": round(result.restored.psnr_rgb, 2), "worse": len(result.worse)}
-    table = Table("question (synthetic)", "in", *names, title=f"PSNR in dB, {len(held_out)} held-out photos (photos made worse)")
+    table = Table("question (synthetic)", "in", *names, title=f"PSNR in dB, {len(photos)} held-out photos (photos made worse)")
     asked = [f"{view} {synthesis}".strip() for view, synthesis in QUESTIONS if synthesis != CLEAN]
     means = {name: sum(figures[question][name]["psnr"] for question in asked) / len(asked) for name in names}
     for number, (question, answers) in enumerate(figures.items()):

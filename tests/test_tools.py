@@ -13,6 +13,7 @@ from PIL import Image
 from tests.conftest import TINY
 
 from vrdir.data.pairs import checked_pairs, open_pair
+from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import CONFIGS, SMALL, VRDIR, VRDIRConfig
 
@@ -66,6 +67,13 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, m
         expected, found = before.restore(image), grown.restore(image)
     assert not torch.allclose(expected.image, image, atol=0.01)
     torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1e-5)
+    pretrained = EfficientNetLite0((4, 8, 16))
+    pretrained.load_pretrained()
+    old = before.extractor.state_dict()
+    further = {name: values for name, values in grown.extractor.state_dict().items() if name not in old}
+    assert len(further) > 20  # of the layers up to stride 16
+    for name, values in further.items():
+        torch.testing.assert_close(values, pretrained.state_dict()[name], rtol=0, atol=0)
     for a, b in zip(expected.guidance, found.guidance, strict=False):
         torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
 
@@ -208,29 +216,32 @@ def test_hard_views_are_those_that_the_weights_change(
         assert isinstance(network.decoder, PixelSkipDecoder)
         network.decoder.to_correction.bias.fill_(0.2)  # whatever it is shown comes out brighter
     network.save_pretrained(tmp_path / "brighter")
-    for folder in ("photos", "held_out"):
+    for folder in ("photos", "photos/sub", "held_out"):
         (tmp_path / folder).mkdir()
     pale = np.full((100, 120, 3), 120, np.uint8)
     pale[:, :3] = 130
-    for name, pixels in (("pale", pale), ("dark", pale // 120), ("kept_out", pale)):
+    for name, pixels in (("pale", pale), ("sub/pale", pale), ("dark", pale // 120), ("kept_out", pale)):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
     Image.fromarray(pale).save(tmp_path / "held_out" / "kept_out.jpg")
+    (tmp_path / "photos/cut_short.png").write_bytes((tmp_path / "photos/pale.png").read_bytes()[:80])
     options = ["--views", 5, "--most", 3, "--without", tmp_path / "held_out", "--device", "cpu"]
     arguments = ["hard_views.py", tmp_path / "photos", tmp_path / "out", *options]
     run(*arguments, "--weights", tmp_path / "brighter", monkeypatch=monkeypatch)
     files = sorted((tmp_path / "out" / "views").iterdir())
-    assert [file.stem[:4] for file in files] == ["pale"] * 3  # neither what is held out, nor what is dark
+    assert [file.stem[:-3] for file in files] == ["pale_"] * 3 + ["pale_2_"] * 3  # neither what is held out, nor what is dark
+    assert "left out: " in (said := capsys.readouterr().err)
+    assert "cut_short.png" in said
     assert {Image.open(file).size for file in files} == {(192, 192)}
     assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
     pairs = checked_pairs(tmp_path / "out" / "hard.txt")
     assert {pair.synthesis.partition(":")[0] for pair in pairs} == {"clean", "sensor_noise", "noise", "rain"}
-    assert len(pairs) == 12
+    assert len(pairs) == 24
     for pair in pairs:
         degraded, clean = open_pair(pair)
         assert degraded.shape == clean.shape
         assert torch.equal(degraded, clean) == (pair.synthesis == "clean")
     moved = (tmp_path / "out").rename(tmp_path / "moved")
-    assert len(checked_pairs(moved / "hard.txt")) == 12  # a list that can move with its views
+    assert len(checked_pairs(moved / "hard.txt")) == 24  # a list that can move with its views
     with pytest.raises(SystemExit):
         run(*arguments[:1], tmp_path / "photos", moved, *options, monkeypatch=monkeypatch)
     assert "is there already" in capsys.readouterr().err

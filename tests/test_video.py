@@ -172,6 +172,29 @@ def test_damaged_frames_are_told_at_their_times(tmp_path: Path, bad: list[int], 
         assert f"frame {number}, at {number / 25:.3f} s, is damaged" in caplog.text
 
 
+def test_packets_that_show_nothing_are_no_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """VP8's alternate reference frames: in the file, with a time, and never shown."""
+    caplog.set_level(logging.INFO)
+    plain = clip(tmp_path / "plain.webm", frames=10, codec="libvpx", sound=None, options={"auto-alt-ref": "0"})
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "hidden.webm"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(source.streams.video[0]) if packet.size):
+            if number == 5:
+                content = bytearray(bytes(packet))
+                content[0] &= ~0x10
+                hidden = av.Packet(bytes(content))
+                hidden.pts = hidden.dts = packet.pts - 20
+                hidden.time_base, hidden.stream = packet.time_base, stream
+                target.mux(hidden)
+            packet.stream = stream
+            target.mux(packet)
+    with VideoReader(tmp_path / "hidden.webm") as reader:
+        frames = list(reader.frames())
+    assert len(frames) == 10
+    assert all(frame.pixels is not None for frame in frames)
+    assert "damaged" not in caplog.text
+
+
 def test_the_number_stays_exact_where_frames_lean_on_a_damaged_one(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", frames=40, options={"bf": "3", "g": "10"})
     for number in (3, 10, 25):

@@ -7,9 +7,10 @@
     vrdir train refine --recipe small --model-branches '[haze, noise, sensor_noise, rain, low_light, snow]' --weights GROWN ...
 
 Wider layers compute what they did from the channels that were there, further channels start at random and nobody listens to them
-yet; further residual blocks are the identity; further taps of the extractor add nothing yet (function-preserving growth: Chen et
-al., "Net2Net", ICLR 2016; by zeros instead of copies, which need no noise to tell them apart). A further branch is a copy of
-another one and takes half of its guidance: all the guidance's positions are decided, so one that began at nothing would stay there.
+yet; further residual blocks are the identity; further taps of the extractor, whose layers are the pretrained ones, add nothing yet
+(function-preserving growth: Chen et al., "Net2Net", ICLR 2016; by zeros instead of copies, which need no noise to tell them apart).
+A further branch is a copy of another one and takes half of its guidance: all the guidance's positions are decided, so one that began
+at nothing would stay there.
 """
 
 from __future__ import annotations
@@ -47,10 +48,22 @@ def check(source: VRDIRConfig, target: VRDIRConfig) -> None:
             raise ValueError(f"{name} can only grow, scale by scale: {before} cannot become {after}")
 
 
-def grow(source: VRDIR, config: VRDIRConfig) -> VRDIR:
-    """A network of `config` that gives the images that `source` gives. Raises ValueError if `config` is not `source`'s and more."""
+def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = None) -> VRDIR:
+    """A network of `config` that gives the images that `source` gives.
+
+    Args:
+        source: the network.
+        config: what it becomes.
+        extractor_weights: file with the extractor's pretrained weights, for a further tap; default: from where they are published.
+
+    Raises:
+        ValueError: `config` is not `source`'s and more.
+        FileNotFoundError: the extractor's weights are not there.
+    """
     check(source.config, config)
     grown = VRDIR(config)
+    if config.strides != source.config.strides:
+        grown.load_pretrained_extractor(extractor_weights)  # no training would ever touch its layers up to a further tap
     with torch.no_grad():
         for projection in getattr(grown.decoder, "semantics", [])[len(source.config.strides) :]:
             for parameter in projection.parameters():
@@ -103,6 +116,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="model folder to be written")
     parser.add_argument("--model", choices=CONFIGS, help="what it is to become; default: as large as it is")
     parser.add_argument("--branch", action="append", default=[], metavar="NEW=OLD", help="a further branch, and which one it begins as")
+    parser.add_argument("--extractor-weights", type=Path, help="file with the extractor's pretrained weights, for a further tap")
     parser.add_argument("--seed", type=int, default=0, help="of what starts at random")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -112,7 +126,7 @@ def main() -> None:
             raise ValueError("give --model NAME, or --branch NEW=OLD for each new branch, or both")
         grown = VRDIR.from_pretrained(arguments.source)
         if arguments.model is not None:
-            grown = grow(grown, CONFIGS[arguments.model])
+            grown = grow(grown, CONFIGS[arguments.model], arguments.extractor_weights)
         grown = branch_out(grown, further)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.data.image_cache import photos_in, readable
+from vrdir.data.items import distinct_stems
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.degradations.registry import CLEAN
+from vrdir.image_files.whole_files import ImageError
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
@@ -79,8 +82,13 @@ def main() -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     (unfinished / "views").mkdir(parents=True)
     pairs: list[Pair] = []
-    for path in track(readable([path for path in photos_in(arguments.clean) if path.stem not in held_out]), "Photos"):
-        draws, photo = random.Random(path.stem), open_image(path).tensor
+    paths = readable([path for path in photos_in(arguments.clean) if path.stem not in held_out])
+    for path, name in track(list(zip(paths, distinct_stems(paths), strict=True)), "Photos"):
+        try:
+            draws, photo = random.Random(name), open_image(path).tensor
+        except ImageError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         views = [view for view in (view_of(photo, draws) for _ in range(arguments.views)) if darkest(view) > DARK]
         if not views:
             continue
@@ -88,7 +96,7 @@ def main() -> None:
         restored = torch.cat([restorer(part) for part in batch.split(4)])  # more at once are slower on a CPU
         worst = sorted((value, i) for i, value in enumerate(psnr(restored, batch).tolist()) if value < arguments.below)
         for _, i in worst[: arguments.most]:
-            file = unfinished / "views" / f"{path.stem}_{i:03d}.png"
+            file = unfinished / "views" / f"{name}_{i:03d}.png"
             Image.fromarray((views[i] * 255).round().byte().movedim(0, 2).numpy().astype(np.uint8)).save(file)
             pairs += [Pair(file, None, synthesis, len(pairs) + 1) for synthesis in SYNTHESES]
     if not pairs:

@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from vrdir.image_files.whole_files import write_whole
 from vrdir.inference.golden import GOLDEN_FILE, write_golden
 from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
 from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
@@ -29,8 +30,12 @@ def main() -> None:
     parser.add_argument("--command", required=True, nargs="+", help="what was run, in order")
     arguments = parser.parse_args()
     folder = FOLDER / arguments.name
-    model = VRDIR.from_pretrained(arguments.trained)
+    try:  # all that can be wrong with what is given, before anything is written
+        figures, model = json.loads(arguments.figures.read_text()), VRDIR.from_pretrained(arguments.trained)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     model.save_pretrained(folder, half=True)
+    write_golden(arguments.name)
     entries = manifest() | {
         arguments.name: {
             "description": arguments.description,
@@ -42,14 +47,11 @@ def main() -> None:
             "commit": arguments.commit,
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes": (folder / WEIGHTS_FILE).stat().st_size,
-            "figures": json.loads(arguments.figures.read_text()),
-            "sha256": {name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
+            "figures": figures,
+            "sha256": {name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, GOLDEN_FILE)},
         }
     }
-    MANIFEST.write_text(json.dumps({"weights": entries}, indent=1) + "\n")
-    write_golden(arguments.name)
-    entries[arguments.name]["sha256"][GOLDEN_FILE] = sha256(folder / GOLDEN_FILE)
-    MANIFEST.write_text(json.dumps({"weights": entries}, indent=1) + "\n")
+    write_whole((json.dumps({"weights": entries}, indent=1) + "\n").encode(), MANIFEST)
 
 
 if __name__ == "__main__":

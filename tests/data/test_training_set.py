@@ -1,6 +1,7 @@
 """Batches: the same however the work is divided, every image once an epoch, and fixed images to validate on."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_balanced_lists_count_alike(pair_list: Path, photo_folder: Path) -> None
     for balance, length in ((False, 18), (True, 24)):
         stage = training_set(items, balance=balance).stage("decoder", SHARES, everything)
         assert stage.epoch_length == length
-        of_list = sum(stage.data.items[stage.item(n)].kind == "rain" for n in range(length))
+        of_list = sum(stage.data.items[stage.item(n)].kind == "rain_pairs" for n in range(length))
         assert of_list == (12 if balance else 6)
 
 
@@ -135,14 +136,14 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
         stage = training_set(items, balance=balance, pairs_share=0.25).stage("decoder", SHARES, everything)
         assert stage.epoch_length == 16  # 12 photos and 4 from the list
         chosen = [stage.item(n) for n in range(48)]
-        of_list = [items[i].kind == "rain" for i in chosen]
+        of_list = [items[i].kind == "rain_pairs" for i in chosen]
         assert [sum(of_list[n : n + 4]) for n in range(0, 48, 4)] == [1] * 12
         photos, pairs = ([i for i, one in zip(chosen, of_list, strict=True) if one is own] for own in (False, True))
         for epoch in range(3):
             assert sorted(photos[12 * epoch : 12 * epoch + 12]) == list(range(12))
         assert sorted(pairs[:6]) == sorted(pairs[6:]) == list(range(12, 18))
         assert photos[:12] != photos[12:24]
-    alone = training_set(items, pairs_share=0.25).stage("decoder", SHARES, lambda item: item.kind == "rain")
+    alone = training_set(items, pairs_share=0.25).stage("decoder", SHARES, lambda item: item.kind == "rain_pairs")
     assert alone.epoch_length == 6  # nothing for a list to be beside
     for part in (items[:12], items[12:]):
         with pytest.raises(ValueError, match="give --clean and --pairs, or leave it out"):
@@ -192,6 +193,46 @@ def test_what_there_is_no_branch_for_is_not_called_clean(photo_folder: Path, tmp
         (True, clean),
         (True, noisy),
     ]
+
+
+def test_lists_of_one_name_stay_apart(photo_folder: Path, tmp_path: Path) -> None:
+    photos = photos_in(photo_folder)
+    for file in ("its.txt", "ots.txt", "clean.txt", "a/train.txt", "b/train.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(f"@haze:beta=1|{photos[0]}\n")
+    lists = [
+        f"haze={tmp_path}/its.txt",
+        f"haze={tmp_path}/ots.txt",
+        *(f"{tmp_path}/{name}/train.txt" for name in "ab"),
+        f"{tmp_path}/clean.txt",
+    ]
+    assert [item.kind for item in items_of(None, lists, NAMES)] == ["haze", "haze_ots", "train", "train_2", "clean"]
+    beside_photos = [item.kind for item in items_of(photo_folder, lists, NAMES) if not item.drawn]
+    assert beside_photos == ["haze_its", "haze_ots", "train", "train_2", "clean_2"]  # "haze" is what the photos become
+    kinds = ValidationSet(items_of(photo_folder, lists, NAMES), NAMES, None).kinds({"clean": 1.0, "haze": 1.0}, everything)
+    assert len(set(kinds)) == len(kinds) == 7
+
+
+def test_a_folder_that_cannot_be_listed_is_logged(
+    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for folder in ("photos", "photos/locked"):
+        (tmp_path / folder).mkdir()
+        picture(tmp_path / folder / "a.png")
+    listed = os.scandir
+
+    def scandir(path: str) -> Any:  # root may read everything, so the system's answer is put in its place
+        if Path(path).name == locked:
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    locked = "locked"
+    assert photos_in(tmp_path / "photos") == [tmp_path / "photos/a.png"]
+    assert f"left out: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)" in caplog.text
+    locked = "photos"
+    with pytest.raises(PermissionError):
+        photos_in(tmp_path / "photos")
 
 
 def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path) -> None:

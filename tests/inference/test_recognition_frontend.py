@@ -196,6 +196,7 @@ def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> Non
         (torch.rand(2, 1, 8, 8), r"not \(2, 1, 8, 8\)"),
         (torch.rand(8, 8, 3), r"not \(8, 8, 3\); it looks like \(H, W, 3\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.int64), "uint8 or floating point, not int64"),
+        (np.zeros((8, 8), np.float32), r"\(B, 3, H, W\), \(3, H, W\) or \(H, W, 3\), not \(8, 8\)"),
         (7, "cannot find images in a int"),
         ({"text": "a cat"}, "no images under any of pixel_values, .* among text"),
         ("https://example.org/cat.jpg", "is not fetched from here"),
@@ -324,6 +325,17 @@ def test_the_hook_sees_the_restored_image_and_the_guidance(tiny: VRDIR) -> None:
     torch.testing.assert_close(restoration.shares, expected.shares)
     for mine, theirs in zip(restoration.guidance, expected.guidance, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def test_large_pictures_take_the_memory_that_they_take_elsewhere(tiny: VRDIR, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Restoration] = []
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1100, 3), dtype=np.uint8)  # more than a megapixel
+    whole: list[torch.Size] = []
+    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *rest: whole.append(image.shape))
+    restored = vrdir.restore_before(Seen(), tiny, hook=seen.append)(Image.fromarray(noise))
+    assert not whole  # never in one piece
+    assert np.array_equal(np.asarray(restored), np.asarray(vrdir.Restorer(tiny, "cpu")(Image.fromarray(noise))))
+    assert seen[0].shares.shape == (1, len(tiny.config.guidance_names))
 
 
 # --- doing no harm

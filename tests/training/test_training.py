@@ -396,6 +396,18 @@ def test_whole_images_of_odd_sizes_are_validated(make: Any, model: Any, tmp_path
     assert json.loads((work_dir / "metrics.jsonl").read_text().splitlines()[-1])["psnr_haze"] > 0
 
 
+def test_what_is_validated_on_is_not_trained_on_by_a_list(tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = sorted(photo_folder.iterdir())
+    (tmp_path / "list.txt").write_text("".join(f"@noise:sigma=25|{path}\n" for path in photos))
+    training, held_out = Sources(clean=photo_folder, pairs=[str(tmp_path / "list.txt")]).items(recipe())
+    assert not {item.clean for item in training} & {item.clean for item in held_out}
+    assert len(training) == 2 * (len(photos) - len(held_out))
+    assert f"{len(held_out)} pairs are not trained on: their photos are held out for validation" in caplog.text
+    caplog.clear()
+    Sources(clean=photo_folder, val_pairs=[str(tmp_path / "list.txt")]).items(recipe())
+    assert f"{len(photos)} photos are both trained and validated on" in caplog.text
+
+
 def test_flags_reach_into_models_whichever_way_they_are_given(tmp_path: Path) -> None:
     assert Recipe.read("smoke", **{"model.branch_blocks": 2}).model.branch_blocks == 2  # the recipe spells its model out
     for changes in ({"model.strides": [8], "model": "base"}, {"model": "base", "model.strides": [8]}):

@@ -105,10 +105,21 @@ def decoded(path: Path) -> Tensor | None:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted. Raises FileNotFoundError if there is no such folder or no image in it."""
+    """The image files below a folder, sorted; a folder below that cannot be listed is logged and passed over.
+
+    Raises:
+        FileNotFoundError: there is no such folder or no image in it.
+        PermissionError: it cannot be listed.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of clean photos at {folder}")
-    paths = sorted(files_below(folder, links=False, hidden=None, unreadable=lambda error: None))
+
+    def unreadable(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        logger.warning("left out: the folder %s cannot be listed (%s)", error.filename, error.strerror)
+
+    paths = sorted(files_below(folder, links=False, hidden=None, unreadable=unreadable))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class Item(NamedTuple):
         degraded: its degraded twin; None where that is synthesised.
         synthesis: how ("noise:sigma=25"); "" for a stage's own mixture.
         degradations: what is in the degraded image, as far as the pair list says; None where it does not.
-        kind: what validation calls it: the name of the pair list; "" for a stage's own mixture.
+        kind: what validation calls it: the name of the pair list, or one of its own where another list or the photos' own kinds have
+            that ("haze_ots"); "" for a stage's own mixture.
     """
 
     clean: Path
@@ -54,18 +56,32 @@ def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], fla
         FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
+    taken = {*known, CLEAN, MIXED} if clean is not None else set()  # what the photos' own kinds are called
     for text in pairs:
         name, equals, file = text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
         if equals and name not in (*known, CLEAN, MIXED):
             raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
+        stem = Path(file).stem
+        tries = chain([name or stem], [f"{name}_{stem}"] if name else [], (f"{name or stem}_{number}" for number in count(2)))
+        kind = next(kind for kind in tries if kind not in taken)
+        taken.add(kind)
         for pair in checked_pairs(Path(file)):
-            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), name or Path(file).stem))
+            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), kind))
     return items
 
 
 def _degradations(pair: Pair, of_list: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return tuple(step.name for step in parse_degradations(pair.synthesis)) if pair.synthesis else of_list
+
+
+def distinct_stems(paths: Sequence[Path]) -> list[str]:
+    """A name for each file's twin in one flat folder: its own without suffix; where that is taken (a/1.png, b/1.png) with a number."""
+    names: dict[str, None] = {}
+    for path in paths:
+        tries = (path.stem if number == 1 else f"{path.stem}_{number}" for number in count(1))
+        names[next(name for name in tries if name not in names)] = None
+    return list(names)
 
 
 def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item]]:

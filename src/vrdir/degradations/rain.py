@@ -63,12 +63,13 @@ def rain(
     drawn_veil = draws.uniform("veil", veil, 0, 1)
 
     strengths = []
-    for layer in range(int(checked("layers", layers, 1, 10)[0])):
+    count = int(checked("layers", layers, 1, 10)[0])
+    for layer in range(count):
         length = (drawn_length * 0.5**layer).clamp_min(2.0)
         angle = drawn_angle + draws.uniform("wind", (-4.0, 4.0))
         strength = drawn_opacity * (2 / 3) ** layer
         width = torch.minimum(drawn_width, (length / 10).clamp_min(0.35))
-        strengths.append(strength * streak_layer(draws, drawn_coverage / layers, length, width, angle))
+        strengths.append(strength * streak_layer(draws, drawn_coverage / count, length, width, angle))
 
     brightness = draws.uniform("brightness", (0.8, 1.0))
     covering = draws.uniform("covering", (0.0, 1.0))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vrdir.image_files.whole_files import ImageError
 from vrdir.images import OVERSHOOT, open_image
+from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
 from vrdir.inference.restorer import Restorer, network_of
@@ -123,13 +124,14 @@ class FrontEnd(nn.Module):
         result = normalisation.redo(restored.reshape(values.shape))
         return (result.round() if _is_integer(values) else result).to(values.device, values.dtype)
 
-    def _restore(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done."""
+    def _restore(self, image: Tensor, in_bands: bool = False) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done. In bands large images take little memory."""
         if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
             return self.restorer.restore(image, self.skip_clean).image
         at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
         pieces = image.split(at_once)
-        restorations = [self.restorer.restore(piece, self.skip_clean) for piece in pieces]
+        restore = restore_in_bands if in_bands else VRDIR.restore
+        restorations = [restore(self.restorer, piece, self.skip_clean) for piece in pieces]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
@@ -138,6 +140,8 @@ class FrontEnd(nn.Module):
         return restoration.image
 
     def _array(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if array.ndim == 2 and not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"a recogniser's image array is (B, 3, H, W), (3, H, W) or (H, W, 3), not {array.shape}")
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
         if not channels_first and np.issubdtype(array.dtype, np.integer):
             return self._picture(array)
@@ -158,7 +162,8 @@ class FrontEnd(nn.Module):
         opened = open_image(picture)
         swap = isinstance(picture, np.ndarray) and self.normalisation.channels == "bgr" and not opened.grey
         with torch.no_grad():
-            restored = self._restore((opened.tensor.flip(1) if swap else opened.tensor).to(self._device))
+            image = (opened.tensor.flip(1) if swap else opened.tensor).to(self._device)
+            restored = self._restore(image, in_bands=len(image) == 1 and image.shape[-2] * image.shape[-1] > WHOLE_PIXELS)
         return opened.close(restored.flip(1) if swap else restored)
 
     @property

@@ -59,11 +59,16 @@ class Sources:
             if count is None:
                 raise ValueError("validation.photos must say how many photos of --clean to hold out; or give --val-clean or --val-pairs")
             kept, held_out = split(drawn, count)
-            return kept + [item for item in training if not item.drawn], held_out
+            photos = {item.clean.resolve() for item in held_out}
+            pairs = [item for item in training if not item.drawn]
+            others = [item for item in pairs if item.clean.resolve() not in photos]
+            if len(others) < len(pairs):
+                logger.warning("%d pairs are not trained on: their photos are held out for validation", len(pairs) - len(others))
+            return kept + others, held_out
         held_out = items_of(self.val_clean, self.val_pairs, names, "--val-pairs")
-        seen = {item.name for item in training} & {item.name for item in held_out}
+        seen = {item.clean.resolve() for item in training} & {item.clean.resolve() for item in held_out}
         if seen:
-            logger.warning("%d images are both trained and validated on, such as %s", len(seen), min(seen))
+            logger.warning("%d photos are both trained and validated on, such as %s", len(seen), min(seen))
         by_kind: dict[str, list[Item]] = {}
         for item in held_out:
             by_kind.setdefault(item.kind, []).append(item)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
+
 
 class VideoReader:
     """The first moving picture of a video file.
@@ -93,7 +95,7 @@ class VideoReader:
                     pass_on(packet)
                 continue
             met += packet.size > 0
-            if packet.size and packet.pts is not None and not packet.is_discard:
+            if packet.size and packet.pts is not None and not packet.is_discard and self._shows(packet):
                 heapq.heappush(due, (packet.pts, packet.duration or 0))
             try:
                 decoded = packet.decode()
@@ -113,6 +115,10 @@ class VideoReader:
             yield Frame(None, *heapq.heappop(due))
         if met < self.stream.frames:
             logger.warning("%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames)
+
+    def _shows(self, packet: Any) -> bool:
+        """Whether there is a picture to be shown in it. VP8 has packets of their own for pictures that others are only predicted from."""
+        return self.stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & VP8_SHOW_FRAME)
 
     def _packets(self) -> Iterator[Any]:
         try:
