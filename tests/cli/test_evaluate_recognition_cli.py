@@ -17,7 +17,9 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.cli.recognition_inputs import severities
+from vrdir.cli.recognition_inputs import remembered, severities
+from vrdir.evaluation.variants import Item, Pixels
+from vrdir.image_files import whole_files
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import sha256
 
@@ -425,3 +427,24 @@ def test_help_says_how_the_data_lies(task: str) -> None:
     words = {"classification": "folder per class", "detection": "COCO JSON", "reid": "Market-1501"}
     assert words[task] in text(result)
     assert "--restorer" in text(result)
+
+
+def test_an_image_is_restored_once_for_all_recognisers_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def restore(item: Item, condition: str, image: Pixels) -> Pixels:
+        calls.append(condition)
+        return 255 - image
+
+    def refuse(content: bytes, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    item, image = Item("a", Path("a.png")), np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    for room, expected in ((True, ["fog", "rain"]), (False, ["fog", "rain", "fog", "rain"])):
+        calls.clear()
+        if not room:
+            monkeypatch.setattr(whole_files, "write_whole", refuse)
+        with remembered({"x": restore}, 2) as kept:
+            for condition in ("fog", "rain", "fog", "rain"):
+                assert np.array_equal(kept["x"](item, condition, image), 255 - image)
+        assert calls == expected

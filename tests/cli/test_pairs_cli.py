@@ -139,3 +139,11 @@ def test_the_rules_are_shown_with_names(sots: Path) -> None:
     assert "hazy/0001_0.8_0.2.jpg|gt/0001.png" in text(result)
     assert "rain/X2/norain-1x2.png|norain/norain-1.png" in text(result)
     assert all(f"{name}: " in text(result) for name in ("same-name", "reside", "rain100", "clean-only"))
+
+
+def test_line_numbers_and_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 6)).save("a.png")
+    lines = ["a.png|a.png"] * 99 + ["a:car:b.png|a.png"]
+    Path("list.txt").write_text("\n".join(lines) + "\n")
+    assert "list.txt:100: a:car:b.png does not exist" in text(run("check", "list.txt"))

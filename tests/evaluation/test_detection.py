@@ -1,9 +1,12 @@
 """Detection from end to end: a detector of coloured rectangles, which haze hides and a restorer shows again."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -93,6 +96,41 @@ def test_a_folder_of_results_stands_in_the_same_table(scenes: Path) -> None:
         read_detection(scenes), detector, conditions, {"peer": FromFolders(scenes / "restored", conditions)}, bootstrap=50
     )
     assert result.conditions[0].restored["peer"] == result.clean
+
+
+def test_images_without_any_object_are_no_measurement(scenes: Path, tmp_path: Path) -> None:
+    for folder in ("images", "labels", "foggy"):
+        (tmp_path / folder).mkdir()
+    for name, folder in (("00", "images"), ("01", "images"), ("01", "foggy")):
+        shutil.copy(scenes / "images" / f"{name}.png", tmp_path / folder)
+    shutil.copy(scenes / "labels" / "00.txt", tmp_path / "labels")
+    (tmp_path / "labels" / "01.txt").write_text("")  # no object in it, and the only one there is in fog
+    shutil.copy(scenes / "classes.txt", tmp_path)
+    detector = Detector("rectangles", {}, list(COLOURS), find_rectangles)
+    with pytest.raises(ValueError, match="none of the 1 images that could be measured has an object"):
+        evaluate_detection(read_detection(tmp_path), detector, [Condition("foggy", tmp_path / "foggy")], {}, bootstrap=20)
+
+
+def test_a_missing_package_is_missed_before_the_work(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Pixels] = []
+
+    def run(image: Pixels) -> tuple[list[list[float]], list[float], list[int]]:
+        calls.append(image)
+        return find_rectangles(image)
+
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(ValueError, match=r"mAP needs more packages \(faster_coco_eval is missing\): pip install 'vrdir\[evaluate\]'"):
+        evaluate_detection(read_detection(scenes), Detector("rectangles", {}, list(COLOURS), run), [Condition("noise")], {})
+    assert not calls
+
+
+def test_a_detector_may_answer_in_tensors(scenes: Path) -> None:
+    def run(image: Pixels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        boxes, scores, labels = find_rectangles(image)
+        return torch.tensor(boxes, dtype=torch.float32, requires_grad=True), torch.tensor(scores, requires_grad=True), torch.tensor(labels)
+
+    detector = Detector("rectangles", {}, list(COLOURS), run)
+    assert evaluate_detection(read_detection(scenes), detector, [Condition("jpeg")], {}, bootstrap=20).clean["map"].value == 100
 
 
 def test_classes_that_the_detector_does_not_know_are_named(scenes: Path) -> None:

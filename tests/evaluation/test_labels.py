@@ -32,6 +32,8 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         "bird/": "an empty class: no image in its folder",
         "loose.png": "an image without label: it lies in no class's folder",
     }
+    save(tmp_path / "cat/.ipynb_checkpoints/1-checkpoint.png", tmp_path / "cat/._2.jpg", tmp_path / ".trash/3.png")
+    assert read_classification(tmp_path).items == data.items
     save(tmp_path / "cat/1.jpg")
     with pytest.raises(ValueError, match=r"2 images are called cat/1"):
         read_classification(tmp_path)
@@ -60,6 +62,7 @@ def test_labels_are_names_numbers_or_all_wordnet_ids_in_order() -> None:
     assert "none of the recogniser's 5 classes (tench, crane" in problems["unicorn"]
     assert "0 to 4" in problems["5"]
     assert class_numbers(["n02", "n01"], ["a", "b"])[0] == {}
+    assert class_numbers(["n01440764", "n01530575"], ["n01530575", "n01440764"])[0] == {"n01440764": 1, "n01530575": 0}
     assert class_numbers(["n01530575", "n01440764"], ["a", "b"])[0] == {"n01440764": 0, "n01530575": 1}
 
 
@@ -128,6 +131,33 @@ def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     assert data.truths[0].labels == ["cat", "dog"]
     assert data.truths[0].ignored.tolist() == [False, True]
     assert reasons(data) == {"1 boxes": "crowds or difficult: neither to be found nor missed"}
+
+
+def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
+    save(*(tmp_path / f"{name}.png" for name in ("right", "turned", "silent")))
+    box = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    for name, size in (("right", (40, 30)), ("turned", (30, 40)), ("silent", (0, 0))):
+        sides = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+        (tmp_path / f"{name}.xml").write_text(f"<annotation>{sides}{box}</annotation>")
+    data = read_detection(tmp_path)
+    assert [item.name for item in data.items] == ["right", "silent"]
+    assert reasons(data) == {"turned": "the labels are for 30 x 40 pixels, the image has 40 x 30"}
+
+
+def test_yolo_class_names_are_the_data_sets_own(tmp_path: Path) -> None:
+    data = yolo_tree(tmp_path / "mine", {"a.txt": "1 0.5 0.5 0.2 0.2"}, ("a.png",))
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of whatever lies beside it
+    (tmp_path / "VOC.yaml").write_text("path: VOC\ntrain: images/train\nnames: [aeroplane, bicycle]\n")
+    assert read_detection(data).truths[0].labels == ["1"]
+    (tmp_path / "some.yaml").write_text("train: ../mine/images\nval: ../mine/images\nnames: {0: lorry, 1: tram}\n")  # speaks of it
+    assert read_detection(data).truths[0].labels == ["tram"]
+    (data / "data.yaml").write_text("names: [car, person]\n")
+    assert read_detection(data).truths[0].labels == ["person"]
+    (data / "other.yaml").write_text("names: [person, car]\n")
+    with pytest.raises(ValueError, match=r"data.yaml and .*other.yaml name the classes of .*mine differently; keep one"):
+        read_detection(data)
+    (data / "classes.txt").write_text("van\nbus\n")
+    assert read_detection(data).truths[0].labels == ["bus"]
 
 
 def test_persons_and_cameras_by_market_names(tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ def test_a_difference_by_chance_has_a_large_p_value_and_a_constant_one_the_small
     assert 0.3 < np.mean(by_chance) < 0.7  # uniform where nothing is the matter
 
 
+def test_a_difference_that_is_none_has_no_p_value() -> None:
+    assert math.isnan(randomisation_p_value(math.nan, np.full(50, math.nan)))
+
+
 def test_randomisation_of_three_images_counts_all_swaps() -> None:
     difference = np.array([1.0, 2.0, 3.0])
     swaps = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], bool)

@@ -1,7 +1,9 @@
 """Pairs restored and measured: what counts, what is excluded, and which are the cases to show."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from vrdir.evaluation.restoration import (
 )
 from vrdir.evaluation.restoration_metrics import Scores, measure
 from vrdir.evaluation.restoration_report import called, verdict
+from vrdir.evaluation.variants import Condition, Item, Source, by_function
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR
@@ -61,6 +64,37 @@ def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(pairs: l
     assert row.degraded == measure(degraded, clean)
     assert row.restored == measure(image, clean)
     assert row.gain == row.restored.psnr_rgb - row.degraded.psnr_rgb != 0
+
+
+def test_a_grey_picture_is_measured_as_its_file_is_restored(photo: Image.Image, tiny: VRDIR, tmp_path: Path) -> None:
+    for name, shift in (("clean", 0), ("pale", 40)):
+        photo.convert("L").point(lambda v, shift=shift: v // 2 + shift).save(tmp_path / f"{name}.png")
+    restorer = Restorer(tiny, "cpu")
+    restorer.restore_file(tmp_path / "pale.png", tmp_path / "restored.png")
+    (row,) = measure_pairs([Pair(tmp_path / "clean.png", tmp_path / "pale.png", "", 1)], by_network(restorer))
+    assert isinstance(row, Measured)
+    clean, restored = (open_image(tmp_path / f"{name}.png").tensor for name in ("clean", "restored"))
+    assert row.restored == pytest.approx(measure(restored, clean), abs=1e-3)
+    seen: list[Any] = []
+    item = Item("pale", tmp_path / "pale.png")
+    source = Source([Condition("jpeg")], {"vrdir": restorer}, 0)
+    for variant, pixels in source.images(item):
+        seen.append(pixels)
+        if variant == ("clean", "vrdir"):
+            assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / "restored.png").convert("RGB")))
+    assert len(seen) == 4
+
+
+def test_a_recogniser_may_write_into_what_it_is_given(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "a.png")
+    source = Source([Condition("jpeg")], {"nothing": by_function(lambda image: image)}, 0)
+    seen = {}
+    for variant, pixels in source.images(Item("a", tmp_path / "a.png")):
+        seen[variant] = pixels.copy()
+        pixels[:] = 0
+    assert np.array_equal(seen["clean", "nothing"], seen["clean", ""])
+    assert np.array_equal(seen["jpeg", "nothing"], seen["jpeg", ""])
+    assert seen["clean", ""].any()
 
 
 def test_a_restorer_that_raises_or_returns_nan_excludes_one_pair(pairs: list[Pair]) -> None:

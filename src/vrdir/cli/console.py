@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from vrdir.inference.manifest import Manifest
     from vrdir.inference.stream import StreamReport
 
-out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+# Without emoji: file names and "list:100:" are to stay as they are.
+out, err = (Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False) for errors in (False, True))
 
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders (with all below them) or patterns.", show_default=False)
@@ -66,8 +67,17 @@ def fail(message: object, status: int) -> None:
 def escape(text: object) -> str:
     from rich.markup import escape as rich_escape
 
-    # A file's name need not be UTF-8; what is not is shown as \\udcff.
-    return rich_escape(str(text).encode("utf-8", "backslashreplace").decode())
+    return rich_escape(printable(text))
+
+
+def printable(text: object) -> str:
+    """Text of which a file's name is a part: that need not be UTF-8; what is not is shown as \\udcff."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def name_column() -> TextColumn:
+    """The column of a progress bar that holds what is at work, as it is: `printable`, not markup."""
+    return TextColumn("{task.description}", markup=False)
 
 
 def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
@@ -132,7 +142,7 @@ def stoppable() -> Iterator[None]:
 def progress_bars(as_json: bool) -> Progress:
     """The bar over the files, and below it those of long ones; nothing where there is no terminal."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.description}"), console=err, disable=as_json or not err.is_terminal)
+    return Progress(*columns, name_column(), console=err, disable=as_json or not err.is_terminal)
 
 
 class FrameProgress:
@@ -152,7 +162,7 @@ class FrameProgress:
             if self.task is not None:
                 self.progress.remove_task(self.task)
             self.job, self.start, self.last_line = job, now, now
-            self.task = self.progress.add_task(escape(job.source.name), total=total)
+            self.task = self.progress.add_task(printable(job.source.name), total=total)
         assert self.task is not None
         self.progress.update(self.task, completed=done)
         if self.lines and now - self.last_line >= self.LINES_APART:

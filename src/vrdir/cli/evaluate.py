@@ -12,7 +12,20 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from vrdir.cli.console import AsJson, Device, Overwrite, Weights, check_outputs, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Weights,
+    check_outputs,
+    err,
+    escape,
+    fail,
+    name_column,
+    one_line_errors,
+    out,
+    printable,
+)
 from vrdir.cli.recognition import evaluate_recognition
 
 if TYPE_CHECKING:
@@ -121,7 +134,7 @@ def measured(sets: dict[str, tuple[Path, list[Pair]]], restore: Restore, as_json
     """Measure the sets with a progress bar on a terminal, a line per image elsewhere (none beside JSON); name what is excluded."""
     from vrdir.evaluation.restoration import Excluded, SetResult, measure_pairs, name_of
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("left"))
+    columns = (BarColumn(), MofNCompleteColumn(), name_column(), TimeElapsedColumn(), TextColumn("left"))
     total = sum(len(pairs) for _, pairs in sets.values())
     results = []
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal) as progress:
@@ -139,7 +152,7 @@ def measured(sets: dict[str, tuple[Path, list[Pair]]], restore: Restore, as_json
                 yield row
 
         for name, (source, pairs) in sets.items():
-            progress.update(task, description=escape(name))
+            progress.update(task, description=printable(name))
             results.append(SetResult(name, source, list(followed(name, pairs))))
     return results
 

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vrdir.cli.console import AsJson, Device, Overwrite, Weights, check_outputs, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import (
+    AsJson,
+    Device,
+    Overwrite,
+    Weights,
+    check_outputs,
+    err,
+    escape,
+    fail,
+    name_column,
+    one_line_errors,
+    out,
+    printable,
+)
 from vrdir.cli.recognition_inputs import Task, conditions_of, limited, read_data, recognisers_of, remembered, restorers_of
 
 if TYPE_CHECKING:
@@ -158,10 +171,10 @@ def evaluation(task: Task) -> Callable[..., RecognitionResult]:
 @contextmanager
 def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], None]]:
     """A progress bar on a terminal, a line per tenth elsewhere, nothing beside JSON."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("left"))
+    columns = (BarColumn(), MofNCompleteColumn(), name_column(), TimeElapsedColumn(), TextColumn("left"))
     done = 0
     with Progress(*columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal) as progress:
-        bar = progress.add_task(escape(name), total=total)
+        bar = progress.add_task(printable(name), total=total)
 
         def advance(image: str) -> None:
             nonlocal done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import logging
 import re
@@ -174,15 +175,22 @@ def remembered(restorers: Mapping[str, Restore], recognisers: int) -> Iterator[M
 def _remembered(restore: Restore, folder: Path) -> Restore:
     import numpy as np
 
+    from vrdir.image_files.whole_files import write_whole
+
     folder.mkdir()
 
     def remembering(item: Any, condition: str, image: Any) -> Any:
-        kept = folder / (hashlib.sha256(f"{condition}|{item.path}".encode("utf-8", "surrogateescape")).hexdigest() + ".npy")
+        kept = folder / (hashlib.sha256(f"{condition}|{item.path}".encode("utf-8", "surrogateescape")).hexdigest() + ".npz")
         if kept.is_file():
-            return np.load(kept)
+            return np.load(kept)["restored"]
         restored = restore(item, condition, image)
         if isinstance(restored, np.ndarray) and restored.dtype == np.uint8:  # anything else is an error of its own
-            np.save(kept, restored)
+            content = io.BytesIO()
+            np.savez_compressed(content, restored=restored)
+            try:
+                write_whole(content.getvalue(), kept)
+            except OSError as error:  # no room for more: the next recogniser has it restored once more
+                logger.debug("%s is not kept: %s", item.path, error)
         return restored
 
     return remembering

@@ -7,6 +7,7 @@ The figure itself comes from faster-coco-eval; over the whole set the two agree 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,17 +159,25 @@ def _average_precisions(ranked: Sequence[Ranked], weights: Array) -> Array:
     return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
 
+def coco_package() -> ModuleType:
+    """faster-coco-eval. Raises ValueError if it is not installed."""
+    try:
+        import faster_coco_eval
+    except ModuleNotFoundError as error:
+        raise ValueError(f"mAP needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
+    return faster_coco_eval
+
+
 def coco_scores(found: Sequence[Detections], objects: Sequence[Objects]) -> tuple[float, float]:
     """mAP@[.5:.95] and mAP@.5 in [0, 1] of a set of images by faster-coco-eval."""
-    from faster_coco_eval import COCO, COCOeval_faster
-
+    package = coco_package()
     annotations = [
         (i, int(label), _corner_and_size(box), int(ignored))
         for i, one in enumerate(objects)
         for box, label, ignored in zip(one.boxes, one.labels, one.ignored, strict=True)
     ]
     kinds = sorted({label for _, label, *_ in annotations})
-    truth = COCO(
+    truth = package.COCO(
         {
             "images": [{"id": i} for i in range(len(objects))],
             "categories": [{"id": kind} for kind in kinds],
@@ -186,7 +195,7 @@ def coco_scores(found: Sequence[Detections], objects: Sequence[Objects]) -> tupl
     ]
     if not results:
         return 0.0, 0.0
-    run = COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=lambda *_: None)
+    run = package.COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=lambda *_: None)
     run.params.maxDets, run.params.areaRng, run.params.areaRngLbl = [MOST], [[0, 1e10]], ["all"]
     run.evaluate()
     run.accumulate()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vrdir.evaluation.average_precision import MOST, Array, Matches, Objects, average_precisions, coco_scores, match, rank
+from vrdir.evaluation.average_precision import MOST, Array, Matches, Objects, average_precisions, coco_package, coco_scores, match, rank
 from vrdir.evaluation.detection_labels import DetectionData
 from vrdir.evaluation.labels import class_numbers
 from vrdir.evaluation.recognisers import Detections, Detector
@@ -64,6 +64,7 @@ def evaluate_detection(
     Raises:
         ValueError: no label is one of the recogniser's classes, the recogniser breaks its contract, or nothing can be measured.
     """
+    coco_package()  # to be missed before the work, not after
     objects, excluded = objects_of(data, recogniser.classes)
     source = Source(conditions, restorers, seed)
     kinds = np.unique(np.concatenate([one.labels for one in objects.values()]))
@@ -74,6 +75,8 @@ def evaluate_detection(
 
     answered = ask(data.items, source, recognise, excluded, data.set_aside, progress)
     truth = [objects[item.name] for item in answered.items]
+    if not any(map(_real, truth)):
+        raise ValueError(f"none of the {len(truth)} images that could be measured has an object; {nothing_left(answered.excluded)}")
     weights = bootstrap_weights(len(truth), bootstrap, seed)
     figures = {variant: _figures(answers, truth, weights) for variant, answers in answered.answers.items()}
     swaps = sign_flips(len(truth), bootstrap, seed)

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -51,8 +51,8 @@ def read_detection(path: Path, images: Path | None = None) -> DetectionData:
 
     Args:
         path: a COCO JSON file; or a folder with YOLO text files or VOC XML files, one for each image, beside it or under
-            labels/ (Annotations/) as the images are under images/ (JPEGImages/). YOLO's class names stand in a YAML file
-            or classes.txt of the folder; without one they are the recogniser's numbers.
+            labels/ (Annotations/) as the images are under images/ (JPEGImages/). YOLO's class names stand in
+            classes.txt or a YAML file of the folder, or in a YAML file beside it that names it; else they are the recogniser's numbers.
         images: where the images lie, if elsewhere; a file of another suffix will do.
 
     Raises:
@@ -128,11 +128,11 @@ def _by_label_files(path: Path, images: Path | None) -> DetectionData:
             continue
         taken.add(file)
         try:
-            objects = _voc_objects(file) if suffix == ".xml" else _yolo_objects(file, names, _size_of(image))
+            objects, size = _voc_objects(file) if suffix == ".xml" else (_yolo_objects(file, names, _size_of(image)), None)
         except Exception as error:  # text and XML go wrong in many ways
             found.excluded.append(Exclusion(item.name, f"{file.name} cannot be read: {first_line(error)}"))
         else:
-            found.add(item, objects, None)
+            found.add(item, objects, size)
     without = sorted(set(files.values()) - taken)
     found.excluded += [Exclusion(file.name, f"a label without image: no {file.stem}.* in {images}") for file in without]
     return found.data()
@@ -162,37 +162,62 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
 
 
 def _yolo_names(path: Path) -> dict[int, str] | None:
-    """The class names of a folder, or None if it does not say."""
-    for file in (path / "classes.txt", path.parent / "classes.txt"):
-        if file.is_file():
-            return dict(enumerate(file.read_text(encoding="utf-8").splitlines()))
-    for file in sorted([*path.glob("*.y*ml"), *path.parent.glob("*.y*ml")]):
-        try:
-            import yaml
-        except ModuleNotFoundError:
-            raise ValueError(f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt") from None
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            if file.parent != path:  # anything may lie beside a data set
-                continue
-            raise ValueError(f"{file} cannot be read as YAML ({first_line(error)}); mend it, or write a classes.txt") from None
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, list):
-            return {number: str(name) for number, name in enumerate(names)}
-        if isinstance(names, dict):
-            return {int(number): str(name) for number, name in names.items()}
+    """The class names of a folder, or None if it does not say: its own, else those of a YAML file beside it that speaks of it."""
+    if (path / "classes.txt").is_file():
+        return dict(enumerate((path / "classes.txt").read_text(encoding="utf-8").splitlines()))
+    for folder in (path, path.parent):
+        named: dict[Path, dict[int, str]] = {}
+        for file in sorted(folder.glob("*.y*ml")):
+            content = _yaml(file, others=folder != path)
+            names = content.get("names")
+            if isinstance(names, list):
+                names = dict(enumerate(names))
+            if isinstance(names, dict) and (folder == path or _speaks_of(content, path)):
+                named[file] = {int(number): str(name) for number, name in names.items()}
+        if any(names != next(iter(named.values())) for names in named.values()):
+            raise ValueError(
+                f"{' and '.join(map(str, named))} name the classes of {path} differently; keep one, or write a classes.txt in it"
+            )
+        if named:
+            return next(iter(named.values()))
     return None
 
 
-def _voc_objects(file: Path) -> list[tuple[list[float], str, bool]]:
-    """Objects of an annotation; VOC counts pixels from 1, and both corners are inside."""
+def _yaml(file: Path, others: bool) -> dict[str, Any]:
+    """What a YAML file says, nothing if that is no mapping. Raises ValueError for one that is none, unless it is `others`'."""
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise ValueError(f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt") from None
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if others:  # anything may lie beside a data set
+            return {}
+        raise ValueError(f"{file} cannot be read as YAML ({first_line(error)}); mend it, or write a classes.txt") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _speaks_of(content: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a data set's YAML names a folder: as its path, or in that of its images for training, validation or test."""
+    paths = [str(part) for key in ("path", "train", "val", "test") for part in _listed(content.get(key))]
+    return any(folder.resolve().name in PurePosixPath(text.replace("\\", "/")).parts for text in paths)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _voc_objects(file: Path) -> tuple[list[tuple[list[float], str, bool]], tuple[int, int] | None]:
+    """Objects of an annotation, and for which width and height, if it says; VOC counts pixels from 1, and both corners are inside."""
     objects = []
-    for entry in ElementTree.parse(file).getroot().iter("object"):
+    root = ElementTree.parse(file).getroot()
+    width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    for entry in root.iter("object"):
         box = [float(entry.findtext(f"bndbox/{edge}") or "nan") for edge in ("xmin", "ymin", "xmax", "ymax")]
         difficult = (entry.findtext("difficult") or "0").strip() == "1"
         objects.append(([box[0] - 1, box[1] - 1, box[2], box[3]], (entry.findtext("name") or "").strip(), difficult))
-    return objects
+    return objects, (width, height) if width > 0 and height > 0 else None
 
 
 class _Boxes:

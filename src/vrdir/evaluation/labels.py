@@ -121,17 +121,20 @@ def read_reid(path: Path) -> ReidData:
     return ReidData(items, persons, cameras, queries, excluded, junk)
 
 
+WORDNET_ID = re.compile(r"n\d{8}")
+
+
 def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
     """What the labels of a data set are among a recogniser's classes.
 
     A label is a class's name (case, underscores and Darknet's spellings do not matter), or its number from 0. If the labels are
-    WordNet ids, as many as there are classes, they are the classes in ascending order, as ImageNet has it.
+    WordNet ids, as many as there are classes, and the classes are called otherwise, they are these in ascending order, as ImageNet has it.
 
     Returns:
         Label -> number, and label -> what is wrong with it.
     """
     labels = sorted(set(labels))
-    if len(labels) == len(classes) and all(re.fullmatch(r"n\d{8}", label) for label in labels):
+    if len(labels) == len(classes) and all(map(WORDNET_ID.fullmatch, labels)) and not any(map(WORDNET_ID.fullmatch, classes)):
         return {label: number for number, label in enumerate(labels)}, {}
     places: dict[str, list[int]] = {}
     for number, name in enumerate(classes):
@@ -161,6 +164,8 @@ def _plain(name: str) -> str:
 def _by_folders(path: Path) -> ClassificationData:
     items, labels, excluded = [], [], []
     for entry in sorted(path.iterdir()):
+        if entry.name.startswith("."):  # left out everywhere, as by `vrdir restore`
+            continue
         if entry.is_dir():
             files = images_below(entry)
             if not files:

@@ -63,6 +63,9 @@ def _torchvision(name: str, task: Task) -> Classifier | Detector | Embedder:
     models = _package("torchvision.models")
     weights = models.get_model_weights(name).DEFAULT
     model = models.get_model(name, weights=weights).eval()
+    for part in (model, getattr(model, "roi_heads", model)):  # of detectors of one stage, and of two
+        if hasattr(part, "score_thresh"):
+            part.score_thresh = LEAST_SCORE
     transform = weights.transforms()
     facts = {"source": f"torchvision {torchvision.__version__}, {weights}"}
     classes = list(weights.meta["categories"])

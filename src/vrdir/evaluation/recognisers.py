@@ -59,11 +59,11 @@ class Detector:
         """What it finds. Raises RecogniserError if the recogniser returns anything else, or a label that is no class."""
         answer = self.run(image)
         try:
-            boxes, scores, labels = answer
+            boxes, scores, labels = map(_numbers, answer)
         except (TypeError, ValueError) as error:
             raise RecogniserError(f"{self.name} does not return boxes, scores and labels ({first_line(error)})") from error
         count = len(np.atleast_1d(scores))
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4) if count == 0 else boxes
+        boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
         labels = _checked(self.name, "labels", labels, (count,)).astype(np.int64)
         if count and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise RecogniserError(
@@ -91,9 +91,13 @@ class Embedder:
         return unit
 
 
+def _numbers(values: Any) -> Array:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
 def _checked(name: str, what: str, values: Any, shape: tuple[int, ...]) -> Array:
     """An answer as floating-point numbers; -1 in the shape stands for any size but 0."""
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = _numbers(values)
     fits = array.ndim == len(shape) and all(
         size == wanted or (wanted == -1 and size) for size, wanted in zip(array.shape, shape, strict=True)
     )

@@ -86,7 +86,12 @@ def randomisation_p_value(observed: float, swapped: Array) -> float:
     Args:
         observed: restored less degraded.
         swapped: the same difference under random swaps, (R,).
+
+    Returns:
+        The p-value; NaN for a difference that is NaN.
     """
+    if math.isnan(observed):
+        return math.nan
     as_large = np.abs(swapped) >= abs(observed) - 1e-9 * max(1.0, abs(observed))  # of equal ones, rounding leaves some below
     return (int(as_large.sum()) + 1) / (len(swapped) + 1)
 

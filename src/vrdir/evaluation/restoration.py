@@ -100,8 +100,14 @@ class SetResult:
 
 
 def by_network(restorer: Restorer) -> Restore:
-    """Restored images by running the network, rounded to 8 bits, as a file would hold them."""
-    return lambda pair, degraded: (restorer(degraded).clamp(0, 1) * 255).round() / 255
+    """Restored images by running the network, rounded to 8 bits, as a file would hold them; grey where the degraded one is grey."""
+
+    def restore(pair: Pair, degraded: Tensor) -> Tensor:
+        grey = bool((degraded == degraded[:, :1]).all())
+        restored = restorer(degraded[:, :1]).expand(degraded.shape) if grey else restorer(degraded)
+        return (restored.clamp(0, 1) * 255).round() / 255
+
+    return restore
 
 
 def from_folder(folder: Path) -> Restore:

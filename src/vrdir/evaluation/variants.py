@@ -152,7 +152,13 @@ Restore = Callable[[Item, str, Pixels], Pixels]
 
 def by_network(restorer: Restorer) -> Restore:
     """Restored by running the network."""
-    return lambda item, condition, image: restorer(image)
+    return lambda item, condition, image: as_it_came(image, restorer)
+
+
+def as_it_came(image: Pixels, restore: Callable[[Pixels], Pixels]) -> Pixels:
+    """Restored, grey where the image is grey, as a grey file would be."""
+    grey = bool((image == image[..., :1]).all())
+    return np.repeat(restore(image[..., :1]), 3, axis=2) if grey else restore(image)
 
 
 def by_function(function: Callable[[Pixels], Any]) -> Restore:
@@ -238,7 +244,7 @@ class Source:
         for condition in (CLEAN, *self.conditions):
             seen = clean if condition == CLEAN else self.conditions[condition].degraded(item, clean, self.seed)
             pixels = pixels_of(seen)
-            yield Variant(condition, ""), pixels
+            yield Variant(condition, ""), pixels.copy()  # a recogniser may write into what it is given
             for name in self.restorers:
                 yield Variant(condition, name), self._restored(name, item, condition, pixels)
 
@@ -261,8 +267,8 @@ class Source:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images in a folder and all below it, sorted; linked folders are entered, as data sets are often put together of links."""
-    return sorted(files_below(folder, hidden=None, unreadable=lambda error: None))
+    """The images in a folder and all below it but hidden ones, sorted; linked folders are entered: data sets are often made of links."""
+    return sorted(files_below(folder, unreadable=lambda error: None))
 
 
 def _last(name: str) -> str:
