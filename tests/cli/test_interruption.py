@@ -257,3 +257,25 @@ def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Pat
     assert "latin\\udce9.png is no image" in result.stderr
     assert "fine\\udce9.png" in result.stdout
     assert "1 of 2 degraded, 1 failed" in result.stdout
+
+
+def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "import numpy as np\n\n\ndef dark(images):\n    return np.zeros((len(images), 4))\n\n\n"
+        "def light(images):\n    return np.ones((len(images), 4))\n\n\ndark.classes = light.classes = list('0123')\n"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    recogniser = ["--recogniser", "nets:dark", "--recogniser", "nets:light"]
+    command = ["evaluate", "classification", "--data", folder, "--with", "noise", "--weights", weights, "--device", "cpu", *recogniser]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vrdir", *map(str, command)],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
+    while process.poll() is None and not list(temporary.rglob("*.npz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    assert not list(temporary.glob("vrdir-*"))

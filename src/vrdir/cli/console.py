@@ -48,9 +48,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print a machine-readable r
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Say in a line what went wrong: status 2 for what cannot be done as asked, 1 for what failed on the way."""
+    """Say in a line what went wrong: status 2 for what cannot be done as asked, 1 for what failed on the way, 130 or 143 for a signal."""
     try:
         yield
+    except Stopped as signalled:
+        fail("stopped", 128 + signalled.number)
     except typer.Exit:  # a RuntimeError to some versions
         raise
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:

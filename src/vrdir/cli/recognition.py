@@ -26,6 +26,7 @@ from vrdir.cli.console import (
     one_line_errors,
     out,
     printable,
+    stoppable,
 )
 from vrdir.cli.recognition_inputs import Task, conditions_of, limited, read_data, recognisers_of, remembered, restorers_of
 
@@ -121,7 +122,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
             networks = recognisers_of(task, recogniser, labelled)
             facts = {"vrdir": __version__, **facts, "seed": seed, "resamples": bootstrap}
             results = []
-            with remembered(restorers, len(networks)) as kept:
+            with stoppable(), remembered(restorers, len(networks)) as kept:
                 for network in networks:
                     with followed(network.name, len(labelled.items), as_json) as advance:
                         measure = evaluation(task)
