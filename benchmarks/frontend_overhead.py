@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import skimage.data
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -39,11 +40,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--side", type=int, default=256, help="pixels, 1024 at most")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    image = torch.rand(arguments.batch, 3, arguments.side, arguments.side)
+    photo = torch.from_numpy(skimage.data.astronaut()).movedim(-1, 0) / 255  # which the network calls clean, in part
+    repeated = photo.tile(2, 2) if arguments.side > 512 else photo
+    corners = torch.randint(max(1, min(repeated.shape[1:]) - arguments.side + 1), (arguments.batch, 2)).tolist()
+    image = torch.stack([repeated[:, top : top + arguments.side, left : left + arguments.side] for top, left in corners])
     values = (image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     recogniser = nn.Sequential(nn.Conv2d(3, 32, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1000)).eval()
     whole = vrdir.restore_before(recogniser, mean=MEAN, std=STD)

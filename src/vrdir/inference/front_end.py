@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ class FrontEnd(nn.Module):
             return self.restorer.restore(image, self.skip_clean).image
         at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
         pieces = image.split(at_once)
-        restore = restore_in_bands if in_bands else VRDIR.restore
-        restorations = [restore(self.restorer, piece, self.skip_clean) for piece in pieces]
+        restore = partial(restore_in_bands, self.restorer) if in_bands else self.restorer.restore
+        restorations = [restore(piece, self.skip_clean) for piece in pieces]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
