@@ -7,7 +7,7 @@ one of the views below, and degraded. For every question the mean PSNR in dB (RG
 and how many photos came out worse than they went in. All degradations are synthetic; what they draw depends on the question
 and on the photo's name alone.
 
-- near: the middle 180 pixels, magnified to 512;
+- near: the middle 180 pixels, magnified to 512, and as soft as photos of a camera's full size are;
 - close: the palest 90 pixels, those whose darkest pixels are brightest, magnified to 270;
 - pale: half the contrast, in a little warmer light;
 - dim: 0.4 v^1.2;
@@ -65,6 +65,8 @@ QUESTIONS = (  # view, what is done to it
     ("vivid", "rain:coverage=0.2,veil=0,mist=0"),
     ("vivid", "haze:beta=0.8"),
     ("near", "sensor_noise"),
+    ("near", "haze:beta=1.2"),
+    ("near", "rain:coverage=0.2"),
     ("close", "sensor_noise"),
     ("pale", "sensor_noise"),
     ("dim", "sensor_noise"),

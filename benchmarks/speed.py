@@ -3,11 +3,11 @@
     pip install --no-deps spandrel spandrel_extra_arches einops    # in an environment of its own; other networks of theirs need more
     python benchmarks/speed.py [--threads 2] [--device cpu] [--sides 256 1024] [--batches 1 8] [--repeats 5]
 
-Ours (`small`, also in bfloat16 and by each backend that is installed, `everyday`, `base`, the paper's) beside NAFNet of width 32 (the
-published one for SIDD: 29.2 million parameters) and Restormer (26.1 million), with random weights where there are none here; speed does
-not depend on them. One run of each in turn, so that a busy machine hits all alike. Printed are the median time of a batch, images a
-second, how many times as long as by `small` in float32 it takes, and how far the others' pixels in [0, 1] are from its own. A network
-that would take longer than `--patience` seconds for its batch, by its time for a smaller one and the pixels, is left out and said so.
+Ours (`small`, also in bfloat16 and by each backend that is installed, `base`, the paper's) beside NAFNet of width 32 (the published one
+for SIDD: 29.2 million parameters) and Restormer (26.1 million), with random weights where there are none here; speed does not depend
+on them. One run of each in turn, so that a busy machine hits all alike. Printed are the median time of a batch, images a second, how
+many times as long as by `small` in float32 it takes, and how far the others' pixels in [0, 1] are from its own. A network that would
+take longer than `--patience` seconds for its batch, by its time for a smaller one and the pixels, is left out and said so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from vrdir.inference.exported_model import Backend
 from vrdir.inference.restorer import Restorer
 from vrdir.model.blocks import placed
-from vrdir.model.vrdir import BASE, EVERYDAY, PAPER, VRDIR
+from vrdir.model.vrdir import BASE, PAPER, VRDIR
 
 Network = Callable[[Tensor], Any]
 
@@ -40,8 +40,7 @@ def ours(device: str) -> dict[str, Network]:
     for backend in get_args(Backend):
         if device == "cpu" and backend in packages and importlib.util.find_spec(packages[backend]):
             networks[f"small by {backend}"] = Restorer("small", device, backend=backend)
-    further = {"everyday": EVERYDAY, "base": BASE, "paper's": PAPER}
-    return networks | {name: Restorer(VRDIR(config), device) for name, config in further.items()}
+    return networks | {"base": Restorer(VRDIR(BASE), device), "paper's": Restorer(VRDIR(PAPER), device)}
 
 
 def peers(device: str) -> dict[str, Network]:

@@ -98,7 +98,7 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
 
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, everyday, base, smoke.")
+    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, base, smoke.")
 ]
 Clean = Annotated[Path | None, typer.Option(help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False)]
 Pairs = Annotated[

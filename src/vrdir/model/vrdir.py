@@ -104,8 +104,7 @@ BASE = VRDIRConfig(
     decoder_blocks=(4, 4, 3, 2),
     channel_attention=True,
 )
-EVERYDAY = SMALL.model_copy(update={"branches": (*SMALL.branches, "low_light", "snow", "defocus_blur")})
-CONFIGS = {"paper": PAPER, "small": SMALL, "everyday": EVERYDAY, "base": BASE}
+CONFIGS = {"paper": PAPER, "small": SMALL, "base": BASE}
 
 
 class Restoration(NamedTuple):

@@ -121,7 +121,7 @@ class Recipe(Settings):
     """A whole run.
 
     Attributes:
-        model: the network: the name of a config ("paper", "small", "everyday", "base") or the config itself.
+        model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
         augmentation: "flip" (the paper's), "full", "wide", "vivid", "varied" or "close": see `vrdir.data.augmentation`.
