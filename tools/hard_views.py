@@ -5,8 +5,8 @@
 Of each photo of DIR (but those whose names are in the folder HELD_OUT) random squares, from close-ups to most of the photo, are brought
 to one size and restored. Where a view that needs nothing comes out below `--below` dB it is kept, as OUT/views/*.png: pale,
 smooth, near things mostly. OUT/hard.txt is a pair list with a line for each of these and each of the syntheses below, none of which
-has a veil; `vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows them
-beside the usual photos, which have to be magnified as they are: else a network learns that what is soft needs nothing (docs/experiments.md, 46).
+has a veil; `vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows them beside the usual
+photos. Those have to be magnified, too: else a network learns that what is soft needs nothing (docs/experiments.md, 46).
 """
 
 from __future__ import annotations
