@@ -182,13 +182,14 @@ def _remembered(restore: Restore, folder: Path) -> Restore:
     def remembering(item: Any, condition: str, image: Any) -> Any:
         kept = folder / (hashlib.sha256(f"{condition}|{item.path}".encode("utf-8", "surrogateescape")).hexdigest() + ".npz")
         if kept.is_file():
-            return np.load(kept)["restored"]
+            with np.load(kept) as content:
+                return content["restored"]
         restored = restore(item, condition, image)
         if isinstance(restored, np.ndarray) and restored.dtype == np.uint8:  # anything else is an error of its own
-            content = io.BytesIO()
-            np.savez_compressed(content, restored=restored)
+            packed = io.BytesIO()
+            np.savez_compressed(packed, restored=restored)
             try:
-                write_whole(content.getvalue(), kept)
+                write_whole(packed.getvalue(), kept)
             except OSError as error:  # no room for more: the next recogniser has it restored once more
                 logger.debug("%s is not kept: %s", item.path, error)
         return restored
