@@ -574,3 +574,95 @@ def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
     with pytest.raises(ImageError, match=r"a.png cannot be read .*; it is a link that leads to itself"):
         read_file(tmp_path / "a.png")
+
+
+def with_chunk(content: bytes, name: bytes, data: bytes, crc: int | None = None) -> bytes:
+    """A PNG with one more chunk after its header, its checksum right or not."""
+    chunk = name + data
+    whole = struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk) if crc is None else crc)
+    return content[:33] + whole + content[33:]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "crc"),
+    [
+        (b"pHYs", b"\0\0", None),
+        (b"gAMA", b"\0", None),
+        (b"cHRM", bytes(5), None),
+        (b"tEXt", b"Comment\0hello", 1),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2_000_000)), None),
+        (b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000)), None),
+    ],
+)
+def test_metadata_that_pillow_refuses_costs_the_metadata_alone(
+    name: bytes, data: bytes, crc: int | None, photo: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = with_chunk(encode(photo, "PNG"), name, data, crc)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - all sorts
+        Image.open(io.BytesIO(content)).load()
+    np.testing.assert_array_equal(np.asarray(decode(content, "a.png")), np.asarray(photo))
+    assert caplog.text.count("a.png has metadata that cannot be read; all of it is left out") == 1
+    deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), dtype=np.uint16)
+    np.testing.assert_array_equal(np.asarray(decode(with_chunk(encode(DeepPicture(deep, {}), "PNG"), name, data, crc), "b.png")), deep)
+    with pytest.raises(ImageError, match="cut.png is "):  # the same words as without the chunk
+        decode(content[:-200], "cut.png")
+
+
+def test_a_jpeg_whose_segments_are_cut_short_is_read(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    plain = encode(photo, "JPEG")
+    for segment in (b"\xff\xee\x00\x08Adobe\0", b"\xff\xe2\x00\x0eICC_PROFILE\0"):
+        content = plain[:2] + segment + plain[2:]
+        np.testing.assert_array_equal(np.asarray(decode(content, "a.jpg")), np.asarray(decode(plain, "plain.jpg")))
+
+
+def test_colours_that_are_told_without_a_profile_are_warned_of(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    plain = encode(Image.fromarray(np.asarray(photo)), "PNG")  # the photo has a profile
+    p3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    srgb = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    for name, data, told in (
+        (b"cICP", b"\x0c\x0d\0\1", "Display P3"),
+        (b"cICP", b"\x09\x10\0\1", "BT.2020 PQ"),
+        (b"gAMA", struct.pack(">I", 100000), "a gamma of 1"),
+        (b"cHRM", p3, "primaries of its own"),
+    ):
+        caplog.clear()
+        np.testing.assert_array_equal(np.asarray(decode(with_chunk(plain, name, data), "a.png")), np.asarray(photo))
+        assert caplog.text.count(f"a.png is in {told}, which is left out") == 1
+    caplog.clear()
+    for name, data in ((b"cICP", b"\x01\x0d\0\1"), (b"gAMA", struct.pack(">I", 45455)), (b"cHRM", srgb)):
+        decode(with_chunk(plain, name, data), "a.png")
+    decode(with_chunk(encode(photo, "PNG"), b"gAMA", struct.pack(">I", 100000)), "a.png")
+    assert not caplog.text
+
+
+def test_colours_of_a_heic_are_warned_of(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    for primaries, told in ((12, "Display P3"), (1, "")):
+        caplog.clear()
+        file = io.BytesIO()
+        heif.from_pillow(Image.fromarray(np.asarray(photo))).save(file, color_primaries=primaries, transfer_characteristics=13, quality=90)
+        decode(file.getvalue(), "a.heic")
+        assert ("a.heic is in Display P3" in caplog.text) == bool(told)
+
+
+def test_palettes_of_greys_and_with_alpha(photo: Image.Image, tmp_path: Path, identity: Restorer) -> None:
+    grey = photo.convert("L").quantize(64)
+    opened = open_image(grey)
+    assert opened.grey
+    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(grey.convert("L")))
+    grey.save(tmp_path / "grey.png", transparency=3)
+    assert identity(tmp_path / "grey.png").mode == "LA"
+    rgba = photo.convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(photo.size))
+    palette = rgba.quantize(32)
+    restored = open_image(palette).close(open_image(palette).tensor)
+    assert restored.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(restored), np.asarray(palette.convert("RGBA")))
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    for name in ("pipe.png", "link.png"):
+        with pytest.raises(ImageError, match=f"{name} is no ordinary file; give an image file"):
+            read_file(tmp_path / name)

@@ -181,3 +181,38 @@ def test_a_picture_replaces_a_file_whole(tmp_path: Path) -> None:
         assert former.read() == b"former"
     np.testing.assert_array_equal(np.asarray(read_file(tmp_path / "out.png")), picture.pixels)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep.png", "out.png"]
+
+
+def test_white_as_zero_is_read_as_it_looks() -> None:
+    pixels = noise("RGB")[..., 0]
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, photometric="miniswhite")
+    seen = decode(file.getvalue(), "xray.tif")
+    np.testing.assert_array_equal(np.asarray(seen), 65535 - pixels)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(encode(seen, "TIFF"))), 65535 - pixels)
+    black_is_zero = io.BytesIO()
+    tifffile.imwrite(black_is_zero, pixels, photometric="minisblack")
+    np.testing.assert_array_equal(np.asarray(decode(black_is_zero.getvalue(), "a.tif")), pixels)
+
+
+def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise("RGB").astype(np.float32) / 65535, photometric="rgb")
+    with pytest.raises(ImageError, match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits"):
+        decode(file.getvalue(), "float.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    info = {"xmp": xmp, "dpi": (300, 300), "transparency": (1, 2, 3)}  # of which the last is of other pixels
+    DeepPicture(noise("RGB"), info).save(tmp_path / f"a{suffix}")
+    saved = read_file(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(np.asarray(saved), noise("RGB"))
+    assert saved.info["xmp"] == xmp
+    assert saved.info["dpi"][0] == pytest.approx(300, abs=0.1)
+
+
+def test_a_tall_picture_is_filtered_band_by_band() -> None:
+    pixels = noise("RGBA", 200, 9)
+    np.testing.assert_array_equal(np.asarray(decode(encode(DeepPicture(pixels, {}), "PNG"), "a")), pixels)

@@ -111,3 +111,14 @@ def test_outputs_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(golden, "golden_outputs", lambda model: {key: value * math.nan for key, value in real(model).items()})
     problems = golden_problems("small")
     assert any("image differs from the golden output by up to nan" in problem for problem in problems)
+
+
+def test_a_folder_called_like_bundled_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bundled.resolve_weights(Path("small")) == bundled.FOLDER / "small"
+    Path("small").mkdir()
+    assert bundled.resolve_weights(Path("small")) == Path("small")
+    assert bundled.resolve_weights("./small") == Path("small")
+    assert not caplog.text
+    assert bundled.resolve_weights("small") == bundled.FOLDER / "small"
+    assert "taking the bundled weights small; for the folder of that name here say ./small" in caplog.text

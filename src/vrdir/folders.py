@@ -73,6 +73,13 @@ def same_folder(one: Path, other: Path) -> bool:
     return _identity(one) == _identity(other)
 
 
+def check_writable(path: Path, folder: Path) -> None:
+    """Raise ValueError if `path` cannot be written into a folder: that, or the nearest above it, is a file or has no permission."""
+    parent = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
+
+
 class Places:
     """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
 

@@ -25,7 +25,8 @@ from vrdir.image_files.whole_files import ImageError
 from vrdir.image_files.writing import encode
 
 logger = logging.getLogger(__name__)
-OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]; this much is clipped, more is taken for a wrong scale
+OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]: this much is clipped; up to MOST of it, too, where it is RARE; more is taken for a
+MOST, RARE = 0.5, 0.05  # wrong scale. A bicubic filter can make 0.45 of it, at lone points
 # Pillow's modes and the mode in which each is restored
 MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
@@ -134,11 +135,21 @@ def _checked(values: Tensor) -> Tensor:
     low, high = (float(v) for v in values.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("the image holds NaN or infinite values; replace them before restoring")
-    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+    if not overshoots_only(values, low, high):
         raise ImageError(
             f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} (divide by 255, or undo a normalisation)"
         )
     return values.clamp(0, 1)
+
+
+def overshoots_only(values: Tensor, low: float, high: float) -> bool:
+    """Whether values, whose extremes are given, are those of an image in [0, 1], but for what resampling adds."""
+    if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
+        return True
+    if not (low >= -MOST and high <= 1 + MOST):  # or NaN
+        return False
+    beyond = (values.detach() - 0.5).abs() > 0.5 + OVERSHOOT
+    return float(beyond.float().mean()) <= RARE
 
 
 def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
@@ -179,9 +190,9 @@ def _open_picture(image: Picture) -> OpenImage:
         logger.warning("a picture of 16 bits a channel, opened by Pillow, has lost the lower 8; give its path or its bytes instead")
     picture = settled(image, "the picture")
     mode = picture.mode
-    transparent = "transparency" in picture.info or mode == "PA"
+    transparent = "transparency" in picture.info or mode == "PA" or (mode == "P" and picture.has_transparency_data)
     if mode in ("P", "PA"):
-        mode = "RGB"
+        mode = "L" if _is_grey(picture) else "RGB"
     elif mode in MODES:
         mode = MODES[mode]
     else:
@@ -200,6 +211,8 @@ def _open_picture(image: Picture) -> OpenImage:
     else:
         if transparent and mode in ("L", "RGB"):
             mode += "A"
+        if picture.mode in ("P", "PA") and mode == "LA":
+            picture = picture.convert("RGBA")  # whose alpha the way to LA would lose
         picture_in_mode = picture.convert(mode)
         alpha = picture_in_mode.getchannel("A") if mode.endswith("A") else None
         array = np.asarray(picture_in_mode.convert(mode.removesuffix("A")))
@@ -213,6 +226,12 @@ def _open_picture(image: Picture) -> OpenImage:
         return result
 
     return OpenImage(inner.tensor, close, inner.grey)
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    """Whether all colours of a palette picture that it uses are greys."""
+    red, green, blue = picture.convert("RGB").split()
+    return red == green == blue
 
 
 def _open_deep(picture: DeepPicture) -> OpenImage:

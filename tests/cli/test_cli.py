@@ -196,10 +196,26 @@ def test_a_wrong_degradation_is_named(step: str, message: str, folder: Path, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_where_results_cannot_go_is_known_before_anything_is_restored(folder: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = run("restore", folder, "-o", output, "--weights", weights)
+        assert result.exit_code == 2
+        assert f"{output} cannot be written: {tmp_path / 'file'} is no folder, or one without permission" in text(result)
+    # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.
+    assert run("restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights).exit_code == 0
+    assert (tmp_path / "results-1.0" / "a.png").is_file()
+    result = run("restore", folder / "fogy.png", "-o", tmp_path / "clear.png", "--weights", weights)
+    assert result.exit_code == 2
+    assert f"{folder / 'fogy.png'} does not exist" in text(result)
+
+
 def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
-    result = run("degrade", folder, "-o", tmp_path / "out", "--with", "noise:sigma=30..20")
-    assert result.exit_code == 1
-    assert "from low to high" in text(result)
+    for step, message in (("noise:sigma=30..20", "from low to high"), ("noise:sigma=300", "lies between 0 and")):
+        result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
+        assert result.exit_code == 2  # known before any file is read
+        assert message in text(result)
+        assert "a.png" not in text(result)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 """`vrdir degrade`: what it writes, its depth maps, its list, and what it says when it cannot."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,29 @@ def test_the_command_and_the_function_agree(folder: Path, tmp_path: Path) -> Non
     assert run(folder / "a.png", "-o", tmp_path / "out.png", "--with", "rain:severity=2", "--seed", 9).exit_code == 0
     expected = vrdir.degrade(Image.open(folder / "a.png"), "rain:severity=2", seed=zlib.crc32(b"9|0|a"))
     assert np.array_equal(read(tmp_path / "out.png"), np.asarray(expected))
+
+
+def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(folder: Path, tmp_path: Path) -> None:
+    tree, depth = tmp_path / "tree", tmp_path / "depth"
+    for name in ("one", "two"):
+        (tree / name).mkdir(parents=True)
+        (depth / name).mkdir(parents=True)
+        (tree / name / "a.png").write_bytes((folder / "a.png").read_bytes())
+    assert run(tree, "-o", tmp_path / "out", "--with", "noise:sigma=25").exit_code == 0
+    assert not np.array_equal(read(tmp_path / "out/one/a.png"), read(tmp_path / "out/two/a.png"))
+    for name, value in (("one", 0.0), ("two", 1.0)):
+        np.save(depth / name / "a.npy", np.full((75, 97), value, np.float32))
+    assert run(tree, "-o", tmp_path / "hazy", "--with", "haze:beta=2,airlight=1", "--depth", depth).exit_code == 0
+    assert np.array_equal(read(tmp_path / "hazy/one/a.png"), read(folder / "a.png"))
+    assert read(tmp_path / "hazy/two/a.png").mean() > read(folder / "a.png").mean() + 50
+    (depth / "one" / "a.npy").rename(depth / "a.npy")
+    result = run(tree, "-o", tmp_path / "no", "--with", "haze:beta=2", "--depth", depth)
+    assert result.exit_code == 2
+    assert f"{depth / 'a.npy'} may belong to several photos; keep their folders, as in {depth / 'one' / 'a.npy'}" in text(result)
+
+
+def test_the_list_as_json() -> None:
+    listed = json.loads(run("--list", "--json").output)
+    assert list(listed) == list(DEGRADATIONS)
+    assert listed["noise"]["severities"]["sigma"] == [8, 16, 28, 45, 70]
+    assert listed["haze"]["defaults"]["beta"] == [0.4, 2.6]

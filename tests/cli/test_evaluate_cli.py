@@ -172,6 +172,10 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
         (("--pairs", "whole.txt", "--restored", "nowhere"), "no folder of restored images at nowhere"),
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
+        (
+            ("--pairs", "whole.txt", "--restored", ".", "--weights", "small"),
+            "--weights is of no use with --restored, where no network runs",
+        ),
         (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
         (("--pairs", "whole.txt", "--csv", "whole.txt"), "whole.txt exists; replace it by --overwrite"),
         (("--pairs", "whole.txt", "--csv", "a", "--report", "a"), "a cannot hold two results"),

@@ -356,6 +356,8 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
         ((*PEER, "--recogniser", "nets:of_three"), "nets:of_three returned scores of shape (1, 3)"),
         ((*PEER, "--bootstrap", "0"), "--bootstrap"),
         ((*PEER, "--limit", "0"), "--limit"),
+        ((*PEER, "--seed", "-1"), "--seed"),
+        ((*PEER, "--device", "cpu"), "--device is of no use with --no-vrdir; leave it out"),
         ((*PEER, "--csv", "dim"), "dim is a folder; give the name of a file"),
         ((*PEER, "--report", "nets.py"), "nets.py exists; replace it by --overwrite"),
         ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),

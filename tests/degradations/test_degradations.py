@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import vrdir
 from vrdir.degradations.degrade import apply_degradation, parameters_of, shown
 from vrdir.degradations.draws import Draws
 from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
@@ -186,3 +187,31 @@ def test_the_document_says_what_the_code_says() -> None:
             assert f"`{key}`" in described if default is None else f"`{key}` {shown(default)}" in described, key
         for key, values in degradation.severities.items():
             assert f"| `{name}` | `{key}` | {' | '.join(map(shown, values))} |" in document
+
+
+def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
+    plain = np.asarray(vrdir.degrade(photo, "haze", seed=3, beta=1.25))
+    assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", seed=np.int64(3), beta=np.float32(1.25))), plain)
+    severe = np.asarray(vrdir.degrade(photo, "noise", severity=2))
+    assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=np.int64(2))), severe)
+    assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=2.0)), severe)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a seed is a whole number, not 1.5"):
+        vrdir.degrade(photo, "noise", seed=1.5)  # type: ignore[arg-type]
+    for name, parameter, value in (("rain", "layers", (2, 6)), ("haze", "colour_cast", (0, 0.3)), ("rain", "clear_air", (0.0, 1.0))):
+        with pytest.raises(ValueError, match=f"{parameter} is one number for all images"):
+            vrdir.degrade(photo, name, **{parameter: value})
+    for name, parameter, value in (("snow", "layers", 2.9), ("jpeg", "subsampling", 1.5)):
+        with pytest.raises(ValueError, match=f"{parameter} is a whole number"):
+            vrdir.degrade(photo, name, **{parameter: value})
+
+
+def test_depth_of_either_byte_order(photo: Image.Image, tmp_path: Path) -> None:
+    depth = np.linspace(0, 1, 75 * 97, dtype=np.float32).reshape(75, 97)
+    expected = np.asarray(vrdir.degrade(photo, "haze", depth=depth))
+    assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=depth.astype(">f4"))), expected)
+    whole = np.round(depth * 65535).astype(np.uint16)
+    expected = np.asarray(vrdir.degrade(photo, "haze", depth=whole.astype(np.float32) / 65535))
+    for order in ("<u2", ">u2"):
+        Image.frombytes("I;16B" if order == ">u2" else "I;16", (97, 75), whole.astype(order).tobytes()).save(tmp_path / "depth.tif")
+        assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=whole.astype(order))), expected)
+        assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")), expected)

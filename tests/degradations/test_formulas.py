@@ -399,6 +399,26 @@ def test_a_bent_shake_departs_by_its_bend() -> None:
     assert float(ends[30] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
 
 
+def test_a_long_shake_leaves_no_gaps() -> None:
+    length, period = 200.0, 3.17
+    columns = torch.arange(600).view(1, 1, 1, -1)
+    grating = (0.5 + 0.4 * torch.sin(2 * math.pi * columns / period)).expand(1, 3, 8, -1)
+    shaken = to_linear(motion_blur(grating, seeded(), length_px=length, angle_deg=0.0, bend=0.0).image)[..., 150:450]
+    assert float(shaken.std() / to_linear(grating).std()) < 0.03  # a box of that length leaves next to nothing
+
+
+def test_what_finds_room_is_what_is_told() -> None:
+    for degradation, options in ((raindrops, {"blur_px": 0.5, "radius_px": 8.0}), (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0})):
+        for layers in (1, 3):
+            results = [degradation(grey(0.0, side_px=256), seeded(3), coverage=c, layers=layers, **options) for c in (0.05, 0.45, 0.59)]
+            told = [float(result.parameters["coverage"]) for result in results]
+            assert told[0] == pytest.approx(0.05)
+            assert told[1] == told[2] < 0.45 if layers == 1 else told[1] <= told[2]
+    lens = raindrops(grey(0.5, side_px=512), seeded(1), coverage=0.59, layers=1, blur_px=0.5, radius_px=8.0)
+    covered = float((lens.image - 0.5).abs().amax(1).gt(1e-3).float().mean())
+    assert covered == pytest.approx(float(lens.parameters["coverage"]), abs=0.04)
+
+
 def test_blur_is_a_convolution_in_linear_light(photo_batch: Tensor) -> None:
     light = to_linear(photo_batch)
     result = defocus_blur(photo_batch, seeded(), radius_px=(2.0, 4.0))

@@ -125,6 +125,7 @@ def test_two_or_three_join_however_many_there_are() -> None:
         joins = joining(torch.rand(20000, len(names), generator=seeded()), names)
         counts = joins.sum(1)
         assert int(counts.min()) == 2
+        assert int(counts.max()) == 3
         assert 2 < float(counts.float().mean()) < 3
         shares = joins.float().mean(0)
         assert float(shares.max()) < 2.2 * float(shares.min()), shares  # none is left out
@@ -138,6 +139,11 @@ def test_what_does_not_meet_does_not_join() -> None:
         one, other = (joins[:, names.index(name)] for name in pair)
         assert bool(one.any())
         assert not bool((one & other).any()), pair
+    # Nor where the lowest draw leaves nothing to meet it.
+    few = ("haze", "night_haze", "rain", "snow")
+    joins = joining(torch.rand(5000, len(few), generator=seeded()), few)
+    for pair in (("haze", "night_haze"), ("rain", "snow"), ("night_haze", "rain"), ("night_haze", "snow")):
+        assert not bool(joins[:, [few.index(name) for name in pair]].all(1).any()), pair
     # Where there is nothing else, two are two.
     assert joining(torch.rand(10, 2, generator=seeded()), ("rain", "snow")).all()
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vrdir
+from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.inference.normalisation import Normalisation, find_normalisation
 from vrdir.model.vrdir import PAPER, VRDIR, Restoration
 
@@ -95,6 +96,12 @@ def test_what_carries_a_normalisation_is_read() -> None:
     assert find_normalisation(SimpleNamespace(pretrained_cfg=timm), std=1, channels="bgr") == Normalisation(
         MEAN, (1.0,) * 3, channels="bgr"
     )
+    # Of a Compose the step that normalises is read; without one, whether it scales to [0, 1].
+    resize, to_tensor, normalise = SimpleNamespace(size=224), type("ToTensor", (), {})(), SimpleNamespace(mean=[0.5] * 3, std=[0.25] * 3)
+    assert find_normalisation(None, SimpleNamespace(transforms=[resize, to_tensor, normalise])) == half
+    assert find_normalisation(None, SimpleNamespace(transforms=[resize, to_tensor])) == Normalisation()
+    with pytest.raises(ValueError, match="no normalisation can be read from a SimpleNamespace"):
+        find_normalisation(None, SimpleNamespace(transforms=[resize]))
     # A mean of the recogniser's own may be applied by itself.
     assert find_normalisation(SimpleNamespace(mean=0.5, std=0.5)) == Normalisation()
 
@@ -138,8 +145,16 @@ def test_a_wrong_normalisation_is_named(tiny: VRDIR, photo_batch: Tensor) -> Non
         model((photo_batch * 255).round())
     with pytest.raises(ValueError, match="goes from nan"):
         model(photo_batch * float("nan"))
+    with pytest.raises(ValueError, match="goes from -1 to "):
+        model(photo_batch * 2 - 1)
     overshoot = photo_batch * 1.1 - 0.05  # as of a resampling filter
     torch.testing.assert_close(model(overshoot), tiny(overshoot.clamp(0, 1)))
+    # PyTorch's bicubic filter goes further, at lone points, the more so of noise
+    noisy = (photo_batch + 0.2 * torch.randn(photo_batch.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    resized = nn.functional.interpolate(noisy, (150, 130), mode="bicubic")
+    assert float(resized.amax()) > 1.12
+    torch.testing.assert_close(model(resized), tiny(resized.clamp(0, 1)))
+    assert vrdir.Restorer(tiny, "cpu")(resized).shape == resized.shape
 
 
 # --- what a recogniser may be given
@@ -336,6 +351,20 @@ def test_large_pictures_take_the_memory_that_they_take_elsewhere(tiny: VRDIR, mo
     assert not whole  # never in one piece
     assert np.array_equal(np.asarray(restored), np.asarray(vrdir.Restorer(tiny, "cpu")(Image.fromarray(noise))))
     assert seen[0].shares.shape == (1, len(tiny.config.guidance_names))
+    tensor = torch.from_numpy(noise).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        assert vrdir.restore_before(Seen(), tiny)(tensor).shape == tensor.shape
+    assert not whole
+    vrdir.Restorer(tiny, "cpu")(noise[None].repeat(2, 0))
+    assert not whole
+    monkeypatch.undo()
+    small = np.random.default_rng(0).integers(0, 256, (5, 200, 300, 3), dtype=np.uint8)
+    expected = np.stack([vrdir.Restorer(tiny, "cpu")(one) for one in small])
+    pieces: list[int] = []
+    restore = VRDIR.restore
+    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *rest: pieces.append(len(image)) or restore(self, image, *rest))
+    assert np.abs(vrdir.Restorer(tiny, "cpu")(small).astype(int) - expected).max() <= 1
+    assert pieces == [2, 2, 1]  # a long batch takes no more memory than a short one
 
 
 # --- doing no harm
@@ -383,6 +412,36 @@ def test_a_restorer_lends_its_network_as_it_is(tiny: VRDIR) -> None:
     assert vrdir.restore_before(Seen(), tiny).front_end.skip_clean is False
     with pytest.raises(ValueError, match="a front-end computes in float32; give it a Restorer of that precision, not bf16"):
         vrdir.restore_before(Seen(), vrdir.Restorer(tiny, "cpu", precision="bf16"))
+
+
+def test_a_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None:
+    restorer = vrdir.Restorer(copy.deepcopy(tiny), "cpu")
+    vrdir.restore_before(Seen(), restorer).to("meta")
+    assert restorer.device.type == "meta"
+    for build in (lambda net: vrdir.restore_before(Seen(), net), lambda net: vrdir.Restorer(net, "cpu")):
+        with pytest.raises(ValueError, match="the network holds float16; give it in float32"):
+            build(copy.deepcopy(tiny).half())
+
+
+def test_pictures_of_16_bits_come_to_the_recogniser_as_pil_pictures(tiny: VRDIR, tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    DeepPicture(deep, {}).save(tmp_path / "deep.png")
+    model = vrdir.restore_before(lambda image: image, tiny, device="cpu")
+    restored = vrdir.Restorer(tiny, "cpu")(tmp_path / "deep.png")
+    for given in (tmp_path / "deep.png", DeepPicture(deep, {})):
+        seen = model(given)
+        assert isinstance(seen, Image.Image)
+        assert np.array_equal(np.asarray(seen), np.asarray(restored.reduced()))
+    grey = DeepPicture(deep[..., :2], {})
+    assert vrdir.Restore(tiny, "cpu")(grey).mode == "LA;16"
+
+
+def test_arrays_of_either_byte_order_and_empty_ones(tiny: VRDIR, photo: Image.Image) -> None:
+    model = vrdir.restore_before(Seen(), tiny)
+    array = np.asarray(photo, np.float32)[None] / 255
+    np.testing.assert_array_equal(model(array.astype(">f4")), model(array))
+    for empty in (np.zeros((0, 9, 9, 3), np.uint8), np.zeros((0, 3, 9, 9), np.float32)):
+        assert model(empty).shape == empty.shape
 
 
 def test_skipping_needs_a_clean_branch() -> None:
@@ -512,6 +571,8 @@ def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -
     assert len(model([photo, bgr])[0]) == 2
     with pytest.raises(ValueError, match="cannot find images in a int"):
         model(0)
+    with pytest.raises(ValueError, match="arrays are known to be BGR, and its tensors RGB; leave channels= out"):
+        vrdir.restore_before(Yolo(), tiny, device="cpu", channels="bgr")
     with pytest.raises(AttributeError, match="Yolo.to would go past"):
         _ = model.to
 

@@ -89,6 +89,8 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
         ValueError: two are one file, or one is a folder or lies where nothing can be written.
         FileExistsError: one exists and may not be replaced.
     """
+    from vrdir.folders import check_writable
+
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"{paths[0]} cannot hold two results; give them different names")
     for path in paths:
@@ -96,9 +98,15 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
             raise ValueError(f"{path} is a folder; give the name of a file")
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
+        check_writable(path, path.parent)
+
+
+def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
+    """Raise ValueError if one of these options was given: what it asks for would be passed over."""
+    for option in options:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"--{option} is of no use {why}; leave it out")
 
 
 def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
@@ -112,8 +120,13 @@ def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, co
 
 
 def allow(max_megapixels: float | None) -> None:
+    import warnings
+
+    from PIL import Image
+
     from vrdir.image_files.reading import allow_megapixels
 
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit, and an error that says what to do
     if max_megapixels is not None:
         allow_megapixels(max_megapixels)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,11 +42,13 @@ def degrade(
         list[str] | None,
         typer.Option("--with", metavar="NAME[:PARAMETER=VALUE,...]", help="haze:severity=3 or rain:veil=0..0.1; repeat it for several."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pixels; each file has its own draws, by its name.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same pixels; each file has its own draws, by its name and sub-folder.")
+    ] = 0,
     depth: Annotated[
         Path | None,
         typer.Option(
-            help="For (night_)haze: depth map, or a folder of them named like the photos; grey 8 or 16 bits or .npy, white is far."
+            help="For (night_)haze: depth map, or a folder of them with the photos' names; grey 8 or 16 bits or .npy, white is far."
         ),
     ] = None,
     file_format: Format = None,
@@ -56,9 +60,9 @@ def degrade(
 ) -> None:
     """Synthesise degradations, to see what a recogniser or a restorer makes of them."""
     if list_all:
-        list_degradations()
+        list_degradations(as_json)
         return
-    from vrdir.degradations.degrade import parse_degradations, taking_depth
+    from vrdir.degradations.degrade import check_steps, parse_degradations, taking_depth
     from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
@@ -66,6 +70,7 @@ def degrade(
         if not inputs or output is None or not steps:
             raise ValueError("needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)")
         parsed = [step for text in steps for step in parse_degradations(text)]
+        check_steps(parsed)
         if depth is not None:
             taking_depth(parsed)
             if not depth.exists():
@@ -73,18 +78,27 @@ def degrade(
         jobs = plan_files(inputs, output, suffix_of(file_format))
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
+        names = {job: name_of(job, output) for job in jobs}
+        maps = {} if depth is None else depth_maps(names, depth)
         settings = {"with": steps, "seed": seed, "depth": depth and str(depth.resolve()), "format": file_format}
         manifest = manifest_of(jobs, inputs, output, "degrade", settings) if resume else None
     with manifest or nullcontext():
-        results = process_files(jobs, lambda job: degraded(job, parsed, seed, depth), overwrite, manifest)
+        results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job)), overwrite, manifest)
         run_files(results, len(jobs), "degraded", as_json, resume=resume)
 
 
-def list_degradations() -> None:
+def list_degradations(as_json: bool) -> None:
     """Each degradation with its parameters and their defaults, and what its severities set."""
     from vrdir.degradations.degrade import parameters_of, shown
     from vrdir.degradations.registry import DEGRADATIONS
 
+    if as_json:
+        facts = {
+            name: {"defaults": {k: v for k, v in parameters_of(name).items() if v is not None}, "severities": dict(degradation.severities)}
+            for name, degradation in DEGRADATIONS.items()
+        }
+        typer.echo(json.dumps(facts, indent=1))
+        return
     out.print(
         "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
     )
@@ -96,8 +110,14 @@ def list_degradations() -> None:
     out.print("With --depth: haze, night_haze.")
 
 
-def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None) -> Finish:
-    """Degrade one file. Its draws depend on the seed and its name, not on which other files there are."""
+def name_of(job: FileJob, output: Path) -> str:
+    """A photo's name without suffix, with the folders below the one given: as its result lies below the output."""
+    below = job.target.relative_to(output) if job.target != output else Path()
+    return (below.parent / job.source.stem).as_posix()
+
+
+def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None) -> Finish:
+    """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
     import os
     import zlib
 
@@ -106,16 +126,25 @@ def degraded(job: FileJob, steps: Sequence[Step], seed: int, depth: Path | None)
     from vrdir.image_files.writing import encode, format_of
     from vrdir.inference.files import writing
 
-    own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(job.source.stem))
-    image: Any = degrade_with(read_file(job.source), steps, own_seed, None if depth is None else depth_map_of(job.source, depth))
+    if depth is not None and not depth.is_file():
+        raise FileNotFoundError(f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})")
+    own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(name))
+    image: Any = degrade_with(read_file(job.source), steps, own_seed, depth)
     return writing(encode(image, format_of(job.target), str(job.target)), {})
 
 
-def depth_map_of(source: Path, depth: Path) -> Path:
-    """The depth map of a photo: the file itself, or the one in the folder named like the photo. Raises FileNotFoundError."""
+def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:
+    """Each photo's depth map: the file itself, or the one in the folder that is named like the photo, with its folders or without.
+
+    Where there is none, a path that does not exist. Raises ValueError for a map that is named like several photos.
+    """
     if depth.is_file():
-        return depth
-    for suffix in DEPTH_SUFFIXES:
-        if (depth / (source.stem + suffix)).is_file():
-            return depth / (source.stem + suffix)
-    raise FileNotFoundError(f"{source}: no depth map {source.stem}.* in {depth} (looked for {', '.join(DEPTH_SUFFIXES)})")
+        return dict.fromkeys(names, depth)
+    last = Counter(Path(name).name for name in names.values())
+    maps = {}
+    for job, name in names.items():
+        files = [depth / (stem + suffix) for stem in (name, Path(name).name) for suffix in DEPTH_SUFFIXES]
+        maps[job] = next((file for file in files if file.is_file()), depth / Path(name).name)
+        if maps[job].parent == depth and Path(name).name != name and maps[job].is_file() and last[Path(name).name] > 1:
+            raise ValueError(f"{maps[job]} may belong to several photos; keep their folders, as in {depth / name}{maps[job].suffix}")
+    return maps

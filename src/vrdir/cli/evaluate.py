@@ -25,6 +25,7 @@ from vrdir.cli.console import (
     one_line_errors,
     out,
     printable,
+    refuse_unused,
 )
 from vrdir.cli.recognition import evaluate_recognition
 
@@ -39,6 +40,7 @@ for task in ("classification", "detection", "reid"):
 
 @evaluate_app.command("restoration")
 def evaluate_restoration(
+    context: typer.Context,
     pairs: Annotated[
         list[str],
         typer.Option(metavar="[NAME=]LIST", help="A pair list, lines degraded|clean; repeat it for several sets.", show_default=False),
@@ -66,6 +68,8 @@ def evaluate_restoration(
         except ModuleNotFoundError as error:
             raise ValueError(f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
         check_outputs([path for path in (csv, report) if path is not None], overwrite)
+        if restored is not None:
+            refuse_unused(context, "with --restored, where no network runs", "weights", "device")
         sets = read_sets(pairs)
         restore, facts = choose_restorer([pair for _, listed in sets.values() for pair in listed], weights, device, restored)
     results = measured(sets, restore, as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrdir.cli.console import AsJson, Overwrite, Weights, check_outputs, err, escape, one_line_errors, out
+from vrdir.cli.console import AsJson, Overwrite, Weights, check_outputs, err, escape, one_line_errors, out, stoppable
 
 if TYPE_CHECKING:
     from vrdir.inference.exported_model import Backend
@@ -56,7 +56,8 @@ def run(backend: Backend, output: Path, suffixes: tuple[str, ...], weights: str,
         network = network_of(weights)
         if not as_json:
             err.print(escape(f"exporting {weights}, which takes up to a minute"))
-        errors = export(network, output, backend, tolerance=tolerance)
+        with stoppable():
+            errors = export(network, output, backend, tolerance=tolerance)
     worst = max(errors.values())
     if as_json:
         lines = [{"shape": [b, 3, h, w], "error": error} for (b, h, w), error in errors.items()]

@@ -26,6 +26,7 @@ from vrdir.cli.console import (
     one_line_errors,
     out,
     printable,
+    refuse_unused,
     stoppable,
 )
 from vrdir.cli.recognition_inputs import Task, conditions_of, limited, read_data, recognisers_of, remembered, restorers_of
@@ -77,7 +78,7 @@ Peers = Annotated[
 ]
 Vrdir = Annotated[bool, typer.Option("--vrdir/--no-vrdir", help="Whether vrdir itself stands in the table.")]
 Resamples = Annotated[int, typer.Option("--bootstrap", min=1, help="Resamples that the 95 % intervals come from.")]
-Seed = Annotated[int, typer.Option(help="Of the synthesis and the resamples.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the synthesis and the resamples.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many images by name (reid: persons by number); reports say so.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per figure.")]
 Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page with verdicts, charts, and cases as pictures.")]
@@ -87,6 +88,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
     """The command for a task."""
 
     def command(
+        context: typer.Context,
         data: DataPath,
         recogniser: Recognisers,
         images: Images = None,
@@ -116,6 +118,8 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
                 raise ValueError(f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
             sys.path.append("")  # module:function may lie in the current folder
             check_outputs([path for path in (csv, report) if path is not None], overwrite)
+            if not vrdir:
+                refuse_unused(context, "with --no-vrdir", "weights", "device")
             conditions = conditions_of(steps or (), degraded or ())
             restorers, facts = restorers_of(restorer or (), conditions, weights if vrdir else None, device)
             labelled, note = limited(task, read_data(task, data, images), limit)

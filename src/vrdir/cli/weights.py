@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from vrdir.cli.console import AsJson, Backend, fail, one_line_errors, out
+from vrdir.cli.console import AsJson, fail, one_line_errors, out
+
+VerifyBackend = Annotated[
+    Literal["torch", "onnx", "openvino"], typer.Option(help="What runs the network: onnx and openvino are given what is exported for it.")
+]
 
 weights_app = typer.Typer(help="The bundled weights: what they are, and whether they are intact.", no_args_is_help=True)
 
@@ -41,7 +45,7 @@ def weights_show(name: Annotated[str, typer.Argument(help="Name of bundled weigh
 
 @weights_app.command("verify")
 def weights_verify(
-    name: Annotated[str | None, typer.Argument(help="Name of bundled weights; default: all.")] = None, backend: Backend = "torch"
+    name: Annotated[str | None, typer.Argument(help="Name of bundled weights; default: all.")] = None, backend: VerifyBackend = "torch"
 ) -> None:
     """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
     from vrdir.inference.golden import golden_problems

@@ -8,7 +8,7 @@ from torch import Tensor
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters
 from vrdir.degradations.srgb import to_linear, to_srgb
 
-PATH_POINTS = 64  # of a shaken camera's path
+PATH_POINTS = 64  # of a shaken camera's path, at least; no two neighbours are further apart than a pixel
 
 
 def defocus_blur(image: Tensor, generator: Generators, *, radius_px: Range = (1.0, 6.0)) -> Degraded:
@@ -54,8 +54,10 @@ def motion_blur(
     length = draws.uniform("length_px", length_px, 0, 200)
     angle = draws.uniform("angle_deg", angle_deg, -90, 90)
     drawn_bend = draws.uniform("bend", bend, -1, 1)
-    reach = math.ceil(0.9 * checked("length_px", length_px, 0, 200)[1]) + 2  # half the length, two thirds of the bend
-    kernel = shake(length, torch.deg2rad(angle), drawn_bend, reach)
+    longest = checked("length_px", length_px, 0, 200)[1]
+    reach = math.ceil(0.9 * longest) + 2  # half the length, two thirds of the bend
+    fastest = longest * math.hypot(1, 4 * max(map(abs, checked("bend", bend, -1, 1))))  # at the path's ends
+    kernel = shake(length, torch.deg2rad(angle), drawn_bend, reach, max(PATH_POINTS, math.ceil(fastest) + 1))
     return Degraded(blurred(image, kernel), parameters(length_px=length, angle_deg=angle, bend=drawn_bend))
 
 
@@ -67,9 +69,9 @@ def disc(radius: Tensor, reach: int) -> Tensor:
     return kernel / kernel.sum((2, 3), keepdim=True)
 
 
-def shake(length: Tensor, radians: Tensor, bend: Tensor, reach: int) -> Tensor:
-    """Kernels (B, 1, 2 reach + 1, 2 reach + 1) of the paths."""
-    s = torch.linspace(-0.5, 0.5, PATH_POINTS, device=length.device).view(1, -1, 1, 1)
+def shake(length: Tensor, radians: Tensor, bend: Tensor, reach: int, points: int = PATH_POINTS) -> Tensor:
+    """Kernels (B, 1, 2 reach + 1, 2 reach + 1) of the paths, each by so many points."""
+    s = torch.linspace(-0.5, 0.5, points, device=length.device).view(1, -1, 1, 1)
     along, across = length * s, length * bend * (4 * s**2 - 1 / 3)
     x = along * torch.cos(radians) - across * torch.sin(radians)  # (B, points, 1, 1)
     y = -along * torch.sin(radians) - across * torch.cos(radians)  # rows go down

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrdir.degradations.draws import Degraded, Generators, Range
+from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.image_files.reading import read_file
 from vrdir.images import open_image
@@ -57,7 +57,7 @@ def at_severity(name: str, severity: int | None) -> dict[str, Range]:
         return {}
     if severity not in (1, 2, 3, 4, 5):
         raise ValueError(f"a severity is a whole number from 1 to 5, not {severity!r}")
-    return {parameter: values[severity - 1] for parameter, values in DEGRADATIONS[name].severities.items()}
+    return {parameter: values[int(severity) - 1] for parameter, values in DEGRADATIONS[name].severities.items()}
 
 
 class Step(NamedTuple):
@@ -122,9 +122,13 @@ def ranges_of(text: str) -> dict[str, dict[str, Range]]:
     ranges = {step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps}
     if len(ranges) < len(steps):
         raise ValueError(f"each degradation's ranges are given once, not as in {text!r}")
-    for name, values in ranges.items():  # whoever draws by them hours later is to know now whether they can be
-        apply_degradation(torch.full((1, 3, 32, 32), 0.5), name, torch.Generator().manual_seed(0), **values)
+    check_steps(Step(name, values, None) for name, values in ranges.items())
     return ranges
+
+
+def check_steps(steps: Iterable[Step]) -> None:
+    """Raise ValueError for what cannot be drawn: whoever does so hours later, or for each of many files, is to know it now."""
+    apply_steps(torch.full((1, 3, 32, 32), 0.5), steps, torch.Generator().manual_seed(0))
 
 
 def shown(value: Any) -> str:
@@ -152,8 +156,9 @@ def degrade(image: Any, name: str, seed: int = 0, severity: int | None = None, *
         name: a degradation (`vrdir degrade --list` names them), or several joined by "+" with parameters after a colon.
         seed: the same seed gives the same pixels.
         severity: 1 (barely visible) to 5 (a recogniser mostly fails), for each that names none of its own.
-        ranges: the degradation's parameters, one value or (low, high) each; its defaults otherwise. For haze and night_haze
-            also `depth`: an array, tensor, picture or path (H, W), 0 near to about 1 far; integers are divided by their white.
+        ranges: the degradation's parameters, one value each, or (low, high) where the default is a range; its defaults otherwise.
+            For haze and night_haze also `depth`: an array, tensor, picture or path (H, W), 0 near to about 1 far; integers are
+            divided by their white.
 
     Raises:
         ValueError: an unknown degradation or parameter, or no image.
@@ -172,7 +177,7 @@ def degrade_with(image: Any, steps: Sequence[Step], seed: int, depth: Any = None
     if depth is not None:
         taking, opened_depth = taking_depth(steps), open_depth(depth, opened.tensor)
         steps = [one._replace(ranges={**one.ranges, "depth": opened_depth}) if one in taking else one for one in steps]
-    degraded = apply_steps(opened.tensor, steps, torch.Generator().manual_seed(seed))
+    degraded = apply_steps(opened.tensor, steps, torch.Generator().manual_seed(index("a seed", seed)))
     if opened.grey:  # a grey sensor has one grain, not the mean of three
         degraded = degraded[:, :1].expand(-1, 3, -1, -1)
     return opened.close(degraded)
@@ -215,14 +220,14 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
         else:
             depth = read_file(Path(depth))
     if isinstance(depth, Image.Image):
-        if depth.mode not in ("L", "I;16", "I", "F"):
+        if depth.mode not in ("L", "I;16", "I;16L", "I;16B", "I", "F"):
             raise ValueError(f"{source} is a {depth.mode} picture; a depth map is grey, of 8 or 16 bits, or a .npy file")
         depth = np.asarray(depth)
         if depth.dtype == np.int32:
             if depth.min() < 0 or depth.max() > 65535:
                 raise ValueError(f"{source} goes from {depth.min()} to {depth.max()}; a picture of integers goes from 0 to 65535 at most")
             depth = depth.astype(np.uint16)
-    values = depth.cpu() if isinstance(depth, Tensor) else torch.from_numpy(np.array(depth))
+    values = depth.cpu() if isinstance(depth, Tensor) else torch.from_numpy(_native(np.array(depth)))
     white = {torch.uint8: 255, torch.uint16: 65535}.get(values.dtype, 1)
     if white == 1 and not values.dtype.is_floating_point:
         kind = str(values.dtype).removeprefix("torch.")
@@ -233,3 +238,8 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
     if not torch.isfinite(values).all() or values.min() < 0:
         raise ValueError(f"{source} holds negative or infinite values or NaN; a depth is 0 (near) or more")
     return values.reshape(1, 1, *image.shape[-2:]).to(image.device)
+
+
+def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same in this machine's byte order, which torch needs."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,8 +1,10 @@
 """Drawing a degradation's parameters, one per image of a batch, reproducibly."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -83,7 +85,7 @@ class Draws:
 def checked(name: str, limits: Range, lowest: float, highest: float) -> tuple[float, float]:
     """The two ends of a parameter. Raises ValueError, naming it."""
     pair = limits if isinstance(limits, (tuple, list)) else (limits, limits)
-    if len(pair) != 2 or not all(isinstance(end, (int, float)) and math.isfinite(end) for end in pair):
+    if len(pair) != 2 or not all(isinstance(end, Real) and math.isfinite(end) for end in pair):
         raise ValueError(f"{name} is a number or (low, high), not {limits!r}")
     low, high = pair
     if low > high:
@@ -91,6 +93,29 @@ def checked(name: str, limits: Range, lowest: float, highest: float) -> tuple[fl
     if low < lowest or high > highest:
         raise ValueError(f"{name} lies between {lowest:g} and {highest:g}; {limits!r} does not")
     return float(low), float(high)
+
+
+def single(name: str, value: Any, lowest: float, highest: float) -> float:
+    """A parameter that is one value for all images. Raises ValueError, naming it."""
+    if isinstance(value, (tuple, list)):
+        raise ValueError(f"{name} is one number for all images, not {value!r}")
+    return checked(name, value, lowest, highest)[0]
+
+
+def whole(name: str, value: Any, lowest: int, highest: int) -> int:
+    """The same, a whole number."""
+    number = single(name, value, lowest, highest)
+    if not number.is_integer():
+        raise ValueError(f"{name} is a whole number, not {value!r}")
+    return int(number)
+
+
+def index(name: str, value: Any) -> int:
+    """A whole number of any kind, such as NumPy's. Raises ValueError, naming it."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is a whole number, not {value!r}") from None
 
 
 def parameters(**drawn: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters, pixel_grid
+from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single
 from vrdir.degradations.srgb import to_linear, to_srgb
 
 
@@ -37,7 +37,7 @@ def haze(
     drawn_beta = draws.uniform("beta", beta, 0, 20)
     brightness = draws.uniform("airlight", airlight, 0, 1)
     cast = draws.unit(3, 1, 1) * 2 - 1
-    drawn_airlight = (brightness + checked("colour_cast", colour_cast, 0, 1)[0] * cast).clamp(0, 1)
+    drawn_airlight = (brightness + single("colour_cast", colour_cast, 0, 1) * cast).clamp(0, 1)
     if depth is None:
         depth = depth_field(draws)
     drawn_warmth = draws.uniform("warmth", warmth, -1, 1)

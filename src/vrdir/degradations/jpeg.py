@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters
+from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, whole
 
 # ITU-T T.81, tables K.1 and K.2
 LUMINANCE = (
@@ -48,7 +48,7 @@ def jpeg(image: Tensor, generator: Generators, *, quality: Range = (10.0, 90.0),
         The batch as decoded, in 8-bit levels, and `quality` (B,).
     """
     drawn = Draws(image, generator).uniform("quality", quality, 1, 100).round()
-    return Degraded(encoded(image, drawn, int(checked("subsampling", subsampling, 1, 2)[0])), parameters(quality=drawn))
+    return Degraded(encoded(image, drawn, whole("subsampling", subsampling, 1, 2)), parameters(quality=drawn))
 
 
 def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:

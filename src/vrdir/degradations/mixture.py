@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from vrdir.degradations.draws import Draws, Generators, Ranges, checked
+from vrdir.degradations.draws import Draws, Generators, Ranges, single
 from vrdir.degradations.jpeg import encoded
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED
 
+EXCLUDED = [set(pair) for pair in EXCLUSIVE]
 JPEG_QUALITY = (60.0, 98.0)  # of the files that photos come in: a web site's to a camera's
 
 
@@ -41,7 +42,7 @@ def degrade_mixture(
 
     Args:
         image: (B, 3, H, W) in [0, 1].
-        shares: probability of each kind, up to a factor: a degradation's name, "clean" for none, "mixed" for two or more
+        shares: probability of each kind, up to a factor: a degradation's name, "clean" for none, "mixed" for two or three
             of `names` at once (milder than alone, in the order of nature).
         names: the degradations there are, in the order that `present` shall have.
         generator: source of all draws; or one for each image, whose pixels then depend on its own alone.
@@ -75,7 +76,7 @@ def degrade_mixture(
                 own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
                 result = DEGRADATIONS[name].function(degraded[rows], own, **{**ranges.get(name, {}), **milder}).image
                 degraded[rows] = result.clamp(0, 1).to(image.dtype)
-    if checked("jpeg_share", jpeg_share, 0, 1)[0]:
+    if single("jpeg_share", jpeg_share, 0, 1):
         stored = (draws.unit(1).flatten() < jpeg_share).view(-1, 1, 1, 1)
         quality = draws.uniform("jpeg_quality", JPEG_QUALITY).round()
         degraded = torch.where(stored, encoded(degraded, quality, subsampling=2), degraded)
@@ -85,14 +86,21 @@ def degrade_mixture(
 def joining(draws: Tensor, names: Sequence[str]) -> Tensor:
     """Which of K names join a mixture, (B, K) bool, by uniform draws (B, K).
 
-    Each joins with probability min(2/3, 2/K), so that a mixture stays one of two or three however many there are; the two
-    of lowest draw always do. Of what does not meet in one photo the lower draw counts, unless nothing else is left.
+    In the order of their draws, each that can meet those before it in one photo (`EXCLUSIVE`) is taken: two, and a third if its
+    draw is below min(2/3, 2/K). Where the lowest can meet none of the others, the next begins; where none can meet another, the two
+    lowest are taken all the same.
     """
-    draws = draws.clone()
-    for pair in EXCLUSIVE:
-        if set(pair) <= set(names):
-            columns = [list(names).index(name) for name in pair]
-            both = draws[:, columns]
-            draws[:, columns] = both + 1.0 * (both > both.amin(1, keepdim=True))
-    ranks = draws.argsort(1).argsort(1)
-    return (draws < min(2 / 3, 2 / max(1, len(names)))) | (ranks < 2)
+    limit = min(2 / 3, 2 / max(1, len(names)))
+    joins = torch.zeros(draws.shape, dtype=torch.bool)
+    for row, own in enumerate(draws.tolist()):
+        order = sorted(range(len(names)), key=own.__getitem__)
+        for first in range(len(order)):
+            taken = order[first : first + 1]
+            for number in order[first + 1 :]:
+                meets = not any({names[number], names[other]} in EXCLUDED for other in taken)
+                if meets and (len(taken) < 2 or (len(taken) < 3 and own[number] < limit)):
+                    taken.append(number)
+            if len(taken) > 1:
+                break
+        joins[row, taken if len(taken) > 1 else order[:2]] = True
+    return joins

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters, pixel_grid
+from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single, whole
 from vrdir.degradations.haze import depth_field
-from vrdir.degradations.scatter import scattered
+from vrdir.degradations.scatter import most, per_cell, scattered
 
 
 def rain(
@@ -63,7 +63,7 @@ def rain(
     drawn_veil = draws.uniform("veil", veil, 0, 1)
 
     strengths = []
-    count = int(checked("layers", layers, 1, 10)[0])
+    count = whole("layers", layers, 1, 10)
     for layer in range(count):
         length = (drawn_length * 0.5**layer).clamp_min(2.0)
         angle = drawn_angle + draws.uniform("wind", (-4.0, 4.0))
@@ -81,7 +81,7 @@ def rain(
         covered = torch.maximum(covered, softened(strength, blur * 0.5**layer))
     covered = covered * (1 - drawn_unevenness * draws.clouds())
     drawn_mist = draws.uniform("mist", mist, 0, 20)
-    probability = checked("clear_air", clear_air, 0, 1)[0]
+    probability = single("clear_air", clear_air, 0, 1)
     if probability > 0:  # no draw otherwise: what follows is drawn from the same generator
         weather = (draws.unit(1, 1, 1) >= probability).to(image.dtype)
         drawn_veil, drawn_mist = drawn_veil * weather, drawn_mist * weather
@@ -156,7 +156,8 @@ def raindrops(
     Args:
         image: J, (B, 3, H, W) in [0, 1].
         generator: source of all draws.
-        coverage: share of the picture under drops, about, in (0, 0.6); more than about 0.5 do not find room.
+        coverage: share of the picture under drops, about, in (0, 0.6); three layers of sharp drops have room for 0.36 to 0.4 or so,
+            one layer for 0.15.
         radius_px: of the largest drops, in pixels, 2 to 1000; each layer's are 0.55 times as large as those of the one before.
         blur_px: width of the blurred outline, in pixels, 0.5 to 200.
         field: F, how many times wider than the drop the scene in it is, 0 to 50.
@@ -164,7 +165,7 @@ def raindrops(
         layers: how many layers, 1 to 10.
 
     Returns:
-        The batch seen through drops, and the five drawn parameters (B,) each.
+        The batch seen through drops, and the five drawn parameters (B,) each, `coverage` as far as drops find room.
     """
     draws = Draws(image, generator)
     drawn_coverage = draws.log_uniform("coverage", coverage, 1e-4, 0.6)
@@ -176,10 +177,13 @@ def raindrops(
     small = functional.interpolate(image, (max(1, height // 4), max(1, width // 4)), mode="bilinear", antialias=True)
     x, y = pixel_grid(image)
     seen = image
-    count = int(checked("layers", layers, 1, 10)[0])
+    bare = torch.ones_like(drawn_coverage)
+    count = whole("layers", layers, 1, 10)
     for layer in reversed(range(count)):  # large drops swallow small ones
         largest = radius * 0.55**layer
-        drop = drop_layer(draws, 1 - (1 - drawn_coverage) ** (1 / count), largest, blur)
+        share = 1 - (1 - drawn_coverage) ** (1 / count)
+        bare = bare * (1 - torch.minimum(share, most(*drop_grid(largest, blur))))
+        drop = drop_layer(draws, share, largest, blur)
         far = drawn_field * drop.radius / torch.sqrt(2 - drop.distance.clamp(0, 1) ** 2)
         source_x, source_y = x - drop.x * drop.radius - far * drop.x, y - drop.y * drop.radius - far * drop.y
         where = torch.cat([2 * source_x / max(1, width - 1) - 1, 2 * source_y / max(1, height - 1) - 1], 1).movedim(1, 3)
@@ -187,7 +191,7 @@ def raindrops(
         shade = 1 - drawn_rim * drop.distance.clamp(0, 1) ** 4
         glint = 0.5 * torch.exp(-(((drop.x + 0.35) / 0.18) ** 2 + ((drop.y + 0.5) / 0.1) ** 2))
         seen = seen * (1 - drop.outline) + drop.outline * (inside * shade + glint)
-    drawn = parameters(coverage=drawn_coverage, radius_px=radius, blur_px=blur, field=drawn_field, rim=drawn_rim)
+    drawn = parameters(coverage=torch.minimum(drawn_coverage, 1 - bare), radius_px=radius, blur_px=blur, field=drawn_field, rim=drawn_rim)
     return Degraded(seen, drawn)
 
 
@@ -201,11 +205,16 @@ class Drop(NamedTuple):
     outline: Tensor
 
 
+def drop_grid(largest: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean area of a layer's drops, and the side of the cells that they have to themselves."""
+    return math.pi * 0.392 * largest**2, 2 * (1.3 * largest + torch.minimum(blur, largest) / 2)  # 0.392: mean of the squared radii
+
+
 def drop_layer(draws: Draws, coverage: Tensor, largest: Tensor, blur: Tensor) -> Drop:
     """One layer of drops of a radius between 0.4 and 1 times the largest."""
     soft = torch.minimum(blur, largest)
-    cell = 2 * (1.3 * largest + soft / 2)
-    drops_per_cell = -torch.log1p(-coverage) / (math.pi * 0.392 * largest**2) * cell**2  # 0.392: mean of the squared radii
+    area, cell = drop_grid(largest, blur)
+    drops_per_cell = per_cell(coverage, area, cell)
     best: Drop | None = None
     for x, y, (exists, scale, one, two) in scattered(draws, cell, 4):
         radius = largest * (0.4 + 0.6 * scale**2)

@@ -19,6 +19,16 @@ class Point(NamedTuple):
     traits: tuple[Tensor, ...]
 
 
+def per_cell(coverage: Tensor, area: Tensor, cell_px: Tensor) -> Tensor:
+    """How many things of a mean area, thrown at random, a cell has if they cover that share of a picture (a Poisson process)."""
+    return -torch.log1p(-coverage) / area * cell_px**2
+
+
+def most(area: Tensor, cell_px: Tensor) -> Tensor:
+    """The share that is covered where every cell has its one thing: no more than that can be had."""
+    return -torch.expm1(-area / cell_px**2)
+
+
 def scattered(draws: Draws, cell_px: Tensor, traits: int) -> Iterator[Point]:
     """One point in each square cell of a grid, anywhere in it; all those within half a cell of a pixel are among its four.
 

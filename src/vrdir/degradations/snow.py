@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters
+from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, whole
 from vrdir.degradations.haze import depth_field
-from vrdir.degradations.scatter import scattered
+from vrdir.degradations.scatter import most, per_cell, scattered
 
 
 def snow(
@@ -44,7 +44,7 @@ def snow(
         layers: how many layers, 1 to 10.
 
     Returns:
-        The snowy batch, and the seven drawn parameters (B,) each.
+        The snowy batch, and the seven drawn parameters (B,) each, `coverage` as far as flakes find room.
     """
     draws = Draws(image, generator)
     drawn_coverage = draws.log_uniform("coverage", coverage, 1e-4, 0.95)
@@ -57,17 +57,19 @@ def snow(
     brightness = draws.uniform("brightness", (0.8, 0.97))
 
     clear = torch.ones_like(image[:, :1])
-    count = int(checked("layers", layers, 1, 10)[0])
+    bare = torch.ones_like(drawn_coverage)
+    count = whole("layers", layers, 1, 10)
     for layer in range(count):
         nearness = 0.6**layer
         share = 1 - (1 - drawn_coverage) ** (1 / count)
+        bare = bare * (1 - torch.minimum(share, most(*flake_grid(size * nearness, trail * nearness, blur * nearness))))
         flakes = flake_layer(draws, share, size * nearness, trail * nearness, angle, blur * nearness)
         clear = clear * (1 - drawn_opacity * flakes)
     transmission = torch.exp(-drawn_mist * depth_field(draws))
     misty = image * transmission + brightness * (1 - transmission)
     snowy = misty * clear + brightness * (1 - clear)
     drawn = parameters(
-        coverage=drawn_coverage,
+        coverage=torch.minimum(drawn_coverage, 1 - bare),
         size_px=size,
         trail_px=trail,
         angle_deg=angle,
@@ -78,12 +80,22 @@ def snow(
     return Degraded(snowy, drawn)
 
 
+def flake_grid(size: Tensor, trail: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+    """The area of a layer's middling flake, and the side of the cells that each has to itself."""
+    soft = softness(blur)
+    return math.pi * (0.6 * size + 0.6 * soft) ** 2 + 0.9 * size * trail, 2 * (1.2 * (size + soft) + trail / 2)
+
+
+def softness(blur: Tensor) -> Tensor:
+    """By how much a blur widens a flake, none of which is sharper than a pixel."""
+    return torch.sqrt(blur**2 + 0.36) / 2
+
+
 def flake_layer(draws: Draws, coverage: Tensor, size: Tensor, trail: Tensor, angle: Tensor, blur: Tensor) -> Tensor:
     """One layer of flakes, (B, 1, H, W) in [0, 1]."""
-    soft = torch.sqrt(blur**2 + 0.36) / 2  # no flake is sharper than a pixel
-    cell = 2 * (1.2 * (size + soft) + trail / 2)
-    area = math.pi * (0.6 * size + 0.6 * soft) ** 2 + 0.9 * size * trail  # of a middling flake
-    flakes_per_cell = -torch.log1p(-coverage) / area * cell**2
+    soft = softness(blur)
+    area, cell = flake_grid(size, trail, blur)
+    flakes_per_cell = per_cell(coverage, area, cell)
     strongest = torch.zeros_like(draws.image[:, :1])
     for x, y, (exists, scale, lean, one, two) in scattered(draws, cell, 5):
         radians = torch.deg2rad(angle + 24 * (lean - 0.5))

@@ -6,9 +6,14 @@ import contextlib
 import struct
 from typing import Any
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 METADATA = {"icc_profile", "exif", "dpi", "xmp"}  # of a PIL picture's info: what a restored picture keeps
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}  # with those by which an animation is known as one
+SRGB_GAMMA, SRGB_CORNERS = 1 / 2.2, (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # as PNG's gAMA and cHRM tell them
+PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273
+TRANSFERS = {8: "linear light", 16: "PQ", 18: "HLG"}
 # Of a TIFF's own tags, what other formats call EXIF: description, maker, model, software, time, artist, copyright, and the lists of
 # the exposure and the place. The rest says how that file is laid out.
 TIFF_EXIF = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
@@ -54,12 +59,68 @@ def without_preview(exif: bytes) -> bytes:
     return bytes(result)
 
 
+def without_metadata(content: bytes) -> bytes:
+    """A PNG or JPEG file with what is needed to show its pixels alone; others, and what is no whole file, as they are."""
+    kept = bytearray()
+    place = 0
+    if content.startswith(PNG_START):
+        place = len(PNG_START)
+        kept += content[:place]
+        while place + 12 <= len(content):
+            end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+            if content[place + 4 : place + 8] in PNG_PIXELS:
+                kept += content[place:end]
+            place = end
+    elif content.startswith(b"\xff\xd8"):
+        place = 2
+        kept += content[:place]
+        while content[place : place + 1] == b"\xff" and (marker := content[place + 1 : place + 2]) != b"\xda":
+            end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+            colours = marker == b"\xee" and end - place >= 16  # Adobe's, which says what the channels are
+            if colours or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
+                kept += content[place:end]
+            place = end
+    return bytes(kept) + content[place:]
+
+
+def other_colours(picture: Image.Image, content: bytes) -> str:
+    """The colours that an opened file has by other means than an ICC profile, where they are not sRGB's; "" as far as it does not say."""
+    primaries = transfer = 1
+    if picture.info.get("icc_profile"):
+        return ""
+    if picture.format == "PNG" and content.startswith(PNG_START):
+        place = content.find(b"cICP", 0, content.find(b"IDAT"))
+        if place > 0:
+            primaries, transfer = content[place + 4], content[place + 5]
+        elif "srgb" not in picture.info:
+            gamma, corners = picture.info.get("gamma", SRGB_GAMMA), picture.info.get("chromaticity", SRGB_CORNERS)
+            if abs(gamma - SRGB_GAMMA) > 0.03:
+                return f"a gamma of {gamma:g}"
+            if max(abs(one - other) for one, other in zip(corners, SRGB_CORNERS, strict=True)) > 0.01:
+                return "primaries of its own"
+    elif picture.format in ("HEIF", "AVIF") and (place := content.find(b"colrnclx")) > 0:
+        primaries, transfer = (int.from_bytes(content[place + start : place + start + 2], "big") for start in (8, 10))
+    return " ".join(filter(None, (PRIMARIES.get(primaries), TRANSFERS.get(transfer))))
+
+
 def descriptive(exif: Image.Exif) -> Image.Exif:
     """Of EXIF, or a TIFF's tags, those that say something of the photo."""
     kept = Image.Exif()
     for tag in TIFF_EXIF & set(exif):
         kept[tag] = exif.get_ifd(tag) if tag in (0x8769, 0x8825) else exif[tag]
     return kept
+
+
+def save_options(metadata: dict[str, Any], file_format: str) -> dict[str, Any]:
+    """What Pillow's `save` takes to write this metadata, and none of the picture's own, into a file of a format."""
+    options = {"icc_profile": None, **metadata}  # without which Pillow takes the picture's own
+    xmp = options.get("xmp")
+    if xmp and file_format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp if isinstance(xmp, str) else xmp.decode("utf-8", "replace"))
+    if file_format == "TIFF":
+        options["exif"] = tiff_tags(options)
+    return options
 
 
 def tiff_tags(options: dict[str, Any]) -> bytes:

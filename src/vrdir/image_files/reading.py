@@ -7,13 +7,14 @@ import io
 import itertools
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vrdir.image_files.metadata import descriptive
+from vrdir.image_files.metadata import descriptive, other_colours, without_metadata
 from vrdir.image_files.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
 from vrdir.image_files.whole_files import ImageError, first_line
 
@@ -21,13 +22,16 @@ logger = logging.getLogger(__name__)
 HEIF_SUFFIXES = {".heic", ".heif"}  # read and written with the extra `heic`
 IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"} | HEIF_SUFFIXES
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-ORIENTATION = 0x0112
+ORIENTATION, PHOTOMETRIC = 0x0112, 262
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 Picture = Image.Image | DeepPicture
 
 
 def read_file(path: Path) -> Picture:
     """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # a pipe would never end
+            raise ImageError(f"{path} is no ordinary file; give an image file")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
@@ -42,9 +46,29 @@ def read_file(path: Path) -> Picture:
 
 def decode(content: bytes, name: str) -> Picture:
     """Decode an encoded image file. Raises ImageError, which calls it `name`."""
+    try:
+        return _decoded(content, name)
+    except ImageError as error:
+        bare = without_metadata(content)
+        if len(bare) == len(content):
+            raise
+        try:
+            picture = _decoded(bare, name)
+        except ImageError:
+            raise error from None
+    logger.warning("%s has metadata that cannot be read; all of it is left out", name)
+    return picture
+
+
+def _decoded(content: bytes, name: str) -> Picture:
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
     picture = _opened(content, name)
+    space = other_colours(picture, content)
+    if space:
+        logger.warning(
+            "%s is in %s, which is left out: what comes out is taken for sRGB; give it an ICC profile to keep its colours", name, space
+        )
     if raw_mode_of(picture, name):
         planes = itertools.count()  # of one file, so that one warning is enough
         pixels, info = read_deep(lambda: _opened(content, name), lambda plane: settled(plane, name, quiet=next(planes) > 0))
@@ -94,6 +118,10 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
+        if content.startswith(TIFF_STARTS):
+            raise ImageError(
+                f"{name} is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits, or as grey"
+            ) from None
         raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
@@ -129,6 +157,12 @@ def settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image
     transparent = upright.info.get("transparency")
     if isinstance(transparent, int) and transparent <= white < 255:  # Pillow scales the pixels to 255, and leaves this as it was
         upright.info["transparency"] = transparent * 255 // white
+    if (
+        upright.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    ):  # white is zero, which Pillow undoes in 8 bits
+        info = upright.info
+        upright = Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
+        upright.info = info
     upright.format = picture.format
     return upright
 

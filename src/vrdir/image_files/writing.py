@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from vrdir.image_files.metadata import carried, tiff_tags
+from vrdir.image_files.metadata import carried, save_options, tiff_tags
 from vrdir.image_files.reading import HEIF_SUFFIXES, IMAGE_SUFFIXES, Picture, register_heif
 from vrdir.image_files.sixteen_bits import DeepPicture, encode_deep
 from vrdir.image_files.whole_files import ImageError, first_line, result_file
@@ -44,13 +44,7 @@ def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
 
 def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> bytes:
     """A file with this metadata, and none of the picture's own."""
-    options = {"icc_profile": None, **metadata}  # without which Pillow takes the picture's own
-    xmp = options.get("xmp")
-    if xmp and file_format == "PNG":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    if file_format == "TIFF":
-        options["exif"] = tiff_tags(options)
+    options = save_options(metadata, file_format)
     if file_format == "HEIF":
         options = {"exif": None, "xmp": None, **options}
     if file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
@@ -58,7 +52,7 @@ def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> by
     if file_format == "JPEG":
         options["subsampling"] = 0
     if isinstance(picture, DeepPicture):
-        return encode_deep(picture._replace(info={}), file_format, **options)
+        return encode_deep(picture, file_format, **options)
     if file_format == "PNG":
         options["compress_level"] = 4  # of 9: half the time of Pillow's 6, and files as small
     return _encode_pil(picture, file_format, options)

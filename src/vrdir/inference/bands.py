@@ -23,6 +23,8 @@ from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, 
 
 WHOLE_PIXELS = 2**20  # up to here an image is restored in one piece, which takes as long and up to 700 MB
 BAND_PIXELS = 2**19
+# Of a batch, restored at once on a CPU: two images of 256 x 256. Of 32 the features leave the caches, which takes twice the time.
+CPU_PIXELS = 2**17
 
 
 def restore_in_bands(

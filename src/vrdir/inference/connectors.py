@@ -135,6 +135,11 @@ class RestoredUltralytics(RestoredCallable):
 
     passed_on = ("info", "add_callback", "clear_callback")
 
+    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+        if front_end.normalisation.channels == "bgr":
+            raise ValueError("an Ultralytics model's arrays are known to be BGR, and its tensors RGB; leave channels= out")
+        super().__init__(recogniser, front_end, argument)
+
     def __call__(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:
         return self.recogniser(self._restored(source), *args, **kwargs)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from vrdir.folders import Places, files_below
+from vrdir.folders import Places, check_writable, files_below
 from vrdir.image_files.reading import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
 from vrdir.image_files.writing import format_of
@@ -72,7 +72,7 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
     Args:
         inputs: files, folders (searched with all below them, links followed, hidden ones left out; relative paths and names are
             kept), patterns such as "*.jpg".
-        output: a folder; or a file, if the input is one file and `output` has an image's suffix.
+        output: a folder; or a file, if the input is one file and `output` is none, yet has a suffix that begins with a letter.
         suffix: give every image's target this suffix, such as ".png"; None keeps each file's own.
         videos: take videos, too, by their suffix.
 
@@ -83,11 +83,16 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
     Raises:
         FileNotFoundError: an input is not there, or nothing was found.
         PermissionError: a folder may not be read.
-        ValueError: `output` cannot be meant, two inputs have the same target, or an input would be written over itself.
+        ValueError: `output` cannot be meant or written to, two inputs have the same target, or an input would be written over itself.
     """
     single = len(inputs) == 1 and Path(inputs[0]).is_file()
-    to_file = single and output.suffix != "" and not output.is_dir()
+    for given in inputs:
+        if not Path(given).exists() and not any(magic in str(given) for magic in "*?["):
+            raise FileNotFoundError(f"{given} does not exist")
+    to_file = single and output.suffix[1:2].isalpha() and not output.is_dir()  # results-1.0 is a folder
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
+    if to_file:
+        check_writable(output, output.parent)
     if to_file and videos and is_video(output):
         if Path(inputs[0]).suffix.lower() in IMAGE_SUFFIXES - {".gif"}:
             raise ValueError(f"{inputs[0]} is an image, {output} a video; give the output an image's suffix")
@@ -116,6 +121,7 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
             jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
     if not jobs:
         raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(wanted))}")
+    check_writable(output, output)
     if suffix is not None:
         jobs = [job if videos and is_video(job.target) else FileJob(job.source, job.target.with_suffix(suffix)) for job in jobs]
     return _without_collisions(jobs)

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
-from vrdir.images import OVERSHOOT, open_image
-from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
+from vrdir.images import open_image, overshoots_only
+from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
 from vrdir.inference.restorer import Restorer, network_of
@@ -26,8 +27,6 @@ from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 logger = logging.getLogger(__name__)
 
 IMAGE_KEYS = ("pixel_values", "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
-# Restored at once on a CPU: two images of 256 x 256. Of 32 the features leave the caches, which takes twice the time.
-CPU_PIXELS = 2**17
 
 
 class FrontEnd(nn.Module):
@@ -79,8 +78,8 @@ class FrontEnd(nn.Module):
 
         Args:
             batch: a tensor (B, 3, H, W) or (3, H, W), uint8 or floating point, normalised as declared; an array likewise, or
-                channels last; a PIL image or the path of a file; a list or tuple of these, of any sizes, restored one by one;
-                or a mapping that holds them under a name such as `pixel_values` or `image`.
+                channels last; a PIL image, or the path of a file, which becomes one; a list or tuple of these, of any sizes,
+                restored one by one; or a mapping that holds them under a name such as `pixel_values` or `image`.
 
         Raises:
             ValueError: it is none of these, or its values are out of range for the normalisation declared.
@@ -88,11 +87,11 @@ class FrontEnd(nn.Module):
         if isinstance(batch, Tensor):
             return batch if batch.ndim == 4 and batch.shape[0] == 0 else self._tensor(batch)
         if isinstance(batch, np.ndarray):
-            return self._array(batch)
+            return batch if batch.ndim == 4 and batch.shape[0] == 0 else self._array(batch)
         if isinstance(batch, (str, Path)):
             return self._file(str(batch))
-        if isinstance(batch, Image.Image):
-            return self._picture(batch)
+        if isinstance(batch, (Image.Image, DeepPicture)):
+            return _for_recognisers(self._picture(batch))
         if isinstance(batch, Mapping):
             restored: Any = copy.copy(batch)
             key = image_key(batch)
@@ -119,19 +118,21 @@ class FrontEnd(nn.Module):
             _check_range(image, normalisation)
             self._checked = True
         image = image.clamp(0, 1).reshape(-1, *values.shape[-3:])
-        restored = self._restore(image)
+        gradients = torch.is_grad_enabled() and (values.requires_grad or self.trains)
+        restored = self._restore(image, in_bands=not gradients and (image.is_cpu or len(image) == 1))
         if restored is image:  # all of them clean: not even rounded
             return values
         result = normalisation.redo(restored.reshape(values.shape))
         return (result.round() if _is_integer(values) else result).to(values.device, values.dtype)
 
     def _restore(self, image: Tensor, in_bands: bool = False) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done. In bands large images take little memory."""
+        """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done. In bands, if large, they take little memory."""
         if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
             return self.restorer.restore(image, self.skip_clean).image
         at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
         pieces = image.split(at_once)
-        restore = partial(restore_in_bands, self.restorer) if in_bands else self.restorer.restore
+        large = image.shape[-2] * image.shape[-1] > WHOLE_PIXELS
+        restore = partial(restore_in_bands, self.restorer) if in_bands and large else self.restorer.restore
         restorations = [restore(piece, self.skip_clean) for piece in pieces]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
@@ -146,8 +147,9 @@ class FrontEnd(nn.Module):
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
         if not channels_first and np.issubdtype(array.dtype, np.integer):
             return self._picture(array)
-        # C-contiguous, which torch takes, and writeable, without which it warns
-        values = torch.from_numpy(np.require(array if channels_first else np.moveaxis(array, -1, -3), requirements=["C", "W"]))
+        # C-contiguous and in this machine's byte order, which torch takes, and writeable, without which it warns
+        ordered = array if channels_first else np.moveaxis(array, -1, -3)
+        values = torch.from_numpy(np.require(ordered, ordered.dtype.newbyteorder("="), ["C", "W"]))
         with torch.no_grad():
             restored = self(values).numpy()
         return np.ascontiguousarray(restored if channels_first else np.moveaxis(restored, -3, -1))
@@ -155,7 +157,7 @@ class FrontEnd(nn.Module):
     def _file(self, path: str) -> Any:
         if path.startswith(("http://", "https://", "data:")):
             raise ValueError(f"{path[:80]} is not fetched from here; open the image and pass it as a PIL image")
-        picture = self._picture(path)
+        picture = _for_recognisers(self._picture(path))
         picture.filename = path  # some recognisers report it
         return picture
 
@@ -164,12 +166,17 @@ class FrontEnd(nn.Module):
         swap = isinstance(picture, np.ndarray) and self.normalisation.channels == "bgr" and not opened.grey
         with torch.no_grad():
             image = (opened.tensor.flip(1) if swap else opened.tensor).to(self._device)
-            restored = self._restore(image, in_bands=len(image) == 1 and image.shape[-2] * image.shape[-1] > WHOLE_PIXELS)
+            restored = self._restore(image, in_bands=image.is_cpu or len(image) == 1)
         return opened.close(restored.flip(1) if swap else restored)
 
     @property
     def _device(self) -> torch.device:
         return next(self.restorer.parameters()).device
+
+
+def _for_recognisers(picture: Any) -> Any:
+    """A PIL picture, whatever it came as: none of them knows those of 16 bits a channel."""
+    return picture.reduced() if isinstance(picture, DeepPicture) else picture
 
 
 def _is_integer(values: Tensor) -> bool:
@@ -179,7 +186,7 @@ def _is_integer(values: Tensor) -> bool:
 def _check_range(image: Tensor, normalisation: Normalisation) -> None:
     """Raise ValueError if undoing the normalisation left no image."""
     low, high = (float(v) for v in image.detach().aminmax())
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # and not NaN
+    if not overshoots_only(image, low, high):
         raise ImageError(
             f"the recogniser's input goes from {low:.3g} to {high:.3g} once its normalisation is undone, which should give an image in "
             f"[0, 1]. It was taken for {normalisation}; declare what the recogniser is really given: mean=, std=, range=, channels="

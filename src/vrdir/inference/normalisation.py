@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -64,7 +64,7 @@ def find_normalisation(
 
     Args:
         recogniser: read if it has timm's `pretrained_cfg` or a Hugging Face `image_processor`.
-        preprocessing: a timm configuration, a torchvision `weights` or its `weights.transforms()`, a Hugging Face image
+        preprocessing: a timm configuration, a torchvision `weights` or its `weights.transforms()`, or a `Compose`, a Hugging Face image
             processor, or a model that carries one of them.
         mean, std: one number, or one per channel in the order of `channels`.
         range: the value of white (black is 0), or those of black and white.
@@ -115,8 +115,13 @@ def _read(source: Any) -> Normalisation | None:
     mean, std = (source.get(k) if isinstance(source, Mapping) else getattr(source, k, None) for k in ("mean", "std"))
     if mean is not None and std is not None:
         return Normalisation(_triple(mean, "mean"), _triple(std, "std"))
-    # torchvision's detectors normalise inside; their transforms only scale
-    return Normalisation() if type(source).__module__.startswith("torchvision.transforms") else None
+    steps = getattr(source, "transforms", None)
+    if isinstance(steps, Iterable):  # a Compose: the last that normalises; where none does, whether it scales to [0, 1]
+        found = next((one for one in map(_read, reversed(list(steps))) if one is not None), None)
+        scales = any(type(step).__name__ == "ToTensor" or getattr(step, "scale", None) is True for step in steps)
+        return found or (Normalisation() if scales else None)
+    # torchvision's detectors normalise inside; their presets only scale
+    return Normalisation() if type(source).__module__ == "torchvision.transforms._presets" else None
 
 
 def _read_image_processor(processor: Any) -> Normalisation:

@@ -18,7 +18,7 @@ from vrdir.image_files.reading import open_header
 from vrdir.image_files.whole_files import first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import OpenImage, open_image
-from vrdir.inference.bands import WHOLE_PIXELS, restore_in_bands
+from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
@@ -84,15 +84,18 @@ class Restorer:
         self.precision = precision
         self.model: VRDIR | ExportedModel
         if backend == "torch":
-            self.device = choose_device(device)
-            self.model = placed(network_of(weights), self.device).eval()
+            self.model = placed(network_of(weights), choose_device(device)).eval()
         else:
-            if device not in ("auto", "cpu"):
+            if str(device) not in ("auto", "cpu"):
                 raise ValueError(f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch")
-            self.device = torch.device("cpu")
             self.model = ExportedModel(_exported_file(weights) or cached_export(network_of(weights), backend), backend)
         clean_threshold(skip_clean, self.model.config)  # now, not at the first image
         self.skip_clean = skip_clean
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, whoever has moved it."""
+        return next(self.model.parameters()).device if isinstance(self.model, VRDIR) else torch.device("cpu")
 
     @classmethod
     def from_onnx(cls, path: str | Path, skip_clean: bool | float = False, backend: Backend = "onnx") -> Restorer:
@@ -127,9 +130,14 @@ class Restorer:
     def _network(self, pixels: Tensor, statistics: GlobalStatistics | None) -> Restoration:
         if isinstance(self.model, ExportedModel):
             return self.model.restore(pixels, self.skip_clean)
-        if pixels.shape[-2] * pixels.shape[-1] <= WHOLE_PIXELS:
-            return self.model.restore(pixels, self.skip_clean, statistics)
-        parts = [restore_in_bands(self.model, image, self.skip_clean, statistics) for image in pixels.split(1)]
+        size = pixels.shape[-2] * pixels.shape[-1]
+        if size <= WHOLE_PIXELS:
+            at_once = max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
+            if len(pixels) <= at_once:
+                return self.model.restore(pixels, self.skip_clean, statistics)
+            parts = [self.model.restore(piece, self.skip_clean) for piece in pixels.split(at_once)]
+        else:
+            parts = [restore_in_bands(self.model, image, self.skip_clean, statistics) for image in pixels.split(1)]
         return Restoration(torch.cat([part.image for part in parts]), [], torch.cat([part.shares for part in parts]))
 
     def restore_file(self, source: Path | str, target: Path | str) -> dict[str, float]:
@@ -300,8 +308,11 @@ def _turn_on(device: str) -> AbstractContextManager[Any]:
 
 
 def network_of(weights: str | Path | VRDIR) -> VRDIR:
-    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`."""
+    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`. Raises ValueError for one not in float32."""
     if isinstance(weights, VRDIR):
+        others = {str(parameter.dtype).removeprefix("torch.") for parameter in weights.parameters()} - {"float32"}
+        if others:
+            raise ValueError(f"the network holds {' and '.join(sorted(others))}; give it in float32: network.float()")
         return weights
     if _exported_file(weights) is not None:
         raise ValueError(f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch")

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.inference.front_end import image_key
 from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR
@@ -54,7 +55,7 @@ class Restore:
             key = image_key(sample)
             restored[key] = self._of(sample[key])
             return restored
-        if isinstance(sample, tuple):
+        if isinstance(sample, tuple) and not isinstance(sample, DeepPicture):
             parts = [self._of(sample[0]), *sample[1:]]
             return sample._make(parts) if hasattr(sample, "_make") else tuple(parts)
         if isinstance(sample, list):

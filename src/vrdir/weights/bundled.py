@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from vrdir.image_files.whole_files import first_line
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
@@ -22,14 +25,19 @@ def resolve_weights(weights: str | Path) -> Path:
     """The folder that holds the weights.
 
     Args:
-        weights: a bundled name, a folder, or a Hugging Face repository id "owner/name".
+        weights: a bundled name, a folder, or a Hugging Face repository id "owner/name". Of a bundled name and a folder called the
+            same a str means the former, a Path the latter.
 
     Raises:
         FileNotFoundError: it is none of these.
     """
-    if str(weights) in manifest():
-        return FOLDER / str(weights)
     path = Path(weights)
+    if str(weights) in manifest():
+        if path.is_dir() and isinstance(weights, Path):
+            return path
+        if path.is_dir():
+            logger.warning("taking the bundled weights %s; for the folder of that name here say ./%s", weights, weights)
+        return FOLDER / str(weights)
     if path.is_dir():
         return path
     if path.exists():
