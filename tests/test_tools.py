@@ -234,14 +234,14 @@ def test_hard_views_are_those_that_the_weights_change(
     assert {Image.open(file).size for file in files} == {(192, 192)}
     assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
     pairs = checked_pairs(tmp_path / "out" / "hard.txt")
-    assert {pair.synthesis.partition(":")[0] for pair in pairs} == {"clean", "sensor_noise", "noise", "rain"}
-    assert len(pairs) == 24
+    assert {pair.synthesis.partition(":")[0] for pair in pairs} == {"clean", "sensor_noise", "noise", "rain", "haze"}
+    assert len(pairs) == 36
     for pair in pairs:
         degraded, clean = open_pair(pair)
         assert degraded.shape == clean.shape
         assert torch.equal(degraded, clean) == (pair.synthesis == "clean")
     moved = (tmp_path / "out").rename(tmp_path / "moved")
-    assert len(checked_pairs(moved / "hard.txt")) == 24  # a list that can move with its views
+    assert len(checked_pairs(moved / "hard.txt")) == 36  # a list that can move with its views
     with pytest.raises(SystemExit):
         run(*arguments[:1], tmp_path / "photos", moved, *options, monkeypatch=monkeypatch)
     assert "is there already" in capsys.readouterr().err

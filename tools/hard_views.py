@@ -4,9 +4,10 @@
 
 Of each photo of DIR (but those whose names are in the folder HELD_OUT) random squares, from close-ups to most of the photo, are brought
 to one size and restored. Where a view that needs nothing comes out below `--below` dB it is kept, as OUT/views/*.png: pale,
-smooth, near things mostly. OUT/hard.txt is a pair list with a line for each of these and each of the syntheses below, none of which
-has a veil; `vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows them beside the usual
-photos. Those have to be magnified, too: else a network learns that what is soft needs nothing (docs/experiments.md, 46).
+smooth, near things mostly. OUT/hard.txt is a pair list with a line for each of these and each of the syntheses below: bare, noisy and in
+rain without a veil, as what they are; and behind haze and in misty rain, else a network learns from the list that such things never
+have a veil (docs/experiments.md, 48). `vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows
+them beside the usual photos. Those have to be magnified, too: else it learns that what is soft needs nothing (46).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ SYNTHESES = (
     "sensor_noise",
     "noise:sigma=2..40",
     "rain:coverage=0.03..0.5,width_px=0.3..1.3,opacity=0.15..0.9,veil=0,blur_px=0..0.7,unevenness=0..0.4",
+    "haze:airlight=0.6..1,warmth=-0.3..0.3,unevenness=0..0.4",
+    "rain:coverage=0.03..0.5,width_px=0.3..1.3,opacity=0.15..0.9,veil=0..0.18,blur_px=0..0.7,unevenness=0..0.4,mist=0..0.8",
 )
 
 
