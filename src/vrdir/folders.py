@@ -76,8 +76,11 @@ def same_folder(one: Path, other: Path) -> bool:
 def check_writable(path: Path, folder: Path) -> None:
     """Raise ValueError if `path` cannot be written into a folder: that, or the nearest above it, is a file or has no permission."""
     parent = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"{path} cannot be written: {parent} is no folder, or one without permission")
+    if not parent.is_dir():
+        raise ValueError(f"{path} cannot be written: {parent} is no folder; choose another output")
+    if not os.access(parent, os.W_OK):
+        reason = "its permissions forbid it, or its disk can only be read"
+        raise ValueError(f"{path} cannot be written: {parent} takes no files ({reason}); choose another output")
 
 
 class Places:

@@ -201,7 +201,7 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(folder: Pa
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         result = run("restore", folder, "-o", output, "--weights", weights)
         assert result.exit_code == 2
-        assert f"{output} cannot be written: {tmp_path / 'file'} is no folder, or one without permission" in text(result)
+        assert f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output" in text(result)
     # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.
     assert run("restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights).exit_code == 0
     assert (tmp_path / "results-1.0" / "a.png").is_file()

@@ -237,14 +237,16 @@ def test_no_room_for_the_manifest(noise_folder: Path, small_disk: Path) -> None:
 
 def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_disk: Path) -> None:
     remount(small_disk, "ro")
-    result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu")
-    assert result.exit_code == 1
+    for options in ((), ("--resume",)):  # known before anything is restored
+        result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", *options)
+        assert result.exit_code == 2
+        reason = "its permissions forbid it, or its disk can only be read"
+        assert f"out cannot be written: {small_disk} takes no files ({reason}); choose another output" in text(result)
+    front = restorer.Restorer(weights, "cpu")  # and where the disk is found so later on, the run ends there
+    jobs = [FileJob(source, small_disk / "out" / source.name) for source in sorted(noise_folder.iterdir())]
+    results = list(front.restore_files(jobs))
     advice = "cannot be written (Read-only file system); choose an output on a disk that can be written to"
-    assert f"failed: {small_disk / 'out' / '0.png'} {advice}" in text(result)
-    assert "0 of 8 restored, 1 failed (named above), 7 left" in text(result)
-    result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", "--resume")
-    assert result.exit_code == 2
-    assert f".vrdir-restore.jsonl {advice}" in text(result) or f"out {advice}" in text(result)
+    assert [result.error for result in results] == [f"{small_disk / 'out' / '0.png'} {advice}"]
 
 
 def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Path) -> None:
