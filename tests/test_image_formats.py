@@ -601,11 +601,25 @@ def test_metadata_that_pillow_refuses_costs_the_metadata_alone(
     with pytest.raises(Exception):  # noqa: B017, PT011 - all sorts
         Image.open(io.BytesIO(content)).load()
     np.testing.assert_array_equal(np.asarray(decode(content, "a.png")), np.asarray(photo))
-    assert caplog.text.count("a.png has metadata that cannot be read; all of it is left out") == 1
+    assert caplog.text.count("a.png has metadata that cannot be read; all but EXIF") == 1
     deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), dtype=np.uint16)
     np.testing.assert_array_equal(np.asarray(decode(with_chunk(encode(DeepPicture(deep, {}), "PNG"), name, data, crc), "b.png")), deep)
     with pytest.raises(ImageError, match="cut.png is "):  # the same words as without the chunk
         decode(content[:-200], "cut.png")
+
+
+def test_a_photo_is_turned_and_keeps_its_colours_though_other_metadata_is_damaged(photo: Image.Image, display_p3: bytes) -> None:
+    bare = Image.fromarray(np.asarray(photo))
+    for file_format in ("PNG", "JPEG"):
+        plain = encoded(bare, file_format, exif=camera_exif(6), icc_profile=display_p3)
+        if file_format == "PNG":
+            damaged = with_chunk(plain, b"tEXt", b"Comment\0hello", crc=1)
+        else:
+            damaged = plain[:2] + b"\xff\xee\x00\x08Adobe\0" + plain[2:]
+        turned = decode(damaged, "it")
+        assert turned.size == (photo.height, photo.width)
+        assert turned.info["icc_profile"] == display_p3
+        assert "exif" in turned.info
 
 
 def test_a_jpeg_whose_segments_are_cut_short_is_read(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
@@ -649,9 +663,14 @@ def test_palettes_of_greys_and_with_alpha(photo: Image.Image, tmp_path: Path, id
     grey = photo.convert("L").quantize(64)
     opened = open_image(grey)
     assert opened.grey
-    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(grey.convert("L")))
+    grey.info["icc_profile"] = photo.info["icc_profile"]  # of RGB, as every palette's
+    noisy = (opened.tensor + 0.1 * torch.randn(opened.tensor.shape)).clamp(0, 1)
+    closed = open_image(grey).close(noisy)
+    assert closed.mode == "RGB"
+    assert closed.info["icc_profile"] == photo.info["icc_profile"]
+    assert open_image(closed).tensor.std(1).max() == 0  # no colour has come in
     grey.save(tmp_path / "grey.png", transparency=3)
-    assert identity(tmp_path / "grey.png").mode == "LA"
+    assert identity(tmp_path / "grey.png").mode == "RGBA"
     rgba = photo.convert("RGBA")
     rgba.putalpha(Image.linear_gradient("L").resize(photo.size))
     palette = rgba.quantize(32)

@@ -200,12 +200,19 @@ def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
     tifffile.imwrite(file, noise("RGB").astype(np.float32) / 65535, photometric="rgb")
     with pytest.raises(ImageError, match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits"):
         decode(file.getvalue(), "float.tif")
+    whole = io.BytesIO()
+    Image.new("RGB", (50, 40), (9, 99, 199)).save(whole, "TIFF", compression="tiff_lzw")
+    for cut in (len(whole.getvalue()) // 2, 8):
+        with pytest.raises(ImageError, match="cut.tif is damaged or cut short"):
+            decode(whole.getvalue()[:cut], "cut.tif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
     info = {"xmp": xmp, "dpi": (300, 300), "transparency": (1, 2, 3)}  # of which the last is of other pixels
+    DeepPicture(noise("RGB"), info | {"xmp": xmp.decode()}).save(tmp_path / f"b{suffix}")
+    assert read_file(tmp_path / f"b{suffix}").info["xmp"] == xmp
     DeepPicture(noise("RGB"), info).save(tmp_path / f"a{suffix}")
     saved = read_file(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(np.asarray(saved), noise("RGB"))

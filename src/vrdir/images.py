@@ -26,7 +26,7 @@ from vrdir.image_files.writing import encode
 
 logger = logging.getLogger(__name__)
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]: this much is clipped; up to MOST of it, too, where it is RARE; more is taken for a
-MOST, RARE = 0.5, 0.05  # wrong scale. A bicubic filter can make 0.45 of it, at lone points
+MOST, RARE = 0.5, 0.01  # wrong scale. A bicubic filter can make 0.45 of it, at lone points
 # Pillow's modes and the mode in which each is restored
 MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
@@ -149,7 +149,7 @@ def overshoots_only(values: Tensor, low: float, high: float) -> bool:
     if not (low >= -MOST and high <= 1 + MOST):  # or NaN
         return False
     beyond = (values.detach() - 0.5).abs() > 0.5 + OVERSHOOT
-    return float(beyond.float().mean()) <= RARE
+    return float(beyond.float().flatten(-3).mean(-1).max()) <= RARE  # of each image
 
 
 def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
@@ -192,7 +192,7 @@ def _open_picture(image: Picture) -> OpenImage:
     mode = picture.mode
     transparent = "transparency" in picture.info or mode == "PA" or (mode == "P" and picture.has_transparency_data)
     if mode in ("P", "PA"):
-        mode = "L" if _is_grey(picture) else "RGB"
+        mode = "RGB"
     elif mode in MODES:
         mode = MODES[mode]
     else:
@@ -211,27 +211,22 @@ def _open_picture(image: Picture) -> OpenImage:
     else:
         if transparent and mode in ("L", "RGB"):
             mode += "A"
-        if picture.mode in ("P", "PA") and mode == "LA":
-            picture = picture.convert("RGBA")  # whose alpha the way to LA would lose
         picture_in_mode = picture.convert(mode)
         alpha = picture_in_mode.getchannel("A") if mode.endswith("A") else None
         array = np.asarray(picture_in_mode.convert(mode.removesuffix("A")))
     inner = _open_numpy(array)
+    grey = inner.grey or (picture.mode in ("P", "PA") and bool((array == array[..., :1]).all()))
 
     def close(restored: Tensor) -> Image.Image:
+        if grey and not inner.grey:  # a palette of greys has none of its own mode: it stays RGB
+            restored = restored.mean(1, keepdim=True).expand_as(restored)
         result = Image.fromarray(inner.close(restored))
         if alpha is not None:
             result.putalpha(alpha)
         result.info = carried(picture.info)
         return result
 
-    return OpenImage(inner.tensor, close, inner.grey)
-
-
-def _is_grey(picture: Image.Image) -> bool:
-    """Whether all colours of a palette picture that it uses are greys."""
-    red, green, blue = picture.convert("RGB").split()
-    return red == green == blue
+    return OpenImage(inner.tensor, close, grey)
 
 
 def _open_deep(picture: DeepPicture) -> OpenImage:

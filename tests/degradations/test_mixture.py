@@ -130,6 +130,7 @@ def test_two_or_three_join_however_many_there_are() -> None:
         shares = joins.float().mean(0)
         assert float(shares.max()) < 2.2 * float(shares.min()), shares  # none is left out
     assert joining(torch.tensor([[0.9]]), ("rain",)).tolist() == [[True]]
+    assert joining(torch.zeros(2, 0), ()).shape == (2, 0)  # all of a network's branches may be its user's own
 
 
 def test_what_does_not_meet_does_not_join() -> None:

@@ -100,6 +100,8 @@ def test_what_carries_a_normalisation_is_read() -> None:
     resize, to_tensor, normalise = SimpleNamespace(size=224), type("ToTensor", (), {})(), SimpleNamespace(mean=[0.5] * 3, std=[0.25] * 3)
     assert find_normalisation(None, SimpleNamespace(transforms=[resize, to_tensor, normalise])) == half
     assert find_normalisation(None, SimpleNamespace(transforms=[resize, to_tensor])) == Normalisation()
+    assert find_normalisation(None, to_tensor) == Normalisation()
+    assert find_normalisation(None, SimpleNamespace(transforms=[type("ConvertImageDtype", (), {})()])) == Normalisation()
     with pytest.raises(ValueError, match="no normalisation can be read from a SimpleNamespace"):
         find_normalisation(None, SimpleNamespace(transforms=[resize]))
     # A mean of the recogniser's own may be applied by itself.
@@ -155,6 +157,11 @@ def test_a_wrong_normalisation_is_named(tiny: VRDIR, photo_batch: Tensor) -> Non
     assert float(resized.amax()) > 1.12
     torch.testing.assert_close(model(resized), tiny(resized.clamp(0, 1)))
     assert vrdir.Restorer(tiny, "cpu")(resized).shape == resized.shape
+    fog = torch.linspace(0.55, 0.95, 90).expand(3, 90, 90).clone()
+    fog[:, :3] = 0.3  # few dark pixels, and all of them wrong by the range that is declared
+    for batch in (fog[None] * 2 - 1, torch.cat([photo_batch[:1, :, :75, :75].repeat(31, 1, 1, 1), fog[None, :, :75, :75] * 2 - 1])):
+        with pytest.raises(ValueError, match=r"goes from -0.4"):
+            model(batch)
 
 
 # --- what a recogniser may be given
@@ -571,6 +578,7 @@ def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -
     assert len(model([photo, bgr])[0]) == 2
     with pytest.raises(ValueError, match="cannot find images in a int"):
         model(0)
+    assert vrdir.Restore(tiny, "cpu")(photo).size == model(DeepPicture(np.asarray(photo).astype(np.uint16) * 257, {}))[0].size
     with pytest.raises(ValueError, match="arrays are known to be BGR, and its tensors RGB; leave channels= out"):
         vrdir.restore_before(Yolo(), tiny, device="cpu", channels="bgr")
     with pytest.raises(AttributeError, match="Yolo.to would go past"):

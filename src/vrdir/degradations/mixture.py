@@ -94,6 +94,7 @@ def joining(draws: Tensor, names: Sequence[str]) -> Tensor:
     joins = torch.zeros(draws.shape, dtype=torch.bool)
     for row, own in enumerate(draws.tolist()):
         order = sorted(range(len(names)), key=own.__getitem__)
+        taken: list[int] = []
         for first in range(len(order)):
             taken = order[first : first + 1]
             for number in order[first + 1 :]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import zlib
+from collections.abc import Iterator, Set
 from typing import Any
 
 from PIL import Image, PngImagePlugin
@@ -11,6 +13,8 @@ from PIL import Image, PngImagePlugin
 METADATA = {"icc_profile", "exif", "dpi", "xmp"}  # of a PIL picture's info: what a restored picture keeps
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}  # with those by which an animation is known as one
+PNG_COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"}
+PNG_LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}  # bytes
 SRGB_GAMMA, SRGB_CORNERS = 1 / 2.2, (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # as PNG's gAMA and cHRM tell them
 PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273
 TRANSFERS = {8: "linear light", 16: "PQ", 18: "HLG"}
@@ -59,27 +63,46 @@ def without_preview(exif: bytes) -> bytes:
     return bytes(result)
 
 
-def without_metadata(content: bytes) -> bytes:
-    """A PNG or JPEG file with what is needed to show its pixels alone; others, and what is no whole file, as they are."""
-    kept = bytearray()
-    place = 0
-    if content.startswith(PNG_START):
-        place = len(PNG_START)
-        kept += content[:place]
-        while place + 12 <= len(content):
-            end = place + 12 + int.from_bytes(content[place : place + 4], "big")
-            if content[place + 4 : place + 8] in PNG_PIXELS:
-                kept += content[place:end]
-            place = end
-    elif content.startswith(b"\xff\xd8"):
-        place = 2
-        kept += content[:place]
-        while content[place : place + 1] == b"\xff" and (marker := content[place + 1 : place + 2]) != b"\xda":
-            end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-            colours = marker == b"\xee" and end - place >= 16  # Adobe's, which says what the channels are
-            if colours or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
-                kept += content[place:end]
-            place = end
+def with_less_metadata(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """A PNG or JPEG file with less and less beside its pixels, and what is left out each time; nothing of other files.
+
+    First all but EXIF and colours goes, and what is damaged; then the colours; then EXIF, which says how a picture is to be turned.
+    """
+    for chunks, segments, what in (
+        (PNG_COLOURS | {b"eXIf"}, (b"Exif\0", b"ICC_PROFILE\0"), "all but EXIF and its colours is left out"),
+        ({b"eXIf"}, (b"Exif\0",), "all but EXIF is left out, its colours' profile, too"),
+        (set(), (), "all of it is left out, and how the picture is to be turned with it"),
+    ):
+        if content.startswith(PNG_START):
+            yield _png_with(content, PNG_PIXELS | chunks), what
+        elif content.startswith(b"\xff\xd8"):
+            yield _jpeg_with(content, segments), what
+
+
+def _png_with(content: bytes, chunks: Set[bytes]) -> bytes:
+    """A PNG with these of its chunks, the others' checksums right."""
+    place = len(PNG_START)
+    kept = bytearray(content[:place])
+    while place + 12 <= len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        name, data = content[place + 4 : place + 8], content[place + 4 : end - 4]
+        sound = len(data) - 4 >= PNG_LEAST.get(name, 0) and zlib.crc32(data) == int.from_bytes(content[end - 4 : end], "big")
+        if name in chunks and (sound or name in PNG_PIXELS):
+            kept += content[place:end]
+        place = end
+    return bytes(kept) + content[place:]
+
+
+def _jpeg_with(content: bytes, segments: tuple[bytes, ...]) -> bytes:
+    """A JPEG with those of its application's segments that begin like this, and what says how its channels are to be read."""
+    place = 2
+    kept = bytearray(content[:place])
+    while content[place : place + 1] == b"\xff" and (marker := content[place + 1 : place + 2]) != b"\xda":
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        adobe = marker == b"\xee" and end - place >= 16
+        if adobe or content[place + 4 : end].startswith(segments) or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
+            kept += content[place:end]
+        place = end
     return bytes(kept) + content[place:]
 
 
@@ -114,10 +137,11 @@ def descriptive(exif: Image.Exif) -> Image.Exif:
 def save_options(metadata: dict[str, Any], file_format: str) -> dict[str, Any]:
     """What Pillow's `save` takes to write this metadata, and none of the picture's own, into a file of a format."""
     options = {"icc_profile": None, **metadata}  # without which Pillow takes the picture's own
-    xmp = options.get("xmp")
-    if xmp and file_format == "PNG":
+    if isinstance(options.get("xmp"), str):
+        options["xmp"] = options["xmp"].encode("utf-8", "replace")
+    if options.get("xmp") and file_format == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp if isinstance(xmp, str) else xmp.decode("utf-8", "replace"))
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", options["xmp"].decode("utf-8", "replace"))
     if file_format == "TIFF":
         options["exif"] = tiff_tags(options)
     return options

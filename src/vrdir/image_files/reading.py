@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import itertools
@@ -9,12 +10,12 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vrdir.image_files.metadata import descriptive, other_colours, without_metadata
+from vrdir.image_files.metadata import descriptive, other_colours, with_less_metadata
 from vrdir.image_files.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
 from vrdir.image_files.whole_files import ImageError, first_line
 
@@ -49,15 +50,13 @@ def decode(content: bytes, name: str) -> Picture:
     try:
         return _decoded(content, name)
     except ImageError as error:
-        bare = without_metadata(content)
-        if len(bare) == len(content):
-            raise
-        try:
-            picture = _decoded(bare, name)
-        except ImageError:
-            raise error from None
-    logger.warning("%s has metadata that cannot be read; all of it is left out", name)
-    return picture
+        for less, what in with_less_metadata(content):
+            if len(less) < len(content):
+                with contextlib.suppress(ImageError):
+                    picture = _decoded(less, name)
+                    logger.warning("%s has metadata that cannot be read; %s", name, what)
+                    return picture
+        raise error from None
 
 
 def _decoded(content: bytes, name: str) -> Picture:
@@ -118,6 +117,10 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
+        order: Literal["little", "big"] = "little" if content.startswith(b"I") else "big"
+        directory = content[8:16] if content[2:4] in (b"+\0", b"\0+") else content[4:8]
+        if content.startswith(TIFF_STARTS) and int.from_bytes(directory, order) >= len(content):
+            raise ImageError(f"{name} is damaged or cut short (its directory is missing); get it again") from None
         if content.startswith(TIFF_STARTS):
             raise ImageError(
                 f"{name} is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits, or as grey"

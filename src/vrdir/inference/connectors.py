@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.inference.front_end import IMAGE_KEYS, FrontEnd
 
 
@@ -153,7 +154,7 @@ class RestoredUltralytics(RestoredCallable):
         return self.recogniser.embed(self._restored(source), *args, **kwargs)
 
     def _restored(self, source: Any) -> Any:
-        if isinstance(source, (list, tuple)):
+        if isinstance(source, (list, tuple)) and not isinstance(source, DeepPicture):
             return [self._restored(image) for image in source]
         if isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[-1] == 3:
             return np.ascontiguousarray(self.front_end(source[..., ::-1])[..., ::-1])

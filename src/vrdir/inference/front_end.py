@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
-from vrdir.images import open_image, overshoots_only
+from vrdir.images import OVERSHOOT, open_image, overshoots_only
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
@@ -115,8 +115,7 @@ class FrontEnd(nn.Module):
         normalisation = Normalisation(range=(0, 255), channels=self.normalisation.channels) if _is_integer(values) else self.normalisation
         image = normalisation.undo(values.to(self._device, torch.float32))
         if not torch.compiler.is_compiling() and (image.is_cpu or not self._checked):
-            _check_range(image, normalisation)
-            self._checked = True
+            self._checked = _check_range(image, normalisation)
         image = image.clamp(0, 1).reshape(-1, *values.shape[-3:])
         gradients = torch.is_grad_enabled() and (values.requires_grad or self.trains)
         restored = self._restore(image, in_bands=not gradients and (image.is_cpu or len(image) == 1))
@@ -183,14 +182,15 @@ def _is_integer(values: Tensor) -> bool:
     return values.dtype == torch.uint8
 
 
-def _check_range(image: Tensor, normalisation: Normalisation) -> None:
-    """Raise ValueError if undoing the normalisation left no image."""
+def _check_range(image: Tensor, normalisation: Normalisation) -> bool:
+    """Raise ValueError if undoing the normalisation left no image. Whether it is beyond doubt: nothing but a little overshoot."""
     low, high = (float(v) for v in image.detach().aminmax())
     if not overshoots_only(image, low, high):
         raise ImageError(
             f"the recogniser's input goes from {low:.3g} to {high:.3g} once its normalisation is undone, which should give an image in "
             f"[0, 1]. It was taken for {normalisation}; declare what the recogniser is really given: mean=, std=, range=, channels="
         )
+    return low >= -OVERSHOOT and high <= 1 + OVERSHOOT
 
 
 def joined(restorations: list[Restoration]) -> Restoration:

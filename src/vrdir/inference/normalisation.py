@@ -116,12 +116,18 @@ def _read(source: Any) -> Normalisation | None:
     if mean is not None and std is not None:
         return Normalisation(_triple(mean, "mean"), _triple(std, "std"))
     steps = getattr(source, "transforms", None)
+    if _scales(source):
+        return Normalisation()
     if isinstance(steps, Iterable):  # a Compose: the last that normalises; where none does, whether it scales to [0, 1]
         found = next((one for one in map(_read, reversed(list(steps))) if one is not None), None)
-        scales = any(type(step).__name__ == "ToTensor" or getattr(step, "scale", None) is True for step in steps)
-        return found or (Normalisation() if scales else None)
+        return found or (Normalisation() if any(map(_scales, steps)) else None)
     # torchvision's detectors normalise inside; their presets only scale
     return Normalisation() if type(source).__module__ == "torchvision.transforms._presets" else None
+
+
+def _scales(transform: Any) -> bool:
+    """Whether it is one of torchvision's that bring integers to [0, 1]."""
+    return type(transform).__name__ in ("ToTensor", "ConvertImageDtype") or getattr(transform, "scale", None) is True
 
 
 def _read_image_processor(processor: Any) -> Normalisation:
