@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,14 @@ def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> N
 def test_a_tall_picture_is_filtered_band_by_band() -> None:
     pixels = noise("RGBA", 200, 9)
     np.testing.assert_array_equal(np.asarray(decode(encode(DeepPicture(pixels, {}), "PNG"), "a")), pixels)
+
+
+def test_encoding_takes_a_small_multiple_of_the_picture() -> None:
+    pixels = noise("RGB", 1500, 800)
+    tracemalloc.start()
+    try:
+        content = encode(DeepPicture(pixels, {}), "PNG")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * pixels.nbytes + 2 * len(content)  # sixteen times it, filtered in one piece

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +301,19 @@ def test_every_command_has_help() -> None:
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert "Usage" in text(result)
+
+
+def test_a_large_picture_is_no_warning_of_pillows(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 75 * 97 - 1)  # Pillow warns from there on, and refuses from twice that
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run("degrade", folder / "a.png", "-o", tmp_path / "out.png", "--with", "noise").exit_code == 0
+    assert not [one for one in caught if issubclass(one.category, Image.DecompressionBombWarning)]
+
+
+def test_an_export_that_is_stopped_leaves_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("vrdir.inference.export._write_onnx", lambda model, path: signal.raise_signal(signal.SIGTERM))
+    result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
+    assert result.exit_code == 143
+    assert list((tmp_path / "out").iterdir()) == []

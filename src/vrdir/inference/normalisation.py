@@ -115,9 +115,9 @@ def _read(source: Any) -> Normalisation | None:
     mean, std = (source.get(k) if isinstance(source, Mapping) else getattr(source, k, None) for k in ("mean", "std"))
     if mean is not None and std is not None:
         return Normalisation(_triple(mean, "mean"), _triple(std, "std"))
-    steps = getattr(source, "transforms", None)
     if _scales(source):
         return Normalisation()
+    steps = getattr(source, "transforms", None)
     if isinstance(steps, Iterable):  # a Compose: the last that normalises; where none does, whether it scales to [0, 1]
         found = next((one for one in map(_read, reversed(list(steps))) if one is not None), None)
         return found or (Normalisation() if any(map(_scales, steps)) else None)
