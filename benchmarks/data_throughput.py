@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
-from vrdir.degradations.degrade import degrade
+from vrdir.degradations.degrade import degrade, ranges_of
 from vrdir.image_files.reading import read_file
 from vrdir.inference.restorer import choose_device
 from vrdir.model.vrdir import VRDIR
@@ -84,6 +85,8 @@ def main() -> None:
     training, held_out = split(items_of(arguments.clean, (), recipe.model.branches), 16)
     stage = RefineStage(recipe)
     size, branches = stage.settings.batch_size, recipe.model.branches
+    as_recipe = {"ranges": ranges_of(recipe.ranges), "jpeg_share": recipe.jpeg_share, "augmentation": recipe.augmentation}
+    training_set = partial(TrainingSet, branches=branches, crop_px=recipe.crop_px, device=device, **as_recipe)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -98,11 +101,11 @@ def main() -> None:
             ("a pair list, decoded each time", paired, False, 0),
         ):
             size_of_cache, on_device = (2**32, None) if kept else (0, False)
-            of = TrainingSet(items, branches, crop_px=recipe.crop_px, cache_bytes=size_of_cache, device=device, on_device=on_device)
+            of = training_set(items, cache_bytes=size_of_cache, on_device=on_device)
             for path in of.images.paths if kept else ():
                 of.images.of(path)
             ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
-        small = TrainingSet(training, branches, crop_px=recipe.crop_px, device=device)
+        small = training_set(training)
         ready: list[Batch] = [part for [part] in small.stage(stage.name, stage.shares, everything).batches(size, range(1, STEPS + 1))]
         fabric = Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if recipe.precision == "bf16" else "32-true")
         trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, ValidationSet(held_out, branches, 256), folder)

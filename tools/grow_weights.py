@@ -4,7 +4,7 @@
     vrdir train refine --recipe base --weights GROWN --clean DIR --work-dir RUN
 
     python tools/grow_weights.py small GROWN --branch low_light=haze --branch snow=rain
-    vrdir train refine --recipe small --model-branches '[haze, noise, sensor_noise, rain, low_light, snow]' --weights GROWN ...
+    vrdir train refine --recipe small --weights GROWN ...
 
 Wider layers compute what they did from the channels that were there, further channels start at random and nobody listens to them
 yet; further residual blocks are the identity; further taps of the extractor, whose layers are the pretrained ones, add nothing yet

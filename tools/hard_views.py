@@ -3,11 +3,13 @@
     python tools/hard_views.py DIR OUT --weights small --without HELD_OUT
 
 Of each photo of DIR (but those whose names are in the folder HELD_OUT) random squares, from close-ups to most of the photo, are brought
-to one size and restored. Where a view that needs nothing comes out below `--below` dB it is kept, as OUT/views/*.png: pale,
-smooth, near things mostly. OUT/hard.txt is a pair list with a line for each of these and each of the syntheses below: bare, noisy and in
-rain without a veil, as what they are; and behind haze and in misty rain, else a network learns from the list that such things never
-have a veil (docs/experiments.md, 48). `vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows
-them beside the usual photos. Those have to be magnified, too: else it learns that what is soft needs nothing (46).
+to one size and restored; those without dark pixels alone, for others are hardly ever taken for hazy. Where a view that needs nothing comes
+out below `--below` dB it is kept, `--most` of a photo, as OUT/views/*.png: pale, smooth, near things mostly. HELD_OUT is to hold the photos
+that training validates on (a run's data.txt names them): `vrdir train` cannot tell that a view is of one of these. OUT/hard.txt is a pair
+list with a line for each view and each of the syntheses below: bare, noisy and in rain without a veil, as what they are; and behind haze
+and in misty rain, else a network learns from the list that such things never have a veil (docs/experiments.md, 48).
+`vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close` then shows them beside the usual photos. Those have to
+be magnified, too: else it learns that what is soft needs nothing (46).
 """
 
 from __future__ import annotations

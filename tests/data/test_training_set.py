@@ -16,6 +16,8 @@ from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.image_files.whole_files import ImageError
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import BranchStage
 
 NAMES = ("haze", "noise", "rain")
 SHARES = {"clean": 1.0, "haze": 1.0, "noise": 1.0, "rain": 1.0, "mixed": 1.0}
@@ -211,6 +213,20 @@ def test_lists_of_one_name_stay_apart(photo_folder: Path, tmp_path: Path) -> Non
     assert beside_photos == ["haze_its", "haze_ots", "train", "train_2", "clean_2"]  # "haze" is what the photos become
     kinds = ValidationSet(items_of(photo_folder, lists, NAMES), NAMES, None).kinds({"clean": 1.0, "haze": 1.0}, everything)
     assert len(set(kinds)) == len(kinds) == 7
+
+
+def test_hidden_files_are_no_photos(tmp_path: Path) -> None:
+    for file in ("a.png", ".b.png", ".thumbs/a.png", "more/c.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        picture(tmp_path / file)
+    assert photos_in(tmp_path) == [tmp_path / "a.png", tmp_path / "more/c.png"]
+
+
+def test_a_list_of_several_at_once_is_of_no_branch(photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "storm.txt").write_text("|".join(map(str, photos_in(photo_folder)[:2])) + "\n")
+    stage = BranchStage(Recipe.read("smoke"), "haze")
+    takes = {name: stage.accepts(items_of(None, [f"{name}{tmp_path}/storm.txt"], NAMES)[0]) for name in ("", "haze=", "rain=", "mixed=")}
+    assert takes == {"": True, "haze=": True, "rain=": False, "mixed=": False}
 
 
 def test_a_folder_that_cannot_be_listed_is_logged(

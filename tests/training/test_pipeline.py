@@ -237,6 +237,8 @@ def test_what_does_not_fit_is_said_before_training(trained: Path, recipe: Path, 
     said = failing(f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain --recipe {recipe} {every}")
     assert "has no branch haze; it has rain" in said
     assert "--branch takes NAME=PATH" in failing(f"train fusion --decoder {w}/decoder --branch haze --recipe {recipe} {every}")
+    said = failing(f"train refine --weights {w}/fusion --model-branches [haze] --recipe {recipe} {every}")
+    assert "--model-branches is for whole runs; here the branches are haze, noise, rain" in said
     assert "nowhere holds no weights" in failing(f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}")
     said = failing(f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}")  # unknown: needs pairs of its own
     assert "nothing to train the stage branch-mist on" in said

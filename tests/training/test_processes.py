@@ -134,6 +134,16 @@ def test_a_signal_in_the_last_step_is_heeded(recipe: Path, unbroken: Path, photo
     assert weights(work_dir) == weights(unbroken)
 
 
+def test_processes_without_a_shared_work_directory_stop(recipe: Path, photo_folder: Path, tmp_path: Path) -> None:
+    line = command(recipe, photo_folder, tmp_path / "0")
+    assert stopped(line, tmp_path / "0", 7, signal.SIGTERM).returncode == 128 + signal.SIGTERM
+    of_its_own = [sys.executable, *command(recipe, photo_folder, tmp_path / "$RANK", "--resume")]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", "sh", "-c", " ".join(of_its_own)]
+    result = subprocess.run([sys.executable, "-m", *launcher], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    assert result.returncode != 0
+    assert "does not hold the same checkpoints for all processes" in " ".join(result.stderr.split())
+
+
 def test_two_processes_do_together_what_one_does(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
-from vrdir.training.run import Sources, train
+from vrdir.training.run import Sources, train, whole_folder
 from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
 from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
 from vrdir.training.trainer import Trainer, learning_rate, moving_average, optimizer_for
+from vrdir.weights import bundled
 
 
 def recipe(steps: int = 4, **changes: Any) -> Recipe:
@@ -323,6 +325,27 @@ def test_weights_are_written_after_their_config(tiny: VRDIR, tmp_path: Path, mon
     assert written == ["config.json", "model.safetensors"]  # who finds weights finds a model
 
 
+def test_resuming_refuses_a_list_that_says_something_else_of_its_images(tmp_path: Path, photo_folder: Path) -> None:
+    photos = sorted(photo_folder.iterdir())
+    (tmp_path / "haze.txt").write_text("".join(f"{degraded}|{clean}\n" for degraded, clean in pairwise(photos)))
+    settings, plain = recipe(steps=2), Sources(pairs=[f"{tmp_path}/haze.txt"], val_clean=photo_folder)
+    train(settings, [DecoderStage(settings)], plain, tmp_path / "run")
+    named = Sources(pairs=[f"haze={tmp_path}/haze.txt"], val_clean=photo_folder)
+    with pytest.raises(ValueError, match="resume with the data of"):
+        train(settings, [DecoderStage(settings)], named, tmp_path / "run", resume=True)
+
+
+def test_a_name_is_that_of_bundled_weights_and_a_path_a_folder(
+    tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.save_pretrained(Path("small/weights/refine"))  # a work directory of that name
+    assert whole_folder(Path("small")) == Path("small/weights/refine")
+    assert whole_folder("./small") == Path("small/weights/refine")
+    assert whole_folder("small") == bundled.FOLDER / "small"
+    assert "taking the bundled weights small" in caplog.text
+
+
 def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=1, validation={"photos": None, "crop_px": 48, "every": 100})
     lines = [f"@noise:sigma=20|{path}\n" for path in sorted(photo_folder.iterdir())]
@@ -431,6 +454,10 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
 def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
     with pytest.raises(ValueError, match="shares leave nothing to train on for a model with the branches noise"):
         recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
+
+
+def test_what_only_lists_can_show_needs_no_share() -> None:
+    assert sum(Recipe.read("paper").with_branches(["murk"]).mixture.values()) == 0  # the paper's shares have no clean images
 
 
 def test_clean_images_alone_can_be_trained_on_and_are_pictured(tmp_path: Path, photo_folder: Path) -> None:
@@ -550,6 +577,11 @@ def test_a_branch_without_a_share_gets_the_others_mean() -> None:
     settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(branches)
     assert settings.model.branches == branches
     assert settings.mixture == {"clean": 1, "haze": 2, "noise": 4, "snow": 3, "mixed": 1}
+
+
+def test_a_share_that_was_left_out_stays_out() -> None:
+    settings = recipe(shares={"haze": 1})
+    assert settings.with_branches(settings.model.branches).mixture == settings.mixture == {"haze": 1}
 
 
 def test_an_unknown_loss_is_an_error() -> None:

@@ -184,7 +184,7 @@ def train_fusion(
 @stage_command
 def train_refine(
     weights: Annotated[
-        Path,
+        str,
         typer.Option(
             help="What `train fusion` made, or another whole network: folder, work directory, or name of bundled weights.",
             show_default=False,
@@ -215,6 +215,8 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         own = [name for option in given["context"].command.params for name in option.opts]
         changes = given_settings(command, given["context"].args, own)
         prior, branches = prior_of(given)
+        if branches and list(changes.pop("model.branches", branches)) != branches:
+            raise ValueError(f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out")
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
         sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())

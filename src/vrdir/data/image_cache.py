@@ -48,9 +48,6 @@ class ImageCache:
         self.pixels = _shared(min(total, budget_bytes))
         self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)  # height, width, and 1 once it is there
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def of(self, path: Path) -> Tensor:
         """A file's image, (3, H, W) uint8, on the cache's device. Raises ImageError if it cannot be decoded, KeyError if it is not one."""
         index = self.places[path]
@@ -105,7 +102,7 @@ def decoded(path: Path) -> Tensor | None:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted; a folder below that cannot be listed is logged and passed over.
+    """The image files below a folder, sorted, but hidden ones; a folder below that cannot be listed is logged and passed over.
 
     Raises:
         FileNotFoundError: there is no such folder or no image in it.
@@ -119,7 +116,7 @@ def photos_in(folder: Path) -> list[Path]:
             raise error
         logger.warning("left out: the folder %s cannot be listed (%s)", error.filename, error.strerror)
 
-    paths = sorted(files_below(folder, links=False, hidden=None, unreadable=unreadable))
+    paths = sorted(files_below(folder, unreadable=unreadable))
     if not paths:
         raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return paths

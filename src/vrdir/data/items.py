@@ -24,6 +24,7 @@ class Item(NamedTuple):
         degradations: what is in the degraded image, as far as the pair list says; None where it does not.
         kind: what validation calls it: the name of the pair list, or one of its own where another list or the photos' own kinds have
             that ("haze_ots"); "" for a stage's own mixture.
+        several: degraded in several ways at once, whichever they are.
     """
 
     clean: Path
@@ -31,6 +32,7 @@ class Item(NamedTuple):
     synthesis: str = ""
     degradations: tuple[str, ...] | None = None
     kind: str = ""
+    several: bool = False
 
     @property
     def drawn(self) -> bool:
@@ -67,7 +69,7 @@ def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], fla
         kind = next(kind for kind in tries if kind not in taken)
         taken.add(kind)
         for pair in checked_pairs(Path(file)):
-            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), kind))
+            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), kind, several=name == MIXED))
     return items
 
 

@@ -78,8 +78,8 @@ def restore_before(
 
     What a tensor holds is declared, or read from what the recogniser carries (timm's `pretrained_cfg`, a Hugging Face
     `image_processor`), or taken for RGB in [0, 1]; that is undone, the image restored, and all of it redone. Values that
-    then lie outside [0, 1] are clipped up to 0.1 and an error beyond; on a GPU only the first tensor is checked, since
-    looking waits for the device, and under torch.export none.
+    then lie outside [0, 1] are clipped up to 0.1 (where they are few, as resizing leaves them, 0.5) and an error beyond; on a
+    GPU tensors are checked until one passes, since looking waits for the device, and under torch.export none.
 
     Args:
         recogniser: a `torch.nn.Module`, a callable, an ONNX Runtime session, a Hugging Face pipeline or an Ultralytics model.

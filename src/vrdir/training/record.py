@@ -114,7 +114,8 @@ def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
     for part, items in parts:
         for item in items:
             files = [f"{path.name}:{path.stat().st_size}" for path in (item.degraded, item.clean) if path is not None]
-            digest.update("|".join([part, item.kind, item.synthesis, *files, ""]).encode("utf-8", "surrogateescape"))
+            said = "" if item.degradations is None else ",".join((*item.degradations, ""))
+            digest.update("|".join([part, item.kind, item.synthesis, said, *files, ""]).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -85,12 +85,12 @@ class Prior:
     Attributes:
         decoder: of stage 1.
         branches: of stage 2, by the branch's name.
-        whole: a whole network, to go on from.
+        whole: a whole network, to go on from; of bundled weights and a folder of one name a str means the former, a Path the latter.
     """
 
     decoder: Path | None = None
     branches: Mapping[str, Path] = field(default_factory=dict)
-    whole: Path | None = None
+    whole: Path | str | None = None
 
     def files(self) -> dict[str, Path]:
         """The model folder of each part. Raises FileNotFoundError."""
@@ -126,15 +126,15 @@ def model_folder(path: Path, *stages: str) -> Path:
     )
 
 
-def whole_folder(path: Path) -> Path:
+def whole_folder(path: Path | str) -> Path:
     """Of a whole network: bundled weights by name, a model folder itself, or that of the latest stage of a work directory.
 
     Raises:
         FileNotFoundError: it is none of these.
     """
-    if str(path) in manifest():
+    if str(path) in manifest() and (isinstance(path, str) or not path.is_dir()):
         return resolve_weights(path)
-    return model_folder(path, "refine", "fusion")
+    return model_folder(Path(path), "refine", "fusion")
 
 
 def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
@@ -226,7 +226,12 @@ def train(
         on_device=recipe.data.on_device,
     )
     held_out = ValidationSet(
-        validation, recipe.model.branches, recipe.validation.crop_px, ranges=ranges_of(recipe.ranges), jpeg_share=recipe.jpeg_share
+        validation,
+        recipe.model.branches,
+        recipe.validation.crop_px,
+        cache_bytes=int(recipe.data.cache_gib * 2**30),
+        ranges=ranges_of(recipe.ranges),
+        jpeg_share=recipe.jpeg_share,
     )
     held_out.check()
     if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):

@@ -106,7 +106,8 @@ class DataSettings(Settings):
         pairs_share: of the images, how many come from pair lists, where there are clean photos, too; null for as many as the lists
             have lines.
         cache_gib: how much of the decoded images is kept in memory.
-        on_device: keep all of them on the GPU, and cut and degrade them there; null does so if they take less than a quarter of its memory.
+        on_device: keep all of them on the GPU, and cut and degrade them there; null does so if they take less than a quarter of its
+            free memory.
         workers: processes that read and cut ahead, of each training process; 0 does so in between.
     """
 
@@ -197,7 +198,7 @@ class Recipe(Settings):
         for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
             if size is not None and size % self.model.multiple:
                 raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
-        if not sum(self.mixture.values()):
+        if any(name in DEGRADATIONS for name in self.model.branches) and not sum(self.mixture.values()):  # else all is from lists
             raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
         return self
 
@@ -209,7 +210,8 @@ class Recipe(Settings):
         return {kind: share for kind, share in self.shares.items() if kind in kinds}
 
     def with_branches(self, names: Sequence[str]) -> Recipe:
-        """The recipe for a model with these branches. A degradation that has no share yet gets the mean of the others'.
+        """The recipe for a model with these branches. Of those that its own model lacks, a degradation without a share gets the mean of
+        the others'.
 
         Raises:
             ValueError: a name cannot be a branch's.
@@ -218,7 +220,7 @@ class Recipe(Settings):
         content["model"]["branches"] = list(names)
         of_degradations = [share for kind, share in self.shares.items() if kind in DEGRADATIONS]
         mean = sum(of_degradations) / max(len(of_degradations), 1) or 1.0
-        content["shares"] |= {name: mean for name in names if name in DEGRADATIONS and name not in self.shares}
+        content["shares"] |= {name: mean for name in names if name in DEGRADATIONS and name not in {*self.shares, *self.model.branches}}
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:

@@ -124,7 +124,7 @@ class BranchStage(Stage):
     def accepts(self, item: Item) -> bool:
         if item.drawn:  # a degradation of a user's own cannot be synthesised
             return self.degradation in DEGRADATIONS
-        return item.degradations is None or item.degradations == (self.degradation,)
+        return item.degradations == (self.degradation,) or (item.degradations is None and not item.several)
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():

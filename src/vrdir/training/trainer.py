@@ -243,24 +243,25 @@ class StageRun:
     def resume(self) -> int:
         """Take up the last checkpoint, and return its step; 0 if there is none."""
         found = checkpoints_in(self.folder)
+        state = load_checkpoint(found[-1]) if found else {"step": 0}
+        seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
+        if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # told by all alike, for all have to stop
+            raise ValueError(f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory")
         if not found:
             return 0
-        state = load_checkpoint(found[-1])
         check_state(self.model, state["model"], f"{found[-1]} is of another network than the recipe's", "train in another folder")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best = state["best"]
-        if int(reduced(self.fabric, torch.tensor(float(state["step"]), device=self.fabric.device), "max")) != state["step"]:
-            raise ValueError(f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory")
         logger.info("stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps)
         return int(state["step"])
 
 
 def reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
     """The "mean" or "max" of a tensor over all processes."""
-    return cast(Tensor, fabric.all_reduce(value, reduce_op=how)) if fabric.world_size > 1 else value
+    return cast(Tensor, fabric.all_reduce(value.clone(), reduce_op=how)) if fabric.world_size > 1 else value  # it writes into its argument
 
 
 def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Sequence[str]) -> str:
