@@ -243,7 +243,7 @@ class StageRun:
     def resume(self) -> int:
         """Take up the last checkpoint, and return its step; 0 if there is none."""
         found = checkpoints_in(self.folder)
-        state = load_checkpoint(found[-1]) if found else {"step": 0}
+        state: dict[str, Any] = load_checkpoint(found[-1]) if found else {"step": 0}
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
         if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # told by all alike, for all have to stop
             raise ValueError(f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory")
