@@ -215,7 +215,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         own = [name for option in given["context"].command.params for name in option.opts]
         changes = given_settings(command, given["context"].args, own)
         prior, branches = prior_of(given)
-        if branches and list(changes.pop("model.branches", branches)) != branches:
+        if branches and changes.pop("model.branches", branches) != branches:
             raise ValueError(f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out")
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
