@@ -20,10 +20,10 @@ INSIDE = {
     "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
     "model": [
         "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
-        "semantics_decoder", "vrdir",
+        "semantics_decoder", "global_context", "vrdir",
     ],
     "degradations": [
-        "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
+        "draws", "depth", "overlays", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
@@ -36,7 +36,7 @@ INSIDE = {
         "recognisers", "recogniser_files", "recogniser_packages", "recogniser_loading", "labels", "detection_labels", "average_precision",
         "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
-    "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
+    "training": ["losses", "checkpoints", "settings", "onnx_network", "recognition", "stages", "logs", "record", "trainer", "run"],
     "video": ["formats", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [

@@ -45,7 +45,7 @@ def test_what_is_shown_can_be_read(name: str, photo_batch: Tensor) -> None:
         ("haze+", "unknown degradation ''"),
         ("haze:sigma=3", r"haze takes beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
         ("haze:beta", "not 'beta'"),
-        ("haze:depth=1", "not 'depth=1'"),
+        ("haze:depth=1", "haze:depth is smooth, regions, mixed, not '1'"),
         ("noise:sigma=loud", "noise:sigma is a number, or a range such as 0.5..1.5, not 'loud'"),
         ("noise:sigma=1..2..3", "noise:sigma is a number"),
         ("noise:severity=6", "noise:severity is a whole number from 1 to 5, not '6'"),

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from vrdir.degradations.blur import defocus_blur, disc, mirror, motion_blur, shake
 from vrdir.degradations.draws import Draws
-from vrdir.degradations.haze import depth_field, haze, night_haze, street_lamps
+from vrdir.degradations.depth import smooth_depth
+from vrdir.degradations.haze import haze, night_haze, street_lamps
 from vrdir.degradations.jpeg import jpeg
 from vrdir.degradations.light import low_light
 from vrdir.degradations.noise import demosaicked, noise, sensor_noise
@@ -68,7 +69,7 @@ def test_warm_haze_is_yellow_and_cold_haze_blue() -> None:
 
 
 def test_depth_is_plausible(photo_batch: Tensor) -> None:
-    depth = torch.cat([depth_field(Draws(photo_batch, seeded(seed))) for seed in range(50)])
+    depth = torch.cat([smooth_depth(Draws(photo_batch, seeded(seed))) for seed in range(50)])
     assert depth.shape == (100, 1, 75, 97)
     assert 0 <= float(depth.min()) <= float(depth.max()) <= 1.5
     upwards = (depth[:, 0, 0].mean(1) > depth[:, 0, -1].mean(1)).float().mean()
@@ -302,7 +303,7 @@ def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
         size, trail, blur = (value * nearness * torch.ones(2, 1, 1, 1) for value in (4.0, 5.0, 2.0))
         share = (1 - 0.7 ** (1 / 3)) * torch.ones(2, 1, 1, 1)
         clear = clear * (1 - 0.9 * flake_layer(draws, share, size, trail, 10 * torch.ones(2, 1, 1, 1), blur))
-    transmission = torch.exp(-0.7 * depth_field(draws))
+    transmission = torch.exp(-0.7 * smooth_depth(draws))
     misty = photo_batch * transmission + brightness * (1 - transmission)
     torch.testing.assert_close(result.image, misty * clear + brightness * (1 - clear), rtol=0, atol=1e-5)
 

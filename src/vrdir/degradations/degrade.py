@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from vrdir.degradations.depth import DepthKind
 from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.image_files.reading import read_file
@@ -100,6 +101,11 @@ def _parse_step(text: str) -> Step:
             continue
         if key not in known or not equals:
             raise ValueError(f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, or severity=1 to 5; not {part!r}")
+        if isinstance(known[key], str):  # only depth is a word
+            if value not in get_args(DepthKind):
+                raise ValueError(f"{name}:{key} is {', '.join(get_args(DepthKind))}, not {value!r}")
+            ranges[key] = value
+            continue
         takes_range, kind = isinstance(known[key], tuple), int if isinstance(known[key], int) else float
         try:
             numbers = tuple(kind(number) for number in (value.split("..") if takes_range else [value]))
@@ -133,6 +139,8 @@ def check_steps(steps: Iterable[Step]) -> None:
 
 def shown(value: Any) -> str:
     """A parameter as `parse_degradations` reads it: 0.5..1.5, or a number."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, tuple):
         return f"{value[0]:g}..{value[1]:g}" if value[0] != value[1] else f"{value[0]:g}"
     return f"{value:g}"

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vrdir.degradations.depth import drawn_depth
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single
 from vrdir.degradations.srgb import to_linear, to_srgb
 
@@ -16,9 +17,10 @@ def haze(
     colour_cast: float = 0.03,
     warmth: Range = (0.0, 0.0),
     unevenness: Range = (0.0, 0.0),
-    depth: Tensor | None = None,
+    light: Range = (1.0, 1.0),
+    depth: Tensor | str = "smooth",
 ) -> Degraded:
-    """Atmospheric scattering (Koschmieder): `I = J t + A (1 - t)`, transmission `t = exp(-beta rho d)`.
+    """Atmospheric scattering (Koschmieder): `I = L (J t + A (1 - t))`, transmission `t = exp(-beta rho d)`.
 
     Args:
         image: J, (B, 3, H, W) in [0, 1].
@@ -28,46 +30,35 @@ def haze(
         colour_cast: each channel of A departs from its brightness by up to this much, 0 to 1.
         warmth: w, -1 (the blue of thin haze) to 1 (the yellow of dust and smog): adds w (0.04, 0, -0.15) to A.
         unevenness: u, in [0, 1], of the haze's density `rho = 1 + u (2 f - 1)`, f clouds in [0, 1].
-        depth: d, (B, 1, H, W), in units of the scene's depth (about 0 to 1); drawn by `depth_field` when None.
+        light: L, the light of the whole scene, in (0, 1]: fog at dusk or in a tunnel is below 1.
+        depth: d, (B, 1, H, W), in units of the scene's depth (about 0 to 1); or how it is drawn:
+            "smooth", "regions" or "mixed" (`vrdir.degradations.depth`).
 
     Returns:
-        The hazy batch, and `beta` (B,), `airlight` (B, 3), `warmth` and `unevenness` (B,).
+        The hazy batch, and `beta` (B,), `airlight` (B, 3), `warmth`, `unevenness` and `light` (B,).
     """
     draws = Draws(image, generator)
     drawn_beta = draws.uniform("beta", beta, 0, 20)
     brightness = draws.uniform("airlight", airlight, 0, 1)
     cast = draws.unit(3, 1, 1) * 2 - 1
     drawn_airlight = (brightness + single("colour_cast", colour_cast, 0, 1) * cast).clamp(0, 1)
-    if depth is None:
-        depth = depth_field(draws)
+    if not isinstance(depth, Tensor):
+        depth = drawn_depth(draws, depth)
     drawn_warmth = draws.uniform("warmth", warmth, -1, 1)
     drawn_airlight = (drawn_airlight + drawn_warmth * image.new_tensor([0.04, 0.0, -0.15]).view(1, 3, 1, 1)).clamp(0, 1)
     drawn_unevenness = draws.uniform("unevenness", unevenness, 0, 1)
     density = 1 + drawn_unevenness * (2 * draws.clouds() - 1)
     transmission = torch.exp(-drawn_beta * density * depth)
-    hazy = image * transmission + drawn_airlight * (1 - transmission)
-    drawn = parameters(beta=drawn_beta, airlight=drawn_airlight, warmth=drawn_warmth, unevenness=drawn_unevenness)
+    drawn_light = draws.uniform("light", light, 0.01, 1)
+    hazy = drawn_light * (image * transmission + drawn_airlight * (1 - transmission))
+    drawn = parameters(
+        beta=drawn_beta,
+        airlight=drawn_airlight,
+        warmth=drawn_warmth,
+        unevenness=drawn_unevenness,
+        light=drawn_light,
+    )
     return Degraded(hazy, drawn)
-
-
-def depth_field(draws: Draws) -> Tensor:
-    """A plausible depth (B, 1, H, W) for photos that come without: a receding ground plane with relief.
-
-    The plane rises mostly upwards, as outdoors, in any direction now and then; two octaves of smooth relief stand on it;
-    the nearest point lies at 0 to 0.6 and the farthest up to 0.9 beyond, so that a crop may be all near or all far.
-    """
-    device = draws.image.device
-    height, width = draws.image.shape[-2:]
-    tilt = 0.6 * draws.normal(1, 1, 1)  # radians from upwards
-    y = torch.linspace(1, 0, height, device=device).view(1, 1, -1, 1)
-    x = torch.linspace(0, 1, width, device=device).view(1, 1, 1, -1)
-    plane = y * torch.cos(tilt) + x * torch.sin(tilt)
-    relief = draws.smooth_field(4) + 0.5 * draws.smooth_field(8)
-    field = plane + draws.uniform("relief", (0.1, 1.0)) * relief
-    low, high = field.amin((2, 3), keepdim=True), field.amax((2, 3), keepdim=True)
-    field = (field - low) / (high - low).clamp_min(1e-6)
-    near = draws.uniform("near", (0.0, 0.6))
-    return near + draws.uniform("extent", (0.1, 0.9)) * field
 
 
 LAMPS = 8  # places for lamps along a street; how many of them are lit is drawn
@@ -83,7 +74,7 @@ def night_haze(
     airlight: Range = (0.15, 0.4),
     lamps: Range = (1.0, 6.0),
     glow: Range = (1.0, 6.0),
-    depth: Tensor | None = None,
+    depth: Tensor | str = "smooth",
 ) -> Degraded:
     """Haze lit by lamps, in linear light: `I = J (2^EV s + P) t + A (1 - t) + G`, `t = exp(-beta d)`.
 
@@ -112,8 +103,8 @@ def night_haze(
     brightness = draws.uniform("airlight", airlight, 0, 1)
     drawn_lamps = draws.uniform("lamps", lamps, 0, LAMPS).round()
     drawn_glow = draws.uniform("glow", glow, 0, 20)
-    if depth is None:
-        depth = depth_field(draws)
+    if not isinstance(depth, Tensor):
+        depth = drawn_depth(draws, depth)
 
     sodium, led = (image.new_tensor(colour).view(1, 3, 1, 1) for colour in (SODIUM, LED))
     lamp_colour = torch.lerp(sodium, led, draws.unit(1, 1, 1) ** 2)

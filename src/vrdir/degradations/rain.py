@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.degradations.depth import smooth_depth
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single, whole
-from vrdir.degradations.haze import depth_field
 from vrdir.degradations.scatter import most, per_cell, scattered
 
 
@@ -32,7 +32,7 @@ def rain(
 
     S in [0, 1] is the strongest of `layers` layers of streaks, thinned by gusts `1 - u f`; b their brightness (0.8 to 1);
     m in [0, 1] leads from streaks that add light (0) to streaks that cover what is behind them (1); A is 0.65 to 0.85;
-    `t = exp(-mist d)` the air full of drops too far away to be seen singly, over a plausible depth d (`haze.depth_field`).
+    `t = exp(-mist d)` the air full of drops too far away to be seen singly, over a plausible depth d (`depth.smooth_depth`).
 
     Args:
         image: J, (B, 3, H, W) in [0, 1].
@@ -85,7 +85,7 @@ def rain(
     if probability > 0:  # no draw otherwise: what follows is drawn from the same generator
         weather = (draws.unit(1, 1, 1) >= probability).to(image.dtype)
         drawn_veil, drawn_mist = drawn_veil * weather, drawn_mist * weather
-    transmission = torch.exp(-drawn_mist * depth_field(draws))
+    transmission = torch.exp(-drawn_mist * smooth_depth(draws))
     misty = image * transmission + veil_brightness * (1 - transmission)
     rainy = misty + covered * (brightness - covering * misty)
     rainy = rainy * (1 - drawn_veil) + drawn_veil * veil_brightness

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from vrdir.degradations.depth import smooth_depth
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, whole
-from vrdir.degradations.haze import depth_field
 from vrdir.degradations.scatter import most, per_cell, scattered
 
 
@@ -26,7 +26,7 @@ def snow(
     """Flakes over the misty scene: `R = J t + b (1 - t)`, `I = R (1 - a) + b a`, `1 - a = product(1 - a_l)`.
 
     b is the flakes' brightness (0.8 to 0.97), `t = exp(-mist d)` the air full of flakes too far away to be seen singly,
-    over a plausible depth d (`haze.depth_field`). Each of the layers l has flakes 0.6 times as large, as fast and as far
+    over a plausible depth d (`depth.smooth_depth`). Each of the layers l has flakes 0.6 times as large, as fast and as far
     out of focus as the one before it. A flake is a grain of an uneven radius q, blurred, drawn out along its fall by a
     trail of length T: at x across and z along it, `a_l = o h s^2 (3 - 2 s)`, `s = clip(1 - (x / q)^2 - (z / (q + T / 2))^4)`;
     h differs from flake to flake and thins it out as the blur and the trail spread it over a larger area.
@@ -65,7 +65,7 @@ def snow(
         bare = bare * (1 - torch.minimum(share, most(*flake_grid(size * nearness, trail * nearness, blur * nearness))))
         flakes = flake_layer(draws, share, size * nearness, trail * nearness, angle, blur * nearness)
         clear = clear * (1 - drawn_opacity * flakes)
-    transmission = torch.exp(-drawn_mist * depth_field(draws))
+    transmission = torch.exp(-drawn_mist * smooth_depth(draws))
     misty = image * transmission + brightness * (1 - transmission)
     snowy = misty * clear + brightness * (1 - clear)
     drawn = parameters(
