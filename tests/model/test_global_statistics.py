@@ -98,7 +98,7 @@ def test_the_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
     image = photo_batch[:1, :, :72, :96]
     with torch.no_grad():
         features = tiny.extractor(image)
-        plain, pushed = tiny.decoder(features, image), tiny.decoder(features, image, Pushed())
+        plain, pushed = tiny.decoder(features, image), tiny.decoder(features, image, image, Pushed())
     # The first channel of the correction is the gain of red.
     torch.testing.assert_close(pushed, plain + image * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import ResidualBlock, ResidualBlocks
+from vrdir.model.global_context import lift, resampling
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, shares_of
@@ -66,11 +67,12 @@ class Bands:
     """The parts of the network, each over the whole image in bands. Maps are (1, C, H / stride, W / stride)."""
 
     def __init__(self, model: VRDIR, image: Tensor, statistics: GlobalStatistics, band_pixels: int, precision: torch.dtype) -> None:
-        self.model, self.image, self.multiple = model, image, model.config.multiple
+        self.model, self.original, self.multiple = model, image, model.config.multiple
         self.statistics, self.precision = statistics, precision
         self.device = next(model.parameters()).device
         self.height, self.width = (side + -side % self.multiple for side in image.shape[-2:])
         self.rows = max(band_pixels // self.width // self.multiple, 1) * self.multiple
+        self.image = self.lifted()
 
     def of(self, stride: int, at_least: int = 0) -> Iterator[tuple[int, int]]:
         """First row and the one after the last, of each band of a map with a stride."""
@@ -82,19 +84,33 @@ class Bands:
         shape = (1, channels, self.height // stride, self.width // stride)
         return torch.empty(shape, dtype=dtype or self.precision, device=self.device, memory_format=torch.channels_last)
 
-    def pixels(self, top: int, bottom: int) -> Tensor:
+    def lifted(self) -> Tensor:
+        """The image without its veil, which is found on a copy of the whole."""
+        veil = self.model.find_veil(self.original.to(self.device))
+        if veil is None:
+            return self.original
+        (height, width), (h, w) = self.original.shape[-2:], veil.log_gain.shape[-2:]
+        down, across = (resampling(*n, self.device) for n in ((h, height), (w, width)))
+        clear = torch.empty_like(self.original)
+        for start, stop in self.of(1):
+            part = self.original[..., start:stop, :].to(self.device)
+            clear[..., start:stop, :] = lift(part, veil, down[start:stop], across)
+        return clear
+
+    def pixels(self, top: int, bottom: int, image: Tensor | None = None) -> Tensor:
         """These rows of the padded image; both are multiples of the network's."""
-        part = pad_to_multiple(self.image[..., top : min(bottom, self.image.shape[-2]), :], self.multiple)
+        image = self.image if image is None else image
+        part = pad_to_multiple(image[..., top : min(bottom, image.shape[-2]), :], self.multiple)
         return part.to(self.device).contiguous(memory_format=torch.channels_last)
 
     def features(self) -> list[Tensor]:
         """The extractor's, from bands with a margin as wide as it sees."""
-        taps = self.model.extractor.taps
+        taps = self.model.taps
         maps = [self.empty(tap.channels, tap.stride, torch.float32) for tap in taps]
-        margin = -(-self.model.extractor.reach // self.multiple) * self.multiple
+        margin = -(-self.model.extractor.reach[taps[-1].stride] // self.multiple) * self.multiple
         for start, stop in self.of(1, at_least=3 * margin):  # else most of what is computed would be margins, in a wide image
             top = max(start - margin, 0)
-            parts = self.model.extractor(self.pixels(top, min(stop + margin, self.height)))
+            parts = self.model.extract(self.pixels(top, min(stop + margin, self.height)))
             for tap, part, whole in zip(taps, parts, maps, strict=True):
                 inside = rows(part, (start - top) // tap.stride, (stop - start) // tap.stride)
                 whole[..., start // tap.stride : stop // tap.stride, :] = inside
@@ -121,7 +137,7 @@ class Bands:
         x = self.empty(decoder.widths[0], 2)
         for start, stop in self.of(2):
             top, bottom = max(start - self.multiple // 2, 0), min(stop + self.multiple // 2, self.height // 2)
-            part = decoder.stem(functional.pixel_unshuffle(self.pixels(2 * top, 2 * bottom), 2))
+            part = decoder.begin(self.pixels(2 * top, 2 * bottom), self.pixels(2 * top, 2 * bottom, self.original))
             x[..., start:stop, :] = rows(part, start - top, stop - start)
         skips = []
         for scale, blocks in enumerate(decoder.encoder):

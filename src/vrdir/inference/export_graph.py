@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vrdir.images import crop_to
 from vrdir.model.fourier_modulation import FourierGuidedModulation
+from vrdir.model.global_context import lift_whole
 from vrdir.model.vrdir import VRDIR, shares_of
 
 
@@ -33,9 +34,12 @@ class ExportableVRDIR(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        padded = pad_by_gather(image, self.network.config.multiple)
-        mixed, guidance = self.network.enhance(self.network.extractor(padded))
-        restored = self.network.decoder(mixed, padded)
+        network, multiple = self.network, self.network.config.multiple
+        veil = network.find_veil(image)
+        clear = image if veil is None else lift_whole(image, veil)
+        original, padded = (pad_by_gather(part, multiple) for part in (image, clear))
+        mixed, guidance = network.enhance(network.extract(padded))
+        restored = network.decoder(mixed, padded, original)
         return crop_to(restored, image.shape[-2:]).clamp(0, 1), shares_of(guidance)
 
 

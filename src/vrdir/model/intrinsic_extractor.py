@@ -7,6 +7,7 @@ model when it is created for training and travel in its weights file from then o
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -33,11 +34,11 @@ class Vgg16(nn.Module):
     Shape: (B, 3, H, W) in [0, 1], H and W even -> one map, (B, 128, H/2, W/2).
 
     Attributes:
-        reach: how many pixels away a pixel still has a say in the features.
+        reach: how many pixels away a pixel still has a say in the features, by their stride.
     """
 
     available = (Tap(2, 128),)
-    reach = 6
+    reach: ClassVar = {2: 6}
     mean: Tensor
     std: Tensor
 
@@ -57,7 +58,7 @@ class Vgg16(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, strides: Sequence[int] | None = None) -> list[Tensor]:
         return [self.features((image - self.mean) / self.std)]
 
     def load_pretrained(self, path: Path | None = None) -> None:
@@ -102,10 +103,11 @@ class MobileBlock(nn.Module):
 class EfficientNetLite0(nn.Module):
     """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16, 32.
 
-    Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse.
+    Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse;
+    or for those of them that are asked for, no deeper than these need.
 
     Attributes:
-        reach: how many pixels away a pixel still has a say in the features.
+        reach: how many pixels away a pixel still has a say in the features, by their stride.
     """
 
     available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112), Tap(32, 320))
@@ -122,24 +124,27 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, strides: tuple[int, ...] = (4, 8)) -> None:
         super().__init__()
         self.taps = select_taps(self.available, strides)
-        self.tapped_blocks = tuple(self.last_block[tap.stride] for tap in self.taps)
+        last = self.last_block[self.taps[-1].stride]
         self.stem = nn.Conv2d(3, 32, 3, stride=2)
         blocks, channels = [], 32
-        self.reach, scale = 2, 2
-        for width, kernel, stride, expansion in self.layout[: self.tapped_blocks[-1] + 1]:
-            self.reach += (kernel - 1) * scale  # on the longer side, where padding is uneven
+        self.reach: dict[int, int] = {}
+        reach, scale = 2, 2
+        for width, kernel, stride, expansion in self.layout[: last + 1]:
+            reach += (kernel - 1) * scale  # on the longer side, where padding is uneven
             scale *= stride
+            self.reach[scale] = reach
             blocks.append(MobileBlock(channels, width, kernel, stride, expansion))
             channels = width
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor, strides: Sequence[int] | None = None) -> list[Tensor]:
+        wanted = [self.last_block[s] for s in strides or (tap.stride for tap in self.taps)]
         x = image * (255 / 128) - (127 / 128)
         x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))), inplace=True)
         features = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.tapped_blocks:
+        for index in range(wanted[-1] + 1):
+            x = self.blocks[index](x)
+            if index in wanted:
                 features.append(x)
         return features
 

@@ -1,6 +1,6 @@
 """SAD: the semantic-aware decoder, features back to an image.
 
-Two decoders answer one call, `decoder(features, image)`: the paper's, which sees the features alone, and ours, which
+Two decoders answer one call, `decoder(features, image, original)`: the paper's, which sees the features alone, and ours, which
 also sees the pixels and returns them unchanged where there is nothing to remove.
 """
 
@@ -33,7 +33,13 @@ class SemanticsDecoder(nn.Module):
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
         self.to_image = nn.Conv2d(64, 3, 3, padding=1)
 
-    def forward(self, features: Sequence[Tensor], image: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        image: Tensor,
+        original: Tensor | None = None,
+        statistics: GlobalStatistics | None = None,
+    ) -> Tensor:
         return torch.sigmoid(self.to_image(torch.relu(self.up(features[0])))).float()
 
 
@@ -52,8 +58,9 @@ class PixelSkipDecoder(nn.Module):
         widths: channels at strides 2, 4, 8, ... of the pixel path.
         encoder_blocks, decoder_blocks: residual blocks at each of these strides, on the way down and up.
         channel_attention: in these blocks.
+        sees_veiled: whether it also looks at the image before the veil was taken away.
 
-    Shape: features [(B, C_i, H/s_i, W/s_i)], image (B, 3, H, W) -> (B, 3, H, W), not clamped.
+    Shape: features [(B, C_i, H/s_i, W/s_i)], image and original (B, 3, H, W) -> (B, 3, H, W), not clamped.
     """
 
     uses_image = True
@@ -65,6 +72,7 @@ class PixelSkipDecoder(nn.Module):
         encoder_blocks: Sequence[int],
         decoder_blocks: Sequence[int],
         channel_attention: bool = False,
+        sees_veiled: bool = False,
     ) -> None:
         super().__init__()
         if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
@@ -76,7 +84,8 @@ class PixelSkipDecoder(nn.Module):
         self.widths = tuple(widths)
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
-        self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.sees_veiled = sees_veiled
+        self.stem = nn.Conv2d(24 if sees_veiled else 12, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(ResidualBlocks(w, n, channel_attention) for w, n in zip(widths, encoder_blocks, strict=True))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.semantics = nn.ModuleList(
@@ -88,8 +97,14 @@ class PixelSkipDecoder(nn.Module):
         nn.init.zeros_(self.to_correction.weight)
         nn.init.zeros_(self.to_correction.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Sequence[Tensor], image: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
-        x = self.stem(functional.pixel_unshuffle(image, 2))
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        image: Tensor,
+        original: Tensor | None = None,
+        statistics: GlobalStatistics | None = None,
+    ) -> Tensor:
+        x = self.begin(image, image if original is None else original)
         skips = []
         for scale, blocks in enumerate(self.encoder):
             x = blocks(x, statistics)
@@ -107,3 +122,8 @@ class PixelSkipDecoder(nn.Module):
         correction = levelled(self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics)
         gain, residual = correction.chunk(2, dim=1)  # (B, 3, H, W) each
         return image + gain * image + residual
+
+    def begin(self, image: Tensor, original: Tensor) -> Tensor:
+        """The pixel path's first features, at stride 2."""
+        seen = torch.cat([image, original], 1) if self.sees_veiled else image
+        return self.stem(functional.pixel_unshuffle(seen, 2))

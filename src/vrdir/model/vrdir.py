@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vrdir.image_files.whole_files import write_whole
 from vrdir.images import crop_to, pad_to_multiple
+from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
@@ -25,6 +26,28 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
 # ones that can be seen to be (docs/frontend.md).
 CLEAN_SHARE = 0.3
+
+
+class ContextConfig(BaseModel):
+    """The shape of the global context (`vrdir.model.global_context`).
+
+    Attributes:
+        side: of the reduced copy of the whole image, in pixels; a multiple of 32.
+        strides: where E is tapped on the copy.
+        channels: of the head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: PositiveInt = 192
+    strides: tuple[int, ...] = (4, 8, 16)
+    channels: PositiveInt = 48
+
+    @model_validator(mode="after")
+    def _check(self) -> ContextConfig:
+        if self.side % 32 or self.channels % 4:
+            raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
+        return self
 
 
 class VRDIRConfig(BaseModel):
@@ -40,6 +63,7 @@ class VRDIRConfig(BaseModel):
         widths: channels of the pixel_skip decoder at strides 2, 4, 8, ...
         encoder_blocks, decoder_blocks: its residual blocks at each of these strides.
         channel_attention: in these blocks.
+        context: the global context, which takes the veil away before all else; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +78,7 @@ class VRDIRConfig(BaseModel):
     encoder_blocks: tuple[NonNegativeInt, ...] = ()
     decoder_blocks: tuple[NonNegativeInt, ...] = ()
     channel_attention: bool = False
+    context: ContextConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:
@@ -63,7 +88,8 @@ class VRDIRConfig(BaseModel):
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
         if any(not name.isidentifier() or hasattr(nn.ModuleDict, name) for name in self.branches):
             raise ValueError(f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}")
-        select_taps(EXTRACTORS[self.extractor].available, self.strides)
+        for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
+            select_taps(EXTRACTORS[self.extractor].available, strides)
         if self.decoder == "pixel_skip" and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1:
             raise ValueError("widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one")
         return self
@@ -91,6 +117,7 @@ SMALL = VRDIRConfig(
     encoder_blocks=(1, 1, 1, 1),
     decoder_blocks=(3, 3, 2, 1),
     channel_attention=True,
+    context=ContextConfig(),
 )
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
@@ -103,6 +130,7 @@ BASE = VRDIRConfig(
     encoder_blocks=(2, 2, 2, 1),
     decoder_blocks=(4, 4, 3, 2),
     channel_attention=True,
+    context=ContextConfig(channels=64),
 )
 CONFIGS = {"paper": PAPER, "small": SMALL, "base": BASE}
 
@@ -134,26 +162,67 @@ class VRDIR(nn.Module):
     def __init__(self, config: VRDIRConfig) -> None:
         super().__init__()
         self.config = config
-        self.extractor = EXTRACTORS[config.extractor](config.strides)
+        deeper = config.context.strides if config.context else ()
+        self.extractor = EXTRACTORS[config.extractor]((*config.strides, *deeper))
         self.extractor.requires_grad_(False)
+        self.taps = select_taps(self.extractor.available, config.strides)
         self.enhancement = nn.ModuleDict(
             {
                 f"stride{tap.stride}": SemanticsEnhancement(tap.channels, config.branches, config.branch_blocks, config.clean_branch)
-                for tap in self.extractor.taps
+                for tap in self.taps
             }
         )
+        self.context: GlobalContext | None = None
+        if config.context is not None:
+            deep = select_taps(self.extractor.available, config.context.strides)
+            self.context = GlobalContext(deep, config.context.channels)
         self.decoder: SemanticsDecoder | PixelSkipDecoder
         if config.decoder == "semantics":
-            self.decoder = SemanticsDecoder(self.extractor.taps)
+            self.decoder = SemanticsDecoder(self.taps)
         else:
             self.decoder = PixelSkipDecoder(
-                self.extractor.taps, config.widths, config.encoder_blocks, config.decoder_blocks, config.channel_attention
+                self.taps,
+                config.widths,
+                config.encoder_blocks,
+                config.decoder_blocks,
+                config.channel_attention,
+                sees_veiled=config.context is not None,
             )
 
     @property
     def scales(self) -> list[SemanticsEnhancement]:
         """The ISE of every tap, fine to coarse."""
         return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
+
+    def extract(self, image: Tensor) -> list[Tensor]:
+        """E at the taps of the local network."""
+        return self.extractor(image, self.config.strides)
+
+    def veil(self, copy: Tensor) -> Veil | None:
+        """The veil over whole images, by their reduced copies; None without a global context."""
+        if self.context is None or self.config.context is None:
+            return None
+        return self.context(self.extractor(copy, self.config.context.strides), copy)
+
+    def find_veil(self, image: Tensor) -> Veil | None:
+        """The veil over whole images (B, 3, H, W)."""
+        context = self.config.context
+        return None if context is None else self.veil(reduced(image, context.side))
+
+    def lifted_windows(self, windows: Tensor, copy: Tensor, place: Tensor) -> tuple[Tensor, Veil]:
+        """Take the veil away from windows of larger views, and return it, too (training).
+
+        Args:
+            windows: (B, 3, h, w).
+            copy: (B, 3, S, S), the reduced copies of the views.
+            place: (B, 3), each window's top and left in its view and the view's side, in pixels;
+                all views have one size.
+        """
+        veil = self.veil(copy)
+        assert veil is not None
+        matrix = resampling(veil.log_gain.shape[-1], int(place[0, 2]), windows.device)
+        rows, columns = (matrix[place[:, i, None] + torch.arange(windows.shape[i + 2], device=windows.device)] for i in (0, 1))
+        return lift(windows, veil, rows, columns), veil
 
     def enhance(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> tuple[list[Tensor], list[Tensor]]:
         """ISE at every tap: the mixed features and the guidance maps."""
@@ -197,12 +266,15 @@ class VRDIR(nn.Module):
         """
         check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
-        padded = pad_to_multiple(image, self.config.multiple)
-        features = self.extractor(padded)
+        veil = self.find_veil(image)
+        clear = image if veil is None else lift_whole(image, veil)
+        original = pad_to_multiple(image, self.config.multiple)
+        padded = pad_to_multiple(clear, self.config.multiple)
+        features = self.extract(padded)
         guidance = self.guide(features, statistics)
         if threshold is None:
             mixed = self.mix(features, guidance, statistics)
-            restored = self.decoder(mixed, padded, statistics)
+            restored = self.decoder(mixed, padded, original, statistics)
             return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares_of(guidance))
         if torch.compiler.is_compiling():
             raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
@@ -212,9 +284,10 @@ class VRDIR(nn.Module):
         if len(unclean) == 0:
             return Restoration(image, guidance, shares)
         if len(unclean) < len(image):
-            features, padded = [f[unclean] for f in features], padded[unclean]
+            features = [f[unclean] for f in features]
+            padded, original = padded[unclean], original[unclean]
         mixed = self.mix(features, [g[unclean] for g in guidance], statistics)
-        restored = crop_to(self.decoder(mixed, padded, statistics), image.shape[-2:]).clamp(0, 1)
+        restored = crop_to(self.decoder(mixed, padded, original, statistics), image.shape[-2:]).clamp(0, 1)
         return Restoration(image.index_copy(0, unclean, restored), guidance, shares)
 
     def forward(self, image: Tensor) -> Tensor:
