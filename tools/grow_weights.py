@@ -24,7 +24,7 @@ from torch import nn
 
 from vrdir.model.vrdir import CONFIGS, VRDIR, VRDIRConfig
 
-FREE = {"strides", "widths", "encoder_blocks", "decoder_blocks"}
+FREE = {"context", "strides", "widths", "encoder_blocks", "decoder_blocks"}
 
 
 def with_branches(config: VRDIRConfig, further: Mapping[str, str]) -> VRDIRConfig:
@@ -42,7 +42,9 @@ def check(source: VRDIRConfig, target: VRDIRConfig) -> None:
         raise ValueError(f"only {', '.join(sorted(FREE))} may grow; {', '.join(different)} differ")
     if source.strides != target.strides[: len(source.strides)]:
         raise ValueError(f"further strides come after the coarsest: {source.strides} cannot grow to {target.strides}")
-    for name in sorted(FREE - {"strides"}):
+    if source.context is not None and source.context != target.context:
+        raise ValueError("a global context can be added, not changed")
+    for name in sorted(FREE - {"strides", "context"}):
         before, after = getattr(source, name), getattr(target, name)
         if len(before) != len(after) or any(b > a for b, a in zip(before, after, strict=True)):
             raise ValueError(f"{name} can only grow, scale by scale: {before} cannot become {after}")
@@ -62,7 +64,7 @@ def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = No
     """
     check(source.config, config)
     grown = VRDIR(config)
-    if config.strides != source.config.strides:
+    if (config.strides, config.context) != (source.config.strides, source.config.context):
         grown.load_pretrained_extractor(extractor_weights)  # no training would ever touch its layers up to a further tap
     with torch.no_grad():
         for projection in getattr(grown.decoder, "semantics", [])[len(source.config.strides) :]:

@@ -30,9 +30,9 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
 )
 def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int, sides: set[int]) -> None:
     drawn = views(how, synthetic, extent)
-    assert {view.side for view in drawn} == sides
+    assert {view.height for view in drawn} == sides
     for side in sides:
-        assert sum(view.side == side for view in drawn) > 200 / len(sides) / 2
+        assert sum(view.height == side for view in drawn) > 200 / len(sides) / 2
     lit = sum(view.tone is not None for view in drawn)
     low, high = {"wide": (70, 130), "vivid": (30, 70), "varied": (40, 90)}.get(how, (0, 0)) if synthetic else (0, 0)
     assert low <= lit <= high
@@ -44,21 +44,21 @@ def test_close_views_are_varied_ones_of_which_a_third_is_magnified() -> None:
     sides = []
     for varied, close in zip(views("varied"), views("close"), strict=True):
         assert (varied.turned, varied.mirrored) == (close.turned, close.mirrored)
-        if close.side < 64:
-            assert varied.side == 64
-            sides.append(close.side)
+        if close.height < 64:
+            assert varied.height == 64
+            sides.append(close.height)
         else:
             assert close._replace(tone=None) == varied._replace(tone=None)
     assert 45 < len(sides) < 90
     assert 21 <= min(sides) < 24
     assert 55 < max(sides) < 64
-    assert {view.side for view in views("close", synthetic=False)} == {64}
+    assert {view.height for view in views("close", synthetic=False)} == {64}
 
 
 def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)
-        assert wide.side in (full.side, 32)
+        assert wide.height in (full.height, 32)
 
 
 def test_varied_views_are_vivid_ones_and_some_in_another_light() -> None:
@@ -84,7 +84,7 @@ def test_vivid_views_are_full_ones_in_stronger_colours() -> None:
 
 def test_a_view_has_the_crops_size() -> None:
     for side in (32, 33, 64, 128):
-        view = View(64 if side != 33 else 65, side, True, True, DAYLIGHT)
+        view = View(64 if side != 33 else 65, side, side, True, True, DAYLIGHT)
         part = PART.repeat(1, 2, 2)[:, :side, :side]
         made = view.of(part)
         assert made.shape == (3, view.size, view.size)
@@ -93,9 +93,9 @@ def test_a_view_has_the_crops_size() -> None:
 
 def test_magnified_and_averaged_parts_are_the_same_picture() -> None:
     ramp = torch.arange(64).mul(4).to(torch.uint8).expand(3, 64, 64)
-    near = View(128, 64, False, False, None).of(ramp)
+    near = View(128, 64, 64, False, False, None).of(ramp)
     torch.testing.assert_close(near[:, 4:-4, 4:-4:2].float(), ramp.repeat_interleave(2, 1)[:, 4:-4, 2:-2].float(), atol=2, rtol=0)
-    assert torch.equal(View(32, 64, False, False, None).of(ramp), (ramp[:, ::2, ::2] + 2))
+    assert torch.equal(View(32, 64, 64, False, False, None).of(ramp), (ramp[:, ::2, ::2] + 2))
 
 
 def test_light() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one talks
-STAGES = ("decoder", "branch", "fusion", "refine")
+STAGES = ("context", "decoder", "branch", "fusion", "refine")
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settings of the recipe, read by `given_settings`
 
 
@@ -151,11 +151,25 @@ def stage_command(own: Callable[..., None]) -> Callable[..., None]:
         run(name, given)
 
     parameters = [p for part in (own, shared) for p in inspect.signature(part, eval_str=True).parameters.values()]
+    parameters.sort(key=lambda p: p.default is not p.empty)  # what must be given comes first
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = own.__doc__
     train_app.command(name, cls=RecipeCommand, context_settings=EXTRA)(command)
     return own
+
+
+@stage_command
+def train_context(
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A whole network to go on from: folder, work directory, or name of bundled weights. Default: none, at random.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Before the stages (ours): the global context learns, on small copies, to take the veil of haze away."""
 
 
 @stage_command

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close"]
+Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole"]
 """Which views a training set takes.
 
 "flip" mirrors half of the crops (the paper). "full" also turns half of them by a quarter, and takes a third of those that are degraded
@@ -16,7 +17,8 @@ afterwards at twice the size and averages them down: sharper texture, and object
 half the size and magnifies them, and half of all in another light (see `Tone`): smooth, pale and dim photos, which are not to be
 taken for hazy ones. "vivid" is "full" with stronger colours in a quarter of those that are degraded afterwards, "varied" is "vivid"
 with a tenth of the others in another light, as by "wide", and "close" is "varied" with another third magnified up to three times:
-near, smooth things.
+near, smooth things. "whole" takes 15 to 100 % of the photo, of a varied shape, resized to the size of the view, and an eighth each in
+stronger colours and in another light.
 """
 
 
@@ -68,13 +70,14 @@ class View(NamedTuple):
 
     Attributes:
         size: side of the crop in pixels.
-        side: of the part, in the photo: twice the size is averaged down, half of it magnified.
+        height, width: of the part, in the photo: larger ones are averaged down, smaller ones magnified.
         turned, mirrored: by a quarter; left to right.
         tone: another light, or None.
     """
 
     size: int
-    side: int
+    height: int
+    width: int
     turned: bool
     mirrored: bool
     tone: Tone | None
@@ -83,8 +86,10 @@ class View(NamedTuple):
     def drawn(cls, how: Augmentation, size: int, height: int, width: int, synthetic: bool, generator: Generator) -> View:
         """A view of a photo of `height` x `width` pixels; only one that is degraded afterwards (`synthetic`) may change size and light."""
         scale, turned, mirrored = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2))
+        if how == "whole":
+            return cls.of_whole(size, height, width, bool(mirrored), generator)
         if how == "flip":
-            return cls(size, size, False, bool(mirrored), None)
+            return cls(size, size, size, False, bool(mirrored), None)
         side = size
         if synthetic and scale == 0 and min(height, width) >= 2 * size:
             side = 2 * size
@@ -99,13 +104,25 @@ class View(NamedTuple):
             tone = Tone.vivid(generator)
         elif synthetic and how in ("varied", "close") and not torch.randint(10, (), generator=generator):
             tone = Tone.drawn(generator)
-        return cls(size, side, bool(turned), bool(mirrored), tone)
+        return cls(size, side, side, bool(turned), bool(mirrored), tone)
+
+    @classmethod
+    def of_whole(cls, size: int, height: int, width: int, mirrored: bool, generator: Generator) -> View:
+        """A view of most of a photo, seldom of a small part, its sides stretched by up to a third."""
+        which, area, shape, light = torch.rand(4, generator=generator).tolist()
+        least = 0.5 if which < 0.5 else 0.15
+        extent, stretch = math.sqrt(least + (1 - least) * area), math.exp(0.6 * shape - 0.3)
+        part = (min(height, round(height * extent * stretch)), min(width, round(width * extent / stretch)))
+        tone = Tone.vivid(generator) if light < 0.125 else Tone.drawn(generator) if light < 0.25 else None
+        return cls(size, *part, False, mirrored, tone)
 
     def of(self, part: Tensor) -> Tensor:
-        """The (3, size, size) crop of a (3, side, side) part, both uint8."""
-        if self.side > self.size:
+        """The (3, size, size) crop of a (3, height, width) part, both uint8."""
+        if self.height == self.width == 2 * self.size:
             part = functional.avg_pool2d(part.float(), 2).round().byte()
-        elif self.side < self.size:
+        elif self.height != self.width or self.height > self.size:
+            part = functional.interpolate(part[None].float(), (self.size, self.size), mode="bilinear", antialias=True)[0].round().byte()
+        elif self.height < self.size:
             large = functional.interpolate(part[None].float(), (self.size, self.size), mode="bicubic", align_corners=False)[0]
             part = large.clamp(0, 255).round().byte()
         if self.turned:

@@ -19,8 +19,10 @@ from vrdir.data.items import Item, files_of, seed_of
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
+from vrdir.degradations.overlays import draw_overlays
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.image_files.whole_files import ImageError
+from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class Batch(NamedTuple):
         present: (B, K) bool, which degradations are in each image, in the order of the model's branches.
         known: (B,) bool, whether that is known of it.
         names: a name for each image, for messages.
+        copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a window; None if there is none.
+        place: (B, 3), the window's top and left in the view and the view's side, in pixels.
     """
 
     clean: Tensor
@@ -55,6 +59,8 @@ class Batch(NamedTuple):
     present: Tensor
     known: Tensor
     names: list[str]
+    copy: Tensor | None = None
+    place: Tensor | None = None
 
 
 class TrainingSet:
@@ -67,6 +73,9 @@ class TrainingSet:
         ranges: of the degradations' parameters, where not the defaults; see `degrade_mixture`.
         jpeg_share: of the images that go through a JPEG file at the end. What is otherwise clean is then to stay as it is.
         crop_px: side of the crops; smaller images are extended by mirroring.
+        view_px: side of the views that are degraded whole, of which a crop is a window; None degrades crops.
+        copy_px: side of the reduced copies of whole views; None makes none.
+        overlay_share: of the images on which something is drawn after the weather (`vrdir.degradations.overlays`).
         augmentation: which views of the photos the crops show.
         balance: pair lists (and the folder of photos) count alike: an epoch repeats the shorter ones to the length of the longest.
         pairs_share: of the images, how many come from pair lists, spread evenly over the batches, where a stage has photos and lists;
@@ -89,6 +98,9 @@ class TrainingSet:
         ranges: Ranges = {},  # noqa: B006 - never written to
         jpeg_share: float = 0.0,
         crop_px: int = 128,
+        view_px: int | None = None,
+        copy_px: int | None = None,
+        overlay_share: float = 0.0,
         augmentation: Augmentation = "full",
         balance: bool = False,
         pairs_share: float | None = None,
@@ -105,24 +117,35 @@ class TrainingSet:
         self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
         self.augmentation, self.balance, self.pairs_share, self.device = augmentation, balance, pairs_share, torch.device(device)
         self.ranges, self.jpeg_share = ranges, jpeg_share
+        self.view_px, self.copy_px, self.overlay_share = view_px, copy_px, overlay_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
         self.warned: set[int] = set()
 
-    def stage(self, name: str, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> StageData:
+    def stage(
+        self,
+        name: str,
+        shares: Mapping[str, float],
+        accepts: Callable[[Item], bool],
+        whole: bool = False,
+    ) -> StageData:
         """What a stage trains on.
 
         Args:
             name: the stage's; crops and degradations of another stage are others.
             shares: probability of each kind of image, for the items that the stage's mixture degrades.
             accepts: which items the stage takes.
+            whole: whether it trains on whole views, as large as the reduced copies.
 
         Raises:
-            ValueError: it takes none.
+            ValueError: it takes none, or there are no reduced copies to train on.
         """
-        return StageData(self, name, shares, [i for i, item in enumerate(self.items) if accepts(item)])
+        if whole and self.copy_px is None:
+            raise ValueError(f"the stage {name} is for a model with a global context")
+        accepted = [i for i, item in enumerate(self.items) if accepts(item)]
+        return StageData(self, name, shares, accepted, whole)
 
-    def crop(self, index: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """A clean and a degraded crop of an item, (3, crop_px, crop_px) uint8; the same one twice where it is yet to be degraded.
+    def crop(self, index: int, generator: Generator, size: int | None = None) -> tuple[Tensor, Tensor]:
+        """A clean and a degraded view of an item, (3, size, size) uint8, crop_px by default; the same one twice where it is yet to be degraded.
 
         Raises:
             ImageError: a file cannot be decoded, or the two differ in size.
@@ -132,15 +155,19 @@ class TrainingSet:
         degraded = clean if item.degraded is None else self.images.of(item.degraded)
         if degraded.shape != clean.shape:
             raise ImageError(f"{item.degraded} and {item.clean} differ in size")
-        view = View.drawn(self.augmentation, self.crop_px, clean.shape[1], clean.shape[2], item.degraded is None, generator)
-        clean = extend(clean, view.side)
-        top, left = (int(torch.randint(extent - view.side + 1, (), generator=generator)) for extent in clean.shape[1:])
+        view = View.drawn(self.augmentation, size or self.crop_px, clean.shape[1], clean.shape[2], item.degraded is None, generator)
+        least = min(view.height, view.width)
+        clean = extend(clean, least)
+        top, left = (
+            int(torch.randint(extent - part + 1, (), generator=generator))
+            for extent, part in zip(clean.shape[1:], (view.height, view.width), strict=True)
+        )
 
         def cut(image: Tensor) -> Tensor:
-            return view.of(image[:, top : top + view.side, left : left + view.side])
+            return view.of(image[:, top : top + view.height, left : left + view.width])
 
         first = cut(clean)
-        return first, first if item.degraded is None else cut(extend(degraded, view.side))
+        return first, first if item.degraded is None else cut(extend(degraded, least))
 
 
 class _Cycle:
@@ -166,11 +193,20 @@ class StageData:
     batch see together what one process would see.
     """
 
-    def __init__(self, data: TrainingSet, name: str, shares: Mapping[str, float], indices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        data: TrainingSet,
+        name: str,
+        shares: Mapping[str, float],
+        indices: Sequence[int],
+        whole: bool = False,
+    ) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
             raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair list of its degradation")
         self.data, self.name, self.shares = data, name, dict(shares)
+        self.window = None if whole else data.crop_px
+        self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px
         self.able = [name for name in data.branches if name in DEGRADATIONS]  # a branch of a user's own has nothing but pair lists
         photos, pairs = ([i for i in indices if (data.items[i].kind == "") is own] for own in (True, False))
         if data.pairs_share is None or not (photos and pairs):
@@ -196,7 +232,7 @@ class StageData:
         for n in range(start, start + count):
             for index in (self.item(n + tries) for tries in range(20)):
                 try:
-                    one, other = self.data.crop(index, torch.Generator().manual_seed(self._seed("crop", n)))
+                    one, other = self.data.crop(index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px)
                     break
                 except ImageError as error:
                     if index not in self.data.warned:
@@ -233,8 +269,27 @@ class StageData:
                 present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
         made_here = torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
         degraded = torch.where(made_here, with_one_grain(clean, degraded), degraded)
+        if self.data.overlay_share:
+            overlay = draw_overlays(clean, generators, self.data.overlay_share)
+            clean, degraded = overlay.on(clean), overlay.on(degraded)
+        copy, place = None, None
+        if self.data.copy_px is not None:
+            copy = reduced(degraded, self.data.copy_px)
+            clean, degraded, place = self._windows(clean, degraded, generators)
         clean, degraded = (part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded))
-        return Batch(clean, degraded, present.to(device), known.to(device), [item.name for item in items])
+        names = [item.name for item in items]
+        return Batch(clean, degraded, present.to(device), known.to(device), names, copy, place)
+
+    def _windows(self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """A window of each view at a place of its own, and these places."""
+        side, window = clean.shape[-1], self.window or clean.shape[-1]
+        places = [torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist() for g in generators]
+        cut = [
+            torch.stack([image[:, top : top + window, left : left + window] for image, (top, left) in zip(images, places, strict=True)])
+            for images in (clean, degraded)
+        ]
+        place = torch.tensor([[*place, side] for place in places], device=clean.device)
+        return cut[0], cut[1], place
 
     def batches(
         self, batch_size: int, steps: range, *, parts: int = 1, rank: int = 0, processes: int = 1, workers: int = 0

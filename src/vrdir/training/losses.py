@@ -22,6 +22,15 @@ def balanced_l1(restored: Tensor, clean: Tensor, floor: float = 0.06) -> Tensor:
     return torch.log(floor + (restored - clean).abs().mean((1, 2, 3))).mean()
 
 
+def balanced_detail(restored: Tensor, clean: Tensor, floor: float = 0.02) -> Tensor:
+    """`mean over images of log(floor + L1 of the differences between neighbours)`, both ways.
+
+    The local contrast, balanced as in `balanced_l1`.
+    """
+    errors = [(restored.diff(dim=side) - clean.diff(dim=side)).abs().mean((1, 2, 3)) for side in (2, 3)]
+    return torch.log(floor + errors[0] + errors[1]).mean()
+
+
 def spectrum(restored: Tensor, clean: Tensor) -> Tensor:
     """L1 between the amplitude spectra, relative to the clean one's mean: degradations live mostly in the amplitude."""
     a, b = (torch.fft.rfft2(image.float(), norm="ortho").abs() for image in (restored, clean))

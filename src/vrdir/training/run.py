@@ -23,7 +23,7 @@ from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
 from vrdir.training.record import open_work_dir
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
+from vrdir.training.stages import BranchStage, ContextStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
 from vrdir.training.trainer import Interrupted, Trainer
 from vrdir.weights.bundled import manifest, resolve_weights
 
@@ -110,7 +110,7 @@ class Prior:
             check_config(model.config, other.config, folder, name if part.startswith("branch-") else "", whole=part == "whole")
             belongs: Callable[[str], bool] = {
                 "whole": lambda key: True,
-                "decoder": lambda key: key.startswith(("decoder.", "extractor.")),
+                "decoder": lambda key: key.startswith(("decoder.", "extractor.", "context.")),
             }.get(part, lambda key, name=name: key.startswith("extractor.") or f".branches.{name}." in key)  # type: ignore[misc]
             state |= {key: value for key, value in other.state_dict().items() if belongs(key)}
         model.load_state_dict(state)
@@ -134,7 +134,7 @@ def whole_folder(path: Path | str) -> Path:
     """
     if str(path) in manifest() and (isinstance(path, str) or not path.is_dir()):
         return resolve_weights(path)
-    return model_folder(Path(path), "refine", "fusion")
+    return model_folder(Path(path), "refine", "fusion", "context")
 
 
 def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
@@ -154,12 +154,17 @@ def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: 
 
 
 def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage]:
-    """The stages of a command: "decoder", "branch" (of a degradation), "fusion", "refine" or "all"."""
+    """The stages of a command: "context", "decoder", "branch" (of a degradation), "fusion", "refine" or "all"."""
     if command == "branch":
         return [BranchStage(recipe, degradation)]
     if command == "all":
         return all_stages(recipe)
-    stages: dict[str, Callable[[Recipe], Stage]] = {"decoder": DecoderStage, "fusion": FusionStage, "refine": RefineStage}
+    stages: dict[str, Callable[[Recipe], Stage]] = {
+        "context": ContextStage,
+        "decoder": DecoderStage,
+        "fusion": FusionStage,
+        "refine": RefineStage,
+    }
     return [stages[command](recipe)]
 
 
@@ -218,6 +223,9 @@ def train(
         ranges=ranges_of(recipe.ranges),
         jpeg_share=recipe.jpeg_share,
         crop_px=recipe.crop_px,
+        view_px=recipe.view_px,
+        copy_px=recipe.model.context.side if recipe.model.context else None,
+        overlay_share=recipe.overlay_share,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
         pairs_share=recipe.data.pairs_share,
@@ -237,7 +245,7 @@ def train(
     if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):
         raise ValueError(f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}")
     for stage in stages:  # before anything is written
-        data.stage(stage.name, stage.shares, stage.accepts)
+        data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
         check_division(stage.settings.batch_size, stage.settings.accumulate, fabric.world_size)
         if not held_out.kinds(stage.shares, stage.accepts):
             raise ValueError(f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it")

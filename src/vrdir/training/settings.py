@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -71,6 +71,7 @@ class StageSettings(Settings):
         warmup_steps: of the cosine and the constant schedule.
         clip_norm: the gradient's norm is limited to this; null for no limit.
         loss_weights: of each further loss of the stage, by its name; one that is not named keeps its default.
+        shares: probability of each kind of training image in this stage, up to a factor; null takes the recipe's.
     """
 
     steps: Duration
@@ -81,6 +82,7 @@ class StageSettings(Settings):
     warmup_steps: int = Field(default=100, ge=0, strict=True)
     clip_norm: PositiveFloat | None = 1.0
     loss_weights: dict[str, NonNegativeFloat] = {}
+    shares: dict[str, NonNegativeFloat] | None = None
 
 
 class ValidationSettings(Settings):
@@ -118,6 +120,24 @@ class DataSettings(Settings):
     workers: int = Field(default=0, ge=0, strict=True)
 
 
+class DetectorSettings(Settings):
+    """A detector whose view of the restored images is compared with its view of the clean ones, without labels.
+
+    Attributes:
+        file: its ONNX file, which takes images (B, 3, H, W) in [0, 1].
+        features: names of feature maps in it.
+        predictions: names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and classes as probabilities.
+        side: to which whole views are enlarged for it, in pixels; a multiple of 32.
+        images: how many of a batch it looks at.
+    """
+
+    file: Path
+    features: tuple[str, ...]
+    predictions: tuple[str, ...]
+    side: Count = 288
+    images: Count = 6
+
+
 class Recipe(Settings):
     """A whole run.
 
@@ -125,7 +145,11 @@ class Recipe(Settings):
         model: the network: the name of a config ("paper", "small", "base") or the config itself.
         seed: of the weights, the crops and the degradations.
         crop_px: side of the random training crops.
-        augmentation: "flip" (the paper's), "full", "wide", "vivid", "varied" or "close": see `vrdir.data.augmentation`.
+        view_px: side of the views that are degraded whole, of which a training crop is a window; null degrades the crops themselves. A
+            model with a global context needs it.
+        augmentation: "flip" (the paper's), "full", "wide", "vivid", "varied", "close" or "whole": see `vrdir.data.augmentation`.
+        overlay_share: probability that something is drawn on an image after the weather, such as bars or a time stamp, degraded and
+            clean alike.
         precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
         pixel_loss: "l1" (the paper's) or "balanced_l1".
         pixel_loss_floor: of "balanced_l1", in [0, 1]: the higher, the more an image counts that is far from right.
@@ -142,12 +166,16 @@ class Recipe(Settings):
         log_every: steps between lines of losses.
         checkpoint_every: steps, or epochs as in "10 epochs".
         keep_checkpoints: how many of the last ones stay.
-        decoder, branch, fusion, refine: see StageSettings. Without refine there is no fourth stage.
+        detector: for the loss "detection" of the stage context; null for none.
+        context, decoder, branch, fusion, refine: see StageSettings. Without refine there is no fourth stage; context is for a model with
+            a global context, and comes first.
     """
 
     model: VRDIRConfig
     seed: int = Field(default=2025, ge=0, lt=2**63, strict=True)
     crop_px: Count = 128
+    view_px: Count | None = None
+    overlay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     augmentation: Augmentation = "full"
     precision: Literal["float32", "bf16"] = "float32"
     pixel_loss: Literal["l1", "balanced_l1"] = "l1"
@@ -163,6 +191,8 @@ class Recipe(Settings):
     log_every: Count = 50
     checkpoint_every: Duration = 1000
     keep_checkpoints: Count = 2
+    detector: DetectorSettings | None = None
+    context: StageSettings | None = None
     decoder: StageSettings
     branch: StageSettings
     fusion: StageSettings
@@ -198,6 +228,8 @@ class Recipe(Settings):
         for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
             if size is not None and size % self.model.multiple:
                 raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
+        if self.model.context is not None and (self.view_px is None or self.view_px < self.crop_px):
+            raise ValueError("view_px must be at least crop_px: the model has a global context, which sees whole views")
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(self.mixture.values()):  # else all is from lists
             raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
         return self
@@ -205,9 +237,13 @@ class Recipe(Settings):
     @property
     def mixture(self) -> dict[str, float]:
         """The shares of clean, of what the model has branches for, and of mixed, if that can be two of them."""
+        return self.mixture_of(self.shares)
+
+    def mixture_of(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Those of the shares that the model can be shown."""
         able = [name for name in self.model.branches if name in DEGRADATIONS]
         kinds = {CLEAN, *able, *((MIXED,) if len(able) > 1 else ())}
-        return {kind: share for kind, share in self.shares.items() if kind in kinds}
+        return {kind: share for kind, share in shares.items() if kind in kinds}
 
     def with_branches(self, names: Sequence[str]) -> Recipe:
         """The recipe for a model with these branches. Of those that its own model lacks, a degradation without a share gets the mean of

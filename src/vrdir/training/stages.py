@@ -1,7 +1,8 @@
 """The stages of training. Each says what trains and returns its named losses; all else is frozen.
 
-Stage 1 teaches the decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the frozen
-branches; stage 4 (ours) refines everything but E together.
+First (ours) the global context learns on reduced copies of whole views. Stage 1 teaches the
+decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the
+frozen branches; stage 4 (ours) refines everything but E and the context together.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from torch import Tensor, nn
 from vrdir.data.items import Item
 from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
-from vrdir.model.blocks import placed
-from vrdir.model.intrinsic_extractor import EfficientNetLite0
+from vrdir.model.global_context import lift_whole
 from vrdir.model.vrdir import VRDIR
-from vrdir.training.losses import balanced_l1, dense_consistency, guidance_loss, l1, ranking, semantic_consistency, spectrum
+from vrdir.training.losses import (
+    balanced_detail,
+    balanced_l1,
+    guidance_loss,
+    l1,
+    ranking,
+    semantic_consistency,
+    spectrum,
+)
+from vrdir.training.recognition import Detection, Recognition
 from vrdir.training.settings import Recipe, StageSettings
 
 
@@ -32,14 +41,16 @@ class Stage(ABC):
         settings: steps, batch size, learning rate.
         shares: probability of each kind of training image.
         weights: of the further losses; the recipe may replace each.
+        whole: whether it trains on whole views, as small as the reduced copies, not on windows.
     """
 
     name: str
     weights: dict[str, float]
+    whole = False
 
     def __init__(self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]) -> None:
         self.settings = settings
-        self.shares = dict(shares)
+        self.shares = dict(shares) if settings.shares is None else recipe.mixture_of(settings.shares)
         self.pixel_loss = l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=recipe.pixel_loss_floor)
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
@@ -71,6 +82,68 @@ class Stage(ABC):
         """Load what the losses need, before any stage trains: what is missing is to be missed at once."""
 
 
+def lifted(model: VRDIR, batch: Batch) -> Tensor:
+    """The degraded windows without their veil, if the model has a global context."""
+    if batch.copy is None or batch.place is None or model.context is None:
+        return batch.degraded
+    return model.lifted_windows(batch.degraded, batch.copy, batch.place)[0]
+
+
+def lifted_whole(model: VRDIR, image: Tensor) -> Tensor:
+    """Whole images without their veil."""
+    veil = model.find_veil(image)
+    return image if veil is None else lift_whole(image, veil)
+
+
+class ContextStage(Stage):
+    """The stage before the paper's (ours): the global context learns to take the veil away.
+
+    It sees whole views, as small as the copies that it will see of whole images, so that hours of
+    training take minutes. "detail" compares differences between neighbouring pixels: the local
+    contrast that a recogniser works with, which an average over pixels hardly sees.
+    """
+
+    name = "context"
+    whole = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.context is None or recipe.model.context is None:
+            raise ValueError("the recipe has no settings for the stage context, or its model has no context")
+        self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5}
+        super().__init__(recipe, recipe.context, recipe.mixture)
+        self.recognition = Recognition(recipe.model.extractor)
+        self.detection = None if recipe.detector is None else Detection(recipe.detector)
+
+    @property
+    def recognises(self) -> bool:
+        return bool(self.weights["recognition"]) and self.recognition.from_extractor
+
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        if self.weights["recognition"]:
+            self.recognition.load(device, extractor_weights)
+        if self.detection is not None:
+            self.detection.load(device)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        assert model.context is not None
+        return list(model.context.parameters())
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        clear = lifted(model, batch).float()
+        losses = {
+            "pixel": self.pixel_loss(clear, batch.clean),
+            "detail": balanced_detail(clear, batch.clean),
+        }
+        if self.weights["recognition"]:
+            losses["recognition"] = self.recognition.loss(clear.clamp(0, 1), batch.clean)
+        if self.detection is not None:
+            losses["detection"] = self.detection.loss(clear.clamp(0, 1), batch.clean)
+        return losses
+
+    def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        return lifted_whole(model, degraded).clamp(0, 1)
+
+
 class DecoderStage(Stage):
     """Stage 1: SAD learns to turn the semantics of clean images into images, better than those of degraded ones.
 
@@ -90,12 +163,13 @@ class DecoderStage(Stage):
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+            clear = lifted(model, batch)
+            clean, degraded = model.extract(batch.clean), model.extract(clear)
         if model.decoder.uses_image:
-            from_clean, wanted_of_degraded = model.decoder(clean, batch.degraded), batch.clean
+            from_clean, wanted_of_degraded = model.decoder(clean, clear, batch.degraded), batch.clean
         else:
             from_clean, wanted_of_degraded = model.decoder(clean, batch.clean), batch.degraded
-        from_degraded = model.decoder(degraded, batch.degraded)
+        from_degraded = model.decoder(degraded, clear, batch.degraded)
         losses = {
             "pixel": self.pixel_loss(from_clean, batch.clean),
             "degraded": self.pixel_loss(from_degraded, wanted_of_degraded),
@@ -105,7 +179,8 @@ class DecoderStage(Stage):
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
-        return model.decoder(model.extractor(degraded), degraded).clamp(0, 1)
+        clear = lifted_whole(model, degraded)
+        return model.decoder(model.extract(clear), clear, degraded).clamp(0, 1)
 
 
 class BranchStage(Stage):
@@ -128,16 +203,18 @@ class BranchStage(Stage):
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+            clear = lifted(model, batch)
+            clean, degraded = model.extract(batch.clean), model.extract(clear)
         features = model.enhance_with(self.degradation, degraded)
         return {
-            "pixel": self.pixel_loss(model.decoder(features, batch.degraded), batch.clean),
+            "pixel": self.pixel_loss(model.decoder(features, clear, batch.degraded), batch.clean),
             "consistency": semantic_consistency(features, clean),
         }
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
-        features = model.enhance_with(self.degradation, model.extractor(degraded))
-        return model.decoder(features, degraded).clamp(0, 1)
+        clear = lifted_whole(model, degraded)
+        features = model.enhance_with(self.degradation, model.extract(clear))
+        return model.decoder(features, clear, degraded).clamp(0, 1)
 
 
 class FusionStage(Stage):
@@ -154,20 +231,21 @@ class FusionStage(Stage):
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+            clear = lifted(model, batch)
+            clean, degraded = model.extract(batch.clean), model.extract(clear)
         features, guidance = model.enhance(degraded)
         return {
-            "pixel": self.pixel_loss(model.decoder(features, batch.degraded), batch.clean),
+            "pixel": self.pixel_loss(model.decoder(features, clear, batch.degraded), batch.clean),
             "consistency": semantic_consistency(features, clean),
             "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
         }
 
 
 class RefineStage(Stage):
-    """Stage 4 (ours): everything but E trains together, and the restored image itself is looked at through E.
+    """Stage 4 (ours): everything but E and the global context trains together, and the restored image itself is looked at through E.
 
     "recognition" compares deeper layers of the extractor's network, which are no part of the model, on the restored and
-    on the clean image: what a recogniser will see.
+    on the clean image: what a recogniser will see (`vrdir.training.recognition`).
     """
 
     name = "refine"
@@ -177,27 +255,25 @@ class RefineStage(Stage):
             raise ValueError("the recipe has no settings for the stage refine")
         self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
         super().__init__(recipe, recipe.refine, recipe.mixture)
-        self.extractor = recipe.model.extractor
-        self.recogniser: EfficientNetLite0 | None = None
+        self.recognition = Recognition(recipe.model.extractor)
 
     @property
     def recognises(self) -> bool:
-        return bool(self.weights["recognition"]) and self.extractor == "efficientnet_lite0"
+        return bool(self.weights["recognition"]) and self.recognition.from_extractor
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
-        if self.weights["recognition"] and self.recogniser is None:
-            recogniser = EfficientNetLite0((4, 8, 16, 32))
-            recogniser.load_pretrained(extractor_weights if self.recognises else None)
-            self.recogniser = placed(recogniser.requires_grad_(False), device)
+        if self.weights["recognition"]:
+            self.recognition.load(device, extractor_weights)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return [*model.enhancement.parameters(), *model.decoder.parameters()]
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            clean, degraded = model.extractor(batch.clean), model.extractor(batch.degraded)
+            clear = lifted(model, batch)
+            clean, degraded = model.extract(batch.clean), model.extract(clear)
         features, guidance = model.enhance(degraded)
-        restored = model.decoder(features, batch.degraded)
+        restored = model.decoder(features, clear, batch.degraded)
         losses = {
             "pixel": self.pixel_loss(restored, batch.clean),
             "consistency": semantic_consistency(features, clean),
@@ -206,16 +282,15 @@ class RefineStage(Stage):
         restored = restored.clamp(-1, 2)  # a wild step's output is far outside; its pixels are told so above, and its spectrum has no end
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
-        if self.recogniser is not None:
-            with torch.no_grad():
-                wanted = self.recogniser(batch.clean)
-            losses["recognition"] = dense_consistency(self.recogniser(restored), wanted)
+        if self.weights["recognition"]:
+            losses["recognition"] = self.recognition.loss(restored, batch.clean)
         return losses
 
 
 def all_stages(recipe: Recipe) -> list[Stage]:
     """The stages of a whole run, in order."""
-    stages: list[Stage] = [DecoderStage(recipe)]
+    stages: list[Stage] = [] if recipe.context is None else [ContextStage(recipe)]
+    stages.append(DecoderStage(recipe))
     stages += [BranchStage(recipe, name) for name in recipe.model.branches]
     stages.append(FusionStage(recipe))
     if recipe.refine is not None:

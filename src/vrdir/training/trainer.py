@@ -99,7 +99,7 @@ class Trainer:
             ValueError: a checkpoint is damaged or of another network, or a batch cannot be divided among the processes.
         """
         stage.prepare(self.fabric.device)
-        data = self.data.stage(stage.name, stage.shares, stage.accepts)
+        data = self.data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
         settings, recipe, fabric = stage.settings, self.recipe, self.fabric
         steps, validate_every, save_every = (
             steps_in(duration, data.epoch_length, settings.batch_size)

@@ -1,0 +1,129 @@
+"""A recogniser from an ONNX file as a PyTorch module that gradients pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class OnnxNetwork(nn.Module):
+    """The part of an ONNX graph that leads from its image to some of its tensors, frozen.
+
+    It knows the operators of convolutional networks (`OPERATORS`). What comes after the tensors that
+    are asked for, such as the suppression of double boxes, is never run.
+
+    Args:
+        path: the ONNX file, with one input, (B, 3, H, W) in [0, 1].
+        tensors: names of the tensors that `forward` returns.
+
+    Raises:
+        ValueError: the file is no ONNX file, has no such tensor, or needs an unknown operator.
+    """
+
+    def __init__(self, path: Path, tensors: Sequence[str]) -> None:
+        super().__init__()
+        import onnx
+        from onnx import numpy_helper
+
+        try:
+            graph = onnx.load(path).graph
+        except Exception as error:  # protobuf has errors of its own
+            raise ValueError(f"{path} is no readable ONNX file ({type(error).__name__})") from None
+        self.tensors = tuple(tensors)
+        constants = {c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in graph.initializer}
+        (self.image,) = (i.name for i in graph.input if i.name not in constants)
+        makers = {name: node for node in graph.node for name in node.output}
+        missing = [name for name in tensors if name not in makers]
+        if missing:
+            raise ValueError(f"{path} has no tensor {', '.join(missing)}")
+        wanted: set[str] = set()
+        waiting = list(tensors)
+        while waiting:
+            node = makers.get(waiting.pop())
+            if node is not None and node.output[0] not in wanted:
+                wanted.add(node.output[0])
+                waiting.extend(node.input)
+        self.steps: list[tuple[Callable[..., Tensor], list[str], str, dict[str, Any]]] = []
+        for node in (node for node in graph.node if node.output[0] in wanted):
+            if node.op_type not in OPERATORS:
+                raise ValueError(f"{path} needs the operator {node.op_type}, which is unknown here")
+            given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            step = (OPERATORS[node.op_type], list(node.input), node.output[0], given)
+            if all(name in constants for name in node.input):
+                constants[node.output[0]] = step[0](*(constants[n] for n in node.input), **given)
+            else:
+                self.steps.append(step)
+        used = {name for _, names, _, _ in self.steps for name in names} & constants.keys()
+        self.places = {name: f"constant{number}" for number, name in enumerate(sorted(used))}
+        for name, place in self.places.items():
+            self.register_buffer(place, constants[name])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        values: dict[str, Tensor | None] = {name: getattr(self, place) for name, place in self.places.items()}
+        values |= {self.image: image, "": None}
+        for operator, names, output, given in self.steps:
+            values[output] = operator(*(values[name] for name in names), **given)
+        found = [values[name] for name in self.tensors]
+        return [value for value in found if value is not None]
+
+
+def _pads(pads: Sequence[int] | None) -> list[int]:
+    """ONNX's pads (all beginnings, then all ends) in the order of `functional.pad`."""
+    half = len(pads) // 2 if pads else 0
+    return [p for i in reversed(range(half)) for p in (pads[i], pads[i + half])] if pads else []
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **given: Any) -> Tensor:
+    x = functional.pad(x, pads) if any(pads := _pads(given.get("pads"))) else x
+    stride, dilation = given.get("strides", 1), given.get("dilations", 1)
+    groups = given.get("group", 1)
+    return functional.conv2d(x, weight, bias, stride, dilation=dilation, groups=groups)
+
+
+def _max_pool(x: Tensor, **given: Any) -> Tensor:
+    pads = _pads(given.get("pads"))
+    x = functional.pad(x, pads, value=-torch.inf) if any(pads) else x
+    return functional.max_pool2d(x, given["kernel_shape"], given.get("strides", 1))
+
+
+def _slice(x: Tensor, *positions: Tensor, **_: Any) -> Tensor:
+    starts, ends = (p.tolist() for p in positions[:2])
+    axes = positions[2].tolist() if len(positions) > 2 else list(range(len(starts)))
+    steps = positions[3].tolist() if len(positions) > 3 else [1] * len(starts)
+    where = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        where[axis] = slice(start, min(end, x.shape[axis]), step)
+    return x[tuple(where)]
+
+
+def _resize(x: Tensor, *inputs: Tensor | None, **given: Any) -> Tensor:
+    scales = next(i for i in inputs if i is not None and i.is_floating_point() and len(i) == 4)
+    mode = given.get("mode", b"nearest").decode()
+    factor = tuple(scales[2:].tolist())
+    return functional.interpolate(x, scale_factor=factor, mode={"linear": "bilinear"}.get(mode, mode))
+
+
+OPERATORS: dict[str, Callable[..., Tensor]] = {
+    "Add": lambda a, b, **_: a + b,
+    "Cast": lambda x, **_: x.float() if x.is_floating_point() else x,
+    "Clip": lambda x, low=None, high=None, **_: x.clamp(low, high),
+    "Concat": lambda *parts, axis, **_: torch.cat(parts, axis),
+    "Conv": _conv,
+    "Gather": lambda x, index, axis=0, **_: x.index_select(axis, index.flatten()),
+    "GlobalAveragePool": lambda x, **_: x.mean((2, 3), keepdim=True),
+    "HardSigmoid": lambda x, alpha=0.2, beta=0.5, **_: (alpha * x + beta).clamp(0, 1),
+    "LeakyRelu": lambda x, alpha=0.01, **_: functional.leaky_relu(x, alpha),
+    "MaxPool": _max_pool,
+    "Mul": lambda a, b, **_: a * b,
+    "Relu": lambda x, **_: torch.relu(x),
+    "Resize": _resize,
+    "Sigmoid": lambda x, **_: torch.sigmoid(x),
+    "Slice": _slice,
+    "Sub": lambda a, b, **_: a - b,
+}
+"""Of the inputs and attributes of an ONNX node."""
