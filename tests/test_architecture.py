@@ -20,15 +20,17 @@ INSIDE = {
     "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
     "model": [
         "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
-        "semantics_decoder", "global_context", "vrdir",
+        "semantics_decoder", "global_context", "control", "vrdir",
     ],
     "degradations": [
-        "draws", "depth", "overlays", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
+        "draws", "depth", "overlays",
+        "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
+        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export",
+        "borders", "diagnosis", "bands", "restorer", "golden", "normalisation",
         "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [

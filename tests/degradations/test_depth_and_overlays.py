@@ -9,7 +9,6 @@ from vrdir.degradations.depth import REGIONS, drawn_depth, regions_of
 from vrdir.degradations.draws import Draws
 from vrdir.degradations.overlays import OVERLAYS, draw_overlays
 
-
 THIN = ("bars", "frame", "privacy_mask")  # may be thinner than a pixel of a small image
 
 
@@ -27,7 +26,7 @@ def two_halves() -> torch.Tensor:
 def test_regions_follow_the_edges_of_the_photo() -> None:
     labels = regions_of(Draws(two_halves(), seeds(4)))
     assert labels.shape == (4, 40, 60)
-    assert 0 <= labels.min()
+    assert labels.min() >= 0
     assert labels.max() < REGIONS
     for image in labels:
         assert not set(image[:, :30].unique().tolist()) & set(image[:, 30:].unique().tolist())

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.degradations.blur import defocus_blur, disc, mirror, motion_blur, shake
-from vrdir.degradations.draws import Draws
 from vrdir.degradations.depth import smooth_depth
+from vrdir.degradations.draws import Draws
 from vrdir.degradations.haze import haze, night_haze, street_lamps
 from vrdir.degradations.jpeg import jpeg
 from vrdir.degradations.light import low_light

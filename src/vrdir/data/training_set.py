@@ -145,7 +145,9 @@ class TrainingSet:
         return StageData(self, name, shares, accepted, whole)
 
     def crop(self, index: int, generator: Generator, size: int | None = None) -> tuple[Tensor, Tensor]:
-        """A clean and a degraded view of an item, (3, size, size) uint8, crop_px by default; the same one twice where it is yet to be degraded.
+        """A clean and a degraded view of an item, (3, size, size) uint8; crop_px by default.
+
+        Where it is yet to be degraded, both are the same.
 
         Raises:
             ImageError: a file cannot be decoded, or the two differ in size.

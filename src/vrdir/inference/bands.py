@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import ResidualBlock, ResidualBlocks
+from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import lift, resampling
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
-from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, shares_of
+from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, is_clean, shares_of
 
 WHOLE_PIXELS = 2**20  # up to here an image is restored in one piece, which takes as long and up to 700 MB
 BAND_PIXELS = 2**19
@@ -35,13 +36,14 @@ def restore_in_bands(
     statistics: GlobalStatistics | None = None,
     band_pixels: int = BAND_PIXELS,
     precision: torch.dtype = torch.float16,
+    control: Control = ALL,
 ) -> Restoration:
     """`VRDIR.restore` of one image, layer by layer in bands. Between layers it keeps about 40 bytes a pixel.
 
     Args:
         model: the network, in evaluation mode. Gradients do not pass.
         image: (1, 3, H, W), RGB in [0, 1], on any device; so is the result.
-        skip_clean, statistics: as there.
+        skip_clean, statistics, control: as there.
         band_pixels: how many pixels a band has, about.
         precision: in which maps are kept between layers; computed is in float32 throughout. By half precision the bundled networks'
             pixels move by some hundredths of an 8-bit level.
@@ -54,24 +56,42 @@ def restore_in_bands(
         raise ValueError(f"one image at a time, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
-        bands = Bands(model, image, statistics or GlobalStatistics(), band_pixels, precision)
+        bands = Bands(
+            model, image, statistics or GlobalStatistics(), band_pixels, precision, control
+        )
         features = bands.features()
         guidance = model.guide(features, statistics)
         shares = shares_of(guidance)
-        if threshold is not None and bool(shares[0, -1] >= threshold):
-            return Restoration(image, guidance, shares)
-        return Restoration(bands.decoded(features, guidance), guidance, shares)
+        if threshold is not None and bool(is_clean(shares, bands.veil, threshold)):
+            return Restoration(image, guidance, shares, bands.veil)
+        if control.is_local(model.context is not None):
+            steering = control.of_guidance(guidance, model.config.branches)
+            restored = bands.decoded(features, steering)
+        else:
+            restored = bands.image.clamp(0, 1)
+        return Restoration(restored, guidance, shares, bands.veil)
 
 
 class Bands:
     """The parts of the network, each over the whole image in bands. Maps are (1, C, H / stride, W / stride)."""
 
-    def __init__(self, model: VRDIR, image: Tensor, statistics: GlobalStatistics, band_pixels: int, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: VRDIR,
+        image: Tensor,
+        statistics: GlobalStatistics,
+        band_pixels: int,
+        precision: torch.dtype,
+        control: Control,
+    ) -> None:
         self.model, self.original, self.multiple = model, image, model.config.multiple
         self.statistics, self.precision = statistics, precision
         self.device = next(model.parameters()).device
         self.height, self.width = (side + -side % self.multiple for side in image.shape[-2:])
         self.rows = max(band_pixels // self.width // self.multiple, 1) * self.multiple
+        self.control = control
+        veil = model.find_veil(image.to(self.device)) if control.lifts() else None
+        self.veil = None if veil is None else control.of_veil(veil)
         self.image = self.lifted()
 
     def of(self, stride: int, at_least: int = 0) -> Iterator[tuple[int, int]]:
@@ -86,7 +106,7 @@ class Bands:
 
     def lifted(self) -> Tensor:
         """The image without its veil, which is found on a copy of the whole."""
-        veil = self.model.find_veil(self.original.to(self.device))
+        veil = self.veil
         if veil is None:
             return self.original
         (height, width), (h, w) = self.original.shape[-2:], veil.log_gain.shape[-2:]
@@ -177,7 +197,8 @@ class Bands:
         for start, stop in self.of(2):
             gain, residual = (correction(start, stop) + shift).chunk(2, dim=1)
             pixels = self.pixels(2 * start, 2 * stop)
-            self.write(restored, pixels + gain * pixels + residual, 2 * start)
+            whole = self.control.of_result(pixels, pixels + gain * pixels + residual)
+            self.write(restored, whole, 2 * start)
         return restored
 
     def semantic_decoded(self, semantics: Callable[[int, int, int], Tensor]) -> Tensor:
@@ -186,7 +207,9 @@ class Bands:
         for start, stop in self.of(2):
             top, bottom = max(start - 2, 0), min(stop + 2, self.height // 2)
             part = self.model.decoder([semantics(0, top, bottom)], self.image)
-            self.write(restored, rows(part, 2 * (start - top), 2 * (stop - start)), 2 * start)
+            part = rows(part, 2 * (start - top), 2 * (stop - start))
+            part = self.control.of_result(self.pixels(2 * start, 2 * stop), part)
+            self.write(restored, part, 2 * start)
         return restored
 
     def write(self, restored: Tensor, part: Tensor, top: int) -> None:

@@ -19,6 +19,8 @@ from vrdir.image_files.whole_files import first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import OpenImage, open_image
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
+from vrdir.inference.borders import joined_veils, restore_inside
+from vrdir.inference.diagnosis import Diagnosis, diagnose
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
@@ -26,6 +28,7 @@ from vrdir.inference.manifest import Manifest
 from vrdir.inference.room import Room
 from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
+from vrdir.model.control import ALL, checked_control
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 from vrdir.video.formats import Frame, Pixels, VideoError, format_of_video, is_video
@@ -38,10 +41,17 @@ Precision = Literal["float32", "bf16"]
 
 
 class Restored(NamedTuple):
-    """A restored image, of the type that came in, and the share of each degradation, one dictionary per image of a batch."""
+    """A restored image and what was wrong with it.
+
+    Attributes:
+        image: of the type that came in.
+        shares: the share of each degradation by the guidance maps, for each image of a batch.
+        diagnosis: the same in physical terms, for each image of a batch.
+    """
 
     image: Any
     shares: list[dict[str, float]]
+    diagnosis: list[Diagnosis]
 
 
 class Restorer:
@@ -60,6 +70,9 @@ class Restorer:
             export weights first, once, into the user's cache folder.
         precision: "float32"; or "bf16", in which convolutions run in bfloat16: with "torch" alone, and faster only where the
             processor computes in it. docs/performance.md says what it changes.
+        strength: 0 leaves images unchanged, 1 restores as trained; up to 2 (`vrdir.model.control`).
+        only: what to remove, such as {"haze"}; None removes everything.
+        borders: set borders of one colour aside, such as black bars, and put them back.
 
     Raises:
         FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by; or a
@@ -74,6 +87,9 @@ class Restorer:
         skip_clean: bool | float = False,
         backend: Backend = "torch",
         precision: Precision = "float32",
+        strength: float = 1.0,
+        only: Iterable[str] | str | None = None,
+        borders: bool = True,
     ) -> None:
         if backend not in get_args(Backend):
             raise ValueError(f"backend is {' or '.join(get_args(Backend))}, not {backend!r}")
@@ -90,7 +106,10 @@ class Restorer:
                 raise ValueError(f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch")
             self.model = ExportedModel(_exported_file(weights) or cached_export(network_of(weights), backend), backend)
         clean_threshold(skip_clean, self.model.config)  # now, not at the first image
-        self.skip_clean = skip_clean
+        self.skip_clean, self.borders = skip_clean, borders
+        self.control = checked_control(strength, only, self.model.config.branches)
+        if self.control != ALL and backend != "torch":
+            raise ValueError(f"strength and only need backend torch, not {backend}")
 
     @property
     def device(self) -> torch.device:
@@ -122,10 +141,14 @@ class Restorer:
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.no_grad(), half, _turn_on(str(self.device)):
             pixels = opened.tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-            result = self._network(pixels, statistics)
+            if self.borders:
+                result = restore_inside(pixels, lambda part: self._network(part, statistics))
+            else:
+                result = self._network(pixels, statistics)
+            found = diagnose(pixels, result)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
-        return Restored(opened.close(result.image), shares)
+        return Restored(opened.close(result.image), shares, found)
 
     def _network(self, pixels: Tensor, statistics: GlobalStatistics | None) -> Restoration:
         if isinstance(self.model, ExportedModel):
@@ -134,11 +157,21 @@ class Restorer:
         if size <= WHOLE_PIXELS:
             at_once = max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
             if len(pixels) <= at_once:
-                return self.model.restore(pixels, self.skip_clean, statistics)
-            parts = [self.model.restore(piece, self.skip_clean) for piece in pixels.split(at_once)]
+                return self.model.restore(pixels, self.skip_clean, statistics, self.control)
+            parts = [
+                self.model.restore(piece, self.skip_clean, control=self.control)
+                for piece in pixels.split(at_once)
+            ]
         else:
-            parts = [restore_in_bands(self.model, image, self.skip_clean, statistics) for image in pixels.split(1)]
-        return Restoration(torch.cat([part.image for part in parts]), [], torch.cat([part.shares for part in parts]))
+            parts = [
+                restore_in_bands(
+                    self.model, image, self.skip_clean, statistics, control=self.control
+                )
+                for image in pixels.split(1)
+            ]
+        shares = torch.cat([part.shares for part in parts])
+        veil = joined_veils([part.veil for part in parts])
+        return Restoration(torch.cat([part.image for part in parts]), [], shares, veil)
 
     def restore_file(self, source: Path | str, target: Path | str) -> dict[str, float]:
         """Restore a file into another, whose suffix decides its format. EXIF, XMP and colour profile are kept.
@@ -289,7 +322,7 @@ class Restorer:
     def fingerprint(self) -> str:
         """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
         weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
-        return f"{weights} {self.model.config.model_dump_json()} {self.precision}"
+        return f"{weights} {self.model.config.model_dump_json()} {self.precision} {self.control}"
 
 
 def _pixels_of(path: Path) -> int:

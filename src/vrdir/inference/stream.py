@@ -66,7 +66,7 @@ class FrameStream(Iterator[Any]):
 
     def __init__(
         self,
-        restore: Callable[[OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]]]],
+        restore: Callable[[OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]], Any]],
         frames: Iterable[Any],
         smoothing: float,
         damaged: Damaged,
@@ -115,7 +115,7 @@ class FrameStream(Iterator[Any]):
         if self._scene.changed(opened.tensor):
             self._smoothed.reset()
         self._smoothed.next_frame()
-        image, (shares,) = self._restore(opened, self._smoothed)
+        image, (shares,), _ = self._restore(opened, self._smoothed)
         for name, share in shares.items():
             self._share_sums[name] = self._share_sums.get(name, 0.0) + share
         if self._damaged == "repeat":

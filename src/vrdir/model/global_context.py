@@ -137,15 +137,26 @@ def lift(image: Tensor, veil: Veil, rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W), brighter than 1 here and there.
     """
-    airlight = veil.airlight.to(image.dtype)[..., None, None].clamp_min(0.02)
-    exposed = image * veil.exposure.to(image.dtype)[..., None, None]
+    exposed, airlight = _exposed(image, veil)
+    k = log_gain_at(image, veil, rows, columns)
+    return exposed + (exposed - airlight) * torch.expm1(k)
+
+
+def log_gain_at(image: Tensor, veil: Veil, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the log gain k of each pixel, (B, 1, H, W); arguments as of `lift`."""
+    exposed, airlight = _exposed(image, veil)
     log_gain = resampled(veil.log_gain.to(image.dtype), rows, columns)
-    depth_cue = (exposed / airlight).amin(1, keepdim=True).clamp(0, 1)
-    position = depth_cue * (LEVELS - 1)
+    brightness = (exposed / airlight).amin(1, keepdim=True).clamp(0, 1)
+    position = brightness * (LEVELS - 1)
     levels = torch.arange(LEVELS, device=image.device, dtype=image.dtype).view(1, -1, 1, 1)
     k = ((1 - (position - levels).abs()).clamp_min(0) * log_gain).sum(1, keepdim=True)
-    k = torch.minimum(k, -torch.log((1 - depth_cue).clamp_min(0.04)))
-    return exposed + (exposed - airlight) * torch.expm1(k)
+    return torch.minimum(k, -torch.log((1 - brightness).clamp_min(0.04)))
+
+
+def _exposed(image: Tensor, veil: Veil) -> tuple[Tensor, Tensor]:
+    """The image as bright as it would have been exposed, and the airlight (B, 3, 1, 1)."""
+    airlight = veil.airlight.to(image.dtype)[..., None, None].clamp_min(0.02)
+    return image * veil.exposure.to(image.dtype)[..., None, None], airlight
 
 
 def lift_whole(image: Tensor, veil: Veil) -> Tensor:

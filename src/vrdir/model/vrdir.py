@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vrdir.image_files.whole_files import write_whole
 from vrdir.images import crop_to, pad_to_multiple
+from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
@@ -26,6 +27,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
 # ones that can be seen to be (docs/frontend.md).
 CLEAN_SHARE = 0.3
+THIN = 0.02  # a mean log gain below which there is no veil to speak of: 2 % of the contrast
 
 
 class ContextConfig(BaseModel):
@@ -142,11 +144,13 @@ class Restoration(NamedTuple):
         image: (B, 3, H, W) in [0, 1].
         guidance: one (B, K, h, w) per tap, fine to coarse; the K maps sum to 1 at every position.
         shares: (B, K), the mean of the guidance over positions and taps: how much of each degradation the network sees.
+        veil: what was taken away first, of the whole image; None without a global context.
     """
 
     image: Tensor
     guidance: list[Tensor]
     shares: Tensor
+    veil: Veil | None = None
 
 
 class VRDIR(nn.Module):
@@ -249,7 +253,13 @@ class VRDIR(nn.Module):
         """The parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
-    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
+    def restore(
+        self,
+        image: Tensor,
+        skip_clean: bool | float = False,
+        statistics: GlobalStatistics | None = None,
+        control: Control = ALL,
+    ) -> Restoration:
         """Restore and say why: the image, the guidance maps and the share of each degradation.
 
         Args:
@@ -259,6 +269,7 @@ class VRDIR(nn.Module):
                 branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
             statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`);
                 None: from the image itself.
+            control: how strongly it restores, and of what.
 
         Raises:
             ValueError: the image has another shape, or there is no clean branch to skip by.
@@ -266,29 +277,35 @@ class VRDIR(nn.Module):
         """
         check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
-        veil = self.find_veil(image)
+        veil = self.find_veil(image) if control.lifts() else None
+        veil = None if veil is None else control.of_veil(veil)
         clear = image if veil is None else lift_whole(image, veil)
         original = pad_to_multiple(image, self.config.multiple)
         padded = pad_to_multiple(clear, self.config.multiple)
         features = self.extract(padded)
         guidance = self.guide(features, statistics)
+        shares = shares_of(guidance)
+        if not control.is_local(self.context is not None):
+            return Restoration(clear.clamp(0, 1), guidance, shares, veil)
+        steering = control.of_guidance(guidance, self.config.branches)
         if threshold is None:
-            mixed = self.mix(features, guidance, statistics)
-            restored = self.decoder(mixed, padded, original, statistics)
-            return Restoration(crop_to(restored, image.shape[-2:]).clamp(0, 1), guidance, shares_of(guidance))
+            mixed = self.mix(features, steering, statistics)
+            restored = control.of_result(padded, self.decoder(mixed, padded, original, statistics))
+            image = crop_to(restored, image.shape[-2:]).clamp(0, 1)
+            return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
             raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
 
-        shares = shares_of(guidance)
-        unclean = (shares[:, -1] < threshold).nonzero().flatten()
+        unclean = (~is_clean(shares, veil, threshold)).nonzero().flatten()
         if len(unclean) == 0:
-            return Restoration(image, guidance, shares)
+            return Restoration(image, guidance, shares, veil)
         if len(unclean) < len(image):
             features = [f[unclean] for f in features]
             padded, original = padded[unclean], original[unclean]
-        mixed = self.mix(features, [g[unclean] for g in guidance], statistics)
-        restored = crop_to(self.decoder(mixed, padded, original, statistics), image.shape[-2:]).clamp(0, 1)
-        return Restoration(image.index_copy(0, unclean, restored), guidance, shares)
+        mixed = self.mix(features, [g[unclean] for g in steering], statistics)
+        restored = control.of_result(padded, self.decoder(mixed, padded, original, statistics))
+        restored = crop_to(restored, image.shape[-2:]).clamp(0, 1)
+        return Restoration(image.index_copy(0, unclean, restored), guidance, shares, veil)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.restore(image).image
@@ -351,6 +368,14 @@ def check_image(image: Tensor) -> None:
 def shares_of(guidance: list[Tensor]) -> Tensor:
     """(B, K), the mean of the guidance over positions and taps."""
     return torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
+
+
+def is_clean(shares: Tensor, veil: Veil | None, threshold: float) -> Tensor:
+    """(B,) bool, whether images are to be left alone: no veil, and a share of the clean branch."""
+    clean = shares[:, -1] >= threshold
+    if veil is None:
+        return clean
+    return clean & (veil.log_gain.mean((1, 2, 3)) < THIN)
 
 
 def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | None:

@@ -1,0 +1,92 @@
+"""Control: how strongly an image is restored, and of what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vrdir.model.global_context import Veil
+
+HAZE, CLEAN = "haze", "clean"
+STRONGEST = 2.0
+
+
+class Control(NamedTuple):
+    """How strongly an image is restored, and of what.
+
+    Attributes:
+        strength: 0 leaves the image unchanged, 1 restores as trained; up to 2. The transmission is
+            taken to this power, the exposure too, and what the local network adds is multiplied.
+        only: the degradations to remove; None for all.
+    """
+
+    strength: float = 1.0
+    only: frozenset[str] | None = None
+
+    def lifts(self) -> bool:
+        """Whether the veil of haze is to be taken away."""
+        return self.only is None or HAZE in self.only
+
+    def is_local(self, has_context: bool) -> bool:
+        """Whether the local network has anything to do: haze is the global context's, if any."""
+        return self.only is None or bool(self.only - {HAZE}) or not has_context
+
+    def of_veil(self, veil: Veil) -> Veil:
+        """The veil as strong as it is to be taken away."""
+        if self.strength == 1:
+            return veil
+        exposure, log_gain = veil.exposure**self.strength, veil.log_gain * self.strength
+        return Veil(veil.airlight, exposure, log_gain)
+
+    def of_guidance(self, guidance: list[Tensor], branches: Sequence[str]) -> list[Tensor]:
+        """The guidance maps without the branches that are to do nothing.
+
+        What they had goes to the clean branch, or, where there is none, to the others.
+        """
+        if self.only is None:
+            return guidance
+        masked = []
+        for maps in guidance:
+            names = [*branches, CLEAN][: maps.shape[1]]
+            kept = torch.tensor([name in (*self.only, CLEAN) for name in names], device=maps.device)
+            left = maps * kept.view(1, -1, 1, 1)
+            missing = 1 - left.sum(1, keepdim=True)
+            clean = [name == CLEAN for name in names]
+            if any(clean):
+                masked.append(left + missing * left.new_tensor(clean).view(1, -1, 1, 1))
+                continue
+            masked.append(left / (1 - missing).clamp_min(1e-6))
+        return masked
+
+    def of_result(self, clear: Tensor, restored: Tensor) -> Tensor:
+        """The restored image, with as much of the local network's correction as is wanted."""
+        if self.strength == 1:
+            return restored
+        return clear + self.strength * (restored - clear)
+
+
+ALL = Control()
+
+
+def checked_control(
+    strength: float, only: Iterable[str] | str | None, branches: Sequence[str]
+) -> Control:
+    """Return the control for a network with these branches.
+
+    Raises:
+        ValueError: the strength is outside 0 to 2, or the network has no branch of a name.
+    """
+    if isinstance(strength, bool) or not math.isfinite(strength) or not 0 <= strength <= STRONGEST:
+        raise ValueError(f"strength is a number from 0 to {STRONGEST:g}, not {strength!r}")
+    if only is None:
+        return Control(float(strength))
+    names = frozenset([only] if isinstance(only, str) else only)
+    unknown = sorted(names - set(branches))
+    if unknown or not names:
+        said = ", ".join(map(repr, unknown)) or "nothing"
+        raise ValueError(f"only names what to remove, of {', '.join(branches)}; not {said}")
+    return Control(float(strength), names)
