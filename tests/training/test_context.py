@@ -1,0 +1,236 @@
+"""The global context's training: whole views, their windows, a detector's loss, a run by command."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import TINY
+from torch import nn
+from typer.testing import CliRunner
+
+from vrdir.cli.app import app
+from vrdir.data.items import items_of
+from vrdir.data.training_set import TrainingSet
+from vrdir.model.global_context import lift_whole, reduced
+from vrdir.model.vrdir import VRDIR, ContextConfig
+from vrdir.training.onnx_network import OnnxNetwork
+from vrdir.training.recognition import Detection, bernoulli_divergence
+from vrdir.training.run import Sources, train
+from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.stages import ContextStage, RefineStage, all_stages
+
+CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
+
+
+def recipe(**changes: Any) -> Recipe:
+    stage = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1}
+    values = {
+        "model": CONFIG.model_dump(),
+        "crop_px": 32,
+        "view_px": 96,
+        "augmentation": "whole",
+        "overlay_share": 0.5,
+        "ranges": "haze:depth=mixed,light=0.5..1",
+        "validation": {"photos": 2, "crop_px": 48, "every": 100},
+        "context": stage | {"loss_weights": {"recognition": 0.0}, "shares": {"clean": 1, "haze": 3}},
+        "decoder": stage,
+        "branch": stage,
+        "fusion": stage,
+        "refine": stage | {"loss_weights": {"recognition": 0.0}},
+    }
+    return Recipe.model_validate(values | changes)
+
+
+class Detector(nn.Module):
+    """A tiny network with a feature map and a prediction map of YOLOX's kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 6, 3, stride=8, padding=1)
+        self.head = nn.Conv2d(6, 7, 1)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.relu(self.body(image))
+        return features, torch.sigmoid(self.head(features))
+
+
+@pytest.fixture(scope="module")
+def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("detector") / "detector.onnx"
+    torch.onnx.export(
+        Detector().eval(),
+        (torch.rand(1, 3, 64, 64),),
+        path,
+        input_names=["image"],
+        output_names=["features", "predictions"],
+        dynamo=False,
+    )
+    return path
+
+
+def test_windows_have_the_copy_and_the_place_of_their_view(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()),
+        CONFIG.branches,
+        crop_px=32,
+        view_px=96,
+        copy_px=64,
+        augmentation="whole",
+        overlay_share=0.3,
+    )
+    whole = data.stage("s", {"haze": 1.0, "clean": 1.0}, lambda item: True)
+    (batch,) = next(iter(whole.batches(4, range(1, 2))))
+    assert batch.clean.shape == batch.degraded.shape == (4, 3, 32, 32)
+    assert batch.copy is not None
+    assert batch.place is not None
+    assert batch.copy.shape == (4, 3, 64, 64)
+    assert set(batch.place[:, 2].tolist()) == {96}
+    assert batch.place[:, :2].max() <= 64
+    # The window is where the copy says it is.
+    for window, copy, (top, left, side) in zip(
+        batch.degraded, batch.copy, batch.place.tolist(), strict=True
+    ):
+        scale = 64 / side
+        part = copy[
+            :,
+            round(top * scale) + 2 : round((top + 32) * scale) - 2,
+            round(left * scale) + 2 : round((left + 32) * scale) - 2,
+        ]
+        assert abs(part.mean() - window.mean()) < 0.08
+
+
+def test_the_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32, view_px=96, copy_px=64
+    )
+    stage = data.stage("context", {"haze": 1.0}, lambda item: True, whole=True)
+    (batch,) = next(iter(stage.batches(2, range(1, 2))))
+    assert batch.degraded.shape == (2, 3, 64, 64)
+    assert batch.copy is not None
+    assert torch.allclose(batch.copy, batch.degraded, atol=1e-6)
+
+
+def test_without_copies_there_is_no_context_stage(photo_folder: Path) -> None:
+    data = TrainingSet(items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32)
+    with pytest.raises(ValueError, match="for a model with a global context"):
+        data.stage("context", {"haze": 1.0}, lambda item: True, whole=True)
+
+
+def test_the_stage_trains_the_context_alone_and_refinement_all_else() -> None:
+    model, settings = VRDIR(CONFIG), recipe()
+    names = {id(p): name for name, p in model.named_parameters()}
+    trained = {names[id(p)].split(".")[0] for p in ContextStage(settings).trained(model)}
+    assert trained == {"context"}
+    refined = {names[id(p)].split(".")[0] for p in RefineStage(settings).trained(model)}
+    assert refined == {"enhancement", "decoder"}
+
+
+def test_its_own_shares_replace_the_recipes() -> None:
+    assert ContextStage(recipe()).shares == {"clean": 1, "haze": 3}
+    assert RefineStage(recipe()).shares == recipe().mixture
+
+
+def test_a_whole_run_makes_a_network_with_a_context(tmp_path: Path, photo_folder: Path) -> None:
+    settings = recipe()
+    folder = train(settings, all_stages(settings), Sources(clean=photo_folder), tmp_path / "run")
+    network = VRDIR.from_pretrained(folder)
+    assert network.config.context == CONFIG.context
+    context = VRDIR.from_pretrained(tmp_path / "run/weights/context").state_dict()
+    for name, tensor in network.state_dict().items():
+        if name.startswith("context."):
+            assert torch.equal(tensor, context[name]), name
+
+
+def test_the_command_trains_the_context(tmp_path: Path, photo_folder: Path) -> None:
+    recipe().write(tmp_path / "recipe.yaml")
+    line = ["train", "context", "--recipe", str(tmp_path / "recipe.yaml")]
+    line += ["--clean", str(photo_folder), "--work-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, line, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run/weights/context/model.safetensors").is_file()
+
+
+def test_a_model_with_a_context_needs_views() -> None:
+    with pytest.raises(ValueError, match="view_px must be at least crop_px"):
+        recipe(view_px=None)
+
+
+def test_a_network_from_an_onnx_file_is_exact_and_differentiable(detector_file: Path) -> None:
+    import onnxruntime
+
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    features, predictions = OnnxNetwork(detector_file, ["features", "predictions"])(image)
+    session = onnxruntime.InferenceSession(detector_file)
+    wanted = session.run(["features", "predictions"], {"image": image.detach().numpy()})
+    assert np.allclose(features.detach(), wanted[0], atol=1e-5)
+    assert np.allclose(predictions.detach(), wanted[1], atol=1e-5)
+    predictions.sum().backward()
+    assert image.grad is not None
+    assert image.grad.abs().sum() > 0
+
+
+def test_a_bad_detector_is_named(tmp_path: Path, detector_file: Path) -> None:
+    with pytest.raises(ValueError, match="has no tensor nothing"):
+        OnnxNetwork(detector_file, ["nothing"])
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"bad\.onnx is no readable ONNX file"):
+        OnnxNetwork(tmp_path / "bad.onnx", ["x"])
+    absent = DetectorSettings(file=tmp_path / "absent.onnx", features=(), predictions=())
+    with pytest.raises(FileNotFoundError, match=r"absent\.onnx"):
+        Detection(absent).load(torch.device("cpu"))
+
+
+def test_the_detection_loss_is_zero_for_the_clean_image_and_pulls_towards_it(
+    detector_file: Path,
+) -> None:
+    settings = DetectorSettings(
+        file=detector_file, features=("features",), predictions=("predictions",), side=64, images=2
+    )
+    detection = Detection(settings)
+    detection.load(torch.device("cpu"))
+    clean = torch.rand(3, 3, 64, 64)
+    assert detection.loss(clean, clean).item() == pytest.approx(0, abs=1e-6)
+    image = (0.5 * clean + 0.3).requires_grad_()
+    optimizer = torch.optim.Adam([image], 0.02)
+    losses = []
+    for _ in range(15):
+        loss = detection.loss(image, clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert bernoulli_divergence(torch.tensor(0.3), torch.tensor(0.3)) == 0
+
+
+def test_a_trained_context_is_worth_something(photo_folder: Path, tmp_path: Path) -> None:
+    """A few steps on thick haze bring a hazy photo nearer to its clean twin."""
+    settings = recipe(
+        context={
+            "steps": 60,
+            "batch_size": 4,
+            "learning_rate": 4e-3,
+            "warmup_steps": 5,
+            "loss_weights": {"recognition": 0.0},
+            "shares": {"haze": 1},
+        },
+        ranges="haze:beta=1..3",
+    )
+    folder = train(settings, [ContextStage(settings)], Sources(clean=photo_folder), tmp_path / "r")
+    model = VRDIR.from_pretrained(folder)
+    from vrdir.data.image_cache import decode
+    from vrdir.degradations.haze import haze
+
+    photos = [decode(path)[None].float() / 255 for path in sorted(photo_folder.glob("*.png"))[:6]]
+    before, after = [], []
+    for number, photo in enumerate(photos):
+        hazy = haze(photo, torch.Generator().manual_seed(number), beta=2.0).image.clamp(0, 1)
+        veil = model.veil(reduced(hazy, 64))
+        assert veil is not None
+        with torch.no_grad():
+            after.append((lift_whole(hazy, veil) - photo).abs().mean().item())
+        before.append((hazy - photo).abs().mean().item())
+    assert sum(after) < 0.9 * sum(before)
