@@ -19,8 +19,8 @@ LAYERS = [
 INSIDE = {
     "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
     "model": [
-        "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
-        "semantics_decoder", "vrdir",
+        "loading", "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation",
+        "semantics_enhancement", "semantics_decoder", "vrdir",
     ],
     "degradations": [
         "draws", "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
@@ -28,8 +28,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
-        "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "room", "files", "export_graph", "onnx_values", "exported_model", "export", "bands", "restorer", "golden",
+        "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",

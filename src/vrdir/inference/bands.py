@@ -19,7 +19,7 @@ from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import ResidualBlock, ResidualBlocks
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
-from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, shares_of
+from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, in_range, shares_of
 
 WHOLE_PIXELS = 2**20  # up to here an image is restored in one piece, which takes as long and up to 700 MB
 BAND_PIXELS = 2**19
@@ -176,7 +176,7 @@ class Bands:
     def write(self, restored: Tensor, part: Tensor, top: int) -> None:
         """Without what was padded."""
         place = restored[..., top : top + part.shape[-2], :]
-        place.copy_(crop_to(part, place.shape[-2:]).clamp(0, 1))
+        place.copy_(in_range(crop_to(part, place.shape[-2:])))
 
     def blocks(self, blocks: ResidualBlocks, x: Tensor, stride: int) -> None:
         """Residual blocks, in place."""

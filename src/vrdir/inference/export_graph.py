@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vrdir.images import crop_to
 from vrdir.model.fourier_modulation import FourierGuidedModulation
-from vrdir.model.vrdir import VRDIR, shares_of
+from vrdir.model.vrdir import VRDIR, in_range, shares_of
 
 
 class ExportableVRDIR(nn.Module):
@@ -36,7 +36,7 @@ class ExportableVRDIR(nn.Module):
         padded = pad_by_gather(image, self.network.config.multiple)
         mixed, guidance = self.network.enhance(self.network.extractor(padded))
         restored = self.network.decoder(mixed, padded)
-        return crop_to(restored, image.shape[-2:]).clamp(0, 1), shares_of(guidance)
+        return in_range(crop_to(restored, image.shape[-2:])), shares_of(guidance)
 
 
 class MatrixFourierModulation(nn.Module):
