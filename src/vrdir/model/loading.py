@@ -6,19 +6,39 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vrdir.image_files.whole_files import refuse_pointer
+from vrdir.image_files.whole_files import first_line, refuse_pointer
 
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+CONFIG_BYTES = 2**16
+HUB_KEYS = {"architectures", "auto_map", "dtype", "library_name", "model_type", "torch_dtype", "transformers_version"}
+DTYPES = {"F16", "BF16", "F32", "F64"}  # as a safetensors header calls them
 REMEDY = "get or train the weights again"
 
 
-def read_shapes(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by its header alone: their shapes and types, on the meta device, without values.
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object in a `config.json`, without what the Hugging Face hub and its libraries note in it for themselves.
+
+    Raises:
+        ValueError: it is no JSON object of a sensible size, or a Git LFS pointer.
+    """
+    refuse_pointer(path)
+    if path.stat().st_size > CONFIG_BYTES:
+        raise ValueError(f"{path} is no VRDIR config: it has more than {CONFIG_BYTES} bytes")
+    try:
+        content = from_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no VRDIR config: it is no JSON ({first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no VRDIR config: expected a JSON object, found {type(content).__name__}")
+    return {key: value for key, value in content.items() if not key.startswith("_") and key not in HUB_KEYS}
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in a safetensors file, from its header alone.
 
     Raises:
         ValueError: it is damaged, a Git LFS pointer, or holds anything but float16, bfloat16, float32 and float64.
@@ -33,7 +53,7 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
     others = [f"{name} is {dtype}" for name, (dtype, _) in found.items() if dtype not in DTYPES]
     if others:
         raise ValueError(f"{path}: weights are float16, bfloat16, float32 or float64, but {_shown(others)}; {REMEDY}")
-    return {name: torch.empty(shape, dtype=DTYPES[dtype], device="meta") for name, (dtype, shape) in found.items()}
+    return {name: shape for name, (_, shape) in found.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from vrdir.image_files.whole_files import write_whole
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
-from vrdir.model.loading import check_finite, read_shapes, read_tensors
+from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
@@ -24,6 +24,11 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
 # ones that can be seen to be (docs/frontend.md).
 CLEAN_SHARE = 0.3
+
+# A config may come from a stranger: far more than any network of today has, and still built in seconds.
+SCALES = Field(max_length=8)
+Blocks = Annotated[int, Field(ge=0, le=64)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class VRDIRConfig(BaseModel):
@@ -44,14 +49,14 @@ class VRDIRConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extractor: ExtractorName
-    strides: tuple[int, ...]
-    branches: tuple[str, ...] = ("haze", "noise", "rain")
+    strides: Annotated[tuple[int, ...], SCALES]
+    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = ("haze", "noise", "rain")
     clean_branch: bool = False
-    branch_blocks: NonNegativeInt = 0
+    branch_blocks: Blocks = 0
     decoder: Literal["semantics", "pixel_skip"] = "semantics"
-    widths: tuple[PositiveInt, ...] = ()
-    encoder_blocks: tuple[NonNegativeInt, ...] = ()
-    decoder_blocks: tuple[NonNegativeInt, ...] = ()
+    widths: Annotated[tuple[Width, ...], SCALES] = ()
+    encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
+    decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
     channel_attention: bool = False
 
     @model_validator(mode="after")
@@ -60,7 +65,7 @@ class VRDIRConfig(BaseModel):
             raise ValueError(f"branches must be different names, at least one, not {list(self.branches)}")
         if CLEAN in self.branches:
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
-        if any(not name.isidentifier() or hasattr(nn.ModuleDict, name) for name in self.branches):
+        if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
             raise ValueError(f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}")
         select_taps(EXTRACTORS[self.extractor].available, self.strides)
         if self.decoder == "pixel_skip" and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1:
@@ -315,25 +320,28 @@ def read_config(path: Path) -> VRDIRConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
-        return VRDIRConfig.model_validate_json(path.read_bytes())
+        return VRDIRConfig.model_validate(read_settings(path))
     except ValidationError as error:
         raise ValueError(f"{path} is no VRDIR config: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:
-    """A pydantic error in one line: each field and what is wrong with it."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+    """A pydantic error in one line: each field, up to eight, and what is wrong with it."""
+    errors = error.errors()
+    shown = [f"{'.'.join(map(str, e['loc']))[:80] or 'content'}: {e['msg']}" for e in errors[:8]]
+    return "; ".join(shown + [f"and {len(errors) - 8} more"] * (len(errors) > 8))
 
 
 def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
-    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds."""
+    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds; shapes alone will do."""
     expected = model.state_dict()
+    shapes = {name: tuple(getattr(value, "shape", value)) for name, value in state.items()}
     problems = [f"lacks {name}" for name in expected if name not in state]
     problems += [f"has {name}, unknown here" for name in state if name not in expected]
     problems += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        f"{name} has shape {shapes[name]} instead of {tuple(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
+        if name in shapes and shapes[name] != tensor.shape
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
