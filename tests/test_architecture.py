@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["image_files", "images", "folders", "pictures", "video", "weights"],
+    ["image_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -37,7 +37,7 @@ INSIDE = {
         "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "stages", "logs", "record", "trainer", "run"],
-    "video": ["formats", "reading", "writing"],
+    "video": ["formats", "timing", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [
         "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
