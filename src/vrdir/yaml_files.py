@@ -53,7 +53,7 @@ def _count(events: Any) -> None:
         if kind in ("SequenceEndEvent", "MappingEndEvent"):
             name, size = open_ones.pop()
         elif kind == "AliasEvent":
-            if name not in sizes:
+            if name is None or name not in sizes:
                 raise ValueError(f"*{name} stands for nothing before it, or holds itself")
             name, size = None, sizes[name]
         elif kind != "ScalarEvent":
