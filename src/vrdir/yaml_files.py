@@ -55,7 +55,7 @@ def _count(events: Any) -> None:
         elif kind == "AliasEvent":
             if name is None or name not in sizes:
                 raise ValueError(f"*{name} stands for nothing before it, or holds itself")
-            name, size = None, sizes[name]
+            size, name = sizes[name], None
         elif kind != "ScalarEvent":
             continue
         elif len(event.value) > LONGEST:

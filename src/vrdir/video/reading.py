@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FINER = 100
-BEGINNINGS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp", "avi": b"AVI LIST"}  # how files of these formats begin
+BEGINNINGS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # how files of these formats begin
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
 
