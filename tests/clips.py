@@ -35,12 +35,13 @@ def clip(
     rotation: int = 0,
     words: Sequence[str] = (),
     tags: Sequence[tuple[str, Any]] = (),
+    ticks: Fraction = TICKS,
 ) -> Path:
-    """Write a clip of 25 frames a second (or of those times), with a title, a chapter, a tone tagged as German, and subtitles."""
+    """Write a clip of 25 frames a second (or of those times, in ticks), with a title, a chapter, a tone tagged as German, and subtitles."""
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        stream.codec_context.time_base = TICKS
+        stream.codec_context.time_base = ticks
         for name, value in tags:
             setattr(stream.codec_context, name, value)
         if rotation:
@@ -56,7 +57,7 @@ def clip(
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(number) if picture else view(number, width, height), format="rgb24")
             frame = frame.reformat(format=pix_fmt, dst_colorspace=1 if ("colorspace", 1) in tags else None)
-            frame.pts, frame.time_base = pts(number), TICKS
+            frame.pts, frame.time_base = pts(number), ticks
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if tone:

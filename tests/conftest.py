@@ -31,6 +31,9 @@ IDENTITY_ONNX = bytes.fromhex(
 )
 
 
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 12345\n"
+
+
 @pytest.fixture
 def tiny() -> VRDIR:
     """A network of every part, small, whose random weights change its input (fresh ones would return it)."""

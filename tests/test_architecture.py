@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["image_files", "images", "folders", "pictures", "video", "weights"],
+    ["image_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -19,8 +19,8 @@ LAYERS = [
 INSIDE = {
     "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
     "model": [
-        "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
-        "semantics_decoder", "global_context", "control", "vrdir",
+        "loading", "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation",
+        "semantics_enhancement", "semantics_decoder", "global_context", "control", "vrdir",
     ],
     "degradations": [
         "draws", "depth", "overlays",
@@ -29,9 +29,9 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export",
-        "borders", "diagnosis", "bands", "restorer", "golden", "normalisation",
-        "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "room", "files", "export_graph", "onnx_values", "exported_model", "export",
+        "borders", "diagnosis", "bands", "restorer", "golden",
+        "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",
@@ -39,7 +39,7 @@ INSIDE = {
         "classification", "detection", "reidentification", "recognition_verdict", "recognition_report",
     ],
     "training": ["losses", "checkpoints", "settings", "onnx_network", "recognition", "stages", "logs", "record", "trainer", "run"],
-    "video": ["formats", "reading", "writing"],
+    "video": ["formats", "timing", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [
         "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",

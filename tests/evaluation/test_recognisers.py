@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import LFS_POINTER
 from tests.evaluation.onnx_files import FLOAT, INT64, write_onnx
 
 from vrdir.evaluation.recogniser_files import centre_cropped, letterboxed
@@ -121,6 +122,15 @@ def test_an_onnx_embedder_gives_unit_vectors(tmp_path: Path) -> None:
 def test_a_card_that_does_not_fit(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_recogniser(str(make(tmp_path / "x.onnx")), "classification")
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.json", "names.txt"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    path = classifier(tmp_path / "x.onnx", classes={"names": "names.txt"})
+    (tmp_path / name).write_text(LFS_POINTER)
+    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"):
+        load_recogniser(str(path), "classification")
 
 
 def test_a_network_of_other_inputs_or_outputs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import IDENTITY_ONNX, TINY
+from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 
 import vrdir
 from vrdir import Restorer
@@ -215,6 +215,52 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
         Restorer(folder / "tiny.xml", backend="onnx")
     with pytest.raises(ValueError, match="tiny.onnx is the name of an exported network; those run with backend onnx or openvino"):
         Restorer(folder / "tiny.onnx")
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_values_that_are_no_numbers_are_refused_by_name(folder: Path, tmp_path: Path, backend: Backend, raw: bool) -> None:
+    proto = onnx.load(folder / "tiny.onnx")
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.reshape(-1)[-1] = np.nan
+    named = onnx.numpy_helper.from_array(values, tensor.name)
+    tensor.CopyFrom(named if raw else onnx.helper.make_tensor(tensor.name, 1, values.shape, values.reshape(-1).tolist()))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    with pytest.raises(ValueError, match=rf"nan.onnx has NaN or infinite values in {tensor.name}; export it again"):
+        Restorer(tmp_path / "nan.onnx", backend=backend)
+
+
+def test_a_result_that_is_not_finite_is_an_error(folder: Path, tmp_path: Path) -> None:
+    proto = onnx.load(folder / "tiny.onnx")
+    last = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("to_correction.weight"))
+    last.CopyFrom(onnx.numpy_helper.from_array(np.full(last.dims, 3e38, np.float32), last.name))
+    onnx.save(proto, tmp_path / "large.onnx")
+    with pytest.raises(ArithmeticError, match="NaN or infinite values"):
+        Restorer.from_onnx(tmp_path / "large.onnx")(np.full((20, 20, 3), 0.5, np.float32))
+
+
+def test_a_network_that_holds_nan_is_not_exported(network: VRDIR, tmp_path: Path) -> None:
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        broken.decoder.to_correction.bias[0] = torch.nan
+    with pytest.raises(ValueError, match="the network has NaN or infinite values in decoder.to_correction.bias"):
+        export(broken, tmp_path / "nan.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: Backend) -> None:
+    (tmp_path / "a.onnx").write_text(LFS_POINTER)
+    with pytest.raises(ValueError, match=r"a.onnx is a Git LFS pointer, not the file itself; run: git lfs pull"):
+        ExportedModel(tmp_path / "a.onnx", backend)
+
+
+def test_a_git_lfs_pointer_in_place_of_openvinos_values_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "tiny.xml", tmp_path)
+    (tmp_path / "tiny.bin").write_text(LFS_POINTER)
+    with pytest.raises(ValueError, match=r"tiny.bin is a Git LFS pointer"):
+        ExportedModel(tmp_path / "tiny.xml", "openvino")
 
 
 def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: Path) -> None:

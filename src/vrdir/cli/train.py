@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +78,7 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
 
     `others` are the command's own options, to suggest where one is mistyped.
     """
-    import yaml
+    from vrdir.yaml_files import parse_yaml
 
     flags, rest, settings = flags_of(command), list(arguments), {}
     while rest:
@@ -91,9 +92,9 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
             raise ValueError(f"{flag} needs a value")
         text = value if equals else rest.pop(0)
         try:
-            settings[flags[flag][0]] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ValueError(f"{flag}: {text!r} is no YAML value") from None
+            settings[flags[flag][0]] = parse_yaml(text)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {reprlib.repr(text)} is no YAML value ({error})") from None
     return settings
 
 

@@ -18,6 +18,7 @@ from vrdir.evaluation.recognition import nothing_left
 from vrdir.evaluation.variants import Exclusion, Item, images_below
 from vrdir.image_files.reading import open_header
 from vrdir.image_files.whole_files import first_line
+from vrdir.yaml_files import read_yaml
 
 BEYOND_PX = 2  # that a box may reach out of its image: labels are rounded, and some count pixels from 1
 
@@ -186,15 +187,13 @@ def _yolo_names(path: Path) -> dict[int, str] | None:
 def _yaml(file: Path, others: bool) -> dict[str, Any]:
     """What a YAML file says, nothing if that is no mapping. Raises ValueError for one that is none, unless it is `others`'."""
     try:
-        import yaml
+        content = read_yaml(file)
     except ModuleNotFoundError:
         raise ValueError(f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt") from None
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         if others:  # anything may lie beside a data set
             return {}
-        raise ValueError(f"{file} cannot be read as YAML ({first_line(error)}); mend it, or write a classes.txt") from None
+        raise ValueError(f"{file} cannot be read as YAML ({error}); mend it, or write a classes.txt") from None
     return content if isinstance(content, dict) else {}
 
 

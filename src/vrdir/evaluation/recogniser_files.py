@@ -12,7 +12,7 @@ from PIL import Image
 
 from vrdir.evaluation.recognisers import Array, Classifier, Detector, Embedder, Task
 from vrdir.evaluation.variants import Pixels
-from vrdir.image_files.whole_files import first_line
+from vrdir.image_files.whole_files import first_line, refuse_pointer
 from vrdir.inference.exported_model import onnx_session
 from vrdir.weights.bundled import sha256
 
@@ -96,9 +96,11 @@ def _filter(resize: Mapping[str, Any]) -> Image.Resampling:
 def _card(path: Path, task: Task) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no recogniser {path}")
+    refuse_pointer(path)
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise FileNotFoundError(f"{path} needs a card {beside.name} beside it that says its task, resizing and classes")
+    refuse_pointer(beside)
     try:
         card = json.loads(beside.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -155,6 +157,7 @@ def _class_names(card: Mapping[str, Any], path: Path) -> list[str]:
         file = path.parent / names
         if not file.is_file():
             raise FileNotFoundError(f"{path.with_suffix('.json')} names its classes in {names}, which is not there")
+        refuse_pointer(file)
         names = file.read_text(encoding="utf-8").splitlines()
     if not names:
         raise ValueError(f"{path.with_suffix('.json')} does not name its classes")

@@ -21,7 +21,15 @@ from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import lift, resampling
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
-from vrdir.model.vrdir import VRDIR, Restoration, check_image, clean_threshold, is_clean, shares_of
+from vrdir.model.vrdir import (
+    VRDIR,
+    Restoration,
+    check_image,
+    clean_threshold,
+    in_range,
+    is_clean,
+    shares_of,
+)
 
 WHOLE_PIXELS = 2**20  # up to here an image is restored in one piece, which takes as long and up to 700 MB
 BAND_PIXELS = 2**19
@@ -68,7 +76,7 @@ def restore_in_bands(
             steering = control.of_guidance(guidance, model.config.branches)
             restored = bands.decoded(features, steering)
         else:
-            restored = bands.image.clamp(0, 1)
+            restored = in_range(bands.image)
         return Restoration(restored, guidance, shares, bands.veil)
 
 
@@ -215,7 +223,7 @@ class Bands:
     def write(self, restored: Tensor, part: Tensor, top: int) -> None:
         """Without what was padded."""
         place = restored[..., top : top + part.shape[-2], :]
-        place.copy_(crop_to(part, place.shape[-2:]).clamp(0, 1))
+        place.copy_(in_range(crop_to(part, place.shape[-2:])))
 
     def blocks(self, blocks: ResidualBlocks, x: Tensor, stride: int) -> None:
         """Residual blocks, in place."""

@@ -29,6 +29,7 @@ from vrdir.inference.exported_model import (
     openvino_core,
     runtime_of,
 )
+from vrdir.model.loading import check_finite
 from vrdir.model.vrdir import VRDIR
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ def export(
 
     Raises:
         ArithmeticError: a difference is larger than `tolerance`. Then, as with any other error, no file is left.
-        ValueError: a package is not installed, or the suffix is another.
+        ValueError: a package is not installed, the suffix is another, or a value of the network is not finite.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"an exported network's file ends in {' or '.join(SUFFIXES)}, not as {path.name} does")
+    check_finite(model.state_dict(), "the network")
     runtime_of(backend)  # now, not after the export
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vrdir.images import crop_to
 from vrdir.model.fourier_modulation import FourierGuidedModulation
 from vrdir.model.global_context import lift_whole
-from vrdir.model.vrdir import VRDIR, shares_of
+from vrdir.model.vrdir import VRDIR, in_range, shares_of
 
 
 class ExportableVRDIR(nn.Module):
@@ -40,7 +40,7 @@ class ExportableVRDIR(nn.Module):
         original, padded = (pad_by_gather(part, multiple) for part in (image, clear))
         mixed, guidance = network.enhance(network.extract(padded))
         restored = network.decoder(mixed, padded, original)
-        return crop_to(restored, image.shape[-2:]).clamp(0, 1), shares_of(guidance)
+        return in_range(crop_to(restored, image.shape[-2:])), shares_of(guidance)
 
 
 class MatrixFourierModulation(nn.Module):

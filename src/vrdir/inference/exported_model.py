@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +14,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from vrdir.image_files.whole_files import first_line
-from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, clean_threshold, describe
+from vrdir.image_files.whole_files import first_line, refuse_pointer
+from vrdir.inference.onnx_values import initializers
+from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, check_result, clean_threshold, describe
 
 Backend = Literal["torch", "onnx", "openvino"]
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -60,7 +61,7 @@ class ExportedModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or no exported network, or the runtime is not installed.
+        ValueError: it is damaged, holds values that are not finite, is no exported network, or the runtime is not installed.
     """
 
     def __init__(self, path: Path | str, backend: Backend) -> None:
@@ -96,6 +97,7 @@ class ExportedModel:
         threshold = clean_threshold(skip_clean, self.config)
         image = image.detach().cpu().contiguous()
         restored, shares = (torch.from_numpy(array) for array in self._run(image.numpy()))
+        check_result(restored, shares)
         if threshold is not None:
             restored = torch.where((shares[:, -1] < threshold).view(-1, 1, 1, 1), restored, image)
         return Restoration(restored, [], shares)
@@ -132,6 +134,7 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    refuse_pointer(path)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented ones
@@ -143,6 +146,7 @@ def _open_onnx(path: Path) -> _Opened:
     if path.suffix == ".xml":
         raise ValueError(f"{path} is OpenVINO's format; open it with backend openvino")
     session = onnx_session(onnxruntime, path, "; export it again")
+    _check_values(path, initializers(path))
 
     def run(image: Array) -> tuple[Array, Array]:
         restored, shares = session.run(OUTPUTS, {INPUT: image})
@@ -153,10 +157,14 @@ def _open_onnx(path: Path) -> _Opened:
 
 def _open_openvino(path: Path) -> _Opened:
     core = openvino_core()
+    for file in (path, path.with_suffix(".bin")):
+        refuse_pointer(file)
     try:
         network = core.read_model(path)
     except RuntimeError as error:
         raise ValueError(f"{path} is no network that openvino can open ({' '.join(str(error).split())}); export it again") from None
+    constants = (op for op in network.get_ops() if op.get_type_name() == "Constant")
+    _check_values(path, ((op.get_friendly_name(), op.data) for op in constants if op.get_element_type().is_real()))
     place = ["framework", FACTS_KEY]  # where it keeps an ONNX file's metadata, in its own format too
     facts = network.get_rt_info(place).value if network.has_rt_info(place) else None
     # bfloat16, its default where the processor has it, breaks the Fourier part.
@@ -169,6 +177,13 @@ def _open_openvino(path: Path) -> _Opened:
         return restored, shares
 
     return _Opened(run, facts)
+
+
+def _check_values(path: Path, constants: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> None:
+    """Raise ValueError, naming the tensor, if one of a file's holds a value that is no finite number."""
+    for name, values in constants:
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path} has NaN or infinite values in {name}; export it again")
 
 
 _OPENERS: dict[str, Callable[[Path], _Opened]] = {"onnx": _open_onnx, "openvino": _open_openvino}

@@ -22,7 +22,7 @@ from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
 from vrdir.inference.restorer import Restorer, network_of
 from vrdir.model.blocks import placed
-from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
+from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class FrontEnd(nn.Module):
 
         Raises:
             ValueError: it is none of these, or its values are out of range for the normalisation declared.
+            ArithmeticError: what the network makes of it is not finite.
         """
         if isinstance(batch, Tensor):
             return batch if batch.ndim == 4 and batch.shape[0] == 0 else self._tensor(batch)
@@ -136,6 +137,8 @@ class FrontEnd(nn.Module):
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
+        if not (image.is_cuda and torch.cuda.is_current_stream_capturing()):  # a captured graph cannot be waited for
+            check_result(restoration.image, restoration.shares)
         if self.hook is not None:
             self.hook(restoration)
         return restoration.image

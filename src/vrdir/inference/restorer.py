@@ -30,7 +30,8 @@ from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.control import ALL, checked_control
 from vrdir.model.global_statistics import GlobalStatistics
-from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
+from vrdir.model.loading import check_finite
+from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
 from vrdir.video.formats import Frame, Pixels, VideoError, format_of_video, is_video
 from vrdir.video.reading import VideoReader
 from vrdir.video.writing import VideoWriter
@@ -129,6 +130,7 @@ class Restorer:
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.
+            ArithmeticError: what the network makes of it is not finite.
         """
         return self.restore(image).image
 
@@ -145,6 +147,7 @@ class Restorer:
                 result = restore_inside(pixels, lambda part: self._network(part, statistics))
             else:
                 result = self._network(pixels, statistics)
+            check_result(result.image, result.shares)
             found = diagnose(pixels, result)
         names = self.model.config.guidance_names
         shares = [dict(zip(names, row, strict=True)) for row in result.shares.tolist()]
@@ -341,11 +344,15 @@ def _turn_on(device: str) -> AbstractContextManager[Any]:
 
 
 def network_of(weights: str | Path | VRDIR) -> VRDIR:
-    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`. Raises ValueError for one not in float32."""
+    """The network itself, or by name, folder or repository id; see `VRDIR.from_pretrained`.
+
+    Raises ValueError for one that is not float32 or not finite.
+    """
     if isinstance(weights, VRDIR):
         others = {str(parameter.dtype).removeprefix("torch.") for parameter in weights.parameters()} - {"float32"}
         if others:
             raise ValueError(f"the network holds {' and '.join(sorted(others))}; give it in float32: network.float()")
+        check_finite(weights.state_dict(), "the network")
         return weights
     if _exported_file(weights) is not None:
         raise ValueError(f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch")

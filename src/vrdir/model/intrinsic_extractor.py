@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vrdir.image_files.whole_files import refuse_pointer
+from vrdir.model.loading import check_finite
+
 ExtractorName = Literal["vgg16_conv2_2", "efficientnet_lite0"]
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's official file; 397923af begins its SHA-256
@@ -188,6 +191,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """A state dict from a PyTorch file, without running any code that the file may hold."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no extractor weights at {path}")
+    refuse_pointer(Path(path))
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -198,11 +202,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_checked(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """`load_state_dict(strict=True)` with an error that says what was being read."""
+    """`load_state_dict(strict=True)` of finite values, with an error that says what was being read."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"cannot use {what}: {' '.join(str(error).split())}") from None
+    check_finite(module.state_dict(), what)
 
 
 def fold_batch_norm(state: dict[str, Tensor], convolution: str, norm: str, name: str, eps: float = 1e-3) -> dict[str, Tensor]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
+from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
 from vrdir.weights.bundled import resolve_weights
@@ -41,15 +40,20 @@ class ContextConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    side: PositiveInt = 192
-    strides: tuple[int, ...] = (4, 8, 16)
-    channels: PositiveInt = 48
+    side: Annotated[int, Field(ge=32, le=1024)] = 192
+    strides: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (4, 8, 16)
+    channels: Annotated[int, Field(ge=4, le=1024)] = 48
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
         if self.side % 32 or self.channels % 4:
             raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
         return self
+
+# A config may come from a stranger: far more than any network of today has, and still built in seconds.
+SCALES = Field(max_length=8)
+Blocks = Annotated[int, Field(ge=0, le=64)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class VRDIRConfig(BaseModel):
@@ -71,14 +75,14 @@ class VRDIRConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extractor: ExtractorName
-    strides: tuple[int, ...]
-    branches: tuple[str, ...] = ("haze", "noise", "rain")
+    strides: Annotated[tuple[int, ...], SCALES]
+    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = ("haze", "noise", "rain")
     clean_branch: bool = False
-    branch_blocks: NonNegativeInt = 0
+    branch_blocks: Blocks = 0
     decoder: Literal["semantics", "pixel_skip"] = "semantics"
-    widths: tuple[PositiveInt, ...] = ()
-    encoder_blocks: tuple[NonNegativeInt, ...] = ()
-    decoder_blocks: tuple[NonNegativeInt, ...] = ()
+    widths: Annotated[tuple[Width, ...], SCALES] = ()
+    encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
+    decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
     channel_attention: bool = False
     context: ContextConfig | None = None
 
@@ -88,7 +92,7 @@ class VRDIRConfig(BaseModel):
             raise ValueError(f"branches must be different names, at least one, not {list(self.branches)}")
         if CLEAN in self.branches:
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
-        if any(not name.isidentifier() or hasattr(nn.ModuleDict, name) for name in self.branches):
+        if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
             raise ValueError(f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}")
         for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
             select_taps(EXTRACTORS[self.extractor].available, strides)
@@ -273,6 +277,7 @@ class VRDIR(nn.Module):
 
         Raises:
             ValueError: the image has another shape, or there is no clean branch to skip by.
+            ArithmeticError: the guidance that `skip_clean` decides by is not finite.
             RuntimeError: `skip_clean` under torch.export or torch.compile, which know no branch that depends on the data.
         """
         check_image(image)
@@ -286,16 +291,17 @@ class VRDIR(nn.Module):
         guidance = self.guide(features, statistics)
         shares = shares_of(guidance)
         if not control.is_local(self.context is not None):
-            return Restoration(clear.clamp(0, 1), guidance, shares, veil)
+            return Restoration(in_range(clear), guidance, shares, veil)
         steering = control.of_guidance(guidance, self.config.branches)
         if threshold is None:
             mixed = self.mix(features, steering, statistics)
             restored = control.of_result(padded, self.decoder(mixed, padded, original, statistics))
-            image = crop_to(restored, image.shape[-2:]).clamp(0, 1)
+            image = in_range(crop_to(restored, image.shape[-2:]))
             return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
             raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
 
+        check_result(shares)  # NaN is above no threshold
         unclean = (~is_clean(shares, veil, threshold)).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares, veil)
@@ -304,7 +310,7 @@ class VRDIR(nn.Module):
             padded, original = padded[unclean], original[unclean]
         mixed = self.mix(features, [g[unclean] for g in steering], statistics)
         restored = control.of_result(padded, self.decoder(mixed, padded, original, statistics))
-        restored = crop_to(restored, image.shape[-2:]).clamp(0, 1)
+        restored = in_range(crop_to(restored, image.shape[-2:]))
         return Restoration(image.index_copy(0, unclean, restored), guidance, shares, veil)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -319,10 +325,14 @@ class VRDIR(nn.Module):
 
         `half` stores float16, which halves the file; loading gives float32 again. For `small` it moved the validation PSNR of
         each kind of image by at most 0.04 dB.
+
+        Raises:
+            ValueError: a value is not finite, or not in float16.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = {name: (t.half() if half else t).detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        check_finite(state, "the network in float16" if half else "the network", "it is not saved")
+        folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
         # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none, and weights only with a config.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
@@ -339,23 +349,22 @@ class VRDIR(nn.Module):
 
         Raises:
             FileNotFoundError: there are no such weights.
-            ValueError: a file is damaged, or holds another architecture than its config says.
+            ValueError: a file is damaged, holds another architecture than its config says, or a value that is not finite.
         """
         folder = resolve_weights(weights)
         config = read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        shapes = read_shapes(path)
         try:
-            state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({error}); get or train the weights again") from None
-        try:
-            model = cls(config)
+            with torch.device("meta"):  # no memory for what the file does not hold
+                outline = cls(config)
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
-        check_state(model, state, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
-        model.load_state_dict(state)
+        check_state(outline, shapes, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
+        model = cls(config)
+        model.load_state_dict(read_tensors(path))
         return model.to(device).eval()
 
 
@@ -363,6 +372,20 @@ def check_image(image: Tensor) -> None:
     """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
         raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+
+
+def in_range(restored: Tensor) -> Tensor:
+    """What a decoder gives, clamped to [0, 1]. What is infinite becomes NaN rather than white: `check_result` is to find it."""
+    return restored.clamp(0, 1) + 0 * restored
+
+
+def check_result(*values: Tensor) -> None:
+    """Raise ArithmeticError if a network's result is not finite."""
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise ArithmeticError(
+            "the network's result has NaN or infinite values, so there is no image; its weights are damaged, or too large for the "
+            "precision it computes in: check them (vrdir weights verify), get or train them again, or compute in float32"
+        )
 
 
 def shares_of(guidance: list[Tensor]) -> Tensor:
@@ -395,25 +418,28 @@ def read_config(path: Path) -> VRDIRConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
-        return VRDIRConfig.model_validate_json(path.read_bytes())
+        return VRDIRConfig.model_validate(read_settings(path))
     except ValidationError as error:
         raise ValueError(f"{path} is no VRDIR config: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:
-    """A pydantic error in one line: each field and what is wrong with it."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors())
+    """A pydantic error in one line: each field, up to eight, and what is wrong with it."""
+    errors = error.errors()
+    shown = [f"{'.'.join(map(str, e['loc']))[:80] or 'content'}: {e['msg']}" for e in errors[:8]]
+    return "; ".join(shown + [f"and {len(errors) - 8} more"] * (len(errors) > 8))
 
 
 def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
-    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds."""
+    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds; shapes alone will do."""
     expected = model.state_dict()
+    shapes = {name: tuple(getattr(value, "shape", value)) for name, value in state.items()}
     problems = [f"lacks {name}" for name in expected if name not in state]
     problems += [f"has {name}, unknown here" for name in state if name not in expected]
     problems += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        f"{name} has shape {shapes[name]} instead of {tuple(tensor.shape)}"
         for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
+        if name in shapes and shapes[name] != tensor.shape
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")

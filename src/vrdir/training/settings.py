@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.image_files.whole_files import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
+from vrdir.yaml_files import read_yaml
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
 """Those that come with vrdir, by name."""
@@ -42,7 +44,7 @@ def _duration(value: Any) -> Any:
     if match and int(match[1]):
         return f"{int(match[1])} epochs"
     if type(value) is not int or value < 1:
-        raise ValueError(f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {value!r}')
+        raise ValueError(f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {reprlib.repr(value)}')
     return value
 
 
@@ -203,7 +205,7 @@ class Recipe(Settings):
     def _named(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value not in CONFIGS:
-                raise ValueError(f"no config {value!r}; there are {', '.join(CONFIGS)}")
+                raise ValueError(f"no config {reprlib.repr(value)}; there are {', '.join(CONFIGS)}")
             return CONFIGS[value]
         return value
 
@@ -277,9 +279,9 @@ class Recipe(Settings):
         if not path.is_file():
             raise FileNotFoundError(f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}")
         try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+            content = read_yaml(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is no YAML: {error}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{path} is no recipe: expected keys and values, found {type(content).__name__}")
         for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):  # what holds others first
@@ -291,7 +293,7 @@ class Recipe(Settings):
             for parent in parents:
                 inner = place.get(parent) or {}
                 if not isinstance(inner, dict):
-                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {inner!r}")
+                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}")
                 place[parent] = place = dict(inner)  # its own: YAML's anchors let two keys share one
             place[last] = value
         try:

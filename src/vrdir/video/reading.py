@@ -6,7 +6,6 @@ Only one frame at a time is held here; the decoder holds a few dozen, whatever t
 from __future__ import annotations
 
 import contextlib
-import heapq
 import logging
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -16,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vrdir.image_files.whole_files import refuse_pointer
 from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, import_av
+from vrdir.video.timing import Clock, Expected, Order, Shown
 
 if TYPE_CHECKING:
     import av
 
 logger = logging.getLogger(__name__)
 
+FINER = 100
+BEGINNINGS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # how files of these formats begin
+TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
 
 
@@ -35,7 +39,7 @@ class VideoReader:
     Attributes:
         path: the file.
         height, width: of a frame, in pixels.
-        time_base: seconds per unit of time.
+        time_base: seconds per unit of time: the stream's, or a hundredth of one that is a millisecond and more.
         frames_expected: how many frames the file says it holds, or None. An estimate where only its duration is known.
 
     Raises:
@@ -61,7 +65,13 @@ class VideoReader:
         # WebM has its alpha beside the picture, where FFmpeg's own decoders do not look.
         if transparent or self.stream.metadata.get("alpha_mode") == "1":
             logger.warning("%s can be transparent (it has an alpha channel); it is restored and written without", self.path)
-        self.time_base: Fraction = self.stream.time_base or Fraction(1, 1000)
+        tick = self.stream.time_base or Fraction(1, 1000)
+        # Matroska's clock has a millisecond, in which there may be several frames.
+        self._finer = FINER if tick >= Fraction(1, 1000) else 1
+        self.time_base: Fraction = tick / self._finer
+        self._interval = max(round(1 / (self.stream.average_rate or 25) / self.time_base), 1)
+        self._counts = self.container.format.name == "avi"  # its frames, in the order of decoding, and has no other times
+        self._jumps = bool(self.container.format.flags & TS_DISCONT)
         self.frames_expected = self._frames_expected()
 
     def __enter__(self) -> VideoReader:
@@ -84,37 +94,73 @@ class VideoReader:
             yield frame
 
     def _frames(self, pass_on: Callable[[Any], None] | None) -> Iterator[Frame]:
-        # A decoder says nothing of the frames that it drops, and of an error not always which frame it hit. But frames leave it in
-        # the order of their times: when one comes, every earlier packet that is still due never will.
-        due: list[tuple[int, int]] = []
-        last: int | None = None
-        met = 0
+        order, clock = Order(), Clock(self._jumps, self._interval * self.time_base)
+        met, last, position = 0, None, 0
         for packet in self._packets():
+            shift = clock.shift(packet)
+            position = max(position, (packet.pos or 0) + packet.size)
             if packet.stream.index != self.stream.index:
-                if pass_on is not None and packet.size and packet.dts is not None:
-                    pass_on(packet)
+                if pass_on is not None:
+                    pass_on(_moved(packet, shift))
                 continue
-            met += packet.size > 0
-            if packet.size and packet.pts is not None and not packet.is_discard and self._shows(packet):
-                heapq.heappush(due, (packet.pts, packet.duration or 0))
-            try:
-                decoded = packet.decode()
-            except self._av.error.FFmpegError as error:
-                logger.debug("%s: %s", self.path, error)
-                continue
-            for frame in decoded:
-                pts = frame.pts if frame.pts is not None else frame.dts
-                if pts is None or (last is not None and pts <= last):  # around damage, a frame may come again, or too late
-                    continue
-                while due and due[0][0] < pts:
-                    yield Frame(None, *heapq.heappop(due))
-                duration = heapq.heappop(due)[1] if due and due[0][0] == pts else 0
-                last = pts
-                yield Frame(None if frame.is_corrupt else self._pixels(frame), pts, duration)
-        while due:
-            yield Frame(None, *heapq.heappop(due))
-        if met < self.stream.frames:
+            expected = self._expected(packet, met, round(shift / self.time_base), last)
+            if expected is not None:
+                last = expected.time
+                if not packet.is_discard and self._shows(packet):
+                    order.expect(expected)
+            packet.pts = met  # a decoder gives a frame the time of its packet: here its number, which no other has
+            met += 1
+            for frame in self._decoded(packet):
+                order.arrive(frame.pts, frame)
+            yield from map(self._frame, order.ready())
+        for frame in self._decoded(None):
+            order.arrive(frame.pts, frame)
+        yield from map(self._frame, order.ready(finished=True))
+        if met < self.stream.frames and not self._lasts_to_the_end(met, last):
             logger.warning("%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames)
+        if self._goes_on(position):
+            logger.warning("%s holds a further video, which is left out; join them by ffmpeg or mkvmerge, not as files", self.path)
+
+    def _expected(self, packet: Any, number: int, shift: int, last: int | None) -> Expected | None:
+        """What is known of a packet's frame; None if there is no time to be had."""
+        times = (packet.dts, None) if self._counts else (packet.pts, packet.dts)
+        time = next((time for time in times if time is not None), None)
+        duration = (packet.duration or 0) * self._finer
+        if time is not None:
+            return Expected(time * self._finer + shift, number, duration, self._counts or time == packet.pts)
+        return None if last is None else Expected(last + self._interval, number, duration, own=False)
+
+    def _decoded(self, packet: Any) -> list[av.VideoFrame]:
+        """The frames that come out of the decoder after a packet, or with None the last ones."""
+        try:
+            return self.stream.decode(packet)
+        except self._av.error.FFmpegError as error:
+            logger.debug("%s: %s", self.path, error)
+            return []
+
+    def _frame(self, shown: Shown) -> Frame:
+        damaged = shown.frame is None or shown.frame.is_corrupt
+        return Frame(None if damaged else self._pixels(shown.frame), shown.time, shown.duration)
+
+    def _goes_on(self, position: int) -> bool:
+        """Whether another file begins after the last packet: of files that were joined, FFmpeg may read the first alone."""
+        beginning = next((BEGINNINGS[name] for name in self.container.format.name.split(",") if name in BEGINNINGS), None)
+        if beginning is None:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(position)
+            before = b""
+            while block := file.read(2**20):
+                if beginning in before + block:
+                    return True
+                before = block[-len(beginning) :]
+        return False
+
+    def _lasts_to_the_end(self, met: int, last: int | None) -> bool:
+        """Whether the last frame is where a file ends that counts empty places, too: AVI's are for frames that stay longer."""
+        if not self._counts or last is None or self.stream.duration is None:
+            return False
+        return last + 2 * (last // max(met - 1, 1)) >= self.stream.duration * self._finer
 
     def _shows(self, packet: Any) -> bool:
         """Whether there is a picture to be shown in it. VP8 has packets of their own for pictures that others are only predicted from."""
@@ -122,7 +168,7 @@ class VideoReader:
 
     def _packets(self) -> Iterator[Any]:
         try:
-            yield from self.container.demux()
+            yield from (packet for packet in self.container.demux() if packet.size)
         except self._av.error.FFmpegError as error:
             logger.warning("%s cannot be read to its end (%s)", self.path, error.strerror)
 
@@ -132,6 +178,7 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(rgb, self.rotation // 90))
 
     def _open(self) -> Any:
+        refuse_pointer(self.path, VideoError)
         try:
             return self._av.open(str(self.path))
         except self._av.error.FFmpegError as error:
@@ -168,3 +215,11 @@ class VideoReader:
         if self.container.duration is None or not rate:
             return None
         return max(round(self.container.duration / self._av.time_base * rate), 1)
+
+
+def _moved(packet: Any, shift: Fraction) -> Any:
+    """A packet with its times moved by so many seconds."""
+    ticks = round(shift / packet.time_base)
+    if ticks:
+        packet.pts, packet.dts = (None if time is None else time + ticks for time in (packet.pts, packet.dts))
+    return packet

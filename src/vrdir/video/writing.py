@@ -54,6 +54,8 @@ class VideoWriter:
         self._av = import_av()
         self._like, self._partial = like, partial
         self._copies: dict[int, Any] = {}
+        self._earliest: dict[int, int] = {}  # when the next packet of a copied stream can come
+        self._ends: dict[int, int] = {}
 
     def __enter__(self) -> VideoWriter:
         container_format, codec, options = format_of_video(self.path)
@@ -62,6 +64,7 @@ class VideoWriter:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._errors_in_words())
             partial = self._partial or stack.enter_context(result_file(self.path))
+            self._lenient = container_format in ("matroska", "webm")  # which take several packets at one time
             # A track of MP4 counts in whole fractions of a second: the source's, so that every time stays what it was.
             timescale = {"video_track_timescale": str(self._like.time_base.denominator)} if container_format in ("mp4", "mov") else {}
             file = stack.enter_context(_TargetFile(partial, "w"))
@@ -91,11 +94,23 @@ class VideoWriter:
         self._mux(frame)
 
     def copy(self, packet: Any) -> None:
-        """Add a packet of another stream as it is; one that the target has no place for is left out."""
+        """Add a packet of another stream as it is; one that the target has no place for is left out.
+
+        Its times are kept but where they do not go on, as containers want it: then it follows the one before.
+        """
         stream = self._copies.get(packet.stream.index)
-        if stream is not None:
-            packet.stream = stream
-            self._container.mux(packet)
+        if stream is None:
+            return
+        self._container.start_encoding()  # sets the target's unit of time
+        unit = packet.time_base / stream.time_base
+        pts, dts, duration = (None if time is None else round(time * unit) for time in (packet.pts, packet.dts, packet.duration))
+        dts = next((time for time in (dts, pts, self._ends.get(stream.index)) if time is not None), 0)
+        dts = max(dts, self._earliest.get(stream.index, dts))
+        self._earliest[stream.index] = dts + (stream.type == "audio" and not self._lenient)
+        self._ends[stream.index] = dts + (duration or 0)
+        packet.stream, packet.time_base = stream, stream.time_base
+        packet.dts, packet.pts, packet.duration = dts, max(dts, dts if pts is None else pts), duration
+        self._container.mux(packet)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
@@ -170,6 +185,8 @@ class VideoWriter:
             advice = HOPELESS.get(getattr(error, "errno", None) or 0)
             if advice:
                 raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
+            if isinstance(error, ValueError):  # FFmpeg's for what the container does not take
+                raise VideoError(f"{self.path} cannot be written ({reason}); choose another container, such as .mkv") from None
             raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
 
 
