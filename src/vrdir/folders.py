@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 
 
 def files_below(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vrdir.folders import files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES, open_header
+from vrdir.image_files.formats import IMAGE_SUFFIXES, open_header
+from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 
@@ -79,8 +80,10 @@ def _shared(size: int) -> Tensor:
 def header_bytes(path: Path) -> int:
     """3 x height x width, from the header alone. Raises ImageError if there is none."""
     try:
-        with path.open("rb") as file, open_header(file, str(path)) as picture:
+        with open_regular(path) as file, open_header(file, str(path)) as picture:
             return 3 * picture.width * picture.height
+    except ImageError:
+        raise
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
 from vrdir.folders import files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 
 CLEAN_ONLY = "clean-only"
 SHOWN = 2  # names of a folder that an error shows

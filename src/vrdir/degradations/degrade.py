@@ -15,6 +15,7 @@ from torch import Tensor
 from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.image_files.reading import read_file
+from vrdir.image_files.regular_files import open_regular
 from vrdir.images import open_image
 
 
@@ -214,7 +215,8 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
         source = str(depth)
         if Path(depth).suffix.lower() == ".npy":
             try:
-                depth = np.load(depth, allow_pickle=False)
+                with open_regular(depth) as file:
+                    depth = np.load(file, allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise ValueError(f"{source} is no array that can be read ({error})") from None
         else:

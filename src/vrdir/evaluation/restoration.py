@@ -13,7 +13,7 @@ from torch import Tensor
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from vrdir.folders import Places, check_writable, files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
 from vrdir.image_files.writing import format_of
 from vrdir.inference.manifest import Manifest, Stamp

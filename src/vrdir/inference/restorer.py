@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.image_files.reading import open_header
+from vrdir.image_files.formats import open_header
+from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import OpenImage, open_image
@@ -295,7 +296,7 @@ class Restorer:
 def _pixels_of(path: Path) -> int:
     """As the file's header says; 0 for one that cannot be read, of which `open_image` will say why."""
     try:
-        with path.open("rb") as file, open_header(file, str(path)) as picture:
+        with open_regular(path) as file, open_header(file, str(path)) as picture:
             return picture.width * picture.height
     except Exception:
         return 0
