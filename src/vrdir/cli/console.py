@@ -194,11 +194,16 @@ def run_files(
     explain: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    others: Mapping[str, int] = {},
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    The results are closed at the end. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end. `others` are the files that were left out, by suffix.
+
+    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
+    from vrdir.folders import skipped
+
     counts, lines, stopped = Counter[str](), [], 0
     with progress or progress_bars(as_json) as bars:
         task = bars.add_task("", total=total)
@@ -221,7 +226,7 @@ def run_files(
             stopped = signalled.number
     left = total - counts.total()
     if as_json:
-        sys.stdout.write(json.dumps({"files": lines, "failed": counts["failed"], "left": left}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"files": lines, "failed": counts["failed"], "left": left, "skipped": dict(others)}, indent=1) + "\n")
     else:
         parts = [
             f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
@@ -229,6 +234,8 @@ def run_files(
             f", {left} left" if left else "",
         ]
         out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+        if others:
+            out.print(f"skipped: {escape(skipped(others))}")
     if left:
         how = (
             "the same command goes on from here"

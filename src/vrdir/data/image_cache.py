@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import mmap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vrdir.folders import files_below
-from vrdir.image_files.formats import IMAGE_SUFFIXES, open_header
+from vrdir.folders import files_below, skipped
+from vrdir.image_files.formats import open_header
 from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
@@ -119,9 +120,12 @@ def photos_in(folder: Path) -> list[Path]:
             raise error
         logger.warning("left out: the folder %s cannot be listed (%s)", error.filename, error.strerror)
 
-    paths = sorted(files_below(folder, unreadable=unreadable))
+    others = Counter[str]()
+    paths = sorted(files_below(folder, others=others, unreadable=unreadable))
     if not paths:
-        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise FileNotFoundError(f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
+    if others:
+        logger.warning("skipped in %s: %s", folder, skipped(others))
     return paths
 
 

@@ -116,10 +116,10 @@ def opened(file: IO[bytes]) -> Image.Image:
         for file_format in [name for name in Image.ID if name not in tried]:
             tried.add(file_format)
             factory, accepts = Image.OPEN[file_format]
-            accepted = not accepts or accepts(start)
-            if not accepted or isinstance(accepted, str):  # a text says why not
-                continue
             try:
+                accepted = not accepts or accepts(start)
+                if not accepted or isinstance(accepted, str):  # a text says why not
+                    continue
                 file.seek(0)
                 picture = factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):  # by which a reader says that it is another format
