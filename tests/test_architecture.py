@@ -18,7 +18,7 @@ LAYERS = [
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
     "image_files": [
-        "whole_files", "regular_files", "metadata", "sixteen_bits", "tiff", "formats", "soundness", "reading", "writing",
+        "whole_files", "regular_files", "memory", "xmp", "metadata", "sixteen_bits", "tiff", "formats", "soundness", "reading", "writing",
     ],
     "model": [
         "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",

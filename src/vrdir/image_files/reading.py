@@ -16,12 +16,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vrdir.image_files.formats import open_header, raw_advice
+from vrdir.image_files.memory import check_memory, opening_bytes
 from vrdir.image_files.metadata import descriptive, other_colours, with_less_metadata
 from vrdir.image_files.regular_files import read_regular
 from vrdir.image_files.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
 from vrdir.image_files.soundness import check_effort, what_is_missing
 from vrdir.image_files.tiff import PHOTOMETRIC, TIFF_STARTS, directories, full_page, strips_missing
 from vrdir.image_files.whole_files import ImageError, first_line
+from vrdir.image_files.xmp import without_pointers
 
 logger = logging.getLogger(__name__)
 ORIENTATION = 0x0112
@@ -65,6 +67,7 @@ def _decoded(content: bytes, name: str) -> Picture:
         raise ImageError(f"{name} is empty (0 bytes)")
     check_effort(content, name)
     picture = _opened(content, name)
+    check_memory(opening_bytes(picture, len(content)), picture, name)
     space = other_colours(picture, content)
     if space:
         logger.warning(
@@ -201,8 +204,21 @@ def _settled(picture: Image.Image, name: str, white: int, quiet: bool) -> Image.
         info = upright.info
         upright = Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
         upright.info = info
+    _drop_pointers(upright, name, quiet)
     upright.format = picture.format
     return upright
+
+
+def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
+    """Leave out the XMP that points to what the restored picture will not have beside it."""
+    xmp = picture.info.get("xmp")
+    if not xmp:
+        return
+    kept, pointed_to = without_pointers(xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp))
+    if pointed_to:
+        picture.info["xmp"] = kept
+        if not quiet:
+            logger.warning("%s has XMP that points to %s, which is left out with it", name, " and ".join(pointed_to))
 
 
 def _grey_white(picture: Image.Image) -> int:
