@@ -1,4 +1,5 @@
-"""Files that are taken for what they are: camera RAW, TIFFs with smaller copies, pointers of Git LFS, documents."""
+"""Files that are taken for what they are: camera RAW, TIFFs with smaller copies, pointers of Git
+LFS, documents."""
 
 import io
 import os
@@ -26,7 +27,8 @@ CFA = {"photometric": 32803}
 
 
 def tiff(*pages: tuple[np.ndarray[Any, Any], int], below: int = 0, tags: Any = (), big: bool = False, **options: Any) -> bytes:
-    """A TIFF of pages, each with its NewSubfileType; the last `below` of them in SubIFDs of the first."""
+    """A TIFF of pages, each with its NewSubfileType; the last `below` of them in SubIFDs of the
+    first."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, bigtiff=big) as file:
         for number, (pixels, kind) in enumerate(pages):

@@ -1,4 +1,5 @@
-"""Files that do not hold all of the picture that they name, which Pillow takes and leaves the rest black or grey."""
+"""Files that do not hold all of the picture that they name, which Pillow takes and leaves the rest
+black or grey."""
 
 import io
 import struct
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vrdir import ImageError
+from vrdir.image_files import reading
 from vrdir.image_files.reading import decode
 from vrdir.images import open_image
 
@@ -30,7 +32,8 @@ def tiff(pixels: np.ndarray[Any, Any] = PIXELS, **options: Any) -> bytearray:
 
 
 def entries(content: bytes) -> dict[int, tuple[int, int, int, int]]:
-    """Of the first directory of a little-endian TIFF: by tag the entry's place, type and count, and where its values lie."""
+    """Of the first directory of a little-endian TIFF: by tag the entry's place, type and count, and
+    where its values lie."""
     (directory,) = struct.unpack_from("<I", content, 4)
     found = {}
     for place in range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", content, directory)[0], 12):
@@ -100,6 +103,11 @@ def test_a_tiff_that_names_more_rows_than_there_are() -> None:
         damaged = with_values(tiff(PIXELS[:40], **options), 257, lambda n, v: 80)
         with pytest.raises(ImageError, match="half.tif is damaged or cut short"):
             decode(bytes(damaged), "half.tif")
+
+
+def test_a_tiff_whose_only_strip_has_no_length_is_whole() -> None:
+    content = with_values(tiff(PIXELS, rowsperstrip=80), 279, lambda n, v: 0)
+    np.testing.assert_array_equal(np.asarray(decode(bytes(content), "it")), PIXELS)
 
 
 def test_a_small_tiff_of_a_huge_picture_is_not_decoded() -> None:
@@ -215,3 +223,20 @@ def test_a_jpeg_filled_with_nothing_is_refused() -> None:
     assert decode(content[:2] + b"\xff" * 1000 + content[2:], "it").size == (64, 80)
     with pytest.raises(ImageError, match="it has 20000000 bytes of nothing between two segments"):
         decode(content[:2] + b"\xff" * 20_000_000 + content[2:], "it")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG2000", "WEBP", "AVIF"])
+def test_large_pictures_are_decoded_apart(file_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another process, since nothing can interrupt these decoders."""
+    contents = [encoded(PIXELS, file_format), encoded(np.dstack([PIXELS, PIXELS[..., :1]]), file_format)]
+    here = [decode(content, "it") for content in contents]
+    monkeypatch.setattr(reading, "APART_PIXELS", 100)
+    load = Image.Image.load
+    for content, expected in zip(contents, here, strict=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded here") if self.tile else load(self))
+            apart = decode(content, "it")
+        assert (apart.mode, apart.info, apart.format) == (expected.mode, expected.info, expected.format)
+        np.testing.assert_array_equal(np.asarray(apart), np.asarray(expected))
+    with pytest.raises(ImageError, match="cut is damaged or cut short"):
+        decode(contents[0][: len(contents[0]) // 2], "cut")

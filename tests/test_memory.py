@@ -12,7 +12,7 @@ from tests.test_incomplete_images import encoded, png
 
 from vrdir import ImageError, Restorer
 from vrdir.image_files import memory
-from vrdir.image_files.reading import decode
+from vrdir.image_files.reading import decode, read_file
 from vrdir.inference import restorer as restoring
 from vrdir.inference.files import FileJob
 from vrdir.inference.room import share_of_memory
@@ -92,6 +92,13 @@ def test_a_thin_image_is_as_large_as_the_network_sees_it(size: tuple[int, int], 
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))
     assert restored.shape == (*size[::-1], 3)
     assert in_bands
+
+
+def test_a_file_larger_than_the_memory_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "hole.png").open("wb") as file:
+        file.truncate(1 << 40)  # takes no room on the disk
+    with pytest.raises(ImageError, match="hole.png has 1024.0 GiB, which is more than there is memory for one image"):
+        read_file(tmp_path / "hole.png")
 
 
 def test_heavier_formats_count_more() -> None:

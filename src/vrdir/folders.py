@@ -32,7 +32,8 @@ def files_below(
         without: a folder to leave out, with all below it.
         hidden: names of files and folders to leave out, by default those that begin with a dot; None leaves out none.
         links: enter folders that are links. Files that are links are always taken.
-        others: counts the files that are left out for their suffix, by suffix; hidden ones do not count. See `skipped`.
+        others: counts the files that are left out for their suffix, by suffix; hidden ones do not
+            count. See `skipped`.
         unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
     """
     seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
@@ -66,7 +67,8 @@ def files_below(
 
 
 def skipped(others: Mapping[str, int]) -> str:
-    """What `files_below` left out, in words: "6 files of other types (3 .pdf, 2 .txt, 1 .dng)"; "" for nothing."""
+    """What `files_below` left out, in words: "6 files of other types (3 .pdf, 2 .txt, 1 .dng)"; ""
+    for nothing."""
     number = sum(others.values())
     if not number:
         return ""

@@ -30,14 +30,16 @@ WRITTEN = {
     "PPM": {".pbm", ".pgm", ".pnm", ".ppm"},
     "GIF": {".gif"},
 }
-# Pictures that Pillow reads and that few programs want written: what is restored of them becomes PNG.
+# Pictures that Pillow reads and that few programs want written: what is restored of them becomes
+# PNG.
 ONLY_READ = {
     ".blp", ".bw", ".cur", ".dcx", ".dds", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".icns", ".ico", ".im", ".msp",
     ".pcd", ".pcx", ".pfm", ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".xbm", ".xpm",
 }  # fmt: skip
 WRITTEN_SUFFIXES = {suffix for suffixes in WRITTEN.values() for suffix in suffixes}
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | ONLY_READ
-# What Pillow opens for another program to read: drawings (EPS by running Ghostscript), weather, films.
+# What Pillow opens for another program to read: drawings (EPS by running Ghostscript), weather,
+# films.
 NOT_TAKEN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -58,14 +60,16 @@ OTHERS = {  # what files that are no pictures for Pillow often are, by their fir
 
 
 def plain_suffix(name: str | Path) -> str:
-    """The suffix that tells a file's format, in small letters: ".jpg" for "photo.JPG", and for "photo.JPG_large" as some sites call it."""
+    """The suffix that tells a file's format, in small letters: ".jpg" for "photo.JPG", and for
+    "photo.JPG_large" as some sites call it."""
     suffix = Path(name).suffix.lower()
     known = re.match(r"(\.[a-z0-9]+)[_:-](large|orig|original|medium|small|thumb)$", suffix)
     return known[1] if known and known[1] in IMAGE_SUFFIXES else suffix
 
 
 def open_header(file: IO[bytes], name: str) -> Image.Image:
-    """A picture of which the header is read and no pixel; of a TIFF with smaller copies in it the full one.
+    """A picture of which the header is read and no pixel; of a TIFF with smaller copies in it the
+    full one.
 
     Raises ImageError, which calls it `name`, or what Pillow raises.
     """
@@ -95,7 +99,8 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
 
 
 def is_raw(start: bytes) -> bool:
-    """Whether a file that begins like this is a camera's RAW; those that begin like any TIFF are known by their directories."""
+    """Whether a file that begins like this is a camera's RAW; those that begin like any TIFF are
+    known by their directories."""
     return start.startswith(RAW_STARTS) or start[8:11] == b"CR\2" or start[4:12] == b"ftypcrx "
 
 
@@ -104,9 +109,11 @@ def raw_advice(name: str) -> str:
 
 
 def opened(file: IO[bytes]) -> Image.Image:
-    """`PIL.Image.open`, whoever has put something else in its place, as ultralytics does; without the formats that are not taken.
+    """`PIL.Image.open`, whoever has put something else in its place, as ultralytics does; without
+    the formats that are not taken.
 
-    Raises UnidentifiedImageError where no format knows it, DecompressionBombError, or what the format's reader raises.
+    Raises UnidentifiedImageError where no format knows it, DecompressionBombError, or what the
+    format's reader raises.
     """
     file.seek(0)
     start = file.read(16)
@@ -132,7 +139,8 @@ def opened(file: IO[bytes]) -> Image.Image:
 
 
 def register_heif(name: str) -> None:
-    """Teach Pillow HEIC. Raises ImageError, which names the file and the extra, where that is not installed."""
+    """Teach Pillow HEIC. Raises ImageError, which names the file and the extra, where that is not
+    installed."""
     try:
         import pillow_heif
     except ImportError:

@@ -8,6 +8,8 @@ import io
 import itertools
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vrdir.image_files.formats import open_header, raw_advice
-from vrdir.image_files.memory import check_memory, opening_bytes
+from vrdir.image_files.memory import check_memory, most_for_one, opening_bytes
 from vrdir.image_files.metadata import descriptive, other_colours, with_less_metadata
 from vrdir.image_files.regular_files import read_regular
 from vrdir.image_files.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
@@ -27,6 +29,16 @@ from vrdir.image_files.xmp import without_pointers
 
 logger = logging.getLogger(__name__)
 ORIENTATION = 0x0112
+# Decoders that hold Python's lock until all is done, so that Ctrl-C would wait for them; from so
+# many pixels on for seconds.
+HOLDING, APART_PIXELS = {"AVIF", "JPEG2000", "WEBP"}, 16_000_000
+DECODE = """
+import io, sys
+from PIL import Image
+Image.MAX_IMAGE_PIXELS = None
+with Image.open(io.BytesIO(sys.stdin.buffer.read())) as picture:
+    sys.stdout.buffer.write(picture.tobytes())
+"""
 ONE_PICTURE = {"MPO", "PSD"}  # a camera's MPO holds one photo and previews of it, a PSD the picture and its layers
 Picture = Image.Image | DeepPicture
 P = TypeVar("P", Image.Image, DeepPicture)
@@ -35,6 +47,8 @@ P = TypeVar("P", Image.Image, DeepPicture)
 def read_file(path: Path) -> Picture:
     """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
+        if path.stat().st_size > most_for_one():
+            raise ImageError(f"{path} has {path.stat().st_size / 2**30:.1f} GiB, which is more than there is memory for one image")
         content = read_regular(path)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
@@ -95,7 +109,8 @@ def _all_there(picture: P, content: bytes, name: str) -> P:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turn whatever decoders raise for a file, called `name`, into an ImageError that says what is wrong: one guard for all callers.
+    """Turn whatever decoders raise for a file, called `name`, into an ImageError that says what is
+    wrong: one guard for all callers.
 
     MemoryError passes, and so does what is no Exception.
     """
@@ -159,14 +174,31 @@ def settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image
             raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
         _check_whole(picture, name)
         white = _grey_white(picture)
-        picture.load()
-        return _settled(picture, name, white, quiet)
+        return _settled(_loaded(picture), name, white, quiet)
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    """An opened picture with its pixels decoded: large ones of some formats by another process,
+    which a signal can interrupt."""
+    file: Any = getattr(picture, "fp", None)
+    if picture.format in HOLDING and picture.width * picture.height > APART_PIXELS and file is not None and sys.executable:
+        file.seek(0)
+        command = [sys.executable, "-c", DECODE]
+        done = subprocess.run(command, input=file.read(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        with contextlib.suppress(ValueError):  # too few bytes: then what is wrong is told here
+            apart = Image.frombytes(picture.mode, picture.size, done.stdout)
+            apart.info, apart.format = picture.info, picture.format
+            return apart
+    picture.load()
+    return picture
 
 
 def frames_of(picture: Image.Image, name: str) -> int:
-    """How many pictures an opened file holds; 1 where the others are smaller copies of the first, previews or layers.
+    """How many pictures an opened file holds; 1 where the others are smaller copies of the first,
+    previews or layers.
 
-    A TIFF that its caller opened is moved to its full page. Raises ImageError for a camera's RAW, of which Pillow opens the preview.
+    A TIFF that its caller opened is moved to its full page. Raises ImageError for a camera's RAW,
+    of which Pillow opens the preview.
     """
     file: Any = getattr(picture, "fp", None) or getattr(picture, "_fp", None)
     if picture.format == "TIFF" and hasattr(file, "seek") and not getattr(file, "closed", False):
@@ -183,7 +215,8 @@ def frames_of(picture: Image.Image, name: str) -> int:
 
 
 def _check_whole(picture: Image.Image, name: str) -> None:
-    """Raise ImageError for an opened file that does not hold all of its picture, where Pillow would leave the rest black."""
+    """Raise ImageError for an opened file that does not hold all of its picture, where Pillow would
+    leave the rest black."""
     file, tags = getattr(picture, "fp", None), getattr(picture, "tag_v2", None)
     if picture.format == "TIFF" and file is not None and tags is not None:
         missing = strips_missing(tags, file)

@@ -10,17 +10,20 @@ from typing import BinaryIO
 
 from vrdir.image_files.whole_files import ImageError
 
-# O_NONBLOCK: a pipe that takes the file's place between look and opening holds nobody up. Windows has none of these pipes.
+# O_NONBLOCK: a pipe that takes the file's place between look and opening holds nobody up. Windows
+# has none of these pipes.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 LFS_STARTS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 LFS_BYTES = 1024  # no pointer is longer, by the specification
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """Open a file to read its bytes. Every file that a user names or a folder holds is opened by this function.
+    """Open a file to read its bytes. Every file that a user names or a folder holds is opened by
+    this function.
 
     Raises:
-        ImageError: it is a pipe, a socket or a device, which is not even opened; or a Git LFS pointer.
+        ImageError: it is a pipe, a socket or a device, which is not even opened; or a Git LFS
+            pointer.
         OSError: as `open` does, for a folder too.
     """
     path = Path(path)
@@ -50,13 +53,15 @@ def read_regular(path: Path | str) -> bytes:
 
 
 def read_text(path: Path | str, encoding: str = "utf-8") -> str:
-    """Read a text file whole, its line ends as "\\n". Raises as `open_regular`, and UnicodeDecodeError."""
+    """Read a text file whole, its line ends as "\\n". Raises as `open_regular`, and
+    UnicodeDecodeError."""
     with io.TextIOWrapper(open_regular(path), encoding) as file:
         return file.read()
 
 
 def is_lfs_pointer(content: bytes) -> bool:
-    """Whether this is what Git leaves in a file's place where its LFS extension has not fetched the file."""
+    """Whether this is what Git leaves in a file's place where its LFS extension has not fetched the
+    file."""
     return len(content) <= LFS_BYTES and content.startswith(LFS_STARTS)
 
 

@@ -1,4 +1,5 @@
-"""What Pillow does not see in a file: that half of its picture is missing, or that it would take minutes to decode."""
+"""What Pillow does not see in a file: that half of its picture is missing, or that it would take
+minutes to decode."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ def jpeg_of(content: bytes) -> Jpeg:
 
 
 def check_effort(content: bytes, name: str) -> None:
-    """Raise ImageError, which calls the file `name`, where decoding would take far longer than an honest file's."""
+    """Raise ImageError, which calls the file `name`, where decoding would take far longer than an
+    honest file's."""
     if content.startswith(JPEG_START):
         jpeg = jpeg_of(content)
         if jpeg.scans > MOST_SCANS or (jpeg.scans > SCANS and jpeg.scans * jpeg.width * jpeg.height > SCANNED_PIXELS):
@@ -82,8 +84,9 @@ def check_effort(content: bytes, name: str) -> None:
 def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
     """What a file lacks of the picture that came of it, in words; "" if nothing.
 
-    Pillow says nothing where a PNG's data end in good order before its last row, a JPEG's before its last block, or a tile of a
-    JPEG 2000 is not there. Only where a corner of the picture has what is then left there is the file looked at more closely.
+    Pillow says nothing where a PNG's data end in good order before its last row, a JPEG's before
+    its last block, or a tile of a JPEG 2000 is not there. Only where a corner of the picture has
+    what is then left there is the file looked at more closely.
     """
     if content.startswith(PNG_START) and any(not corner[[0, -1], [0, -1]].all() for corner in corners(picture)):
         missing = png_bytes_missing(content)
@@ -130,7 +133,8 @@ def _png_data(content: bytes) -> Iterator[bytes]:
 
 
 def jpeg_is_short(content: bytes) -> bool:
-    """Whether a JPEG's blocks end before its picture: then, without the end's marker, no row comes after the last one that is there."""
+    """Whether a JPEG's blocks end before its picture: then, without the end's marker, no row comes
+    after the last one that is there."""
     jpeg = jpeg_of(content)
     if jpeg.kind not in SEQUENTIAL or jpeg.end < 0:
         return False

@@ -1,4 +1,5 @@
-"""The directories of a TIFF: which of them is the picture, whether it is a camera's RAW, and whether the file holds all of it."""
+"""The directories of a TIFF: which of them is the picture, whether it is a camera's RAW, and
+whether the file holds all of it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ WANTED = {NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, COMPRESSION, PHOTOMETRI
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # by a tag's type
 MOST_DIRECTORIES, MOST_VALUES = 10_000, 64
-UNCOMPRESSED, JPEG, SEPARATE, YCBCR = 1, 7, 2, 6
+UNCOMPRESSED, OLD_JPEG, JPEG, SEPARATE, YCBCR = 1, 6, 7, 2, 6
 JPEG_END = b"\xff\xd9"
 
 
@@ -57,7 +58,8 @@ class Directory(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a TIFF writes places: byte order for `struct`, and the sizes of a number of entries, of a place, of an entry."""
+    """How a TIFF writes places: byte order for `struct`, and the sizes of a number of entries, of a
+    place, of an entry."""
 
     order: str
     entries: str
@@ -76,7 +78,8 @@ class Layout(NamedTuple):
 
 
 def directories(file: IO[bytes]) -> tuple[list[Directory], list[Directory]]:
-    """The directories of a TIFF in their order, and those that lie below one of them; as far as they can be read."""
+    """The directories of a TIFF in their order, and those that lie below one of them; as far as
+    they can be read."""
     file.seek(0)
     layout = Layout.of(file.read(4))
     seen: set[int] = set()
@@ -124,7 +127,8 @@ def _number(file: IO[bytes], layout: Layout, form: str, place: int) -> int | Non
 
 
 def full_page(chain: Sequence[Directory], below: Sequence[Directory]) -> Directory | None:
-    """The one picture that all others are smaller copies or masks of; None for a file of several pages."""
+    """The one picture that all others are smaller copies or masks of; None for a file of several
+    pages."""
     pages = [directory for directory in chain if directory.is_page] or [directory for directory in below if directory.is_page]
     if len(pages) > 1:
         return None
@@ -132,7 +136,8 @@ def full_page(chain: Sequence[Directory], below: Sequence[Directory]) -> Directo
 
 
 def with_one_page(file: IO[bytes], page: Directory) -> IO[bytes]:
-    """The same TIFF with this directory for its first and last. What lies elsewhere stays where it is."""
+    """The same TIFF with this directory for its first and last. What lies elsewhere stays where it
+    is."""
     file.seek(0)
     content = bytearray(file.read())
     layout = Layout.of(content)
@@ -143,12 +148,15 @@ def with_one_page(file: IO[bytes], page: Directory) -> IO[bytes]:
 
 
 def strips_missing(tags: Any, file: IO[bytes]) -> str:
-    """Which part of a picture a TIFF does not hold, in words; "" if there is all of it, as far as its tags tell.
+    """Which part of a picture a TIFF does not hold, in words; "" if there is all of it, as far as
+    its tags tell.
 
     Args:
         tags: the picture's, by number, as Pillow has them.
         file: the whole file.
     """
+    if tags.get(COMPRESSION) == OLD_JPEG:  # which has its own places
+        return ""
     width, height = tags[WIDTH], tags[HEIGHT]
     separate = tags.get(PLANAR) == SEPARATE
     bits = [int(number) for number in np.atleast_1d(tags.get(BITS, 1))]
@@ -166,7 +174,10 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
     offsets = tags.get(TILE_OFFSETS if tiled else STRIP_OFFSETS, ())
     counts = tags.get(TILE_BYTES if tiled else STRIP_BYTES, ())
     all_needed = needed * (samples if separate else 1)
-    there = sum(1 for number, offset in enumerate(offsets[:all_needed]) if offset and (number >= len(counts) or counts[number]))
+    # Some writers leave the length of a picture's only strip at 0, and all readers take what there
+    # is.
+    unknown = len(counts) if all_needed > 1 else 0
+    there = sum(1 for number, offset in enumerate(offsets[:all_needed]) if offset and (number >= unknown or counts[number]))
     if there < all_needed:
         return f"{there} of its {all_needed} {what} are there"
     if tags.get(COMPRESSION) == JPEG:
@@ -176,7 +187,7 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
         return ""
     row_bytes = [-(-columns * one // 8) for one in bits] if separate else [-(-columns * sum(bits) // 8)]
     lengths = [one * (rows if tiled else min(rows, height - number * rows)) for one in row_bytes for number in range(needed)]
-    short = sum(1 for wanted, count in zip(lengths, counts, strict=False) if count < wanted)
+    short = sum(1 for wanted, count in zip(lengths, counts, strict=False) if 0 < count < wanted)
     if short:
         return f"{short} of its {all_needed} {what} are cut short"
     return f"its {all_needed} {what} need more bytes than it has" if sum(lengths) > file.seek(0, io.SEEK_END) else ""

@@ -1,4 +1,5 @@
-"""XMP that points outside itself: to a film, a gain map or a depth map that lay behind the photo, and is gone with the old file."""
+"""XMP that points outside itself: to a film, a gain map or a depth map that lay behind the photo,
+and is gone with the old file."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from xml.dom import Node, minidom
 
 
 class Pointer(NamedTuple):
-    """What points outside: a namespace's beginning, which properties (a regular expression), what they point to."""
+    """What points outside: a namespace's beginning, which properties (a regular expression), what
+    they point to."""
 
     namespace: str
     names: str
@@ -38,7 +40,8 @@ DECLARATIONS = (b"<!DOCTYPE", b"<!ENTITY")  # which XMP has none of, and which c
 
 
 def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
-    """XMP without the properties that point outside it, and what they point to; as it is where there are none.
+    """XMP without the properties that point outside it, and what they point to; as it is where
+    there are none.
 
     XMP that may hold some and cannot be read is left out whole: (b"", ["..."]).
     """
@@ -50,15 +53,15 @@ def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
             raise ValueError("entities")
         text = xmp.decode("utf-16" if xmp.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
         document = minidom.parseString(text.strip("\0 \n\r\t\ufeff"))
-        found = list(dict.fromkeys(_removed(document.documentElement)))
+        found = list(dict.fromkeys(_removed(document)))
         return ("".join(node.toxml() for node in document.childNodes).encode() if found else xmp), found
     except Exception:  # a parser raises all sorts, RecursionError too
         return b"", ["what cannot be told, as it cannot be read"]
 
 
-def _removed(element: minidom.Element) -> Iterator[str]:
+def _removed(element: minidom.Document | minidom.Element) -> Iterator[str]:
     """Take out of an element, and of those in it, what points outside; what that was."""
-    for attribute in list(element.attributes.values()):
+    for attribute in list(element.attributes.values()) if isinstance(element, minidom.Element) else []:
         if what := _points_to(attribute.namespaceURI, attribute.localName):
             element.removeAttributeNode(attribute)
             yield what
@@ -73,7 +76,8 @@ def _removed(element: minidom.Element) -> Iterator[str]:
 
 
 def _points_to(namespace: str | None, name: str | None) -> str:
-    """What a property points to; "" for those that do not, and for the declaration of a namespace."""
+    """What a property points to; "" for those that do not, and for the declaration of a
+    namespace."""
     for pointer in POINTERS:
         if (namespace or "").startswith(pointer.namespace) and re.fullmatch(pointer.names, name or ""):
             return pointer.what

@@ -79,10 +79,11 @@ def plan_files(
         inputs: files, folders (searched with all below them, links followed, hidden ones left out; relative paths and names are
             kept), patterns such as "*.jpg".
         output: a folder; or a file, if the input is one file and `output` is none, yet has a suffix that begins with a letter.
-        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own, and puts ".png" behind that of a
-            format that is only read ("layers.psd.png").
+        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own,
+            and puts ".png" behind that of a format that is only read ("layers.psd.png").
         videos: take videos, too, by their suffix.
-        others: counts the files in folders that are left out for their suffix, by suffix (`vrdir.folders.skipped` words it).
+        others: counts the files in folders that are left out for their suffix, by suffix
+            (`vrdir.folders.skipped` words it).
 
     Returns:
         The jobs. Where a folder or pattern was given, what lies in `output` is no input, so a second run does not take the
@@ -128,6 +129,8 @@ def plan_files(
             if not matches:
                 raise FileNotFoundError(f"{given} does not exist")
             jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
+            if folders := sum(match.is_dir() and match.resolve() != output.resolve() for match in matches):
+                others["folder"] += folders
     if not jobs:
         found = f" but {skipped(others)}" if others else ""
         looked_for = ", ".join(sorted(WRITTEN_SUFFIXES | (wanted - IMAGE_SUFFIXES)))
@@ -175,18 +178,21 @@ Outcome = tuple[FileResult, bool]
 def _ordered(
     jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int, stopped: Callable[[], None]
 ) -> Generator[Outcome, None, None]:
-    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
-    if workers <= 1:
-        yield from map(work, jobs)
-        return
+    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted,
+    waits only for what is at work.
+
+    One worker has a thread of its own, too: the main thread waits, and so hears of a signal while a
+    decoder is at work.
+    """
     threads = torch.get_num_threads()
+    at_once = 2 * workers if workers > 1 else 1
     # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
-    pool = ThreadPoolExecutor(workers, "file", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    pool = ThreadPoolExecutor(max(workers, 1), "file", initializer=torch.set_num_threads, initargs=(max(1, threads // max(workers, 1)),))
     ahead: deque[Future[Outcome]] = deque()
     try:
         for job in jobs:
             ahead.append(pool.submit(work, job))
-            if len(ahead) >= 2 * workers:
+            if len(ahead) >= at_once:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()

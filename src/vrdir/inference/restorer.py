@@ -252,7 +252,8 @@ class Restorer:
             return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
 
     def _bytes_for(self, path: Path) -> int:
-        """About what an image file needs at its peak, with weights `small`; 0 for one that cannot be read: `open_image` will say why.
+        """About what an image file needs at its peak, with weights `small`; 0 for one that cannot
+        be read: `open_image` will say why.
 
         Raises ImageError for one that needs more memory than there is.
         """
@@ -268,13 +269,16 @@ class Restorer:
     def _network_bytes(self, width: int, height: int) -> int:
         """About what the network takes beside the image that is given to it."""
         padded = self._padded(width, height)
+        if self.device.type != "cpu":  # whose memory is another: here are only the image and its result
+            return 24 * padded
         if padded <= WHOLE_PIXELS or isinstance(self.model, ExportedModel):
             return 700 * padded
         # A very wide image has bands of the fewest rows that can be, and still many pixels.
         return 700 * max(WHOLE_PIXELS // 2, min(padded, self._padded(width, WIDE_ROWS))) + 60 * padded
 
     def _padded(self, width: int, height: int) -> int:
-        """The pixels of an image as the network sees it: one of 1 x 1000 is sixteen times as large to it."""
+        """The pixels of an image as the network sees it: one of 1 x 1000 is sixteen times as large
+        to it."""
         multiple = self.model.config.multiple
         return (width + -width % multiple) * (height + -height % multiple)
 
