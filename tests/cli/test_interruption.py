@@ -315,7 +315,7 @@ def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Im
     start = time.monotonic()
     process.send_signal(number)
     said, errors = process.communicate(timeout=60)
-    assert time.monotonic() - start < 10  # two seconds, on a machine that has nothing else to do
+    assert time.monotonic() - start < 60  # not 600; two seconds, on a machine that has nothing else to do
     assert process.returncode == 128 + number
     assert "stopped: --overwrite starts over" in errors
     assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
