@@ -272,3 +272,6 @@ def test_a_folder_with_a_link_to_a_pipe_is_restored(tiny: Any, tmp_path: Path) -
     first, second = Restorer(tiny, "cpu").restore_files(jobs)
     assert "is no ordinary file" in (first.error or "")
     assert second.error is None
+    for given in (tmp_path / "pipe", tmp_path / "in" / "a.png", "/dev/zero"):
+        with pytest.raises(ValueError, match="is no ordinary file"):
+            plan_files([given], tmp_path / "out")

@@ -223,7 +223,8 @@ def run_files(
     from vrdir.folders import skipped
     from vrdir.image_files.whole_files import remove_partials
 
-    counts, lines, stopped = Counter[str](), [], 0
+    counts, stopped = Counter[str](), 0
+    lines: list[dict[str, Any]] = []
 
     def report(stopped: int) -> None:
         left = total - counts.total()

@@ -63,6 +63,8 @@ def plain_suffix(name: str | Path) -> str:
     """The suffix that tells a file's format, in small letters: ".jpg" for "photo.JPG", and for
     "photo.JPG_large" as some sites call it."""
     suffix = Path(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return suffix
     known = re.match(r"(\.[a-z0-9]+)[_:-](large|orig|original|medium|small|thumb)$", suffix)
     return known[1] if known and known[1] in IMAGE_SUFFIXES else suffix
 

@@ -61,10 +61,11 @@ def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
 
 def _removed(element: minidom.Document | minidom.Element) -> Iterator[str]:
     """Take out of an element, and of those in it, what points outside; what that was."""
-    for attribute in list(element.attributes.values()) if isinstance(element, minidom.Element) else []:
-        if what := _points_to(attribute.namespaceURI, attribute.localName):
-            element.removeAttributeNode(attribute)
-            yield what
+    if isinstance(element, minidom.Element):
+        for attribute in list(element.attributes.values()):
+            if what := _points_to(attribute.namespaceURI, attribute.localName):
+                element.removeAttributeNode(attribute)
+                yield what
     for child in list(element.childNodes):
         if child.nodeType != Node.ELEMENT_NODE:
             continue
