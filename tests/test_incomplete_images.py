@@ -238,5 +238,5 @@ def test_large_pictures_are_decoded_apart(file_format: str, monkeypatch: pytest.
             apart = decode(content, "it")
         assert (apart.mode, apart.info.get("xmp"), apart.format) == (expected.mode, expected.info.get("xmp"), expected.format)
         np.testing.assert_array_equal(np.asarray(apart), np.asarray(expected))
-    with pytest.raises(ImageError, match="cut is damaged or cut short"):
+    with pytest.raises(ImageError, match="cut is (damaged or cut short|no image)"):
         decode(contents[0][: len(contents[0]) // 2], "cut")

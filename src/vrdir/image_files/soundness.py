@@ -93,7 +93,7 @@ def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
         return f"{missing} bytes of its pixels are missing" if missing else ""
     if content.startswith(JPEG_START) and any((corner == GREY).all() for corner in corners(picture)):
         return "its last rows are missing" if jpeg_is_short(content) else ""
-    if JP2_STREAM in content[:4096]:
+    if picture.format == "JPEG2000" and JP2_STREAM in content:
         there, wanted = jp2_tiles(content)
         return f"{there} of its {wanted} tiles are there" if there < wanted else ""
     return ""
