@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,6 +283,24 @@ def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path,
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert not list(temporary.glob("vrdir-*"))
+
+
+def test_ctrl_c_in_a_program_of_ones_own_waits_for_no_image(folder: Path, tmp_path: Path) -> None:
+    jobs, may_end = plan_files([folder], tmp_path / "out")[:1], threading.Event()
+
+    def process(job: FileJob) -> Finish:
+        os.kill(os.getpid(), signal.SIGINT)
+        may_end.wait(60)
+        return writing(b"", {})
+
+    before, start = signal.signal(signal.SIGINT, signal.default_int_handler), time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(process_files(jobs, process))
+        assert time.monotonic() - start < 60
+    finally:
+        may_end.set()
+        signal.signal(signal.SIGINT, before)
 
 
 SLOW = """

@@ -191,6 +191,7 @@ def _ordered(
     # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
     pool = ThreadPoolExecutor(max(workers, 1), "file", initializer=torch.set_num_threads, initargs=(max(1, threads // max(workers, 1)),))
     ahead: deque[Future[Outcome]] = deque()
+    wait = True
     try:
         for job in jobs:
             ahead.append(pool.submit(work, job))
@@ -198,9 +199,12 @@ def _ordered(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except KeyboardInterrupt:  # the command line has another: who pressed it waits for no large image
+        wait = False
+        raise
     finally:
         stopped()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)
         torch.set_num_threads(threads)
 
 
