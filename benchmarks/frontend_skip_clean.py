@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 from vrdir.images import open_image
 from vrdir.model.vrdir import CLEAN_SHARE
 

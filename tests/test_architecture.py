@@ -17,7 +17,9 @@ LAYERS = [
 ]
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
-    "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
+    "image_files": [
+        "whole_files", "regular_files", "memory", "xmp", "metadata", "sixteen_bits", "tiff", "formats", "soundness", "reading", "writing",
+    ],
     "model": [
         "loading", "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation",
         "semantics_enhancement", "semantics_decoder", "global_context", "control", "vrdir",

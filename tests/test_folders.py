@@ -1,11 +1,12 @@
 """The walk through folders, over real links and loops."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from vrdir.folders import files_below
+from vrdir.folders import files_below, skipped
 
 
 @pytest.fixture
@@ -73,3 +74,17 @@ def test_a_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PermissionError):
         names(root)
     (root / "in" / "sub").chmod(0o700)
+
+
+def test_what_is_left_out_is_counted(root: Path) -> None:
+    for name in ("in/a.pdf", "in/b.PDF", "in/sub/c.pdf", "in/d.dng", "in/README", "in/.hidden.pdf", "in/.git/f.pdf", "in/photo.JPG_large"):
+        (root / name).touch()
+    os.mkfifo(root / "in" / "pipe.png")
+    others = Counter[str]()
+    assert "in/photo.JPG_large" in names(root, others=others)
+    assert others == {".pdf": 3, ".dng": 1, ".txt": 1, "without a suffix": 1, "pipe or device": 1}
+    types = "3 .pdf, 1 .dng, 1 .txt, 1 pipe or device, 1 without a suffix"
+    assert skipped(others) == f"7 files of other types ({types}); develop a camera's RAW files first (rawpy, darktable)"
+    assert skipped({}) == ""
+    assert skipped({".txt": 1}) == "1 file of other types (1 .txt)"
+    assert skipped({f".{n}": 1 for n in range(9)}).endswith(".5, 3 more types)")

@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from tests.conftest import TINY
 
 from vrdir import ImageError, Restorer
-from vrdir.image_files.reading import IMAGE_SUFFIXES, Picture, allow_megapixels, decode, read_file
+from vrdir.image_files.formats import WRITTEN
+from vrdir.image_files.reading import Picture, allow_megapixels, decode, read_file
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import open_image
@@ -29,14 +30,14 @@ from vrdir.inference.files import FileJob
 from vrdir.model.vrdir import VRDIR
 
 FORMATS = {"PNG": "png", "TIFF": "tif", "JPEG": "jpg", "WEBP": "webp", "AVIF": "avif", "HEIF": "heic", "JPEG2000": "jp2", "BMP": "bmp"}
-FORMATS |= {"PPM": "ppm", "GIF": "gif"}
+FORMATS |= {"DIB": "dib", "TGA": "tga", "PPM": "ppm", "GIF": "gif"}
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
 # The columns of the table in docs/images.md: the formats that keep it.
 KEEPS = {
-    "exact": {"PNG", "TIFF", "JPEG2000", "BMP", "PPM"},
+    "exact": {"PNG", "TIFF", "JPEG2000", "BMP", "DIB", "TGA", "PPM"},
     "grey16": {"PNG", "TIFF", "JPEG2000", "PPM"},
     "colour16": {"PNG", "TIFF"},
-    "alpha": {"PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"},
+    "alpha": {"PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "TGA"},
     "exif": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
     "xmp": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
     "icc": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
@@ -100,7 +101,7 @@ def test_the_table_says_what_is_tested_here() -> None:
     columns, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|"))
     assert columns[2:] == list(KEEPS)
     assert {row[0] for row in rows} == set(FORMATS)
-    assert {suffix for row in rows for suffix in row[1].split()} == IMAGE_SUFFIXES
+    assert {row[0]: set(row[1].split()) for row in rows} == WRITTEN
     for row in rows:
         assert dict(zip(columns[2:], row[2:], strict=True)) == {what: "yes" if row[0] in KEEPS[what] else "-" for what in KEEPS}, row[0]
 
@@ -683,5 +684,5 @@ def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")
     for name in ("pipe.png", "link.png"):
-        with pytest.raises(ImageError, match=f"{name} is no ordinary file; give an image file"):
+        with pytest.raises(ImageError, match=f"{name} is no ordinary file, but a pipe"):
             read_file(tmp_path / name)

@@ -228,7 +228,7 @@ def test_too_little_memory_is_not_called_damage(photo: Image.Image, monkeypatch:
         raise MemoryError
 
     content = encoded(photo, "PNG")
-    for owner, name in ((Image, "open"), (ImageFile.ImageFile, "load"), (ImageOps, "exif_transpose")):
+    for owner, name in ((Image, "preinit"), (ImageFile.ImageFile, "load"), (ImageOps, "exif_transpose")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, short)
             with pytest.raises(MemoryError):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, plain_suffix
+
+NO_SUFFIX, NO_FILE = "without a suffix", "pipe or device"  # what `files_below` counts that has no suffix to be counted by
+NAMED_TYPES = 6  # of the types that were skipped, how many are named
 
 
 def files_below(
@@ -16,6 +20,7 @@ def files_below(
     without: Path | None = None,
     hidden: Callable[[str], bool] | None = lambda name: name.startswith("."),
     links: bool = True,
+    others: Counter[str] | None = None,
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[Path]:
     """The files below a folder that have one of these suffixes, as they are found: a folder's own, sorted, then its sub-folders'.
@@ -27,6 +32,8 @@ def files_below(
         without: a folder to leave out, with all below it.
         hidden: names of files and folders to leave out, by default those that begin with a dot; None leaves out none.
         links: enter folders that are links. Files that are links are always taken.
+        others: counts the files that are left out for their suffix, by suffix; hidden ones do not
+            count. See `skipped`.
         unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
     """
     seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
@@ -50,9 +57,27 @@ def files_below(
             if is_folder(entry):
                 if links or not entry.is_symlink():
                     folders.append(entry.path)
-            elif (path := Path(entry.path)).suffix.lower() in suffixes and is_file(entry):
-                yield path
+                continue
+            kind = plain_suffix(entry.name) if is_file(entry) else NO_FILE
+            if kind in suffixes:
+                yield Path(entry.path)
+            elif others is not None:
+                others[kind or NO_SUFFIX] += 1
         waiting += reversed(folders)
+
+
+def skipped(others: Mapping[str, int]) -> str:
+    """What `files_below` left out, in words: "6 files of other types (3 .pdf, 2 .txt, 1 .dng)"; ""
+    for nothing."""
+    number = sum(others.values())
+    if not number:
+        return ""
+    by_number = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count} {kind}" for kind, count in by_number[:NAMED_TYPES]]
+    more = len(by_number) - len(named)
+    types = ", ".join([*named, f"{more} more types"] if more else named)
+    advice = "; develop a camera's RAW files first (rawpy, darktable)" if RAW_SUFFIXES & others.keys() else ""
+    return f"{number} {'file' if number == 1 else 'files'} of other types ({types}){advice}"
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.image_files.metadata import carried
-from vrdir.image_files.reading import Picture, decode, raw_mode_of, read_file, settled
+from vrdir.image_files.reading import Picture, decode, decoding, raw_mode_of, read_file, settled
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
 from vrdir.image_files.writing import encode
@@ -182,6 +182,7 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
     return OpenImage(inner.tensor, close, inner.grey)
 
 
+@decoding("the picture")
 def _open_picture(image: Picture) -> OpenImage:
     """Any PIL mode with a clear way to RGB and back, and those that Pillow lacks."""
     if isinstance(image, DeepPicture):

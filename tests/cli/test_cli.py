@@ -111,11 +111,14 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, weights: Path, t
 
 def test_what_may_not_be_read_is_named(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
+        opening = os.open
 
-        def refuse(self: Path) -> bytes:
-            raise PermissionError(13, "Permission denied")
+        def refuse(path: Path, *arguments: Any) -> int:
+            if Path(path).name == "a.png":
+                raise PermissionError(13, "Permission denied")
+            return opening(path, *arguments)
 
-        monkeypatch.setattr(Path, "read_bytes", lambda self: refuse(self) if self.name == "a.png" else self.open("rb").read())
+        monkeypatch.setattr(os, "open", refuse)
     else:
         (folder / "a.png").chmod(0)
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
@@ -317,3 +320,44 @@ def test_an_export_that_is_stopped_leaves_nothing(weights: Path, tmp_path: Path,
     result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
     assert result.exit_code == 143
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(folder: Path, weights: Path, tmp_path: Path, photo: Image.Image) -> None:
+    formats = {
+        "a.jfif": "JPEG", "b.jpe": "JPEG", "c.JPG_large": "JPEG", "d.tga": "TGA", "e.dib": "DIB", "f.j2k": "JPEG2000", "g.pnm": "PPM",
+        "h.apng": "PNG", "i.jp2": "JPEG2000",
+    }  # fmt: skip
+    for name, file_format in formats.items():
+        photo.save(folder / name, file_format, **({"no_jp2": True} if name.endswith(".j2k") else {}))
+    photo.convert("1").save(folder / "k.pbm")
+    photo.save(folder / "l.pcx")
+    photo.save(folder / "m.sgi")
+    for name in ("n.pdf", "o.PDF", "p.dng", "q.jxl", "sub/r.pdf", "README"):
+        (folder / name).write_bytes(b"%PDF")
+    for command in (("restore", "--weights", weights), ("degrade", "--with", "noise")):
+        out = tmp_path / command[0]
+        result = run(command[0], folder, "-o", out, *command[1:], "--json")
+        assert result.exit_code == 0, text(result)
+        content = json.loads(result.stdout)
+        assert content["skipped"] == {".pdf": 3, ".dng": 1, ".jxl": 1, "without a suffix": 1}
+        assert len(content["files"]) == 14
+        for name, file_format in formats.items():
+            with Image.open(out / name) as written:
+                assert written.format == file_format
+        assert (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")  # as it came, without boxes
+        assert not (out / "i.jp2").read_bytes().startswith(b"\xff\x4f")
+        for name in ("l.pcx.png", "m.sgi.png"):
+            with Image.open(out / name) as written:
+                assert (written.format, written.size) == ("PNG", photo.size)
+        said = text(run(command[0], folder, "-o", out, *command[1:], "--overwrite"))
+        assert "skipped: 6 files of other types (3 .pdf, 1 .dng, 1 .jxl, 1 without a suffix); develop a camera's RAW files first" in said
+    result = run("restore", folder / "p.dng", "-o", tmp_path / "raw.png", "--weights", weights)
+    assert (result.exit_code, "develop it first" in text(result)) == (1, True)
+
+
+def test_a_folder_of_other_types_is_named(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nef").touch()
+    result = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)
+    assert result.exit_code == 2
+    assert "but 1 file of other types (1 .nef); develop a camera's RAW files first (rawpy, darktable); looked for" in text(result)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,7 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(console.out, "print", stopped_in)
+    monkeypatch.setattr(console, "GRACE", 60)
     jobs = plan_files([folder], out)
     with Manifest(out, "restore", {}) as manifest, pytest.raises(typer.Exit) as ended:
         console.run_files(process_files(jobs, process, manifest=manifest, workers=2), len(jobs), "restored", as_json=False)
@@ -281,3 +283,59 @@ def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path,
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert not list(temporary.glob("vrdir-*"))
+
+
+def test_ctrl_c_in_a_program_of_ones_own_waits_for_no_image(folder: Path, tmp_path: Path) -> None:
+    jobs, may_end = plan_files([folder], tmp_path / "out")[:1], threading.Event()
+
+    def process(job: FileJob) -> Finish:
+        os.kill(os.getpid(), signal.SIGINT)
+        may_end.wait(60)
+        return writing(b"", {})
+
+    before, start = signal.signal(signal.SIGINT, signal.default_int_handler), time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(process_files(jobs, process))
+        assert time.monotonic() - start < 60
+    finally:
+        may_end.set()
+        signal.signal(signal.SIGINT, before)
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from vrdir.cli import console
+from vrdir.inference.files import FileJob, Told, process_files
+
+def process(job):
+    def finish(path):
+        path.write_bytes(b"half")
+        print("begun", flush=True)
+        time.sleep(600)  # like a decoder: no signal reaches it
+        return Told({})
+    return finish
+
+jobs = [FileJob(Path(sys.argv[1]), Path(sys.argv[2], name)) for name in ("a.png", "b.png")]
+console.run_files(process_files(jobs, process, workers=int(sys.argv[3])), len(jobs), "restored", as_json=len(sys.argv) > 4)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "in.png")
+    command = [sys.executable, "-c", SLOW, tmp_path / "in.png", tmp_path / "out", str(workers), *(["json"] if workers == 2 else [])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for _ in range(workers):
+        assert process.stdout.readline() == "begun\n"
+    start = time.monotonic()
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 60  # not 600; two seconds, on a machine that has nothing else to do
+    assert process.returncode == 128 + number
+    assert "stopped: --overwrite starts over" in errors
+    assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
+    assert not list((tmp_path / "out").iterdir())

@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -131,6 +132,9 @@ def allow(max_megapixels: float | None) -> None:
         allow_megapixels(max_megapixels)
 
 
+GRACE = 1.5  # seconds for what is at work when a signal comes
+
+
 class Stopped(BaseException):
     """A signal asked the command to stop."""
 
@@ -140,16 +144,30 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise Stopped for the signals of Ctrl-C and of a system that shuts down, so that temporary files are removed on the way out."""
+def stoppable(give_up: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Raise Stopped for the signals of Ctrl-C and of a system that shuts down, so that temporary
+    files are removed on the way out.
+
+    What then waits for work that no signal reaches has GRACE seconds; `give_up` is called after
+    that, with the signal's number.
+    """
+    timers: list[threading.Timer] = []
 
     def stop(number: int, frame: object) -> None:
+        if timers:  # on the way out already
+            return
+        if give_up is not None:
+            timers.append(threading.Timer(GRACE, give_up, [number]))
+            timers[0].daemon = True
+            timers[0].start()
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -194,17 +212,54 @@ def run_files(
     explain: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    others: Mapping[str, int] = {},
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    The results are closed at the end. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end. `others` are the files that were left out, by suffix.
+
+    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
-    counts, lines, stopped = Counter[str](), [], 0
+    from vrdir.folders import skipped
+    from vrdir.image_files.whole_files import remove_partials
+
+    counts, stopped = Counter[str](), 0
+    lines: list[dict[str, Any]] = []
+
+    def report(stopped: int) -> None:
+        left = total - counts.total()
+        if as_json:
+            sys.stdout.write(
+                json.dumps({"files": lines, "failed": counts["failed"], "left": left, "skipped": dict(others)}, indent=1) + "\n"
+            )
+        else:
+            parts = [
+                f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
+                f", {counts['failed']} failed (named above)" if counts["failed"] else "",
+                f", {left} left" if left else "",
+            ]
+            out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+            if others:
+                out.print(f"skipped: {escape(skipped(others))}")
+        if left:
+            how = (
+                "the same command goes on from here"
+                if resume
+                else "--overwrite starts over; with --resume a run can be taken up where it stopped"
+            )
+            err.print(f"[bold]{'stopped' if stopped else 'given up'}:[/] {how}")
+
+    def give_up(number: int) -> None:
+        report(number)
+        sys.stdout.flush()
+        remove_partials()
+        os._exit(128 + number)
+
     with progress or progress_bars(as_json) as bars:
         task = bars.add_task("", total=total)
         try:
             # Closed here, whatever stops the loop: what is at work is finished and noted before the caller closes the manifest.
-            with stoppable(), closing(results):
+            with stoppable(give_up), closing(results):
                 for result in results:
                     counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
                     if as_json:
@@ -219,23 +274,7 @@ def run_files(
                     bars.advance(task)
         except Stopped as signalled:
             stopped = signalled.number
-    left = total - counts.total()
-    if as_json:
-        sys.stdout.write(json.dumps({"files": lines, "failed": counts["failed"], "left": left}, indent=1) + "\n")
-    else:
-        parts = [
-            f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
-            f", {counts['failed']} failed (named above)" if counts["failed"] else "",
-            f", {left} left" if left else "",
-        ]
-        out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
-    if left:
-        how = (
-            "the same command goes on from here"
-            if resume
-            else "--overwrite starts over; with --resume a run can be taken up where it stopped"
-        )
-        err.print(f"[bold]{'stopped' if stopped else 'given up'}:[/] {how}")
+    report(stopped)
     if stopped:
         raise typer.Exit(128 + stopped)
     if counts["failed"]:

@@ -75,7 +75,8 @@ def degrade(
             taking_depth(parsed)
             if not depth.exists():
                 raise FileNotFoundError(f"{depth} does not exist")
-        jobs = plan_files(inputs, output, suffix_of(file_format))
+        others = Counter[str]()
+        jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
         names = {job: name_of(job, output) for job in jobs}
@@ -84,7 +85,7 @@ def degrade(
         manifest = manifest_of(jobs, inputs, output, "degrade", settings) if resume else None
     with manifest or nullcontext():
         results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job)), overwrite, manifest)
-        run_files(results, len(jobs), "degraded", as_json, resume=resume)
+        run_files(results, len(jobs), "degraded", as_json, resume=resume, others=others)
 
 
 def list_degradations(as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from typing import Annotated, Literal
 
@@ -51,11 +52,12 @@ def restore(
 
     with one_line_errors():
         allow(max_megapixels)
-        jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
+        others = Counter[str]()
+        jobs = plan_files(inputs, output, suffix_of(file_format), videos=True, others=others)
         restorer = Restorer(weights, device, backend=backend, precision=precision)
         settings = {"weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
         manifest = manifest_of(jobs, inputs, output, "restore", settings) if resume else None
     with manifest or nullcontext():
         progress = progress_bars(as_json)
         results = restorer.restore_files(jobs, overwrite, manifest, smoothing, FrameProgress(progress, as_json))
-        run_files(results, len(jobs), "restored", as_json, explain, resume, progress)
+        run_files(results, len(jobs), "restored", as_json, explain, resume, progress, others)

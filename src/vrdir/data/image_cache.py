@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import mmap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vrdir.folders import files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES, open_header
+from vrdir.folders import files_below, skipped
+from vrdir.image_files.formats import open_header
+from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 
@@ -79,8 +81,10 @@ def _shared(size: int) -> Tensor:
 def header_bytes(path: Path) -> int:
     """3 x height x width, from the header alone. Raises ImageError if there is none."""
     try:
-        with path.open("rb") as file, open_header(file, str(path)) as picture:
+        with open_regular(path) as file, open_header(file, str(path)) as picture:
             return 3 * picture.width * picture.height
+    except ImageError:
+        raise
     except Exception as error:  # decoders of damaged files raise all sorts
         raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
 
@@ -116,9 +120,12 @@ def photos_in(folder: Path) -> list[Path]:
             raise error
         logger.warning("left out: the folder %s cannot be listed (%s)", error.filename, error.strerror)
 
-    paths = sorted(files_below(folder, unreadable=unreadable))
+    others = Counter[str]()
+    paths = sorted(files_below(folder, others=others, unreadable=unreadable))
     if not paths:
-        raise FileNotFoundError(f"no photos in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise FileNotFoundError(f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
+    if others:
+        logger.warning("skipped in %s: %s", folder, skipped(others))
     return paths
 
 

@@ -18,7 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
-from vrdir.image_files.reading import open_header
+from vrdir.image_files.formats import open_header
+from vrdir.image_files.reading import frames_of
+from vrdir.image_files.regular_files import open_regular, read_regular
 from vrdir.image_files.whole_files import ImageError, first_line, write_whole
 from vrdir.images import MODES, open_image
 
@@ -241,7 +243,7 @@ def _header(path: Path) -> _Header:
     """Of a file; its problem is "" if it can be opened as an image by `images.open_image`, as far as the header tells."""
     size, length, identity = (0, 0), 0, (0, 0)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             facts = os.fstat(file.fileno())
             length, identity = facts.st_size, (facts.st_dev, facts.st_ino)
             with open_header(file, str(path)) as picture:
@@ -251,6 +253,8 @@ def _header(path: Path) -> _Header:
         problem = f"{path} does not exist"
     except IsADirectoryError:
         problem = f"{path} is a folder, not an image"
+    except ImageError as error:
+        problem = str(error)
     except UnidentifiedImageError:
         problem = f"{path} is no image, or of a file format that Pillow does not know" if length else f"{path} is empty (0 bytes)"
     except Exception as error:  # decoders of damaged files raise all sorts
@@ -267,8 +271,8 @@ def _upright_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def _cannot_be_used(picture: Image.Image) -> str:
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
+    frames = frames_of(picture, "it")
+    if frames > 1:
         return f"holds {frames} frames or pages; save each as a file of its own first"
     if picture.mode not in MODES and picture.mode not in ("P", "PA"):
         return f"is a {picture.mode} picture; convert it to RGB first"
@@ -312,7 +316,7 @@ def _is_utf8(text: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no pair list {path}; `vrdir pairs build` writes one") from None
     except IsADirectoryError:

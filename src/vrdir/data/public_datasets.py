@@ -5,16 +5,17 @@ docs/datasets.md says where each comes from and what it should hold.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
-from vrdir.folders import files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.folders import files_below, skipped
 
+logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"
 SHOWN = 2  # names of a folder that an error shows
 
@@ -148,9 +149,12 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
     def unreadable(error: OSError) -> None:
         raise PermissionError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
-    found = list(files_below(folder, without=without, hidden=_is_litter, unreadable=unreadable))
+    others = Counter[str]()
+    found = list(files_below(folder, without=without, hidden=_is_litter, others=others, unreadable=unreadable))
     if not found:
-        raise FileNotFoundError(f"no images in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise FileNotFoundError(f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
+    if others:
+        logger.warning("skipped in %s: %s", folder, skipped(others))
     return found
 
 

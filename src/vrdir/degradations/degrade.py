@@ -16,6 +16,7 @@ from vrdir.degradations.depth import DepthKind
 from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.image_files.reading import read_file
+from vrdir.image_files.regular_files import open_regular
 from vrdir.images import open_image
 
 
@@ -222,7 +223,8 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
         source = str(depth)
         if Path(depth).suffix.lower() == ".npy":
             try:
-                depth = np.load(depth, allow_pickle=False)
+                with open_regular(depth) as file:
+                    depth = np.load(file, allow_pickle=False)
             except (OSError, ValueError) as error:
                 raise ValueError(f"{source} is no array that can be read ({error})") from None
         else:

@@ -16,7 +16,8 @@ import numpy as np
 from vrdir.evaluation.labels import Array, FilesByName, check_distinct, item_of
 from vrdir.evaluation.recognition import nothing_left
 from vrdir.evaluation.variants import Exclusion, Item, images_below
-from vrdir.image_files.reading import open_header
+from vrdir.image_files.formats import open_header
+from vrdir.image_files.regular_files import open_regular, read_regular, read_text
 from vrdir.image_files.whole_files import first_line
 from vrdir.yaml_files import read_yaml
 
@@ -70,7 +71,7 @@ def read_detection(path: Path, images: Path | None = None) -> DetectionData:
 
 def _by_coco(path: Path, images: Path) -> DetectionData:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         listed = [(entry["id"], str(entry["file_name"]), (entry.get("width"), entry.get("height"))) for entry in content["images"]]
         for what, numbers in (("category", [e["id"] for e in content["categories"]]), ("image", [number for number, _, _ in listed])):
@@ -143,7 +144,7 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
     """Lines of class, centre x and y, width and height, as shares of the image."""
     width, height = size
     objects = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
         parts = line.split()
@@ -165,7 +166,7 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
 def _yolo_names(path: Path) -> dict[int, str] | None:
     """The class names of a folder, or None if it does not say: its own, else those of a YAML file beside it that speaks of it."""
     if (path / "classes.txt").is_file():
-        return dict(enumerate((path / "classes.txt").read_text(encoding="utf-8").splitlines()))
+        return dict(enumerate(read_text(path / "classes.txt").splitlines()))
     for folder in (path, path.parent):
         named: dict[Path, dict[int, str]] = {}
         for file in sorted(folder.glob("*.y*ml")):
@@ -210,7 +211,7 @@ def _listed(value: Any) -> list[Any]:
 def _voc_objects(file: Path) -> tuple[list[tuple[list[float], str, bool]], tuple[int, int] | None]:
     """Objects of an annotation, and for which width and height, if it says; VOC counts pixels from 1, and both corners are inside."""
     objects = []
-    root = ElementTree.parse(file).getroot()
+    root = ElementTree.fromstring(read_regular(file))
     width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     for entry in root.iter("object"):
         box = [float(entry.findtext(f"bndbox/{edge}") or "nan") for edge in ("xmin", "ymin", "xmax", "ymax")]
@@ -265,6 +266,6 @@ def _what_is_wrong_with(box: Sequence[float], size: tuple[int, int]) -> str:
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Width and height, upright, from the header."""
-    with path.open("rb") as file, open_header(file, str(path)) as picture:
+    with open_regular(path) as file, open_header(file, str(path)) as picture:
         sideways = picture.format != "TIFF" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # Pillow turns a TIFF itself
         return (picture.height, picture.width) if sideways else picture.size

@@ -14,7 +14,8 @@ import numpy as np
 
 from vrdir.evaluation.recognition import nothing_left
 from vrdir.evaluation.variants import Exclusion, Item, images_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.image_files.regular_files import read_text
 from vrdir.image_files.whole_files import first_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -172,7 +173,7 @@ def _by_folders(path: Path) -> ClassificationData:
                 excluded.append(Exclusion(f"{entry.name}/", "an empty class: no image in its folder"))
             items += [item_of(file, path) for file in files]
             labels += [entry.name] * len(files)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+        elif plain_suffix(entry) in IMAGE_SUFFIXES:
             excluded.append(Exclusion(entry.name, "an image without label: it lies in no class's folder"))
     check_distinct(items)
     return ClassificationData(items, labels, excluded)
@@ -180,7 +181,7 @@ def _by_folders(path: Path) -> ClassificationData:
 
 def _by_csv(path: Path, images: Path) -> ClassificationData:
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv.DictReader(read_text(path, "utf-8-sig").splitlines()))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no folder or CSV file {path}") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
@@ -122,7 +122,7 @@ def from_folder(folder: Path) -> Restore:
         raise FileNotFoundError(f"no folder of restored images at {folder}")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if plain_suffix(path) in IMAGE_SUFFIXES:
             files.setdefault(path.stem, []).append(path)
     if not files:
         raise FileNotFoundError(f"no images in {folder}; restored ones are looked for under the names of the degraded ones")

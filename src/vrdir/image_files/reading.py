@@ -8,32 +8,48 @@ import io
 import itertools
 import logging
 import os
-import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vrdir.image_files.formats import open_header, raw_advice
+from vrdir.image_files.memory import check_memory, most_for_one, opening_bytes
 from vrdir.image_files.metadata import descriptive, other_colours, with_less_metadata
+from vrdir.image_files.regular_files import read_regular
 from vrdir.image_files.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
+from vrdir.image_files.soundness import check_effort, what_is_missing
+from vrdir.image_files.tiff import PHOTOMETRIC, TIFF_STARTS, directories, full_page, strips_missing
 from vrdir.image_files.whole_files import ImageError, first_line
+from vrdir.image_files.xmp import without_pointers
 
 logger = logging.getLogger(__name__)
-HEIF_SUFFIXES = {".heic", ".heif"}  # read and written with the extra `heic`
-IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"} | HEIF_SUFFIXES
-HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-ORIENTATION, PHOTOMETRIC = 0x0112, 262
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ORIENTATION = 0x0112
+# Decoders that hold Python's lock until all is done, so that Ctrl-C would wait for them; from so
+# many pixels on for seconds.
+HOLDING, APART_PIXELS = {"AVIF", "JPEG2000", "WEBP"}, 16_000_000
+DECODE = """
+import io, sys
+from PIL import Image
+Image.MAX_IMAGE_PIXELS = None
+with Image.open(io.BytesIO(sys.stdin.buffer.read())) as picture:
+    sys.stdout.buffer.write(picture.tobytes())
+"""
+ONE_PICTURE = {"MPO", "PSD"}  # a camera's MPO holds one photo and previews of it, a PSD the picture and its layers
 Picture = Image.Image | DeepPicture
+P = TypeVar("P", Image.Image, DeepPicture)
 
 
 def read_file(path: Path) -> Picture:
     """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
-        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):  # a pipe would never end
-            raise ImageError(f"{path} is no ordinary file; give an image file")
-        content = path.read_bytes()
+        if path.stat().st_size > most_for_one():
+            raise ImageError(f"{path} has {path.stat().st_size / 2**30:.1f} GiB, which is more than there is memory for one image")
+        content = read_regular(path)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -48,11 +64,12 @@ def read_file(path: Path) -> Picture:
 def decode(content: bytes, name: str) -> Picture:
     """Decode an encoded image file. Raises ImageError, which calls it `name`."""
     try:
-        return _decoded(content, name)
+        with decoding(name):
+            return _decoded(content, name)
     except ImageError as error:
         for less, what in with_less_metadata(content):
             if len(less) < len(content):
-                with contextlib.suppress(ImageError):
+                with contextlib.suppress(ImageError), decoding(name):
                     picture = _decoded(less, name)
                     logger.warning("%s has metadata that cannot be read; %s", name, what)
                     return picture
@@ -62,7 +79,9 @@ def decode(content: bytes, name: str) -> Picture:
 def _decoded(content: bytes, name: str) -> Picture:
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
+    check_effort(content, name)
     picture = _opened(content, name)
+    check_memory(opening_bytes(picture, len(content)), picture, name)
     space = other_colours(picture, content)
     if space:
         logger.warning(
@@ -71,32 +90,44 @@ def _decoded(content: bytes, name: str) -> Picture:
     if raw_mode_of(picture, name):
         planes = itertools.count()  # of one file, so that one warning is enough
         pixels, info = read_deep(lambda: _opened(content, name), lambda plane: settled(plane, name, quiet=next(planes) > 0))
-        return DeepPicture(pixels, info, picture.format)
+        return _all_there(DeepPicture(pixels, info, picture.format), content, name)
     bits = _bits_lost(picture, content)
     if bits:
         logger.warning("%s has %d bits a channel; only the upper 8 are read (PNG and TIFF are read whole)", name, bits)
-    upright = settled(picture, name)
+    upright = _all_there(settled(picture, name), content, name)
     if upright.mode == "I;16" and "transparency" in upright.info:
         return DeepPicture(with_alpha(np.asarray(upright)[..., None], upright.info["transparency"]), upright.info, picture.format)
     return upright
 
 
-def open_header(file: IO[bytes], name: str) -> Image.Image:
-    """A picture of which the header is read and no pixel. Raises ImageError, which calls it `name`, or what Pillow raises."""
-    start = file.read(12)
-    file.seek(0)
-    if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
-        register_heif(name)
-    return Image.open(file)
+def _all_there(picture: P, content: bytes, name: str) -> P:
+    missing = what_is_missing(content, picture)
+    if missing:
+        raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
+    return picture
 
 
-def register_heif(name: str) -> None:
-    """Teach Pillow HEIC. Raises ImageError, which names the file and the extra, where that is not installed."""
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Turn whatever decoders raise for a file, called `name`, into an ImageError that says what is
+    wrong: one guard for all callers.
+
+    MemoryError passes, and so does what is no Exception.
+    """
     try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError(f"{name} is HEIC, which needs an extra: pip install 'vrdir[heic]'") from None
-    pillow_heif.register_heif_opener()
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(
+            f"{name} has more than {limit:.0f} megapixels, which few honest files have; if you trust it, raise the limit "
+            "(--max-megapixels, or PIL.Image.MAX_IMAGE_PIXELS)"
+        ) from None
+    except Exception as error:  # decoders of damaged files raise all sorts
+        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
 
 
 def allow_megapixels(limit: float) -> None:
@@ -112,28 +143,19 @@ def allow_megapixels(limit: float) -> None:
 
 def _opened(content: bytes, name: str) -> Image.Image:
     """The header read, the pixels not yet. Raises ImageError, which calls it `name`."""
-    try:
-        return open_header(io.BytesIO(content), name)
-    except (ImageError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        order: Literal["little", "big"] = "little" if content.startswith(b"I") else "big"
-        directory = content[8:16] if content[2:4] in (b"+\0", b"\0+") else content[4:8]
-        if content.startswith(TIFF_STARTS) and int.from_bytes(directory, order) >= len(content):
-            raise ImageError(f"{name} is damaged or cut short (its directory is missing); get it again") from None
-        if content.startswith(TIFF_STARTS):
+    with decoding(name):
+        try:
+            return open_header(io.BytesIO(content), name)
+        except UnidentifiedImageError:
+            if not content.startswith(TIFF_STARTS):
+                raise
+            order: Literal["little", "big"] = "little" if content.startswith(b"I") else "big"
+            directory = content[8:16] if content[2:4] in (b"+\0", b"\0+") else content[4:8]
+            if int.from_bytes(directory, order) >= len(content):
+                raise ImageError(f"{name} is damaged or cut short (its directory is missing); get it again") from None
             raise ImageError(
                 f"{name} is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits, or as grey"
             ) from None
-        raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ImageError(
-            f"{name} has more than {limit:.0f} megapixels, which few honest files have; if you trust it, raise the limit "
-            "(--max-megapixels, or PIL.Image.MAX_IMAGE_PIXELS)"
-        ) from None
-    except Exception as error:  # decoders of damaged files raise all sorts
-        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
 
 
 def raw_mode_of(picture: Image.Image, name: str) -> str | None:
@@ -145,29 +167,91 @@ def raw_mode_of(picture: Image.Image, name: str) -> str | None:
 
 def settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image:
     """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`, as warnings do unless `quiet`."""
-    try:
-        frames = getattr(picture, "n_frames", 1)
-        if frames > 1 and picture.format != "MPO":  # a camera's MPO holds one photo and previews of it
+    with decoding(name):
+        frames = frames_of(picture, name)
+        if frames > 1:
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
+        _check_whole(picture, name)
         white = _grey_white(picture)
-        picture.load()
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:  # decoders of damaged files raise all sorts
-        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+        return _settled(_loaded(picture), name, white, quiet)
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    """An opened picture with its pixels decoded: large ones of some formats by another process,
+    which a signal can interrupt."""
+    file: Any = getattr(picture, "fp", None)
+    if picture.format in HOLDING and picture.width * picture.height > APART_PIXELS and file is not None and sys.executable:
+        file.seek(0)
+        command = [sys.executable, "-c", DECODE]
+        done = subprocess.run(command, input=file.read(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        with contextlib.suppress(ValueError):  # too few bytes: then what is wrong is told here
+            apart = Image.frombytes(picture.mode, picture.size, done.stdout)
+            apart.info, apart.format = picture.info, picture.format
+            return apart
+    picture.load()
+    return picture
+
+
+def frames_of(picture: Image.Image, name: str) -> int:
+    """How many pictures an opened file holds; 1 where the others are smaller copies of the first,
+    previews or layers.
+
+    A TIFF that its caller opened is moved to its full page. Raises ImageError for a camera's RAW,
+    of which Pillow opens the preview.
+    """
+    file: Any = getattr(picture, "fp", None) or getattr(picture, "_fp", None)
+    if picture.format == "TIFF" and hasattr(file, "seek") and not getattr(file, "closed", False):
+        chain, below = directories(file)
+        if any(directory.is_raw for directory in chain + below):
+            raise ImageError(raw_advice(name))
+        page = full_page(chain, below)
+        if page is None:
+            return sum(directory.is_page for directory in chain)
+        if page in chain:
+            picture.seek(chain.index(page))
+        return 1
+    return 1 if picture.format in ONE_PICTURE else getattr(picture, "n_frames", 1)
+
+
+def _check_whole(picture: Image.Image, name: str) -> None:
+    """Raise ImageError for an opened file that does not hold all of its picture, where Pillow would
+    leave the rest black."""
+    file, tags = getattr(picture, "fp", None), getattr(picture, "tag_v2", None)
+    if picture.format == "TIFF" and file is not None and tags is not None:
+        missing = strips_missing(tags, file)
+        if missing:
+            raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
+
+
+def _settled(picture: Image.Image, name: str, white: int, quiet: bool) -> Image.Image:
     upright = _upright(picture, name, quiet)
     transparent = upright.info.get("transparency")
     if isinstance(transparent, int) and transparent <= white < 255:  # Pillow scales the pixels to 255, and leaves this as it was
         upright.info["transparency"] = transparent * 255 // white
+    if isinstance(transparent, bytes):  # of a palette, which has 256 colours at most
+        upright.info["transparency"] = transparent[:256]
     if (
         upright.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
     ):  # white is zero, which Pillow undoes in 8 bits
         info = upright.info
         upright = Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
         upright.info = info
+    _drop_pointers(upright, name, quiet)
     upright.format = picture.format
     return upright
+
+
+def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
+    """Leave out the XMP that points to what the restored picture will not have beside it."""
+    xmp = picture.info.get("xmp")
+    if not xmp:
+        return
+    kept, pointed_to = without_pointers(xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp))
+    if pointed_to:
+        picture.info["xmp"] = kept
+        if not quiet:
+            logger.warning("%s has XMP that points to %s, which is left out with it", name, " and ".join(pointed_to))
 
 
 def _grey_white(picture: Image.Image) -> int:

@@ -18,6 +18,9 @@ HOPELESS = {
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how one begins
 
 
+_partials: set[Path] = set()  # temporary files that are written to
+
+
 class ImageError(ValueError):
     """An image that cannot be read, written or understood. The message names it and says what to do."""
 
@@ -67,6 +70,7 @@ def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os
         before: called just before the renaming, with what the file's size and time will be.
     """
     partial = path.with_name(partial_name or f".{uuid.uuid4().hex[:12]}.partial")
+    _partials.add(partial)
     try:
         yield partial
         if before is not None:
@@ -74,6 +78,15 @@ def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left
+            partial.unlink(missing_ok=True)
+        _partials.discard(partial)
+
+
+def remove_partials() -> None:
+    """Remove the temporary files that are written to just now: for a process that ends without its
+    threads."""
+    for partial in list(_partials):
+        with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vrdir.image_files.formats import JPEG2000_STREAM_SUFFIXES, WRITTEN, WRITTEN_SUFFIXES, opened, plain_suffix, register_heif
 from vrdir.image_files.metadata import carried, save_options, tiff_tags
-from vrdir.image_files.reading import HEIF_SUFFIXES, IMAGE_SUFFIXES, Picture, register_heif
+from vrdir.image_files.reading import Picture
 from vrdir.image_files.sixteen_bits import DeepPicture, encode_deep
 from vrdir.image_files.whole_files import ImageError, first_line, result_file
 
 logger = logging.getLogger(__name__)
 EXIF_LIMIT, XMP_LIMIT = 65533, 65504  # bytes, in a JPEG: a segment less what it begins with
-DPI_LIMITS = {"JPEG": 65535.0, "PNG": 5e7, "TIFF": 5e7, "BMP": 5e7}  # in 16 bits; in 31 bits, as pixels a metre
+DPI_LIMITS = {"JPEG": 65535.0, "PNG": 5e7, "TIFF": 5e7, "BMP": 5e7, "DIB": 5e7}  # in 16 bits; in 31 bits, as pixels a metre
 
 
 def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
@@ -32,7 +33,10 @@ def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
     if isinstance(picture, DeepPicture) and file_format not in ("PNG", "TIFF"):
         picture = picture.reduced()
     try:
-        return _encoded(picture, file_format, _fitting(picture, file_format, name or "the picture"))
+        metadata: dict[str, Any] = _fitting(picture, file_format, name or "the picture")
+        if plain_suffix(name) in JPEG2000_STREAM_SUFFIXES:
+            metadata["no_jp2"] = True
+        return _encoded(picture, file_format, metadata)
     except MemoryError:
         raise
     except Exception as error:  # encoders raise all sorts too
@@ -59,7 +63,7 @@ def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> by
 
 
 def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any]) -> bytes:
-    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "PPM"):
+    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "DIB", "PPM"):
         picture = picture.convert(picture.mode.removesuffix("A"))
     if picture.mode == "F" and file_format != "TIFF":
         picture = Image.fromarray(np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16))
@@ -128,7 +132,7 @@ def _fitting_profile(profile: bytes, picture: Picture, file_format: str) -> byte
     if mode not in ("RGB", "RGBA"):  # such as grey, which WebP writes as RGB
         blank = np.zeros((16, 16, picture.pixels.shape[2]), np.uint16) if isinstance(picture, DeepPicture) else None
         small = Image.new(mode, (16, 16)) if blank is None else DeepPicture(blank, {})
-        mode = Image.open(io.BytesIO(_encoded(small, file_format, {}))).mode
+        mode = opened(io.BytesIO(_encoded(small, file_format, {}))).mode
     space = b"GRAY" if mode.startswith(("L", "I", "F", "1")) else b"RGB "
     told = profile[16:20]
     if told and told != space:
@@ -138,13 +142,15 @@ def _fitting_profile(profile: bytes, picture: Picture, file_format: str) -> byte
 
 def format_of(path: Path) -> str:
     """Pillow's name for the file format that a suffix stands for. Raises ImageError if it cannot be written."""
-    suffix = path.suffix.lower()
-    if suffix in HEIF_SUFFIXES:
+    suffix = plain_suffix(path)
+    file_format = next((name for name, suffixes in WRITTEN.items() if suffix in suffixes), None)
+    if file_format == "HEIF":
         register_heif(str(path))
-    file_format = Image.registered_extensions().get(suffix)
-    if suffix not in IMAGE_SUFFIXES or file_format not in Image.SAVE:
+    if file_format not in Image.SAVE:
+        Image.init()
+    if file_format is None or file_format not in Image.SAVE:
         raise ImageError(
-            f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; use {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; use {', '.join(sorted(WRITTEN_SUFFIXES))}"
         )
     return file_format
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from vrdir.folders import Places, check_writable, files_below
-from vrdir.image_files.reading import IMAGE_SUFFIXES
+from vrdir.folders import Places, check_writable, files_below, skipped
+from vrdir.image_files.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
 from vrdir.image_files.writing import format_of
 from vrdir.inference.manifest import Manifest, Stamp
@@ -66,15 +66,24 @@ def writing(content: bytes, shares: dict[str, float]) -> Finish:
     return finish
 
 
-def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = None, videos: bool = False) -> list[FileJob]:
+def plan_files(
+    inputs: Sequence[str | Path],
+    output: Path,
+    suffix: str | None = None,
+    videos: bool = False,
+    others: Counter[str] | None = None,
+) -> list[FileJob]:
     """Decide what is read and where it goes.
 
     Args:
         inputs: files, folders (searched with all below them, links followed, hidden ones left out; relative paths and names are
             kept), patterns such as "*.jpg".
         output: a folder; or a file, if the input is one file and `output` is none, yet has a suffix that begins with a letter.
-        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own.
+        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own,
+            and puts ".png" behind that of a format that is only read ("layers.psd.png").
         videos: take videos, too, by their suffix.
+        others: counts the files in folders that are left out for their suffix, by suffix
+            (`vrdir.folders.skipped` words it).
 
     Returns:
         The jobs. Where a folder or pattern was given, what lies in `output` is no input, so a second run does not take the
@@ -85,16 +94,19 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
         PermissionError: a folder may not be read.
         ValueError: `output` cannot be meant or written to, two inputs have the same target, or an input would be written over itself.
     """
+    others = Counter() if others is None else others
     single = len(inputs) == 1 and Path(inputs[0]).is_file()
     for given in inputs:
         if not Path(given).exists() and not any(magic in str(given) for magic in "*?["):
             raise FileNotFoundError(f"{given} does not exist")
+        if Path(given).exists() and not (Path(given).is_file() or Path(given).is_dir()):
+            raise ValueError(f"{given} is no ordinary file, but a pipe, a socket or a device; give files or folders")
     to_file = single and output.suffix[1:2].isalpha() and not output.is_dir()  # results-1.0 is a folder
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
     if to_file:
         check_writable(output, output.parent)
     if to_file and videos and is_video(output):
-        if Path(inputs[0]).suffix.lower() in IMAGE_SUFFIXES - {".gif"}:
+        if plain_suffix(inputs[0]) in IMAGE_SUFFIXES - {".gif"}:
             raise ValueError(f"{inputs[0]} is an image, {output} a video; give the output an image's suffix")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
     if to_file:
@@ -111,7 +123,7 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            jobs += [FileJob(source, output / source.relative_to(path)) for source in _files_below(path, output, wanted)]
+            jobs += [FileJob(source, output / source.relative_to(path)) for source in _files_below(path, output, wanted, others)]
         elif path.is_file():
             jobs.append(FileJob(path, output / path.name))
         else:
@@ -119,11 +131,14 @@ def plan_files(inputs: Sequence[str | Path], output: Path, suffix: str | None = 
             if not matches:
                 raise FileNotFoundError(f"{given} does not exist")
             jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
+            if folders := sum(match.is_dir() and match.resolve() != output.resolve() for match in matches):
+                others["folder"] += folders
     if not jobs:
-        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}; looked for {', '.join(sorted(wanted))}")
+        found = f" but {skipped(others)}" if others else ""
+        looked_for = ", ".join(sorted(WRITTEN_SUFFIXES | (wanted - IMAGE_SUFFIXES)))
+        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}{found}; looked for {looked_for} and what else Pillow reads")
     check_writable(output, output)
-    if suffix is not None:
-        jobs = [job if videos and is_video(job.target) else FileJob(job.source, job.target.with_suffix(suffix)) for job in jobs]
+    jobs = [job if videos and is_video(job.target) else FileJob(job.source, _named(job.target, suffix)) for job in jobs]
     return _without_collisions(jobs)
 
 
@@ -165,24 +180,31 @@ Outcome = tuple[FileResult, bool]
 def _ordered(
     jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int, stopped: Callable[[], None]
 ) -> Generator[Outcome, None, None]:
-    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted, waits only for what is at work."""
-    if workers <= 1:
-        yield from map(work, jobs)
-        return
+    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted,
+    waits only for what is at work.
+
+    One worker has a thread of its own, too: the main thread waits, and so hears of a signal while a
+    decoder is at work.
+    """
     threads = torch.get_num_threads()
+    at_once = 2 * workers if workers > 1 else 1
     # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
-    pool = ThreadPoolExecutor(workers, "file", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+    pool = ThreadPoolExecutor(max(workers, 1), "file", initializer=torch.set_num_threads, initargs=(max(1, threads // max(workers, 1)),))
     ahead: deque[Future[Outcome]] = deque()
+    wait = True
     try:
         for job in jobs:
             ahead.append(pool.submit(work, job))
-            if len(ahead) >= 2 * workers:
+            if len(ahead) >= at_once:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    except KeyboardInterrupt:  # the command line has another: who pressed it waits for no large image
+        wait = False
+        raise
     finally:
         stopped()
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)
         torch.set_num_threads(threads)
 
 
@@ -212,12 +234,18 @@ def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: boo
         return FileResult(job, {}, message if named else f"{job.source}: {message}"), hopeless
 
 
-def _files_below(folder: Path, output: Path, suffixes: Set[str]) -> list[Path]:
+def _named(target: Path, suffix: str | None) -> Path:
+    if suffix is not None:
+        return target.with_suffix(suffix)
+    return target.with_name(f"{target.name}.png") if plain_suffix(target) in ONLY_READ else target
+
+
+def _files_below(folder: Path, output: Path, suffixes: Set[str], others: Counter[str]) -> list[Path]:
     """The files with these suffixes below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be read; check its permissions")
     unreadable: list[Path] = []
-    found = files_below(folder, suffixes, without=output, unreadable=lambda error: unreadable.append(Path(error.filename)))
+    found = files_below(folder, suffixes, without=output, others=others, unreadable=lambda error: unreadable.append(Path(error.filename)))
     return sorted([*found, *unreadable])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.image_files.reading import open_header
+from vrdir.image_files.formats import open_header
+from vrdir.image_files.memory import check_memory, opening_bytes
+from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import OpenImage, open_image
@@ -39,6 +42,7 @@ from vrdir.video.writing import VideoWriter
 logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bf16"]
+WIDE_ROWS = 64  # of a band, at least, with what its convolutions see around it
 
 
 class Restored(NamedTuple):
@@ -156,7 +160,7 @@ class Restorer:
     def _network(self, pixels: Tensor, statistics: GlobalStatistics | None) -> Restoration:
         if isinstance(self.model, ExportedModel):
             return self.model.restore(pixels, self.skip_clean)
-        size = pixels.shape[-2] * pixels.shape[-1]
+        size = self._padded(pixels.shape[-1], pixels.shape[-2])
         if size <= WHOLE_PIXELS:
             at_once = max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
             if len(pixels) <= at_once:
@@ -278,16 +282,41 @@ class Restorer:
             return finish(path)
 
     def _image(self, job: FileJob, room: Room) -> Finish:
-        with room.taken(self._bytes_for(_pixels_of(job.source))):
+        with room.taken(self._bytes_for(job.source)):
             opened, file_format = open_image(job.source), format_of(job.target)
             restored = self._restore_opened(opened)
             return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
 
-    def _bytes_for(self, pixels: int) -> int:
-        """About what an image needs at its peak, with weights `small`."""
-        if pixels <= WHOLE_PIXELS or isinstance(self.model, ExportedModel):
-            return 700 * pixels
-        return 700 * WHOLE_PIXELS // 2 + 100 * pixels
+    def _bytes_for(self, path: Path) -> int:
+        """About what an image file needs at its peak, with weights `small`; 0 for one that cannot
+        be read: `open_image` will say why.
+
+        Raises ImageError for one that needs more memory than there is.
+        """
+        try:
+            with open_regular(path) as file, open_header(file, str(path)) as picture:
+                size, opening = picture.size, opening_bytes(picture, os.fstat(file.fileno()).st_size)
+        except Exception:
+            return 0
+        needed = opening + self._network_bytes(*size)
+        check_memory(needed, picture, str(path))
+        return needed
+
+    def _network_bytes(self, width: int, height: int) -> int:
+        """About what the network takes beside the image that is given to it."""
+        padded = self._padded(width, height)
+        if self.device.type != "cpu":  # whose memory is another: here are only the image and its result
+            return 24 * padded
+        if padded <= WHOLE_PIXELS or isinstance(self.model, ExportedModel):
+            return 700 * padded
+        # A very wide image has bands of the fewest rows that can be, and still many pixels.
+        return 700 * max(WHOLE_PIXELS // 2, min(padded, self._padded(width, WIDE_ROWS))) + 60 * padded
+
+    def _padded(self, width: int, height: int) -> int:
+        """The pixels of an image as the network sees it: one of 1 x 1000 is sixteen times as large
+        to it."""
+        multiple = self.model.config.multiple
+        return (width + -width % multiple) * (height + -height % multiple)
 
     def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
         format_of_video(job.target)
@@ -326,15 +355,6 @@ class Restorer:
         """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
         weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
         return f"{weights} {self.model.config.model_dump_json()} {self.precision} {self.control}"
-
-
-def _pixels_of(path: Path) -> int:
-    """As the file's header says; 0 for one that cannot be read, of which `open_image` will say why."""
-    try:
-        with path.open("rb") as file, open_header(file, str(path)) as picture:
-            return picture.width * picture.height
-    except Exception:
-        return 0
 
 
 @cache

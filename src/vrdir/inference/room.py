@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
 
 import torch
 
-SHARE = 0.25  # of the machine's memory
-ELSEWHERE = 2 << 30  # bytes, where the system does not say how much memory it has
+from vrdir.image_files.memory import memory_limit
+
+SHARE = 0.25  # of the machine's memory, or the container's
 
 
 def share_of_memory() -> int:
-    """A quarter of the machine's memory, in bytes."""
-    try:
-        return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return ELSEWHERE
+    """A quarter of the memory that this process can have, in bytes."""
+    return int(SHARE * memory_limit())
 
 
 class RoomClosedError(RuntimeError):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vrdir.image_files.whole_files import refuse_pointer
+from vrdir.image_files.regular_files import check_regular
+from vrdir.image_files.whole_files import ImageError, refuse_pointer
 from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, import_av
 from vrdir.video.timing import Clock, Expected, Order, Shown
 
@@ -180,8 +181,11 @@ class VideoReader:
     def _open(self) -> Any:
         refuse_pointer(self.path, VideoError)
         try:
+            check_regular(self.path)
             return self._av.open(str(self.path))
-        except self._av.error.FFmpegError as error:
+        except ImageError as error:
+            raise VideoError(str(error)) from None
+        except (self._av.error.FFmpegError, OSError) as error:
             if not self.path.exists():
                 raise VideoError(f"{self.path} does not exist") from None
             reason = "is a folder" if self.path.is_dir() else f"is no video, or is damaged ({error.strerror})"
