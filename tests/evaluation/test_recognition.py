@@ -10,7 +10,9 @@ from PIL import Image
 from vrdir.data.pairs import synthesised
 from vrdir.evaluation.recognition import CASES, RecogniserError, Said, ask, cases_of
 from vrdir.evaluation.variants import (
+    AS_TAKEN,
     CLEAN,
+    AsTaken,
     Condition,
     Folder,
     FromFolders,
@@ -88,6 +90,17 @@ def test_conditions_that_cannot_be(tmp_path: Path) -> None:
         Source([Condition("noise"), Condition("noise")], {}, 0)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Condition("foggy", tmp_path / "nowhere")
+
+
+def test_images_as_taken_stand_alone(items: list[Item]) -> None:
+    source = Source([AsTaken()], {"peer": by_function(lambda image: 255 - image)}, 0)
+    before, after = source.variants
+    assert (before, after) == (Variant(AS_TAKEN, ""), Variant(AS_TAKEN, "peer"))
+    made = dict(source.images(items[0]))
+    assert (made[after] == 255 - made[before]).all()
+    assert torch.equal(source.picture(items[0], before), open_image(items[0].path).tensor[0])
+    with pytest.raises(ValueError, match="no other condition"):
+        Source([AsTaken(), Condition("noise")], {}, 0)
 
 
 def test_every_variant_is_made_at_the_images_own_size_by_8_bits(items: list[Item], tmp_path: Path, tiny: VRDIR) -> None:

@@ -23,6 +23,7 @@ from vrdir.inference.restorer import Restorer
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 CLEAN = "clean"  # what the images are called that nothing was done to
+AS_TAKEN = "as taken"  # and those of real bad weather, which have no clean twins
 
 
 class Exclusion(NamedTuple):
@@ -122,8 +123,8 @@ class Condition:
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        if name == CLEAN:
-            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r}")
+        if name in (CLEAN, AS_TAKEN):
+            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r} and {AS_TAKEN!r}")
         self.name = name
         self.folder = Folder(folder) if folder is not None else None
         if self.folder is None:
@@ -143,6 +144,23 @@ class Condition:
         if degraded.shape != clean.shape:
             raise ImageError(f"{path} is {_size(degraded)}, {item.path} is {_size(clean)}; an image and its degraded one have one size")
         return degraded
+
+
+class AsTaken(Condition):
+    """The data's own images, taken in real bad weather: they have no clean twins, and are the only condition."""
+
+    def __init__(self) -> None:
+        self.name = AS_TAKEN
+        self.folder = None
+
+    @property
+    def synthetic(self) -> bool:
+        """They are not."""
+        return False
+
+    def degraded(self, item: Item, clean: Tensor, seed: int) -> Tensor:
+        """The image itself."""
+        return clean
 
 
 Restore = Callable[[Item, str, Pixels], Pixels]
@@ -167,14 +185,17 @@ def by_function(function: Callable[[Pixels], Any]) -> Restore:
 
 
 class FromFolders:
-    """Restored images that lie in files: <folder>/<condition's name>, and <folder>/clean, each as `Folder` has it.
+    """Restored images that lie in files: <folder>/<condition's name>, and <folder>/clean, each as `Folder` has it; those of images
+    `AsTaken` lie in <folder> itself.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no images.
     """
 
     def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:
-        self.folders = {name: Folder(folder / name) for name in (CLEAN, *(condition.name for condition in conditions))}
+        names = [condition.name for condition in conditions]
+        where = {AS_TAKEN: folder} if AS_TAKEN in names else {name: folder / name for name in (CLEAN, *names)}
+        self.folders = {name: Folder(path) for name, path in where.items()}
 
     def __call__(self, item: Item, condition: str, image: Pixels) -> Pixels:
         """The restored image. Raises ImageError if there is none."""
@@ -208,18 +229,20 @@ class Source:
     """Every variant of every image, made when asked.
 
     Args:
-        conditions: at least one, of different names.
+        conditions: of different names; or `AsTaken` alone.
         restorers: by name; a `Restorer` is run by `by_network`.
         seed: of the synthesis.
 
     Raises:
-        ValueError: two conditions of one name, or a restorer without a name.
+        ValueError: two conditions of one name, `AsTaken` beside another, or a restorer without a name.
     """
 
     def __init__(self, conditions: Sequence[Condition], restorers: Mapping[str, Restore | Restorer], seed: int) -> None:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
             raise ValueError(f"two conditions have one name: {', '.join(sorted(names))}")
+        if AS_TAKEN in names and len(names) > 1:
+            raise ValueError("images as taken have no clean twins, so no other condition can be measured beside them")
         if "" in restorers:
             raise ValueError("a restorer needs a name")
         self.conditions = {condition.name: condition for condition in conditions}
@@ -227,9 +250,14 @@ class Source:
         self.seed = seed
 
     @property
+    def shown(self) -> list[str]:
+        """What the images are shown as: clean, if there are such, and under each condition."""
+        return list(self.conditions) if AS_TAKEN in self.conditions else [CLEAN, *self.conditions]
+
+    @property
     def variants(self) -> list[Variant]:
         """All of them: clean first, and in each condition the one that is not restored first."""
-        return [Variant(condition, restorer) for condition in (CLEAN, *self.conditions) for restorer in ("", *self.restorers)]
+        return [Variant(condition, restorer) for condition in self.shown for restorer in ("", *self.restorers)]
 
     @property
     def folders(self) -> list[Folder]:
@@ -241,7 +269,7 @@ class Source:
     def images(self, item: Item) -> Iterator[tuple[Variant, Pixels]]:
         """The variants of an image, in the order of `variants`. Raises whatever opening or restoring raises."""
         clean = open_image(item.path).tensor
-        for condition in (CLEAN, *self.conditions):
+        for condition in self.shown:
             seen = clean if condition == CLEAN else self.conditions[condition].degraded(item, clean, self.seed)
             pixels = pixels_of(seen)
             yield Variant(condition, ""), pixels.copy()  # a recogniser may write into what it is given
