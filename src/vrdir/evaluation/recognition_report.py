@@ -244,14 +244,15 @@ def _table(result: RecognitionResult, metrics: Sequence[str]) -> Table:
             share = f"{100 * row.recovered.value:.0f} %\n{_range(Estimate(*(100 * edge for edge in row.recovered)), 0)}"
         p_value = "" if row.p_value is None else shown_p(row.p_value).removeprefix("p ").removeprefix("= ")
         rows.append((row.in_front, value, f"{row.value.value - before:+.1f}", share, p_value))
-    head = ("in front", f"{called(result, metrics[0])}, %" if len(metrics) == 1 else "%", "change", "got back", "p")
-    if not result.clean:  # nothing to get back to
-        head, rows = _without_fourth(head), [_without_fourth(row) for row in rows]
+    what = f"{called(result, metrics[0])}, %" if len(metrics) == 1 else "%"
+    table = Table(("in front", what, "change", "got back", "p"), rows)
+    return table if result.clean else _without_shares(table)
+
+
+def _without_shares(table: Table) -> Table:
+    """The table without what was got back, which nobody knows where there are no clean images."""
+    head, *rows = [(*row[:3], *row[4:]) for row in (table.head, *table.rows)]
     return Table(head, rows)
-
-
-def _without_fourth(row: Sequence[str]) -> Sequence[str]:
-    return (*row[:3], *row[4:])
 
 
 def _range(estimate: Estimate, digits: int) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vrdir.data.pairs import Pair, open_pair
@@ -20,6 +22,7 @@ from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 Restore = Callable[[Pair, Tensor], Tensor]  # the restored image for a pair, whose degraded image (1, 3, H, W) in [0, 1] is given
 
 
@@ -53,11 +56,13 @@ class SetResult:
         name: what the set is called.
         source: the pair list.
         rows: a result per pair, in the list's order.
+        restorer: what restored its images.
     """
 
     name: str
     source: Path
     rows: Sequence[Measured | Excluded]
+    restorer: str = "vrdir"
 
     @property
     def images(self) -> list[Measured]:
@@ -106,6 +111,23 @@ def by_network(restorer: Restorer) -> Restore:
         grey = bool((degraded == degraded[:, :1]).all())
         restored = restorer(degraded[:, :1]).expand(degraded.shape) if grey else restorer(degraded)
         return (restored.clamp(0, 1) * 255).round() / 255
+
+    return restore
+
+
+def by_function(function: Callable[[Pixels], Any]) -> Restore:
+    """Restored images by any function of an image (H, W, 3), uint8, RGB, that returns one of the same kind and size.
+
+    For a pair it raises ImageError where the function returns anything else.
+    """
+
+    def restore(pair: Pair, degraded: Tensor) -> Tensor:
+        image = (degraded[0] * 255).round().byte().movedim(0, -1).cpu().numpy()
+        restored = function(image.copy())
+        if not isinstance(restored, np.ndarray) or restored.dtype != np.uint8 or restored.shape != image.shape:
+            kind = f"{restored.dtype} {restored.shape}" if isinstance(restored, np.ndarray) else type(restored).__name__
+            raise ImageError(f"the restorer returned {kind} for an image of uint8 {image.shape}; give back the same kind and size")
+        return torch.from_numpy(restored.copy()).movedim(-1, 0)[None] / 255
 
     return restore
 
@@ -170,15 +192,35 @@ def measure_pairs(pairs: Iterable[Pair], restore: Restore) -> Iterator[Measured 
     Yields:
         A result per pair, in order.
     """
+    return (row for (row,) in measure_by_each(pairs, {"": restore}))
+
+
+def measure_by_each(pairs: Iterable[Pair], restorers: Mapping[str, Restore]) -> Iterator[tuple[Measured | Excluded, ...]]:
+    """As `measure_pairs`, by several restorers: their means are over the same pairs, so one that fails excludes a pair for all.
+
+    Args:
+        pairs: from a pair list.
+        restorers: by name.
+
+    Yields:
+        For each pair a result per restorer.
+    """
     for pair in pairs:
+        at_work = ""
         try:
             degraded, clean = open_pair(pair)
-            restored = restore(pair, degraded)
+            before = measure(degraded, clean)
             height, width = clean.shape[2:]
-            yield Measured(pair, width, height, measure(degraded, clean), measure(restored, clean))
+            rows = []
+            for name, restore in restorers.items():
+                at_work = name if len(restorers) > 1 else ""
+                rows.append(Measured(pair, width, height, before, measure(restore(pair, degraded), clean)))
         except Exception as error:  # whatever it is, the next pair is another
             logger.debug("%s", name_of(pair), exc_info=True)
-            yield Excluded(pair, first_line(error))
+            reason = f"{at_work}: {first_line(error)}" if at_work else first_line(error)
+            yield (Excluded(pair, reason),) * len(restorers)
+        else:
+            yield tuple(rows)
 
 
 def name_of(pair: Pair) -> str:
