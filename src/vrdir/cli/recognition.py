@@ -46,7 +46,8 @@ HELP: Mapping[Task, str] = {
     "reid": "Rank-1 and mAP of person re-identification on clean, degraded and restored images.",
 }
 AS_TAKEN = "Without --with and --degraded the images are photos of real bad weather: they are compared as taken and restored."
-BY_PROTOCOL = ("crowds or difficult", "junk by the Market-1501 protocol", "a query without a match")  # named, but nothing is wrong
+# Named, but nothing is wrong.
+BY_PROTOCOL = ("crowds or difficult", "given twice", "junk by the Market-1501 protocol", "a query without a match")
 
 DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="Labelled images, see above.", show_default=False)]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images lie, if not beside their labels.", show_default=False)]

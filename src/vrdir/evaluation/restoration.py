@@ -15,6 +15,7 @@ from torch import Tensor
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
+from vrdir.folders import Names
 from vrdir.image_files.reading import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
@@ -146,13 +147,14 @@ def from_folder(folder: Path) -> Restore:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             files.setdefault(path.stem, []).append(path)
+    names = Names(files)
     if not files:
         raise FileNotFoundError(f"no images in {folder}; restored ones are looked for under the names of the degraded ones")
 
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         if pair.degraded is None:
             raise ImageError(f"{name_of(pair)} is synthesised and lies in no file that {folder} could hold the restored one of")
-        found = files.get(pair.degraded.stem, [])
+        found = files.get(names.find(pair.degraded.stem), [])
         if len(found) != 1:
             problem = f"holds {' and '.join(path.name for path in found)}" if found else f"holds no {pair.degraded.stem}.*"
             raise ImageError(f"{folder} {problem}; one restored image for each degraded one is needed")

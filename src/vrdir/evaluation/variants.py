@@ -16,12 +16,19 @@ import torch
 from torch import Tensor
 
 from vrdir.data.pairs import check_synthesis, synthesised
-from vrdir.folders import files_below
+from vrdir.folders import ForeignPaths, Names, files_below
+from vrdir.image_files.reading import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
+COMPANIONS = {
+    "", ".bak", ".cache", ".cfg", ".csv", ".db", ".doc", ".docx", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".license", ".log", ".mat",
+    ".md", ".md5", ".names", ".npy", ".npz", ".onnx", ".parquet", ".pkl", ".pt", ".py", ".rst", ".safetensors", ".sh", ".sha256", ".toml",
+    ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+}  # fmt: skip
+"""The suffixes of files that often lie beside images and are none."""
 CLEAN = "clean"  # what the images are called that nothing was done to
 AS_TAKEN = "as taken"  # and those of real bad weather, which have no clean twins
 
@@ -66,15 +73,16 @@ class Folder:
         self.files: dict[str, list[Path]] = {}
         for file in images_below(path):
             self.files.setdefault(file.relative_to(path).with_suffix("").as_posix(), []).append(file)
+        self.names = Names(self.files)
         self.owners: dict[str, str] = {}  # of files that are found by their last part
         if not self.files:
             raise FileNotFoundError(f"there are no images in {path}")
 
     def find(self, item: Item) -> Path:
         """The file for a clean image. Raises ImageError where there is none, or several."""
-        found = self.files.get(item.name, [])
+        found = self.files.get(self.names.find(item.name), [])
         if not found:
-            found = self.files.get(_last(item.name), [])
+            found = self.files.get(self.names.find(_last(item.name)), [])
             owner = self.owners.setdefault(_last(item.name), item.name)
             if found and owner != item.name:
                 raise ImageError(f"{found[0]} would belong to {owner} and to {item.name}; keep the folders of the data set")
@@ -94,15 +102,16 @@ class Folder:
             ValueError: nothing in it belongs to any image, or one file to several.
         """
         last = Counter(_last(item.name) for item in items)
-        names = {item.name for item in items} | set(last)
+        names = {self.names.find(name) for name in ({item.name for item in items} | set(last))}
         if names.isdisjoint(self.files):
             theirs, ours = next(iter(self.files.values()))[0].name, items[0].path.name if items else "none"
             raise ValueError(f"{self.path} has none of the data's names: it holds {theirs}, the data {ours}; give them the same stems")
         for item in items:
-            if item.name not in self.files and last[_last(item.name)] > 1 and _last(item.name) in self.files:
+            own, alone = self.names.find(item.name), self.names.find(_last(item.name))
+            if own not in self.files and last[_last(item.name)] > 1 and alone in self.files:
                 raise ValueError(f"{self.path} holds one {_last(item.name)}.*, the data several; keep its folders, as in {item.name}.*")
         for name in known:
-            names |= {name, _last(name), _last(name).rpartition(".")[0]}  # with a suffix or without
+            names |= {self.names.find(one) for one in (name, _last(name), _last(name).rpartition(".")[0])}  # with a suffix or without
         without = [path for name, paths in self.files.items() if name not in names for path in paths]
         return [Exclusion(str(path), "there is no clean image of this name") for path in without]
 
@@ -194,7 +203,8 @@ class FromFolders:
 
     def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:
         names = [condition.name for condition in conditions]
-        where = {AS_TAKEN: folder} if AS_TAKEN in names else {name: folder / name for name in (CLEAN, *names)}
+        files = ForeignPaths()
+        where = {AS_TAKEN: folder} if AS_TAKEN in names else {name: files.find(folder, name) for name in (CLEAN, *names)}
         self.folders = {name: Folder(path) for name, path in where.items()}
 
     def __call__(self, item: Item, condition: str, image: Pixels) -> Pixels:
@@ -297,6 +307,20 @@ class Source:
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and all below it but hidden ones, sorted; linked folders are entered: data sets are often made of links."""
     return sorted(files_below(folder, unreadable=lambda error: None))
+
+
+class _NotTaken:
+    """The suffixes of files that may hold images but are not read; what mostly lies beside images is none of them."""
+
+    def __contains__(self, suffix: object) -> bool:
+        return suffix not in IMAGE_SUFFIXES and suffix not in COMPANIONS
+
+
+def not_taken(folder: Path) -> list[Exclusion]:
+    """The files below a folder whose type is not read."""
+    files = sorted(files_below(folder, _NotTaken(), unreadable=lambda error: None))
+    names = [(file.relative_to(folder).as_posix(), file.suffix) for file in files]
+    return [Exclusion(name, f"a file of a type that is not read: {suffix}; save images as PNG") for name, suffix in names]
 
 
 def _last(name: str) -> str:
