@@ -78,6 +78,28 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(item
         dark.find(twice[3])
 
 
+def test_letters_may_be_composed_or_not(photo: Image.Image, tmp_path: Path) -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    for name in (f"{nfc}/{nfc}", "plain"):
+        for folder, path in (("clean", name), ("fog", name.replace(nfc, nfd)), ("flat", name.replace(nfc, nfd).split("/")[-1])):
+            target = tmp_path / folder / f"{path}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.save(target)
+    (tmp_path / "restored" / nfd).mkdir(parents=True)
+    photo.save(tmp_path / "restored" / nfd / f"{nfd}.png")
+    items = [Item(f"{nfc}/{nfc}", tmp_path / "clean" / nfc / f"{nfc}.png"), Item("plain", tmp_path / "clean/plain.png")]
+    for folder in (Folder(tmp_path / "fog"), Folder(tmp_path / "flat")):
+        assert folder.find(items[0]).name == f"{nfd}.png"
+        assert folder.compare(items, []) == []
+        assert folder.compare(items[1:], [items[0].name]) == []  # excluded already
+        assert [one.name for one in folder.compare(items[1:], [])] == [str(folder.find(items[0]))]
+    (tmp_path / "restored/clean").symlink_to(tmp_path / "clean")
+    peer = FromFolders(tmp_path / "restored", [Condition(nfc, tmp_path / "fog")])  # its folder is called by the condition
+    assert peer.folders[nfc].find(items[0]).name == f"{nfd}.png"
+    photo.save(tmp_path / "flat" / f"{nfc}.png")
+    assert Folder(tmp_path / "flat").find(items[0]).name == f"{nfc}.png"  # the very name comes first
+
+
 def test_conditions_that_cannot_be(tmp_path: Path) -> None:
     for name, message in (
         ("fog", "unknown degradation 'fog'"),
