@@ -78,7 +78,7 @@ def _by_coco(path: Path, images: Path) -> DetectionData:
     if not all(isinstance(part, list) for part in parts):
         raise ValueError(f"{path} is no COCO file of images, annotations and categories: it needs these three lists")
     listed, annotations, categories = ([entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts)
-    names = {_key(entry.get("id")): entry["name"] for entry in categories if isinstance(entry.get("name"), str)}
+    names = {_key(entry.get("id")): str(entry["name"]) for entry in categories if isinstance(entry.get("name"), (str, int))}
     doubtful = _several(_key(entry.get("id")) for entry in categories)
     found = _Boxes()
     objects: dict[str, list[Object]] = {number: [] for entry in listed if (number := _key(entry.get("id")))}
@@ -219,8 +219,8 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
             kind, x, y, w, h = (float(part) for part in parts)
         except ValueError:
             raise ValueError(f"line {number} is not: class, centre x, centre y, width, height") from None
-        if kind != int(kind):
-            raise ValueError(f"line {number}: a class is a whole number, not {parts[0]}")
+        if not kind.is_integer():
+            raise ValueError(f"line {number}: a class is a whole number, not {parts[0][:40]}")
         if names is not None and int(kind) not in names:
             raise ValueError(f"line {number}: class {int(kind)} is none of the {len(names)} that are named")
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]

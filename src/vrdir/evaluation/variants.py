@@ -24,9 +24,9 @@ from vrdir.inference.restorer import Restorer
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 COMPANIONS = {
-    "", ".bak", ".cache", ".cfg", ".csv", ".db", ".doc", ".docx", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".license", ".log", ".mat",
-    ".md", ".md5", ".names", ".npy", ".npz", ".onnx", ".parquet", ".pkl", ".pt", ".py", ".rst", ".safetensors", ".sh", ".sha256", ".toml",
-    ".tsv", ".txt", ".url", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+    "", ".bak", ".cache", ".cfg", ".csv", ".data", ".db", ".doc", ".docx", ".h5", ".html", ".ini", ".ipynb", ".json", ".jsonl",
+    ".license", ".lock", ".log", ".mat", ".md", ".md5", ".names", ".npy", ".npz", ".onnx", ".parquet", ".pkl", ".pt", ".pth", ".py",
+    ".rst", ".safetensors", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".weights", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
 }  # fmt: skip
 """The suffixes of files that often lie beside images and are none."""
 CLEAN = "clean"  # what the images are called that nothing was done to
@@ -92,7 +92,7 @@ class Folder:
         return found[0]
 
     def compare(self, items: Sequence[Item], known: Iterable[str]) -> list[Exclusion]:
-        """What lies in the folder and belongs to no image.
+        """What lies in the folder and belongs to no image, or is of a type that is not read.
 
         Args:
             items: the clean images.
@@ -113,7 +113,8 @@ class Folder:
         for name in known:
             names |= {self.names.find(one) for one in (name, _last(name), _last(name).rpartition(".")[0])}  # with a suffix or without
         without = [path for name, paths in self.files.items() if name not in names for path in paths]
-        return [Exclusion(str(path), "there is no clean image of this name") for path in without]
+        others = [Exclusion(str(self.path / one.name), one.reason) for one in not_taken(self.path)]
+        return [Exclusion(str(path), "there is no clean image of this name") for path in without] + others
 
 
 class Condition:
