@@ -67,8 +67,10 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(item
     others = [Item("x", tmp_path / "x.png")]
     with pytest.raises(ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"):
         ask(others, Source([Condition("dark", tmp_path / "dark")], {}, 0), mean_of, [])
-    (over,) = Folder(tmp_path / "dark").compare(items[:1], ["2.png"])
+    (tmp_path / "dark/3.jxl").write_bytes(b"?")
+    over, other = Folder(tmp_path / "dark").compare(items[:1], ["2.png"])
     assert over == (str(tmp_path / "dark/1.png"), "there is no clean image of this name")
+    assert other == (str(tmp_path / "dark/3.jxl"), "a file of a type that is not read: .jxl; save images as PNG")
     twice = [*items, Item("d/0", items[0].path)]
     with pytest.raises(ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"):
         Folder(tmp_path / "dark").compare(twice, [])
