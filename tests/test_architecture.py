@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["image_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
+    ["image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],

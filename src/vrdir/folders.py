@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
-from pathlib import Path
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from vrdir.image_files.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, plain_suffix
 
@@ -13,12 +14,17 @@ NO_SUFFIX, NO_FILE = "without a suffix", "pipe or device"  # what `files_below` 
 NAMED_TYPES = 6  # of the types that were skipped, how many are named
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or what archives made on a Mac leave behind: ._0001.png, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def files_below(
     folder: Path,
-    suffixes: Set[str] = IMAGE_SUFFIXES,
+    suffixes: Container[str] = IMAGE_SUFFIXES,
     *,
     without: Path | None = None,
-    hidden: Callable[[str], bool] | None = lambda name: name.startswith("."),
+    hidden: Callable[[str], bool] | None = is_litter,
     links: bool = True,
     others: Counter[str] | None = None,
     unreadable: Callable[[OSError], None] | None = None,
@@ -30,7 +36,7 @@ def files_below(
 
     Args:
         without: a folder to leave out, with all below it.
-        hidden: names of files and folders to leave out, by default those that begin with a dot; None leaves out none.
+        hidden: names of files and folders to leave out, by default `is_litter`; None leaves out none.
         links: enter folders that are links. Files that are links are always taken.
         others: counts the files that are left out for their suffix, by suffix; hidden ones do not
             count. See `skipped`.
@@ -78,6 +84,61 @@ def skipped(others: Mapping[str, int]) -> str:
     types = ", ".join([*named, f"{more} more types"] if more else named)
     advice = "; develop a camera's RAW files first (rawpy, darktable)" if RAW_SUFFIXES & others.keys() else ""
     return f"{number} {'file' if number == 1 else 'files'} of other types ({types}){advice}"
+def composed(name: str) -> str:
+    """A name with its letters composed (NFC). Macs, and archives made on them, part "\u00e9" into "e" and its accent (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Names:
+    """Names that are found whether letters are composed or not: first as they are, then by what is the same when composed."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = set(names)
+        self.composed: dict[str, list[str]] = {}
+        for name in self.names:
+            if not name.isascii():
+                self.composed.setdefault(composed(name), []).append(name)
+
+    def find(self, name: str) -> str:
+        """The one among them that is this name; the name itself if there is none, or several."""
+        found = [name] if name in self.names else self.composed.get(composed(name), [])
+        return found[0] if len(found) == 1 else name
+
+
+class ForeignPaths:
+    """Files by paths that another system wrote: letters composed otherwise, folders parted by backslashes. Folders are listed once."""
+
+    def __init__(self) -> None:
+        self.listings: dict[Path, Names] = {}
+
+    def find(self, folder: Path, text: str) -> Path:
+        """The file that a path below a folder (or an absolute one) means; that path itself, if there is no such file."""
+        path = folder / text
+        if (text.isascii() and "\\" not in text) or _exists(path):
+            return path
+        tries = (self._walked(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/"))))
+        return next((found for found in tries if _exists(found)), path)
+
+    def _walked(self, folder: Path, text: str) -> Path:
+        here = folder
+        for part in PurePosixPath(text).parts:
+            here = here / part if _exists(here / part) else here / self._listed(here).find(part)
+        return here
+
+    def _listed(self, folder: Path) -> Names:
+        if folder not in self.listings:
+            try:
+                self.listings[folder] = Names(os.listdir(folder))  # noqa: PTH208 - names, not a hundred thousand Paths
+            except OSError:
+                self.listings[folder] = Names(())
+        return self.listings[folder]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name, say
+        return False
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vrdir.image_files.whole_files import first_line
+from vrdir.text_files import read_text
 
 MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST = 2**20, 100_000, 32, 10_000
 
@@ -22,7 +23,7 @@ def read_yaml(path: Path) -> Any:
         raise ValueError("it is no file")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
-    return parse_yaml(path.read_bytes())
+    return parse_yaml(read_text(path))
 
 
 def parse_yaml(content: str | bytes) -> Any:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vrdir.cli.app import app
 from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
+from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import sha256
 
 BAD_NAME = "<b>&.png"
@@ -160,6 +162,50 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
     assert json.loads(result.stdout)["sets"][0]["count"] == 2
 
 
+def test_several_restorers_are_a_column_each(
+    whole: Path, weights: Path, tiny: VRDIR, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save_pretrained(tmp_path / "runs" / "mine")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for stem in ("dim", "<b>&", "[red]"):
+        photo.save(theirs / f"{stem}.webp", lossless=True)
+    (tmp_path / "peers.py").write_text("def same(image):\n    return image\ndef none(image):\n    return image / 2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    command = ["--pairs", "whole.txt", "--weights", f"before={weights}", "--weights", "runs/mine", "--restored", "theirs"]
+    command += ["--restorer", "same=peers:same", "--device", "cpu", "--csv", "t.csv", "--report", "p.html", "--overwrite"]
+    result = run(*command, "--json")
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert content["weights before"] == str(weights)
+    assert content["sha256 mine"] == sha256(weights / "model.safetensors")
+    assert (content["restored theirs"], content["restorer same"]) == ("theirs", "peers:same")
+    sets = {one["restorer"]: one for one in content["sets"]}
+    assert list(sets) == ["before", "mine", "theirs", "same"]
+    alone = json.loads(run("--pairs", "whole.txt", "--weights", weights, "--device", "cpu", "--json").stdout)["sets"][0]
+    assert sets["before"]["restored"] == sets["mine"]["restored"] == alone["restored"]
+    assert sets["theirs"]["restored"]["psnr_rgb"] == 100
+    assert sets["same"]["restored"] == sets["same"]["degraded"] == alone["degraded"]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text())))
+    assert [row["restorer"] for row in rows] == [name for name in sets for _ in range(3)]
+    html = (tmp_path / "p.html").read_text()
+    assert "<th>PSNR in</th><th>PSNR before</th><th>PSNR mine</th><th>PSNR theirs</th>" in html
+    assert html.count("<h2>whole, ") == 4
+    shown = text(run(*command))
+    figures = [f"{sets[name]['restored']['psnr_rgb']:.2f}" for name in sets]
+    assert all(figure in shown for figure in figures)
+    assert "whole, mine: PSNR " in shown
+    assert "whole: mine against before: +0.00 dB on average (RGB), better in 0 of 3, worse in 0." in shown
+    assert "-> before " in shown  # a line per image
+    (theirs / "dim.webp").unlink()  # what one cannot do counts for none
+    failed = run(*command, "--restorer", "none=peers:none", "--json")
+    assert failed.exit_code == 1
+    assert [one["excluded"] for one in json.loads(failed.stdout)["sets"]] == [3] * 5
+    assert "whole.txt:1: theirs: theirs holds no dim.*" in text(failed)
+    assert "none: the restorer returned float64" in text(failed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -173,8 +219,21 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
         (("--pairs", "whole.txt", "--restored", "nowhere"), "no folder of restored images at nowhere"),
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
         (
-            ("--pairs", "whole.txt", "--restored", ".", "--weights", "small"),
-            "--weights is of no use with --restored, where no network runs",
+            ("--pairs", "whole.txt", "--restored", ".", "--device", "cpu"),
+            "--device is of no use with --restored, where no network runs",
+        ),
+        (
+            ("--pairs", "whole.txt", "--weights", "small", "--weights", "small"),
+            "--weights small: the name 'small' is taken",
+        ),
+        (
+            ("--pairs", "whole.txt", "--restored", ".", "--restored", "x=.", "--restorer", "x=."),
+            "--restorer x: that name is taken",
+        ),
+        (("--pairs", "whole.txt", "--restorer", "."), "--restorer is NAME=..."),
+        (
+            ("--pairs", "whole.txt", "--restored", ".", "--restorer", "x=nowhere:f"),
+            "'nowhere' cannot be imported",
         ),
         (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
         (("--pairs", "whole.txt", "--csv", "whole.txt"), "whole.txt exists; replace it by --overwrite"),

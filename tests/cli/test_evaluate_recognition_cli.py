@@ -285,6 +285,16 @@ def test_detection(kind: str, here: Path) -> None:
     html = (here / "page.html").read_text()
     assert "1 of 1 found, 0 false" in html
     assert "0 of 1 found, 0 false" in html
+    for i in range(8):  # the dim photos are all there is
+        (here / "data" / "images" / f"{i}.png").write_bytes((here / "data" / "dim" / f"{i}.png").read_bytes())
+    alone = run("detection", *data, "--recogniser", "nets:light", "--no-vrdir", "--restorer", "peer=nets:brighten", "--json")
+    assert alone.exit_code == 0, text(alone)
+    (taken,) = json.loads(alone.stdout)["results"][0]["conditions"]
+    assert taken["name"] == "as taken"
+    assert taken["degraded"]["map"]["value"] == 0
+    assert taken["restored"]["peer"]["map"]["value"] == pytest.approx(100)
+    assert taken["p_value"]["peer"]["map"] < 0.05
+    assert "recovered" not in taken
 
 
 def test_reidentification(here: Path) -> None:
@@ -307,9 +317,63 @@ def test_reidentification(here: Path) -> None:
     (few,) = json.loads(run("reid", "--data", "persons", *command, "--limit", "2").stdout)["results"]
     assert few["images"] == 2
     assert few["facts"]["limit"] == "the first 2 of 4 persons by number"
+    (alone,) = json.loads(run("reid", "--data", "grey", *command[:2], *command[4:]).stdout)["results"]
+    assert alone["conditions"][0]["name"] == "as taken"
+    assert alone["conditions"][0]["degraded"]["rank1"]["value"] == 25
+    assert alone["conditions"][0]["p_value"]["peer"].keys() == {"rank1", "rank5", "rank10", "map"}
     refused = run("reid", "--data", "persons", "--images", "persons", *command)
     assert refused.exit_code == 2
     assert "--images is not for reid" in text(refused)
+
+
+def test_photos_of_real_weather_are_compared_as_taken_and_restored(photos: Path, weights: Path, here: Path) -> None:
+    for path in (here / "dim").rglob("*.png"):  # what another restorer made of the dim photos, which are all there is
+        target = here / "theirs" / path.relative_to(here / "dim")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((photos / path.relative_to(here / "dim")).read_bytes())
+    command = ("--data", "dim", "--recogniser", "nets:by_brightness", "--weights", weights, "--device", "cpu")
+    command = (*command, "--restorer", "peer=nets:brighten", "--restorer", "theirs=theirs", "--csv", "t.csv", "--report", "p.html")
+    result = run("classification", *command, "--json")
+    assert result.exit_code == 0, text(result)
+    (found,) = json.loads(result.stdout)["results"]
+    (taken,) = found["conditions"]
+    assert (taken["name"], taken["synthetic"]) == ("as taken", False)
+    assert taken["degraded"]["top1"]["value"] == pytest.approx(100 * 4 / 12)
+    assert {name: one["top1"]["value"] for name, one in taken["restored"].items()} == pytest.approx(
+        {"vrdir": 100 * 4 / 12, "peer": 100, "theirs": 100}
+    )
+    assert taken["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # the same test as of photos with twins
+    assert "recovered" not in result.stdout
+    assert "clean" not in result.stdout
+    assert found["cases"][0]["said"].keys() == {"degraded", "restored"}
+    assert found["verdict"].startswith("vrdir in front of nets:by_brightness, photos as taken: makes no difference")
+    assert "peer in front of nets:by_brightness, photos as taken: gains 66.7 points (Top-1 33.3 -> 100.0 %, p = 0.008)." in found["verdict"]
+    rows = list(csv.DictReader(io.StringIO((here / "t.csv").read_text())))
+    assert [(row["condition"], row["in_front"], row["recovered"]) for row in rows] == [
+        ("as taken", name, "") for name in ("nothing", "vrdir", "peer", "theirs")
+    ]
+    html = (here / "p.html").read_text().replace("\u00a0", " ")
+    assert "gains 66.7 points (Top-1 33.3 → 100.0 %, p = 0.008)" in html
+    assert html.count("<img ") == 2 * 8  # of the eight that each of two peers won, four
+    assert html.count('class="mark') == 4
+    for word in ("lean image", "ot back", "ynthetic", "degraded"):
+        assert word not in html.replace("no clean twins", "")
+    shown = text(run("classification", *command, "--overwrite", "--recogniser", "nets:always_dark"))
+    assert "photos as taken nothing 33.3 " in shown
+    assert "peer 100.0 100.0 to 100.0 +66.7 0.008" in shown
+    assert "got back" not in shown
+    assert "as taken,\npoints" in (here / "p.html").read_text()
+
+
+def test_several_weights_are_a_column_each(photos: Path, weights: Path, tiny: VRDIR, here: Path) -> None:
+    tiny.save_pretrained(here / "runs" / "mine")
+    command = ("--weights", f"before={weights}", "--weights", "runs/mine", "--restorer", "peer=nets:brighten", "--device", "cpu")
+    result = run("classification", *DIM, *command, "--json")
+    assert result.exit_code == 0, text(result)
+    content = json.loads(result.stdout)
+    assert list(content["results"][0]["conditions"][0]["restored"]) == ["before", "mine", "peer"]
+    assert (content["weights before"], content["weights mine"]) == (str(weights), "runs/mine")
+    assert content["sha256 before"] == content["sha256 mine"] == sha256(weights / "model.safetensors")
 
 
 def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> None:
@@ -336,7 +400,7 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
     [
         ((), "Missing option"),
         (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
-        (PEER[:4] + PEER[6:], "needs degraded images: --with haze:severity=1..5"),
+        ((*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"), "--weights small: the name 'small' is taken"),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
         ((*PEER, "--with", "haze:severity=5..1"), "a range of severities goes upwards"),
         ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),

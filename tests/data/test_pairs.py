@@ -61,6 +61,43 @@ def test_lists_from_windows(listed: Callable[[str], Path], tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_list_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_bytes("a.png|ü.png\r\n@clean|ü.png\r\n\r\n".encode(encoding))
+    assert read_pairs(tmp_path / "pairs.txt") == [
+        Pair(tmp_path / "ü.png", tmp_path / "a.png", "", 1),
+        Pair(tmp_path / "ü.png", None, "clean", 2),
+    ]
+
+
+def test_names_as_another_system_wrote_them(put: Put, listed: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("br\u00fcme/e\u0301t\u00e9.png", "br\u00fcme/plain.png", "back\\slash.png"):
+        put(name)
+    path = listed(
+        "bru\u0308me/\u00e9t\u00e9.png|br\u00fcme\\plain.png\nback\\slash.png|bru\u0308me\\e\u0301te\u0301.png\n"
+        "none\\u\u0308.png|.\\br\u00fcme\\plain.png\n"
+    )
+    mixed, plain = tmp_path / "br\u00fcme/e\u0301t\u00e9.png", tmp_path / "br\u00fcme/plain.png"
+    first, second, third = read_pairs(path)
+    assert first[:2] == (plain, mixed)
+    assert second[:2] == (mixed, tmp_path / "back\\slash.png")  # a file of that very name comes first
+    assert third[:2] == (plain, tmp_path / "none\\u\u0308.png")  # what is not there is called as the list has it
+    put("two/\u00e9.png")
+    put("two/e\u0301.png")
+    (both,) = read_pairs(listed("two/e\u0301.png|two/\u00e9.png\n"))
+    assert (both.degraded, both.clean) == (tmp_path / "two/e\u0301.png", tmp_path / "two/\u00e9.png")
+
+
+def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(put: Put, tmp_path: Path) -> None:
+    surveys, noisy = [], []
+    for folder, name in (("a", "\u00e9.png"), ("b", "e\u0301.png")):
+        pair = Pair(put(f"{folder}/{name}"), None, "noise:sigma=25", 1)
+        surveys.append(survey([pair], tmp_path / "pairs.txt").fingerprint)
+        noisy.append(open_pair(pair)[0])
+    assert surveys[0] == surveys[1]
+    assert torch.equal(*noisy)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -93,10 +130,14 @@ def test_what_is_no_list(tmp_path: Path, listed: Callable[[str], Path], put: Put
     for content in ("", "\n\n", "# only words\n"):
         with pytest.raises(ValueError, match="holds no pairs"):
             read_pairs(listed(content))
-    for encoding in ("utf-16", "utf-16-le"):  # what PowerShell's > writes, and without its mark
-        (tmp_path / "pairs.txt").write_bytes("a.png|b.png\n".encode(encoding))
-        with pytest.raises(ValueError, match="is no text in UTF-8"):
-            read_pairs(tmp_path / "pairs.txt")
+    (tmp_path / "pairs.txt").write_bytes("é.png|b.png\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"pairs.txt is no text in UTF-8 or UTF-16; save it as UTF-8"):
+        read_pairs(tmp_path / "pairs.txt")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no ordinary file"):
+        read_pairs(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is no ordinary file"):
+        read_pairs(Path("/dev/zero"))
 
 
 # Whatever a file system takes, but for the bar, line breaks and blanks at the end.

@@ -117,6 +117,21 @@ def test_suffixes_may_differ_in_kind_and_case(tree: Tree) -> None:
     assert found("same-name", root, "in", "out") == ["1.JPG|1.png", "ä b.png|ä b.PNG"]
 
 
+def test_letters_may_be_composed_or_not(tree: Tree) -> None:
+    root = tree(
+        "in/\u00e9t\u00e9/\u00fc_1.png", "in/b\u00e4r_2.png", "gt/e\u0301te\u0301/u\u0308.png", "gt/ba\u0308r.png", "gt/other/u\u0308.png"
+    )
+    matching = match("reside", root / "in", root / "gt")
+    assert {pair.degraded.name: str(pair.clean.relative_to(root / "gt")) for pair in matching.pairs if pair.degraded} == {
+        "\u00fc_1.png": "e\u0301te\u0301/u\u0308.png",
+        "b\u00e4r_2.png": "ba\u0308r.png",
+    }
+    assert [path.parent.name for path in matching.without_degraded] == ["other"]
+    both = tree("two/in/\u00e9.png", "two/gt/\u00e9.png", "two/gt/e\u0301.png") / "two"
+    (pair,) = match("same-name", both / "in", both / "gt").pairs
+    assert pair.clean.name == "\u00e9.png"  # the very name comes first
+
+
 def test_files_without_a_twin_are_counted(tree: Tree) -> None:
     """RainTrainH without the 546 rainy images whose backgrounds are in the test set keeps their clean ones."""
     root = tree("T/rain-1.png", "T/norain-1.png", "T/norain-2.png", "T/rain-3.png")

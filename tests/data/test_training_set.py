@@ -2,6 +2,7 @@
 
 import logging
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from vrdir.data.image_cache import ImageCache, photos_in
-from vrdir.data.items import Item, items_of, split
+from vrdir.data.items import Item, items_of, seed_of, split
 from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
@@ -352,3 +353,22 @@ def test_grey_photos_are_validated_on_in_one_grain(photo: Image.Image, tmp_path:
     for (_, degraded, clean), grey in zip(validation.pairs({"noise": 1.0}, lambda item: True), (True, False), strict=True):
         assert torch.equal(degraded[:, 0], degraded[:, 1]) == grey
         assert not torch.equal(degraded, clean)
+
+
+def test_photos_and_lists_may_have_names_of_any_bytes(tmp_path: Path) -> None:
+    """Latin-1's, say, as old archives have them: seeds and logs must do with them."""
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        picture(tmp_path / "photos" / os.fsdecode(b"caf\xe9%d.png" % number))
+    (tmp_path / os.fsdecode(b"n\xe9.txt")).write_text("@noise:sigma=25|plain.png\n")
+    picture(tmp_path / "plain.png")
+    items = items_of(tmp_path / "photos", [str(tmp_path / os.fsdecode(b"n\xe9.txt"))], ["noise"])
+    assert items[-1].kind == "n\\udce9"
+    assert len(batches(training_set(items))) == 2
+    validation = ValidationSet(items, ["noise"], 32)
+    assert [kind for kind, *_ in validation.pairs({"noise": 1.0}, everything)] == ["noise"] * 3 + ["n\\udce9"]
+
+
+def test_a_seed_is_the_same_for_a_name_from_a_mac() -> None:
+    assert seed_of(1, "caf\u00e9") == seed_of(1, "cafe\u0301") != seed_of(1, "cafe")
+    assert seed_of("validation", "noise", "0001") == zlib.crc32(b"validation|noise|0001")  # as ever

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from vrdir.evaluation.detection_labels import read_detection
 from vrdir.evaluation.labels import class_numbers, read_classification, read_reid
+from vrdir.image_files.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
 
 def save(*paths: Path, size: tuple[int, int] = (40, 30)) -> None:
@@ -220,3 +222,275 @@ def test_yaml_beside_a_data_set_may_be_anything(photo: Image.Image, tmp_path: Pa
     (tmp_path / "data" / "data.yaml").write_text("names: [a\n")
     with pytest.raises(ValueError, match=r"data\.yaml cannot be read as YAML \(.*\); mend it, or write a classes\.txt"):
         read_detection(tmp_path / "data")
+
+
+def coco(folder: Path, images: list[Any], annotations: list[Any], categories: list[Any] | None = None) -> Path:
+    content = {"images": images, "annotations": annotations, "categories": categories or [{"id": 1, "name": "cat"}]}
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder / "labels.json"
+
+
+def names_of(data: Any) -> list[str]:
+    return [item.name for item in data.items]
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"bbox": []}, "annotation 7 has no box: bbox []"),
+        ({"bbox": None}, "annotation 7 has no box: bbox None"),
+        ({}, "annotation 7 has no box: bbox None"),
+        ({"bbox": [1, 2, 3]}, "annotation 7 has no box: bbox [1, 2, 3]"),
+        ({"bbox": "1, 2, 3, 4"}, "annotation 7 has no box"),
+        ({"bbox": [1, 2, [3], 4]}, "annotation 7 has no box"),
+        ({"bbox": [1, 2, int("9" * 400), 4]}, "annotation 7 has no box: bbox [1, 2, 9999999"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "the box 1, 2, nan, 6 (x0, y0, x1, y1) has no area"),
+        ({"bbox": [1, 2, 0, 4]}, "has no area"),
+        ({"bbox": [1, 2, 3, 4], "category_id": 99}, "annotation 7 is of category 99, and no category of labels.json has that id"),
+        ({"bbox": [1, 2, 3, 4], "category_id": None}, "annotation 7 is of category None, and no category"),
+        ({"bbox": [1, 2, 3, 4], "category_id": [1]}, "annotation 7 is of category [1], and no category"),
+        ({"bbox": [1, 2, 3, 4], "category_id": 3}, "annotation 7 is of category 3, and no category"),
+        ({"bbox": [1, 2, 3, 4], "category_id": 4}, "annotation 7 is of category 4, and two categories of labels.json"),
+    ],
+)
+def test_an_odd_coco_annotation_excludes_its_image_by_name(odd: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", tmp_path / "b.png")
+    good = {"id": 6, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    categories = [{"id": 1, "name": "cat"}, {"id": 3}, "dog", {"id": 4, "name": "x"}, {"id": 4, "name": "y"}]
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    data = read_detection(coco(tmp_path, images, [good, {"id": 7, "image_id": 2, "category_id": 1, **odd}], categories))
+    assert names_of(data) == ["a"]
+    assert data.truths[0].boxes.tolist() == [[1, 2, 4, 6]]
+    assert reason in reasons(data)["b"]
+
+
+def test_odd_coco_images_are_excluded_by_name(tmp_path: Path) -> None:
+    save(*(tmp_path / f"{name}.png" for name in "abcdefg"))
+    good = {"id": 1, "file_name": "a.png"}
+    odd = [{"id": 2}, {"file_name": "c.png"}, {"id": 4, "file_name": None}, {"id": [5], "file_name": "e.png"}, "f.png", None]
+    twice = [
+        {"id": 6, "file_name": "f.png"},
+        {"id": 7, "file_name": "f.png"},
+        {"id": 8, "file_name": "g.png"},
+        {"id": 8, "file_name": "d.png"},
+    ]
+    stray = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}, {"image_id": {}, "bbox": []}, 3, {}]
+    data = read_detection(coco(tmp_path, [good, *odd, *twice], stray))
+    assert names_of(data) == ["a"]
+    found = reasons(data)
+    assert found["image 2"] == found["image 4"] == "an image without file_name in labels.json"
+    assert found["c.png"] == found["e.png"] == "an image without id in labels.json"
+    assert found["f.png"] == "labels.json lists it twice"
+    assert found["g.png"] == found["d.png"] == "two of one image id, 8, in labels.json"
+    assert found["3 boxes"] == "their image is not listed in labels.json"
+    assert "an image without label" in found["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "taken"),
+    [
+        ("40", "30", True),
+        ("40.0", 30, True),
+        (0, 0, True),
+        ("0", None, True),
+        (-1, "", True),
+        ("wide", "high", True),
+        (None, 30, True),
+        (int("9" * 400), 30, True),
+        (80, 30, False),
+        ("80", "30", False),
+        (0, 60, False),
+    ],
+)
+def test_coco_sizes_may_be_text_and_0_is_unknown(width: Any, height: Any, taken: bool, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", tmp_path / "b.png")
+    images = [{"id": 1, "file_name": "a.png", "width": width, "height": height}, {"id": 2, "file_name": "b.png"}]
+    data = read_detection(coco(tmp_path, images, [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}]))
+    assert names_of(data) == (["a", "b"] if taken else ["b"])
+    assert taken or "the labels are for" in reasons(data)["a"]
+
+
+def test_coco_ids_may_be_numbers_or_text(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    data = read_detection(
+        coco(
+            tmp_path,
+            [{"id": "1", "file_name": "a.png"}],
+            [{"id": 1, "image_id": 1, "category_id": 3.0, "bbox": ["0", "0", "5", "5"], "iscrowd": "1"}],
+            [{"id": "3", "name": "dog"}],
+        )
+    )
+    assert (data.truths[0].labels, data.truths[0].ignored.tolist()) == (["dog"], [True])
+
+
+def test_names_with_another_machines_folders_mean_the_only_file_so_called(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    save(*(images / name for name in ("a.png", "deep/b.png", "train/1.png", "val/1.png", "val/2.png", "c.png", "d.png")))
+    given = {
+        "/home/somebody/set/a.jpg": "a",
+        "C:\\set\\b.png": "deep/b",
+        "/elsewhere/train/1.png": "train/1",
+        "..\\val\\1.png": "val/1",
+        "/x/c.png": "",  # two want it
+        "/y/c.png": "",
+        "train/2.png": "",  # its folder is here: val/2 is another image
+        f"{images}/d.png": "d",
+        "/z/none.png": "",
+    }
+    listed = [{"id": i, "file_name": name} for i, name in enumerate(given)]
+    box = {"image_id": 0, "category_id": 1, "bbox": [0, 0, 5, 5]}
+    data = read_detection(coco(tmp_path, listed, [box]), images)
+    assert names_of(data) == [name for name in given.values() if name]
+    found = reasons(data)
+    assert all("a label without image" in found[name] for name, item in given.items() if not item)
+    (tmp_path / "labels.csv").write_text("".join(["file,label\n", *(f"{name},cat\n" for name in given)]))
+    assert names_of(read_classification(tmp_path / "labels.csv", images)) == names_of(data)
+
+
+def test_an_object_given_twice_counts_once_and_is_named(tmp_path: Path) -> None:
+    lines = "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2\n0 0.50 0.5 0.2 0.2\n0 .5 .5 .2 .3\n"
+    data = read_detection(yolo_tree(tmp_path / "yolo", {"a.txt": lines}, ("a.png",)))
+    assert data.truths[0].labels == ["0", "1", "0"]
+    assert reasons(data) == {"2 boxes": "given twice: each counts once"}
+    save(tmp_path / "coco/a.png")
+    boxes = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": i // 2} for i in range(4)]
+    data = read_detection(coco(tmp_path / "coco", [{"id": 1, "file_name": "a.png"}], boxes))
+    assert data.truths[0].ignored.tolist() == [False, True]
+    save(tmp_path / "voc/a.png")
+    box = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    (tmp_path / "voc/a.xml").write_text(f"<annotation>{box}{box}</annotation>")
+    assert len(read_detection(tmp_path / "voc").truths[0].boxes) == 1
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("labelled", "there"), [(NFC, NFD), (NFD, NFC)])
+def test_letters_may_be_composed_or_not(labelled: str, there: str, tmp_path: Path) -> None:
+    save(tmp_path / "images" / there / f"{there}.png", tmp_path / "images/plain.png")
+    (tmp_path / "labels.csv").write_text(f"file,label\n{labelled}/{labelled}.jpg,{labelled}\nplain.png,0\n")
+    data = read_classification(tmp_path / "labels.csv", tmp_path / "images")
+    assert names_of(data) == [f"{there}/{there}", "plain"]
+    assert class_numbers(data.labels, [there, "other"]) == ({labelled: 0, "0": 0}, {})
+    listed = [{"id": 1, "file_name": f"{labelled}/{labelled}.png"}, {"id": 2, "file_name": "plain.png"}]
+    content = coco(tmp_path, listed, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}])
+    assert names_of(read_detection(content, tmp_path / "images")) == [f"{there}/{there}", "plain"]
+    for label in (f"{labelled}/{labelled}.txt", f"elsewhere/{labelled}.txt"):  # as the images lie, or the only one so called
+        tree = yolo_tree(tmp_path / label.split("/")[0] / there, {label: "0 .5 .5 .2 .2\n"}, (f"{there}/{there}.png",))
+        assert names_of(read_detection(tree)) == [f"{there}/{there}"]
+        (tree.parent / "set.yaml").write_text(f"path: data/{labelled}\nnames: [{labelled}]\n", encoding="utf-8")
+        assert read_detection(tree).truths[0].labels == [labelled]
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_labels_may_be_in_any_unicode_and_end_in_blank_lines(encoding: str, tmp_path: Path) -> None:
+    tree = yolo_tree(tmp_path / "yolo", {"a.txt": ""}, ("a.png",))
+    (tree / "labels/a.txt").write_bytes("1 .5 .5 .2 .2\r\n\r\n \r\n".encode(encoding))
+    (tree / "classes.txt").write_bytes("tram\r\n b\u00fcs \r\n\r\n\r\n".encode(encoding))
+    assert read_detection(tree).truths[0].labels == ["b\u00fcs"]
+    (tree / "classes.txt").unlink()
+    (tree / "data.yaml").write_bytes("names:\n- tram\n- b\u00fcs\n\n".encode(encoding))
+    assert read_detection(tree).truths[0].labels == ["b\u00fcs"]
+    save(tmp_path / "a.png")
+    path = coco(tmp_path, [{"id": 1, "file_name": "a.png"}], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}])
+    path.write_bytes(f"{path.read_text()}\n\n".encode(encoding))
+    assert names_of(read_detection(path)) == ["a"]
+    (tmp_path / "labels.csv").write_bytes("file,label\r\na.png,b\u00fcs\r\n\r\n".encode(encoding))
+    assert read_classification(tmp_path / "labels.csv").labels == ["b\u00fcs"]
+
+
+def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    tree = yolo_tree(tmp_path / "yolo", {"a.txt": "0 .5 .5 .2 .2\n", "b.txt": "0 .5 .5 .2 .2\n"}, ("a.png", "b.png"))
+    (tree / "labels/b.txt").write_bytes(b"0 .5 .5 .2 .2 # caf\xe9\n")
+    data = read_detection(tree)
+    assert names_of(data) == ["a"]
+    assert "b.txt is no text in UTF-8 or UTF-16; save it as UTF-8" in reasons(data)["b"]
+    (tree / "classes.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"classes.txt is no text in UTF-8"):
+        read_detection(tree)
+    (tree / "classes.txt").unlink()
+    (tree / "data.yaml").write_text("names: {one: car}\n")
+    with pytest.raises(ValueError, match=r"data.yaml: `names` are a list, or numbers"):
+        read_detection(tree)
+    (tree / "data.yaml").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"data.yaml cannot be read as YAML"):
+        read_detection(tree)
+    (tmp_path / "labels.csv").write_bytes(b"file,label\na.png,caf\xe9\n")
+    with pytest.raises(ValueError, match=r"labels.csv is no text in UTF-8"):
+        read_classification(tmp_path / "labels.csv", tree / "images")
+    (tmp_path / "labels.csv").write_text("file,label\na.png," + "9" * 5000 + "\n")
+    ((_, problem),) = class_numbers(read_classification(tmp_path / "labels.csv", tree / "images").labels, ["a"])[1].items()
+    assert "none of the recogniser's 1 classes" in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100000, "is no JSON that can be read: its brackets are nested too deeply"),
+        ('{"images": ' + "[" * 100000, "nested too deeply"),
+        ('{"images": [], "annotations": [], "categories": ' + "9" * 5000 + "}", "is no JSON"),
+        ("{", "is no JSON"),
+        ("", "is no JSON"),
+        ("[]", "is no COCO file"),
+        ("9" * 400, "is no COCO file"),
+        ('{"images": {}, "annotations": [], "categories": []}', "is no COCO file"),
+        ('{"images": [], "annotations": null, "categories": []}', "is no COCO file"),
+        ('{"images": [], "annotations": [], "categories": []}', "there is no image|an image without label"),
+    ],
+)
+def test_what_is_no_coco_file_is_named(content: str, message: str, tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_detection(tmp_path / "labels.json")
+    assert str(tmp_path / "labels.json") in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_files_of_types_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.jxl", "deep/c.dng", "scan.pdf", "d.JPG_odd", "README.md", "notes.txt", ".hidden.pdf", "Thumbs.db"):
+        (tmp_path / "photos/cat" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos/cat" / name).write_bytes(b"?")
+    save(tmp_path / "photos/cat/a.png")
+    left = {"b.jxl", "deep/c.dng", "scan.pdf", "d.JPG_odd"}
+    found = reasons(read_classification(tmp_path / "photos"))
+    assert found == {f"cat/{name}": f"a file of a type that is not read: {Path(name).suffix}; save images as PNG" for name in left}
+    (tmp_path / "labels.csv").write_text("file,label\na.png,cat\nb.jxl,cat\n")
+    found = reasons(read_classification(tmp_path / "labels.csv", tmp_path / "photos/cat"))
+    assert found.keys() == left
+    assert ".jxl; save images as PNG" in found["b.jxl"]
+    path = coco(tmp_path, [{"id": 1, "file_name": "a.png"}], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}])
+    assert reasons(read_detection(path, tmp_path / "photos/cat")).keys() == left
+    (tmp_path / "photos/cat/a.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "photos/cat/notes.txt").unlink()
+    assert reasons(read_detection(tmp_path / "photos/cat")).keys() == left
+    save(tmp_path / "persons/query/0001_c1.png", tmp_path / "persons/gallery/0001_c2.png")
+    (tmp_path / "persons/query/0002_c1.jxl").write_bytes(b"?")
+    assert reasons(read_reid(tmp_path / "persons")).keys() == {"query/0002_c1.jxl"}
+    (tmp_path / "empty/cat").mkdir(parents=True)
+    (tmp_path / "empty/cat/b.jxl").write_bytes(b"?")
+    save(tmp_path / "empty/dog/a.png")
+    assert reasons(read_classification(tmp_path / "empty")).keys() == {"cat/b.jxl"}
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HEIF_SUFFIXES))
+def test_every_type_of_image_is_taken(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "cat/a.png")
+    (tmp_path / "cat/a.png").rename(tmp_path / f"cat/a{suffix}")
+    data = read_classification(tmp_path)
+    assert (names_of(data), data.excluded) == (["cat/a"], [])
+    (tmp_path / "cat/a.txt").write_text("0 .5 .5 .2 .2\n")
+    data = read_detection(tmp_path / "cat")
+    assert (names_of(data), data.excluded) == (["a"], [])
+
+
+def test_what_a_macs_archive_leaves_is_no_class_and_no_label(tmp_path: Path) -> None:
+    save(tmp_path / "cat/1.png", tmp_path / "__MACOSX/cat/._1.png")
+    data = read_classification(tmp_path)
+    assert (names_of(data), data.excluded) == (["cat/1"], [])
+    tree = yolo_tree(tmp_path / "yolo", {"a.txt": "0 .5 .5 .2 .2\n", "._a.txt": "\0Mac"}, ("a.png",))
+    assert read_detection(tree).excluded == []

@@ -223,3 +223,43 @@ def test_packages_that_are_missing_are_named_with_the_remedy(package: str, monke
 def test_what_no_package_has(spec: str, task: Task) -> None:
     with pytest.raises(ValueError, match=r"is no detector|does not embed|is no recogniser; give FILE.onnx"):
         load_recogniser(spec, task)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+    path = classifier(tmp_path / "colours.onnx", classes={"names": "cafe\u0301.txt", "count": 3})
+    card = path.with_suffix(".json")
+    card.write_bytes((card.read_text() + "\r\n\r\n").encode(encoding))
+    (tmp_path / "caf\u00e9.txt").write_bytes("rot\r\n gr\u00fcn\r\nblau\r\n\r\n \r\n".encode(encoding))
+    assert load_recogniser(str(path), "classification").classes == ["rot", "gr\u00fcn", "blau"]
+    (tmp_path / "caf\u00e9.txt").write_bytes(b"rot\ngr\xfcn\nblau\n")
+    with pytest.raises(ValueError, match=r"caf\u00e9.txt is no text in UTF-8 or UTF-16"):
+        load_recogniser(str(path), "classification")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100000, "colours.json is no JSON that can be read: its brackets are nested too deeply"),
+        (b"{", "colours.json is no JSON"),
+        (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is no JSON"),
+        (b"\xff", "colours.json is no text"),
+        (b"9" * 400, "colours.json says no `resize`"),
+        (json.dumps({"task": "classification", "resize": {**CROP, "filter": ["bicubic"]}}).encode(), "resize.filter"),
+        (json.dumps({"task": "classification", "resize": CROP, "classes": {"names": 3}}).encode(), "does not name its classes"),
+    ],
+)
+def test_a_card_that_is_none_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = classifier(tmp_path / "colours.onnx")
+    path.with_suffix(".json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_recogniser(str(path), "classification")
+
+
+@pytest.mark.parametrize("name", ["/etc", "", "no such name", "../.."])
+def test_what_transformers_cannot_load_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for task in ("classification", "detection", "reid"):
+        with pytest.raises(ValueError, match=f"^transformers:{re.escape(name)} cannot be loaded"):
+            load_recogniser(f"transformers:{name}", task)

@@ -10,7 +10,9 @@ from PIL import Image
 from vrdir.data.pairs import synthesised
 from vrdir.evaluation.recognition import CASES, RecogniserError, Said, ask, cases_of
 from vrdir.evaluation.variants import (
+    AS_TAKEN,
     CLEAN,
+    AsTaken,
     Condition,
     Folder,
     FromFolders,
@@ -65,8 +67,10 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(item
     others = [Item("x", tmp_path / "x.png")]
     with pytest.raises(ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"):
         ask(others, Source([Condition("dark", tmp_path / "dark")], {}, 0), mean_of, [])
-    (over,) = Folder(tmp_path / "dark").compare(items[:1], ["2.png"])
+    (tmp_path / "dark/3.jxl").write_bytes(b"?")
+    over, other = Folder(tmp_path / "dark").compare(items[:1], ["2.png"])
     assert over == (str(tmp_path / "dark/1.png"), "there is no clean image of this name")
+    assert other == (str(tmp_path / "dark/3.jxl"), "a file of a type that is not read: .jxl; save images as PNG")
     twice = [*items, Item("d/0", items[0].path)]
     with pytest.raises(ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"):
         Folder(tmp_path / "dark").compare(twice, [])
@@ -74,6 +78,28 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(item
     assert dark.find(twice[0]) == dark.find(twice[0])
     with pytest.raises(ImageError, match="would belong to c/0 and to d/0"):
         dark.find(twice[3])
+
+
+def test_letters_may_be_composed_or_not(photo: Image.Image, tmp_path: Path) -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    for name in (f"{nfc}/{nfc}", "plain"):
+        for folder, path in (("clean", name), ("fog", name.replace(nfc, nfd)), ("flat", name.replace(nfc, nfd).split("/")[-1])):
+            target = tmp_path / folder / f"{path}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photo.save(target)
+    (tmp_path / "restored" / nfd).mkdir(parents=True)
+    photo.save(tmp_path / "restored" / nfd / f"{nfd}.png")
+    items = [Item(f"{nfc}/{nfc}", tmp_path / "clean" / nfc / f"{nfc}.png"), Item("plain", tmp_path / "clean/plain.png")]
+    for folder in (Folder(tmp_path / "fog"), Folder(tmp_path / "flat")):
+        assert folder.find(items[0]).name == f"{nfd}.png"
+        assert folder.compare(items, []) == []
+        assert folder.compare(items[1:], [items[0].name]) == []  # excluded already
+        assert [one.name for one in folder.compare(items[1:], [])] == [str(folder.find(items[0]))]
+    (tmp_path / "restored/clean").symlink_to(tmp_path / "clean")
+    peer = FromFolders(tmp_path / "restored", [Condition(nfc, tmp_path / "fog")])  # its folder is called by the condition
+    assert peer.folders[nfc].find(items[0]).name == f"{nfd}.png"
+    photo.save(tmp_path / "flat" / f"{nfc}.png")
+    assert Folder(tmp_path / "flat").find(items[0]).name == f"{nfc}.png"  # the very name comes first
 
 
 def test_conditions_that_cannot_be(tmp_path: Path) -> None:
@@ -88,6 +114,17 @@ def test_conditions_that_cannot_be(tmp_path: Path) -> None:
         Source([Condition("noise"), Condition("noise")], {}, 0)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Condition("foggy", tmp_path / "nowhere")
+
+
+def test_images_as_taken_stand_alone(items: list[Item]) -> None:
+    source = Source([AsTaken()], {"peer": by_function(lambda image: 255 - image)}, 0)
+    before, after = source.variants
+    assert (before, after) == (Variant(AS_TAKEN, ""), Variant(AS_TAKEN, "peer"))
+    made = dict(source.images(items[0]))
+    assert (made[after] == 255 - made[before]).all()
+    assert torch.equal(source.picture(items[0], before), open_image(items[0].path).tensor[0])
+    with pytest.raises(ValueError, match="no other condition"):
+        Source([AsTaken(), Condition("noise")], {}, 0)
 
 
 def test_every_variant_is_made_at_the_images_own_size_by_8_bits(items: list[Item], tmp_path: Path, tiny: VRDIR) -> None:

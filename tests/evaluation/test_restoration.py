@@ -132,6 +132,15 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     assert "holds no dark.*" in row.reason
 
 
+def test_a_restored_file_from_a_mac_is_found(photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "restored").mkdir()
+    for path in ("caf\u00e9.png", "restored/cafe\u0301.png"):
+        photo.save(tmp_path / path)
+    pair = Pair(tmp_path / "caf\u00e9.png", tmp_path / "caf\u00e9.png", "", 1)
+    (row,) = measure_pairs([pair], from_folder(tmp_path / "restored"))
+    assert isinstance(row, Measured)
+
+
 def test_a_folder_that_cannot_hold_a_result_for_every_pair_is_refused(pairs: list[Pair]) -> None:
     check_restored_names([*pairs, pairs[0]])  # the same degraded file twice has one result
     with pytest.raises(ValueError, match="would have the same restored file dark"):

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from vrdir.inference.files import FileJob, FileResult
     from vrdir.inference.manifest import Manifest
+    from vrdir.inference.restorer import Restorer
     from vrdir.inference.stream import StreamReport
 
 # Without emoji: file names and "list:100:" are to stay as they are.
@@ -31,6 +32,15 @@ Inputs = Annotated[
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)]
 Weights = Annotated[str, typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id.")]
+SeveralWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="[NAME=]WEIGHTS",
+        help="Bundled weights, a model folder, or a Hugging Face repository id; small by default. Repeat it for a column each.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino"],
@@ -108,6 +118,47 @@ def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
         source = context.get_parameter_source(option)
         if source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"--{option} is of no use {why}; leave it out")
+
+
+def networks_of(weights: Sequence[str], device: str) -> tuple[dict[str, Restorer], dict[str, Any]]:
+    """The networks that `--weights` names, and the facts of them for a report.
+
+    One is called vrdir. Several are called as their NAME= has it, or as the last part of their name.
+
+    Raises:
+        FileNotFoundError, ValueError: there are no such weights or device, or two have one name.
+    """
+    if not weights:
+        return {}, {}
+    import torch
+
+    from vrdir.inference.restorer import Restorer
+    from vrdir.model.vrdir import WEIGHTS_FILE
+    from vrdir.weights.bundled import resolve_weights, sha256
+
+    networks: dict[str, Restorer] = {}
+    facts: dict[str, Any] = {"torch": torch.__version__}
+    for text in weights:
+        given, value = name_and_value(text)
+        name = given or ("vrdir" if len(weights) == 1 else Path(value).name or value)
+        if name in (*networks, "nothing"):
+            raise ValueError(f"--weights {text}: the name {name!r} is taken; give it another: --weights NAME=WEIGHTS")
+        networks[name] = Restorer(value, device)
+        of = "" if name == "vrdir" else f" {name}"
+        facts |= {"device": str(networks[name].device), f"weights{of}": value}
+        facts[f"sha256{of}"] = sha256(resolve_weights(value) / WEIGHTS_FILE)
+    return networks, facts
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` in two; ("", text) for a value alone, which may be a path with such a sign in it."""
+    name, equals, value = text.partition("=")
+    return (name, value) if equals and name and value and not Path(text).exists() else ("", text)
+
+
+def shown_facts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Facts as pages show them: of a hash its beginning."""
+    return {key: str(value)[:12] if key.startswith("sha256") else str(value) for key, value in facts.items()}
 
 
 def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:

@@ -17,7 +17,7 @@ from vrdir.cli.console import (
     AsJson,
     Device,
     Overwrite,
-    Weights,
+    SeveralWeights,
     check_outputs,
     err,
     escape,
@@ -27,6 +27,7 @@ from vrdir.cli.console import (
     out,
     printable,
     refuse_unused,
+    shown_facts,
     stoppable,
 )
 from vrdir.cli.recognition_inputs import Task, conditions_of, limited, read_data, recognisers_of, remembered, restorers_of
@@ -44,7 +45,9 @@ HELP: Mapping[Task, str] = {
     "detection": "Mean average precision of detectors on clean, degraded and restored images.",
     "reid": "Rank-1 and mAP of person re-identification on clean, degraded and restored images.",
 }
-BY_PROTOCOL = ("crowds or difficult", "junk by the Market-1501 protocol", "a query without a match")  # named, but nothing is wrong
+AS_TAKEN = "Without --with and --degraded the images are photos of real bad weather: they are compared as taken and restored."
+# Named, but nothing is wrong.
+BY_PROTOCOL = ("crowds or difficult", "given twice", "junk by the Market-1501 protocol", "a query without a match")
 
 DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="Labelled images, see above.", show_default=False)]
 Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images lie, if not beside their labels.", show_default=False)]
@@ -73,7 +76,8 @@ Peers = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME=SPEC",
-        help="Others for the same table: module:function, or a folder of results with a folder per condition and clean/.",
+        help="Others for the same table: module:function, or a folder of results with a folder per condition and clean/ "
+        "(or, of photos as taken, the results themselves).",
     ),
 ]
 Vrdir = Annotated[bool, typer.Option("--vrdir/--no-vrdir", help="Whether vrdir itself stands in the table.")]
@@ -96,7 +100,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         degraded: Degraded = None,
         restorer: Peers = None,
         vrdir: Vrdir = True,
-        weights: Weights = "small",
+        weights: SeveralWeights = None,
         device: Device = "auto",
         bootstrap: Resamples = 1000,
         seed: Seed = 0,
@@ -121,7 +125,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
             if not vrdir:
                 refuse_unused(context, "with --no-vrdir", "weights", "device")
             conditions = conditions_of(steps or (), degraded or ())
-            restorers, facts = restorers_of(restorer or (), conditions, weights if vrdir else None, device)
+            restorers, facts = restorers_of(restorer or (), conditions, (weights or ["small"]) if vrdir else (), device)
             labelled, note = limited(task, read_data(task, data, images), limit)
             networks = recognisers_of(task, recogniser, labelled)
             facts = {"vrdir": __version__, **facts, "seed": seed, "resamples": bootstrap}
@@ -134,8 +138,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
                     results.append(replace(result, facts={**result.facts, "limit": note}) if note else result)
                 page = ""
                 if report is not None:
-                    shown = {key: str(value)[:12] if key == "sha256" else str(value) for key, value in facts.items()}
-                    page = recognition_report.as_page(results, shown)
+                    page = recognition_report.as_page(results, shown_facts(facts))
         for excluded in dict.fromkeys(one for result in results for one in result.excluded):
             err.print(f"[bold red]left out:[/] {escape(f'{excluded.name}: {excluded.reason}')}")
         if as_json:
@@ -154,7 +157,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         if any(not one.reason.startswith(BY_PROTOCOL) for result in results for one in result.excluded):
             raise typer.Exit(1)
 
-    command.__doc__ = f"{HELP[task]}\n\nData: {DATA[task]}"
+    command.__doc__ = f"{HELP[task]}\n\n{AS_TAKEN}\n\nData: {DATA[task]}"
     return command
 
 
@@ -194,21 +197,24 @@ def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], N
 def print_result(result: RecognitionResult) -> None:
     """Under each condition a line per restorer, of the main metric and another; and the verdict."""
     from vrdir.evaluation.recognition_report import NOTHING, rows_of
-    from vrdir.evaluation.recognition_verdict import called, main_metric, shown_p, shown_share, verdict
+    from vrdir.evaluation.recognition_verdict import called, main_metric, named, shown_p, shown_share, verdict
 
     main, last = main_metric(result), list(result.metrics)[-1]
-    lines: list[list[str]] = [["", f"{called(result, main)}, %", "95 %", "change", "got back", "p", f"{called(result, last)}, %"]]
+    back = ["got back"] if result.clean else []
+    lines: list[list[str]] = [["", f"{called(result, main)}, %", "95 %", "change", *back, "p", f"{called(result, last)}, %"]]
+    headings = {condition.name: named(condition) for condition in result.conditions}
     rows = rows_of(result)
     lasts = {(row.condition, row.in_front): f"{row.value.value:.1f}" for row in rows if row.metric == last}
     before = 0.0
     for row in (row for row in rows if row.metric == main):
-        compared = ["", "", ""]
+        compared = ["", *[""] * len(back), ""]
         if row.in_front == NOTHING:
             before = row.value.value
-            lines.append([f"{row.condition}{' (synthetic)' if row.synthetic else ''}"])
+            lines.append([headings.get(row.condition, row.condition)])
         elif row.p_value is not None:
             share = shown_share(row.recovered) if row.recovered is not None else "" if row.condition == "clean" else "-"
-            compared = [f"{row.value.value - before:+.1f}", share, shown_p(row.p_value).removeprefix("p ").removeprefix("= ")]
+            shares = [share] if back else []
+            compared = [f"{row.value.value - before:+.1f}", *shares, shown_p(row.p_value).removeprefix("p ").removeprefix("= ")]
         value = [f"{row.value.value:.1f}", f"{row.value.low:.1f} to {row.value.high:.1f}"]
         lines.append([f"  {row.in_front}", *value, *compared, lasts[row.condition, row.in_front]])
     widths = [max(map(len, column)) for column in zip(*(line for line in lines if len(line) > 1), strict=True)]

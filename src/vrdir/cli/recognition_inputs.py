@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from vrdir.cli.console import networks_of
+
 if TYPE_CHECKING:
     from vrdir.evaluation.detection_labels import DetectionData
     from vrdir.evaluation.labels import ClassificationData, ReidData
@@ -85,22 +87,20 @@ def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogni
 
 
 def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Condition]:
-    """The conditions, in the order given, of which `severity=1..3` makes three.
+    """The conditions, in the order given, of which `severity=1..3` makes three; without any the images are taken as they are.
 
     Raises:
-        FileNotFoundError, ValueError: a degradation or folder is unknown, two have one name, or there are none.
+        FileNotFoundError, ValueError: a degradation or folder is unknown, or two have one name.
     """
-    from vrdir.evaluation.variants import Condition
+    from vrdir.evaluation.variants import AsTaken, Condition
 
     conditions = [Condition(text) for step in steps for text in severities(step)]
     conditions += [Condition(name, folder=Path(folder)) for name, folder in (named_option("--degraded", text) for text in degraded)]
-    if not conditions:
-        raise ValueError("needs degraded images: --with haze:severity=1..5 synthesises them, --degraded NAME=DIR takes them from a folder")
     names = [condition.name for condition in conditions]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"there are two conditions {twice!r}; give each a name of its own")
-    return conditions
+    return conditions or [AsTaken()]
 
 
 def severities(step: str) -> list[str]:
@@ -125,28 +125,17 @@ def named_option(option: str, text: str) -> tuple[str, str]:
 
 
 def restorers_of(
-    given: Sequence[str], conditions: Sequence[Condition], weights: str | None, device: str
+    given: Sequence[str], conditions: Sequence[Condition], weights: Sequence[str], device: str
 ) -> tuple[dict[str, Restore], dict[str, Any]]:
-    """The restorers by name, vrdir first unless weights are None, and the facts of them for the reports.
+    """The restorers by name, vrdir by each of the weights first, and the facts of them for the reports.
 
     Raises:
         FileNotFoundError, ValueError: there are no such weights, device, folder or function; two have one name, or there are none.
     """
     from vrdir.evaluation.variants import by_network, load_restorer
 
-    restorers: dict[str, Restore] = {}
-    facts: dict[str, Any] = {}
-    if weights is not None:
-        import torch
-
-        from vrdir.inference.restorer import Restorer
-        from vrdir.model.vrdir import WEIGHTS_FILE
-        from vrdir.weights.bundled import resolve_weights, sha256
-
-        network = Restorer(weights, device)
-        restorers["vrdir"] = by_network(network)
-        facts |= {"torch": torch.__version__, "device": str(network.device), "weights": weights}
-        facts["sha256"] = sha256(resolve_weights(weights) / WEIGHTS_FILE)
+    networks, facts = networks_of(weights, device)
+    restorers: dict[str, Restore] = {name: by_network(network) for name, network in networks.items()}
     for name, spec in (named_option("--restorer", text) for text in given):
         if name in (*restorers, "nothing"):
             raise ValueError(f"--restorer {name}=...: that name is taken")

@@ -12,6 +12,7 @@ from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
 from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import CLEAN, MIXED
+from vrdir.folders import composed
 
 
 class Item(NamedTuple):
@@ -64,7 +65,7 @@ def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], fla
         if equals and name not in (*known, CLEAN, MIXED):
             raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
-        stem = Path(file).stem
+        stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
         tries = chain([name or stem], [f"{name}_{stem}"] if name else [], (f"{name or stem}_{number}" for number in count(2)))
         kind = next(kind for kind in tries if kind not in taken)
         taken.add(kind)
@@ -109,5 +110,5 @@ def files_of(items: Sequence[Item]) -> list[Path]:
 
 
 def seed_of(*parts: object) -> int:
-    """A seed that depends on what is given and on nothing else, on every machine."""
-    return zlib.crc32("|".join(map(str, parts)).encode())
+    """A seed that depends on what is given and on nothing else, on every machine; a file's name may be of any bytes."""
+    return zlib.crc32(composed("|".join(map(str, parts))).encode("utf-8", "surrogateescape"))

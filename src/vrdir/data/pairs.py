@@ -1,7 +1,8 @@
 """Pair lists: which degraded image belongs to which clean one, checked before any time is spent on them.
 
 A line is `degraded|clean`. Relative paths are relative to the list's own folder; blank lines and lines that begin with `#`
-are skipped. `@noise:sigma=25|clean` stands for a degraded image that is synthesised from the clean one.
+are skipped; a list from Windows may part folders by backslashes. `@noise:sigma=25|clean` stands for a degraded image that is
+synthesised from the clean one.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
+from vrdir.folders import ForeignPaths, composed
 from vrdir.image_files.formats import open_header
 from vrdir.image_files.reading import frames_of
-from vrdir.image_files.regular_files import open_regular, read_regular
+from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import ImageError, first_line, write_whole
 from vrdir.images import MODES, open_image
+from vrdir.text_files import read_text
 
 NAMED = 3  # of a list's problems, how many an error names
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a picture that lies on its side
@@ -52,7 +55,8 @@ class Survey(NamedTuple):
         pairs: how many, of them `synthesised` without a degraded file.
         clean: how many different clean files.
         widths, heights: least and greatest, in pixels, of the clean images that could be read; (0, 0) if none could.
-        fingerprint: SHA-256 over the file names and their lengths in bytes, whatever the folder and the order of the lines.
+        fingerprint: SHA-256 over the file names, letters composed, and their lengths in bytes, whatever the folder and the order
+            of the lines.
     """
 
     problems: list[str]
@@ -78,7 +82,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no UTF-8 text, holds no pairs, or lines that are none; each is named as list:line.
+        ValueError: it is a folder, no text, holds no pairs, or lines that are none; each is named as list:line.
     """
     pairs, problems = scan(path)
     if problems:
@@ -148,7 +152,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Tensor:
     """The degraded image of a clean one (1, 3, H, W), the same every time: see `open_pair`."""
-    draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(file.stem))
+    draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(composed(file.stem)))
     degraded = apply_steps(clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws))
     return (with_one_grain(clean, degraded) * 255).round() / 255
 
@@ -166,9 +170,9 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no UTF-8 text, or holds no lines.
+        ValueError: it is a folder, no text, or holds no lines.
     """
-    folder = path.parent
+    folder, files = path.parent, ForeignPaths()
     pairs, problems = [], []
     cleans: dict[str, Path] = {}  # many lines have one clean file,
     wrong: dict[str, str] = {}  # and one synthesis
@@ -181,9 +185,9 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
             problems.append(f"{path}:{number}: a line is degraded|clean, two paths with one bar between, not {line[:200]!r}")
             continue
         if clean not in cleans:
-            cleans[clean] = folder / clean
+            cleans[clean] = files.find(folder, clean)
         if not degraded.startswith("@"):
-            pairs.append(Pair(cleans[clean], folder / degraded, "", number))
+            pairs.append(Pair(cleans[clean], files.find(folder, degraded), "", number))
             continue
         synthesis = degraded[1:].strip()
         if synthesis not in wrong:
@@ -227,7 +231,8 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
         problems += [f"{source}:{pair.line}: {problem}" for problem in found]
     known = [seen[path].size for path in cleans if not seen[path].problem]
     widths, heights = ((min(extents), max(extents)) for extents in zip(*known or [(0, 0)], strict=True))
-    fingerprint = hashlib.sha256("\n".join(sorted(entries)).encode("utf-8", "surrogateescape")).hexdigest()
+    entries = sorted(map(composed, entries))
+    fingerprint = hashlib.sha256("\n".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
     return Survey(problems, len(entries), synthesised, len(cleans), widths, heights, fingerprint)
 
 
@@ -315,20 +320,14 @@ def _is_utf8(text: str) -> bool:
 
 
 def _text(path: Path) -> str:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one")
     try:
-        content = read_regular(path)
+        return read_text(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no pair list {path}; `vrdir pairs build` writes one") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one") from None
-    except PermissionError:
-        raise PermissionError(f"{path} cannot be read; check its permissions") from None
-    try:
-        if b"\0" in content:
-            raise ValueError
-        return content.decode("utf-8-sig")
-    except ValueError:
-        raise ValueError(f"{path} is no text in UTF-8; a pair list is a text file of lines degraded|clean") from None
+    except ValueError as error:
+        raise ValueError(f"{error}; a pair list is a text file of lines degraded|clean") from None
 
 
 def _together(problems: Sequence[str], path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
-from vrdir.folders import files_below, skipped
+from vrdir.folders import Names, composed, files_below, skipped
 
 logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"
@@ -150,17 +150,12 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         raise PermissionError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
 
     others = Counter[str]()
-    found = list(files_below(folder, without=without, hidden=_is_litter, others=others, unreadable=unreadable))
+    found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
     if not found:
         raise FileNotFoundError(f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
     if others:
         logger.warning("skipped in %s: %s", folder, skipped(others))
     return found
-
-
-def _is_litter(name: str) -> bool:
-    """What archives made on a Mac leave behind: ._0001.png, __MACOSX."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 class _Sides:
@@ -181,11 +176,12 @@ class _Sides:
         by_name: defaultdict[str, list[Path]] = defaultdict(list)
         for path in clean:
             by_name[path.stem].append(path)
+        names = Names(by_name)
         below = _Folders(self.degraded, degraded), _Folders(self.degraded if self.one_folder else self.clean, clean)
         pairs: list[Pair] = []
         without_clean = []
         for path in degraded:
-            found = [twin for name in twins[path] for twin in by_name.get(name, ()) if _correspond(path, twin, *below)]
+            found = [twin for name in twins[path] for twin in by_name.get(names.find(name), ()) if _correspond(path, twin, *below)]
             if len(found) > 1:
                 raise ValueError(f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one elsewhere")
             if found:
@@ -217,7 +213,7 @@ class _Folders:
     """The sub-folders that files lie in, relative to their root."""
 
     def __init__(self, root: Path, files: Collection[Path]) -> None:
-        self.relative = {folder: folder.relative_to(root) for folder in {path.parent for path in files}}
+        self.relative = {folder: Path(composed(str(folder.relative_to(root)))) for folder in {path.parent for path in files}}
         self.names = set(self.relative.values())
 
 

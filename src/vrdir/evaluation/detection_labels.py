@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -15,13 +14,18 @@ import numpy as np
 
 from vrdir.evaluation.labels import Array, FilesByName, check_distinct, item_of
 from vrdir.evaluation.recognition import nothing_left
-from vrdir.evaluation.variants import Exclusion, Item, images_below
+from vrdir.evaluation.variants import Exclusion, Item, images_below, not_taken
+from vrdir.folders import Names, composed, files_below
 from vrdir.image_files.formats import open_header
-from vrdir.image_files.regular_files import open_regular, read_regular, read_text
+from vrdir.image_files.regular_files import open_regular, read_regular
 from vrdir.image_files.whole_files import first_line
+from vrdir.text_files import read_json, read_names, read_text
 from vrdir.yaml_files import read_yaml
 
 BEYOND_PX = 2  # that a box may reach out of its image: labels are rounded, and some count pixels from 1
+
+
+Object = tuple[list[float], str, bool]  # box as x0, y0, x1, y1 in pixels, class, whether it is ignored
 
 
 class Truth(NamedTuple):
@@ -70,37 +74,96 @@ def read_detection(path: Path, images: Path | None = None) -> DetectionData:
 
 
 def _by_coco(path: Path, images: Path) -> DetectionData:
-    try:
-        content = json.loads(read_text(path))
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        listed = [(entry["id"], str(entry["file_name"]), (entry.get("width"), entry.get("height"))) for entry in content["images"]]
-        for what, numbers in (("category", [e["id"] for e in content["categories"]]), ("image", [number for number, _, _ in listed])):
-            if len(set(numbers)) < len(numbers):
-                raise ValueError(f"two of one {what} id")
-        objects: dict[Any, list[tuple[list[float], str, bool]]] = {number: [] for number, _, _ in listed}
-        astray = 0
-        for entry in content["annotations"]:
-            x, y, width, height = map(float, entry["bbox"])
-            one = ([x, y, x + width, y + height], categories[entry["category_id"]], bool(entry.get("iscrowd", 0)))
-            if entry["image_id"] in objects:
-                objects[entry["image_id"]].append(one)
-            else:
-                astray += 1
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"no {error}" if isinstance(error, KeyError) else first_line(error)
-        raise ValueError(f"{path} is no COCO file of images, annotations and categories ({problem})") from None
-    there = FilesByName(images)
+    """An odd entry is excluded by name, with the image that it is of: what a detector rightly finds there would count as false."""
+    content = read_json(path)
+    parts = [content.get(part) if isinstance(content, dict) else None for part in ("images", "annotations", "categories")]
+    if not all(isinstance(part, list) for part in parts):
+        raise ValueError(f"{path} is no COCO file of images, annotations and categories: it needs these three lists")
+    listed, annotations, categories = ([entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts)
+    names = {_key(entry.get("id")): str(entry["name"]) for entry in categories if isinstance(entry.get("name"), (str, int))}
+    doubtful = _several(_key(entry.get("id")) for entry in categories)
     found = _Boxes()
+    objects: dict[str, list[Object]] = {number: [] for entry in listed if (number := _key(entry.get("id")))}
+    problems: dict[str, str] = {}
+    astray = 0
+    for entry in annotations:
+        image, category = _key(entry.get("image_id")), _key(entry.get("category_id"))
+        if image not in objects:
+            astray += 1
+            continue
+        box = _coco_box(entry.get("bbox"))
+        called = f"annotation {_shown(entry.get('id'))}"
+        if box is None:
+            problems.setdefault(image, f"{called} has no box: bbox {_shown(entry.get('bbox'))}")
+        elif category not in names or category in doubtful:
+            known = "two categories" if category in doubtful else "no category"
+            problems.setdefault(
+                image, f"{called} is of category {_shown(entry.get('category_id'))}, and {known} of {path.name} has that id"
+            )
+        else:
+            objects[image].append((box, names[category], entry.get("iscrowd") in (1, "1")))
+    there = FilesByName(images, (_file_name(entry) for entry in listed))
     if astray:
         found.excluded.append(Exclusion(f"{astray} boxes", f"their image is not listed in {path.name}"))
-    for number, name, size in listed:
+    names_twice, ids_twice = (_several(part(entry) for entry in listed) for part in (_file_name, lambda entry: _key(entry.get("id"))))
+    for entry in listed:
+        name, number = _file_name(entry), _key(entry.get("id"))
         file = there.take(name)
-        if file is None:
-            found.excluded.append(Exclusion(name, f"a label without image: not found in {images}"))
+        if not name or not number:
+            what = "file_name" if number else "id"
+            found.excluded.append(Exclusion(name or f"image {number or '?'}", f"an image without {what} in {path.name}"))
+            continue
+        if name in names_twice:
+            found.excluded.append(Exclusion(name, f"{path.name} lists it twice"))
+        elif number in ids_twice:
+            found.excluded.append(Exclusion(name, f"two of one image id, {number}, in {path.name}"))
+        elif file is None:
+            found.excluded.append(there.missing(name))
+        elif number in problems:
+            found.excluded.append(Exclusion(item_of(file, images).name, problems[number]))
         else:
-            found.add(item_of(file, images), objects[number], size if None not in size else None)
-    found.excluded += [Exclusion(name, f"an image without label: not in {path.name}") for name in there.left()]
+            found.add(item_of(file, images), objects[number], (_side(entry.get("width")), _side(entry.get("height"))))
+    found.excluded += there.left(path.name)
     return found.data()
+
+
+def _key(value: Any) -> str:
+    """An id as text: 1, "1" and 1.0 are one; "" for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+
+
+def _several(keys: Iterable[str]) -> set[str]:
+    return {key for key, count in Counter(keys).items() if count > 1 and key}
+
+
+def _file_name(entry: Mapping[str, Any]) -> str:
+    name = entry.get("file_name")
+    return name if isinstance(name, str) else ""
+
+
+def _coco_box(value: Any) -> list[float] | None:
+    """x, y, width, height -> x0, y0, x1, y1; None for anything else."""
+    try:
+        x, y, width, height = map(float, value if isinstance(value, list) else ())
+    except (ValueError, TypeError, OverflowError):  # of the wrong number, no numbers, of hundreds of digits
+        return None
+    return [x, y, x + width, y + height]
+
+
+def _side(value: Any) -> int:
+    """An image's width or height, as a number or text; 0 where it is unknown."""
+    try:
+        return max(0, round(float(value)))
+    except (ValueError, TypeError, OverflowError):
+        return 0
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it, not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _by_label_files(path: Path, images: Path | None) -> DetectionData:
@@ -109,7 +172,8 @@ def _by_label_files(path: Path, images: Path | None) -> DetectionData:
     labels = next((path / name for name in ("labels", "Annotations") if (path / name).is_dir()), path)
     files: dict[str, Path] = {}  # by their place below the folder, without suffix
     for suffix in (".xml", ".txt"):
-        of_kind = [file for file in sorted(labels.rglob(f"*{suffix}")) if file.stem.lower() not in ("classes", "readme")]
+        listing = sorted(files_below(labels, {suffix}, unreadable=lambda error: None))
+        of_kind = [file for file in listing if file.stem.lower() not in ("classes", "readme")]
         files = {file.relative_to(labels).with_suffix("").as_posix(): file for file in of_kind}
         if files:
             break
@@ -118,29 +182,32 @@ def _by_label_files(path: Path, images: Path | None) -> DetectionData:
     names = _yolo_names(path) if suffix == ".txt" else None
     found, taken = _Boxes(), set[Path]()
     listed = images_below(images)
-    stems, label_stems = Counter(image.stem for image in listed), Counter(file.stem for file in files.values())
-    by_stem = {file.stem: file for file in files.values()}
+    label_names, by_stem = Names(files), {composed(file.stem): file for file in files.values()}
+    stems = Counter(composed(image.stem) for image in listed)
+    label_stems = Counter(composed(file.stem) for file in files.values())
     for image in listed:
         item = item_of(image, images)
         # In another folder a name decides only where it is the only one: train/1 and val/1 are two images.
-        alone = stems[image.stem] == label_stems[image.stem] == 1
-        file = files.get(item.name) or (by_stem[image.stem] if alone else None)
+        stem = composed(image.stem)
+        alone = stems[stem] == label_stems[stem] == 1
+        file = files.get(label_names.find(item.name)) or (by_stem[stem] if alone else None)
         if file is None:
             found.excluded.append(Exclusion(item.name, f"an image without label: no {image.stem}{suffix} (an empty file says: no object)"))
             continue
         taken.add(file)
         try:
-            objects, size = _voc_objects(file) if suffix == ".xml" else (_yolo_objects(file, names, _size_of(image)), None)
+            objects, size = _voc_objects(file) if suffix == ".xml" else (_yolo_objects(file, names, _size_of(image)), (0, 0))
         except Exception as error:  # text and XML go wrong in many ways
             found.excluded.append(Exclusion(item.name, f"{file.name} cannot be read: {first_line(error)}"))
         else:
             found.add(item, objects, size)
     without = sorted(set(files.values()) - taken)
     found.excluded += [Exclusion(file.name, f"a label without image: no {file.stem}.* in {images}") for file in without]
+    found.excluded += not_taken(images)
     return found.data()
 
 
-def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, int]) -> list[tuple[list[float], str, bool]]:
+def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, int]) -> list[Object]:
     """Lines of class, centre x and y, width and height, as shares of the image."""
     width, height = size
     objects = []
@@ -154,8 +221,8 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
             kind, x, y, w, h = (float(part) for part in parts)
         except ValueError:
             raise ValueError(f"line {number} is not: class, centre x, centre y, width, height") from None
-        if kind != int(kind):
-            raise ValueError(f"line {number}: a class is a whole number, not {parts[0]}")
+        if not kind.is_integer():
+            raise ValueError(f"line {number}: a class is a whole number, not {parts[0][:40]}")
         if names is not None and int(kind) not in names:
             raise ValueError(f"line {number}: class {int(kind)} is none of the {len(names)} that are named")
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
@@ -166,7 +233,7 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
 def _yolo_names(path: Path) -> dict[int, str] | None:
     """The class names of a folder, or None if it does not say: its own, else those of a YAML file beside it that speaks of it."""
     if (path / "classes.txt").is_file():
-        return dict(enumerate(read_text(path / "classes.txt").splitlines()))
+        return dict(enumerate(read_names(path / "classes.txt")))
     for folder in (path, path.parent):
         named: dict[Path, dict[int, str]] = {}
         for file in sorted(folder.glob("*.y*ml")):
@@ -175,7 +242,7 @@ def _yolo_names(path: Path) -> dict[int, str] | None:
             if isinstance(names, list):
                 names = dict(enumerate(names))
             if isinstance(names, dict) and (folder == path or _speaks_of(content, path)):
-                named[file] = {int(number): str(name) for number, name in names.items()}
+                named[file] = _numbered(names, file)
         if any(names != next(iter(named.values())) for names in named.values()):
             raise ValueError(
                 f"{' and '.join(map(str, named))} name the classes of {path} differently; keep one, or write a classes.txt in it"
@@ -183,6 +250,13 @@ def _yolo_names(path: Path) -> dict[int, str] | None:
         if named:
             return next(iter(named.values()))
     return None
+
+
+def _numbered(names: Mapping[Any, Any], file: Path) -> dict[int, str]:
+    try:
+        return {int(number): str(name) for number, name in names.items()}
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"{file}: `names` are a list, or numbers from 0 with a name each") from None
 
 
 def _yaml(file: Path, others: bool) -> dict[str, Any]:
@@ -201,23 +275,26 @@ def _yaml(file: Path, others: bool) -> dict[str, Any]:
 def _speaks_of(content: Mapping[str, Any], folder: Path) -> bool:
     """Whether a data set's YAML names a folder: as its path, or in that of its images for training, validation or test."""
     paths = [str(part) for key in ("path", "train", "val", "test") for part in _listed(content.get(key))]
-    return any(folder.resolve().name in PurePosixPath(text.replace("\\", "/")).parts for text in paths)
+    return any(composed(folder.resolve().name) in PurePosixPath(composed(text).replace("\\", "/")).parts for text in paths)
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _voc_objects(file: Path) -> tuple[list[tuple[list[float], str, bool]], tuple[int, int] | None]:
-    """Objects of an annotation, and for which width and height, if it says; VOC counts pixels from 1, and both corners are inside."""
+def _voc_objects(file: Path) -> tuple[list[Object], tuple[int, int]]:
+    """Objects of an annotation, and for which width and height, 0 if it does not say.
+
+    VOC counts pixels from 1, and both corners are inside.
+    """
     objects = []
     root = ElementTree.fromstring(read_regular(file))
-    width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    width, height = (_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
     for entry in root.iter("object"):
         box = [float(entry.findtext(f"bndbox/{edge}") or "nan") for edge in ("xmin", "ymin", "xmax", "ymax")]
         difficult = (entry.findtext("difficult") or "0").strip() == "1"
         objects.append(([box[0] - 1, box[1] - 1, box[2], box[3]], (entry.findtext("name") or "").strip(), difficult))
-    return objects, (width, height) if width > 0 and height > 0 else None
+    return objects, (width, height)
 
 
 class _Boxes:
@@ -227,20 +304,27 @@ class _Boxes:
         self.items: list[Item] = []
         self.truths: list[Truth] = []
         self.excluded: list[Exclusion] = []
+        self.twice = 0
 
-    def add(self, item: Item, objects: Sequence[tuple[list[float], str, bool]], size: tuple[int, int] | None) -> None:
-        """Take an image in, or exclude it: with one wrong box, what a detector rightly finds there would count as false."""
+    def add(self, item: Item, objects: Sequence[Object], size: tuple[int, int]) -> None:
+        """Take an image in, or exclude it: with one wrong box, what a detector rightly finds there would count as false.
+
+        An object given twice counts once. `size` is that which the labels are for, 0 where they do not say.
+        """
         try:
             there = _size_of(item.path)
         except Exception as error:  # decoders of damaged files raise all sorts
             self.excluded.append(Exclusion(item.name, f"{item.path} cannot be read ({first_line(error)})"))
             return
         problem = next((text for box, _, _ in objects if (text := _what_is_wrong_with(box, there))), "")
-        if size is not None and tuple(size) != there:
+        if any(said and said != side for said, side in zip(size, there, strict=True)):
             problem = f"the labels are for {size[0]} x {size[1]} pixels, the image has {there[0]} x {there[1]}"
         if problem:
             self.excluded.append(Exclusion(item.name, problem))
             return
+        given = len(objects)
+        objects = list({(*box, label, ignored): (box, label, ignored) for box, label, ignored in objects}.values())
+        self.twice += given - len(objects)
         self.items.append(item)
         boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 4)
         self.truths.append(Truth(boxes, [label for _, label, _ in objects], np.array([ignored for *_, ignored in objects], bool)))
@@ -248,6 +332,8 @@ class _Boxes:
     def data(self) -> DetectionData:
         """All that was taken in."""
         check_distinct(self.items)
+        if self.twice:
+            self.excluded.append(Exclusion(f"{self.twice} boxes", "given twice: each counts once"))
         ignored = sum(int(truth.ignored.sum()) for truth in self.truths)
         if ignored:
             self.excluded.append(Exclusion(f"{ignored} boxes", "crowds or difficult: neither to be found nor missed"))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vrdir.evaluation.recognition import nothing_left
-from vrdir.evaluation.variants import Exclusion, Item, images_below
+from vrdir.evaluation.variants import Exclusion, Item, images_below, not_taken
+from vrdir.folders import Names, composed, is_litter
 from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
-from vrdir.image_files.regular_files import read_text
 from vrdir.image_files.whole_files import first_line
+from vrdir.text_files import read_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FILE_COLUMNS = ("file", "filename", "image", "path")
@@ -114,6 +115,7 @@ def read_reid(path: Path) -> ReidData:
                 persons.append(person)
                 cameras.append(int(match["camera"]))
                 queries.append(is_query)
+        excluded += [Exclusion(f"{folder.name}/{one.name}", one.reason) for one in not_taken(folder)]
     if junk:
         excluded.append(Exclusion(f"{gallery.name}/-1_* ({len(junk)} images)", "junk by the Market-1501 protocol: neither right nor wrong"))
     if not any(queries) or all(queries):
@@ -147,7 +149,7 @@ def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[s
             numbers[label] = found[0]
         elif found:
             problems[label] = f"label {label!r} is the name of the classes {' and '.join(map(str, found))}; use the number"
-        elif label.isdecimal() and int(label) < len(classes):
+        elif label.isdecimal() and len(label) < 10 and int(label) < len(classes):
             numbers[label] = int(label)
         else:
             shown = ", ".join(classes[:3])
@@ -158,83 +160,125 @@ def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[s
 
 
 def _plain(name: str) -> str:
-    plain = re.sub(r"[_\s]+", " ", name.strip().lower())
+    plain = re.sub(r"[_\s]+", " ", composed(name).strip().lower())
     return ALIASES.get(plain, plain)
 
 
 def _by_folders(path: Path) -> ClassificationData:
     items, labels, excluded = [], [], []
     for entry in sorted(path.iterdir()):
-        if entry.name.startswith("."):  # left out everywhere, as by `vrdir restore`
+        if is_litter(entry.name):  # left out everywhere, as by `vrdir restore`
             continue
         if entry.is_dir():
             files = images_below(entry)
-            if not files:
+            if not files and not not_taken(entry):
                 excluded.append(Exclusion(f"{entry.name}/", "an empty class: no image in its folder"))
             items += [item_of(file, path) for file in files]
             labels += [entry.name] * len(files)
         elif plain_suffix(entry) in IMAGE_SUFFIXES:
             excluded.append(Exclusion(entry.name, "an image without label: it lies in no class's folder"))
+    excluded += not_taken(path)
     check_distinct(items)
     return ClassificationData(items, labels, excluded)
 
 
 def _by_csv(path: Path, images: Path) -> ClassificationData:
     try:
-        rows = list(csv.DictReader(read_text(path, "utf-8-sig").splitlines()))
+        rows = list(csv.DictReader(read_text(path).splitlines()))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no folder or CSV file {path}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8 ({first_line(error)})") from None
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV file ({first_line(error)})") from None
     head = list(rows[0]) if rows else []
     file_column = next((name for name in FILE_COLUMNS if name in head), None)
     label_column = next((name for name in LABEL_COLUMNS if name in head), None)
     if file_column is None or label_column is None:
         known = f"one of {', '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}"
         raise ValueError(f"{path} has the columns {', '.join(map(str, head)) or 'none'}; it needs {known}")
-    there = FilesByName(images)
+    there = FilesByName(images, (row[file_column] or "" for row in rows))
     items, labels, excluded = [], [], []
     for row in rows:
         name, label = row[file_column] or "", (row[label_column] or "").strip()
         file = there.take(name)
         if file is None:
-            excluded.append(Exclusion(name, f"a label without image: not found in {images}"))
+            excluded.append(there.missing(name))
         elif not label:
             excluded.append(Exclusion(name, f"an image without label: {label_column} is empty in {path.name}"))
         else:
             items.append(item_of(file, images))
             labels.append(label)
-    excluded += [Exclusion(name, f"an image without label: not in {path.name}") for name in there.left()]
+    excluded += there.left(path.name)
     check_distinct(items)
     return ClassificationData(items, labels, excluded)
 
 
 class FilesByName:
-    """The images below a folder, found by name; with another suffix if need be."""
+    """The images below a folder, found by name; with another suffix if need be.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where they lie.
+        wanted: all names that will be asked for. One with another machine's folders, or with none, means the only file whose path
+            ends like it, if no other name does: C:\\data\\train\\1.jpg means train/1.jpg, or 1.png.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path, wanted: Iterable[str] = ()) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder of images {folder}")
+        self.folder = folder
         self.files = {file.relative_to(folder).as_posix(): file for file in images_below(folder)}
         self.stems: dict[str, str] = {}
+        by_ending: dict[str, list[str]] = {}
         for name in self.files:
             self.stems.setdefault(PurePosixPath(name).with_suffix("").as_posix(), name)
+            for ending in _endings(name):
+                by_ending.setdefault(ending, []).append(name)
+        asked = Counter(ending for name in set(wanted) for ending in _endings(name))
+        self.alone = {ending: names[0] for ending, names in by_ending.items() if len(names) == 1 and asked[ending] == 1}
+        self.names, self.stem_names = Names(self.files), Names(self.stems)
+        self.others = {excluded.name for excluded in not_taken(folder)}
         self.taken: set[str] = set()
 
     def take(self, name: str) -> Path | None:
         """The file of that name, or None."""
         plain = PurePosixPath(name.replace("\\", "/"))
-        found = (
-            plain.as_posix() if plain.as_posix() in self.files else self.stems.get(plain.with_suffix("").as_posix() if plain.name else "")
-        )
-        if found is None:
+        if not plain.name:
             return None
-        self.taken.add(found)
-        return self.files[found]
+        found = self.names.find(plain.as_posix())
+        if found not in self.files:
+            stem = self.stem_names.find(plain.with_suffix("").as_posix())
+            found = self.stems.get(stem) or self._alone(plain)
+        if found:
+            self.taken.add(found)
+        return self.files.get(found)
 
-    def left(self) -> list[str]:
-        """The names that were not taken."""
-        return [name for name in self.files if name not in self.taken]
+    def _alone(self, name: PurePosixPath) -> str:
+        foreign = name.is_absolute() or ".." in name.parts or not (self.folder / name.parent).is_dir()
+        if not foreign and name.parent != PurePosixPath():  # its folder is here: what is missing there does not lie elsewhere
+            return ""
+        return next((self.alone[ending] for ending in _endings(name.as_posix()) if ending in self.alone), "")
+
+    def missing(self, name: str) -> Exclusion:
+        """Why there is no file of that name."""
+        plain = PurePosixPath(name.replace("\\", "/")).as_posix()
+        if plain in self.others:
+            self.others.remove(plain)
+            return Exclusion(name, f"a file of a type that is not read: {PurePosixPath(plain).suffix}; save images as PNG")
+        return Exclusion(name, f"a label without image: not found in {self.folder}")
+
+    def left(self, listed_in: str) -> list[Exclusion]:
+        """What was not taken, once all names were asked for."""
+        images = [Exclusion(name, f"an image without label: not in {listed_in}") for name in self.files if name not in self.taken]
+        return images + [excluded for excluded in not_taken(self.folder) if excluded.name in self.others]
+
+
+def _endings(path: str) -> list[str]:
+    """The ends of a path, the longest first: a/b.png is a/b.png, a/b, b.png and b. Letters are composed."""
+    whole = PurePosixPath(composed(path.replace("\\", "/")))
+    ends = [PurePosixPath(*whole.parts[start:]) for start in range(len(whole.parts))]
+    return list(dict.fromkeys(text for end in ends if end.name for text in (end.as_posix(), end.with_suffix("").as_posix())))
 
 
 def item_of(file: Path, root: Path) -> Item:

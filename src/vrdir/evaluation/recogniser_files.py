@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from PIL import Image
 
 from vrdir.evaluation.recognisers import Array, Classifier, Detector, Embedder, Task
 from vrdir.evaluation.variants import Pixels
-from vrdir.image_files.whole_files import first_line, refuse_pointer
+from vrdir.folders import ForeignPaths
+from vrdir.image_files.whole_files import refuse_pointer
 from vrdir.inference.exported_model import onnx_session
+from vrdir.text_files import read_json, read_names
 from vrdir.weights.bundled import sha256
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -100,11 +101,7 @@ def _card(path: Path, task: Task) -> dict[str, Any]:
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise FileNotFoundError(f"{path} needs a card {beside.name} beside it that says its task, resizing and classes")
-    refuse_pointer(beside)
-    try:
-        card = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{beside} is no JSON ({first_line(error)})") from None
+    card = read_json(beside)
     if not isinstance(card, dict) or not isinstance(card.get("resize"), dict):
         raise ValueError(f"{beside} says no `resize`: how the recogniser's input is made")
     if card.get("task") != task:
@@ -138,7 +135,7 @@ def _resizing(card: Mapping[str, Any], path: Path, task: Task, size: tuple[int, 
     resize, beside = card["resize"], path.with_suffix(".json")
     if resize.get("mode") != RESIZING[task]:
         raise ValueError(f"{beside}: resize.mode {resize.get('mode')!r}; for {task} the connector knows {RESIZING[task]!r}")
-    if resize.get("filter") not in FILTERS or not resize.get("antialias", True):
+    if str(resize.get("filter")) not in FILTERS or not resize.get("antialias", True):
         raise ValueError(f"{beside}: resize.filter {resize.get('filter')!r}; the connector knows antialiased {', '.join(FILTERS)}")
     crop = resize.get("crop")
     wanted = resize.get("size") if crop is None else [crop, crop]
@@ -154,12 +151,11 @@ def _class_names(card: Mapping[str, Any], path: Path) -> list[str]:
     classes = card.get("classes") or {}
     names = classes.get("names") if isinstance(classes, dict) else classes
     if isinstance(names, str):
-        file = path.parent / names
+        file = ForeignPaths().find(path.parent, names)
         if not file.is_file():
             raise FileNotFoundError(f"{path.with_suffix('.json')} names its classes in {names}, which is not there")
-        refuse_pointer(file)
-        names = file.read_text(encoding="utf-8").splitlines()
-    if not names:
+        names = read_names(file)
+    if not isinstance(names, list) or not names:
         raise ValueError(f"{path.with_suffix('.json')} does not name its classes")
     count = classes.get("count", len(names)) if isinstance(classes, dict) else len(names)
     if count != len(names):

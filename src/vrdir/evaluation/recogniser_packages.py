@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +29,15 @@ def _package(name: str) -> Any:
         raise ValueError(f"{name} is installed but cannot be imported here ({first_line(error)})") from None
 
 
+@contextmanager
+def _loading(spec: str) -> Iterator[None]:
+    """Turn whatever a package raises on the way to a model (no such name, no such folder, no network) into a ValueError that names it."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{spec} cannot be loaded ({first_line(error)}); give the name of a model that the package has") from None
+
+
 def _picture(image: Pixels) -> Image.Image:
     return Image.fromarray(image)
 
@@ -38,8 +48,9 @@ def _timm(name: str, task: Task) -> Classifier | Detector | Embedder:
         raise ValueError(f"timm:{name} is no detector; timm has classifiers and features only")
     timm = _package("timm")
     data = _package("timm.data")
-    model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if task == "reid" else {})).eval()
-    transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
+    with _loading(f"timm:{name}"):
+        model = timm.create_model(name, pretrained=True, **({"num_classes": 0} if task == "reid" else {})).eval()
+        transform = data.create_transform(**data.resolve_model_data_config(model), is_training=False)
 
     def run(images: Sequence[Pixels]) -> Any:
         with torch.no_grad():
@@ -61,14 +72,14 @@ def _torchvision(name: str, task: Task) -> Classifier | Detector | Embedder:
         raise ValueError(f"torchvision:{name} does not embed persons; give FILE.onnx or module:function")
     torchvision = _package("torchvision")
     models = _package("torchvision.models")
-    weights = models.get_model_weights(name).DEFAULT
-    model = models.get_model(name, weights=weights).eval()
+    with _loading(f"torchvision:{name}"):
+        weights = models.get_model_weights(name).DEFAULT
+        model = models.get_model(name, weights=weights).eval()
+        transform, classes = weights.transforms(), list(weights.meta["categories"])
     for part in (model, getattr(model, "roi_heads", model)):  # of detectors of one stage, and of two
         if hasattr(part, "score_thresh"):
             part.score_thresh = LEAST_SCORE
-    transform = weights.transforms()
     facts = {"source": f"torchvision {torchvision.__version__}, {weights}"}
-    classes = list(weights.meta["categories"])
 
     def classify(images: Sequence[Pixels]) -> Any:
         with torch.no_grad():
@@ -88,8 +99,9 @@ def _transformers(name: str, task: Task) -> Classifier | Detector | Embedder:
     """A model of the Hugging Face hub, or a folder of one, with its own preprocessing; in re-identification its pooled output."""
     transformers = _package("transformers")
     kinds = {"classification": "AutoModelForImageClassification", "detection": "AutoModelForObjectDetection", "reid": "AutoModel"}
-    processor = transformers.AutoImageProcessor.from_pretrained(name)
-    model, loaded = getattr(transformers, kinds[task]).from_pretrained(name, output_loading_info=True)
+    with _loading(f"transformers:{name}"):
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        model, loaded = getattr(transformers, kinds[task]).from_pretrained(name, output_loading_info=True)
     model.eval()
     missing = sorted(loaded["missing_keys"])
     if missing:  # transformers would fill them with random numbers

@@ -31,7 +31,7 @@ class Case:
         name: the image, as its data set calls it.
         condition, restorer: where.
         won: wrong or worse degraded, right or better restored; False for the reverse.
-        pictures: "clean", "degraded" and "restored" -> the image (3, H, W) in [0, 1], made anew when called.
+        pictures: "clean", if there is one, "degraded" and "restored" -> the image (3, H, W) in [0, 1], made anew when called.
         said: the recogniser's answer to each, such as "tabby cat 83 %".
         truth: what would be right.
         boxes: in detection what was found in each, (x0, y0, x1, y1, label and score) in pixels; otherwise empty.
@@ -56,7 +56,8 @@ class ConditionResult:
         synthetic: the degraded images were synthesised.
         degraded: metric -> estimate.
         restored: restorer -> metric -> estimate.
-        recovered: restorer -> metric -> share, 1 for all of what was lost; None where nothing was, see `recovered_share`.
+        recovered: restorer -> metric -> share, 1 for all of what was lost; None where nothing was, see `recovered_share`, or where
+            there are no clean images.
         p_value: restorer -> metric -> two-sided paired test of restored against degraded.
     """
 
@@ -79,10 +80,10 @@ class RecognitionResult:
         metrics: key -> label with definition, the main one first: "top1", "map" or "rank1".
         images: what every figure is taken over: images, or in re-identification queries.
         excluded: what counts in no figure.
-        clean: metric -> estimate.
+        clean: metric -> estimate; empty, as the next two, where the images have no clean twins.
         clean_restored: restorer -> metric -> estimate: what restoring does to clean images.
         clean_p_value: restorer -> metric -> two-sided paired test of that against clean.
-        conditions: the degradations.
+        conditions: the degradations, or the one that is called "as taken".
         cases: a few won and a few lost per restorer and condition.
     """
 
@@ -97,6 +98,11 @@ class RecognitionResult:
     clean_p_value: Mapping[str, Mapping[str, float]]
     conditions: Sequence[ConditionResult]
     cases: Sequence[Case]
+
+    @property
+    def restorers(self) -> list[str]:
+        """By name, in order."""
+        return list(self.clean_restored or self.conditions[0].restored)
 
 
 @dataclass(frozen=True)
@@ -178,16 +184,19 @@ def condition_results(source: Source, figures: Figures, test: Test) -> list[Cond
             degraded=estimates(figures[Variant(name, "")]),
             restored=restored_estimates(source, figures, name),
             recovered={
-                restorer: {
-                    metric: recovered_share(clean, figures[Variant(name, "")][metric], figures[Variant(name, restorer)][metric])
-                    for metric, clean in figures[Variant(CLEAN, "")].items()
-                }
+                restorer: {metric: _recovered(figures, metric, name, restorer) for metric in figures[Variant(name, "")]}
                 for restorer in source.restorers
             },
             p_value=p_values(source, figures, test, name),
         )
         for name, condition in source.conditions.items()
     ]
+
+
+def _recovered(figures: Figures, metric: str, condition: str, restorer: str) -> Estimate | None:
+    clean = figures.get(Variant(CLEAN, ""))
+    before, after = (figures[Variant(condition, one)][metric] for one in ("", restorer))
+    return recovered_share(clean[metric], before, after) if clean is not None else None
 
 
 def estimates(figures: Mapping[str, Figure]) -> dict[str, Estimate]:
@@ -222,6 +231,7 @@ def result_of(
     cases: Sequence[Case],
 ) -> RecognitionResult:
     """The result of an evaluation, from the figures of every variant."""
+    has_clean = CLEAN in source.shown
     return RecognitionResult(
         task=task,
         recogniser=recogniser,
@@ -229,9 +239,9 @@ def result_of(
         metrics=metrics,
         images=images,
         excluded=excluded,
-        clean=estimates(figures[Variant(CLEAN, "")]),
-        clean_restored=restored_estimates(source, figures, CLEAN),
-        clean_p_value=p_values(source, figures, test, CLEAN),
+        clean=estimates(figures[Variant(CLEAN, "")]) if has_clean else {},
+        clean_restored=restored_estimates(source, figures, CLEAN) if has_clean else {},
+        clean_p_value=p_values(source, figures, test, CLEAN) if has_clean else {},
         conditions=condition_results(source, figures, test),
         cases=cases,
     )
@@ -264,7 +274,9 @@ def cases_of(
     for condition in source.conditions:
         for restorer in source.restorers:
             change = np.subtract(quality[Variant(condition, restorer)], quality[Variant(condition, "")])
-            shown = {"clean": Variant(CLEAN, ""), "degraded": Variant(condition, ""), "restored": Variant(condition, restorer)}
+            shown = {"degraded": Variant(condition, ""), "restored": Variant(condition, restorer)}
+            if CLEAN in source.shown:
+                shown = {"clean": Variant(CLEAN, ""), **shown}
             for won, chosen in ((True, np.flatnonzero(change > 0)), (False, np.flatnonzero(change < 0))):
                 for i in _spread(chosen.tolist()):
                     said = {key: say(variant, i) for key, variant in shown.items()}

@@ -26,7 +26,7 @@ from vrdir.evaluation.recognition_verdict import (
 from vrdir.evaluation.report import Case as ShownCase
 from vrdir.evaluation.report import Page, Section, Table, plain_picture, render
 from vrdir.evaluation.resampling import Estimate
-from vrdir.evaluation.variants import CLEAN
+from vrdir.evaluation.variants import AS_TAKEN, CLEAN
 from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def rows_of(result: RecognitionResult) -> list[Row]:
     """All figures, the main metric first, of each the clean images first."""
     rows = []
     for metric in result.metrics:
-        rows.append(Row(CLEAN, False, NOTHING, metric, result.clean[metric]))
+        if result.clean:
+            rows.append(Row(CLEAN, False, NOTHING, metric, result.clean[metric]))
         for restorer, values in result.clean_restored.items():
             rows.append(Row(CLEAN, False, restorer, metric, values[metric], None, result.clean_p_value[restorer][metric]))
         for one in result.conditions:
@@ -66,12 +67,16 @@ def rows_of(result: RecognitionResult) -> list[Row]:
 
 
 def as_json(results: Sequence[RecognitionResult], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything but the pictures, for machines. `facts` (versions, weights, seed) come first."""
+    """Everything but the pictures, for machines. `facts` (versions, weights, seed) come first.
+
+    Where the images have no clean twins, nothing is said of clean ones and of what was recovered.
+    """
     return {**facts, "results": [_result_as_json(result) for result in results]}
 
 
 def _result_as_json(result: RecognitionResult) -> dict[str, Any]:
-    figures = ("degraded", "restored", "recovered", "p_value")
+    figures = ("degraded", "restored", "recovered", "p_value") if result.clean else ("degraded", "restored", "p_value")
+    clean = {name: _plain(getattr(result, name)) for name in ("clean", "clean_restored", "clean_p_value") if result.clean}
     return {
         "task": result.task,
         "recogniser": result.recogniser,
@@ -79,9 +84,7 @@ def _result_as_json(result: RecognitionResult) -> dict[str, Any]:
         "definitions": dict(result.metrics),
         "images": result.images,
         "verdict": verdict(result),
-        "clean": _plain(result.clean),
-        "clean_restored": _plain(result.clean_restored),
-        "clean_p_value": _plain(result.clean_p_value),
+        **clean,
         "conditions": [
             {"name": condition.name, "synthetic": condition.synthetic, **{name: _plain(getattr(condition, name)) for name in figures}}
             for condition in result.conditions
@@ -136,7 +139,7 @@ def as_csv(results: Sequence[RecognitionResult]) -> str:
 
 def as_page(results: Sequence[RecognitionResult], facts: Mapping[str, str]) -> str:
     """The page. It makes the pictures of its cases anew, so that none need be kept."""
-    series = [NOTHING, *dict.fromkeys(name for result in results for name in result.clean_restored)]
+    series = [NOTHING, *dict.fromkeys(name for result in results for name in result.restorers)]
     sections = [_section(result, series, max(4, MOST_CASES // len(results))) for result in results]
     tasks = dict.fromkeys(KINDS[result.task] for result in results)
     title = f"What restoring does to recognition: {' and '.join(tasks)}"
@@ -148,11 +151,15 @@ def _overview(results: Sequence[RecognitionResult]) -> Table:
     for result in results:
         metric = main_metric(result)
         rows.append([result.recogniser])
-        for restorer in result.clean_restored:
+        for restorer in result.restorers:
             counts = outcomes(result, restorer)
-            change = result.clean_restored[restorer][metric].value - result.clean[metric].value
+            if result.clean:
+                change = result.clean_restored[restorer][metric].value - result.clean[metric].value
+            else:
+                change = result.conditions[0].restored[restorer][metric].value - result.conditions[0].degraded[metric].value
             rows.append((restorer, *(str(counts[way]) for way in ("helps", "neither", "harms")), f"{change:+.1f}"))
-    return Table(("conditions under which", "it helps", "no sure\ndifference", "it harms", "clean,\npoints"), rows)
+    of = "clean" if results[0].clean else AS_TAKEN
+    return Table(("conditions under which", "it helps", "no sure\ndifference", "it harms", f"{of},\npoints"), rows)
 
 
 def _notes(results: Sequence[RecognitionResult]) -> dict[str, str]:
@@ -161,10 +168,16 @@ def _notes(results: Sequence[RecognitionResult]) -> dict[str, str]:
         "95 %, by bootstrap: the images (in re-identification, the queries) are drawn again with replacement, many times over. "
         "It says how far a figure may be off because these images were taken and not others of their kind."
     )
-    notes["Got back"] = (
-        "(restored - degraded) / (clean - degraded): 100 % is as good as clean images, 0 % no help, less is harm. "
-        "A dash where nothing was lost, or no more than chance may take."
-    )
+    if any(result.clean for result in results):
+        notes["Got back"] = (
+            "(restored - degraded) / (clean - degraded): 100 % is as good as clean images, 0 % no help, less is harm. "
+            "A dash where nothing was lost, or no more than chance may take."
+        )
+    else:
+        notes["Photos as taken"] = (
+            "these photos have no clean twins: the recogniser sees each without and with restoring. "
+            "How much of what the weather took comes back cannot be known."
+        )
     notes["p"] = (
         "of a paired test on the same images with and without the restorer: how often chance alone makes a difference as large. "
         f"Below {SIGNIFICANT} we call it significant; of twenty comparisons where there is no effect, about one is."
@@ -190,7 +203,7 @@ def _section(result: RecognitionResult, series: Sequence[str], most_cases: int) 
     first, *further = headlines(result).values()
     points = list(further)
     if 1 < len(result.conditions) <= MOST_POINTS:
-        leading = next(iter(result.clean_restored))
+        leading = result.restorers[0]
         points += [f"{leading}, {named(condition)}: {point(result, condition, leading)}" for condition in result.conditions]
     return Section(
         result.recogniser,
@@ -231,7 +244,15 @@ def _table(result: RecognitionResult, metrics: Sequence[str]) -> Table:
             share = f"{100 * row.recovered.value:.0f} %\n{_range(Estimate(*(100 * edge for edge in row.recovered)), 0)}"
         p_value = "" if row.p_value is None else shown_p(row.p_value).removeprefix("p ").removeprefix("= ")
         rows.append((row.in_front, value, f"{row.value.value - before:+.1f}", share, p_value))
-    return Table(("in front", f"{called(result, metrics[0])}, %" if len(metrics) == 1 else "%", "change", "got back", "p"), rows)
+    what = f"{called(result, metrics[0])}, %" if len(metrics) == 1 else "%"
+    table = Table(("in front", what, "change", "got back", "p"), rows)
+    return table if result.clean else _without_shares(table)
+
+
+def _without_shares(table: Table) -> Table:
+    """The table without what was got back, which nobody knows where there are no clean images."""
+    head, *rows = [(*row[:3], *row[4:]) for row in (table.head, *table.rows)]
+    return Table(head, rows)
 
 
 def _range(estimate: Estimate, digits: int) -> str:
@@ -240,7 +261,7 @@ def _range(estimate: Estimate, digits: int) -> str:
 
 def _charts(result: RecognitionResult, metric: str, series: Sequence[str]) -> list[Chart]:
     """Lines over conditions that differ in one number, such as a severity; the others below each other."""
-    clean = (CLEAN_IMAGES, result.clean[metric])
+    clean = (CLEAN_IMAGES, result.clean[metric]) if result.clean else None
     conditions = {condition.name: condition for condition in result.conditions}
     charts, drawn = [], set()
     for shared, steps in series_of(list(conditions)).items():
@@ -252,12 +273,12 @@ def _charts(result: RecognitionResult, metric: str, series: Sequence[str]) -> li
         caption = f"{called(result, metric)}, %, over {shared}{_synthetic(conditions[name].synthetic)}, with 95 % intervals."
         charts.append(curves([CLEAN, *steps], lines, clean, series, caption))
         drawn |= set(steps.values())
-    groups = {CLEAN_IMAGES: {name: values[metric] for name, values in result.clean_restored.items()}}
+    groups = {CLEAN_IMAGES: {name: values[metric] for name, values in result.clean_restored.items()}} if result.clean else {}
     for name, condition in conditions.items():
         if name not in drawn:
             groups[named(condition)] = {NOTHING: condition.degraded[metric]} | {one: v[metric] for one, v in condition.restored.items()}
     caption = f"{called(result, metric)}, %, by what stands in front of {result.recogniser}, with 95 % intervals."
-    return [forest(groups, clean, series, caption), *charts] if len(groups) > 1 else charts
+    return [forest(groups, clean, series, caption), *charts] if groups.keys() - {CLEAN_IMAGES} else charts
 
 
 def _synthetic(synthetic: bool) -> str:
@@ -295,12 +316,14 @@ def _fairly(cases: Sequence[Case], most: int) -> list[Case]:
 
 
 def _case(case: Case, task: str) -> ShownCase:
-    title = f"{'Won' if case.won else 'Lost'}: {case.condition}, {case.restorer} in front"
+    where = "" if case.condition == AS_TAKEN else f"{case.condition}, "
+    title = f"{'Won' if case.won else 'Lost'}: {where}{case.restorer} in front"
     caption = f"{case.name}; true: {case.truth}"
     marks = {"degraded": "bad" if case.won else "good", "restored": "good" if case.won else "bad"}
+    titles = {"degraded": AS_TAKEN} if case.condition == AS_TAKEN else {}
     try:
         pictures = [
-            plain_picture(name, case.said.get(name, ""), image(), case.boxes.get(name, ()), marks.get(name, ""))
+            plain_picture(titles.get(name, name), case.said.get(name, ""), image(), case.boxes.get(name, ()), marks.get(name, ""))
             for name, image in case.pictures.items()
         ]
     except Exception as error:  # a file that went away since: the figures stand, and the page shows what it can

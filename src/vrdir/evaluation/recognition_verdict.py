@@ -7,6 +7,7 @@ from typing import Literal
 
 from vrdir.evaluation.recognition import ConditionResult, RecognitionResult
 from vrdir.evaluation.resampling import Estimate
+from vrdir.evaluation.variants import AS_TAKEN
 
 SIGNIFICANT = 0.05
 Outcome = Literal["helps", "harms", "neither"]
@@ -25,11 +26,11 @@ def verdict(result: RecognitionResult) -> str:
 
 def headlines(result: RecognitionResult) -> dict[str, str]:
     """By restorer, what it does under the conditions and to clean images, in two or three sentences."""
-    restorers = list(result.clean_restored)
     if len(result.conditions) == 1:
-        condition = result.conditions[0]
-        return {one: f"{_front(result, one)} {point(result, condition, one)} {on_clean(result, one)}" for one in restorers}
-    return {one: f"{_tally(result, one)} {on_clean(result, one)}" for one in restorers}
+        told = {one: f"{_front(result, one)} {point(result, result.conditions[0], one)}" for one in result.restorers}
+    else:
+        told = {one: _tally(result, one) for one in result.restorers}
+    return {one: f"{text} {on_clean(result, one)}" if result.clean else text for one, text in told.items()}
 
 
 def _front(result: RecognitionResult, restorer: str) -> str:
@@ -57,8 +58,9 @@ def _tally(result: RecognitionResult, restorer: str) -> str:
 def point(result: RecognitionResult, condition: ConditionResult, restorer: str) -> str:
     """What a restorer does under a condition, in a sentence."""
     metric = main_metric(result)
-    clean, before, after = (of[metric].value for of in (result.clean, condition.degraded, condition.restored[restorer]))
-    figures = f"{called(result, metric)} {before:.1f} -> {after:.1f} %, clean {clean:.1f} %, {shown_p(condition.p_value[restorer][metric])}"
+    before, after = (of[metric].value for of in (condition.degraded, condition.restored[restorer]))
+    clean = f"clean {result.clean[metric].value:.1f} %, " if result.clean else ""
+    figures = f"{called(result, metric)} {before:.1f} -> {after:.1f} %, {clean}{shown_p(condition.p_value[restorer][metric])}"
     way, share = outcome(result, condition, restorer), condition.recovered[restorer][metric]
     if way == "helps" and share is not None:
         return f"gets back {shown_share(share)} of what was lost ({figures})."
@@ -109,6 +111,8 @@ def called(result: RecognitionResult, metric: str) -> str:
 
 def named(condition: ConditionResult) -> str:
     """A condition as reports call it: its name, and that it is synthetic if it is."""
+    if condition.name == AS_TAKEN:
+        return f"photos {AS_TAKEN}"
     return f"{condition.name} (synthetic)" if condition.synthetic else condition.name
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration_metrics import Scores, measure
+from vrdir.folders import Names
 from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
@@ -20,6 +23,7 @@ from vrdir.inference.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 Restore = Callable[[Pair, Tensor], Tensor]  # the restored image for a pair, whose degraded image (1, 3, H, W) in [0, 1] is given
 
 
@@ -53,11 +57,13 @@ class SetResult:
         name: what the set is called.
         source: the pair list.
         rows: a result per pair, in the list's order.
+        restorer: what restored its images.
     """
 
     name: str
     source: Path
     rows: Sequence[Measured | Excluded]
+    restorer: str = "vrdir"
 
     @property
     def images(self) -> list[Measured]:
@@ -110,6 +116,23 @@ def by_network(restorer: Restorer) -> Restore:
     return restore
 
 
+def by_function(function: Callable[[Pixels], Any]) -> Restore:
+    """Restored images by any function of an image (H, W, 3), uint8, RGB, that returns one of the same kind and size.
+
+    For a pair it raises ImageError where the function returns anything else.
+    """
+
+    def restore(pair: Pair, degraded: Tensor) -> Tensor:
+        image = (degraded[0] * 255).round().byte().movedim(0, -1).cpu().numpy()
+        restored = function(image.copy())
+        if not isinstance(restored, np.ndarray) or restored.dtype != np.uint8 or restored.shape != image.shape:
+            kind = f"{restored.dtype} {restored.shape}" if isinstance(restored, np.ndarray) else type(restored).__name__
+            raise ImageError(f"the restorer returned {kind} for an image of uint8 {image.shape}; give back the same kind and size")
+        return torch.from_numpy(restored.copy()).movedim(-1, 0)[None] / 255
+
+    return restore
+
+
 def from_folder(folder: Path) -> Restore:
     """Restored images that lie in files: `folder`/<name of the degraded file without its suffix>.<any image suffix>.
 
@@ -124,13 +147,14 @@ def from_folder(folder: Path) -> Restore:
     for path in sorted(folder.iterdir()):
         if plain_suffix(path) in IMAGE_SUFFIXES:
             files.setdefault(path.stem, []).append(path)
+    names = Names(files)
     if not files:
         raise FileNotFoundError(f"no images in {folder}; restored ones are looked for under the names of the degraded ones")
 
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         if pair.degraded is None:
             raise ImageError(f"{name_of(pair)} is synthesised and lies in no file that {folder} could hold the restored one of")
-        found = files.get(pair.degraded.stem, [])
+        found = files.get(names.find(pair.degraded.stem), [])
         if len(found) != 1:
             problem = f"holds {' and '.join(path.name for path in found)}" if found else f"holds no {pair.degraded.stem}.*"
             raise ImageError(f"{folder} {problem}; one restored image for each degraded one is needed")
@@ -170,15 +194,35 @@ def measure_pairs(pairs: Iterable[Pair], restore: Restore) -> Iterator[Measured 
     Yields:
         A result per pair, in order.
     """
+    return (row for (row,) in measure_by_each(pairs, {"": restore}))
+
+
+def measure_by_each(pairs: Iterable[Pair], restorers: Mapping[str, Restore]) -> Iterator[tuple[Measured | Excluded, ...]]:
+    """As `measure_pairs`, by several restorers: their means are over the same pairs, so one that fails excludes a pair for all.
+
+    Args:
+        pairs: from a pair list.
+        restorers: by name.
+
+    Yields:
+        For each pair a result per restorer.
+    """
     for pair in pairs:
+        at_work = ""
         try:
             degraded, clean = open_pair(pair)
-            restored = restore(pair, degraded)
+            before = measure(degraded, clean)
             height, width = clean.shape[2:]
-            yield Measured(pair, width, height, measure(degraded, clean), measure(restored, clean))
+            rows = []
+            for name, restore in restorers.items():
+                at_work = name if len(restorers) > 1 else ""
+                rows.append(Measured(pair, width, height, before, measure(restore(pair, degraded), clean)))
         except Exception as error:  # whatever it is, the next pair is another
             logger.debug("%s", name_of(pair), exc_info=True)
-            yield Excluded(pair, first_line(error))
+            reason = f"{at_work}: {first_line(error)}" if at_work else first_line(error)
+            yield (Excluded(pair, reason),) * len(restorers)
+        else:
+            yield tuple(rows)
 
 
 def name_of(pair: Pair) -> str:

@@ -17,7 +17,7 @@ from vrdir.image_files.whole_files import first_line
 logger = logging.getLogger(__name__)
 
 LABELS = {"psnr_rgb": "PSNR, RGB, dB", "psnr_y": "PSNR, Y, dB", "ssim_rgb": "SSIM, RGB", "ssim_y": "SSIM, Y"}
-HEAD = tuple(f"{short} {which}" for short in ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y") for which in ("in", "out"))  # as `_figures`
+SHORT = ("PSNR", "SSIM", "PSNR-Y", "SSIM-Y")  # what heads call the figures, in the order of `Scores`
 ERROR_GAIN = 8
 CLEARLY_DB = 0.5  # an image that lost less has hardly changed
 
@@ -31,6 +31,7 @@ def _set_as_json(result: SetResult) -> dict[str, Any]:
     degraded, restored, worse = result.degraded, result.restored, result.worse
     return {
         "name": result.name,
+        "restorer": result.restorer,
         "pairs": str(result.source),
         "synthetic": result.synthetic,
         "count": len(result.images),
@@ -59,15 +60,15 @@ def _row(row: Measured | Excluded) -> dict[str, Any]:
 
 
 def as_csv(results: Sequence[SetResult]) -> str:
-    """A line per pair, in the order of the lists; an excluded one has no figures, and its reason in the last column."""
+    """A line per pair and restorer, in the order of the lists; an excluded pair has no figures, and its reason in the last column."""
     figures = [f"{which}_{metric}" for which in ("degraded", "restored") for metric in Scores._fields]
-    places = ["set", "line", "name", "degraded_file", "clean_file", "synthesis", "width", "height"]
+    places = ["set", "line", "name", "restorer", "degraded_file", "clean_file", "synthesis", "width", "height"]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [*places, *figures, "excluded"], restval="", lineterminator="\n")
     writer.writeheader()
     for result in results:
         for row in result.rows:
-            cells = {"set": result.name, **_row(row)}
+            cells = {"set": result.name, "restorer": result.restorer, **_row(row)}
             for which in ("degraded", "restored"):
                 cells |= {f"{which}_{metric}": f"{value:.6f}" for metric, value in cells.pop(which, {}).items()}
             cells["excluded"] = cells.pop("reason", "")
@@ -117,24 +118,57 @@ def called(result: SetResult) -> str:
     return f"{result.name} ({badge(result)})" if badge(result) else result.name
 
 
-def as_page(results: Sequence[SetResult], facts: Mapping[str, str], restore: Restore) -> str:
+def by_set(results: Sequence[SetResult]) -> list[list[SetResult]]:
+    """The results of each set, a restorer each."""
+    sets: dict[str, list[SetResult]] = {}
+    for result in results:
+        sets.setdefault(result.name, []).append(result)
+    return list(sets.values())
+
+
+def comparisons(results: Sequence[SetResult]) -> list[str]:
+    """How each further restorer of a set does against the first, image by image, in a sentence each."""
+    first, *others = results
+    told = []
+    for other in others:
+        changes = [b.restored.psnr_rgb - a.restored.psnr_rgb for a, b in zip(first.images, other.images, strict=True)]
+        if changes:
+            better, worse = sum(change > 0 for change in changes), sum(change < 0 for change in changes)
+            counts = f"better in {better} of {len(changes)}, worse in {worse}"
+            told.append(f"{other.restorer} against {first.restorer}: {sum(changes) / len(changes):+.2f} dB on average (RGB), {counts}.")
+    return told
+
+
+def as_page(results: Sequence[SetResult], facts: Mapping[str, str], restorers: Mapping[str, Restore]) -> str:
     """The page. The images that it shows are opened and restored once more, so that no others need be kept."""
-    head = ("set", "images", "excluded", *HEAD)
-    rows = [(called(result), str(len(result.images)), str(len(result.excluded)), *_figures(result)) for result in results]
-    sections = [_section(result, restore) for result in results]
+    sets = by_set(results)
+    rows = [
+        (called(of[0]), str(len(of[0].images)), str(len(of[0].excluded)), *(cell for cells in figures_of(of).values() for cell in cells))
+        for of in sets
+    ]
+    names = [result.restorer for result in sets[0]] if len(sets[0]) > 1 else ["out"]
+    head = ("set", "images", "excluded", *(f"{label} {which}" for label in SHORT for which in ("in", *names)))
+    sections = [_section(result, restorers[result.restorer], of) for of in sets for result in of]
     notes = {LABELS[metric]: text for metric, text in DEFINITIONS.items()}
     notes["Pictures"] = (
         "reduced and compressed for this page; the figures are those of the whole images. "
         "The frame is where the restored image is furthest from the clean one, shown below pixel by pixel. "
         f"Error: the mean difference of the channels, black for none, white from {255 / ERROR_GAIN:.0f} of 255 levels up."
     )
-    return render(Page("How well images are restored", facts, Table(head, rows) if len(rows) > 1 else None, sections, notes))
+    return render(Page("How well images are restored", facts, Table(head, rows) if len(results) > 1 else None, sections, notes))
 
 
-def _section(result: SetResult, restore: Restore) -> Section:
+def figures_of(results: Sequence[SetResult]) -> dict[str, list[str]]:
+    """Metric -> its mean over the degraded images of a set, and over those that each restorer made."""
+    scores = [results[0].degraded, *(result.restored for result in results)]
+    return {metric: [shown(metric, one and getattr(one, metric)) for one in scores] for metric in Scores._fields}
+
+
+def _section(result: SetResult, restore: Restore, beside: Sequence[SetResult]) -> Section:
+    title = f"{result.name}, {result.restorer}" if len(beside) > 1 else result.name
     excluded = [f"line {row.pair.line}, {name_of(row.pair)}: {row.reason}" for row in result.excluded]
     if result.degraded is None or result.restored is None:
-        return Section(result.name, badge(result), verdict(result), excluded=excluded)
+        return Section(title, badge(result), verdict(result), excluded=excluded)
     rows = []
     for metric, label in LABELS.items():
         before, after = getattr(result.degraded, metric), getattr(result.restored, metric)
@@ -144,15 +178,14 @@ def _section(result: SetResult, restore: Restore) -> Section:
     details = [(name_of(image.pair), f"{image.width} x {image.height}", *_figures(image)) for image in result.images]
     cases = _cases(result, restore)
     table = Table(("mean", "in", "out", "change"), rows)
-    return Section(
-        result.name, badge(result), verdict(result), [table], [bars], cases, excluded, Table(("image", "pixels", *HEAD), details)
-    )
+    listed = Table(("image", "pixels", *(f"{label} {which}" for label in SHORT for which in ("in", "out"))), details)
+    points = comparisons(beside) if result is beside[0] else []
+    return Section(title, badge(result), verdict(result), [table], [bars], cases, excluded, listed, points=points)
 
 
-def _figures(of: SetResult | Measured) -> list[str]:
-    """Of a set its means: every figure, before and after."""
-    both = (of.degraded, of.restored)
-    return [shown(metric, scores and getattr(scores, metric)) for metric in Scores._fields for scores in both]
+def _figures(of: Measured) -> list[str]:
+    """Every figure of an image, before and after."""
+    return [shown(metric, getattr(scores, metric)) for metric in Scores._fields for scores in (of.degraded, of.restored)]
 
 
 def _cases(result: SetResult, restore: Restore) -> list[Case]:

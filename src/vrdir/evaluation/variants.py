@@ -16,13 +16,21 @@ import torch
 from torch import Tensor
 
 from vrdir.data.pairs import check_synthesis, synthesised
-from vrdir.folders import files_below
+from vrdir.folders import ForeignPaths, Names, files_below
+from vrdir.image_files.formats import IMAGE_SUFFIXES
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.images import open_image
 from vrdir.inference.restorer import Restorer
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
+COMPANIONS = {
+    "", ".bak", ".cache", ".cfg", ".csv", ".data", ".db", ".doc", ".docx", ".h5", ".html", ".ini", ".ipynb", ".json", ".jsonl",
+    ".license", ".lock", ".log", ".mat", ".md", ".md5", ".names", ".npy", ".npz", ".onnx", ".parquet", ".pkl", ".pt", ".pth", ".py",
+    ".rst", ".safetensors", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".weights", ".xls", ".xlsx", ".xml", ".yaml", ".yml",
+}  # fmt: skip
+"""The suffixes of files that often lie beside images and are none."""
 CLEAN = "clean"  # what the images are called that nothing was done to
+AS_TAKEN = "as taken"  # and those of real bad weather, which have no clean twins
 
 
 class Exclusion(NamedTuple):
@@ -65,15 +73,16 @@ class Folder:
         self.files: dict[str, list[Path]] = {}
         for file in images_below(path):
             self.files.setdefault(file.relative_to(path).with_suffix("").as_posix(), []).append(file)
+        self.names = Names(self.files)
         self.owners: dict[str, str] = {}  # of files that are found by their last part
         if not self.files:
             raise FileNotFoundError(f"there are no images in {path}")
 
     def find(self, item: Item) -> Path:
         """The file for a clean image. Raises ImageError where there is none, or several."""
-        found = self.files.get(item.name, [])
+        found = self.files.get(self.names.find(item.name), [])
         if not found:
-            found = self.files.get(_last(item.name), [])
+            found = self.files.get(self.names.find(_last(item.name)), [])
             owner = self.owners.setdefault(_last(item.name), item.name)
             if found and owner != item.name:
                 raise ImageError(f"{found[0]} would belong to {owner} and to {item.name}; keep the folders of the data set")
@@ -83,7 +92,7 @@ class Folder:
         return found[0]
 
     def compare(self, items: Sequence[Item], known: Iterable[str]) -> list[Exclusion]:
-        """What lies in the folder and belongs to no image.
+        """What lies in the folder and belongs to no image, or is of a type that is not read.
 
         Args:
             items: the clean images.
@@ -93,17 +102,19 @@ class Folder:
             ValueError: nothing in it belongs to any image, or one file to several.
         """
         last = Counter(_last(item.name) for item in items)
-        names = {item.name for item in items} | set(last)
+        names = {self.names.find(name) for name in ({item.name for item in items} | set(last))}
         if names.isdisjoint(self.files):
             theirs, ours = next(iter(self.files.values()))[0].name, items[0].path.name if items else "none"
             raise ValueError(f"{self.path} has none of the data's names: it holds {theirs}, the data {ours}; give them the same stems")
         for item in items:
-            if item.name not in self.files and last[_last(item.name)] > 1 and _last(item.name) in self.files:
+            own, alone = self.names.find(item.name), self.names.find(_last(item.name))
+            if own not in self.files and last[_last(item.name)] > 1 and alone in self.files:
                 raise ValueError(f"{self.path} holds one {_last(item.name)}.*, the data several; keep its folders, as in {item.name}.*")
         for name in known:
-            names |= {name, _last(name), _last(name).rpartition(".")[0]}  # with a suffix or without
+            names |= {self.names.find(one) for one in (name, _last(name), _last(name).rpartition(".")[0])}  # with a suffix or without
         without = [path for name, paths in self.files.items() if name not in names for path in paths]
-        return [Exclusion(str(path), "there is no clean image of this name") for path in without]
+        others = [Exclusion(str(self.path / one.name), one.reason) for one in not_taken(self.path)]
+        return [Exclusion(str(path), "there is no clean image of this name") for path in without] + others
 
 
 class Condition:
@@ -122,8 +133,8 @@ class Condition:
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        if name == CLEAN:
-            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r}")
+        if name in (CLEAN, AS_TAKEN):
+            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r} and {AS_TAKEN!r}")
         self.name = name
         self.folder = Folder(folder) if folder is not None else None
         if self.folder is None:
@@ -143,6 +154,23 @@ class Condition:
         if degraded.shape != clean.shape:
             raise ImageError(f"{path} is {_size(degraded)}, {item.path} is {_size(clean)}; an image and its degraded one have one size")
         return degraded
+
+
+class AsTaken(Condition):
+    """The data's own images, taken in real bad weather: they have no clean twins, and are the only condition."""
+
+    def __init__(self) -> None:
+        self.name = AS_TAKEN
+        self.folder = None
+
+    @property
+    def synthetic(self) -> bool:
+        """They are not."""
+        return False
+
+    def degraded(self, item: Item, clean: Tensor, seed: int) -> Tensor:
+        """The image itself."""
+        return clean
 
 
 Restore = Callable[[Item, str, Pixels], Pixels]
@@ -167,14 +195,18 @@ def by_function(function: Callable[[Pixels], Any]) -> Restore:
 
 
 class FromFolders:
-    """Restored images that lie in files: <folder>/<condition's name>, and <folder>/clean, each as `Folder` has it.
+    """Restored images that lie in files: <folder>/<condition's name>, and <folder>/clean, each as `Folder` has it; those of images
+    `AsTaken` lie in <folder> itself.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no images.
     """
 
     def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:
-        self.folders = {name: Folder(folder / name) for name in (CLEAN, *(condition.name for condition in conditions))}
+        names = [condition.name for condition in conditions]
+        files = ForeignPaths()
+        where = {AS_TAKEN: folder} if AS_TAKEN in names else {name: files.find(folder, name) for name in (CLEAN, *names)}
+        self.folders = {name: Folder(path) for name, path in where.items()}
 
     def __call__(self, item: Item, condition: str, image: Pixels) -> Pixels:
         """The restored image. Raises ImageError if there is none."""
@@ -208,18 +240,20 @@ class Source:
     """Every variant of every image, made when asked.
 
     Args:
-        conditions: at least one, of different names.
+        conditions: of different names; or `AsTaken` alone.
         restorers: by name; a `Restorer` is run by `by_network`.
         seed: of the synthesis.
 
     Raises:
-        ValueError: two conditions of one name, or a restorer without a name.
+        ValueError: two conditions of one name, `AsTaken` beside another, or a restorer without a name.
     """
 
     def __init__(self, conditions: Sequence[Condition], restorers: Mapping[str, Restore | Restorer], seed: int) -> None:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
             raise ValueError(f"two conditions have one name: {', '.join(sorted(names))}")
+        if AS_TAKEN in names and len(names) > 1:
+            raise ValueError("images as taken have no clean twins, so no other condition can be measured beside them")
         if "" in restorers:
             raise ValueError("a restorer needs a name")
         self.conditions = {condition.name: condition for condition in conditions}
@@ -227,9 +261,14 @@ class Source:
         self.seed = seed
 
     @property
+    def shown(self) -> list[str]:
+        """What the images are shown as: clean, if there are such, and under each condition."""
+        return list(self.conditions) if AS_TAKEN in self.conditions else [CLEAN, *self.conditions]
+
+    @property
     def variants(self) -> list[Variant]:
         """All of them: clean first, and in each condition the one that is not restored first."""
-        return [Variant(condition, restorer) for condition in (CLEAN, *self.conditions) for restorer in ("", *self.restorers)]
+        return [Variant(condition, restorer) for condition in self.shown for restorer in ("", *self.restorers)]
 
     @property
     def folders(self) -> list[Folder]:
@@ -241,7 +280,7 @@ class Source:
     def images(self, item: Item) -> Iterator[tuple[Variant, Pixels]]:
         """The variants of an image, in the order of `variants`. Raises whatever opening or restoring raises."""
         clean = open_image(item.path).tensor
-        for condition in (CLEAN, *self.conditions):
+        for condition in self.shown:
             seen = clean if condition == CLEAN else self.conditions[condition].degraded(item, clean, self.seed)
             pixels = pixels_of(seen)
             yield Variant(condition, ""), pixels.copy()  # a recogniser may write into what it is given
@@ -269,6 +308,20 @@ class Source:
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and all below it but hidden ones, sorted; linked folders are entered: data sets are often made of links."""
     return sorted(files_below(folder, unreadable=lambda error: None))
+
+
+class _NotTaken:
+    """The suffixes of files that may hold images but are not read; what mostly lies beside images is none of them."""
+
+    def __contains__(self, suffix: object) -> bool:
+        return suffix not in IMAGE_SUFFIXES and suffix not in COMPANIONS
+
+
+def not_taken(folder: Path) -> list[Exclusion]:
+    """The files below a folder whose type is not read."""
+    files = sorted(files_below(folder, _NotTaken(), unreadable=lambda error: None))
+    names = [(file.relative_to(folder).as_posix(), file.suffix) for file in files]
+    return [Exclusion(name, f"a file of a type that is not read: {suffix}; save images as PNG") for name, suffix in names]
 
 
 def _last(name: str) -> str:

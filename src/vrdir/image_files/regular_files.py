@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from pathlib import Path
@@ -49,13 +48,6 @@ def check_regular(path: Path | str) -> None:
 def read_regular(path: Path | str) -> bytes:
     """Read a file whole. Raises as `open_regular`."""
     with open_regular(path) as file:
-        return file.read()
-
-
-def read_text(path: Path | str, encoding: str = "utf-8") -> str:
-    """Read a text file whole, its line ends as "\\n". Raises as `open_regular`, and
-    UnicodeDecodeError."""
-    with io.TextIOWrapper(open_regular(path), encoding) as file:
         return file.read()
 
 

@@ -51,6 +51,9 @@ class RunLog:
         except ImportError:
             logger.info("no TensorBoard log, for tensorboard is not installed")
             self.board = None
+        except UnicodeEncodeError:
+            logger.warning("no TensorBoard log, for it takes no folder whose name is not UTF-8")
+            self.board = None
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """A line of figures, to six digits."""
