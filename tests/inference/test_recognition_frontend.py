@@ -292,6 +292,26 @@ def test_half_is_for_the_recogniser(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert {p.device.type for p in moved.parameters()} == {"meta"}
 
 
+def test_autocast_is_for_the_recogniser(tiny: VRDIR, photo_batch: Tensor) -> None:
+    seen: list[Restoration] = []
+    types: list[torch.dtype] = []
+    recogniser = classifier()
+    recogniser[0].register_forward_hook(lambda module, given, answer: types.append(answer.dtype))
+    model = vrdir.restore_before(recogniser, tiny, mean=MEAN, std=STD, hook=seen.append)
+    images = normalised(photo_batch).requires_grad_()
+    model(images)
+    eight_bit = (photo_batch[0] * 255).byte()
+    restored = [vrdir.Restorer(tiny, "cpu")(eight_bit), vrdir.Restore(tiny, "cpu")(eight_bit), model.front_end(eight_bit)]
+    for half in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", half):
+            model(images).float().sum().backward()
+            again = [vrdir.Restorer(tiny, "cpu")(eight_bit), vrdir.Restore(tiny, "cpu")(eight_bit), model.front_end(eight_bit)]
+        assert torch.equal(seen[-2].image, seen[0].image)
+        assert seen[-2].image.dtype == torch.float32
+        assert all(map(torch.equal, again, restored))
+    assert types == [torch.float32, torch.bfloat16, torch.float16]
+
+
 def test_state_copies_and_pickles(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(classifier(), tiny)
     expected = model(photo_batch)

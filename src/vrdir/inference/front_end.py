@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class FrontEnd(nn.Module):
     """Restores the images in a recogniser's input and gives back an input of the same structure.
 
     It keeps nothing about an image, so threads may share one. The network stays float32 and, unless it trains, in
-    evaluation mode, whatever `half`, `to` or `train` are asked of the whole: its Fourier transform needs the precision.
+    evaluation mode, whatever `half`, `to`, `train` or autocast ask of the whole: its Fourier transform needs the precision.
 
     Args:
         restorer: the network. It is frozen in place; with `trains` all of it but its extractor is unfrozen instead.
@@ -127,12 +128,14 @@ class FrontEnd(nn.Module):
     def _restore(self, image: Tensor, in_bands: bool = False) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done. In bands, if large, they take little memory."""
         if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
-            return self.restorer.restore(image, self.skip_clean).image
+            with _without_autocast(image.device):
+                return self.restorer.restore(image, self.skip_clean).image
         at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
         pieces = image.split(at_once)
         large = image.shape[-2] * image.shape[-1] > WHOLE_PIXELS
         restore = partial(restore_in_bands, self.restorer) if in_bands and large else self.restorer.restore
-        restorations = [restore(piece, self.skip_clean) for piece in pieces]
+        with _without_autocast(image.device):
+            restorations = [restore(piece, self.skip_clean) for piece in pieces]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
@@ -171,6 +174,11 @@ class FrontEnd(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.restorer.parameters()).device
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Switch autocast off, whoever has switched it on: it is meant for the recogniser."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 def _for_recognisers(picture: Any) -> Any:
