@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from vrdir.image_files.reading import Picture, decode, raw_mode_of, read_file, s
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
 from vrdir.image_files.writing import encode
+
+Channels = Literal["rgb", "bgr"]  # of arrays and tensors; pictures and files know their own order
 
 logger = logging.getLogger(__name__)
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]: this much is clipped; up to MOST of it, too, where it is RARE; more is taken for a
@@ -49,7 +51,7 @@ class OpenImage(NamedTuple):
     grey: bool
 
 
-def open_image(image: Any) -> OpenImage:
+def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
     """Take in an image of any of these kinds.
 
     - path (str or Path): read; given back as a PIL image, or as a `DeepPicture` where Pillow has no mode for it.
@@ -59,6 +61,7 @@ def open_image(image: Any) -> OpenImage:
     - NumPy array: (H, W), (H, W, C) or (B, H, W, C) with C 1, 3 or 4; uint8, uint16, or float in [0, 1].
     - torch tensor: (H, W), (C, H, W) or (B, C, H, W) with C 1, 3 or 4; uint8, or float in [0, 1].
 
+    The colours of arrays and tensors are in the order of `channels`: RGB, or BGR as OpenCV has them; they are given back in that order.
     A fourth channel is alpha: it is kept aside and put back. Grey is restored as grey. A colour profile (Display P3, Adobe RGB) goes
     along unchanged and the values stay in its space, though the network was trained on sRGB: a conversion to sRGB and back would
     clip every colour outside of sRGB, and what the network sees is only a little less colourful than it should be.
@@ -79,10 +82,25 @@ def open_image(image: Any) -> OpenImage:
     if isinstance(image, (Image.Image, DeepPicture)):
         return _open_picture(image)
     if isinstance(image, np.ndarray):
-        return _open_numpy(image)
+        return _in_rgb(_open_numpy(image), channels)
     if isinstance(image, Tensor):
-        return _open_tensor(image)
+        return _in_rgb(_open_tensor(image), channels)
     raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
+
+
+def checked_channels(channels: str) -> Channels:
+    """An order of channels. Raises ValueError for one that is not known."""
+    for known in get_args(Channels):
+        if channels == known:
+            return known
+    raise ValueError(f'channels is "rgb" or "bgr", not {channels!r}')
+
+
+def _in_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
+    """The same image, whose colours came in this order, in the order of the contract."""
+    if channels == "rgb" or opened.grey:
+        return opened
+    return opened._replace(tensor=opened.tensor.flip(1), close=lambda restored: opened.close(restored.flip(1)))
 
 
 @contextlib.contextmanager

@@ -675,3 +675,22 @@ def test_a_mean_may_be_any_number_and_what_is_none_is_named() -> None:
     for wrong in (float("nan"), "imagenet", (1.0, 2.0)):
         with pytest.raises(ValueError, match="^mean "):
             find_normalisation(nn.Identity(), mean=wrong)
+
+
+def test_arrays_in_opencvs_order(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    rgb = np.asarray(photo)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    expected = vrdir.Restorer(tiny, "cpu")(rgb)
+    restorer = vrdir.Restorer(tiny, "cpu", channels="bgr")
+    restore = vrdir.Restore(tiny, "cpu", channels="bgr")
+    for found in (restorer(bgr), restorer.restore(bgr).image, restore(bgr), restore(image=bgr)["image"]):
+        assert np.array_equal(found[..., ::-1], expected)
+    tensor = torch.from_numpy(bgr).permute(2, 0, 1)
+    assert np.array_equal(restorer(tensor).flip(0).permute(1, 2, 0).numpy(), expected)
+    photo.save(tmp_path / "photo.png")
+    for picture in (photo, tmp_path / "photo.png"):  # files and pictures are what they are
+        assert np.array_equal(np.asarray(restorer(picture)), expected)
+    assert np.array_equal(vrdir.degrade(bgr, "haze", seed=3, channels="bgr")[..., ::-1], vrdir.degrade(rgb, "haze", seed=3))
+    for wrong in (vrdir.Restorer, vrdir.Restore):
+        with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not'):
+            wrong(tiny, "cpu", channels="BGR")

@@ -164,12 +164,11 @@ class FrontEnd(nn.Module):
         return picture
 
     def _picture(self, picture: Any) -> Any:
-        opened = open_image(picture)
-        swap = isinstance(picture, np.ndarray) and self.normalisation.channels == "bgr" and not opened.grey
+        opened = open_image(picture, self.normalisation.channels)
         with torch.no_grad():
-            image = (opened.tensor.flip(1) if swap else opened.tensor).to(self._device)
+            image = opened.tensor.to(self._device)
             restored = self._restore(image, in_bands=image.is_cpu or len(image) == 1)
-        return opened.close(restored.flip(1) if swap else restored)
+        return opened.close(restored)
 
     @property
     def _device(self) -> torch.device:

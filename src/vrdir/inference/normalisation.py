@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Channels = Literal["rgb", "bgr"]
+from vrdir.images import Channels, checked_channels
+
 Triple = tuple[float, float, float]
 
 
@@ -89,9 +90,7 @@ def find_normalisation(
     if range is not None:
         normalisation = normalisation._replace(range=_pair(range))
     if channels is not None:
-        if channels not in ("rgb", "bgr"):
-            raise ValueError(f'channels is "rgb" or "bgr", not {channels!r}')
-        normalisation = normalisation._replace(channels="bgr" if channels == "bgr" else "rgb")
+        normalisation = normalisation._replace(channels=checked_channels(channels))
     if not normalisation.range[0] < normalisation.range[1] or min(normalisation.std) <= 0:
         raise ValueError(f"range must rise and std be positive: {normalisation}")
     return normalisation

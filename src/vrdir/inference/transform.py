@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vrdir.image_files.sixteen_bits import DeepPicture
+from vrdir.images import Channels
 from vrdir.inference.front_end import image_key
 from vrdir.inference.restorer import Restorer
 from vrdir.model.vrdir import VRDIR
@@ -31,11 +32,17 @@ class Restore:
     - a list is a list of images.
 
     Args:
-        weights, device, skip_clean: as for `Restorer`.
+        weights, device, skip_clean, channels: as for `Restorer`.
     """
 
-    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
-        self.restorer = Restorer(weights, device, skip_clean)
+    def __init__(
+        self,
+        weights: str | Path | VRDIR = "small",
+        device: str = "auto",
+        skip_clean: bool | float = False,
+        channels: Channels = "rgb",
+    ) -> None:
+        self.restorer = Restorer(weights, device, skip_clean, channels=channels)
 
     def __call__(self, *sample: Any, **named: Any) -> Any:
         """Restore the image of a sample. Where images come by position, names are a pipeline's own parameters and passed over.
@@ -64,4 +71,6 @@ class Restore:
         return image.as_subclass(type(sample)) if isinstance(sample, Tensor) else image
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(device={str(self.restorer.device)!r}, skip_clean={self.restorer.skip_clean})"
+        restorer = self.restorer
+        settings = f"device={str(restorer.device)!r}, skip_clean={restorer.skip_clean}"
+        return f"{type(self).__name__}({settings}, channels={restorer.channels!r})"
