@@ -71,6 +71,30 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     assert found[0]["box"]["xmax"] > 40  # of a photo 97 wide: pixels of the original, not of the detector's input
 
 
+def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
+    hf: Any = have("transformers")
+    torch.manual_seed(0)
+    backbone = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")
+    small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 3, "num_labels": 2}
+    detector = hf.DetrForObjectDetection(hf.DetrConfig(backbone_config=backbone, **small, **heads)).eval()
+    processor = hf.DetrImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
+    model = vrdir.restore_before(detector, tiny, preprocessing=processor)
+    assert model.front_end.normalisation == IMAGENET
+    photos = [photo, photo.crop((0, 0, 40, 70))]
+    batch = processor(images=photos, return_tensors="pt")
+    assert not batch["pixel_mask"].all()
+    with torch.no_grad():
+        found = model(**batch)
+        for number, one in enumerate(photos):
+            alone = model.front_end(processor(images=one, return_tensors="pt"))["pixel_values"]
+            rows, columns = alone.shape[2:]
+            batch["pixel_values"][number, :, :rows, :columns] = alone[0]
+        expected = detector(**batch)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.pred_boxes, expected.pred_boxes)
+
+
 def test_timm() -> None:
     model = have("timm").create_model("resnet18")
     assert vrdir.restore_before(model).front_end.normalisation == IMAGENET

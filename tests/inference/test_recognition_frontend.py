@@ -186,10 +186,10 @@ def test_structures_come_back_as_they_went_in(tiny: VRDIR, photo_batch: Tensor, 
     np.testing.assert_allclose(model(photo_batch.permute(0, 2, 3, 1).numpy()), restored.permute(0, 2, 3, 1).numpy(), atol=1e-5)
     assert np.array_equal(np.asarray(model(photo)), eight_bit_of(restored[0]))
     assert model(torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)
-    batch = UserDict(pixel_values=photo_batch, pixel_mask="kept")
+    batch = UserDict(pixel_values=photo_batch, labels="kept")
     answer = model(batch)
     torch.testing.assert_close(answer["pixel_values"].detach(), restored)
-    assert answer["pixel_mask"] == "kept"
+    assert answer["labels"] == "kept"
     assert batch["pixel_values"] is photo_batch
 
 
@@ -199,7 +199,7 @@ def eight_bit_of(image: Tensor) -> np.ndarray[Any, Any]:
 
 def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> None:
     restored = tiny(photo_batch)
-    mask = torch.ones(1)
+    mask = torch.ones(2, 75, 97)
     hugging = vrdir.restore_before(HuggingFaceModel(), tiny)
     answer = hugging(pixel_values=photo_batch, pixel_mask=mask)
     torch.testing.assert_close(answer["pixel_values"], restored)
@@ -210,6 +210,63 @@ def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> Non
     torch.testing.assert_close(second("a cat", photo_batch), restored)
     with pytest.raises(ValueError, match=r"no images in this call \(arguments: 0 by position, boxes\); name theirs"):
         hugging(boxes=1)
+
+
+@pytest.fixture
+def padded(photo_batch: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A padded batch, normalised, its mask, and the images by themselves, two of which are alike in size."""
+    images = [photo_batch[0, :, :40, :50], photo_batch[1, :, :40, :50], photo_batch[1], photo_batch[0, :, 5:30]]
+    batch, mask = torch.zeros(5, 3, 80, 97), torch.zeros(5, 80, 97, dtype=torch.int64)
+    for number, image in enumerate(images):
+        rows, columns = image.shape[1:]
+        batch[number, :, :rows, :columns] = normalised(image)
+        mask[number, :rows, :columns] = 1
+    batch[4] = torch.randn(3, 80, 97)  # nothing of it is valid
+    return batch, mask, images
+
+
+def test_images_of_a_padded_batch_are_restored_alone(tiny: VRDIR, padded: Any) -> None:
+    batch, mask, images = padded
+    model = vrdir.restore_before(HuggingFaceModel(), tiny, mean=MEAN, std=STD)
+    restored = model(pixel_values=batch, pixel_mask=mask)["pixel_values"]
+    for found, image in zip(restored, images, strict=False):
+        rows, columns = image.shape[1:]
+        torch.testing.assert_close(found[:, :rows, :columns], normalised(tiny(image[None])[0]))
+    outside = (mask == 0)[:, None].expand_as(batch)
+    assert torch.equal(restored[outside], batch[outside])
+    assert torch.equal(batch[outside][:9], torch.zeros(9))  # what came in is as it was
+    by_position, by_mapping = model(batch, mask.bool()), model.front_end({"pixel_values": batch, "pixel_mask": mask})
+    arrays = model(pixel_values=batch.numpy(), pixel_mask=mask.numpy())
+    nested = model.front_end(SimpleNamespace(tensors=batch, mask=mask == 0))  # DETR's own, of what is padding
+    for again in (by_position["pixel_values"], by_mapping["pixel_values"], torch.from_numpy(arrays["pixel_values"]), nested.tensors):
+        assert torch.equal(again, restored)
+    torch.testing.assert_close(model(pixel_values=batch[0], pixel_mask=mask[0])["pixel_values"], restored[0])
+    as_list = model(pixel_values=list(batch), pixel_mask=list(mask))["pixel_values"]
+    torch.testing.assert_close(torch.stack(as_list), restored)
+
+
+def test_what_a_mask_leaves_out_stays_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor) -> None:
+    seen: list[Restoration] = []
+    model = vrdir.restore_before(HuggingFaceModel(), tiny, hook=seen.append)
+    mask = torch.zeros(2, 75, 97)
+    mask[0, 10:40, 20:60] = 1  # the padding may be anywhere
+    mask[1, 3:70, 5:90] = 1
+    mask[1, 30:40, 30:40] = 0  # and need not be a frame
+    image = photo_batch.clone().requires_grad_()
+    restored = model(pixel_values=image, pixel_mask=mask)["pixel_values"]
+    outside = (mask == 0)[:, None].expand_as(image)
+    assert torch.equal(restored[outside], photo_batch[outside])
+    torch.testing.assert_close(restored[0, :, 10:40, 20:60], tiny(photo_batch[:1, :, 10:40, 20:60])[0])
+    assert [tuple(r.image.shape) for r in seen] == [(1, 3, 30, 40), (1, 3, 67, 85)]
+    restored.sum().backward()
+    assert image.grad is not None
+    assert set(image.grad[0, :, mask[0] == 0].flatten().tolist()) == {1.0}
+    assert len(set(image.grad[0, :, mask[0] == 1].flatten().tolist())) > 1
+    for wrong in (mask[0], mask[:, :40], mask[:, None]):
+        with pytest.raises(ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) is \(B, H, W\), not"):
+            model(pixel_values=image, pixel_mask=wrong)
+    with pytest.raises(RuntimeError, match="pixel_mask decides by what is in the batch"):
+        torch.export.export(model, (), {"pixel_values": photo_batch, "pixel_mask": mask})
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from vrdir.image_files.sixteen_bits import DeepPicture
-from vrdir.inference.front_end import IMAGE_KEYS, FrontEnd
+from vrdir.inference.front_end import IMAGE_KEYS, MASK_KEY, FrontEnd
 
 
 def restore_arguments(
-    front_end: FrontEnd, args: tuple[Any, ...], kwargs: dict[str, Any], argument: str | int | None
+    front_end: FrontEnd,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    argument: str | int | None,
+    names: Sequence[str] = (),
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, with its images restored.
+    """The arguments of a call, with its images restored, those of a padded batch where its `pixel_mask` is.
 
     Args:
         argument: which one holds them, by name or position; None for `pixel_values`, else the first by position, else one of a
             known name.
+        names: of the arguments by position, as far as they are known.
 
     Raises:
         ValueError: there is no such argument.
@@ -27,12 +33,23 @@ def restore_arguments(
     if argument is None:
         unmistakable = "pixel_values" in kwargs  # others may be something else beside an image given by position
         argument = 0 if args and not unmistakable else next((key for key in IMAGE_KEYS if key in kwargs), 0)
+    mask = {**dict(zip(names, args, strict=False)), **kwargs}.get(MASK_KEY)
     if isinstance(argument, int) and 0 <= argument < len(args):
-        return (*args[:argument], front_end(args[argument]), *args[argument + 1 :]), kwargs
+        return (*args[:argument], front_end(args[argument], mask), *args[argument + 1 :]), kwargs
     if isinstance(argument, str) and argument in kwargs:
-        return args, {**kwargs, argument: front_end(kwargs[argument])}
+        return args, {**kwargs, argument: front_end(kwargs[argument], mask)}
     given = [f"{len(args)} by position", *kwargs]
     raise ValueError(f"no images in this call (arguments: {', '.join(given)}); name theirs: restore_before(..., argument=NAME or position)")
+
+
+def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Of the arguments that a function takes by position; none where it does not say."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
 
 
 def plain_attribute(recogniser: Any, name: str) -> Any:
@@ -56,9 +73,10 @@ class RestoredCallable:
 
     def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
         self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
+        self._names = argument_names(recogniser)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument)
+        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument, self._names)
         return self.recogniser(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -94,7 +112,7 @@ class RestoredSession(RestoredCallable):
         if self.input_name not in input_feed:
             raise ValueError(f"the image {self.input_name!r} is not among the inputs given: {', '.join(input_feed) or 'none'}")
         feeds = dict(input_feed)
-        feeds[self.input_name] = self.front_end(feeds[self.input_name])
+        feeds[self.input_name] = self.front_end(feeds[self.input_name], feeds.get(MASK_KEY))
         return self.recogniser.run(output_names, feeds, run_options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 
 logger = logging.getLogger(__name__)
 
+MASK_KEY = "pixel_mask"  # of what is valid in a padded batch, as Hugging Face's detectors are given it
 IMAGE_KEYS = ("pixel_values", "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
 
 
@@ -74,17 +76,23 @@ class FrontEnd(nn.Module):
 
         return super()._apply(keep_type, recurse)  # type: ignore[no-untyped-call]
 
-    def forward(self, batch: Any) -> Any:
+    def forward(self, batch: Any, mask: Any = None) -> Any:
         """Restore the images in `batch`; the structure, types, sizes and value ranges stay.
 
         Args:
             batch: a tensor (B, 3, H, W) or (3, H, W), uint8 or floating point, normalised as declared; an array likewise, or
                 channels last; a PIL image, or the path of a file, which becomes one; a list or tuple of these, of any sizes,
                 restored one by one; or a mapping that holds them under a name such as `pixel_values` or `image`.
+            mask: of a padded batch, (B, H, W) or (H, W), not 0 where an image is; a mapping may hold it under `pixel_mask`.
+                Each image is then restored on the rectangle around what is valid, alone; all else stays bit for bit.
 
         Raises:
-            ValueError: it is none of these, or its values are out of range for the normalisation declared.
+            ValueError: it is none of these, of another size than the mask, or its values are out of range for the normalisation
+                declared.
+            RuntimeError: a mask under torch.export or torch.compile, which know no sizes that depend on the data.
         """
+        if mask is not None:
+            return self._masked(batch, mask)
         if isinstance(batch, Tensor):
             return batch if batch.ndim == 4 and batch.shape[0] == 0 else self._tensor(batch)
         if isinstance(batch, np.ndarray):
@@ -96,7 +104,11 @@ class FrontEnd(nn.Module):
         if isinstance(batch, Mapping):
             restored: Any = copy.copy(batch)
             key = image_key(batch)
-            restored[key] = self(batch[key])
+            restored[key] = self(batch[key], batch.get(MASK_KEY))
+            return restored
+        if hasattr(batch, "tensors") and hasattr(batch, "mask"):  # DETR's own; its mask marks the padding
+            restored = copy.copy(batch)
+            restored.tensors = self(batch.tensors, None if batch.mask is None else ~batch.mask)
             return restored
         if isinstance(batch, (list, tuple)):
             images = [self(image) for image in batch]
@@ -105,6 +117,31 @@ class FrontEnd(nn.Module):
             f"cannot find images in a {type(batch).__name__}; give a tensor (B, 3, H, W) or (3, H, W), an array, PIL images, "
             "a list of them, or a mapping that holds them as pixel_values or image"
         )
+
+    def _masked(self, batch: Any, mask: Any) -> Any:
+        if torch.compiler.is_compiling():
+            raise RuntimeError(f"{MASK_KEY} decides by what is in the batch, which torch.export and torch.compile cannot; leave it out")
+        if isinstance(batch, (list, tuple)):
+            return [self(image, one) for image, one in zip(batch, mask, strict=True)]
+        if isinstance(batch, np.ndarray):
+            with torch.no_grad():
+                return self._masked(_tensor_of(batch), mask).numpy()
+        if not isinstance(batch, Tensor):
+            raise ValueError(f"a {MASK_KEY} belongs to a tensor or an array of images, not to a {type(batch).__name__}")
+        valid = torch.as_tensor(mask, device=batch.device) != 0
+        if valid.shape != (*batch.shape[:-3], *batch.shape[-2:]):
+            raise ValueError(f"the {MASK_KEY} of images {tuple(batch.shape)} is (B, H, W), not {tuple(valid.shape)}")
+        if batch.ndim == 3:
+            return self._masked(batch[None], valid[None])[0]
+        result, rectangles = batch.clone(), [_around(one) for one in valid]
+        for (rows, columns), alike in groupby(range(len(batch)), rectangles.__getitem__):
+            run = list(alike)
+            images = slice(run[0], run[-1] + 1)
+            part = batch[images, :, rows, columns]
+            if part.numel():
+                inside = valid[images, None, rows, columns]
+                result[images, :, rows, columns] = torch.where(inside, self._tensor(part), part)
+        return result
 
     def _tensor(self, values: Tensor) -> Tensor:
         if values.ndim not in (3, 4) or values.shape[-3] != 3:
@@ -149,11 +186,9 @@ class FrontEnd(nn.Module):
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
         if not channels_first and np.issubdtype(array.dtype, np.integer):
             return self._picture(array)
-        # C-contiguous and in this machine's byte order, which torch takes, and writeable, without which it warns
         ordered = array if channels_first else np.moveaxis(array, -1, -3)
-        values = torch.from_numpy(np.require(ordered, ordered.dtype.newbyteorder("="), ["C", "W"]))
         with torch.no_grad():
-            restored = self(values).numpy()
+            restored = self(_tensor_of(ordered)).numpy()
         return np.ascontiguousarray(restored if channels_first else np.moveaxis(restored, -3, -1))
 
     def _file(self, path: str) -> Any:
@@ -173,6 +208,17 @@ class FrontEnd(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.restorer.parameters()).device
+
+
+def _tensor_of(array: np.ndarray[Any, Any]) -> Tensor:
+    """The array, C-contiguous and in this machine's byte order, which torch takes, and writeable, without which it warns."""
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+
+
+def _around(valid: Tensor) -> tuple[slice, slice]:
+    """The rows and columns of the smallest rectangle that holds all that is true in (H, W)."""
+    rows, columns = (valid.any(axis).nonzero().flatten().tolist() or [0, -1] for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -14,6 +14,7 @@ from vrdir.inference.connectors import (
     RestoredPipeline,
     RestoredSession,
     RestoredUltralytics,
+    argument_names,
     plain_attribute,
     restore_arguments,
 )
@@ -39,12 +40,13 @@ class RestoreBefore(nn.Module):
     def __init__(self, recogniser: nn.Module, front_end: FrontEnd, argument: str | int | None = None) -> None:
         super().__init__()
         self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
+        self._names = argument_names(recogniser.forward)
         self.training = recogniser.training
 
     # The first argument by itself: torch.export then takes `dynamic_shapes` as it does for a recogniser of one argument.
     def forward(self, first: Any = None, /, *rest: Any, **kwargs: Any) -> Any:
         args = () if first is None and not rest else (first, *rest)
-        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument)
+        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument, self._names)
         return self.recogniser(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
