@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.forks import survive_forks
 from vrdir.image_files.metadata import carried
 from vrdir.image_files.reading import Picture, decode, raw_mode_of, read_file, settled
 from vrdir.image_files.sixteen_bits import DeepPicture
@@ -69,6 +70,7 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
     Raises:
         ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of range.
     """
+    survive_forks()
     if isinstance(image, (str, Path)):
         picture = read_file(Path(image))
         with _naming(str(Path(image))):

@@ -1,6 +1,7 @@
 """Exported networks: real files, run by ONNX Runtime and OpenVINO, beside PyTorch."""
 
 import copy
+import os
 import pickle
 import shutil
 import subprocess
@@ -158,6 +159,29 @@ def test_threads_may_share_an_exported_network(exported: ExportedModel, photo_ba
 def test_it_travels_to_workers(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
     there = pickle.loads(pickle.dumps(exported))
     assert torch.equal(there.restore(photo_batch).image, exported.restore(photo_batch).image)
+
+
+FORK = """
+import multiprocessing, sys, torch
+from vrdir.inference.exported_model import ExportedModel
+torch.set_num_threads(3)
+image = torch.rand(1, 3, 120, 160)
+for path, backend in zip(sys.argv[1::2], sys.argv[2::2]):
+    exported = ExportedModel(path, backend)
+    expected = exported.restore(image).image
+
+    def work(number):
+        return float((exported.restore(image).image - expected).abs().max())
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert max(pool.map_async(work, range(4)).get(150)) < 1e-5, backend
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_forked_processes_compute(folder: Path) -> None:
+    files = [str(part) for name, backend in FILES for part in (folder / name, backend)]
+    subprocess.run([sys.executable, "-c", FORK, *files], check=True, timeout=500)
 
 
 def test_what_is_no_image_is_an_error(exported: ExportedModel) -> None:

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from vrdir.forks import survive_forks
 from vrdir.image_files.whole_files import first_line
 from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, clean_threshold, describe
 
@@ -66,6 +67,7 @@ class ExportedModel:
     def __init__(self, path: Path | str, backend: Backend) -> None:
         if backend not in _OPENERS:
             raise ValueError(f"an exported network runs with backend {' or '.join(_OPENERS)}, not {backend!r}")
+        survive_forks()
         self.path, self.backend = Path(path), backend
         if not self.path.is_file():
             raise FileNotFoundError(f"no exported network at {path}; write one with vrdir export")

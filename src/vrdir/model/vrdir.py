@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from vrdir.forks import survive_forks
 from vrdir.image_files.whole_files import write_whole
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.global_statistics import GlobalStatistics
@@ -133,6 +134,7 @@ class VRDIR(nn.Module):
 
     def __init__(self, config: VRDIRConfig) -> None:
         super().__init__()
+        survive_forks()
         self.config = config
         self.extractor = EXTRACTORS[config.extractor](config.strides)
         self.extractor.requires_grad_(False)
