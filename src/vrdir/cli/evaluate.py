@@ -16,6 +16,7 @@ from vrdir.cli.console import (
     AsJson,
     Device,
     Overwrite,
+    Threads,
     Weights,
     check_outputs,
     err,
@@ -56,6 +57,7 @@ def evaluate_restoration(
         Path | None, typer.Option(metavar="OUT.html", help="Write a page with verdicts, plots, and the worst, median and best as pictures.")
     ] = None,
     overwrite: Overwrite = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """PSNR and SSIM before and after restoring, in RGB and in Y, per image and per set, on whole images."""

@@ -17,6 +17,7 @@ from vrdir.cli.console import (
     AsJson,
     Device,
     Overwrite,
+    Threads,
     Weights,
     check_outputs,
     err,
@@ -104,6 +105,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         csv: Csv = None,
         report: Report = None,
         overwrite: Overwrite = False,
+        threads: Threads = None,
         as_json: AsJson = False,
     ) -> None:
         from vrdir import __version__
