@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tests.conftest import IDENTITY_ONNX
+from torch.utils.data import Dataset, IterableDataset
 
 import vrdir
 from vrdir.inference.normalisation import Normalisation
@@ -39,6 +41,32 @@ def test_onnx_runtime(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
         _ = session.run_with_iobinding
 
 
+class Photos(Dataset[Any]):
+    """A data set that has a length and knows no IndexError."""
+
+    def __init__(self, photo: Image.Image) -> None:
+        self.photo = photo
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return self.photo
+
+
+class PhotoStream(IterableDataset[Any]):
+    """One that can only be gone through, and has a length all the same."""
+
+    def __init__(self, photo: Image.Image) -> None:
+        self.photo = photo
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Any:
+        return iter([self.photo] * 3)
+
+
 def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     hf: Any = have("transformers")
     restore = vrdir.Restore(tiny, device="cpu")
@@ -54,6 +82,12 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     assert pipeline(photo) == pipeline(str(tmp_path / "photo.png")) == expected
     assert pipeline([photo, photo]) == [expected] * 2
     assert list(pipeline(image for image in [photo])) == [expected]
+    assert list(pipeline(inputs=(image for image in [photo]))) == [expected]
+    assert pipeline(inputs=[photo]) == [expected]
+    for images in (Photos(photo), PhotoStream(photo), hf.pipelines.pt_utils.KeyDataset([{"image": photo}] * 3, "image")):
+        assert len(pipeline(images)) == 3
+        for answers in (pipeline(images), pipeline(inputs=images, batch_size=2)):
+            assert list(answers) == [expected] * 3
 
     fronted = vrdir.restore_before(model, tiny, preprocessing=processor)
     assert fronted.front_end.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
@@ -69,6 +103,31 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     found = vrdir.restore_before(plain, tiny, device="cpu")(photo, threshold=0.0)
     assert found == plain(restore(photo), threshold=0.0)
     assert found[0]["box"]["xmax"] > 40  # of a photo 97 wide: pixels of the original, not of the detector's input
+
+
+def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
+    hf: Any = have("transformers")
+    have("accelerate")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    recogniser = hf.ViTForImageClassification(hf.ViTConfig(image_size=32, num_labels=2, **small))
+    model = vrdir.restore_before(recogniser, tiny, mean=0.5, std=0.5)
+    items = [{"pixel_values": torch.rand(3, 32, 32) * 2 - 1, "labels": n % 2, "name": "left out"} for n in range(4)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = {"max_steps": 2, "per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "save_steps": 1}
+    arguments = hf.TrainingArguments(str(tmp_path), **settings, logging_strategy="no", disable_tqdm=True)
+    trainer = hf.Trainer(model=model, args=arguments, train_dataset=items, eval_dataset=items)
+    assert trainer.label_names == ["labels"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    after = model.state_dict()
+    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"recogniser"}
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in after.items())
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, after[name])
 
 
 def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:

@@ -1,6 +1,7 @@
 """restore_before and Restore: the recogniser sees the restored image, in its own normalisation, by its own calling convention."""
 
 import copy
+import inspect
 import io
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import vrdir
@@ -162,6 +164,30 @@ def test_a_wrong_normalisation_is_named(tiny: VRDIR, photo_batch: Tensor) -> Non
     for batch in (fog[None] * 2 - 1, torch.cat([photo_batch[:1, :, :75, :75].repeat(31, 1, 1, 1), fog[None, :, :75, :75] * 2 - 1])):
         with pytest.raises(ValueError, match=r"goes from -0.4"):
             model(batch)
+
+
+def test_a_normalisation_that_nobody_declares_is_warned_of_once(
+    tiny: VRDIR, photo_batch: Tensor, photo: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    foggy = (photo_batch * 0.3 + 0.63 - 0.5) / 0.5  # normalised, and within [0, 1] all the same
+    assert 0 <= foggy.min() <= foggy.max() <= 1
+    timm, detector = Seen(), Seen()
+    timm.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    detector.transform = SimpleNamespace(image_mean=[0.5] * 3)  # torchvision's, which normalise inside
+    declared = [vrdir.restore_before(Seen(), tiny, **one) for one in ({"range": 1}, {"mean": 0.5, "std": 0.5}, {"std": 1})]
+    declared += [vrdir.restore_before(one, tiny) for one in (timm, detector)]
+    for model in declared:
+        model(foggy)
+    silent = vrdir.restore_before(Seen(), tiny)
+    silent((photo_batch * 255).byte())
+    silent(photo)
+    silent(np.asarray(photo))
+    assert not caplog.records
+    silent(foggy)
+    assert "declare it in restore_before, by mean= and std=, range=255, preprocessing=; or range=1" in caplog.text
+    silent(foggy)
+    vrdir.restore_before(lambda images: images, tiny, device="cpu", channels="bgr")(foggy.numpy())
+    assert len(caplog.records) == 2  # once for each recogniser; the order of the channels says nothing of the scale
 
 
 # --- what a recogniser may be given
@@ -395,6 +421,69 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
     skipping = vrdir.restore_before(classifier(), tiny, skip_clean=True)
     with pytest.raises(RuntimeError, match="skip_clean decides by what is in the image"):
         torch.export.export(skipping, (images,))
+
+
+def test_the_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
+    model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
+    images = normalised(torch.rand(3, 3, 131, 75))
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)}
+    with torch.no_grad():
+        exported = torch.export.export(model, (images[:2, :, :45, :70],), dynamic_shapes=(sizes,)).module()
+        for rows, columns in ((45, 70), (64, 64), (131, 75), (5, 75)):
+            view = images[:, :, :rows, :columns]
+            torch.testing.assert_close(exported(view), model(view), atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_recognisers_and_traces(tiny: VRDIR, photo_batch: Tensor) -> None:
+    recogniser = classifier()
+    model = vrdir.restore_before(recogniser, tiny)
+    with torch.no_grad():
+        expected = model(photo_batch)
+        kinds: list[Any] = [torch.jit.script(recogniser), torch.fx.symbolic_trace(recogniser)]
+        kinds.append(torch.jit.trace(recogniser, photo_batch))
+        for one in kinds:
+            torch.testing.assert_close(vrdir.restore_before(one, tiny)(photo_batch), expected)
+        torch.testing.assert_close(torch.jit.trace(model, photo_batch)(photo_batch), expected)
+        graph = torch.fx.symbolic_trace(nn.Sequential(model.front_end, recogniser))
+        torch.testing.assert_close(graph(photo_batch), expected)
+        torch.testing.assert_close(graph(photo_batch[:, :, :40]), model(photo_batch[:, :, :40]))
+
+
+class Labelling(HuggingFaceModel):
+    """One that is given labels, after something else than the image."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any = None, pixel_values: Tensor | None = None, *, labels: Any = None
+    ) -> Any:
+        return pixel_values, labels
+
+
+def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(Labelling(), tiny)
+    names = ["input_ids", "pixel_values", "labels"]
+    assert list(inspect.signature(model.forward).parameters) == names
+    assert list(inspect.signature(type(model).forward).parameters) == ["self", *names]  # what Hugging Face's Trainer looks at
+    assert inspect.signature(model.forward) == inspect.signature(model.recogniser.forward)
+    plain = vrdir.restore_before(Seen(), tiny)
+    assert list(inspect.signature(plain.forward).parameters) == ["images", "rest"]
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(inspect.signature(type(again).forward).parameters) == ["self", *names]
+        assert isinstance(again, type(model).__mro__[1])
+    seen, labels = model(None, photo_batch, labels=7)  # by position, and not the first
+    torch.testing.assert_close(seen, tiny(photo_batch))
+    assert labels == 7
+
+
+def test_the_state_can_be_saved_as_safetensors(tiny: VRDIR, photo_batch: Tensor, tmp_path: Path) -> None:
+    model = vrdir.restore_before(classifier(), tiny)
+    expected = model(photo_batch)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other = vrdir.restore_before(classifier(), VRDIR(tiny.config))
+    assert other.load_state_dict(load_file(tmp_path / "model.safetensors")).missing_keys == []
+    torch.testing.assert_close(other(photo_batch), expected)
+    save_file(vrdir.Restorer(tiny, "cpu").model.state_dict(), tmp_path / "network.safetensors")
+    state = model.state_dict(keep_vars=True)
+    assert all(state[name] is parameter for name, parameter in model.named_parameters())
 
 
 def test_threads_may_share_a_composite(tiny: VRDIR, photo_batch: Tensor) -> None:

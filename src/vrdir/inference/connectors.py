@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from vrdir.image_files.sixteen_bits import DeepPicture
-from vrdir.inference.front_end import IMAGE_KEYS, MASK_KEY, FrontEnd
+from vrdir.inference.front_end import IMAGE_KEYS, MASK_KEY, PIXELS_KEY, FrontEnd
 
 
 def restore_arguments(
-    front_end: FrontEnd,
+    restore: Callable[[Any, Any], Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     argument: str | int | None,
@@ -23,6 +24,7 @@ def restore_arguments(
     """The arguments of a call, with its images restored, those of a padded batch where its `pixel_mask` is.
 
     Args:
+        restore: a front-end, or what is called as one is.
         argument: which one holds them, by name or position; None for `pixel_values`, else the first by position, else one of a
             known name.
         names: of the arguments by position, as far as they are known.
@@ -30,14 +32,19 @@ def restore_arguments(
     Raises:
         ValueError: there is no such argument.
     """
+    by_position = names[: len(args)]
     if argument is None:
-        unmistakable = "pixel_values" in kwargs  # others may be something else beside an image given by position
-        argument = 0 if args and not unmistakable else next((key for key in IMAGE_KEYS if key in kwargs), 0)
+        # The others may be something else beside an image given by position.
+        unmistakable = PIXELS_KEY in by_position or PIXELS_KEY in kwargs
+        known = (key for key in IMAGE_KEYS if key in kwargs)
+        argument = PIXELS_KEY if unmistakable else 0 if args else next(known, 0)
+    if isinstance(argument, str) and argument in by_position:
+        argument = by_position.index(argument)
     mask = {**dict(zip(names, args, strict=False)), **kwargs}.get(MASK_KEY)
     if isinstance(argument, int) and 0 <= argument < len(args):
-        return (*args[:argument], front_end(args[argument], mask), *args[argument + 1 :]), kwargs
+        return (*args[:argument], restore(args[argument], mask), *args[argument + 1 :]), kwargs
     if isinstance(argument, str) and argument in kwargs:
-        return args, {**kwargs, argument: front_end(kwargs[argument], mask)}
+        return args, {**kwargs, argument: restore(kwargs[argument], mask)}
     given = [f"{len(args)} by position", *kwargs]
     raise ValueError(f"no images in this call (arguments: {', '.join(given)}); name theirs: restore_before(..., argument=NAME or position)")
 
@@ -130,19 +137,50 @@ class RestoredPipeline(RestoredCallable):
     """A Hugging Face pipeline of any task whose input holds images: PIL images, paths, or an iterable of them.
 
     Images are restored as they come, before any resizing, and keep their size: boxes and masks are those of the original.
-    Generators and data sets are restored one by one as the pipeline asks for them.
+    Generators and data sets are restored one by one as the pipeline asks for them, and stay what they are: a data set keeps
+    its length.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if args and self.argument is None and _is_lazy(args[0]):
-            restored = (self.front_end(image) for image in args[0])  # pipelines know a generator, but no other iterator
-            return self.recogniser(restored, *args[1:], **kwargs)
-        return super().__call__(*args, **kwargs)
+        args, kwargs = restore_arguments(self._restored, args, kwargs, self.argument, self._names)
+        return self.recogniser(*args, **kwargs)
+
+    def _restored(self, images: Any, mask: Any) -> Any:
+        if isinstance(images, (str, list, tuple, Mapping, Tensor, np.ndarray)):
+            return self.front_end(images, mask)
+        if isinstance(images, IterableDataset):
+            return RestoredIterable(images, self.front_end)
+        if hasattr(images, "__getitem__") and hasattr(images, "__len__"):
+            return RestoredDataset(images, self.front_end)
+        if isinstance(images, Iterable) or hasattr(images, "__getitem__"):
+            return (self.front_end(image) for image in images)  # pipelines know a generator, but no other iterator
+        return self.front_end(images, mask)
 
 
-def _is_lazy(images: Any) -> bool:
-    known = (str, list, tuple, Mapping, Tensor, np.ndarray)
-    return not isinstance(images, known) and (isinstance(images, Iterable) or hasattr(images, "__getitem__"))
+class RestoredDataset(Dataset[Any]):
+    """A data set whose images are restored when they are asked for, in the process that asks."""
+
+    def __init__(self, images: Any, front_end: FrontEnd) -> None:
+        self.images, self.front_end = images, front_end
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.front_end(self.images[index])
+
+
+class RestoredIterable(IterableDataset[Any]):
+    """One that can only be gone through. It has a length where the original has."""
+
+    def __init__(self, images: Any, front_end: FrontEnd) -> None:
+        self.images, self.front_end = images, front_end
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.front_end, self.images)
 
 
 class RestoredUltralytics(RestoredCallable):

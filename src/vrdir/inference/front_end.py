@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
@@ -29,7 +29,8 @@ from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 logger = logging.getLogger(__name__)
 
 MASK_KEY = "pixel_mask"  # of what is valid in a padded batch, as Hugging Face's detectors are given it
-IMAGE_KEYS = ("pixel_values", "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
+PIXELS_KEY = "pixel_values"  # Hugging Face's
+IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
 
 
 class FrontEnd(nn.Module):
@@ -41,6 +42,7 @@ class FrontEnd(nn.Module):
     Args:
         restorer: the network. It is frozen in place; with `trains` all of it but its extractor is unfrozen instead.
         normalisation: what the recogniser's tensors are; pictures (PIL, paths, arrays of integers) need none.
+        declared: whether somebody says so; if it is only taken for granted, the first tensor that needs it brings a warning.
         skip_clean: as in `VRDIR.restore`.
         trains: whether gradients reach the network's parameters. They reach the input in any case.
         hook: called after each restoration with a `Restoration` (image, guidance, shares), in the thread that restores; not
@@ -52,6 +54,7 @@ class FrontEnd(nn.Module):
         restorer: VRDIR,
         normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
         *,
+        declared: bool = True,
         skip_clean: bool | float = False,
         trains: bool = False,
         hook: Callable[[Restoration], None] | None = None,
@@ -61,7 +64,7 @@ class FrontEnd(nn.Module):
         self.restorer = restorer.requires_grad_(trains)
         self.restorer.extractor.requires_grad_(False)
         self.normalisation, self.skip_clean, self.trains, self.hook = normalisation, skip_clean, trains, hook
-        self._checked = False
+        self._declared, self._checked = declared, False
         self.train(self.training)
 
     def train(self, mode: bool = True) -> FrontEnd:
@@ -91,6 +94,9 @@ class FrontEnd(nn.Module):
                 declared.
             RuntimeError: a mask under torch.export or torch.compile, which know no sizes that depend on the data.
         """
+        if isinstance(batch, fx.Proxy):  # torch.fx cannot look inside, and need not
+            module = batch.tracer.path_of_module(self)  # type: ignore[attr-defined]
+            return batch.tracer.create_proxy("call_module", module, (batch, mask), {})
         if mask is not None:
             return self._masked(batch, mask)
         if isinstance(batch, Tensor):
@@ -149,6 +155,12 @@ class FrontEnd(nn.Module):
             raise ValueError(f"a recogniser's image tensor is (B, 3, H, W) or (3, H, W), not {tuple(values.shape)}{hint}")
         if values.dtype != torch.uint8 and not values.dtype.is_floating_point:
             raise ValueError(f"image tensors are uint8 or floating point, not {str(values.dtype).removeprefix('torch.')}")
+        if not (self._declared or _is_integer(values) or torch.compiler.is_compiling()):
+            self._declared = True
+            logger.warning(
+                "nothing says how this recogniser's tensors are normalised, so they are taken for RGB in [0, 1]; a wrong guess need not "
+                "show: declare it in restore_before, by mean= and std=, range=255, preprocessing=; or range=1 where it is right"
+            )
         # Integers come before any normalisation, whatever is declared for what the recogniser is given in floating point.
         normalisation = Normalisation(range=(0, 255), channels=self.normalisation.channels) if _is_integer(values) else self.normalisation
         image = normalisation.undo(values.to(self._device, torch.float32))

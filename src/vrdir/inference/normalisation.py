@@ -96,6 +96,19 @@ def find_normalisation(
     return normalisation
 
 
+def is_declared(recogniser: Any, *declarations: Any) -> bool:
+    """Whether anything tells what a recogniser's tensors are: a declaration that is not None, or what it carries.
+
+    The order of the channels is none: it leaves open what black and white are.
+    """
+    if any(declaration is not None for declaration in declarations):
+        return True
+    # torchvision's detectors take [0, 1] and normalise inside.
+    inside = getattr(getattr(recogniser, "transform", None), "image_mean", None)
+    carried = _carried(recogniser)
+    return inside is not None or (carried is not None and _read(carried) is not None)
+
+
 def _carried(recogniser: Any) -> Any:
     """The description of its input that a recogniser carries. A mean or std of its own it may well apply itself."""
     attributes = (getattr(recogniser, name, None) for name in ("pretrained_cfg", "default_cfg", "image_processor"))

@@ -222,6 +222,14 @@ class VRDIR(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self.restore(image).image
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module's, of contiguous tensors: safetensors refuses others, such as weights that are channels last."""
+        state = super().state_dict(*args, **kwargs)
+        if not kwargs.get("keep_vars"):
+            prefix = kwargs.get("prefix", "")
+            state.update({name: state[name].contiguous() for name in state if name.startswith(prefix)})
+        return state
+
     def load_pretrained_extractor(self, path: Path | None = None) -> None:
         """Give E its pretrained weights, before training: from `path`, else from where they are published."""
         self.extractor.load_pretrained(path)
