@@ -1,6 +1,7 @@
 """The connectors on real objects of other packages, tiny and with random weights; skipped where a package is not installed."""
 
 import importlib
+import pickle
 import runpy
 import sys
 from pathlib import Path
@@ -37,8 +38,37 @@ def test_onnx_runtime(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     (seen,) = session.run(["seen"], {"image": photo_batch.numpy() * 255})
     np.testing.assert_allclose(seen, tiny(photo_batch).detach().numpy() * 255, atol=1e-2)
     assert session.get_providers() == ["CPUExecutionProvider"]
-    with pytest.raises(AttributeError, match="run_with_iobinding would go past"):
-        _ = session.run_with_iobinding
+
+
+def test_onnx_runtime_by_its_own_values_and_bindings(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    runtime = have("onnxruntime")
+    plain = runtime.InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"])
+    session, array = vrdir.restore_before(plain, tiny, range=1), photo_batch.numpy()
+    (expected,) = session.run(["seen"], {"image": array})
+    value = runtime.OrtValue.ortvalue_from_numpy(array)
+    (seen,) = session.run(["seen"], {"image": value})
+    np.testing.assert_array_equal(seen, expected)
+    (seen,) = session.run_with_ort_values(["seen"], {"image": value})
+    np.testing.assert_array_equal(seen.numpy(), expected)
+    for bind, image in (("bind_cpu_input", array.copy()), ("bind_ortvalue_input", value)):
+        binding = session.io_binding()
+        getattr(binding, bind)("image", image)
+        binding.bind_output("seen")
+        session.run_with_iobinding(binding)
+        np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], expected)
+        if bind == "bind_cpu_input":
+            image[:] = image[::-1]  # what is bound may change from run to run
+        else:
+            image.update_inplace(np.ascontiguousarray(array[::-1]))
+        session.run_with_iobinding(binding)
+        np.testing.assert_allclose(binding.copy_outputs_to_cpu()[0], expected[::-1], atol=1e-6)
+        binding.clear_binding_inputs()
+        with pytest.raises(ValueError, match="the image 'image' is not bound; use bind_cpu_input or bind_ortvalue_input"):
+            session.run_with_iobinding(binding)
+    with pytest.raises(ValueError, match="of the session's own would go past"):
+        session.run_with_iobinding(plain.io_binding())
+    with pytest.raises(ValueError, match="cannot be restored at an address"):
+        binding.bind_input("image", "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
 
 class Photos(Dataset[Any]):
@@ -55,13 +85,10 @@ class Photos(Dataset[Any]):
 
 
 class PhotoStream(IterableDataset[Any]):
-    """One that can only be gone through, and has a length all the same."""
+    """One that can only be gone through."""
 
     def __init__(self, photo: Image.Image) -> None:
         self.photo = photo
-
-    def __len__(self) -> int:
-        return 3
 
     def __iter__(self) -> Any:
         return iter([self.photo] * 3)
@@ -85,9 +112,11 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     assert list(pipeline(inputs=(image for image in [photo]))) == [expected]
     assert pipeline(inputs=[photo]) == [expected]
     for images in (Photos(photo), PhotoStream(photo), hf.pipelines.pt_utils.KeyDataset([{"image": photo}] * 3, "image")):
-        assert len(pipeline(images)) == 3
-        for answers in (pipeline(images), pipeline(inputs=images, batch_size=2)):
-            assert list(answers) == [expected] * 3
+        assert isinstance(images, PhotoStream) or len(pipeline(images)) == 3
+        for answers in (list(pipeline(images)), list(pipeline(inputs=images, batch_size=2))):
+            scores = [[one["score"] for one in answer] for answer in (*answers, expected)]
+            assert len(scores) == 4
+            np.testing.assert_allclose(scores, scores[-1:] * 4, atol=1e-6)  # in a batch not to the last digit
 
     fronted = vrdir.restore_before(model, tiny, preprocessing=processor)
     assert fronted.front_end.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
@@ -180,12 +209,21 @@ def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
     assert torch.equal(target["boxes"], boxes)
 
 
-def test_albumentations(tiny: VRDIR, photo: Image.Image) -> None:
+def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
     a: Any = have("albumentations")
     restore, array = vrdir.Restore(tiny, device="cpu"), np.array(photo)
     answer = a.Compose([a.Lambda(image=restore, p=1)], bbox_params=a.BboxParams(format="coco"))(image=array, bboxes=[[1, 2, 30, 40, 5]])
     assert np.array_equal(answer["image"], restore(array))
     np.testing.assert_allclose(answer["bboxes"], [[1, 2, 30, 40, 5]], rtol=1e-5)  # it keeps them relative to the size
+    transform: Any = importlib.import_module("vrdir.inference.albumentations")
+    own = transform.Restore(weights=str(weights), device="cpu", channels="bgr")
+    bgr = np.ascontiguousarray(array[..., ::-1])
+    mask = array[..., 0]
+    again = a.Compose([own], bbox_params=a.BboxParams(format="coco"))(image=bgr, bboxes=[[1, 2, 30, 40, 5]], mask=mask)
+    assert np.array_equal(again["image"][..., ::-1], restore(array))
+    assert np.array_equal(again["mask"], mask)
+    assert np.array_equal(a.from_dict(a.to_dict(own))(image=bgr)["image"], again["image"])
+    assert np.array_equal(pickle.loads(pickle.dumps(own))(image=bgr)["image"], again["image"])
 
 
 def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:

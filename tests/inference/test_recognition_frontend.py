@@ -426,10 +426,11 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
 def test_the_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
     images = normalised(torch.rand(3, 3, 131, 75))
-    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)}
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     with torch.no_grad():
-        exported = torch.export.export(model, (images[:2, :, :45, :70],), dynamic_shapes=(sizes,)).module()
-        for rows, columns in ((45, 70), (64, 64), (131, 75), (5, 75)):
+        example = images[:2, :, :45, :70].contiguous()
+        exported = torch.export.export(model, (example,), dynamic_shapes=(sizes,)).module()
+        for rows, columns in ((45, 70), (64, 64), (131, 75), (9, 75)):
             view = images[:, :, :rows, :columns]
             torch.testing.assert_close(exported(view), model(view), atol=1e-4, rtol=1e-4)
 
@@ -469,6 +470,7 @@ def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> N
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert list(inspect.signature(type(again).forward).parameters) == ["self", *names]
         assert isinstance(again, type(model).__mro__[1])
+    assert type(model._replicate_for_data_parallel()) is type(model)  # as torch.nn.DataParallel makes them
     seen, labels = model(None, photo_batch, labels=7)  # by position, and not the first
     torch.testing.assert_close(seen, tiny(photo_batch))
     assert labels == 7
@@ -649,7 +651,10 @@ class Session:
     def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> list[Any]:
         return [input_feed]
 
-    def run_with_iobinding(self) -> None: ...
+    def end_profiling(self) -> str:
+        return "profile"
+
+    def custom(self) -> None: ...
 
 
 def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
@@ -661,14 +666,21 @@ def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert feeds["scale"] == 1
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert session.get_inputs() is plain.inputs
-    with pytest.raises(AttributeError, match="run_with_iobinding would go past"):
-        _ = session.run_with_iobinding
+    assert session.end_profiling() == "profile"
+    with pytest.raises(AttributeError, match="custom would go past"):
+        _ = session.custom
     with pytest.raises(ValueError, match="'image' is not among the inputs given: scale"):
         session.run(None, {"scale": 1})
     two = Session(("left", "tensor(float)", [1, 3, 8, 8]), ("right", "tensor(float)", [1, 3, 8, 8]))
     with pytest.raises(ValueError, match=r"several inputs could be the image: left tensor\(float\) \[1, 3, 8, 8\], right"):
         vrdir.restore_before(two, tiny)
     assert vrdir.restore_before(two, tiny, argument="right").input_name == "right"
+    for mask in ([1, 1, "H", "W"], ["B", "C", "H", "W"], [1, 3, 8, 8]):
+        for image in (["B", 3, "H", "W"], ["B", "H", "W", 3]):
+            masked = Session(("mask", "tensor(float)", mask), ("image", "tensor(float)", image))
+            assert vrdir.restore_before(masked, tiny).input_name == "image"
+    unnamed = Session(("a", "tensor(float)", [1, 1, "H", "W"]), ("b", "tensor(float)", [1, 3, "H", "W"]))
+    assert vrdir.restore_before(unnamed, tiny).input_name == "b"
     with pytest.raises(ValueError, match="no input 'middle'"):
         vrdir.restore_before(two, tiny, argument="middle")
     with pytest.raises(ValueError, match="no input looks like an image"):
@@ -791,6 +803,24 @@ def test_a_transform_by_albumentations_convention(tiny: VRDIR, photo: Image.Imag
     assert np.array_equal(answer["image"], vrdir.Restorer(tiny, "cpu")(array))
     assert answer["bboxes"] is boxes
     assert np.array_equal(restore(array, shape=(75, 97)), answer["image"])  # as A.Lambda calls it
+
+
+def test_a_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path) -> None:
+    restore = vrdir.Restore(weights, "cpu")
+    model = nn.Sequential(restore, classifier())
+    with torch.no_grad():
+        torch.testing.assert_close(model(photo_batch), model[1](vrdir.Restorer(tiny, "cpu")(photo_batch)))
+    model.train().half()
+    assert not any(module.training for module in restore.modules())
+    assert {p.dtype for p in restore.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in restore.parameters())
+    assert all(p.requires_grad for p in vrdir.Restore(VRDIR(tiny.config), "cpu").network.decoder.parameters())  # somebody else's
+    other = nn.Sequential(vrdir.Restore(VRDIR(tiny.config), "cpu"), classifier())
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other[0](photo_batch), restore(photo_batch))
+    again = copy.deepcopy(restore)
+    assert again.restorer.model is again.network
+    assert str(model.to("meta")[0]) == "Restore(device='meta', skip_clean=False, channels='rgb')"
 
 
 def test_a_transform_goes_to_the_workers_of_a_loader(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:

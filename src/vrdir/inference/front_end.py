@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from vrdir.inference.restorer import Restorer, network_of
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 logger = logging.getLogger(__name__)
 
 MASK_KEY = "pixel_mask"  # of what is valid in a padded batch, as Hugging Face's detectors are given it
@@ -33,7 +36,20 @@ PIXELS_KEY = "pixel_values"  # Hugging Face's
 IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
 
 
-class FrontEnd(nn.Module):
+class KeepsTypes(nn.Module):
+    """A module whose parameters follow devices and layouts, but keep their types."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `cuda` and their like come down to."""
+
+        def keep_type(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_type, recurse)  # type: ignore[no-untyped-call]
+
+
+class FrontEnd(KeepsTypes):
     """Restores the images in a recogniser's input and gives back an input of the same structure.
 
     It keeps nothing about an image, so threads may share one. The network stays float32 and, unless it trains, in
@@ -69,15 +85,6 @@ class FrontEnd(nn.Module):
 
     def train(self, mode: bool = True) -> FrontEnd:
         return super().train(mode and self.trains)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrontEnd:
-        """What `to`, `half`, `cuda` and their like come down to: devices and layouts are followed, types are not."""
-
-        def keep_type(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_type, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Any, mask: Any = None) -> Any:
         """Restore the images in `batch`; the structure, types, sizes and value ranges stay.
@@ -163,7 +170,7 @@ class FrontEnd(nn.Module):
             )
         # Integers come before any normalisation, whatever is declared for what the recogniser is given in floating point.
         normalisation = Normalisation(range=(0, 255), channels=self.normalisation.channels) if _is_integer(values) else self.normalisation
-        image = normalisation.undo(values.to(self._device, torch.float32))
+        image = normalisation.undo(values.to(self._device(values.device), torch.float32))
         if not torch.compiler.is_compiling() and (image.is_cpu or not self._checked):
             self._checked = _check_range(image, normalisation)
         image = image.clamp(0, 1).reshape(-1, *values.shape[-3:])
@@ -213,13 +220,14 @@ class FrontEnd(nn.Module):
     def _picture(self, picture: Any) -> Any:
         opened = open_image(picture, self.normalisation.channels)
         with torch.no_grad():
-            image = opened.tensor.to(self._device)
+            image = opened.tensor.to(self._device(opened.tensor.device))
             restored = self._restore(image, in_bands=image.is_cpu or len(image) == 1)
         return opened.close(restored)
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.restorer.parameters()).device
+    def _device(self, given: torch.device) -> torch.device:
+        """Where the network is; a replica of torch.nn.DataParallel, which lists no parameters, is where its images are."""
+        parameter = next(self.restorer.parameters(), None)
+        return given if parameter is None else parameter.device
 
 
 def _tensor_of(array: np.ndarray[Any, Any]) -> Tensor:

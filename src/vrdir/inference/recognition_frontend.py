@@ -38,8 +38,8 @@ class RestoreBefore(nn.Module):
         argument: the argument that holds the images, by name or position, where that is not so.
     """
 
-    def __new__(cls, recogniser: nn.Module, *rest: Any, **named: Any) -> RestoreBefore:
-        return super().__new__(_with_signature(cls, recogniser))
+    def __new__(cls, recogniser: nn.Module | None = None, *rest: Any, **named: Any) -> RestoreBefore:
+        return super().__new__(cls if recogniser is None else _with_signature(cls, recogniser))  # torch's replicas give none
 
     def __init__(self, recogniser: nn.Module, front_end: FrontEnd, argument: str | int | None = None) -> None:
         super().__init__()
