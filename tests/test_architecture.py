@@ -28,8 +28,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
-        "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "room", "files", "export_graph", "export_nodes", "exported_model", "export", "bands", "restorer", "golden",
+        "normalisation", "front_end", "connectors", "recognition_frontend", "transform", "albumentations",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",
