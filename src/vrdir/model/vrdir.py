@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
-from vrdir.weights.bundled import resolve_weights
+from vrdir.weights.bundled import resolve_weights, upload
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
@@ -247,6 +248,36 @@ class VRDIR(nn.Module):
         # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none, and weights only with a config.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        half: bool = False,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload VRDIR weights",
+    ) -> str:
+        """Upload what `save_pretrained` writes to a Hugging Face repository, which is made if it is not there.
+
+        `VRDIR.from_pretrained(repository)` and `vrdir.Restorer(repository)` then load it.
+
+        Args:
+            repository: its id, "owner/name".
+            half: as for `save_pretrained`.
+            private: whether to make it a private one; None: as the owner's default is.
+            token: of an account that may write there; None: the one that is logged in.
+            message: the commit's.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: huggingface_hub is not installed, or the hub does not take it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, half=half)
+            return upload(Path(folder), repository, private=private, token=token, message=message)
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "small", *, device: torch.device | str = "cpu") -> VRDIR:
