@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
+    ["forks", "image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -31,9 +31,9 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "onnx_values", "exported_model", "export",
+        "stream", "manifest", "room", "files", "export_graph", "export_nodes", "onnx_values", "exported_model", "export",
         "borders", "diagnosis", "bands", "restorer", "golden",
-        "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
+        "normalisation", "front_end", "connectors", "recognition_frontend", "transform", "albumentations",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",

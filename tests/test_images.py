@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import png
@@ -269,3 +270,29 @@ def test_padding_is_undone(height: int, width: int, multiple: int) -> None:
     assert padded.shape[2] - height < multiple
     assert padded.shape[3] - width < multiple
     assert torch.equal(crop_to(padded, (height, width)), image)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "alpha", "batch", "tensor", "deep"])
+def test_channels_in_opencvs_order_come_in_as_rgb_and_go_out_as_they_were(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    shape = {"alpha": (9, 7, 4), "batch": (2, 9, 7, 3)}.get(kind, (9, 7, 3))
+    rgb: Any = generator.integers(0, 256, shape, dtype=np.uint16 if kind == "deep" else np.uint8)
+    rgb = rgb.astype(np.float32) / 255 if kind == "float32" else rgb
+    bgr = rgb.copy()
+    bgr[..., :3] = rgb[..., 2::-1]
+    if kind == "tensor":
+        rgb, bgr = (torch.from_numpy(array).movedim(-1, -3) for array in (rgb, bgr))
+    opened, expected = open_image(bgr, "bgr"), open_image(rgb)
+    assert torch.equal(opened.tensor, expected.tensor)
+    darker = opened.tensor * torch.tensor([0.2, 0.5, 0.8]).view(3, 1, 1)
+    found, wanted = np.asarray(opened.close(darker)), np.asarray(expected.close(darker))
+    axis = -3 if kind == "tensor" else -1
+    swapped = np.take(wanted, [2, 1, 0, 3][: wanted.shape[axis]], axis)
+    assert np.array_equal(found, swapped)
+    assert type(opened.close(darker)) is type(bgr)
+
+
+def test_pictures_and_grey_images_have_no_order_to_declare() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    for image in (Image.fromarray(colours), colours[..., 0], colours[..., :1]):
+        assert torch.equal(open_image(image, "bgr").tensor, open_image(image).tensor)

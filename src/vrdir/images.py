@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.forks import survive_forks
 from vrdir.image_files.metadata import carried
 from vrdir.image_files.reading import Picture, decode, decoding, raw_mode_of, read_file, settled
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
 from vrdir.image_files.writing import encode
+
+Channels = Literal["rgb", "bgr"]  # of arrays and tensors; pictures and files know their own order
 
 logger = logging.getLogger(__name__)
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]: this much is clipped; up to MOST of it, too, where it is RARE; more is taken for a
@@ -49,7 +52,7 @@ class OpenImage(NamedTuple):
     grey: bool
 
 
-def open_image(image: Any) -> OpenImage:
+def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
     """Take in an image of any of these kinds.
 
     - path (str or Path): read; given back as a PIL image, or as a `DeepPicture` where Pillow has no mode for it.
@@ -59,6 +62,7 @@ def open_image(image: Any) -> OpenImage:
     - NumPy array: (H, W), (H, W, C) or (B, H, W, C) with C 1, 3 or 4; uint8, uint16, or float in [0, 1].
     - torch tensor: (H, W), (C, H, W) or (B, C, H, W) with C 1, 3 or 4; uint8, or float in [0, 1].
 
+    The colours of arrays and tensors are in the order of `channels`: RGB, or BGR as OpenCV has them; they are given back in that order.
     A fourth channel is alpha: it is kept aside and put back. Grey is restored as grey. A colour profile (Display P3, Adobe RGB) goes
     along unchanged and the values stay in its space, though the network was trained on sRGB: a conversion to sRGB and back would
     clip every colour outside of sRGB, and what the network sees is only a little less colourful than it should be.
@@ -66,6 +70,7 @@ def open_image(image: Any) -> OpenImage:
     Raises:
         ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of range.
     """
+    survive_forks()
     if isinstance(image, (str, Path)):
         picture = read_file(Path(image))
         with _naming(str(Path(image))):
@@ -79,10 +84,25 @@ def open_image(image: Any) -> OpenImage:
     if isinstance(image, (Image.Image, DeepPicture)):
         return _open_picture(image)
     if isinstance(image, np.ndarray):
-        return _open_numpy(image)
+        return _in_rgb(_open_numpy(image), channels)
     if isinstance(image, Tensor):
-        return _open_tensor(image)
+        return _in_rgb(_open_tensor(image), channels)
     raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
+
+
+def checked_channels(channels: str) -> Channels:
+    """An order of channels. Raises ValueError for one that is not known."""
+    for known in get_args(Channels):
+        if channels == known:
+            return known
+    raise ValueError(f'channels is "rgb" or "bgr", not {channels!r}')
+
+
+def _in_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
+    """The same image, whose colours came in this order, in the order of the contract."""
+    if channels == "rgb" or opened.grey:
+        return opened
+    return opened._replace(tensor=opened.tensor.flip(1), close=lambda restored: opened.close(restored.flip(1)))
 
 
 @contextlib.contextmanager
@@ -247,6 +267,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
     By reflection where the image is large enough for it, else by repeating its edge; `crop_to` undoes it.
     """
+    if torch.compiler.is_compiling():
+        return pad_by_gather(image, multiple)
     height, width = image.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if bottom or right:
@@ -255,6 +277,28 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return image
 
 
+def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
+    """As `pad_to_multiple`, for graphs of any size: whether to reflect or to repeat is decided inside."""
+    height, width = image.shape[-2:]
+    reflected_y, repeated_y, reflects_y = _padded_positions(height, multiple, image.device)
+    reflected_x, repeated_x, reflects_x = _padded_positions(width, multiple, image.device)
+    reflects = reflects_y & reflects_x
+    y = torch.where(reflects, reflected_y, repeated_y)
+    x = torch.where(reflects, reflected_x, repeated_x)
+    return image.index_select(2, y).index_select(3, x)
+
+
+def _padded_positions(size: int, multiple: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each padded position takes its value when reflecting, when repeating, and whether this side can be reflected."""
+    padded = (size + multiple - 1) // multiple * multiple
+    last = torch.full((), size, device=device) - 1
+    position = torch.arange(padded, device=device)
+    return last - (last - position).abs(), torch.minimum(position, last), padded - last <= last + 1
+
+
 def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
     """The top left `size` = (H, W) of a (B, C, H', W') tensor."""
+    if torch.compiler.is_compiling():  # a slice would make a graph ask how sizes compare, and it could not tell for all
+        height, width = (torch.arange(length, device=image.device) for length in size)
+        return image.index_select(-2, height).index_select(-1, width)
     return image[..., : size[0], : size[1]]

@@ -4,17 +4,21 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
+from vrdir.inference.restorer import Restorer
 
 
 def run(*arguments: object) -> Any:
@@ -361,3 +365,38 @@ def test_a_folder_of_other_types_is_named(weights: Path, tmp_path: Path) -> None
     result = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 2
     assert "but 1 file of other types (1 .nef); develop a camera's RAW files first (rawpy, darktable); looked for" in text(result)
+
+
+def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, "")  # put back at the end, whatever was set
+        monkeypatch.delenv(name)
+    code = "import os, sys, vrdir.cli.app as cli; cli.app(['weights', 'list'], standalone_mode=False); "
+    code += "sys.exit(os.environ['OMP_WAIT_POLICY'] != 'PASSIVE' or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    run("info")
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == ("PASSIVE", "0")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("KMP_BLOCKTIME")
+    run("info")
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "KMP_BLOCKTIME" not in os.environ
+
+
+def test_threads_can_be_limited(weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    photo.save(tmp_path / "photo.png")
+    before = torch.get_num_threads()
+    seen = []
+    restore = Restorer.restore_files
+    monkeypatch.setattr(Restorer, "restore_files", lambda *args: seen.append(torch.get_num_threads()) or restore(*args))
+    try:
+        result = run("restore", tmp_path / "photo.png", "-o", tmp_path / "out", "--weights", weights, "--threads", 3)
+        assert result.exit_code == 0, text(result)
+        assert seen == [3]
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+    finally:
+        torch.set_num_threads(before)
+    for command in (["restore"], ["degrade"], ["evaluate", "restoration"], ["evaluate", "reid"], ["train", "refine"]):
+        assert "--threads" in text(run(*command, "--help"))
+    assert run("degrade", tmp_path, "-o", tmp_path / "out", "--threads", 0).exit_code == 2

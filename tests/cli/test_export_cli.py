@@ -40,6 +40,25 @@ def test_export_to_onnx_and_restore_with_it(weights: Path, photo: Image.Image, t
         assert np.abs(np.asarray(Image.open(target)).astype(int) - np.asarray(Image.open(tmp_path / "torch.png"))).max() <= 1
 
 
+def test_export_for_one_size(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    result = run("export", "onnx", "-o", target, "--weights", weights, "--size", "40x56", "--opset", 19, "--fp16")
+    assert result.exit_code == 0, text(result)
+    assert re.search(r"net.onnx: \d\.\d MiB, 40 x 56 pixels; max error \d\.\de-0\d", text(result))
+    photo.crop((0, 0, 56, 40)).save(tmp_path / "fits.png")
+    photo.save(tmp_path / "other.png")
+    restored = ("restore", tmp_path / "fits.png", tmp_path / "other.png", "-o", tmp_path / "out", "--backend", "onnx")
+    result = run(*restored, "--weights", target)
+    assert result.exit_code == 1
+    assert "other.png: " in text(result)
+    assert "takes images of 40 x 56 pixels (height x width) alone, not 75 x 97" in text(result)
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["fits.png"]
+    for wrong in ("480", "0x9", "axb", "4x5x6", "-1x5"):
+        result = run("export", "onnx", "-o", tmp_path / "no.onnx", "--weights", weights, f"--size={wrong}")
+        assert result.exit_code == 2
+        assert f"--size is HEIGHTxWIDTH in pixels, such as 480x640, not '{wrong}'" in text(result)
+
+
 def test_export_to_openvino_for_machines(weights: Path, tmp_path: Path) -> None:
     result = run("export", "openvino", "-o", tmp_path / "out" / "net.xml", "--weights", weights, "--json")
     assert result.exit_code == 0, text(result)

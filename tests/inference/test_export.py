@@ -1,6 +1,7 @@
 """Exported networks: real files, run by ONNX Runtime and OpenVINO, beside PyTorch."""
 
 import copy
+import os
 import pickle
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from PIL import Image
 from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 
 import vrdir
-from vrdir import Restorer
+from vrdir import ImageError, Restorer
 from vrdir.inference.export import cache_path, compare, export, state_sha256
 from vrdir.inference.exported_model import Backend, ExportedModel
 from vrdir.inference.golden import golden_problems
@@ -60,6 +61,56 @@ def folder(network: VRDIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(folder: Path, request: pytest.FixtureRequest) -> ExportedModel:
     name, backend = request.param
     return ExportedModel(folder / name, backend)
+
+
+def test_one_size_alone_in_another_opset(network: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "static.onnx"
+    errors = export(network, path, "onnx", size=(45, 70), opset=20)
+    assert list(errors) == [(1, 45, 70)]
+    proto = onnx.load(path)
+    assert [one.version for one in proto.opset_import if not one.domain] == [20]
+    for value, shape in ((proto.graph.input[0], [1, 3, 45, 70]), (proto.graph.output[0], [1, 3, 45, 70])):
+        assert [axis.dim_value for axis in value.type.tensor_type.shape.dim] == shape
+    shapes = {"Shape", "Size", "Range", "ConstantOfShape", "NonZero"}
+    assert not shapes & {node.op_type for node in proto.graph.node}  # nothing is left to be found out
+    assert "decoder.to_correction.weight" in {one.name for one in proto.graph.initializer}
+    restorer, eager = Restorer.from_onnx(path), Restorer(network, "cpu")
+    fits = photo.crop((0, 0, 70, 45))
+    assert np.abs(np.asarray(restorer(fits), int) - np.asarray(eager(fits), int)).max() <= 1
+    batch = torch.rand(3, 3, 45, 70)
+    torch.testing.assert_close(restorer(batch), eager(batch), atol=1e-4, rtol=0)
+    with pytest.raises(ImageError, match=r"takes images of 45 x 70 pixels \(height x width\) alone, not 75 x 97"):
+        restorer(photo)
+    with pytest.raises(ValueError, match="opset 7"):
+        export(network, tmp_path / "old.onnx", "onnx", size=(9, 9), opset=7)
+    assert [one.name for one in tmp_path.iterdir()] == ["static.onnx"]
+
+
+def test_names_can_be_read(folder: Path) -> None:
+    graph = onnx.load(folder / "tiny.onnx").graph
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    for expected in ("extractor.stem/Conv", "decoder.to_correction/Conv", "enhancement.stride4.modulation.guidance/Conv"):
+        assert expected in names
+    assert {node.name.split("/")[0] for node in graph.node if node.op_type == "Conv"} == {
+        value.removesuffix(".weight") for node in graph.node if node.op_type == "Conv" for value in node.input[1:2]
+    }
+
+
+def test_convolutions_in_float16(network: VRDIR, folder: Path, photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    errors = export(network, path, "onnx", sizes=[(1, 45, 70)], half=True)
+    assert 0 < max(errors.values()) < 1e-2
+    assert path.stat().st_size < 0.8 * (folder / "tiny.onnx").stat().st_size
+    graph = onnx.load(path).graph
+    types = {one.name: one.data_type for one in graph.initializer}
+    halves = {node.name: types[node.input[1]] == onnx.TensorProto.FLOAT16 for node in graph.node if node.op_type == "Conv"}
+    assert all(half == ("modulation" not in name) for name, half in halves.items())
+    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == [onnx.TensorProto.FLOAT] * 3
+    found, expected = Restorer.from_onnx(path)(photo), Restorer(network, "cpu")(photo)
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1  # its weights are random, and let errors grow
+    with pytest.raises(ArithmeticError, match="allowed is 1e-07"):
+        export(network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7)
 
 
 def test_any_batch_height_and_width(network: VRDIR, exported: ExportedModel) -> None:
@@ -158,6 +209,29 @@ def test_threads_may_share_an_exported_network(exported: ExportedModel, photo_ba
 def test_it_travels_to_workers(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
     there = pickle.loads(pickle.dumps(exported))
     assert torch.equal(there.restore(photo_batch).image, exported.restore(photo_batch).image)
+
+
+FORK = """
+import multiprocessing, sys, torch
+from vrdir.inference.exported_model import ExportedModel
+torch.set_num_threads(3)
+image = torch.rand(1, 3, 120, 160)
+for path, backend in zip(sys.argv[1::2], sys.argv[2::2]):
+    exported = ExportedModel(path, backend)
+    expected = exported.restore(image).image
+
+    def work(number):
+        return float((exported.restore(image).image - expected).abs().max())
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert max(pool.map_async(work, range(4)).get(150)) < 1e-5, backend
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no processes")
+def test_forked_processes_compute(folder: Path) -> None:
+    files = [str(part) for name, backend in FILES for part in (folder / name, backend)]
+    subprocess.run([sys.executable, "-c", FORK, *files], check=True, timeout=500)
 
 
 def test_what_is_no_image_is_an_error(exported: ExportedModel) -> None:

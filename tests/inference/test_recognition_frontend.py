@@ -1,6 +1,7 @@
 """restore_before and Restore: the recogniser sees the restored image, in its own normalisation, by its own calling convention."""
 
 import copy
+import inspect
 import io
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import vrdir
@@ -164,6 +166,30 @@ def test_a_wrong_normalisation_is_named(tiny: VRDIR, photo_batch: Tensor) -> Non
             model(batch)
 
 
+def test_a_normalisation_that_nobody_declares_is_warned_of_once(
+    tiny: VRDIR, photo_batch: Tensor, photo: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    foggy = (photo_batch * 0.3 + 0.63 - 0.5) / 0.5  # normalised, and within [0, 1] all the same
+    assert 0 <= foggy.min() <= foggy.max() <= 1
+    timm, detector = Seen(), Seen()
+    timm.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    detector.transform = SimpleNamespace(image_mean=[0.5] * 3)  # torchvision's, which normalise inside
+    declared = [vrdir.restore_before(Seen(), tiny, **one) for one in ({"range": 1}, {"mean": 0.5, "std": 0.5}, {"std": 1})]
+    declared += [vrdir.restore_before(one, tiny) for one in (timm, detector)]
+    for model in declared:
+        model(foggy)
+    silent = vrdir.restore_before(Seen(), tiny)
+    silent((photo_batch * 255).byte())
+    silent(photo)
+    silent(np.asarray(photo))
+    assert not caplog.records
+    silent(foggy)
+    assert "declare it in restore_before, by mean= and std=, range=255, preprocessing=; or range=1" in caplog.text
+    silent(foggy)
+    vrdir.restore_before(lambda images: images, tiny, device="cpu", channels="bgr")(foggy.numpy())
+    assert len(caplog.records) == 2  # once for each recogniser; the order of the channels says nothing of the scale
+
+
 # --- what a recogniser may be given
 
 
@@ -186,10 +212,10 @@ def test_structures_come_back_as_they_went_in(tiny: VRDIR, photo_batch: Tensor, 
     np.testing.assert_allclose(model(photo_batch.permute(0, 2, 3, 1).numpy()), restored.permute(0, 2, 3, 1).numpy(), atol=1e-5)
     assert np.array_equal(np.asarray(model(photo)), eight_bit_of(restored[0]))
     assert model(torch.zeros(0, 3, 8, 8)).shape == (0, 3, 8, 8)
-    batch = UserDict(pixel_values=photo_batch, pixel_mask="kept")
+    batch = UserDict(pixel_values=photo_batch, labels="kept")
     answer = model(batch)
     torch.testing.assert_close(answer["pixel_values"].detach(), restored)
-    assert answer["pixel_mask"] == "kept"
+    assert answer["labels"] == "kept"
     assert batch["pixel_values"] is photo_batch
 
 
@@ -199,7 +225,7 @@ def eight_bit_of(image: Tensor) -> np.ndarray[Any, Any]:
 
 def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> None:
     restored = tiny(photo_batch)
-    mask = torch.ones(1)
+    mask = torch.ones(2, 75, 97)
     hugging = vrdir.restore_before(HuggingFaceModel(), tiny)
     answer = hugging(pixel_values=photo_batch, pixel_mask=mask)
     torch.testing.assert_close(answer["pixel_values"], restored)
@@ -210,6 +236,63 @@ def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> Non
     torch.testing.assert_close(second("a cat", photo_batch), restored)
     with pytest.raises(ValueError, match=r"no images in this call \(arguments: 0 by position, boxes\); name theirs"):
         hugging(boxes=1)
+
+
+@pytest.fixture
+def padded(photo_batch: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """A padded batch, normalised, its mask, and the images by themselves, two of which are alike in size."""
+    images = [photo_batch[0, :, :40, :50], photo_batch[1, :, :40, :50], photo_batch[1], photo_batch[0, :, 5:30]]
+    batch, mask = torch.zeros(5, 3, 80, 97), torch.zeros(5, 80, 97, dtype=torch.int64)
+    for number, image in enumerate(images):
+        rows, columns = image.shape[1:]
+        batch[number, :, :rows, :columns] = normalised(image)
+        mask[number, :rows, :columns] = 1
+    batch[4] = torch.randn(3, 80, 97)  # nothing of it is valid
+    return batch, mask, images
+
+
+def test_images_of_a_padded_batch_are_restored_alone(tiny: VRDIR, padded: Any) -> None:
+    batch, mask, images = padded
+    model = vrdir.restore_before(HuggingFaceModel(), tiny, mean=MEAN, std=STD)
+    restored = model(pixel_values=batch, pixel_mask=mask)["pixel_values"]
+    for found, image in zip(restored, images, strict=False):
+        rows, columns = image.shape[1:]
+        torch.testing.assert_close(found[:, :rows, :columns], normalised(tiny(image[None])[0]))
+    outside = (mask == 0)[:, None].expand_as(batch)
+    assert torch.equal(restored[outside], batch[outside])
+    assert torch.equal(batch[outside][:9], torch.zeros(9))  # what came in is as it was
+    by_position, by_mapping = model(batch, mask.bool()), model.front_end({"pixel_values": batch, "pixel_mask": mask})
+    arrays = model(pixel_values=batch.numpy(), pixel_mask=mask.numpy())
+    nested = model.front_end(SimpleNamespace(tensors=batch, mask=mask == 0))  # DETR's own, of what is padding
+    for again in (by_position["pixel_values"], by_mapping["pixel_values"], torch.from_numpy(arrays["pixel_values"]), nested.tensors):
+        assert torch.equal(again, restored)
+    torch.testing.assert_close(model(pixel_values=batch[0], pixel_mask=mask[0])["pixel_values"], restored[0])
+    as_list = model(pixel_values=list(batch), pixel_mask=list(mask))["pixel_values"]
+    torch.testing.assert_close(torch.stack(as_list), restored)
+
+
+def test_what_a_mask_leaves_out_stays_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor) -> None:
+    seen: list[Restoration] = []
+    model = vrdir.restore_before(HuggingFaceModel(), tiny, hook=seen.append)
+    mask = torch.zeros(2, 75, 97)
+    mask[0, 10:40, 20:60] = 1  # the padding may be anywhere
+    mask[1, 3:70, 5:90] = 1
+    mask[1, 30:40, 30:40] = 0  # and need not be a frame
+    image = photo_batch.clone().requires_grad_()
+    restored = model(pixel_values=image, pixel_mask=mask)["pixel_values"]
+    outside = (mask == 0)[:, None].expand_as(image)
+    assert torch.equal(restored[outside], photo_batch[outside])
+    torch.testing.assert_close(restored[0, :, 10:40, 20:60], tiny(photo_batch[:1, :, 10:40, 20:60])[0])
+    assert [tuple(r.image.shape) for r in seen] == [(1, 3, 30, 40), (1, 3, 67, 85)]
+    restored.sum().backward()
+    assert image.grad is not None
+    assert set(image.grad[0, :, mask[0] == 0].flatten().tolist()) == {1.0}
+    assert len(set(image.grad[0, :, mask[0] == 1].flatten().tolist())) > 1
+    for wrong in (mask[0], mask[:, :40], mask[:, None]):
+        with pytest.raises(ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) is \(B, H, W\), not"):
+            model(pixel_values=image, pixel_mask=wrong)
+    with pytest.raises(RuntimeError, match="pixel_mask decides by what is in the batch"):
+        torch.export.export(model, (), {"pixel_values": photo_batch, "pixel_mask": mask})
 
 
 @pytest.mark.parametrize(
@@ -292,6 +375,26 @@ def test_half_is_for_the_recogniser(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert {p.device.type for p in moved.parameters()} == {"meta"}
 
 
+def test_autocast_is_for_the_recogniser(tiny: VRDIR, photo_batch: Tensor) -> None:
+    seen: list[Restoration] = []
+    types: list[torch.dtype] = []
+    recogniser = classifier()
+    recogniser[0].register_forward_hook(lambda module, given, answer: types.append(answer.dtype))
+    model = vrdir.restore_before(recogniser, tiny, mean=MEAN, std=STD, hook=seen.append)
+    images = normalised(photo_batch).requires_grad_()
+    model(images)
+    eight_bit = (photo_batch[0] * 255).byte()
+    restored = [vrdir.Restorer(tiny, "cpu")(eight_bit), vrdir.Restore(tiny, "cpu")(eight_bit), model.front_end(eight_bit)]
+    for half in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", half):
+            model(images).float().sum().backward()
+            again = [vrdir.Restorer(tiny, "cpu")(eight_bit), vrdir.Restore(tiny, "cpu")(eight_bit), model.front_end(eight_bit)]
+        assert torch.equal(seen[-2].image, seen[0].image)
+        assert seen[-2].image.dtype == torch.float32
+        assert all(map(torch.equal, again, restored))
+    assert types == [torch.float32, torch.bfloat16, torch.float16]
+
+
 def test_state_copies_and_pickles(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(classifier(), tiny)
     expected = model(photo_batch)
@@ -318,6 +421,71 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
     skipping = vrdir.restore_before(classifier(), tiny, skip_clean=True)
     with pytest.raises(RuntimeError, match="skip_clean decides by what is in the image"):
         torch.export.export(skipping, (images,))
+
+
+def test_the_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
+    model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
+    images = normalised(torch.rand(3, 3, 131, 75))
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    with torch.no_grad():
+        example = images[:2, :, :45, :70].contiguous()
+        exported = torch.export.export(model, (example,), dynamic_shapes=(sizes,)).module()
+        for rows, columns in ((45, 70), (64, 64), (131, 75), (9, 75)):
+            view = images[:, :, :rows, :columns]
+            torch.testing.assert_close(exported(view), model(view), atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_recognisers_and_traces(tiny: VRDIR, photo_batch: Tensor) -> None:
+    recogniser = classifier()
+    model = vrdir.restore_before(recogniser, tiny)
+    with torch.no_grad():
+        expected = model(photo_batch)
+        kinds: list[Any] = [torch.jit.script(recogniser), torch.fx.symbolic_trace(recogniser)]
+        kinds.append(torch.jit.trace(recogniser, photo_batch))
+        for one in kinds:
+            torch.testing.assert_close(vrdir.restore_before(one, tiny)(photo_batch), expected)
+        torch.testing.assert_close(torch.jit.trace(model, photo_batch)(photo_batch), expected)
+        graph = torch.fx.symbolic_trace(nn.Sequential(model.front_end, recogniser))
+        torch.testing.assert_close(graph(photo_batch), expected)
+        torch.testing.assert_close(graph(photo_batch[:, :, :40]), model(photo_batch[:, :, :40]))
+
+
+class Labelling(HuggingFaceModel):
+    """One that is given labels, after something else than the image."""
+
+    def forward(  # type: ignore[override]
+        self, input_ids: Any = None, pixel_values: Tensor | None = None, *, labels: Any = None
+    ) -> Any:
+        return pixel_values, labels
+
+
+def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
+    model = vrdir.restore_before(Labelling(), tiny)
+    names = ["input_ids", "pixel_values", "labels"]
+    assert list(inspect.signature(model.forward).parameters) == names
+    assert list(inspect.signature(type(model).forward).parameters) == ["self", *names]  # what Hugging Face's Trainer looks at
+    assert inspect.signature(model.forward) == inspect.signature(model.recogniser.forward)
+    plain = vrdir.restore_before(Seen(), tiny)
+    assert list(inspect.signature(plain.forward).parameters) == ["images", "rest"]
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(inspect.signature(type(again).forward).parameters) == ["self", *names]
+        assert isinstance(again, type(model).__mro__[1])
+    assert type(model._replicate_for_data_parallel()) is type(model)  # as torch.nn.DataParallel makes them
+    seen, labels = model(None, photo_batch, labels=7)  # by position, and not the first
+    torch.testing.assert_close(seen, tiny(photo_batch))
+    assert labels == 7
+
+
+def test_the_state_can_be_saved_as_safetensors(tiny: VRDIR, photo_batch: Tensor, tmp_path: Path) -> None:
+    model = vrdir.restore_before(classifier(), tiny)
+    expected = model(photo_batch)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other = vrdir.restore_before(classifier(), VRDIR(tiny.config))
+    assert other.load_state_dict(load_file(tmp_path / "model.safetensors")).missing_keys == []
+    torch.testing.assert_close(other(photo_batch), expected)
+    save_file(vrdir.Restorer(tiny, "cpu").model.state_dict(), tmp_path / "network.safetensors")
+    state = model.state_dict(keep_vars=True)
+    assert all(state[name] is parameter for name, parameter in model.named_parameters())
 
 
 def test_threads_may_share_a_composite(tiny: VRDIR, photo_batch: Tensor) -> None:
@@ -483,7 +651,10 @@ class Session:
     def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> list[Any]:
         return [input_feed]
 
-    def run_with_iobinding(self) -> None: ...
+    def end_profiling(self) -> str:
+        return "profile"
+
+    def custom(self) -> None: ...
 
 
 def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
@@ -495,14 +666,21 @@ def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert feeds["scale"] == 1
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert session.get_inputs() is plain.inputs
-    with pytest.raises(AttributeError, match="run_with_iobinding would go past"):
-        _ = session.run_with_iobinding
+    assert session.end_profiling() == "profile"
+    with pytest.raises(AttributeError, match="custom would go past"):
+        _ = session.custom
     with pytest.raises(ValueError, match="'image' is not among the inputs given: scale"):
         session.run(None, {"scale": 1})
     two = Session(("left", "tensor(float)", [1, 3, 8, 8]), ("right", "tensor(float)", [1, 3, 8, 8]))
     with pytest.raises(ValueError, match=r"several inputs could be the image: left tensor\(float\) \[1, 3, 8, 8\], right"):
         vrdir.restore_before(two, tiny)
     assert vrdir.restore_before(two, tiny, argument="right").input_name == "right"
+    for mask in ([1, 1, "H", "W"], ["B", "C", "H", "W"], [1, 3, 8, 8]):
+        for image in (["B", 3, "H", "W"], ["B", "H", "W", 3]):
+            masked = Session(("mask", "tensor(float)", mask), ("image", "tensor(float)", image))
+            assert vrdir.restore_before(masked, tiny).input_name == "image"
+    unnamed = Session(("a", "tensor(float)", [1, 1, "H", "W"]), ("b", "tensor(float)", [1, 3, "H", "W"]))
+    assert vrdir.restore_before(unnamed, tiny).input_name == "b"
     with pytest.raises(ValueError, match="no input 'middle'"):
         vrdir.restore_before(two, tiny, argument="middle")
     with pytest.raises(ValueError, match="no input looks like an image"):
@@ -627,6 +805,24 @@ def test_a_transform_by_albumentations_convention(tiny: VRDIR, photo: Image.Imag
     assert np.array_equal(restore(array, shape=(75, 97)), answer["image"])  # as A.Lambda calls it
 
 
+def test_a_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path) -> None:
+    restore = vrdir.Restore(weights, "cpu")
+    model = nn.Sequential(restore, classifier())
+    with torch.no_grad():
+        torch.testing.assert_close(model(photo_batch), model[1](vrdir.Restorer(tiny, "cpu")(photo_batch)))
+    model.train().half()
+    assert not any(module.training for module in restore.modules())
+    assert {p.dtype for p in restore.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in restore.parameters())
+    assert all(p.requires_grad for p in vrdir.Restore(VRDIR(tiny.config), "cpu").network.decoder.parameters())  # somebody else's
+    other = nn.Sequential(vrdir.Restore(VRDIR(tiny.config), "cpu"), classifier())
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other[0](photo_batch), restore(photo_batch))
+    again = copy.deepcopy(restore)
+    assert again.restorer.model is again.network
+    assert str(model.to("meta")[0]) == "Restore(device='meta', skip_clean=False, channels='rgb')"
+
+
 def test_a_transform_goes_to_the_workers_of_a_loader(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     restore = vrdir.Restore(tiny, device="cpu", skip_clean=True)
     expected = np.asarray(restore(photo))
@@ -655,3 +851,22 @@ def test_a_mean_may_be_any_number_and_what_is_none_is_named() -> None:
     for wrong in (float("nan"), "imagenet", (1.0, 2.0)):
         with pytest.raises(ValueError, match="^mean "):
             find_normalisation(nn.Identity(), mean=wrong)
+
+
+def test_arrays_in_opencvs_order(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+    rgb = np.asarray(photo)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    expected = vrdir.Restorer(tiny, "cpu")(rgb)
+    restorer = vrdir.Restorer(tiny, "cpu", channels="bgr")
+    restore = vrdir.Restore(tiny, "cpu", channels="bgr")
+    for found in (restorer(bgr), restorer.restore(bgr).image, restore(bgr), restore(image=bgr)["image"]):
+        assert np.array_equal(found[..., ::-1], expected)
+    tensor = torch.from_numpy(bgr).permute(2, 0, 1)
+    assert np.array_equal(restorer(tensor).flip(0).permute(1, 2, 0).numpy(), expected)
+    photo.save(tmp_path / "photo.png")
+    for picture in (photo, tmp_path / "photo.png"):  # files and pictures are what they are
+        assert np.array_equal(np.asarray(restorer(picture)), expected)
+    assert np.array_equal(vrdir.degrade(bgr, "haze", seed=3, channels="bgr")[..., ::-1], vrdir.degrade(rgb, "haze", seed=3))
+    for wrong in (vrdir.Restorer, vrdir.Restore):
+        with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not'):
+            wrong(tiny, "cpu", channels="BGR")

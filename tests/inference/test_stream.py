@@ -279,3 +279,48 @@ class TestVideos:
         assert [result.error for result in results] == [
             f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); make room within the quota"
         ]
+
+
+class VideoCapture:
+    """A camera by OpenCV's convention: BGR frames, then none."""
+
+    def __init__(self, frames: list[Any], opened: bool = True) -> None:
+        self.frames, self.opened = frames, opened
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return self.opened
+
+    def read(self) -> tuple[bool, Any]:
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+
+def test_a_camera_of_opencv_is_a_stream_of_bgr_frames(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+    expected = list(restorer.stream(noisy))
+    bgr = [np.ascontiguousarray(frame[..., ::-1]) for frame in noisy]
+    camera = VideoCapture(bgr.copy())
+    stream = restorer.stream(camera)
+    assert len(camera.frames) == 12  # nothing is read ahead
+    found = list(stream)
+    assert len(found) == stream.report.frames == 12
+    assert all(np.array_equal(a[..., ::-1], b) for a, b in zip(found, expected, strict=True))
+    for again in (
+        restorer.stream(bgr, channels="bgr"),
+        Restorer(restorer.model, "cpu", channels="bgr").stream(iter(bgr)),
+    ):
+        assert all(map(np.array_equal, again, found))
+    declared = list(restorer.stream(VideoCapture(noisy.copy()), channels="rgb"))
+    assert all(map(np.array_equal, declared, expected))
+
+
+def test_what_is_no_camera_and_no_iterable_is_refused(restorer: Restorer) -> None:
+    with pytest.raises(ValueError, match="the camera is not open: .*; check its number or path"):
+        restorer.stream(VideoCapture([], opened=False))
+    for wrong in (0, "clip.mp4", Path("clip.mp4")):
+        with pytest.raises(ValueError, match=r"an iterable of images, or a camera .*; for a video file"):
+            restorer.stream(wrong)  # type: ignore[arg-type]
+    bare = VideoCapture([])
+    bare.read = lambda: np.zeros((2, 4, 3), np.uint8)  # type: ignore[assignment,method-assign,return-value]
+    with pytest.raises(ValueError, match=r"returns \(ok, frame\), as OpenCV's does; this one returned ndarray"):
+        next(restorer.stream(bare))
+    with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not \'gbr\''):
+        restorer.stream([], channels="gbr")  # type: ignore[arg-type]

@@ -27,6 +27,27 @@ if TYPE_CHECKING:
 # Without emoji: file names and "list:100:" are to stay as they are.
 out, err = (Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False) for errors in (False, True))
 
+
+def wait_quietly() -> None:
+    """Have threads that wait for work sleep. Theirs is to spin, which takes a processor from whatever else runs.
+
+    OpenMP reads this when torch is loaded, so it comes before; whoever has set the policy is not overruled.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's and LLVM's go on for 200 ms else
+
+
+def use_threads(threads: int | None) -> int | None:
+    """Compute with as many threads as asked for, here and in processes that are started."""
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
+    return threads
+
+
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Files, folders (with all below them) or patterns.", show_default=False)
 ]
@@ -53,6 +74,10 @@ Resume = Annotated[
 ]
 MaxMegapixels = Annotated[
     float | None, typer.Option(help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, callback=use_threads, help="Compute with so many threads; default: one for each processor core."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")]
 

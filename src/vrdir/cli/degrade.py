@@ -17,6 +17,7 @@ from vrdir.cli.console import (
     MaxMegapixels,
     Overwrite,
     Resume,
+    Threads,
     allow,
     escape,
     manifest_of,
@@ -56,6 +57,7 @@ def degrade(
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
     list_all: Annotated[bool, typer.Option("--list", help="Name the degradations, their parameters, defaults and severities.")] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Synthesise degradations, to see what a recogniser or a restorer makes of them."""

@@ -17,6 +17,7 @@ from vrdir.cli.console import (
     Device,
     Overwrite,
     SeveralWeights,
+    Threads,
     check_outputs,
     err,
     escape,
@@ -68,6 +69,7 @@ def evaluate_restoration(
         Path | None, typer.Option(metavar="OUT.html", help="Write a page with verdicts, plots, and the worst, median and best as pictures.")
     ] = None,
     overwrite: Overwrite = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """PSNR and SSIM before and after restoring, in RGB and in Y, per image and per set, on whole images."""

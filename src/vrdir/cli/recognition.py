@@ -18,6 +18,7 @@ from vrdir.cli.console import (
     Device,
     Overwrite,
     SeveralWeights,
+    Threads,
     check_outputs,
     err,
     escape,
@@ -108,6 +109,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         csv: Csv = None,
         report: Report = None,
         overwrite: Overwrite = False,
+        threads: Threads = None,
         as_json: AsJson = False,
     ) -> None:
         from vrdir import __version__

@@ -19,6 +19,7 @@ from vrdir.cli.console import (
     Output,
     Overwrite,
     Resume,
+    Threads,
     Weights,
     allow,
     manifest_of,
@@ -44,6 +45,7 @@ def restore(
     max_megapixels: MaxMegapixels = None,
     smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.8,
     explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every file.")] = False,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore images and videos: files, or whole folders with names and formats kept."""

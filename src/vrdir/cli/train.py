@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperCommand
 
-from vrdir.cli.console import Device, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import Device, Threads, err, escape, fail, one_line_errors, out
 
 if TYPE_CHECKING:
     from vrdir.training.run import Prior
@@ -138,6 +138,7 @@ def shared(
     val_clean: ValClean = None,
     val_pairs: ValPairs = None,
     device: Device = "auto",
+    threads: Threads = None,
     resume: Resume = False,
     extractor_weights: ExtractorWeights = None,
 ) -> None:

@@ -17,7 +17,7 @@ from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.image_files.reading import read_file
 from vrdir.image_files.regular_files import open_regular
-from vrdir.images import open_image
+from vrdir.images import Channels, checked_channels, open_image
 
 
 def apply_degradation(
@@ -154,17 +154,26 @@ def apply_steps(image: Tensor, steps: Iterable[Step], generator: Generators) -> 
     return image
 
 
-def degrade(image: Any, name: str, seed: int = 0, severity: int | None = None, **ranges: Any) -> Any:
+def degrade(
+    image: Any,
+    name: str,
+    seed: int = 0,
+    severity: int | None = None,
+    *,
+    channels: Channels = "rgb",
+    **ranges: Any,
+) -> Any:
     """Degrade an image of any kind that `vrdir.Restorer` takes; the same kind is given back.
 
     >>> hazy = vrdir.degrade(photo, "haze", seed=1, beta=1.2)
     >>> stormy = vrdir.degrade(photo, "haze:beta=0.8+rain+sensor_noise", severity=3)
 
     Args:
-        image: path, bytes, PIL image, NumPy array or torch tensor.
+        image: path, bytes, PIL image, NumPy array or torch tensor (both RGB, unless `channels` says otherwise).
         name: a degradation (`vrdir degrade --list` names them), or several joined by "+" with parameters after a colon.
         seed: the same seed gives the same pixels.
         severity: 1 (barely visible) to 5 (a recogniser mostly fails), for each that names none of its own.
+        channels: the order of the colours in arrays and tensors, both ways: "rgb", or "bgr" as OpenCV has them.
         ranges: the degradation's parameters, one value each, or (low, high) where the default is a range; its defaults otherwise.
             For haze and night_haze also `depth`: an array, tensor, picture or path (H, W), 0 near to about 1 far; integers are
             divided by their white.
@@ -177,12 +186,12 @@ def degrade(image: Any, name: str, seed: int = 0, severity: int | None = None, *
     if ranges and len(steps) > 1:
         raise ValueError(f"parameters of several degradations stand in the text, such as {steps[0].name}:{next(iter(ranges))}=...")
     steps = [Step(one.name, {**one.ranges, **ranges}, one.severity or severity) for one in steps]
-    return degrade_with(image, steps, seed, depth)
+    return degrade_with(image, steps, seed, depth, checked_channels(channels))
 
 
-def degrade_with(image: Any, steps: Sequence[Step], seed: int, depth: Any = None) -> Any:
+def degrade_with(image: Any, steps: Sequence[Step], seed: int, depth: Any = None, channels: Channels = "rgb") -> Any:
     """Apply steps to an image of any kind; the same kind is given back. As `degrade`, with the text already read."""
-    opened = open_image(image)
+    opened = open_image(image, channels)
     if depth is not None:
         taking, opened_depth = taking_depth(steps), open_depth(depth, opened.tensor)
         steps = [one._replace(ranges={**one.ranges, "depth": opened_depth}) if one in taking else one for one in steps]

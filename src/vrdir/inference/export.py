@@ -18,6 +18,7 @@ import torch
 
 from vrdir import __version__
 from vrdir.inference.export_graph import ExportableVRDIR
+from vrdir.inference.export_nodes import halve_convolutions, name_readably
 from vrdir.inference.exported_model import (
     FACTS_KEY,
     INPUT,
@@ -35,31 +36,44 @@ from vrdir.model.vrdir import VRDIR
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4  # of pixels in [0, 1] and of shares; bundled weights come within 1e-5, up to 1024 x 1024
+HALF_TOLERANCE = 1e-2  # of those whose convolutions compute in float16
 OPSET = 18
 CHECK_SIZES = ((1, 1, 1), (1, 1, 40), (2, 45, 70), (3, 64, 64), (1, 255, 161), (1, 384, 512))  # B, H, W
 
 
 def export(
-    model: VRDIR, path: Path, backend: Backend, sizes: Sequence[tuple[int, int, int]] = CHECK_SIZES, tolerance: float = TOLERANCE
+    model: VRDIR,
+    path: Path,
+    backend: Backend,
+    sizes: Sequence[tuple[int, int, int]] = CHECK_SIZES,
+    tolerance: float | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    opset: int = OPSET,
+    half: bool = False,
 ) -> dict[tuple[int, int, int], float]:
     """Write a network to a file that its runtime needs nothing else for, if it computes there what it computes in PyTorch.
 
-    Batch, height and width stay free. The file takes `image` (B, 3, H, W), float32 RGB in [0, 1], and gives `restored`, the same
-    shape, and `shares` (B, K).
+    Batch, height and width stay free, unless a size is given. The file takes `image` (B, 3, H, W), float32 RGB in [0, 1], and
+    gives `restored`, the same shape, and `shares` (B, K).
 
     Args:
         model: the network; it is copied.
         path: .onnx, one file; or .xml, OpenVINO's format, which comes with a .bin of the same name beside it.
         backend: what runs it for the comparison, "onnx" or "openvino".
-        sizes: what to compare on, each (B, H, W).
-        tolerance: the largest difference allowed, of pixels in [0, 1] and of shares.
+        sizes: what to compare on, each (B, H, W); with `size` that alone.
+        tolerance: the largest difference allowed, of pixels in [0, 1] and of shares; None: `TOLERANCE`, of `half` `HALF_TOLERANCE`.
+        size: (H, W), the only one that the file is to take, one image at a time: OpenCV and TensorRT want it so.
+        opset: of ONNX, by which runtimes say what they know.
+        half: convolutions compute in float16, their weights are kept in it, and all else stays float32, inputs and outputs too.
 
     Returns:
         The largest difference for each size.
 
     Raises:
         ArithmeticError: a difference is larger than `tolerance`. Then, as with any other error, no file is left.
-        ValueError: a package is not installed, the suffix is another, or a value of the network is not finite.
+        ValueError: a package is not installed, the suffix is another, the exporter knows no such opset, or a value of the
+            network is not finite.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"an exported network's file ends in {' or '.join(SUFFIXES)}, not as {path.name} does")
@@ -68,10 +82,11 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
-        _write_onnx(model, written.with_suffix(".onnx"))
+        _write_onnx(model, written.with_suffix(".onnx"), size, opset, half)
         if path.suffix == ".xml":
             _convert_to_openvino(written.with_suffix(".onnx"), written)
-        errors = compare(model, ExportedModel(written, backend), sizes)
+        tolerance = (HALF_TOLERANCE if half else TOLERANCE) if tolerance is None else tolerance
+        errors = compare(model, ExportedModel(written, backend), sizes if size is None else [(1, *size)])
         beyond = [error for error in errors.values() if not error <= tolerance]  # NaN too
         if beyond:
             raise ArithmeticError(
@@ -139,7 +154,7 @@ def state_sha256(model: VRDIR) -> str:
     return digest.hexdigest()
 
 
-def _write_onnx(model: VRDIR, path: Path) -> None:
+def _write_onnx(model: VRDIR, path: Path, size: tuple[int, int] | None, opset: int, half: bool) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401 - PyTorch's exporter needs it
@@ -148,32 +163,39 @@ def _write_onnx(model: VRDIR, path: Path) -> None:
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             ExportableVRDIR(model),
-            (torch.rand(2, 3, 45, 70),),
+            (torch.rand(2, 3, 45, 70) if size is None else torch.rand(1, 3, *size),),
             dynamo=True,
             verbose=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[INPUT],
             output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: {0: "batch", 2: "height", 3: "width"}},
+            dynamic_shapes={INPUT: {0: "batch", 2: "height", 3: "width"}} if size is None else None,
         )
     assert program is not None  # it is of dynamo's exporter
     proto: Any = program.model_proto
-    _tidy(proto)
-    facts = ExportFacts(vrdir=__version__, weights_sha256=state_sha256(model), config=model.config)
+    written = next(one.version for one in proto.opset_import if not one.domain)
+    if written != opset:
+        raise ValueError(f"the exporter cannot write opset {opset}, only {written}; choose another")
+    name_readably(proto.graph)
+    if half:
+        halve_convolutions(proto.graph)
+    _tidy(proto, free=size is None)
+    facts = ExportFacts(vrdir=__version__, weights_sha256=state_sha256(model), config=model.config, size=size)
     onnx.helper.set_model_props(proto, {FACTS_KEY: facts.model_dump_json()})
     onnx.checker.check_model(proto)
     onnx.save_model(proto, path)
 
 
-def _tidy(proto: Any) -> None:
+def _tidy(proto: Any, free: bool) -> None:
     """Leave out what the exporter notes for itself (stack traces with this machine's paths), and name the free sizes plainly."""
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
     del proto.graph.value_info[:], proto.graph.metadata_props[:]
-    restored = proto.graph.output[0].type.tensor_type.shape.dim
-    for axis, name in ((2, "height"), (3, "width")):
-        restored[axis].dim_param = name
+    if free:
+        restored = proto.graph.output[0].type.tensor_type.shape.dim
+        for axis, name in ((2, "height"), (3, "width")):
+            restored[axis].dim_param = name
 
 
 def _convert_to_openvino(source: Path, target: Path) -> None:

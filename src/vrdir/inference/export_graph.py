@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vrdir.images import crop_to
+from vrdir.images import crop_to, pad_by_gather
 from vrdir.model.fourier_modulation import FourierGuidedModulation
 from vrdir.model.global_context import lift_whole
 from vrdir.model.vrdir import VRDIR, in_range, shares_of
@@ -92,22 +92,3 @@ def dft_matrix(size: int, frequencies: int) -> tuple[Tensor, Tensor]:
     angle = (torch.remainder(steps + half, period) - half).float() * (2 * math.pi / period.float())
     scale = torch.rsqrt(period.float())
     return scale * torch.cos(angle), scale * torch.sin(angle)
-
-
-def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
-    """`vrdir.images.pad_to_multiple`, its decision between reflecting and repeating made inside the graph."""
-    height, width = image.shape[-2:]
-    reflected_y, repeated_y, reflects_y = _padded_positions(height, multiple)
-    reflected_x, repeated_x, reflects_x = _padded_positions(width, multiple)
-    reflects = reflects_y & reflects_x
-    y = torch.where(reflects, reflected_y, repeated_y)
-    x = torch.where(reflects, reflected_x, repeated_x)
-    return image.index_select(2, y).index_select(3, x)
-
-
-def _padded_positions(size: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each padded position takes its value when reflecting, when repeating, and whether this side can be reflected."""
-    padded = (size + multiple - 1) // multiple * multiple
-    last = torch.full((), size) - 1
-    position = torch.arange(padded)
-    return last - (last - position).abs(), torch.minimum(position, last), padded - last <= last + 1

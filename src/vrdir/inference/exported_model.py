@@ -14,7 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from vrdir.image_files.whole_files import first_line, refuse_pointer
+from vrdir.forks import survive_forks
+from vrdir.image_files.whole_files import ImageError, first_line, refuse_pointer
 from vrdir.inference.onnx_values import initializers
 from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, check_result, clean_threshold, describe
 
@@ -34,6 +35,7 @@ class ExportFacts(BaseModel):
         vrdir: the version that exported it.
         weights_sha256: of the network's values (see `vrdir.inference.export.state_sha256`), not of a file.
         config: the network's shape.
+        size: (H, W), the only one that it takes, one image at a time; None: any, and batches.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +43,7 @@ class ExportFacts(BaseModel):
     vrdir: str
     weights_sha256: str
     config: VRDIRConfig
+    size: tuple[int, int] | None = None
 
 
 class _Opened(NamedTuple):
@@ -67,6 +70,7 @@ class ExportedModel:
     def __init__(self, path: Path | str, backend: Backend) -> None:
         if backend not in _OPENERS:
             raise ValueError(f"an exported network runs with backend {' or '.join(_OPENERS)}, not {backend!r}")
+        survive_forks()
         self.path, self.backend = Path(path), backend
         if not self.path.is_file():
             raise FileNotFoundError(f"no exported network at {path}; write one with vrdir export")
@@ -92,11 +96,19 @@ class ExportedModel:
 
         Returns:
             On the CPU; `guidance` is empty.
+
+        Raises:
+            ImageError: the file takes another size alone.
         """
         check_image(image)
+        if self.facts.size is not None and image.shape[-2:] != self.facts.size:
+            own, given = (" x ".join(map(str, size)) for size in (self.facts.size, image.shape[-2:]))
+            raise ImageError(f"{self.path} takes images of {own} pixels (height x width) alone, not {given}; export it without a size")
         threshold = clean_threshold(skip_clean, self.config)
         image = image.detach().cpu().contiguous()
-        restored, shares = (torch.from_numpy(array) for array in self._run(image.numpy()))
+        pieces = [image] if self.facts.size is None else image.split(1)
+        results = [self._run(piece.numpy()) for piece in pieces]
+        restored, shares = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*results, strict=True))
         check_result(restored, shares)
         if threshold is not None:
             restored = torch.where((shares[:, -1] < threshold).view(-1, 1, 1, 1), restored, image)

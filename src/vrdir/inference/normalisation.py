@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Channels = Literal["rgb", "bgr"]
+from vrdir.images import Channels, checked_channels
+
 Triple = tuple[float, float, float]
 
 
@@ -89,12 +90,23 @@ def find_normalisation(
     if range is not None:
         normalisation = normalisation._replace(range=_pair(range))
     if channels is not None:
-        if channels not in ("rgb", "bgr"):
-            raise ValueError(f'channels is "rgb" or "bgr", not {channels!r}')
-        normalisation = normalisation._replace(channels="bgr" if channels == "bgr" else "rgb")
+        normalisation = normalisation._replace(channels=checked_channels(channels))
     if not normalisation.range[0] < normalisation.range[1] or min(normalisation.std) <= 0:
         raise ValueError(f"range must rise and std be positive: {normalisation}")
     return normalisation
+
+
+def is_declared(recogniser: Any, *declarations: Any) -> bool:
+    """Whether anything tells what a recogniser's tensors are: a declaration that is not None, or what it carries.
+
+    The order of the channels is none: it leaves open what black and white are.
+    """
+    if any(declaration is not None for declaration in declarations):
+        return True
+    # torchvision's detectors take [0, 1] and normalise inside.
+    inside = getattr(getattr(recogniser, "transform", None), "image_mean", None)
+    carried = _carried(recogniser)
+    return inside is not None or (carried is not None and _read(carried) is not None)
 
 
 def _carried(recogniser: Any) -> Any:

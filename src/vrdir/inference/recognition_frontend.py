@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from vrdir.inference.connectors import (
     RestoredPipeline,
     RestoredSession,
     RestoredUltralytics,
+    argument_names,
     plain_attribute,
     restore_arguments,
 )
 from vrdir.inference.front_end import FrontEnd, load_network
-from vrdir.inference.normalisation import find_normalisation
+from vrdir.inference.normalisation import find_normalisation, is_declared
 from vrdir.inference.restorer import Restorer, choose_device
 from vrdir.model.vrdir import VRDIR, Restoration
 
@@ -26,9 +28,9 @@ from vrdir.model.vrdir import VRDIR, Restoration
 class RestoreBefore(nn.Module):
     """`recogniser(front_end(images))`, called as the recogniser is.
 
-    A module like any other: `to`, `eval`, `state_dict`, `torch.export` work, gradients pass through to the input. The
-    recogniser's plain attributes (`config`, `names`) can be read here; its methods cannot, since they would see
-    the images unrestored.
+    A module like any other: `to`, `eval`, `state_dict`, `torch.export` work, gradients pass through to the input. Its
+    `forward` has the signature of the recogniser's. The recogniser's plain attributes (`config`, `names`) can be read here;
+    its methods cannot, since they would see the images unrestored.
 
     Args:
         recogniser: takes images as its first argument or by a name such as `pixel_values`.
@@ -36,16 +38,21 @@ class RestoreBefore(nn.Module):
         argument: the argument that holds the images, by name or position, where that is not so.
     """
 
+    def __new__(cls, recogniser: nn.Module | None = None, *rest: Any, **named: Any) -> RestoreBefore:
+        return super().__new__(cls if recogniser is None else _with_signature(cls, recogniser))  # torch's replicas give none
+
     def __init__(self, recogniser: nn.Module, front_end: FrontEnd, argument: str | int | None = None) -> None:
         super().__init__()
         self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
+        self._names = argument_names(recogniser.forward)
         self.training = recogniser.training
 
-    # The first argument by itself: torch.export then takes `dynamic_shapes` as it does for a recogniser of one argument.
-    def forward(self, first: Any = None, /, *rest: Any, **kwargs: Any) -> Any:
-        args = () if first is None and not rest else (first, *rest)
-        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = restore_arguments(self.front_end, args, kwargs, self.argument, self._names)
         return self.recogniser(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unfilled, (self.recogniser,), self.__dict__
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -54,6 +61,28 @@ class RestoreBefore(nn.Module):
             if name.startswith("__") or "recogniser" not in self.__dict__.get("_modules", ()):
                 raise
         return plain_attribute(self.recogniser, name)
+
+
+def _with_signature(kind: type[RestoreBefore], recogniser: nn.Module) -> type[RestoreBefore]:
+    """The class, with a recogniser's signature: Hugging Face's Trainer reads it off a model's class."""
+
+    def forward(self: RestoreBefore, *args: Any, **kwargs: Any) -> Any:
+        return kind.forward(self, *args, **kwargs)
+
+    try:
+        signature = inspect.signature(recogniser.forward)
+    except (TypeError, ValueError):  # what is compiled may have none
+        return kind
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = [own, *signature.parameters.values()]
+    forward.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    attributes = {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), attributes)
+
+
+def _unfilled(recogniser: nn.Module) -> RestoreBefore:
+    """What copying and unpickling fill."""
+    return RestoreBefore.__new__(RestoreBefore, recogniser)
 
 
 def restore_before(
@@ -77,7 +106,7 @@ def restore_before(
     >>> logits = model(images)
 
     What a tensor holds is declared, or read from what the recogniser carries (timm's `pretrained_cfg`, a Hugging Face
-    `image_processor`), or taken for RGB in [0, 1]; that is undone, the image restored, and all of it redone. Values that
+    `image_processor`), or taken for RGB in [0, 1] with a warning; that is undone, the image restored, and all of it redone. Values that
     then lie outside [0, 1] are clipped up to 0.1 (where they are few, as resizing leaves them, 0.5) and an error beyond; on a
     GPU tensors are checked until one passes, since looking waits for the device, and under torch.export none.
 
@@ -110,6 +139,7 @@ def restore_before(
     front_end = FrontEnd(
         load_network(weights, chosen),
         find_normalisation(recogniser, preprocessing, mean=mean, std=std, range=range, channels=channels),
+        declared=connector is RestoredUltralytics or is_declared(recogniser, preprocessing, mean, std, range),
         skip_clean=getattr(weights, "skip_clean", False) if skip_clean is None else skip_clean,
         trains=train_restorer,
         hook=hook,

@@ -20,7 +20,7 @@ from vrdir.image_files.memory import check_memory, opening_bytes
 from vrdir.image_files.regular_files import open_regular
 from vrdir.image_files.whole_files import first_line, result_file
 from vrdir.image_files.writing import encode, format_of
-from vrdir.images import OpenImage, open_image
+from vrdir.images import Channels, OpenImage, checked_channels, open_image
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.borders import joined_veils, restore_inside
 from vrdir.inference.diagnosis import Diagnosis, diagnose
@@ -29,7 +29,7 @@ from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
 from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
 from vrdir.inference.room import Room
-from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
+from vrdir.inference.stream import SMOOTHING, Camera, Damaged, FrameStream, StreamReport, is_camera
 from vrdir.model.blocks import placed
 from vrdir.model.control import ALL, checked_control
 from vrdir.model.global_statistics import GlobalStatistics
@@ -78,6 +78,8 @@ class Restorer:
         strength: 0 leaves images unchanged, 1 restores as trained; up to 2 (`vrdir.model.control`).
         only: what to remove, such as {"haze"}; None removes everything.
         borders: set borders of one colour aside, such as black bars, and put them back.
+        channels: the order of the colours in arrays and tensors, both ways: "rgb"; or "bgr", as OpenCV has them. Pictures and
+            files know their own.
 
     Raises:
         FileNotFoundError, ValueError: there are no such weights, they are damaged, or have no clean branch to skip by; or a
@@ -95,6 +97,7 @@ class Restorer:
         strength: float = 1.0,
         only: Iterable[str] | str | None = None,
         borders: bool = True,
+        channels: Channels = "rgb",
     ) -> None:
         if backend not in get_args(Backend):
             raise ValueError(f"backend is {' or '.join(get_args(Backend))}, not {backend!r}")
@@ -102,7 +105,7 @@ class Restorer:
             raise ValueError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
         if precision != "float32" and backend != "torch":
             raise ValueError(f"backend {backend} computes in float32; for precision {precision} choose backend torch")
-        self.precision = precision
+        self.precision, self.channels = precision, checked_channels(channels)
         self.model: VRDIR | ExportedModel
         if backend == "torch":
             self.model = placed(network_of(weights), choose_device(device)).eval()
@@ -122,12 +125,20 @@ class Restorer:
         return next(self.model.parameters()).device if isinstance(self.model, VRDIR) else torch.device("cpu")
 
     @classmethod
-    def from_onnx(cls, path: str | Path, skip_clean: bool | float = False, backend: Backend = "onnx") -> Restorer:
+    def from_onnx(
+        cls,
+        path: str | Path,
+        skip_clean: bool | float = False,
+        backend: Backend = "onnx",
+        channels: Channels = "rgb",
+    ) -> Restorer:
         """A restorer from a file that `vrdir export onnx` wrote, which needs nothing beside it; arguments as for the class."""
-        return cls(Path(path), "cpu", skip_clean, backend)
+        return cls(Path(path), "cpu", skip_clean, backend, channels=channels)
 
     def __call__(self, image: Any) -> Any:
         """Restore an image: path, bytes, PIL image, NumPy array or torch tensor (see `vrdir.images.open_image`).
+
+        Arrays and tensors are RGB, unless the restorer was made with `channels="bgr"`.
 
         Returns:
             The same kind as came in; for a path, a PIL image, or a `DeepPicture` (`vrdir.image_files.sixteen_bits`) for 16 bits a channel.
@@ -140,7 +151,7 @@ class Restorer:
 
     def restore(self, image: Any) -> Restored:
         """Restore and explain: the image and how much of each degradation the network sees in it."""
-        return self._restore_opened(open_image(image))
+        return self._restore_opened(open_image(image, self.channels))
 
     def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
         # Not inference mode, whose tensors a recogniser behind could not use in training.
@@ -191,7 +202,13 @@ class Restorer:
         """
         return self._restore_into(FileJob(Path(source), Path(target)), lambda job: self._image(job, Room())).shares
 
-    def stream(self, frames: Iterable[Any], smoothing: float = SMOOTHING, damaged: Damaged = "repeat") -> FrameStream:
+    def stream(
+        self,
+        frames: Iterable[Any] | Camera,
+        smoothing: float = SMOOTHING,
+        damaged: Damaged = "repeat",
+        channels: Channels | None = None,
+    ) -> FrameStream:
         """Restore frames as they come, one out for each one in, as images of the kind that came.
 
         >>> stream = restorer.stream(camera)
@@ -201,18 +218,22 @@ class Restorer:
 
         Args:
             frames: images of any kind, in the order in which they were taken. They are drawn one at a time, when asked for.
+                Or a camera such as `cv2.VideoCapture(0)`: it is read until it has no further frame; the caller releases it.
             smoothing: against flicker: the share of the past in how strongly the network acts on a frame as a whole (see
                 `SmoothedLevels`); it starts anew where the scene changes. 0 looks at each frame alone.
             damaged: what comes in the place of a frame that is no image (None, of a wrong shape, NaN): a copy of the last good
                 one ("repeat"), or what came in ("pass"). Before the first good one it is always what came in.
+            channels: the order of the colours in arrays and tensors, both ways. None: as the restorer's, of a camera "bgr".
 
         Raises:
-            ValueError: `smoothing` or `damaged` is none of these.
+            ValueError: one of these is something else, or a camera that is not open.
         """
         if smoothing and isinstance(self.model, ExportedModel):
             logger.warning("backend %s looks at each frame alone: smoothing over time needs backend torch", self.model.backend)
             smoothing = 0.0
-        return FrameStream(self._restore_opened, frames, smoothing, damaged)
+        if channels is None:
+            channels = "bgr" if is_camera(frames) else self.channels
+        return FrameStream(self._restore_opened, frames, smoothing, damaged, checked_channels(channels))
 
     def restore_video(
         self,

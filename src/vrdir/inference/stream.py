@@ -7,13 +7,14 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, get_args
 
 import torch
 from torch import Tensor
 
 from vrdir.image_files.whole_files import ImageError
-from vrdir.images import OpenImage, open_image
+from vrdir.images import Channels, OpenImage, open_image
 from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 
 SMOOTHING = 0.8
@@ -58,6 +59,51 @@ class StreamReport(NamedTuple):
         return f"{speed}; {latency}" + (f"; {self.damaged} damaged" if self.damaged else "")
 
 
+class Camera(Protocol):
+    """What gives a frame each time it is asked, as OpenCV's `VideoCapture` does."""
+
+    def read(self) -> tuple[bool, Any]:
+        """Return whether there was a frame, and the frame."""
+
+
+def is_camera(source: object) -> TypeGuard[Camera]:
+    """Whether it is read frame by frame. Files are read too, but can be iterated over."""
+    return callable(getattr(source, "read", None)) and not hasattr(source, "__iter__")
+
+
+def frames_of(source: Iterable[Any] | Camera) -> Iterator[Any]:
+    """The frames of an iterable, or of a camera until it has no further one.
+
+    Raises:
+        ValueError: it is neither, or a camera that is not open.
+    """
+    if is_camera(source):
+        if not getattr(source, "isOpened", lambda: True)():
+            raise ValueError(f"the camera is not open: {source!r:.80}; check its number or path")
+        return _read_frames(source)
+    try:
+        if isinstance(source, (str, bytes, Path)):
+            raise TypeError
+        return iter(source)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError(
+            f"a stream takes an iterable of images, or a camera whose read() returns (ok, frame), not {source!r:.80}; "
+            "for a video file there is restore_video"
+        ) from None
+
+
+def _read_frames(camera: Camera) -> Iterator[Any]:
+    while True:
+        answer = camera.read()
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            kind = type(answer).__name__
+            raise ValueError(f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}")
+        ok, frame = answer
+        if not ok:
+            return
+        yield frame
+
+
 class FrameStream(Iterator[Any]):
     """Restores one frame after another; comes from `Restorer.stream`.
 
@@ -67,14 +113,16 @@ class FrameStream(Iterator[Any]):
     def __init__(
         self,
         restore: Callable[[OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]], Any]],
-        frames: Iterable[Any],
+        frames: Iterable[Any] | Camera,
         smoothing: float,
         damaged: Damaged,
+        channels: Channels = "rgb",
     ) -> None:
         if damaged not in get_args(Damaged):
             raise ValueError(f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}")
         self._restore = restore
-        self._frames = iter(frames)
+        self._frames = frames_of(frames)
+        self._channels = channels
         self._smoothed = SmoothedLevels(smoothing)
         self._scene = SceneCuts()
         self._damaged = damaged
@@ -109,7 +157,7 @@ class FrameStream(Iterator[Any]):
 
     def _restored(self, frame: Any) -> Any:
         """Raises ImageError for what is no frame."""
-        opened = open_image(frame)
+        opened = open_image(frame, self._channels)
         if len(opened.tensor) != 1:
             raise ImageError(f"a frame is one image, not a batch of {len(opened.tensor)}")
         if self._scene.changed(opened.tensor):

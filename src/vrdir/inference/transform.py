@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from vrdir.image_files.sixteen_bits import DeepPicture
-from vrdir.inference.front_end import image_key
-from vrdir.inference.restorer import Restorer
+from vrdir.images import Channels
+from vrdir.inference.front_end import KeepsTypes, image_key
+from vrdir.inference.restorer import Restorer, network_of
 from vrdir.model.vrdir import VRDIR
 
 
-class Restore:
+class Restore(KeepsTypes):
     """A transform that restores images of any kind and gives back the same kind; what comes with them passes through.
 
     >>> transform = v2.Compose([vrdir.Restore(), v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), ...])
@@ -27,17 +28,35 @@ class Restore:
 
     - torchvision v2: `restore(image)`, `restore(image, target)`, `restore((image, target))`: of several, the first is the image; a
       mapping holds its image under `image`, `pixel_values` or the like;
-    - albumentations: `restore(image=array, bboxes=...)`, which returns a dictionary; and `A.Lambda(image=restore)` within `A.Compose`;
+    - albumentations: `restore(image=array, bboxes=...)`, which returns a dictionary; within `A.Compose` there is the class
+      of the same name in `vrdir.inference.albumentations`;
     - a list is a list of images.
 
+    It is a module, so it may stand in `nn.Sequential`, and `to` moves it. It stays in evaluation mode and in float32, does not
+    train, and lets no gradients through; `vrdir.restore_before` does.
+
     Args:
-        weights, device, skip_clean: as for `Restorer`.
+        weights, device, skip_clean, channels: as for `Restorer`.
     """
 
-    def __init__(self, weights: str | Path | VRDIR = "small", device: str = "auto", skip_clean: bool | float = False) -> None:
-        self.restorer = Restorer(weights, device, skip_clean)
+    def __init__(
+        self,
+        weights: str | Path | VRDIR = "small",
+        device: str = "auto",
+        skip_clean: bool | float = False,
+        channels: Channels = "rgb",
+    ) -> None:
+        super().__init__()
+        self.network = network_of(weights)
+        if weights is not self.network:  # somebody else's network is theirs to freeze
+            self.network.requires_grad_(False)
+        self.restorer = Restorer(self.network, device, skip_clean, channels=channels)
+        self.train(False)
 
-    def __call__(self, *sample: Any, **named: Any) -> Any:
+    def train(self, mode: bool = True) -> Restore:
+        return super().train(False)
+
+    def forward(self, *sample: Any, **named: Any) -> Any:
         """Restore the image of a sample. Where images come by position, names are a pipeline's own parameters and passed over.
 
         Raises:
@@ -64,4 +83,6 @@ class Restore:
         return image.as_subclass(type(sample)) if isinstance(sample, Tensor) else image
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(device={str(self.restorer.device)!r}, skip_clean={self.restorer.skip_clean})"
+        restorer = self.restorer
+        settings = f"device={str(restorer.device)!r}, skip_clean={restorer.skip_clean}"
+        return f"{type(self).__name__}({settings}, channels={restorer.channels!r})"

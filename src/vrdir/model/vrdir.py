@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from vrdir.forks import survive_forks
 from vrdir.image_files.whole_files import write_whole
 from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.control import ALL, Control
@@ -20,7 +22,7 @@ from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_ta
 from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
-from vrdir.weights.bundled import resolve_weights
+from vrdir.weights.bundled import resolve_weights, upload
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
@@ -169,6 +171,7 @@ class VRDIR(nn.Module):
 
     def __init__(self, config: VRDIRConfig) -> None:
         super().__init__()
+        survive_forks()
         self.config = config
         deeper = config.context.strides if config.context else ()
         self.extractor = EXTRACTORS[config.extractor]((*config.strides, *deeper))
@@ -316,6 +319,14 @@ class VRDIR(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self.restore(image).image
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As every module's, of contiguous tensors: safetensors refuses others, such as weights that are channels last."""
+        state = super().state_dict(*args, **kwargs)
+        if not kwargs.get("keep_vars"):
+            prefix = kwargs.get("prefix", "")
+            state.update({name: state[name].contiguous() for name in state if name.startswith(prefix)})
+        return state
+
     def load_pretrained_extractor(self, path: Path | None = None) -> None:
         """Give E its pretrained weights, before training: from `path`, else from where they are published."""
         self.extractor.load_pretrained(path)
@@ -337,6 +348,36 @@ class VRDIR(nn.Module):
         # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none, and weights only with a config.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        half: bool = False,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload VRDIR weights",
+    ) -> str:
+        """Upload what `save_pretrained` writes to a Hugging Face repository, which is made if it is not there.
+
+        `VRDIR.from_pretrained(repository)` and `vrdir.Restorer(repository)` then load it.
+
+        Args:
+            repository: its id, "owner/name".
+            half: as for `save_pretrained`.
+            private: whether to make it a private one; None: as the owner's default is.
+            token: of an account that may write there; None: the one that is logged in.
+            message: the commit's.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: huggingface_hub is not installed, or the hub does not take it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, half=half)
+            return upload(Path(folder), repository, private=private, token=token, message=message)
 
     @classmethod
     def from_pretrained(cls, weights: str | Path = "small", *, device: torch.device | str = "cpu") -> VRDIR:

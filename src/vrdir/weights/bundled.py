@@ -64,6 +64,25 @@ def download(repository: str) -> Path:
         ) from None
 
 
+def upload(folder: Path, repository: str, *, private: bool | None, token: str | None, message: str) -> str:
+    """Put a folder's files into a repository on the Hugging Face hub, made if it is not there; return the commit's address.
+
+    Raises ValueError if huggingface_hub is not installed, or the hub does not take them.
+    """
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise ValueError("uploading needs huggingface_hub: pip install 'vrdir[hub]'") from None
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).commit_url)
+    except Exception as error:  # its own errors, and those of whatever HTTP library is behind it
+        raise ValueError(
+            f"{repository!r} could not be uploaded to the Hugging Face hub: {first_line(error)}; log in by hf auth login, or give a token"
+        ) from None
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
