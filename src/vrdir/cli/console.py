@@ -243,6 +243,9 @@ def stoppable(give_up: Callable[[int], None] | None = None) -> Iterator[None]:
         yield
     finally:
         for timer in timers:
+            # A thread that was begun just as the signal came is one of which its pool knows nothing.
+            while timer.is_alive() and any(thread.name.startswith("file_") for thread in threading.enumerate()):
+                time.sleep(0.02)
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
