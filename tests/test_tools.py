@@ -251,3 +251,8 @@ def test_hard_views_are_those_that_the_weights_change(
         run(*arguments, "--weights", tmp_path / "idle", monkeypatch=monkeypatch)
     assert "no view came out below 35 dB" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    tool = runpy.run_path(str(TOOLS / "document_settings.py"))
+    assert tool["PAGE"].read_text() == tool["page"](), "run python tools/document_settings.py"

@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,31 +29,19 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settin
 
 
 def flags_of(command: str) -> dict[str, tuple[str, str]]:
-    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and what the class's docstring says of it.
+    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and its description.
 
     A stage's own settings go without its name: `train branch --steps 500`; those of other stages are left out.
     """
-    from pydantic import BaseModel
-
-    from vrdir.training.settings import Recipe
-
-    def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-        said = re.findall(r"^ {8}([\w, ]+): (.*(?:\n {12}.*)*)", settings.__doc__ or "", re.MULTILINE)
-        texts = {name.strip(): " ".join(text.split()) for names, text in said for name in names.split(",")}
-        for name, field in settings.model_fields.items():
-            parts = (field.annotation, *getattr(field.annotation, "__args__", ()))
-            nested = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
-            if not nested or name == "model":
-                yield prefix + name, texts[name]
-            if nested:
-                yield from keys(nested[0], f"{prefix}{name}.")
+    from vrdir.training.settings import Recipe, described
 
     flags = {}
-    for key, text in keys(Recipe):
-        stage, _, rest = key.partition(".")
+    for setting in described(Recipe):
+        stage, _, rest = setting.key.partition(".")
         own = stage == command and rest != ""
         if own or stage not in STAGES or command == "all":
-            flags["--" + re.sub(r"[._]", "-", rest if own else key)] = (key, text)
+            flag = "--" + re.sub(r"[._]", "-", rest if own else setting.key)
+            flags[flag] = (setting.key, setting.description)
     return flags
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -28,32 +28,30 @@ CLEAN_SHARE = 0.3
 
 
 class VRDIRConfig(BaseModel):
-    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes.
-
-    Attributes:
-        extractor: the recognition network that E is cut from.
-        strides: where E is tapped, in pixels; one ISE stands at each.
-        branches: the degradations, one DNC branch each at every tap; the order of the guidance maps.
-        clean_branch: a further branch, the identity, after the others.
-        branch_blocks: residual blocks in each branch.
-        decoder: "semantics" is the paper's (features alone), "pixel_skip" ours (a U-shape whose output is a residual).
-        widths: channels of the pixel_skip decoder at strides 2, 4, 8, ...
-        encoder_blocks, decoder_blocks: its residual blocks at each of these strides.
-        channel_attention: in these blocks.
-    """
+    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extractor: ExtractorName
-    strides: tuple[int, ...]
-    branches: tuple[str, ...] = ("haze", "noise", "rain")
-    clean_branch: bool = False
-    branch_blocks: NonNegativeInt = 0
-    decoder: Literal["semantics", "pixel_skip"] = "semantics"
-    widths: tuple[PositiveInt, ...] = ()
-    encoder_blocks: tuple[NonNegativeInt, ...] = ()
-    decoder_blocks: tuple[NonNegativeInt, ...] = ()
-    channel_attention: bool = False
+    extractor: ExtractorName = Field(description="The recognition network that the extractor E is cut from.")
+    strides: tuple[int, ...] = Field(description="Strides at which E is tapped, in pixels; each has an enhancement (ISE).")
+    branches: tuple[str, ...] = Field(
+        default=("haze", "noise", "rain"),
+        description="The degradations, with one branch (DNC) each at every tap, in the order of the guidance maps.",
+    )
+    clean_branch: bool = Field(default=False, description="Add a further branch, the identity, after the others.")
+    branch_blocks: NonNegativeInt = Field(default=0, description="Residual blocks in each branch.")
+    decoder: Literal["semantics", "pixel_skip"] = Field(
+        default="semantics",
+        description='"semantics" is the paper\'s (features alone), "pixel_skip" ours (a U-shape whose output is a residual).',
+    )
+    widths: tuple[PositiveInt, ...] = Field(default=(), description="Channels of the pixel_skip decoder at strides 2, 4, 8, ...")
+    encoder_blocks: tuple[NonNegativeInt, ...] = Field(
+        default=(), description="Residual blocks of the pixel_skip encoder at each of these strides."
+    )
+    decoder_blocks: tuple[NonNegativeInt, ...] = Field(
+        default=(), description="Residual blocks of the pixel_skip decoder at each of these strides."
+    )
+    channel_attention: bool = Field(default=False, description="Channel attention in these blocks.")
 
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:
