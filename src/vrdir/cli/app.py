@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrdir.cli.console import out
+from vrdir.cli.console import out, quiet_pillow
 from vrdir.cli.degrade import degrade
 from vrdir.cli.evaluate import evaluate_app
 from vrdir.cli.export import export_app
@@ -37,6 +37,7 @@ def main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
+    quiet_pillow()
     if version:
         from vrdir import __version__
 

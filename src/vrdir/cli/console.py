@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -54,6 +55,8 @@ def one_line_errors() -> Iterator[None]:
     except Stopped as signalled:
         fail("stopped", 128 + signalled.number)
     except typer.Exit:  # a RuntimeError to some versions
+        raise
+    except BrokenPipeError:  # of the output, as by `| head`: `vrdir.__main__` ends quietly
         raise
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
         fail(error, 2)
@@ -120,15 +123,16 @@ def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, co
 
 
 def allow(max_megapixels: float | None) -> None:
-    import warnings
-
-    from PIL import Image
-
-    from vrdir.image_files.reading import allow_megapixels
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit, and an error that says what to do
     if max_megapixels is not None:
+        from vrdir.image_files.reading import allow_megapixels
+
         allow_megapixels(max_megapixels)
+
+
+def quiet_pillow() -> None:
+    """Hide Pillow's warnings, which name lines of its source and no file: readers and writers here say what matters of a file."""
+    if not sys.warnoptions:  # `python -W` and PYTHONWARNINGS ask for them
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Stopped(BaseException):
