@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import re
 import sys
 import threading
 import uuid
@@ -117,7 +119,10 @@ class Manifest:
 
     def _note(self, line: dict[str, Any]) -> None:
         made_from, made = Stamp(*line["source_stamp"]), Stamp(*line["target_stamp"])
-        self.done[line["target"]] = line["source"], made_from, made, dict(line["shares"])
+        shares = {str(name): float(share) for name, share in line["shares"].items()}
+        if not all(map(math.isfinite, shares.values())):
+            raise ValueError("a share is no number")
+        self.done[line["target"]] = line["source"], made_from, made, shares
         self.written.setdefault(line["target"], set()).add((line["source"], made))
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -155,11 +160,13 @@ class Manifest:
         number = 0
         try:
             before = dict(json.loads(lines[0]))
-            self.id = str(before.pop("run"))
+            self.id = before.pop("run")
+            if re.fullmatch("[0-9a-f]{12}", self.id) is None:  # it goes into a pattern of files to remove
+                raise ValueError("it names no run")
             for line in lines[1:]:
                 number += 1
                 self._note(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ValueError(
                 f"{self.path}, line {number + 1}, is damaged; delete the file to start over, and add --overwrite to replace the results"
             ) from None
