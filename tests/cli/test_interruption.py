@@ -76,12 +76,43 @@ def test_killed_stopped_and_taken_up_again(kind: str, folder: Path, weights: Pat
     assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == [f".vrdir-{kind}.jsonl"]
 
 
-def test_ctrl_c_without_a_manifest_says_what_can_be_done(folder: Path, weights: Path, tmp_path: Path) -> None:
-    stopped = interrupted(["restore", folder, "-o", tmp_path / "out", "--weights", weights], tmp_path / "out", signal.SIGINT, after=2)
+@pytest.mark.parametrize("kind", ["restore", "degrade"])
+def test_an_interrupted_run_without_resume_can_be_resumed(kind: str, folder: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    command: list[object] = [kind, folder, *how, "-o", out]
+    stopped = interrupted(command, out, signal.SIGINT, after=2)
     assert stopped.returncode == 130
-    assert "stopped: --overwrite starts over; with --resume a run can be taken up where it stopped" in stopped.stderr
+    assert "stopped: the same command with --resume goes on from here" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".png"]
+    assert not list(out.rglob("*.partial"))
+    made = len(list(out.rglob("*.png")))
+    result = run(*command, "--resume")
+    assert result.exit_code == 0, text(result)
+    assert f"{FILES} of {FILES} {kind}d, {made} of them earlier" in text(result)
+
+
+def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+    command = ("degrade", folder / "0", "--with", "noise:sigma=20", "-o", tmp_path / "out")
+    assert run(*command).exit_code == 0
+    assert not list((tmp_path / "out").glob(".vrdir*"))
+    again = run(*command)
+    assert again.exit_code == 1
+    assert "photo 0.png exists; replace it by --overwrite" in text(again)
+    assert not list((tmp_path / "out").glob(".vrdir*"))
+    assert run(*command, "--overwrite", "--resume").exit_code == 0
+    kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
+    other = ("degrade", folder / "1", *command[2:])  # into the same folder: the manifest of another run stays as it is
+    assert run(*other).exit_code == 0
+    assert (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes() == kept
+    assert "10 of them earlier" in text(run(*command, "--resume"))
+
+
+def test_a_run_in_which_all_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no image")
+    assert run("degrade", tmp_path / "in", "--with", "noise", "-o", tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,14 +112,30 @@ def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
             raise ValueError(f"--{option} is of no use {why}; leave it out")
 
 
-def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
-    """The manifest in the output folder. Raises ValueError if the output is one file, or as `Manifest`."""
+def manifest_of(
+    jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any], resume: bool
+) -> Manifest | None:
+    """The manifest in the output folder. Without `resume` it is kept until the end, so that an interrupted run can be resumed.
+
+    None if there is nothing to resume: the output is one file; or, without `resume`, the folder has the manifest of another run.
+
+    Raises:
+        ValueError: with `resume`, the output is one file, or as `Manifest`.
+    """
     from vrdir.inference.manifest import Manifest
 
     if jobs[0].target == output:
-        raise ValueError(f"{output} is one file; --resume is for a folder of results")
+        if resume:
+            raise ValueError(f"{output} is one file; --resume is for a folder of results")
+        return None
     # "." is another folder in another working directory. The real path may have a pattern's stars in it.
-    return Manifest(output, command, {"inputs": [os.path.realpath(given) for given in inputs], **settings})
+    given = {"inputs": [os.path.realpath(given) for given in inputs], **settings}
+    try:
+        return Manifest(output, command, given, resume)
+    except ValueError:
+        if resume:
+            raise
+        return None
 
 
 def allow(max_megapixels: float | None) -> None:
@@ -196,12 +212,12 @@ def run_files(
     done: str,
     as_json: bool,
     explain: bool = False,
-    resume: bool = False,
+    manifest: Manifest | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    The results are closed at the end. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end; a manifest that was only for resuming is removed where all was done. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
     counts, lines, stopped = Counter[str](), [], 0
     with progress or progress_bars(as_json) as bars:
@@ -233,12 +249,11 @@ def run_files(
             f", {left} left" if left else "",
         ]
         out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+    if manifest is not None and manifest.new and not manifest.resume and not left:
+        manifest.discard()
     if left:
-        how = (
-            "the same command goes on from here"
-            if resume
-            else "--overwrite starts over; with --resume a run can be taken up where it stopped"
-        )
+        resumed = f"the same command {'' if manifest and manifest.resume else 'with --resume '}goes on from here"
+        how = resumed if manifest else "--overwrite starts over"
         err.print(f"[bold]{'stopped' if stopped else 'given up'}:[/] {how}")
     if stopped:
         raise typer.Exit(128 + stopped)

@@ -81,10 +81,10 @@ def degrade(
         names = {job: name_of(job, output) for job in jobs}
         maps = {} if depth is None else depth_maps(names, depth)
         settings = {"with": steps, "seed": seed, "depth": depth and str(depth.resolve()), "format": file_format}
-        manifest = manifest_of(jobs, inputs, output, "degrade", settings) if resume else None
+        manifest = manifest_of(jobs, inputs, output, "degrade", settings, resume)
     with manifest or nullcontext():
         results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job)), overwrite, manifest)
-        run_files(results, len(jobs), "degraded", as_json, resume=resume)
+        run_files(results, len(jobs), "degraded", as_json, manifest=manifest)
 
 
 def list_degradations(as_json: bool) -> None:

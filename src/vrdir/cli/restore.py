@@ -54,8 +54,8 @@ def restore(
         jobs = plan_files(inputs, output, suffix_of(file_format), videos=True)
         restorer = Restorer(weights, device, backend=backend, precision=precision)
         settings = {"weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
-        manifest = manifest_of(jobs, inputs, output, "restore", settings) if resume else None
+        manifest = manifest_of(jobs, inputs, output, "restore", settings, resume)
     with manifest or nullcontext():
         progress = progress_bars(as_json)
         results = restorer.restore_files(jobs, overwrite, manifest, smoothing, FrameProgress(progress, as_json))
-        run_files(results, len(jobs), "restored", as_json, explain, resume, progress)
+        run_files(results, len(jobs), "restored", as_json, explain, manifest, progress)

@@ -49,13 +49,18 @@ class Manifest:
         command: "restore", for a manifest called .vrdir-restore.jsonl.
         settings: what decides the pixels, such as the weights and the format; JSON's types. Paths are absolute, so that the same
             words in another working directory are another run.
+        resume: take up what it notes. Else it only notes, so that the run can be resumed where it is interrupted.
+
+    Attributes:
+        new: nothing was in it.
 
     Raises:
         ValueError: the folder has the manifest of a run with other settings, one that is damaged, or another run is at work there.
         ImageError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any], resume: bool = True) -> None:
+        self.resume = resume
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
         self.done: dict[str, tuple[str, Stamp, Stamp, dict[str, float]]] = {}  # target: source, its stamp, the target's, shares
         self.written: dict[str, set[tuple[str, Stamp]]] = {}  # target: source and stamp of all that were ever written there
@@ -63,6 +68,7 @@ class Manifest:
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
+        self.made_folder = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("a+b", buffering=0)
@@ -82,6 +88,15 @@ class Manifest:
         with self.lock:  # not while a thread writes
             self.file.close()
 
+    def discard(self) -> None:
+        """Remove the file, once it is of no more use; and the folder, if nothing went into it."""
+        with self.lock:
+            self.file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+            if self.made_folder:
+                self.folder.rmdir()
+
     def partial_name(self) -> str:
         """A name for a temporary file of this run."""
         return f".vrdir-{self.id}-{uuid.uuid4().hex[:8]}.partial"
@@ -95,12 +110,14 @@ class Manifest:
 
     def is_done(self, source: Path, target: Path) -> bool:
         """Whether the target was made from the source, and neither has changed since."""
+        if not self.resume:
+            return False
         noted, made_from, made, _ = self.done.get(self._name(target), (None, None, None, None))
         return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source) and noted == self.places.of(source)
 
     def is_own(self, source: Path, target: Path) -> bool:
         """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
-        return (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
+        return self.resume and (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
 
     def shares(self, target: Path) -> dict[str, float]:
         """What was told of a finished file."""
@@ -153,7 +170,8 @@ class Manifest:
         if whole < len(content):  # half a line
             self.file.truncate(whole)
         lines = content[:whole].splitlines()
-        if not lines:
+        self.new = not lines
+        if self.new:
             self.id = uuid.uuid4().hex[:12]
             self._write({**run, "run": self.id})
             return
