@@ -8,7 +8,7 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["image_files", "images", "folders", "pictures", "video", "weights"],
+    ["spelling", "image_files", "images", "folders", "pictures", "video", "weights"],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],

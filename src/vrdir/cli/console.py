@@ -217,7 +217,9 @@ def run_files(
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    The results are closed at the end; a manifest that was only for resuming is removed where all was done. Exit status 1 if one failed, 130 or 143 if a signal stopped it.
+    The results are closed at the end; a manifest that was only for resuming is removed where all was done.
+
+    Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
     counts, lines, stopped = Counter[str](), [], 0
     with progress or progress_bars(as_json) as bars:

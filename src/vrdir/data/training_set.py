@@ -19,7 +19,7 @@ from vrdir.data.items import Item, files_of, seed_of
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import DEGRADATIONS, meant_by
 from vrdir.image_files.whole_files import ImageError
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,8 @@ class StageData:
     def __init__(self, data: TrainingSet, name: str, shares: Mapping[str, float], indices: Sequence[int]) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
-            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair list of its degradation")
+            advice = f"add --clean or a pair list of its degradation{meant_by(name.removeprefix('branch-'))}"
+            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
         self.data, self.name, self.shares = data, name, dict(shares)
         self.able = [name for name in data.branches if name in DEGRADATIONS]  # a branch of a user's own has nothing but pair lists
         photos, pairs = ([i for i in indices if (data.items[i].kind == "") is own] for own in (True, False))

@@ -28,6 +28,7 @@ from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
 from vrdir.model.blocks import placed
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration, clean_threshold
+from vrdir.spelling import did_you_mean
 from vrdir.video.formats import Frame, Pixels, VideoError, format_of_video, is_video
 from vrdir.video.reading import VideoReader
 from vrdir.video.writing import VideoWriter
@@ -332,5 +333,6 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto") from None
+        hint = did_you_mean(str(device), ("cpu", "cuda", "auto", "mps"), {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"})
+        raise ValueError(f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto{hint}") from None
     return chosen

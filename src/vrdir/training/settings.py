@@ -24,9 +24,10 @@ from pydantic import (
 
 from vrdir.data.augmentation import Augmentation
 from vrdir.degradations.degrade import ranges_of
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, meant_by
 from vrdir.image_files.whole_files import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
+from vrdir.spelling import did_you_mean
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
 """Those that come with vrdir, by name."""
@@ -211,7 +212,7 @@ class Recipe(Settings):
     def _named(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value not in CONFIGS:
-                raise ValueError(f"no config {value!r}; there are {', '.join(CONFIGS)}")
+                raise ValueError(f"no config {value!r}; there are {', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}")
             return CONFIGS[value]
         return value
 
@@ -220,7 +221,8 @@ class Recipe(Settings):
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
+            known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}")
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
             raise ValueError("shares are numbers from 0, not all of them 0")
         return value
@@ -277,7 +279,9 @@ class Recipe(Settings):
         """
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}")
+            raise FileNotFoundError(
+                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}{did_you_mean(str(path), RECIPES)}"
+            )
         try:
             content = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
