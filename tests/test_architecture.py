@@ -17,7 +17,7 @@ LAYERS = [
 ]
 # Rooms whose modules are listed from the bottom up.
 INSIDE = {
-    "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing"],
+    "image_files": ["whole_files", "metadata", "sixteen_bits", "reading", "writing", "reducing"],
     "model": [
         "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation", "semantics_enhancement",
         "semantics_decoder", "vrdir",
@@ -28,8 +28,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "exported_model", "export", "bands", "restorer", "golden", "normalisation",
-        "front_end", "connectors", "recognition_frontend", "transform",
+        "stream", "manifest", "room", "changes", "files", "folder_report", "export_graph", "exported_model", "export", "bands",
+        "restorer", "golden", "normalisation", "front_end", "connectors", "recognition_frontend", "transform",
     ],
     "evaluation": [
         "restoration_metrics", "restoration", "charts", "report", "restoration_report", "resampling", "variants", "recognition",
@@ -40,8 +40,8 @@ INSIDE = {
     "video": ["formats", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [
-        "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
-        "app",
+        "console", "pipes", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights",
+        "info", "app",
     ],
 }  # fmt: skip
 

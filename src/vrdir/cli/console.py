@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 if TYPE_CHECKING:
     from vrdir.inference.files import FileJob, FileResult
+    from vrdir.inference.folder_report import FolderReport
     from vrdir.inference.manifest import Manifest
     from vrdir.inference.stream import StreamReport
 
@@ -40,6 +41,9 @@ Format = Annotated[str | None, typer.Option("--format", help="File format of the
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Keep a manifest in the output folder; the same command again goes on where a run was stopped.")
+]
+Quality = Annotated[
+    int, typer.Option(min=1, max=100, help="Of results in JPEG, WebP, AVIF and HEIC: larger files of better quality, or smaller ones.")
 ]
 MaxMegapixels = Annotated[
     float | None, typer.Option(help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious.")
@@ -107,7 +111,7 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
 def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
     """Raise ValueError if one of these options was given: what it asks for would be passed over."""
     for option in options:
-        source = context.get_parameter_source(option)
+        source = context.get_parameter_source(option.replace("-", "_"))
         if source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"--{option} is of no use {why}; leave it out")
 
@@ -136,6 +140,21 @@ def manifest_of(
         if resume:
             raise
         return None
+
+
+def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
+    """Raise ValueError if --quality was given and no result is of a format that has one."""
+    from vrdir.image_files.whole_files import ImageError
+    from vrdir.image_files.writing import WITH_QUALITY, format_of
+
+    def may_have_one(target: Path) -> bool:
+        try:
+            return format_of(target) in WITH_QUALITY
+        except ImageError:  # whose file will fail, and say why
+            return True
+
+    if not any(may_have_one(job.target) for job in jobs):
+        refuse_unused(context, "here, where no result is a JPEG, WebP, AVIF or HEIC file", "quality")
 
 
 def allow(max_megapixels: float | None) -> None:
@@ -214,14 +233,18 @@ def run_files(
     explain: bool = False,
     manifest: Manifest | None = None,
     progress: Progress | None = None,
+    report: FolderReport | None = None,
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
     The results are closed at the end; a manifest that was only for resuming is removed where all was done.
+    The page of a report is written at the end, also of a run that was stopped.
 
     Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
-    counts, lines, stopped = Counter[str](), [], 0
+    from vrdir.inference.folder_report import Summary
+
+    counts, lines, stopped, summary = Counter[str](), [], 0, Summary()
     with progress or progress_bars(as_json) as bars:
         task = bars.add_task("", total=total)
         try:
@@ -229,6 +252,9 @@ def run_files(
             with stoppable(), closing(results):
                 for result in results:
                     counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
+                    summary.add(result)
+                    if report is not None:
+                        report.add(result)
                     if as_json:
                         lines.append(_machine_readable(result))
                     if result.error is not None:
@@ -242,15 +268,21 @@ def run_files(
         except Stopped as signalled:
             stopped = signalled.number
     left = total - counts.total()
+    parts = [
+        f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
+        f", {counts['failed']} failed (named above)" if counts["failed"] else "",
+        f", {left} left" if left else "",
+    ]
+    became = f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}"
     if as_json:
         sys.stdout.write(json.dumps({"files": lines, "failed": counts["failed"], "left": left}, indent=1) + "\n")
     else:
-        parts = [
-            f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
-            f", {counts['failed']} failed (named above)" if counts["failed"] else "",
-            f", {left} left" if left else "",
-        ]
-        out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+        out.print(became)
+        if str(summary):
+            out.print(escape(summary))
+    if report is not None:
+        with one_line_errors():
+            report.write(became.replace(" (named above)", ""))
     if manifest is not None and manifest.new and not manifest.resume and not left:
         manifest.discard()
     if left:
@@ -265,7 +297,8 @@ def run_files(
 
 def _machine_readable(result: FileResult) -> dict[str, Any]:
     shares = {name: round(share, 4) for name, share in result.shares.items()}
-    facts = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts: dict[str, Any] = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts |= {"change": round(result.change, 3)} if result.change is not None else {}
     return facts | ({"video": video_facts(result.video)} if result.video else {})
 
 

@@ -14,14 +14,16 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vrdir.image_files.reading import open_header
-from vrdir.image_files.whole_files import first_line, result_file
+from vrdir.image_files.reading import open_header, read_file
+from vrdir.image_files.reducing import reduced
+from vrdir.image_files.whole_files import ImageError, first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import OpenImage, open_image
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
+from vrdir.inference.changes import beside, mean_change, preview
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
-from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
+from vrdir.inference.files import PLAIN, FileJob, FileResult, Finish, ImageOptions, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
 from vrdir.inference.room import Room
 from vrdir.inference.stream import SMOOTHING, Damaged, FrameStream, StreamReport
@@ -206,6 +208,7 @@ class Restorer:
         manifest: Manifest | None = None,
         smoothing: float = SMOOTHING,
         on_frame: Callable[[FileJob, int, int | None], None] | None = None,
+        options: ImageOptions = PLAIN,
     ) -> Generator[FileResult, None, None]:
         """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
 
@@ -213,14 +216,14 @@ class Restorer:
         the other, and reads and writes meanwhile; fewer where they would need more than a quarter of the memory. A video has all to itself.
         Who closes the generator waits for the images at work; a video is left at its next frame, and no target of it appears.
 
-        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
+        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first. `options` are for images.
         """
 
         room = Room()
 
         def process(job: FileJob) -> Finish:
             if not is_video(job.target):
-                return self._image(job, room)
+                return self._image(job, room, options)
 
             def frame_done(number: int, expected: int | None) -> None:
                 room.check()
@@ -242,11 +245,22 @@ class Restorer:
         with result_file(job.target) as path:
             return finish(path)
 
-    def _image(self, job: FileJob, room: Room) -> Finish:
+    def _image(self, job: FileJob, room: Room, options: ImageOptions = PLAIN) -> Finish:
         with room.taken(self._bytes_for(_pixels_of(job.source))):
-            opened, file_format = open_image(job.source), format_of(job.target)
-            restored = self._restore_opened(opened)
-            return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
+            opened, file_format = _opened(job.source, options.max_side), format_of(job.target)
+            change, previews = 0.0, None
+
+            def close(after: Tensor) -> Any:
+                nonlocal change, previews
+                change = mean_change(opened.tensor, after)
+                if options.preview_px:
+                    previews = preview(opened.tensor, options.preview_px), preview(after, options.preview_px)
+                picture = opened.close(after)
+                return beside(opened.tensor, after, picture.info) if options.side_by_side else picture
+
+            restored = self._restore_opened(opened._replace(close=close))
+            content = encode(restored.image, file_format, str(job.target), options.quality)
+            return writing(content, restored.shares[0], change, previews)
 
     def _bytes_for(self, pixels: int) -> int:
         """About what an image needs at its peak, with weights `small`."""
@@ -291,6 +305,16 @@ class Restorer:
         """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
         weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
         return f"{weights} {self.model.config.model_dump_json()} {self.precision}"
+
+
+def _opened(path: Path, max_side: int | None) -> OpenImage:
+    """A file, reduced if it is larger than `max_side`. Raises ImageError."""
+    if max_side is None:
+        return open_image(path)
+    try:
+        return open_image(reduced(read_file(path), max_side))
+    except ImageError as error:
+        raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def _pixels_of(path: Path) -> int:
