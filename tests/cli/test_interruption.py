@@ -12,16 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
-from tests.conftest import text
+from tests.conftest import TINY, text
 from typer.testing import CliRunner
 
 from vrdir.cli import console
 from vrdir.cli.app import app
+from vrdir.image_files.whole_files import DiskError
 from vrdir.inference import restorer
 from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.inference.manifest import Manifest
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.checkpoints import save_checkpoint
+from vrdir.training.run import Prior, Sources, train
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import DecoderStage
 
 FILES = 40
 
@@ -312,3 +319,30 @@ def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path,
     assert process.returncode == 143, said
     assert "Traceback" not in said
     assert not list(temporary.glob("vrdir-*"))
+
+
+def test_a_full_disk_while_training_is_named_and_training_can_go_on(photo_folder: Path, tiny: VRDIR, small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(small_disk / "checkpoints", 1, {"model": torch.zeros(2**19)}, keep=2)
+    assert not list((small_disk / "checkpoints").iterdir())
+    settings = Recipe.read("smoke", model=TINY.model_dump(mode="json"), crop_px=32, **{"decoder.steps": 2, "validation.crop_px": 32})
+
+    def trained(resume: bool) -> Path:
+        sources = Sources(clean=photo_folder)
+        return train(settings, [DecoderStage(settings)], sources, small_disk / "run", resume=resume, prior=Prior(whole=small_disk / "tiny"))
+
+    tiny.save_pretrained(small_disk / "tiny")
+    used = sum(path.stat().st_size for path in (small_disk / "tiny").iterdir())
+    (small_disk / "ballast").write_bytes(bytes(2**20 - used - 4096 * 12))
+    with pytest.raises(DiskError, match=r"run.* cannot be written \(No space left on device\); make room on the disk"):
+        trained(resume=False)
+    assert not list(small_disk.rglob("*.partial"))
+    (small_disk / "ballast").unlink()
+    assert (trained(resume=True) / "model.safetensors").is_file()
+
+
+def test_a_work_directory_that_can_only_be_read_is_refused_first(small_disk: Path) -> None:
+    remount(small_disk, "ro")
+    result = run("train", "decoder", "--recipe", "smoke", "--clean", "nowhere", "--work-dir", small_disk / "run")
+    assert result.exit_code == 2
+    assert f"run cannot be written: {small_disk} takes no files" in text(result)

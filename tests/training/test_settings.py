@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, Field
 
-from vrdir.cli.train import flags_of
+from vrdir.cli.train import RunProgress, flags_of
 from vrdir.training.settings import Recipe, described
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,16 @@ def test_settings_are_read_without_docstrings(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 2
     assert "no option --stepps; did you mean --steps" in result.stderr
+
+
+def test_a_run_shows_the_time_left_and_explains_a_negative_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunProgress(["decoder", "fusion"]) as progress:
+        progress.step("decoder", 1, 100, 2)
+        progress.begun["decoder"] = 1, time.monotonic() - 60  # a minute for the next 24 steps: three for the 75 left
+        lines = [{"stage": "decoder", "step": step, "steps": 100, "loss_pixel": -1.5} for step in (25, 100)]
+        for line in lines:
+            progress.metrics(line)
+    shown = capsys.readouterr().out
+    assert "decoder            25/100  loss_pixel -1.5  left 0:03:0" in shown
+    assert "100/100  loss_pixel -1.5\n" in shown
+    assert shown.count("loss_pixel is below 0 as it should be") == 1

@@ -7,7 +7,9 @@ import inspect
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -191,6 +193,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
     """Run the stages of a command, with what was given to it by name."""
     with one_line_errors():
         try:
+            from vrdir.image_files.whole_files import DiskError
             from vrdir.inference.restorer import choose_device
             from vrdir.training.run import Sources, stages_of, train
             from vrdir.training.settings import Recipe
@@ -208,11 +211,12 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
         sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())
+        stages = stages_of(command, settings, given.get("degradation", ""))
         try:
-            with RunProgress() as progress:
+            with RunProgress([stage.name for stage in stages]) as progress:
                 result = train(
                     settings,
-                    stages_of(command, settings, given.get("degradation", "")),
+                    stages,
                     sources,
                     given["work_dir"],
                     prior=prior,
@@ -223,6 +227,8 @@ def run(command: str, given: Mapping[str, Any]) -> None:
                 )
         except Interrupted as stopped:
             fail(stopped, 128 + stopped.signal_number)
+        except DiskError as error:  # not as asked, but on the way: status 1
+            fail(error, 1)
     if FIRST:
         out.print(f"trained weights: {escape(result)}")
 
@@ -248,17 +254,24 @@ def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
 
 
 class RunProgress:
-    """Shows a run: a bar with patches a second and the time left on a terminal, and the lines of its metrics."""
+    """Shows a run: a bar with patches a second on a terminal, and the lines of its metrics with the time left of the stage.
 
-    def __init__(self) -> None:
+    Args:
+        stages: the names of all stages of the run, in order.
+    """
+
+    def __init__(self, stages: Sequence[str]) -> None:
         columns = (
-            "{task.description}",
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  left"),
             TimeRemainingColumn(),
         )
         self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
+        self.stages = stages
         self.tasks: dict[str, Any] = {}
+        self.begun: dict[str, tuple[int, float]] = {}  # stage: steps that were done when it was first seen, and when that was
+        self.explained = False
 
     def __enter__(self) -> RunProgress:
         self.progress.start()
@@ -269,11 +282,22 @@ class RunProgress:
 
     def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
         if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=steps, completed=step - 1, rate="")
+            place = f" ({self.stages.index(stage) + 1} of {len(self.stages)})" if len(self.stages) > 1 else ""
+            self.tasks[stage] = self.progress.add_task(stage + place, total=steps, completed=step - 1, rate="")
+            self.begun[stage] = step, time.monotonic()
         speed = self.progress.tasks[self.tasks[stage]].speed
         rate = f"{speed * batch_size:.0f} patches/s" if speed else ""
         self.progress.update(self.tasks[stage], completed=step, rate=rate)
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("stage", "step", "steps"))
-        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}"))
+        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}{self._left(line)}"))
+        if not self.explained and line.get("loss_pixel", 0) < 0:
+            self.explained = True
+            out.print("loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of logarithms, and the lower the better")
+
+    def _left(self, line: Mapping[str, Any]) -> str:
+        """The time left of a stage, with its validations; nothing before there is a rate, or at the end."""
+        first, start = self.begun.get(line["stage"], (line["step"], 0.0))
+        done, left = line["step"] - first, line["steps"] - line["step"]
+        return f"  left {timedelta(seconds=round((time.monotonic() - start) * left / done))}" if done > 0 and left > 0 else ""
