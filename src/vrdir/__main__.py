@@ -12,17 +12,18 @@ def main() -> None:
     """Run the command line and leave with its exit status."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - a stream that is closed from the start is None
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
-    interrupted = signal.getsignal(signal.SIGINT)
-    if interrupted is signal.default_int_handler:  # not where it is ignored, as by nohup
+    listening = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as by nohup
+    if listening:
         signal.signal(signal.SIGINT, leave)  # the imports take a third of a second, and have nothing to clean up
     from vrdir.cli.app import app
 
-    signal.signal(signal.SIGINT, interrupted)
     try:
         try:
+            if listening:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             app(prog_name="vrdir")
         finally:
-            if interrupted is signal.default_int_handler:
+            if listening:
                 signal.signal(signal.SIGINT, leave)
             sys.stdout.flush()
     except KeyboardInterrupt:
