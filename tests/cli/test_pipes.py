@@ -49,6 +49,12 @@ def test_from_and_to_files(photo: Image.Image, tmp_path: Path) -> None:
     assert "b.jpg exists; replace it by --overwrite" in text(again)
 
 
+def test_quality_of_a_format_without_one_is_refused(photo: Image.Image) -> None:
+    result = vrdir("degrade", "-", "-o", "-", "--with", "noise", "--quality", 50, content=encoded(photo, "PNG"))
+    assert (result.exit_code, result.stdout_bytes) == (2, b"")
+    assert "--quality is of no use for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out" in text(result)
+
+
 def test_format_and_size(photo: Image.Image, weights: Path) -> None:
     command = ("restore", "-", "-o", "-", "--format", "webp", "--max-side", 40, "--weights", weights, "--device", "cpu")
     picture = Image.open(io.BytesIO(vrdir(*command, content=encoded(photo, "JPEG")).stdout_bytes))

@@ -74,7 +74,7 @@ def test_a_reader_that_goes_while_files_are_at_work(photo: Image.Image, tmp_path
     os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")
     assert not list((tmp_path / "out").glob("*.partial"))
-    for path in (tmp_path / "out").iterdir():
+    for path in (tmp_path / "out").glob("*.png"):
         Image.open(path).load()
 
 

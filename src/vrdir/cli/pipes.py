@@ -47,7 +47,7 @@ def through_pipe(
     """
     from vrdir.image_files.reading import decode, read_file
     from vrdir.image_files.whole_files import ImageError
-    from vrdir.image_files.writing import encode, format_of, write_file
+    from vrdir.image_files.writing import WITH_QUALITY, encode, format_of, write_file
     from vrdir.video.formats import is_video
 
     if len(inputs) != 1:
@@ -70,7 +70,10 @@ def through_pipe(
     try:
         with stoppable():
             picture = decode(_standard_input(), name) if inputs[0] == PIPE else read_file(source)
-            content = encode(work(picture), file_format or picture.format or "PNG", name, quality)
+            written = file_format or picture.format or "PNG"
+            if written not in (*WITH_QUALITY, "MPO"):
+                refuse_unused(context, f"for {written}: it is for JPEG, WebP, AVIF and HEIC", "quality")
+            content = encode(work(picture), written, name, quality)
             if not to_pipe:
                 write_file(content, output)
     except ImageError as error:  # not as asked, but on the way: status 1
