@@ -8,7 +8,9 @@ import vrdir
 SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
-    ["forks", "image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files"],
+    [
+        "forks", "spelling", "image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files",
+    ],
     ["model", "degradations"],
     ["data", "inference"],
     ["evaluation"],
@@ -19,6 +21,7 @@ LAYERS = [
 INSIDE = {
     "image_files": [
         "whole_files", "regular_files", "memory", "xmp", "metadata", "sixteen_bits", "tiff", "formats", "soundness", "reading", "writing",
+        "reducing",
     ],
     "model": [
         "loading", "global_statistics", "blocks", "intrinsic_extractor", "degradation_normalization", "fourier_modulation",
@@ -31,7 +34,8 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "files", "export_graph", "export_nodes", "onnx_values", "exported_model", "export",
+        "stream", "manifest", "room", "changes", "files", "folder_report",
+        "export_graph", "export_nodes", "onnx_values", "exported_model", "export",
         "borders", "diagnosis", "bands", "restorer", "golden",
         "normalisation", "front_end", "connectors", "recognition_frontend", "transform", "albumentations",
     ],
@@ -44,8 +48,8 @@ INSIDE = {
     "video": ["formats", "timing", "reading", "writing"],
     "weights": ["bundled"],
     "cli": [
-        "console", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights", "info",
-        "app",
+        "console", "pipes", "restore", "degrade", "pairs", "train", "recognition_inputs", "recognition", "evaluate", "export", "weights",
+        "info", "app",
     ],
 }  # fmt: skip
 

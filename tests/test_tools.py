@@ -3,7 +3,9 @@
 import hashlib
 import io
 import runpy
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +253,30 @@ def test_hard_views_are_those_that_the_weights_change(
         run(*arguments, "--weights", tmp_path / "idle", monkeypatch=monkeypatch)
     assert "no view came out below 35 dB" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    tool = runpy.run_path(str(TOOLS / "document_settings.py"))
+    assert tool["PAGE"].read_text() == tool["page"](), "run python tools/document_settings.py"
+
+
+def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
+    """Two real packages, of which one needs the other, locked and then installed by their hashes."""
+    for name, needs in (("first_thing", "Requires-Dist: second-thing\n"), ("second_thing", "")):
+        with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}.py", "")
+            about = f"{name}-1.0.dist-info"
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+    tool = runpy.run_path(str(TOOLS / "lock.py"))
+    offline = ["--no-index", "--find-links", str(tmp_path)]
+    lock = tool["lock_of"](tool["report_of"]([*offline, "first-thing"], None))
+    assert [line.split("==")[0] for line in lock.splitlines()[::2]] == ["first-thing", "second-thing"]
+    (tmp_path / "lock").write_text(lock)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--require-hashes", *offline, "-r", str(tmp_path / "lock")]
+    assert subprocess.run(install, check=False).returncode == 0
+    (tmp_path / "lock").write_text(lock.replace("sha256:", "sha256:0"))
+    assert subprocess.run(install, capture_output=True, check=False).returncode != 0
+    with pytest.raises(ValueError, match=r"odd 1\.0 has no SHA-256"):
+        tool["lock_of"]({"install": [{"metadata": {"name": "odd", "version": "1.0"}, "download_info": {"vcs_info": {}}}]})

@@ -122,3 +122,23 @@ def test_a_folder_called_like_bundled_weights(tmp_path: Path, monkeypatch: pytes
     assert not caplog.text
     assert bundled.resolve_weights("small") == bundled.FOLDER / "small"
     assert "taking the bundled weights small; for the folder of that name here say ./small" in caplog.text
+
+
+def test_a_work_directory_of_training_stands_for_its_latest_network(tiny: VRDIR, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "all"
+    for stage in ("decoder", "branch-haze", "fusion", "fusion-best"):
+        tiny.save_pretrained(run / "weights" / stage)
+    assert bundled.resolve_weights(run) == run / "weights" / "fusion"
+    assert VRDIR.from_pretrained(str(run)).config == tiny.config
+    tiny.save_pretrained(run / "weights" / "refine")
+    assert bundled.resolve_weights(str(run)) == run / "weights" / "refine"
+    with pytest.raises(FileNotFoundError, match=r"runs holds no model.safetensors; give one of the folders below it that do: .*fusion"):
+        bundled.resolve_weights(tmp_path / "runs")
+    with pytest.raises(FileNotFoundError, match=rf"model.safetensors is a file; give {run / 'weights' / 'refine'}$"):
+        bundled.resolve_weights(run / "weights" / "refine" / "model.safetensors")
+
+
+def test_a_work_directory_without_a_whole_network_names_what_it_has(tiny: VRDIR, tmp_path: Path) -> None:
+    tiny.save_pretrained(tmp_path / "run" / "weights" / "decoder")
+    with pytest.raises(FileNotFoundError, match=rf"give one of the folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$"):
+        VRDIR.from_pretrained(tmp_path / "run")

@@ -13,16 +13,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
-from tests.conftest import text
+from tests.conftest import TINY, text
 from typer.testing import CliRunner
 
 from vrdir.cli import console
 from vrdir.cli.app import app
+from vrdir.image_files.whole_files import DiskError
 from vrdir.inference import restorer
 from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
 from vrdir.inference.manifest import Manifest
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.checkpoints import save_checkpoint
+from vrdir.training.run import Prior, Sources, train
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import DecoderStage
 
 FILES = 40
 
@@ -77,12 +84,43 @@ def test_killed_stopped_and_taken_up_again(kind: str, folder: Path, weights: Pat
     assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == [f".vrdir-{kind}.jsonl"]
 
 
-def test_ctrl_c_without_a_manifest_says_what_can_be_done(folder: Path, weights: Path, tmp_path: Path) -> None:
-    stopped = interrupted(["restore", folder, "-o", tmp_path / "out", "--weights", weights], tmp_path / "out", signal.SIGINT, after=2)
+@pytest.mark.parametrize("kind", ["restore", "degrade"])
+def test_an_interrupted_run_without_resume_can_be_resumed(kind: str, folder: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    command: list[object] = [kind, folder, *how, "-o", out]
+    stopped = interrupted(command, out, signal.SIGINT, after=2)
     assert stopped.returncode == 130
-    assert "stopped: --overwrite starts over; with --resume a run can be taken up where it stopped" in stopped.stderr
+    assert "stopped: the same command with --resume goes on from here" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".png"]
+    assert not list(out.rglob("*.partial"))
+    made = len(list(out.rglob("*.png")))
+    result = run(*command, "--resume")
+    assert result.exit_code == 0, text(result)
+    assert f"{FILES} of {FILES} {kind}d, {made} of them earlier" in text(result)
+
+
+def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+    command = ("degrade", folder / "0", "--with", "noise:sigma=20", "-o", tmp_path / "out")
+    assert run(*command).exit_code == 0
+    assert not list((tmp_path / "out").glob(".vrdir*"))
+    again = run(*command)
+    assert again.exit_code == 1
+    assert "photo 0.png exists; replace it by --overwrite" in text(again)
+    assert not list((tmp_path / "out").glob(".vrdir*"))
+    assert run(*command, "--overwrite", "--resume").exit_code == 0
+    kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
+    other = ("degrade", folder / "1", *command[2:])  # into the same folder: the manifest of another run stays as it is
+    assert run(*other).exit_code == 0
+    assert (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes() == kept
+    assert "10 of them earlier" in text(run(*command, "--resume"))
+
+
+def test_a_run_in_which_all_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no image")
+    assert run("degrade", tmp_path / "in", "--with", "noise", "-o", tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,3 +377,30 @@ def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Im
     assert "stopped: --overwrite starts over" in errors
     assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
     assert not list((tmp_path / "out").iterdir())
+def test_a_full_disk_while_training_is_named_and_training_can_go_on(
+    photo_folder: Path, tiny: VRDIR, small_disk: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(small_disk / "checkpoints", 1, {"model": torch.zeros(2**19)}, keep=2)
+    assert not list((small_disk / "checkpoints").iterdir())
+    settings = Recipe.read("smoke", model=TINY.model_dump(mode="json"), crop_px=32, **{"decoder.steps": 1, "validation.crop_px": 32})
+    tiny.save_pretrained(tmp_path / "tiny")
+
+    def trained(resume: bool) -> Path:
+        prior = Prior(whole=tmp_path / "tiny")
+        return train(settings, [DecoderStage(settings)], Sources(photo_folder), small_disk / "run", resume=resume, prior=prior)
+
+    with pytest.raises(
+        DiskError, match=r"run cannot be written \(No space left on device\); make room on the disk, then go on by --resume"
+    ):
+        trained(resume=False)  # its weights fit in, its checkpoint does not
+    assert not list(small_disk.rglob("*.partial"))
+    remount(small_disk, "size=16m")
+    assert (trained(resume=True) / "model.safetensors").is_file()
+
+
+def test_a_work_directory_that_can_only_be_read_is_refused_first(small_disk: Path) -> None:
+    remount(small_disk, "ro")
+    result = run("train", "decoder", "--recipe", "smoke", "--clean", "nowhere", "--work-dir", small_disk / "run")
+    assert result.exit_code == 2
+    assert f"run cannot be written: {small_disk} takes no files" in text(result)

@@ -241,3 +241,32 @@ def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path
                 manifest.add(jobs[0].source, Stamp(1, 1), jobs[0].target, Stamp(1, 1), {})
     assert [path.name for path in (root / "out").glob("*.png")] == ([] if stuck else ["b.png"])
     assert done_now(run(root)) == (["a.png", "b.png", "c.png"] if stuck else ["a.png", "c.png"])
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (1, '"run": "', '"run": "*'),
+        (1, '"run": "', '"run": "../'),
+        (1, '"run": "', '"run": 7, "also": "'),
+        (2, "0.5", '"half"'),
+        (2, "0.5", "NaN"),
+        (2, "0.5", "1" + "0" * 400),
+        (2, '{"haze": 0.5}', "[0.5]"),
+        (2, '{"haze": 0.5}', "[" * 100_000),
+        (2, '"target": "', '"target": ["'),
+    ],
+)
+def test_a_line_that_was_edited_is_refused_and_removes_nothing(root: Path, line: int, old: str, new: str) -> None:
+    run(root)
+    path = root / "out" / ".vrdir-restore.jsonl"
+    lines = path.read_text().splitlines()
+    assert old in lines[line - 1]
+    lines[line - 1] = lines[line - 1].replace(old, new)
+    path.write_text("\n".join(lines) + "\n")
+    others = [root / "out" / ".vrdir-0123456789ab-01234567.partial", root / ".vrdir-x-1.partial"]
+    for other in others:
+        other.write_bytes(b"of another run")
+    with pytest.raises(ValueError, match=rf"\.vrdir-restore\.jsonl, line {line}, is damaged; delete the file to start over"):
+        run(root)
+    assert all(other.exists() for other in others)

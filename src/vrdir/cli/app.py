@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vrdir.cli.console import out, wait_quietly
+from vrdir.cli.console import out, quiet_pillow, wait_quietly
 from vrdir.cli.degrade import degrade
 from vrdir.cli.evaluate import evaluate_app
 from vrdir.cli.export import export_app
@@ -38,6 +38,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     wait_quietly()
+    quiet_pillow()
     if version:
         from vrdir import __version__
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 if TYPE_CHECKING:
     from vrdir.inference.files import FileJob, FileResult
+    from vrdir.inference.folder_report import FolderReport
     from vrdir.inference.manifest import Manifest
     from vrdir.inference.restorer import Restorer
     from vrdir.inference.stream import StreamReport
@@ -72,6 +74,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 Resume = Annotated[
     bool, typer.Option("--resume", help="Keep a manifest in the output folder; the same command again goes on where a run was stopped.")
 ]
+Quality = Annotated[
+    int, typer.Option(min=1, max=100, help="Of results in JPEG, WebP, AVIF and HEIC: larger files of better quality, or smaller ones.")
+]
 MaxMegapixels = Annotated[
     float | None, typer.Option(help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious.")
 ]
@@ -90,6 +95,8 @@ def one_line_errors() -> Iterator[None]:
     except Stopped as signalled:
         fail("stopped", 128 + signalled.number)
     except typer.Exit:  # a RuntimeError to some versions
+        raise
+    except BrokenPipeError:  # of the output, as by `| head`: `vrdir.__main__` ends quietly
         raise
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
         fail(error, 2)
@@ -140,7 +147,7 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
 def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
     """Raise ValueError if one of these options was given: what it asks for would be passed over."""
     for option in options:
-        source = context.get_parameter_source(option)
+        source = context.get_parameter_source(option.replace("-", "_"))
         if source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"--{option} is of no use {why}; leave it out")
 
@@ -186,26 +193,58 @@ def shown_facts(facts: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value)[:12] if key.startswith("sha256") else str(value) for key, value in facts.items()}
 
 
-def manifest_of(jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any]) -> Manifest:
-    """The manifest in the output folder. Raises ValueError if the output is one file, or as `Manifest`."""
+def manifest_of(
+    jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any], resume: bool
+) -> Manifest | None:
+    """The manifest in the output folder. Without `resume` it is kept until the end, so that an interrupted run can be resumed.
+
+    None if there is nothing to resume: the output is one file; or, without `resume`, the folder has the manifest of another run.
+
+    Raises:
+        ValueError: with `resume`, the output is one file, or as `Manifest`.
+    """
     from vrdir.inference.manifest import Manifest
 
     if jobs[0].target == output:
-        raise ValueError(f"{output} is one file; --resume is for a folder of results")
+        if resume:
+            raise ValueError(f"{output} is one file; --resume is for a folder of results")
+        return None
     # "." is another folder in another working directory. The real path may have a pattern's stars in it.
-    return Manifest(output, command, {"inputs": [os.path.realpath(given) for given in inputs], **settings})
+    given = {"inputs": [os.path.realpath(given) for given in inputs], **settings}
+    try:
+        return Manifest(output, command, given, resume)
+    except ValueError:
+        if resume:
+            raise
+        return None
+
+
+def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
+    """Raise ValueError if --quality was given and no result is of a format that has one."""
+    from vrdir.image_files.whole_files import ImageError
+    from vrdir.image_files.writing import WITH_QUALITY, format_of
+
+    def may_have_one(target: Path) -> bool:
+        try:
+            return format_of(target) in WITH_QUALITY
+        except ImageError:  # whose file will fail, and say why
+            return True
+
+    if not any(may_have_one(job.target) for job in jobs):
+        refuse_unused(context, "here, where no result is a JPEG, WebP, AVIF or HEIC file", "quality")
 
 
 def allow(max_megapixels: float | None) -> None:
-    import warnings
-
-    from PIL import Image
-
-    from vrdir.image_files.reading import allow_megapixels
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit, and an error that says what to do
     if max_megapixels is not None:
+        from vrdir.image_files.reading import allow_megapixels
+
         allow_megapixels(max_megapixels)
+
+
+def quiet_pillow() -> None:
+    """Hide Pillow's warnings, which name lines of its source and no file: readers and writers here say what matters of a file."""
+    if not sys.warnoptions:  # `python -W` and PYTHONWARNINGS ask for them
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 GRACE = 1.5  # seconds for what is at work when a signal comes
@@ -289,47 +328,55 @@ def run_files(
     done: str,
     as_json: bool,
     explain: bool = False,
-    resume: bool = False,
+    manifest: Manifest | None = None,
     progress: Progress | None = None,
     others: Mapping[str, int] = {},
+    report: FolderReport | None = None,
 ) -> None:
     """Go through the files with a progress bar (plain lines where there is no terminal) and report.
 
-    The results are closed at the end. `others` are the files that were left out, by suffix.
+    The results are closed at the end; a manifest that was only for resuming is removed where all was done.
+    The page of a report is written at the end, also of a run that was stopped. `others` are the
+    files that were left out, by suffix.
 
     Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
     from vrdir.folders import skipped
     from vrdir.image_files.whole_files import remove_partials
+    from vrdir.inference.folder_report import Summary
 
-    counts, stopped = Counter[str](), 0
+    counts, stopped, summary = Counter[str](), 0, Summary()
     lines: list[dict[str, Any]] = []
 
-    def report(stopped: int) -> None:
+    def tell(stopped: int) -> int:
         left = total - counts.total()
+        parts = [
+            f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
+            f", {counts['failed']} failed (named above)" if counts["failed"] else "",
+            f", {left} left" if left else "",
+        ]
+        became = f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}"
         if as_json:
-            sys.stdout.write(
-                json.dumps({"files": lines, "failed": counts["failed"], "left": left, "skipped": dict(others)}, indent=1) + "\n"
-            )
+            content = {"files": lines, "failed": counts["failed"], "left": left, "skipped": dict(others)}
+            sys.stdout.write(json.dumps(content, indent=1) + "\n")
         else:
-            parts = [
-                f", {counts['earlier']} of them earlier" if counts["earlier"] else "",
-                f", {counts['failed']} failed (named above)" if counts["failed"] else "",
-                f", {left} left" if left else "",
-            ]
-            out.print(f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}")
+            out.print(became)
+            if str(summary):
+                out.print(escape(summary))
             if others:
                 out.print(f"skipped: {escape(skipped(others))}")
+        if report is not None:
+            report.skipped = skipped(others)
+            with one_line_errors():
+                report.write(became.replace(" (named above)", ""))
         if left:
-            how = (
-                "the same command goes on from here"
-                if resume
-                else "--overwrite starts over; with --resume a run can be taken up where it stopped"
-            )
+            resumed = f"the same command {'' if manifest and manifest.resume else 'with --resume '}goes on from here"
+            how = resumed if manifest else "--overwrite starts over"
             err.print(f"[bold]{'stopped' if stopped else 'given up'}:[/] {how}")
+        return left
 
     def give_up(number: int) -> None:
-        report(number)
+        tell(number)
         sys.stdout.flush()
         remove_partials()
         os._exit(128 + number)
@@ -341,6 +388,9 @@ def run_files(
             with stoppable(give_up), closing(results):
                 for result in results:
                     counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
+                    summary.add(result)
+                    if report is not None:
+                        report.add(result)
                     if as_json:
                         lines.append(_machine_readable(result))
                     if result.error is not None:
@@ -353,7 +403,9 @@ def run_files(
                     bars.advance(task)
         except Stopped as signalled:
             stopped = signalled.number
-    report(stopped)
+    left = tell(stopped)
+    if manifest is not None and manifest.new and not manifest.resume and not left:
+        manifest.discard()
     if stopped:
         raise typer.Exit(128 + stopped)
     if counts["failed"]:
@@ -362,7 +414,8 @@ def run_files(
 
 def _machine_readable(result: FileResult) -> dict[str, Any]:
     shares = {name: round(share, 4) for name, share in result.shares.items()}
-    facts = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts: dict[str, Any] = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts |= {"change": round(result.change, 3)} if result.change is not None else {}
     return facts | ({"video": video_facts(result.video)} if result.video else {})
 
 

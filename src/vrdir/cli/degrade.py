@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -16,9 +18,11 @@ from vrdir.cli.console import (
     Format,
     MaxMegapixels,
     Overwrite,
+    Quality,
     Resume,
     Threads,
     allow,
+    check_quality,
     escape,
     manifest_of,
     one_line_errors,
@@ -26,6 +30,7 @@ from vrdir.cli.console import (
     run_files,
     suffix_of,
 )
+from vrdir.cli.pipes import is_piped, through_pipe
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import Step
@@ -35,6 +40,7 @@ DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
 
 def degrade(
+    context: typer.Context,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Images, folders or patterns.", show_default=False)] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)
@@ -53,6 +59,7 @@ def degrade(
         ),
     ] = None,
     file_format: Format = None,
+    quality: Quality = 95,
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
@@ -64,7 +71,7 @@ def degrade(
     if list_all:
         list_degradations(as_json)
         return
-    from vrdir.degradations.degrade import check_steps, parse_degradations, taking_depth
+    from vrdir.degradations.degrade import check_steps, degrade_with, parse_degradations, taking_depth
     from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
@@ -77,17 +84,33 @@ def degrade(
             taking_depth(parsed)
             if not depth.exists():
                 raise FileNotFoundError(f"{depth} does not exist")
+        if is_piped(inputs, output):
+            if depth is not None and not depth.is_file():
+                raise ValueError(f"{depth} is a folder; for one image give one depth map")
+            own_seed = seed_of(seed, Path(inputs[0]).stem)
+            through_pipe(
+                context,
+                inputs,
+                output,
+                suffix_of(file_format),
+                overwrite,
+                lambda picture: degrade_with(picture, parsed, own_seed, depth),
+                quality,
+            )
+            return
         others = Counter[str]()
         jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
+        check_quality(context, jobs)
         names = {job: name_of(job, output) for job in jobs}
         maps = {} if depth is None else depth_maps(names, depth)
         settings = {"with": steps, "seed": seed, "depth": depth and str(depth.resolve()), "format": file_format}
-        manifest = manifest_of(jobs, inputs, output, "degrade", settings) if resume else None
+        settings |= {"quality": quality} if quality != 95 else {}
+        manifest = manifest_of(jobs, inputs, output, "degrade", settings, resume)
     with manifest or nullcontext():
-        results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job)), overwrite, manifest)
-        run_files(results, len(jobs), "degraded", as_json, resume=resume, others=others)
+        results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job), quality), overwrite, manifest)
+        run_files(results, len(jobs), "degraded", as_json, manifest=manifest, others=others)
 
 
 def list_degradations(as_json: bool) -> None:
@@ -119,11 +142,8 @@ def name_of(job: FileJob, output: Path) -> str:
     return (below.parent / job.source.stem).as_posix()
 
 
-def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None) -> Finish:
+def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int) -> Finish:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
-    import os
-    import zlib
-
     from vrdir.degradations.degrade import degrade_with
     from vrdir.image_files.reading import read_file
     from vrdir.image_files.writing import encode, format_of
@@ -131,9 +151,13 @@ def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: P
 
     if depth is not None and not depth.is_file():
         raise FileNotFoundError(f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})")
-    own_seed = zlib.crc32(f"{seed}|0|".encode() + os.fsencode(name))
-    image: Any = degrade_with(read_file(job.source), steps, own_seed, depth)
-    return writing(encode(image, format_of(job.target), str(job.target)), {})
+    image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, name), depth)
+    return writing(encode(image, format_of(job.target), str(job.target), quality), {})
+
+
+def seed_of(seed: int, name: str) -> int:
+    """The seed of one photo's draws."""
+    return zlib.crc32(f"{seed}|0|".encode() + os.fsencode(name))
 
 
 def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:

@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,31 +32,19 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settin
 
 
 def flags_of(command: str) -> dict[str, tuple[str, str]]:
-    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and what the class's docstring says of it.
+    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and its description.
 
     A stage's own settings go without its name: `train branch --steps 500`; those of other stages are left out.
     """
-    from pydantic import BaseModel
-
-    from vrdir.training.settings import Recipe
-
-    def keys(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-        said = re.findall(r"^ {8}([\w, ]+): (.*(?:\n {12}.*)*)", settings.__doc__ or "", re.MULTILINE)
-        texts = {name.strip(): " ".join(text.split()) for names, text in said for name in names.split(",")}
-        for name, field in settings.model_fields.items():
-            parts = (field.annotation, *getattr(field.annotation, "__args__", ()))
-            nested = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
-            if not nested or name == "model":
-                yield prefix + name, texts[name]
-            if nested:
-                yield from keys(nested[0], f"{prefix}{name}.")
+    from vrdir.training.settings import Recipe, described
 
     flags = {}
-    for key, text in keys(Recipe):
-        stage, _, rest = key.partition(".")
+    for setting in described(Recipe):
+        stage, _, rest = setting.key.partition(".")
         own = stage == command and rest != ""
         if own or stage not in STAGES or command == "all":
-            flags["--" + re.sub(r"[._]", "-", rest if own else key)] = (key, text)
+            flag = "--" + re.sub(r"[._]", "-", rest if own else setting.key)
+            flags[flag] = (setting.key, setting.description)
     return flags
 
 
@@ -219,6 +209,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
     """Run the stages of a command, with what was given to it by name."""
     with one_line_errors():
         try:
+            from vrdir.image_files.whole_files import DiskError
             from vrdir.inference.restorer import choose_device
             from vrdir.training.run import Sources, stages_of, train
             from vrdir.training.settings import Recipe
@@ -236,11 +227,12 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
         sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())
+        stages = stages_of(command, settings, given.get("degradation", ""))
         try:
-            with RunProgress() as progress:
+            with RunProgress([stage.name for stage in stages]) as progress:
                 result = train(
                     settings,
-                    stages_of(command, settings, given.get("degradation", "")),
+                    stages,
                     sources,
                     given["work_dir"],
                     prior=prior,
@@ -251,6 +243,8 @@ def run(command: str, given: Mapping[str, Any]) -> None:
                 )
         except Interrupted as stopped:
             fail(stopped, 128 + stopped.signal_number)
+        except DiskError as error:  # not as asked, but on the way: status 1
+            fail(error, 1)
     if FIRST:
         out.print(f"trained weights: {escape(result)}")
 
@@ -276,17 +270,24 @@ def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
 
 
 class RunProgress:
-    """Shows a run: a bar with patches a second and the time left on a terminal, and the lines of its metrics."""
+    """Shows a run: a bar with patches a second on a terminal, and the lines of its metrics with the time left of the stage.
 
-    def __init__(self) -> None:
+    Args:
+        stages: the names of all stages of the run, in order.
+    """
+
+    def __init__(self, stages: Sequence[str]) -> None:
         columns = (
-            "{task.description}",
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  left"),
             TimeRemainingColumn(),
         )
         self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
+        self.stages = stages
         self.tasks: dict[str, Any] = {}
+        self.begun: dict[str, tuple[int, float]] = {}  # stage: steps that were done when it was first seen, and when that was
+        self.explained = False
 
     def __enter__(self) -> RunProgress:
         self.progress.start()
@@ -297,11 +298,22 @@ class RunProgress:
 
     def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
         if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=steps, completed=step - 1, rate="")
+            place = f" ({self.stages.index(stage) + 1} of {len(self.stages)})" if len(self.stages) > 1 else ""
+            self.tasks[stage] = self.progress.add_task(stage + place, total=steps, completed=step - 1, rate="")
+            self.begun[stage] = step, time.monotonic()
         speed = self.progress.tasks[self.tasks[stage]].speed
         rate = f"{speed * batch_size:.0f} patches/s" if speed else ""
         self.progress.update(self.tasks[stage], completed=step, rate=rate)
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("stage", "step", "steps"))
-        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}"))
+        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}{self._left(line)}"))
+        if not self.explained and line.get("loss_pixel", 0) < 0:
+            self.explained = True
+            out.print("loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of logarithms, and the lower the better")
+
+    def _left(self, line: Mapping[str, Any]) -> str:
+        """The time left of a stage, with its validations; nothing before there is a rate, or at the end."""
+        first, start = self.begun.get(line["stage"], (line["step"], 0.0))
+        done, left = line["step"] - first, line["steps"] - line["step"]
+        return f"  left {timedelta(seconds=round((time.monotonic() - start) * left / done))}" if done > 0 and left > 0 else ""

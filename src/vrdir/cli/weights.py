@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from vrdir.cli.console import AsJson, fail, one_line_errors, out
+from vrdir.spelling import did_you_mean
 
 VerifyBackend = Annotated[
     Literal["torch", "onnx", "openvino"], typer.Option(help="What runs the network: onnx and openvino are given what is exported for it.")
@@ -64,5 +65,5 @@ def weights_verify(
 
 def known_weights(name: str, manifest: Mapping[str, Any]) -> Any:
     if name not in manifest:
-        raise ValueError(f"no bundled weights {name!r}; there are {', '.join(manifest)}")
+        raise ValueError(f"no bundled weights {name!r}; there are {', '.join(manifest)}{did_you_mean(name, manifest)}")
     return manifest[name]

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
 from vrdir.degradations.degrade import parse_degradations
-from vrdir.degradations.registry import CLEAN, MIXED
+from vrdir.degradations.registry import CLEAN, MIXED, SYNONYMS
 from vrdir.folders import composed
+from vrdir.spelling import did_you_mean
 
 
 class Item(NamedTuple):
@@ -63,7 +64,9 @@ def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], fla
     for text in pairs:
         name, equals, file = text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
         if equals and name not in (*known, CLEAN, MIXED):
-            raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {', '.join((*known, CLEAN, MIXED))}")
+            names = ", ".join((*known, CLEAN, MIXED))
+            hint = did_you_mean(name, known, SYNONYMS)
+            raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {names}{hint}")
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
         stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
         tries = chain([name or stem], [f"{name}_{stem}"] if name else [], (f"{name or stem}_{number}" for number in count(2)))

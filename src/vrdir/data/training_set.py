@@ -20,7 +20,7 @@ from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import DEGRADATIONS, meant_by
 from vrdir.image_files.whole_files import ImageError
 from vrdir.model.global_context import reduced
 
@@ -205,7 +205,8 @@ class StageData:
     ) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
-            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair list of its degradation")
+            advice = f"add --clean or a pair list of its degradation{meant_by(name.removeprefix('branch-'))}"
+            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px
         self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px

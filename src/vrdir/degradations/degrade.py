@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vrdir.degradations.depth import DepthKind
 from vrdir.degradations.draws import Degraded, Generators, Range, index
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, meant_by
 from vrdir.image_files.reading import read_file
 from vrdir.image_files.regular_files import open_regular
 from vrdir.images import Channels, checked_channels, open_image
@@ -40,7 +40,7 @@ def apply_degradation(
         ValueError: an unknown degradation, parameter or severity.
     """
     if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}")
+        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}{meant_by(name)}")
     allowed = parameters_of(name)
     if not ranges.keys() <= allowed.keys():
         raise ValueError(f"{name} has no parameter {', '.join(sorted(ranges.keys() - allowed.keys()))}; it has {', '.join(allowed)}")
@@ -89,7 +89,7 @@ def parse_degradations(text: str) -> list[Step]:
 def _parse_step(text: str) -> Step:
     name, _, rest = text.strip().partition(":")
     if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}")
+        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}{meant_by(name)}")
     known = {key: value for key, value in parameters_of(name).items() if value is not None}
     ranges: dict[str, Any] = {}
     severity = None

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from vrdir.degradations.draws import Draws, Generators, Ranges, single
 from vrdir.degradations.jpeg import encoded
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, EXCLUSIVE, MIXED, meant_by
 
 EXCLUDED = [set(pair) for pair in EXCLUSIVE]
 JPEG_QUALITY = (60.0, 98.0)  # of the files that photos come in: a web site's to a camera's
@@ -55,7 +55,8 @@ def degrade_mixture(
     """
     unknown = set(names) - DEGRADATIONS.keys() | set(shares) - {*names, CLEAN, MIXED}
     if unknown:
-        raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
+        known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
+        raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}")
     weights = torch.tensor([float(share) for share in shares.values()], dtype=torch.float64)
     if not (weights >= 0).all() or not weights.sum() > 0:
         raise ValueError(f"shares are 0 or more, one at least above 0; these are {dict(shares)}")

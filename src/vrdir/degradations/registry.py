@@ -12,6 +12,7 @@ from vrdir.degradations.noise import noise, sensor_noise
 from vrdir.degradations.rain import rain, raindrops
 from vrdir.degradations.resolution import low_resolution
 from vrdir.degradations.snow import snow
+from vrdir.spelling import did_you_mean
 
 Severities = tuple[Range, Range, Range, Range, Range]
 
@@ -125,3 +126,23 @@ EXCLUSIVE = (
     ("noise", "sensor_noise"),
 )
 """What does not meet in one photo: our rain and snow are lit by day, and a dark photo has its sensor's noise already."""
+
+SYNONYMS = {
+    **dict.fromkeys(("fog", "foggy", "mist", "misty", "smog", "smoke", "hazy", "dust"), "haze"),
+    **dict.fromkeys(("rainy", "rain_streaks", "drizzle", "derain"), "rain"),
+    **dict.fromkeys(("drops", "waterdrops", "droplets"), "raindrops"),
+    **dict.fromkeys(("snowy", "snowfall", "sleet"), "snow"),
+    **dict.fromkeys(("blur", "out_of_focus", "gaussian_blur"), "defocus_blur"),
+    **dict.fromkeys(("shake", "camera_shake"), "motion_blur"),
+    **dict.fromkeys(("dark", "darkness", "night", "lowlight", "underexposure"), "low_light"),
+    **dict.fromkeys(("gaussian", "gaussian_noise", "awgn", "grain"), "noise"),
+    **dict.fromkeys(("iso", "iso_noise", "poisson", "shot_noise", "camera_noise"), "sensor_noise"),
+    **dict.fromkeys(("jpg", "compression", "artifacts", "jpeg_compression"), "jpeg"),
+    **dict.fromkeys(("lowres", "downscale", "downsampling", "pixelate"), "low_resolution"),
+}
+"""What else a degradation is called, and its name here."""
+
+
+def meant_by(*names: str) -> str:
+    """Return "; did you mean haze?" for names that are no degradations here, or "" where none is near."""
+    return "".join(did_you_mean(name, (*DEGRADATIONS, CLEAN, MIXED), SYNONYMS) for name in sorted(names))

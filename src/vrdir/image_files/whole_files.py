@@ -55,7 +55,7 @@ def result_file(path: Path, partial_name: str | None = None, before: Callable[[o
         raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder and its permissions") from None
 
 
-def write_whole(content: bytes, path: Path) -> None:
+def write_whole(content: bytes | memoryview, path: Path) -> None:
     """Write under a temporary name and rename, so that a reader meets the whole file or none."""
     with whole_file(path) as partial:
         partial.write_bytes(content)

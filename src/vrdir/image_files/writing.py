@@ -20,11 +20,12 @@ from vrdir.image_files.whole_files import ImageError, first_line, result_file
 
 logger = logging.getLogger(__name__)
 EXIF_LIMIT, XMP_LIMIT = 65533, 65504  # bytes, in a JPEG: a segment less what it begins with
+QUALITY, WITH_QUALITY = 95, ("JPEG", "WEBP", "AVIF", "HEIF")
 DPI_LIMITS = {"JPEG": 65535.0, "PNG": 5e7, "TIFF": 5e7, "BMP": 5e7, "DIB": 5e7}  # in 16 bits; in 31 bits, as pixels a metre
 
 
-def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
-    """Encode as a file of a Pillow format name, with its EXIF, XMP, ICC profile and resolution; lossy formats at high quality.
+def encode(picture: Picture, file_format: str, name: str = "", quality: int = QUALITY) -> bytes:
+    """Encode as a file of a Pillow format name, with its EXIF, XMP, ICC profile and resolution; lossy formats at a quality of 1 to 100.
 
     What the format cannot hold is left out: 16 bit become 8, alpha goes, and so does metadata (docs/images.md has the table).
     Raises ImageError if it cannot be written, which calls it `name`, as do warnings of metadata that other pictures would keep.
@@ -36,7 +37,7 @@ def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
         metadata: dict[str, Any] = _fitting(picture, file_format, name or "the picture")
         if plain_suffix(name) in JPEG2000_STREAM_SUFFIXES:
             metadata["no_jp2"] = True
-        return _encoded(picture, file_format, metadata)
+        return _encoded(picture, file_format, metadata, quality)
     except MemoryError:
         raise
     except Exception as error:  # encoders raise all sorts too
@@ -46,13 +47,13 @@ def encode(picture: Picture, file_format: str, name: str = "") -> bytes:
         ) from None
 
 
-def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any]) -> bytes:
+def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any], quality: int = QUALITY) -> bytes:
     """A file with this metadata, and none of the picture's own."""
     options = save_options(metadata, file_format)
     if file_format == "HEIF":
         options = {"exif": None, "xmp": None, **options}
-    if file_format in ("JPEG", "WEBP", "AVIF", "HEIF"):
-        options["quality"] = 95
+    if file_format in WITH_QUALITY:
+        options["quality"] = quality
     if file_format == "JPEG":
         options["subsampling"] = 0
     if isinstance(picture, DeepPicture):

@@ -17,7 +17,7 @@ import torch
 from vrdir.folders import Places, check_writable, files_below, skipped
 from vrdir.image_files.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
-from vrdir.image_files.writing import format_of
+from vrdir.image_files.writing import QUALITY, format_of
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
 from vrdir.video.formats import VIDEO_SUFFIXES, is_video
@@ -32,15 +32,43 @@ class FileJob(NamedTuple):
     target: Path
 
 
+class ImageOptions(NamedTuple):
+    """How restored images are written, and what is shown of them. Videos have none of this.
+
+    Attributes:
+        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        max_side: reduce larger images to this many pixels on their longer side, before they are restored.
+        side_by_side: write the input and the result in one picture.
+        preview_px: make previews of the input and the result, of this many pixels on the longer side; 0 for none.
+    """
+
+    quality: int = QUALITY
+    max_side: int | None = None
+    side_by_side: bool = False
+    preview_px: int = 0
+
+
+PLAIN = ImageOptions()
+
+
 class Told(NamedTuple):
-    """What is worth telling of a finished file: the share of each degradation, and of a video the report."""
+    """What is worth telling of a finished file.
+
+    Attributes:
+        shares: of each degradation.
+        video: of a video, the report.
+        change: of an image, the mean absolute difference of input and result, in 8-bit levels.
+        previews: the input and the result as small WebP files, where they were asked for.
+    """
 
     shares: dict[str, float]
     video: StreamReport | None = None
+    change: float | None = None
+    previews: tuple[bytes, bytes] | None = None
 
 
 class FileResult(NamedTuple):
-    """What became of a file: what is told of it where it was finished, or the error that stopped it.
+    """What became of a file: what is told of it where it was finished (see `Told`), or the error that stopped it.
 
     `earlier` if it was done before this run was taken up again.
     """
@@ -50,18 +78,20 @@ class FileResult(NamedTuple):
     error: str | None
     video: StreamReport | None = None
     earlier: bool = False
+    change: float | None = None
+    previews: tuple[bytes, bytes] | None = None
 
 
 Finish = Callable[[Path], Told]
 """Writes to a path what a job's target is to hold, and tells of it."""
 
 
-def writing(content: bytes, shares: dict[str, float]) -> Finish:
+def writing(content: bytes, shares: dict[str, float], change: float | None = None, previews: tuple[bytes, bytes] | None = None) -> Finish:
     """Finishes a job whose result is at hand."""
 
     def finish(path: Path) -> Told:
         path.write_bytes(content)
-        return Told(shares)
+        return Told(shares, None, change, previews)
 
     return finish
 
@@ -225,7 +255,7 @@ def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: boo
 
         with result_file(job.target, None if manifest is None else manifest.partial_name(), note) as partial:
             told = finish(partial)
-        return FileResult(job, told.shares, None, told.video), False
+        return FileResult(job, told.shares, None, told.video, False, told.change, told.previews), False
     except Exception as error:  # whatever it is, the next file is another
         logger.debug("%s", job.source, exc_info=True)
         message = first_line(error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import re
 import sys
 import threading
 import uuid
@@ -47,13 +49,18 @@ class Manifest:
         command: "restore", for a manifest called .vrdir-restore.jsonl.
         settings: what decides the pixels, such as the weights and the format; JSON's types. Paths are absolute, so that the same
             words in another working directory are another run.
+        resume: take up what it notes. Else it only notes, so that the run can be resumed where it is interrupted.
+
+    Attributes:
+        new: nothing was in it.
 
     Raises:
         ValueError: the folder has the manifest of a run with other settings, one that is damaged, or another run is at work there.
         ImageError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any], resume: bool = True) -> None:
+        self.resume = resume
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
         self.done: dict[str, tuple[str, Stamp, Stamp, dict[str, float]]] = {}  # target: source, its stamp, the target's, shares
         self.written: dict[str, set[tuple[str, Stamp]]] = {}  # target: source and stamp of all that were ever written there
@@ -61,6 +68,7 @@ class Manifest:
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
+        self.made_folder = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("a+b", buffering=0)
@@ -80,6 +88,15 @@ class Manifest:
         with self.lock:  # not while a thread writes
             self.file.close()
 
+    def discard(self) -> None:
+        """Remove the file, once it is of no more use; and the folder, if nothing went into it."""
+        with self.lock:
+            self.file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+            if self.made_folder:
+                self.folder.rmdir()
+
     def partial_name(self) -> str:
         """A name for a temporary file of this run."""
         return f".vrdir-{self.id}-{uuid.uuid4().hex[:8]}.partial"
@@ -93,12 +110,14 @@ class Manifest:
 
     def is_done(self, source: Path, target: Path) -> bool:
         """Whether the target was made from the source, and neither has changed since."""
+        if not self.resume:
+            return False
         noted, made_from, made, _ = self.done.get(self._name(target), (None, None, None, None))
         return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source) and noted == self.places.of(source)
 
     def is_own(self, source: Path, target: Path) -> bool:
         """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
-        return (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
+        return self.resume and (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
 
     def shares(self, target: Path) -> dict[str, float]:
         """What was told of a finished file."""
@@ -117,7 +136,10 @@ class Manifest:
 
     def _note(self, line: dict[str, Any]) -> None:
         made_from, made = Stamp(*line["source_stamp"]), Stamp(*line["target_stamp"])
-        self.done[line["target"]] = line["source"], made_from, made, dict(line["shares"])
+        shares = {str(name): float(share) for name, share in line["shares"].items()}
+        if not all(map(math.isfinite, shares.values())):
+            raise ValueError("a share is no number")
+        self.done[line["target"]] = line["source"], made_from, made, shares
         self.written.setdefault(line["target"], set()).add((line["source"], made))
 
     def _write(self, line: Mapping[str, Any]) -> None:
@@ -148,18 +170,21 @@ class Manifest:
         if whole < len(content):  # half a line
             self.file.truncate(whole)
         lines = content[:whole].splitlines()
-        if not lines:
+        self.new = not lines
+        if self.new:
             self.id = uuid.uuid4().hex[:12]
             self._write({**run, "run": self.id})
             return
         number = 0
         try:
             before = dict(json.loads(lines[0]))
-            self.id = str(before.pop("run"))
+            self.id = before.pop("run")
+            if re.fullmatch("[0-9a-f]{12}", self.id) is None:  # it goes into a pattern of files to remove
+                raise ValueError("it names no run")
             for line in lines[1:]:
                 number += 1
                 self._note(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ValueError(
                 f"{self.path}, line {number + 1}, is damaged; delete the file to start over, and add --overwrite to replace the results"
             ) from None

@@ -17,16 +17,19 @@ from torch import Tensor
 
 from vrdir.image_files.formats import open_header
 from vrdir.image_files.memory import check_memory, opening_bytes
+from vrdir.image_files.reading import read_file
+from vrdir.image_files.reducing import reduced
 from vrdir.image_files.regular_files import open_regular
-from vrdir.image_files.whole_files import first_line, result_file
+from vrdir.image_files.whole_files import ImageError, first_line, result_file
 from vrdir.image_files.writing import encode, format_of
 from vrdir.images import Channels, OpenImage, checked_channels, open_image
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.borders import joined_veils, restore_inside
+from vrdir.inference.changes import beside, mean_change, preview
 from vrdir.inference.diagnosis import Diagnosis, diagnose
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
-from vrdir.inference.files import FileJob, FileResult, Finish, Told, process_files, writing
+from vrdir.inference.files import PLAIN, FileJob, FileResult, Finish, ImageOptions, Told, process_files, writing
 from vrdir.inference.manifest import Manifest
 from vrdir.inference.room import Room
 from vrdir.inference.stream import SMOOTHING, Camera, Damaged, FrameStream, StreamReport, is_camera
@@ -35,6 +38,7 @@ from vrdir.model.control import ALL, checked_control
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.loading import check_finite
 from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
+from vrdir.spelling import did_you_mean
 from vrdir.video.formats import Frame, Pixels, VideoError, format_of_video, is_video
 from vrdir.video.reading import VideoReader
 from vrdir.video.writing import VideoWriter
@@ -266,6 +270,7 @@ class Restorer:
         manifest: Manifest | None = None,
         smoothing: float = SMOOTHING,
         on_frame: Callable[[FileJob, int, int | None], None] | None = None,
+        options: ImageOptions = PLAIN,
     ) -> Generator[FileResult, None, None]:
         """Restore files, images and videos, from `vrdir.inference.files.plan_files`; see `process_files` beside it.
 
@@ -273,14 +278,14 @@ class Restorer:
         the other, and reads and writes meanwhile; fewer where they would need more than a quarter of the memory. A video has all to itself.
         Who closes the generator waits for the images at work; a video is left at its next frame, and no target of it appears.
 
-        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first.
+        `smoothing` and `on_frame` are for videos, as for `restore_video`; `on_frame` is told the job first. `options` are for images.
         """
 
         room = Room()
 
         def process(job: FileJob) -> Finish:
             if not is_video(job.target):
-                return self._image(job, room)
+                return self._image(job, room, options)
 
             def frame_done(number: int, expected: int | None) -> None:
                 room.check()
@@ -302,11 +307,22 @@ class Restorer:
         with result_file(job.target) as path:
             return finish(path)
 
-    def _image(self, job: FileJob, room: Room) -> Finish:
+    def _image(self, job: FileJob, room: Room, options: ImageOptions = PLAIN) -> Finish:
         with room.taken(self._bytes_for(job.source)):
-            opened, file_format = open_image(job.source), format_of(job.target)
-            restored = self._restore_opened(opened)
-            return writing(encode(restored.image, file_format, str(job.target)), restored.shares[0])
+            opened, file_format = _opened(job.source, options.max_side), format_of(job.target)
+            change, previews = 0.0, None
+
+            def close(after: Tensor) -> Any:
+                nonlocal change, previews
+                change = mean_change(opened.tensor, after)
+                if options.preview_px:
+                    previews = preview(opened.tensor, options.preview_px), preview(after, options.preview_px)
+                picture = opened.close(after)
+                return beside(opened.tensor, after, picture.info) if options.side_by_side else picture
+
+            restored = self._restore_opened(opened._replace(close=close))
+            content = encode(restored.image, file_format, str(job.target), options.quality)
+            return writing(content, restored.shares[0], change, previews)
 
     def _bytes_for(self, path: Path) -> int:
         """About what an image file needs at its peak, with weights `small`; 0 for one that cannot
@@ -378,6 +394,16 @@ class Restorer:
         return f"{weights} {self.model.config.model_dump_json()} {self.precision} {self.control}"
 
 
+def _opened(path: Path, max_side: int | None) -> OpenImage:
+    """A file, reduced if it is larger than `max_side`. Raises ImageError."""
+    if max_side is None:
+        return open_image(path)
+    try:
+        return open_image(reduced(read_file(path), max_side))
+    except ImageError as error:
+        raise ImageError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
 @cache
 def _turn_on(device: str) -> AbstractContextManager[Any]:
     """On a GPU one image after the other, whatever threads they come from: its memory is not the machine's, and it has one queue anyway."""
@@ -413,5 +439,6 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto") from None
+        hint = did_you_mean(str(device), ("cpu", "cuda", "auto", "mps"), {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"})
+        raise ValueError(f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto{hint}") from None
     return chosen

@@ -59,34 +59,39 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class VRDIRConfig(BaseModel):
-    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes.
-
-    Attributes:
-        extractor: the recognition network that E is cut from.
-        strides: where E is tapped, in pixels; one ISE stands at each.
-        branches: the degradations, one DNC branch each at every tap; the order of the guidance maps.
-        clean_branch: a further branch, the identity, after the others.
-        branch_blocks: residual blocks in each branch.
-        decoder: "semantics" is the paper's (features alone), "pixel_skip" ours (a U-shape whose output is a residual).
-        widths: channels of the pixel_skip decoder at strides 2, 4, 8, ...
-        encoder_blocks, decoder_blocks: its residual blocks at each of these strides.
-        channel_attention: in these blocks.
-        context: the global context, which takes the veil away before all else; None for none.
-    """
+    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extractor: ExtractorName
-    strides: Annotated[tuple[int, ...], SCALES]
-    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = ("haze", "noise", "rain")
-    clean_branch: bool = False
-    branch_blocks: Blocks = 0
-    decoder: Literal["semantics", "pixel_skip"] = "semantics"
-    widths: Annotated[tuple[Width, ...], SCALES] = ()
-    encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
-    decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = ()
-    channel_attention: bool = False
-    context: ContextConfig | None = None
+    extractor: ExtractorName = Field(description="The recognition network that the extractor E is cut from.")
+    strides: Annotated[tuple[int, ...], SCALES] = Field(
+        description="Strides at which E is tapped, in pixels; each has an enhancement (ISE)."
+    )
+    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = Field(
+        default=("haze", "noise", "rain"),
+        description="The degradations, with one branch (DNC) each at every tap, in the order of the guidance maps.",
+    )
+    clean_branch: bool = Field(default=False, description="Add a further branch, the identity, after the others.")
+    branch_blocks: Blocks = Field(default=0, description="Residual blocks in each branch.")
+    decoder: Literal["semantics", "pixel_skip"] = Field(
+        default="semantics",
+        description='"semantics" is the paper\'s (features alone), "pixel_skip" ours (a U-shape whose output is a residual).',
+    )
+    widths: Annotated[tuple[Width, ...], SCALES] = Field(
+        default=(), description="Channels of the pixel_skip decoder at strides 2, 4, 8, ..."
+    )
+    encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
+        default=(), description="Residual blocks of the pixel_skip encoder at each of these strides."
+    )
+    decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
+        default=(), description="Residual blocks of the pixel_skip decoder at each of these strides."
+    )
+    channel_attention: bool = Field(default=False, description="Channel attention in these blocks.")
+    context: ContextConfig | None = Field(
+        default=None,
+        description="The global context, which takes the veil of haze away before all else: side of "
+        "the reduced copy, strides, channels; null for none.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:

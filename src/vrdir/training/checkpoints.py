@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vrdir.image_files.whole_files import first_line
+from vrdir.image_files.whole_files import first_line, write_whole
 
 KEYS = {"step", "model", "optimizer", "average", "best"}
 
@@ -18,12 +19,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     """Write `folder/step-N.pt` under a temporary name, rename it, and drop all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    partial = folder / f".{path.name}.partial"
-    try:
-        torch.save(state, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = io.BytesIO()  # torch itself does not say why a file cannot be written
+    torch.save(state, content)
+    write_whole(content.getbuffer(), path)
     for old in checkpoints_in(folder)[:-keep]:
         old.unlink()
     return path

@@ -19,6 +19,8 @@ from vrdir.data.training_set import TrainingSet, check_division
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.folders import check_writable
+from vrdir.image_files.whole_files import HOPELESS, DiskError
 from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
 from vrdir.training.record import open_work_dir
@@ -199,8 +201,11 @@ def train(
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: naming the file or field.
+        DiskError: the disk of `work_dir` is full, or can only be read.
     """
     fabric = launched(device, recipe)
+    if fabric.is_global_zero:
+        check_writable(work_dir, work_dir)
     training, validation = sources.items(recipe)
     torch.manual_seed(recipe.seed)
     try:
@@ -251,10 +256,11 @@ def train(
             raise ValueError(f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it")
     names = [stage.name for stage in stages]
     if fabric.is_global_zero:
-        open_work_dir(work_dir, names, recipe, training, validation, prior.files(), str(fabric.device), fabric.world_size, resume)
+        with naming_disk(work_dir):
+            open_work_dir(work_dir, names, recipe, training, validation, prior.files(), str(fabric.device), fabric.world_size, resume)
     fabric.barrier()
     trainer = Trainer(fabric, model, recipe, data, held_out, work_dir, watcher)
-    with leaving_together():
+    with leaving_together(), naming_disk(work_dir):
         for stage in stages:
             done = work_dir / "weights" / stage.name
             if resume and (done / "model.safetensors").is_file():
@@ -301,3 +307,15 @@ def leaving_together() -> Iterator[None]:
         torch.distributed.destroy_process_group()
     if interrupted is not None:
         raise interrupted
+
+
+@contextmanager
+def naming_disk(work_dir: Path) -> Iterator[None]:
+    """Say which folder it is, and what to do, where the disk is full or takes no files. Raises DiskError."""
+    try:
+        yield
+    except OSError as error:
+        advice = HOPELESS.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise DiskError(f"{work_dir} cannot be written ({error.strerror}); {advice}, then go on by --resume") from None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import (
@@ -24,9 +25,10 @@ from pydantic import (
 
 from vrdir.data.augmentation import Augmentation
 from vrdir.degradations.degrade import ranges_of
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, meant_by
 from vrdir.image_files.whole_files import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
+from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml
 
 RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
@@ -53,6 +55,29 @@ Duration = Annotated[int | str, BeforeValidator(_duration)]
 """Optimiser steps; or epochs, as in "10 epochs"."""
 
 
+class Setting(NamedTuple):
+    """One setting of a recipe: its key, "decoder.steps" style, what it means, and its default as YAML, "" where there is none."""
+
+    key: str
+    description: str
+    default: str
+
+
+def described(settings: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a class and of those inside it, in order; of `model` also itself, since a name may be given for it.
+
+    Descriptions are read from the fields. Docstrings will not do: Python 3.13 dedents them, and `python -OO` drops them.
+    """
+    for name, field in settings.model_fields.items():
+        parts = (field.annotation, *get_args(field.annotation))
+        inner = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        if inner is None or inner is VRDIRConfig:
+            default = "" if field.is_required() else json.dumps(field.default)
+            yield Setting(prefix + name, field.description or "", default)
+        if inner is not None:
+            yield from described(inner, f"{prefix}{name}.")
+
+
 def steps_in(duration: int | str, epoch_length: int, batch_size: int) -> int:
     """The steps of a duration, where an epoch has so many images."""
     if isinstance(duration, int):
@@ -61,151 +86,180 @@ def steps_in(duration: int | str, epoch_length: int, batch_size: int) -> int:
 
 
 class StageSettings(Settings):
-    """How long, how fast and on how much a stage trains.
+    """How long, how fast and on how much a stage trains."""
 
-    Attributes:
-        steps: optimiser steps, or epochs as in "1200 epochs".
-        batch_size: images a step, of all processes together.
-        accumulate: parts into which each process cuts its share of a batch, where it does not fit into memory at once.
-        learning_rate: of the optimiser, at its peak.
-        schedule: "cosine" falls to zero after a linear warm-up; "constant" stays after it, for a run that another one goes on from;
-            "halving" halves the rate every quarter of the steps, as the paper.
-        warmup_steps: of the cosine and the constant schedule.
-        clip_norm: the gradient's norm is limited to this; null for no limit.
-        loss_weights: of each further loss of the stage, by its name; one that is not named keeps its default.
-        shares: probability of each kind of training image in this stage, up to a factor; null takes the recipe's.
-    """
-
-    steps: Duration
-    batch_size: Count = 8
-    accumulate: Count = 1
-    learning_rate: PositiveFloat = 2e-4
-    schedule: Literal["cosine", "constant", "halving"] = "cosine"
-    warmup_steps: int = Field(default=100, ge=0, strict=True)
-    clip_norm: PositiveFloat | None = 1.0
-    loss_weights: dict[str, NonNegativeFloat] = {}
-    shares: dict[str, NonNegativeFloat] | None = None
+    steps: Duration = Field(description='Optimiser steps, or epochs, as in "1200 epochs".')
+    batch_size: Count = Field(default=8, description="Images per step, over all processes together.")
+    accumulate: Count = Field(
+        default=1,
+        description="Number of parts into which each process cuts its share of a batch, where it does not fit into memory at once.",
+    )
+    learning_rate: PositiveFloat = Field(default=2e-4, description="Peak learning rate of the optimiser.")
+    schedule: Literal["cosine", "constant", "halving"] = Field(
+        default="cosine",
+        description='"cosine" falls to zero after a linear warm-up; "constant" stays at its peak '
+        'after it, for a run that another one continues; "halving" halves the rate every quarter '
+        "of the steps, as in the paper.",
+    )
+    warmup_steps: int = Field(default=100, ge=0, strict=True, description="Length of the warm-up, of cosine and constant.")
+    clip_norm: PositiveFloat | None = Field(default=1.0, description="Largest norm of the gradient; null for no limit.")
+    loss_weights: dict[str, NonNegativeFloat] = Field(
+        default={},
+        description="Weight of each further loss of the stage, by its name; a loss that is not named keeps its default.",
+    )
+    shares: dict[str, NonNegativeFloat] | None = Field(
+        default=None,
+        description="Relative frequency of each kind of training image in this stage; null takes the recipe's.",
+    )
 
 
 class ValidationSettings(Settings):
-    """What is validated on, and when.
+    """What is validated on, and when."""
 
-    Attributes:
-        photos: how many clean photos to hold out, evenly spread over the sorted folder, or to take, evenly spread, of each validation
-            list; null takes all of a list.
-        crop_px: side of their centre crops; null for whole images.
-        every: steps, or epochs as in "10 epochs".
-    """
-
-    photos: Count | None = 16
-    crop_px: Annotated[int, Field(ge=16, strict=True)] | None = 256
-    every: Duration = 1000
+    photos: Count | None = Field(
+        default=16,
+        description="How many clean photos to hold out, or how many images to take of each "
+        "validation list, evenly spread; null takes a whole list.",
+    )
+    crop_px: Annotated[int, Field(ge=16, strict=True)] | None = Field(
+        default=256, description="Side of the centre crops; null for whole images."
+    )
+    every: Duration = Field(default=1000, description='Steps between validations, or epochs, as in "10 epochs".')
 
 
 class DataSettings(Settings):
-    """How images are kept and cut. Nothing here changes what is trained, but for `balance` and `pairs_share`.
+    """How images are kept and cut. Only `balance` and `pairs_share` change what is trained."""
 
-    Attributes:
-        balance: pair lists count alike in an epoch, the shorter ones repeated; else each pair counts once.
-        pairs_share: of the images, how many come from pair lists, where there are clean photos, too; null for as many as the lists
-            have lines.
-        cache_gib: how much of the decoded images is kept in memory.
-        on_device: keep all of them on the GPU, and cut and degrade them there; null does so if they take less than a quarter of its
-            free memory.
-        workers: processes that read and cut ahead, of each training process; 0 does so in between.
-    """
-
-    balance: bool = False
-    pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    cache_gib: PositiveFloat = 8.0
-    on_device: bool | None = None
-    workers: int = Field(default=0, ge=0, strict=True)
+    balance: bool = Field(
+        default=False,
+        description="Pair lists count alike in an epoch, the shorter ones repeated; else each pair counts once.",
+    )
+    pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Share of the images that come from pair lists, where there are clean photos "
+        "too; null for as many as the lists have lines.",
+    )
+    cache_gib: PositiveFloat = Field(default=8.0, description="Memory for decoded images, in GiB.")
+    on_device: bool | None = Field(
+        default=None,
+        description="Keep all images on the GPU, and cut and degrade them there; null does so if "
+        "they take less than a quarter of its free memory.",
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        strict=True,
+        description="Processes that read and cut ahead, for each training process; 0 reads between the steps.",
+    )
 
 
 class DetectorSettings(Settings):
-    """A detector whose view of the restored images is compared with its view of the clean ones, without labels.
+    """A detector, whose view of the restored images is compared with its view of the clean ones.
 
-    Attributes:
-        file: its ONNX file, which takes images (B, 3, H, W) in [0, 1].
-        features: names of feature maps in it.
-        predictions: names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and classes as probabilities.
-        side: to which whole views are enlarged for it, in pixels; a multiple of 32.
-        images: how many of a batch it looks at.
+    No labels are used.
     """
 
-    file: Path
-    features: tuple[str, ...]
-    predictions: tuple[str, ...]
-    side: Count = 288
-    images: Count = 6
+    file: Path = Field(description="ONNX file, which takes images (B, 3, H, W) in [0, 1].")
+    features: tuple[str, ...] = Field(description="Names of feature maps in it.")
+    predictions: tuple[str, ...] = Field(
+        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and "
+        "classes as probabilities.",
+    )
+    side: Count = Field(
+        default=288,
+        description="Side to which whole views are enlarged for it, in pixels; a multiple of 32.",
+    )
+    images: Count = Field(default=6, description="How many images of a batch it looks at.")
 
 
 class Recipe(Settings):
-    """A whole run.
+    """A whole run. Each setting's description is also its help text and its line in the docs."""
 
-    Attributes:
-        model: the network: the name of a config ("paper", "small", "base") or the config itself.
-        seed: of the weights, the crops and the degradations.
-        crop_px: side of the random training crops.
-        view_px: side of the views that are degraded whole, of which a training crop is a window; null degrades the crops themselves. A
-            model with a global context needs it.
-        augmentation: "flip" (the paper's), "full", "wide", "vivid", "varied", "close" or "whole": see `vrdir.data.augmentation`.
-        overlay_share: probability that something is drawn on an image after the weather, such as bars or a time stamp, degraded and
-            clean alike.
-        precision: "bf16" runs convolutions in bfloat16 (autocast), losses and weights stay float32.
-        pixel_loss: "l1" (the paper's) or "balanced_l1".
-        pixel_loss_floor: of "balanced_l1", in [0, 1]: the higher, the more an image counts that is far from right.
-        shares: probability of each kind of training image, up to a factor, where degradations are mixed.
-        ranges: of the degradations' parameters, where not the defaults, as `vrdir degrade --with` takes them:
-            "haze:warmth=-0.3..0.3+noise:sigma=5..75". In mixtures the milder ranges of the registry come first.
-        jpeg_share: probability that an image, also a clean one, goes through a JPEG file after all else.
-        optimizer: "adam" (the paper's) or "muon", which orthogonalises each convolution's step (Jordan et al., 2024), so that no
-            degradation's gradient drowns the others'; its steps are scaled to the size of Adam's (Liu et al., 2025), and biases are
-            Adam's.
-        ema_decay: weights are validated and saved as an exponential moving average over steps, of this decay at most; null for none.
-        compile: a backend of torch.compile, such as "inductor"; null does not compile.
-        validation, data: see their classes.
-        log_every: steps between lines of losses.
-        checkpoint_every: steps, or epochs as in "10 epochs".
-        keep_checkpoints: how many of the last ones stay.
-        detector: for the loss "detection" of the stage context; null for none.
-        context, decoder, branch, fusion, refine: see StageSettings. Without refine there is no fourth stage; context is for a model with
-            a global context, and comes first.
-    """
-
-    model: VRDIRConfig
-    seed: int = Field(default=2025, ge=0, lt=2**63, strict=True)
-    crop_px: Count = 128
-    view_px: Count | None = None
-    overlay_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    augmentation: Augmentation = "full"
-    precision: Literal["float32", "bf16"] = "float32"
-    pixel_loss: Literal["l1", "balanced_l1"] = "l1"
-    pixel_loss_floor: Annotated[float, Field(gt=0, le=1)] = 0.06
-    shares: dict[str, float] = {CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1}
-    ranges: str = ""
-    jpeg_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    optimizer: Literal["adam", "muon"] = "adam"
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    compile: str | None = None
-    validation: ValidationSettings = ValidationSettings()
-    data: DataSettings = DataSettings()
-    log_every: Count = 50
-    checkpoint_every: Duration = 1000
-    keep_checkpoints: Count = 2
-    detector: DetectorSettings | None = None
-    context: StageSettings | None = None
-    decoder: StageSettings
-    branch: StageSettings
-    fusion: StageSettings
-    refine: StageSettings | None = None
+    model: VRDIRConfig = Field(description='The network: the name of a config ("paper", "small", "base") or the config itself.')
+    seed: int = Field(default=2025, ge=0, lt=2**63, strict=True, description="Seed of weights, crops and degradations.")
+    crop_px: Count = Field(default=128, description="Side of the random training crops.")
+    view_px: Count | None = Field(
+        default=None,
+        description="Side of the views that are degraded whole, of which a training crop is a window; "
+        "null degrades the crops themselves. A model with a global context needs it.",
+    )
+    overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Probability that something is drawn on an image after the weather, such as bars "
+        "or a time stamp, degraded and clean alike.",
+    )
+    augmentation: Augmentation = Field(
+        default="full",
+        description='"flip" (the paper\'s), "full", "wide", "vivid", "varied", "close" or "whole": '
+        "see docs/training.md.",
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description='"bf16" runs convolutions in bfloat16 (autocast); losses and weights stay float32.',
+    )
+    pixel_loss: Literal["l1", "balanced_l1"] = Field(
+        default="l1",
+        description='"l1" (the paper\'s) or "balanced_l1", a mean of logarithms, which may be negative.',
+    )
+    pixel_loss_floor: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.06,
+        description="Floor of balanced_l1, in [0, 1]: the higher, the more weight an image has that is far from right.",
+    )
+    shares: dict[str, float] = Field(
+        default={CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1},
+        description="Relative frequency of each kind of training image, where degradations are mixed.",
+    )
+    ranges: str = Field(
+        default="",
+        description="Ranges of the degradations' parameters, where not the defaults, as vrdir "
+        'degrade --with takes them: "haze:warmth=-0.3..0.3+noise:sigma=5..75". Mixtures use '
+        "milder ranges where a degradation has them.",
+    )
+    jpeg_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Probability that an image, also a clean one, is compressed as JPEG at the end.",
+    )
+    optimizer: Literal["adam", "muon"] = Field(
+        default="adam",
+        description='"adam" (the paper\'s) or "muon", which orthogonalises each convolution\'s '
+        "step (Jordan et al., 2024), so that no degradation's gradient drowns the others'; its "
+        "steps are scaled to the size of Adam's (Liu et al., 2025), and biases use Adam.",
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Validate and save an exponential moving average of the weights, of at most this decay; null for none.",
+    )
+    compile: str | None = Field(
+        default=None,
+        description='Backend of torch.compile, such as "inductor"; null does not compile.',
+    )
+    validation: ValidationSettings = Field(default=ValidationSettings(), description="What is validated on, and when.")
+    data: DataSettings = Field(default=DataSettings(), description="How images are kept and cut.")
+    log_every: Count = Field(default=50, description="Steps between lines of losses.")
+    checkpoint_every: Duration = Field(default=1000, description='Steps between checkpoints, or epochs, as in "10 epochs".')
+    keep_checkpoints: Count = Field(default=2, description="Number of checkpoints to keep, the last ones.")
+    detector: DetectorSettings | None = Field(
+        default=None, description='Detector of the loss "detection" of the stage context; null for none.'
+    )
+    context: StageSettings | None = Field(
+        default=None,
+        description="The stage before the others, for a model with a global context; null for none.",
+    )
+    decoder: StageSettings = Field(description="Stage 1, the decoder.")
+    branch: StageSettings = Field(description="Stage 2, each branch.")
+    fusion: StageSettings = Field(description="Stage 3, the fusion of the branches.")
+    refine: StageSettings | None = Field(
+        default=None,
+        description="Stage 4, all but the extractor and the context together; null for none.",
+    )
 
     @field_validator("model", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value not in CONFIGS:
-                raise ValueError(f"no config {reprlib.repr(value)}; there are {', '.join(CONFIGS)}")
+                known = f"{', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}"
+                raise ValueError(f"no config {reprlib.repr(value)}; there are {known}")
             return CONFIGS[value]
         return value
 
@@ -214,7 +268,8 @@ class Recipe(Settings):
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}, {CLEAN}, {MIXED}")
+            known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
+            raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}")
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
             raise ValueError("shares are numbers from 0, not all of them 0")
         return value
@@ -277,7 +332,9 @@ class Recipe(Settings):
         """
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}")
+            raise FileNotFoundError(
+                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}{did_you_mean(str(path), RECIPES)}"
+            )
         try:
             content = read_yaml(path)
         except ValueError as error:

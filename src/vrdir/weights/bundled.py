@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vrdir.image_files.whole_files import first_line
+from vrdir.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
+MODEL_FILES = ("config.json", "model.safetensors")
 
 
 def manifest() -> dict[str, Any]:
@@ -25,8 +27,9 @@ def resolve_weights(weights: str | Path) -> Path:
     """The folder that holds the weights.
 
     Args:
-        weights: a bundled name, a folder, or a Hugging Face repository id "owner/name". Of a bundled name and a folder called the
-            same a str means the former, a Path the latter.
+        weights: a bundled name, a folder, a work directory of `vrdir train` (of which the latest whole network is taken), or a
+            Hugging Face repository id "owner/name". Of a bundled name and a folder called the same a str means the former, a
+            Path the latter.
 
     Raises:
         FileNotFoundError: it is none of these.
@@ -34,33 +37,62 @@ def resolve_weights(weights: str | Path) -> Path:
     path = Path(weights)
     if str(weights) in manifest():
         if path.is_dir() and isinstance(weights, Path):
-            return path
+            return trained_below(path)
         if path.is_dir():
             logger.warning("taking the bundled weights %s; for the folder of that name here say ./%s", weights, weights)
         return FOLDER / str(weights)
     if path.is_dir():
-        return path
+        return trained_below(path)
     if path.exists():
-        raise FileNotFoundError(f"weights are a folder with config.json and model.safetensors; {path} is a file")
+        inside = all((path.parent / file).is_file() for file in MODEL_FILES)
+        advice = f"give {path.parent}" if inside else f"weights are a folder with {' and '.join(MODEL_FILES)}"
+        raise FileNotFoundError(f"{path} is a file; {advice}")
+    near = did_you_mean(str(weights), manifest()) or did_you_mean(str(path), _folders_beside(path))
     owner, _, name = str(weights).partition("/")
     if owner and name and "/" not in name and not owner.startswith((".", "~")):
-        return download(str(weights))
-    raise FileNotFoundError(f"no weights {str(weights)!r}: bundled are {', '.join(manifest()) or 'none'}; else give a folder")
+        return download(str(weights), near)
+    raise FileNotFoundError(f"no weights {str(weights)!r}: bundled are {', '.join(manifest()) or 'none'}; else give a folder{near}")
 
 
-def download(repository: str) -> Path:
-    """Fetch (once) a model's config and weights from the Hugging Face hub."""
+def trained_below(folder: Path) -> Path:
+    """Return a model folder itself, or the latest whole network below a work directory of `vrdir train`.
+
+    Raises:
+        FileNotFoundError: there is none below, but other model folders, which are named.
+    """
+    if any((folder / file).exists() for file in MODEL_FILES):  # who reads it will say what is missing
+        return folder
+    for stage in ("refine", "fusion"):
+        if (folder / "weights" / stage / MODEL_FILES[1]).is_file():
+            return folder / "weights" / stage
+    below = sorted({path.parent for pattern in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(pattern + MODEL_FILES[1])})
+    if below:
+        shown = ", ".join(map(str, below[:8])) + (", ..." if len(below) > 8 else "")
+        raise FileNotFoundError(f"{folder} holds no {MODEL_FILES[1]}; give one of the folders below it that do: {shown}")
+    return folder
+
+
+def _folders_beside(path: Path) -> list[str]:
+    """The folders that a mistyped path may mean; none where its parent is not there."""
+    try:
+        return [str(path.parent / entry.name) for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def download(repository: str, hint: str = "") -> Path:
+    """Fetch (once) a model's config and weights from the Hugging Face hub. An error shows the hint of what else may be meant."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise FileNotFoundError(
-            f"{repository!r} is no folder here; to look for it on the Hugging Face hub: pip install 'vrdir[hub]'"
+            f"{repository!r} is no folder here; to look for it on the Hugging Face hub: pip install 'vrdir[hub]'{hint}"
         ) from None
     try:
-        return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(snapshot_download(repository, allow_patterns=list(MODEL_FILES)))
     except Exception as error:  # its own errors, and those of whatever HTTP library is behind it
         raise FileNotFoundError(
-            f"{repository!r} is no folder here and could not be fetched from the Hugging Face hub: {first_line(error)}"
+            f"{repository!r} is no folder here and could not be fetched from the Hugging Face hub: {first_line(error)}{hint}"
         ) from None
 
 
