@@ -34,9 +34,9 @@ INSIDE = {
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],
     "inference": [
-        "stream", "manifest", "room", "changes", "files", "folder_report",
+        "stream", "manifest", "room", "changes", "diagnosis", "files", "folder_report",
         "export_graph", "export_nodes", "onnx_values", "exported_model", "export",
-        "borders", "diagnosis", "bands", "restorer", "golden",
+        "borders", "bands", "restorer", "golden",
         "normalisation", "front_end", "connectors", "recognition_frontend", "transform", "albumentations",
     ],
     "evaluation": [

@@ -396,8 +396,9 @@ def run_files(
                     if result.error is not None:
                         err.print(f"[bold red]failed:[/] {escape(result.error)}")
                     elif not as_json and not result.earlier and (explain or result.video or not err.is_terminal):
-                        shares = ": " + ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items()) if explain else ""
-                        out.print(escape(f"{result.job.target}{shares}{f': {result.video}' if result.video else ''}"))
+                        found = f": {explained(result)}" if explain else ""
+                        video = f": {result.video}" if result.video else ""
+                        out.print(escape(f"{result.job.target}{found}{video}"))
                     if result.video and result.video.damaged:
                         err.print(f"[bold yellow]warning:[/] {escape(f'{result.job.source}: {damage(result.video)}')}")
                     bars.advance(task)
@@ -412,10 +413,21 @@ def run_files(
         raise typer.Exit(1)
 
 
+def explained(result: FileResult) -> str:
+    """What was wrong with a file: in physical terms where the network knows them, else the shares."""
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())
+    if result.diagnosis is None:
+        return shares
+    return str(result.diagnosis) if result.diagnosis.haze is not None else f"{shares}; {result.diagnosis}"
+
+
 def _machine_readable(result: FileResult) -> dict[str, Any]:
     shares = {name: round(share, 4) for name, share in result.shares.items()}
     facts: dict[str, Any] = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
     facts |= {"change": round(result.change, 3)} if result.change is not None else {}
+    if result.diagnosis is not None:
+        found = result.diagnosis._asdict().items()
+        facts["diagnosis"] = {key: None if value is None else round(value, 4) for key, value in found}
     return facts | ({"video": video_facts(result.video)} if result.video else {})
 
 

@@ -64,7 +64,9 @@ def restore(
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
     smoothing: Annotated[float, typer.Option(min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none.")] = 0.8,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the share of each degradation for every file.")] = False,
+    strength: Annotated[float, typer.Option(min=0, max=2, help="How strongly: 0 not at all, 1 as trained.")] = 1.0,
+    only: Annotated[list[str] | None, typer.Option(help="Remove only this, such as haze; repeat it for several.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print what was wrong with every file: haze, noise, rain.")] = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,11 +77,21 @@ def restore(
     from vrdir.inference.folder_report import FolderReport, preview_px
     from vrdir.inference.restorer import Restorer
 
+    def make() -> Restorer:
+        return Restorer(
+            weights,
+            device,
+            backend=backend,
+            precision=precision,
+            strength=strength,
+            only=only or None,
+        )
+
     with one_line_errors():
         allow(max_megapixels)
         if is_piped(inputs, output):
             refuse_unused(context, "for one image of a pipe", "smoothing", "explain", "side-by-side", "report")
-            restorer = Restorer(weights, device, backend=backend, precision=precision)
+            restorer = make()
             through_pipe(
                 context,
                 inputs,
@@ -95,7 +107,7 @@ def restore(
         check_image_options(context, jobs)
         if report is not None:
             check_outputs([report], overwrite or resume)
-        restorer = Restorer(weights, device, backend=backend, precision=precision)
+        restorer = make()
         settings = {"weights": restorer.fingerprint(), "backend": backend, "format": file_format, "smoothing": smoothing}
         options = ImageOptions(quality, max_side, side_by_side)
         settings |= {key: value for key, value in options._asdict().items() if value != PLAIN._asdict()[key]}

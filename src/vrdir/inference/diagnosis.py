@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.inference.changes import mean_change
 from vrdir.model.global_context import lift, log_gain_at, reduced, resampling
 from vrdir.model.vrdir import Restoration
 
@@ -44,11 +45,11 @@ def diagnose(image: Tensor, restoration: Restoration) -> list[Diagnosis]:
     """Return the diagnosis of each image of a batch (B, 3, H, W), by what became of it."""
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         image, restored = image.float(), restoration.image.float()
-        changed = (restored - image).abs().mean((1, 2, 3)) * 255
         haze = _haze(image, restoration)
         noise, rain = _noise_and_rain(image, restored, restoration)
     hazes = [None] * len(image) if haze is None else haze.tolist()
-    figures = (noise.tolist(), rain.tolist(), changed.tolist())
+    changed = [mean_change(*pair) for pair in zip(image.split(1), restored.split(1), strict=True)]
+    figures = (noise.tolist(), rain.tolist(), changed)
     return [Diagnosis(*each) for each in zip(hazes, *figures, strict=True)]
 
 

@@ -18,6 +18,7 @@ from vrdir.folders import Places, check_writable, files_below, skipped
 from vrdir.image_files.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.image_files.whole_files import DiskError, ImageError, first_line, result_file
 from vrdir.image_files.writing import QUALITY, format_of
+from vrdir.inference.diagnosis import Diagnosis
 from vrdir.inference.manifest import Manifest, Stamp
 from vrdir.inference.stream import StreamReport
 from vrdir.video.formats import VIDEO_SUFFIXES, is_video
@@ -59,12 +60,14 @@ class Told(NamedTuple):
         video: of a video, the report.
         change: of an image, the mean absolute difference of input and result, in 8-bit levels.
         previews: the input and the result as small WebP files, where they were asked for.
+        diagnosis: of an image, what was wrong with it.
     """
 
     shares: dict[str, float]
     video: StreamReport | None = None
     change: float | None = None
     previews: tuple[bytes, bytes] | None = None
+    diagnosis: Diagnosis | None = None
 
 
 class FileResult(NamedTuple):
@@ -80,18 +83,25 @@ class FileResult(NamedTuple):
     earlier: bool = False
     change: float | None = None
     previews: tuple[bytes, bytes] | None = None
+    diagnosis: Diagnosis | None = None
 
 
 Finish = Callable[[Path], Told]
 """Writes to a path what a job's target is to hold, and tells of it."""
 
 
-def writing(content: bytes, shares: dict[str, float], change: float | None = None, previews: tuple[bytes, bytes] | None = None) -> Finish:
+def writing(
+    content: bytes,
+    shares: dict[str, float],
+    previews: tuple[bytes, bytes] | None = None,
+    diagnosis: Diagnosis | None = None,
+) -> Finish:
     """Finishes a job whose result is at hand."""
 
     def finish(path: Path) -> Told:
         path.write_bytes(content)
-        return Told(shares, None, change, previews)
+        change = None if diagnosis is None else diagnosis.changed
+        return Told(shares, None, change, previews, diagnosis)
 
     return finish
 
@@ -255,7 +265,17 @@ def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: boo
 
         with result_file(job.target, None if manifest is None else manifest.partial_name(), note) as partial:
             told = finish(partial)
-        return FileResult(job, told.shares, None, told.video, False, told.change, told.previews), False
+        result = FileResult(
+            job,
+            told.shares,
+            None,
+            told.video,
+            False,
+            told.change,
+            told.previews,
+            told.diagnosis,
+        )
+        return result, False
     except Exception as error:  # whatever it is, the next file is another
         logger.debug("%s", job.source, exc_info=True)
         message = first_line(error)

@@ -20,10 +20,12 @@ from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
 from vrdir.images import OVERSHOOT, open_image, overshoots_only
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
+from vrdir.inference.borders import joined_veils, restore_inside
 from vrdir.inference.exported_model import ExportedModel
 from vrdir.inference.normalisation import Normalisation
 from vrdir.inference.restorer import Restorer, network_of
 from vrdir.model.blocks import placed
+from vrdir.model.control import ALL, Control
 from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class FrontEnd(KeepsTypes):
         declared: whether somebody says so; if it is only taken for granted, the first tensor that needs it brings a warning.
         skip_clean: as in `VRDIR.restore`.
         trains: whether gradients reach the network's parameters. They reach the input in any case.
+        control: how strongly to restore, and of what.
+        borders: set borders of one colour aside, such as a letterbox, and put them back.
         hook: called after each restoration with a `Restoration` (image, guidance, shares), in the thread that restores; not
             while the model is traced.
     """
@@ -74,8 +78,11 @@ class FrontEnd(KeepsTypes):
         skip_clean: bool | float = False,
         trains: bool = False,
         hook: Callable[[Restoration], None] | None = None,
+        control: Control = ALL,
+        borders: bool = True,
     ) -> None:
         super().__init__()
+        self.control, self.borders = control, borders
         clean_threshold(skip_clean, restorer.config)  # now, not at the first image
         self.restorer = restorer.requires_grad_(trains)
         self.restorer.extractor.requires_grad_(False)
@@ -186,17 +193,22 @@ class FrontEnd(KeepsTypes):
         """(B, 3, H, W) in [0, 1] -> the same; the same object if nothing was to be done. In bands, if large, they take little memory."""
         if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
             with _without_autocast(image.device):
-                return self.restorer.restore(image, self.skip_clean).image
+                return self.restorer.restore(image, self.skip_clean, control=self.control).image
         at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
         pieces = image.split(at_once)
         large = image.shape[-2] * image.shape[-1] > WHOLE_PIXELS
-        restore = partial(restore_in_bands, self.restorer) if in_bands and large else self.restorer.restore
+        network = partial(restore_in_bands, self.restorer) if in_bands and large else self.restorer.restore
+        restore = partial(network, skip_clean=self.skip_clean, control=self.control)
+        captured = image.is_cuda and torch.cuda.is_current_stream_capturing()  # a captured graph cannot be waited for
         with _without_autocast(image.device):
-            restorations = [restore(piece, self.skip_clean) for piece in pieces]
+            restorations = [
+                restore_inside(piece, restore) if self.borders and not captured else restore(piece)
+                for piece in pieces
+            ]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
-        if not (image.is_cuda and torch.cuda.is_current_stream_capturing()):  # a captured graph cannot be waited for
+        if not captured:
             check_result(restoration.image, restoration.shares)
         if self.hook is not None:
             self.hook(restoration)
@@ -271,8 +283,9 @@ def _check_range(image: Tensor, normalisation: Normalisation) -> bool:
 
 def joined(restorations: list[Restoration]) -> Restoration:
     """Those of the parts of a batch as one."""
-    images, guidance, shares = zip(*restorations, strict=True)
-    return Restoration(torch.cat(images), [torch.cat(maps) for maps in zip(*guidance, strict=True)], torch.cat(shares))
+    images, guidance, shares, veils = zip(*restorations, strict=True)
+    maps = [torch.cat(parts) for parts in zip(*guidance, strict=True)] if all(guidance) else []
+    return Restoration(torch.cat(images), maps, torch.cat(shares), joined_veils(veils))
 
 
 def image_key(batch: Mapping[Any, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vrdir.inference.connectors import (
 from vrdir.inference.front_end import FrontEnd, load_network
 from vrdir.inference.normalisation import find_normalisation, is_declared
 from vrdir.inference.restorer import Restorer, choose_device
+from vrdir.model.control import ALL, checked_control
 from vrdir.model.vrdir import VRDIR, Restoration
 
 
@@ -99,6 +100,9 @@ def restore_before(
     train_restorer: bool = False,
     hook: Callable[[Restoration], None] | None = None,
     device: str | None = None,
+    strength: float | None = None,
+    only: Iterable[str] | str | None = None,
+    borders: bool = True,
 ) -> Any:
     """Put a restoration network in front of a recogniser, which stays as it is and is called as before.
 
@@ -124,6 +128,8 @@ def restore_before(
         train_restorer: let gradients reach the restorer's parameters too (all but its extractor's).
         hook: called with each `Restoration`: the image (B, 3, H, W) in [0, 1], the guidance maps, the shares.
         device: of the restorer; by default a module's own, for others a GPU where there is one.
+        strength, only: as for `Restorer`; without them, those of a `Restorer` given for weights.
+        borders: set borders of one colour aside, such as a letterbox's grey, and put them back.
 
     Returns:
         For a module a `RestoreBefore`, itself a module; for others an object with the same calling convention.
@@ -136,13 +142,19 @@ def restore_before(
         raise ValueError("this recogniser has a restorer in front already")
     connector = connector_of(recogniser)
     chosen = _device_of(recogniser) if device is None and connector is RestoreBefore else choose_device(device or "auto")
+    network = load_network(weights, chosen)
+    control = getattr(weights, "control", ALL)
+    if strength is not None or only is not None:
+        control = checked_control(1.0 if strength is None else strength, only, network.config.branches)
     front_end = FrontEnd(
-        load_network(weights, chosen),
+        network,
         find_normalisation(recogniser, preprocessing, mean=mean, std=std, range=range, channels=channels),
         declared=connector is RestoredUltralytics or is_declared(recogniser, preprocessing, mean, std, range),
         skip_clean=getattr(weights, "skip_clean", False) if skip_clean is None else skip_clean,
         trains=train_restorer,
         hook=hook,
+        control=control,
+        borders=borders,
     )
     return connector(recogniser, front_end, argument)
 

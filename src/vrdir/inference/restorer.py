@@ -25,7 +25,7 @@ from vrdir.image_files.writing import encode, format_of
 from vrdir.images import Channels, OpenImage, checked_channels, open_image
 from vrdir.inference.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.inference.borders import joined_veils, restore_inside
-from vrdir.inference.changes import beside, mean_change, preview
+from vrdir.inference.changes import beside, preview
 from vrdir.inference.diagnosis import Diagnosis, diagnose
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
@@ -310,11 +310,10 @@ class Restorer:
     def _image(self, job: FileJob, room: Room, options: ImageOptions = PLAIN) -> Finish:
         with room.taken(self._bytes_for(job.source)):
             opened, file_format = _opened(job.source, options.max_side), format_of(job.target)
-            change, previews = 0.0, None
+            previews = None
 
             def close(after: Tensor) -> Any:
-                nonlocal change, previews
-                change = mean_change(opened.tensor, after)
+                nonlocal previews
                 if options.preview_px:
                     previews = preview(opened.tensor, options.preview_px), preview(after, options.preview_px)
                 picture = opened.close(after)
@@ -322,7 +321,7 @@ class Restorer:
 
             restored = self._restore_opened(opened._replace(close=close))
             content = encode(restored.image, file_format, str(job.target), options.quality)
-            return writing(content, restored.shares[0], change, previews)
+            return writing(content, restored.shares[0], previews, restored.diagnosis[0])
 
     def _bytes_for(self, path: Path) -> int:
         """About what an image file needs at its peak, with weights `small`; 0 for one that cannot

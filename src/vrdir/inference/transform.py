@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Restore(KeepsTypes):
     train, and lets no gradients through; `vrdir.restore_before` does.
 
     Args:
-        weights, device, skip_clean, channels: as for `Restorer`.
+        weights, device, skip_clean, channels, strength, only, borders: as for `Restorer`.
     """
 
     def __init__(
@@ -45,12 +45,23 @@ class Restore(KeepsTypes):
         device: str = "auto",
         skip_clean: bool | float = False,
         channels: Channels = "rgb",
+        strength: float = 1.0,
+        only: Iterable[str] | str | None = None,
+        borders: bool = True,
     ) -> None:
         super().__init__()
         self.network = network_of(weights)
         if weights is not self.network:  # somebody else's network is theirs to freeze
             self.network.requires_grad_(False)
-        self.restorer = Restorer(self.network, device, skip_clean, channels=channels)
+        self.restorer = Restorer(
+            self.network,
+            device,
+            skip_clean,
+            channels=channels,
+            strength=strength,
+            only=only,
+            borders=borders,
+        )
         self.train(False)
 
     def train(self, mode: bool = True) -> Restore:
