@@ -56,9 +56,12 @@ def stirred(model: VRDIR) -> VRDIR:
 def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     seed = VRDIRConfig.model_validate(
-        SMALL.model_dump() | {"widths": (16, 24, 32, 40), "encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (2, 1, 1, 1)}
+        SMALL.model_dump()
+        | {"widths": (16, 24, 32, 40), "encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (2, 1, 1, 1)}
+        | {"context": None}
     )
-    larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN)
+    context = {"side": 64, "strides": (4, 8, 16), "channels": 8}
+    larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN | {"context": context})
     stirred(VRDIR(seed)).save_pretrained(tmp_path / "seed")
     monkeypatch.setitem(CONFIGS, "base", larger)
     run("grow_weights.py", tmp_path / "seed", tmp_path / "grown", "--model", "base", monkeypatch=monkeypatch)

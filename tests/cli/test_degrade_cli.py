@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import vrdir
 from vrdir.cli.app import app
 from vrdir.degradations.degrade import parameters_of
-from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.registry import DEGRADATIONS, STEPS
 
 
 def run(*arguments: object) -> Any:
@@ -147,6 +147,6 @@ def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(folder
 
 def test_the_list_as_json() -> None:
     listed = json.loads(run("--list", "--json").output)
-    assert list(listed) == list(DEGRADATIONS)
+    assert list(listed) == list(STEPS)
     assert listed["noise"]["severities"]["sigma"] == [8, 16, 28, 45, 70]
     assert listed["haze"]["defaults"]["beta"] == [0.4, 2.6]

@@ -103,3 +103,17 @@ def test_an_overlay_depends_on_the_images_own_generator() -> None:
     image = torch.rand(5, 3, 32, 32)
     together, alone = draw_overlays(image, seeds(5)), draw_overlays(image[3:4], seeds(1, 3))
     assert torch.equal(together.on(image)[3:4], alone.on(image[3:4]))
+
+
+def test_an_overlay_can_be_applied_as_a_degradation_is() -> None:
+    image = torch.rand(2, 3, 64, 64)
+    barred = apply_degradation(image, "overlay", seeds(2), kind="bars")
+    drawn = (barred.image != image).any(1)
+    assert torch.allclose(drawn.float().mean((1, 2)), barred.parameters["covered"], atol=0.01)
+    assert barred.parameters["covered"].min() > 0
+    mixed = degrade(image[0], "haze:beta=2+overlay:kind=padding", seed=4)
+    assert mixed.shape == image[0].shape
+    with pytest.raises(ValueError, match="overlay:kind is any, bars, .*, not 'sticker'"):
+        degrade(image[0], "overlay:kind=sticker")
+    with pytest.raises(ValueError, match="kind is any, bars"):
+        apply_degradation(image, "overlay", seeds(2), kind="sticker")

@@ -116,19 +116,19 @@ def degrade(
 def list_degradations(as_json: bool) -> None:
     """Each degradation with its parameters and their defaults, and what its severities set."""
     from vrdir.degradations.degrade import parameters_of, shown
-    from vrdir.degradations.registry import DEGRADATIONS
+    from vrdir.degradations.registry import STEPS
 
     if as_json:
         facts = {
             name: {"defaults": {k: v for k, v in parameters_of(name).items() if v is not None}, "severities": dict(degradation.severities)}
-            for name, degradation in DEGRADATIONS.items()
+            for name, degradation in STEPS.items()
         }
         typer.echo(json.dumps(facts, indent=1))
         return
     out.print(
         "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
     )
-    for name, degradation in DEGRADATIONS.items():
+    for name, degradation in STEPS.items():
         ranges = [f"{key}={shown(value)}" for key, value in parameters_of(name).items() if value is not None]
         out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
         for key, values in degradation.severities.items():

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from vrdir.degradations.depth import DepthKind
 from vrdir.degradations.draws import Degraded, Generators, Range, index
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, meant_by
+from vrdir.degradations.overlays import KINDS
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, STEPS, meant_by
 from vrdir.image_files.reading import read_file
 from vrdir.image_files.regular_files import open_regular
 from vrdir.images import Channels, checked_channels, open_image
+
+WORDS = {"depth": get_args(DepthKind), "kind": KINDS}  # the parameters that are no numbers
 
 
 def apply_degradation(
@@ -27,7 +30,7 @@ def apply_degradation(
 
     Args:
         image: (B, 3, H, W) in [0, 1].
-        name: one of `DEGRADATIONS`.
+        name: one of `DEGRADATIONS`, or "overlay" (`vrdir.degradations.overlays`).
         generator: source of all draws: the same seed gives the same pixels; one, or one for each image.
         severity: 1 (barely visible) to 5 (a recogniser mostly fails); None leaves the defaults, which span most of it.
         ranges: replace those of the severity or the defaults, one value or (low, high) each; haze and night_haze take a
@@ -39,18 +42,18 @@ def apply_degradation(
     Raises:
         ValueError: an unknown degradation, parameter or severity.
     """
-    if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}{meant_by(name)}")
+    if name not in STEPS:
+        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}")
     allowed = parameters_of(name)
     if not ranges.keys() <= allowed.keys():
         raise ValueError(f"{name} has no parameter {', '.join(sorted(ranges.keys() - allowed.keys()))}; it has {', '.join(allowed)}")
-    degraded = DEGRADATIONS[name].function(image, generator, **{**at_severity(name, severity), **ranges})
+    degraded = STEPS[name].function(image, generator, **{**at_severity(name, severity), **ranges})
     return Degraded(degraded.image.clamp(0, 1), degraded.parameters)
 
 
 def parameters_of(name: str) -> dict[str, Any]:
     """The parameters of a degradation and their defaults."""
-    return dict(DEGRADATIONS[name].function.__kwdefaults__ or {})
+    return dict(STEPS[name].function.__kwdefaults__ or {})
 
 
 def at_severity(name: str, severity: int | None) -> dict[str, Range]:
@@ -59,7 +62,7 @@ def at_severity(name: str, severity: int | None) -> dict[str, Range]:
         return {}
     if severity not in (1, 2, 3, 4, 5):
         raise ValueError(f"a severity is a whole number from 1 to 5, not {severity!r}")
-    return {parameter: values[int(severity) - 1] for parameter, values in DEGRADATIONS[name].severities.items()}
+    return {parameter: values[int(severity) - 1] for parameter, values in STEPS[name].severities.items()}
 
 
 class Step(NamedTuple):
@@ -88,8 +91,8 @@ def parse_degradations(text: str) -> list[Step]:
 
 def _parse_step(text: str) -> Step:
     name, _, rest = text.strip().partition(":")
-    if name not in DEGRADATIONS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(DEGRADATIONS)}{meant_by(name)}")
+    if name not in STEPS:
+        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}")
     known = {key: value for key, value in parameters_of(name).items() if value is not None}
     ranges: dict[str, Any] = {}
     severity = None
@@ -102,9 +105,9 @@ def _parse_step(text: str) -> Step:
             continue
         if key not in known or not equals:
             raise ValueError(f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, or severity=1 to 5; not {part!r}")
-        if isinstance(known[key], str):  # only depth is a word
-            if value not in get_args(DepthKind):
-                raise ValueError(f"{name}:{key} is {', '.join(get_args(DepthKind))}, not {value!r}")
+        if isinstance(known[key], str):
+            if value not in WORDS[key]:
+                raise ValueError(f"{name}:{key} is {', '.join(WORDS[key])}, not {value!r}")
             ranges[key] = value
             continue
         takes_range, kind = isinstance(known[key], tuple), int if isinstance(known[key], int) else float

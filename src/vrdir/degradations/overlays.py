@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrdir.degradations.draws import Draws, Generators, pixel_grid
+from vrdir.degradations.draws import Degraded, Draws, Generators, pixel_grid
 
 LETTERBOX = 114 / 255  # the grey of YOLO's letterbox
 
@@ -56,6 +56,34 @@ def draw_overlays(image: Tensor, generator: Generators, share: float = 1.0) -> O
         colour = colour if own_colour is None else torch.where(here, own_colour, colour)
     kinds = ["" if off else names[w] for w, off in zip(which, none.tolist(), strict=True)]
     return Overlay(mask & ~none.view(-1, 1, 1, 1), colour, kinds)
+
+
+def overlay(image: Tensor, generator: Generators, *, kind: str = "any") -> Degraded:
+    """Draw on each image of a batch what a camera or a program might.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        generator: source of all draws.
+        kind: one of `OVERLAYS`; "any" draws one for each image.
+
+    Returns:
+        The batch, and `covered` (B,), the share of the pixels that is drawn on.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {', '.join(KINDS)}, not {kind!r}")
+    if kind == "any":
+        drawn = draw_overlays(image, generator)
+    else:
+        draws = Draws(image, generator)
+        plain = plain_colour(draws).expand_as(image)
+        mask, colour = OVERLAYS[kind](draws)
+        shape = (len(image), 1, *image.shape[-2:])
+        drawn = Overlay(mask.expand(shape), plain if colour is None else colour, [])
+    covered = drawn.mask.float().mean((1, 2, 3))
+    return Degraded(drawn.on(image), {"covered": covered})
 
 
 def plain_colour(draws: Draws) -> Tensor:
@@ -164,3 +192,4 @@ OVERLAYS: dict[str, Callable[[Draws], tuple[Tensor, Tensor | None]]] = {
     "porthole": porthole,
 }
 """By name: of the draws, a mask (B, 1, H, W), and colours (B, 3, H, W) or None for a plain one."""
+KINDS = ("any", *OVERLAYS)

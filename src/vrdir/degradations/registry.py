@@ -9,6 +9,7 @@ from vrdir.degradations.haze import haze, night_haze
 from vrdir.degradations.jpeg import jpeg
 from vrdir.degradations.light import low_light
 from vrdir.degradations.noise import noise, sensor_noise
+from vrdir.degradations.overlays import overlay
 from vrdir.degradations.rain import rain, raindrops
 from vrdir.degradations.resolution import low_resolution
 from vrdir.degradations.snow import snow
@@ -115,6 +116,11 @@ DEGRADATIONS: dict[str, Degradation] = {
 """By name, in the order in which nature applies them: the air, what falls through it, what hangs on the lens, the lens and
 its motion, the sensor's pixels, the light that they count and its noise, the file. Little light comes late since it falls on
 haze, rain and snow as on the rest: it is a matter of what reaches the sensor."""
+
+TRANSFORMS: dict[str, Degradation] = {"overlay": Degradation(overlay, {}, {})}
+"""By name, what is no degradation, but can be applied as one is: nothing is to be removed again."""
+
+STEPS = DEGRADATIONS | TRANSFORMS
 
 EXCLUSIVE = (
     ("haze", "night_haze"),
