@@ -100,7 +100,7 @@ class GlobalContext(nn.Module):
         correction = self.to_light(torch.cat([seen, attended], 1)).float()
         airlight = torch.sigmoid(torch.logit(attended, 0.02) + correction[:, :3])
         brighter = correction[:, 3:]
-        exposure = torch.exp(_through(brighter.clamp(0, 1.4), brighter))
+        exposure = torch.exp(_through(brighter.clamp(0.0, 1.4), brighter))
         log_gain = _above_zero(self.to_gain(x).float()).clamp(max=MOST)
         return Veil(airlight, exposure, log_gain)
 
@@ -185,9 +185,10 @@ def resampling(before: int, after: int, device: torch.device | None = None) -> T
     Matrices do with one operation what needs three otherwise: reduce and enlarge, read any part of
     a map, and be exported for images of any size.
     """
-    scale = before / after
-    middle = (torch.arange(after, device=device, dtype=torch.float32) + 0.5) * scale
-    at = torch.arange(before, device=device, dtype=torch.float32) + 0.5
-    spread = torch.as_tensor(scale, dtype=torch.float32).clamp_min(1.0)
+    # The scale is a tensor, as sizes are symbols while a graph of any size is traced.
+    scale = torch.full((), before, device=device).float() / torch.full((), after, device=device)
+    middle = (torch.arange(after, device=device) + 0.5) * scale
+    at = torch.arange(before, device=device) + 0.5
+    spread = scale.clamp_min(1.0)
     weights = (1 - (middle[:, None] - at[None]).abs() / spread).clamp_min(0)
     return weights / weights.sum(1, keepdim=True)
