@@ -8,7 +8,8 @@ from typing import Any
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules around a node
 NETWORK = "network."  # what wraps all modules of the network
-FULL_PRECISION = "modulation"  # the Fourier part: a spectrum spans too wide a range for float16
+# The Fourier part, as a spectrum spans too wide a range for float16, and what the whole image depends on.
+FULL_PRECISION = ("modulation", "context")
 
 
 def name_readably(graph: Any) -> None:
@@ -41,7 +42,7 @@ def halve_convolutions(graph: Any) -> None:
     weights = {one.name: one for one in graph.initializer}
     nodes, cast = [], set()
     for node in graph.node:
-        if node.op_type != "Conv" or FULL_PRECISION in node.name:
+        if node.op_type != "Conv" or any(part in node.name for part in FULL_PRECISION):
             nodes.append(node)
             continue
         for name in node.input[1:]:
