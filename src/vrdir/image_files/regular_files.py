@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -43,6 +44,16 @@ def open_regular(path: Path | str) -> BinaryIO:
 def check_regular(path: Path | str) -> None:
     """Raise as `open_regular` does, for a file that another library is to open by its name."""
     open_regular(path).close()
+
+
+def refuse_pointer(path: Path, error: type[ValueError] = ValueError) -> None:
+    """Raise an error for a Git LFS pointer, a pipe or a device; whoever opens a file that is not
+    there, or a folder, says so."""
+    try:
+        with contextlib.suppress(OSError):
+            check_regular(path)
+    except ImageError as problem:
+        raise error(str(problem)) from None
 
 
 def read_regular(path: Path | str) -> bytes:

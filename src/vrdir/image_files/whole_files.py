@@ -15,7 +15,6 @@ HOPELESS = {
     errno.EDQUOT: "make room within the quota",
     errno.EROFS: "choose an output on a disk that can be written to",
 }
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how one begins
 
 
 _partials: set[Path] = set()  # temporary files that are written to
@@ -27,13 +26,6 @@ class ImageError(ValueError):
 
 class DiskError(ImageError):
     """Nothing more can be written where the results go: the disk is full, or can only be read."""
-
-
-def refuse_pointer(path: Path, error: type[ValueError] = ValueError) -> None:
-    """Raise an error if a file is the few lines that Git LFS leaves in the place of one that it has not fetched."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise error(f"{path} is a Git LFS pointer, not the file itself; run: git lfs pull")
 
 
 @contextlib.contextmanager

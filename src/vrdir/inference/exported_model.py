@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from vrdir.forks import survive_forks
-from vrdir.image_files.whole_files import ImageError, first_line, refuse_pointer
+from vrdir.image_files.regular_files import refuse_pointer
+from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.inference.onnx_values import initializers
 from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, check_result, clean_threshold, describe
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vrdir.image_files.whole_files import refuse_pointer
+from vrdir.image_files.regular_files import refuse_pointer
 from vrdir.model.loading import check_finite
 
 ExtractorName = Literal["vgg16_conv2_2", "efficientnet_lite0"]

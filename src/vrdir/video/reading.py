@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vrdir.image_files.regular_files import check_regular
-from vrdir.image_files.whole_files import ImageError, refuse_pointer
+from vrdir.image_files.whole_files import ImageError
 from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, import_av
 from vrdir.video.timing import Clock, Expected, Order, Shown
 
@@ -179,7 +179,6 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(rgb, self.rotation // 90))
 
     def _open(self) -> Any:
-        refuse_pointer(self.path, VideoError)
         try:
             check_regular(self.path)
             return self._av.open(str(self.path))
