@@ -320,7 +320,7 @@ def test_a_large_picture_is_no_warning_of_pillows(folder: Path, tmp_path: Path, 
 
 def test_an_export_that_is_stopped_leaves_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("vrdir.inference.export._write_onnx", lambda model, path: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("vrdir.inference.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
     assert result.exit_code == 143
     assert list((tmp_path / "out").iterdir()) == []

@@ -350,7 +350,8 @@ from vrdir.inference.files import FileJob, Told, process_files
 def process(job):
     def finish(path):
         path.write_bytes(b"half")
-        print("begun", flush=True)
+        sys.stdout.write("begun\\n")  # in one piece, from any thread
+        sys.stdout.flush()
         time.sleep(600)  # like a decoder: no signal reaches it
         return Told({})
     return finish

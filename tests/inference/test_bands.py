@@ -114,9 +114,9 @@ def test_the_restorer_goes_through_large_images_in_bands(monkeypatch: pytest.Mon
     whole = restorer.restore(batch)
     calls = []
 
-    def counted(model: VRDIR, image: Tensor, *arguments: object) -> object:
+    def counted(model: VRDIR, image: Tensor, *arguments: object, **named: object) -> object:
         calls.append(image.shape)
-        return restore_in_bands(model, image, *arguments)  # type: ignore[arg-type]
+        return restore_in_bands(model, image, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(restorer_module, "WHOLE_PIXELS", 90 * 70 - 1)
     monkeypatch.setattr(restorer_module, "restore_in_bands", counted)

@@ -521,7 +521,7 @@ def test_large_pictures_take_the_memory_that_they_take_elsewhere(tiny: VRDIR, mo
     seen: list[Restoration] = []
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1100, 3), dtype=np.uint8)  # more than a megapixel
     whole: list[torch.Size] = []
-    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *rest: whole.append(image.shape))
+    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *_, **__: whole.append(image.shape))
     restored = vrdir.restore_before(Seen(), tiny, hook=seen.append)(Image.fromarray(noise))
     assert not whole  # never in one piece
     assert np.array_equal(np.asarray(restored), np.asarray(vrdir.Restorer(tiny, "cpu")(Image.fromarray(noise))))
@@ -537,7 +537,7 @@ def test_large_pictures_take_the_memory_that_they_take_elsewhere(tiny: VRDIR, mo
     expected = np.stack([vrdir.Restorer(tiny, "cpu")(one) for one in small])
     pieces: list[int] = []
     restore = VRDIR.restore
-    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *rest: pieces.append(len(image)) or restore(self, image, *rest))
+    monkeypatch.setattr(VRDIR, "restore", lambda self, image, *a, **k: pieces.append(len(image)) or restore(self, image, *a, **k))
     assert np.abs(vrdir.Restorer(tiny, "cpu")(small).astype(int) - expected).max() <= 1
     assert pieces == [2, 2, 1]  # a long batch takes no more memory than a short one
 
