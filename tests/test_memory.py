@@ -88,7 +88,7 @@ def test_a_thin_image_is_as_large_as_the_network_sees_it(size: tuple[int, int], 
     assert restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12  # of the million pixels and fifteen as many beside them
     assert restorer._network_bytes(1, 2**20) < 2 << 30
     restore = restoring.restore_in_bands
-    monkeypatch.setattr(restoring, "restore_in_bands", lambda *given: in_bands.append(True) or restore(*given))
+    monkeypatch.setattr(restoring, "restore_in_bands", lambda *given, **named: in_bands.append(True) or restore(*given, **named))
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))
     assert restored.shape == (*size[::-1], 3)
     assert in_bands

@@ -153,9 +153,11 @@ def test_the_command_trains_the_context(tmp_path: Path, photo_folder: Path) -> N
     assert (tmp_path / "run/weights/context/model.safetensors").is_file()
 
 
-def test_a_model_with_a_context_needs_views() -> None:
-    with pytest.raises(ValueError, match="view_px must be at least crop_px"):
-        recipe(view_px=None)
+def test_views_are_twice_as_large_as_crops_unless_it_is_said() -> None:
+    assert recipe(view_px=None).views_px == 64
+    assert recipe().views_px == 96
+    with pytest.raises(ValueError, match="view_px must be at least crop_px, 32; it is 16"):
+        recipe(view_px=16)
 
 
 def test_a_network_from_an_onnx_file_is_exact_and_differentiable(detector_file: Path) -> None:

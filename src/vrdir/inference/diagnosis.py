@@ -14,6 +14,7 @@ from vrdir.model.vrdir import Restoration
 
 COPY_PX = 128  # side of the copy on which the haze is measured
 CROP_PX = 512  # side of the middle part on which noise and rain are measured
+AROUND_PX = 31
 STREAK = 12 / 255  # by how much rain brightens a pixel, at least
 
 
@@ -90,5 +91,8 @@ def _noise_and_rain(
     response = functional.conv2d(taken, kernel, groups=3).abs().flatten(1)
     sigma = response.median(1).values / 0.6745
     threshold = torch.clamp(3.5 * sigma, min=STREAK)
-    streaks = (taken.mean(1) > threshold.view(-1, 1, 1)).float().mean((1, 2))
+    # Beside what was taken from the surroundings: haze that is left is no streak.
+    brightness = taken.mean(1, keepdim=True)
+    around = functional.avg_pool2d(brightness, AROUND_PX, 1, AROUND_PX // 2, count_include_pad=False)
+    streaks = (brightness - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
     return sigma / gain * 255, streaks

@@ -32,19 +32,25 @@ THIN = 0.02  # a mean log gain below which there is no veil to speak of: 2 % of 
 
 
 class ContextConfig(BaseModel):
-    """The shape of the global context (`vrdir.model.global_context`).
-
-    Attributes:
-        side: of the reduced copy of the whole image, in pixels; a multiple of 32.
-        strides: where E is tapped on the copy.
-        channels: of the head.
-    """
+    """The shape of the global context (`vrdir.model.global_context`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    side: Annotated[int, Field(ge=32, le=1024)] = 192
-    strides: Annotated[tuple[int, ...], Field(min_length=1, max_length=5)] = (4, 8, 16)
-    channels: Annotated[int, Field(ge=4, le=1024)] = 48
+    side: int = Field(
+        default=192,
+        ge=32,
+        le=1024,
+        description="Side of the reduced copy of the whole image, in pixels; a multiple of 32.",
+    )
+    strides: tuple[int, ...] = Field(
+        default=(4, 8, 16),
+        min_length=1,
+        max_length=5,
+        description="Strides at which E is tapped on the copy.",
+    )
+    channels: int = Field(
+        default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:

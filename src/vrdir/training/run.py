@@ -228,7 +228,7 @@ def train(
         ranges=ranges_of(recipe.ranges),
         jpeg_share=recipe.jpeg_share,
         crop_px=recipe.crop_px,
-        view_px=recipe.view_px,
+        view_px=recipe.views_px,
         copy_px=recipe.model.context.side if recipe.model.context else None,
         overlay_share=recipe.overlay_share,
         augmentation=recipe.augmentation,

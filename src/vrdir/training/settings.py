@@ -181,7 +181,7 @@ class Recipe(Settings):
     view_px: Count | None = Field(
         default=None,
         description="Side of the views that are degraded whole, of which a training crop is a window; "
-        "null degrades the crops themselves. A model with a global context needs it.",
+        "null takes twice crop_px for a model with a global context, and the crops themselves for others.",
     )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -285,11 +285,18 @@ class Recipe(Settings):
         for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
             if size is not None and size % self.model.multiple:
                 raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
-        if self.model.context is not None and (self.view_px is None or self.view_px < self.crop_px):
-            raise ValueError("view_px must be at least crop_px: the model has a global context, which sees whole views")
+        if self.view_px is not None and self.view_px < self.crop_px:
+            raise ValueError(f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}")
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(self.mixture.values()):  # else all is from lists
             raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
         return self
+
+    @property
+    def views_px(self) -> int | None:
+        """The side of the views that are degraded whole; None for crops that are degraded."""
+        if self.view_px is None and self.model.context is not None:
+            return 2 * self.crop_px
+        return self.view_px
 
     @property
     def mixture(self) -> dict[str, float]:
