@@ -522,7 +522,7 @@ def test_learning_rates() -> None:
     [
         ("crop_px: -1", "crop_px"),
         ("crop_pixels: 64", "crop_pixels"),
-        ("model: huge", "no config 'huge'; there are paper, small, base"),
+        ("model: huge", "no config 'huge'; there are paper, small, field, base"),
         ("shares: {fog: 1}", "unknown fog"),
         ("precision: fp8", "precision"),
         ("ranges: 'haze:fog=1'", "ranges: .*haze takes"),
@@ -550,7 +550,7 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, messa
     assert "recipe.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "base", "smoke"])
+@pytest.mark.parametrize("name", ["paper", "small", "field", "base", "smoke"])
 def test_the_recipes_are_valid(name: str) -> None:
     recipe = Recipe.read(name)
     stages: list[Stage] = all_stages(recipe)

@@ -89,7 +89,7 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
 
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, base, smoke.")
+    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, smoke.")
 ]
 Clean = Annotated[Path | None, typer.Option(help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False)]
 Pairs = Annotated[

@@ -65,7 +65,7 @@ Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class VRDIRConfig(BaseModel):
-    """Everything that decides the network's shape. `PAPER`, `SMALL` and `BASE` below have recipes."""
+    """Everything that decides the network's shape. `PAPER`, `SMALL`, `FIELD` and `BASE` below have recipes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -136,8 +136,8 @@ SMALL = VRDIRConfig(
     encoder_blocks=(1, 1, 1, 1),
     decoder_blocks=(3, 3, 2, 1),
     channel_attention=True,
-    context=ContextConfig(),
 )
+FIELD = SMALL.model_copy(update={"context": ContextConfig()})
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8, 16),
@@ -151,7 +151,7 @@ BASE = VRDIRConfig(
     channel_attention=True,
     context=ContextConfig(channels=64),
 )
-CONFIGS = {"paper": PAPER, "small": SMALL, "base": BASE}
+CONFIGS = {"paper": PAPER, "small": SMALL, "field": FIELD, "base": BASE}
 
 
 class Restoration(NamedTuple):

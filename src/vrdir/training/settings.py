@@ -175,7 +175,7 @@ class DetectorSettings(Settings):
 class Recipe(Settings):
     """A whole run. Each setting's description is also its help text and its line in the docs."""
 
-    model: VRDIRConfig = Field(description='The network: the name of a config ("paper", "small", "base") or the config itself.')
+    model: VRDIRConfig = Field(description='The network: the name of a config ("paper", "small", "field", "base") or the config itself.')
     seed: int = Field(default=2025, ge=0, lt=2**63, strict=True, description="Seed of weights, crops and degradations.")
     crop_px: Count = Field(default=128, description="Side of the random training crops.")
     view_px: Count | None = Field(
