@@ -9,7 +9,16 @@ SOURCE = Path(vrdir.__file__).parent
 
 LAYERS = [
     [
-        "forks", "spelling", "image_files", "text_files", "images", "folders", "pictures", "video", "weights", "yaml_files",
+        "forks",
+        "spelling",
+        "image_files",
+        "text_files",
+        "images",
+        "folders",
+        "pictures",
+        "video",
+        "weights",
+        "yaml_files",
     ],
     ["model", "degradations"],
     ["data", "inference"],

@@ -84,6 +84,8 @@ def skipped(others: Mapping[str, int]) -> str:
     types = ", ".join([*named, f"{more} more types"] if more else named)
     advice = "; develop a camera's RAW files first (rawpy, darktable)" if RAW_SUFFIXES & others.keys() else ""
     return f"{number} {'file' if number == 1 else 'files'} of other types ({types}){advice}"
+
+
 def composed(name: str) -> str:
     """A name with its letters composed (NFC). Macs, and archives made on them, part "\u00e9" into "e" and its accent (NFD)."""
     return unicodedata.normalize("NFC", name)

@@ -378,6 +378,8 @@ def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Im
     assert "stopped: --overwrite starts over" in errors
     assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
     assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_full_disk_while_training_is_named_and_training_can_go_on(
     photo_folder: Path, tiny: VRDIR, small_disk: Path, tmp_path: Path
 ) -> None:

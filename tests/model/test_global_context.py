@@ -55,9 +55,7 @@ def flat_veil(batch: int, airlight: float, exposure: float, log_gain: float) -> 
 def test_matrices_resample_as_torch_does(before: int, after: int) -> None:
     image = torch.rand(1, 2, before, before + 3)
     matrices = resampling(before, after), resampling(before + 3, after + 1)
-    wanted = functional.interpolate(
-        image, size=(after, after + 1), mode="bilinear", antialias=True
-    )
+    wanted = functional.interpolate(image, size=(after, after + 1), mode="bilinear", antialias=True)
     assert torch.allclose(resampled(image, *matrices), wanted, atol=1e-5)
 
 
@@ -88,9 +86,7 @@ def test_a_window_is_lifted_as_in_the_whole(model: VRDIR) -> None:
     assert veil is not None
     assert veil.log_gain.max() > 0.05
     place = torch.tensor([[0, 40, 96], [13, 7, 96]])
-    windows = torch.stack(
-        [v[:, t : t + 32, x : x + 32] for v, (t, x, _) in zip(view, place.tolist(), strict=True)]
-    )
+    windows = torch.stack([v[:, t : t + 32, x : x + 32] for v, (t, x, _) in zip(view, place.tolist(), strict=True)])
     lifted, _ = model.lifted_windows(windows, reduced(view, 64), place)
     whole = lift_whole(view, veil)
     for window, image, (top, left, _) in zip(lifted, whole, place.tolist(), strict=True):

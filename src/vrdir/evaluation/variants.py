@@ -321,10 +321,7 @@ def not_taken(folder: Path) -> list[Exclusion]:
     """The files below a folder whose type is not read."""
     files = sorted(files_below(folder, _NotTaken(), unreadable=lambda error: None))
     names = [(file.relative_to(folder).as_posix(), file.suffix) for file in files]
-    return [
-        Exclusion(name, f"a file of a type that is not read: {suffix or 'no suffix'}; save images as PNG")
-        for name, suffix in names
-    ]
+    return [Exclusion(name, f"a file of a type that is not read: {suffix or 'no suffix'}; save images as PNG") for name, suffix in names]
 
 
 def _last(name: str) -> str:

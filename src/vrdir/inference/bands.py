@@ -64,9 +64,7 @@ def restore_in_bands(
         raise ValueError(f"one image at a time, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
-        bands = Bands(
-            model, image, statistics or GlobalStatistics(), band_pixels, precision, control
-        )
+        bands = Bands(model, image, statistics or GlobalStatistics(), band_pixels, precision, control)
         features = bands.features()
         guidance = model.guide(features, statistics)
         shares = shares_of(guidance)

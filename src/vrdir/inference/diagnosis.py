@@ -36,10 +36,7 @@ class Diagnosis(NamedTuple):
 
     def __str__(self) -> str:
         haze = "" if self.haze is None else f"haze {self.haze:.0%}, "
-        return (
-            f"{haze}noise {self.noise:.1f} levels, rain on {self.rain:.0%} of the pixels, "
-            f"changed by {self.changed:.1f} levels"
-        )
+        return f"{haze}noise {self.noise:.1f} levels, rain on {self.rain:.0%} of the pixels, changed by {self.changed:.1f} levels"
 
 
 def diagnose(image: Tensor, restoration: Restoration) -> list[Diagnosis]:
@@ -63,9 +60,7 @@ def _haze(image: Tensor, restoration: Restoration) -> Tensor | None:
     return (1 - torch.exp(-k)).mean((1, 2, 3))
 
 
-def _noise_and_rain(
-    image: Tensor, restored: Tensor, restoration: Restoration
-) -> tuple[Tensor, Tensor]:
+def _noise_and_rain(image: Tensor, restored: Tensor, restoration: Restoration) -> tuple[Tensor, Tensor]:
     """Both by what the local network took away from the middle of the image.
 
     The noise is what is left of it by a filter that no plane or edge passes (Immerkaer, CVIU 1996),

@@ -201,10 +201,7 @@ class FrontEnd(KeepsTypes):
         restore = partial(network, skip_clean=self.skip_clean, control=self.control)
         captured = image.is_cuda and torch.cuda.is_current_stream_capturing()  # a captured graph cannot be waited for
         with _without_autocast(image.device):
-            restorations = [
-                restore_inside(piece, restore) if self.borders and not captured else restore(piece)
-                for piece in pieces
-            ]
+            restorations = [restore_inside(piece, restore) if self.borders and not captured else restore(piece) for piece in pieces]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)

@@ -180,17 +180,9 @@ class Restorer:
             at_once = max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
             if len(pixels) <= at_once:
                 return self.model.restore(pixels, self.skip_clean, statistics, self.control)
-            parts = [
-                self.model.restore(piece, self.skip_clean, control=self.control)
-                for piece in pixels.split(at_once)
-            ]
+            parts = [self.model.restore(piece, self.skip_clean, control=self.control) for piece in pixels.split(at_once)]
         else:
-            parts = [
-                restore_in_bands(
-                    self.model, image, self.skip_clean, statistics, control=self.control
-                )
-                for image in pixels.split(1)
-            ]
+            parts = [restore_in_bands(self.model, image, self.skip_clean, statistics, control=self.control) for image in pixels.split(1)]
         shares = torch.cat([part.shares for part in parts])
         veil = joined_veils([part.veil for part in parts])
         return Restoration(torch.cat([part.image for part in parts]), [], shares, veil)

@@ -48,15 +48,14 @@ class ContextConfig(BaseModel):
         max_length=5,
         description="Strides at which E is tapped on the copy.",
     )
-    channels: int = Field(
-        default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
-    )
+    channels: int = Field(default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4.")
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
         if self.side % 32 or self.channels % 4:
             raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
         return self
+
 
 # A config may come from a stranger: far more than any network of today has, and still built in seconds.
 SCALES = Field(max_length=8)

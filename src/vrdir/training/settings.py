@@ -162,8 +162,7 @@ class DetectorSettings(Settings):
     file: Path = Field(description="ONNX file, which takes images (B, 3, H, W) in [0, 1].")
     features: tuple[str, ...] = Field(description="Names of feature maps in it.")
     predictions: tuple[str, ...] = Field(
-        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and "
-        "classes as probabilities.",
+        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and classes as probabilities.",
     )
     side: Count = Field(
         default=288,
@@ -190,8 +189,7 @@ class Recipe(Settings):
     )
     augmentation: Augmentation = Field(
         default="full",
-        description='"flip" (the paper\'s), "full", "wide", "vivid", "varied", "close" or "whole": '
-        "see docs/training.md.",
+        description='"flip" (the paper\'s), "full", "wide", "vivid", "varied", "close" or "whole": see docs/training.md.',
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32",
