@@ -13,8 +13,8 @@ from vrdir.model.global_context import lift, log_gain_at, reduced, resampling
 from vrdir.model.vrdir import Restoration
 
 COPY_PX = 128  # side of the copy on which the haze is measured
-CROP_PX = 512  # side of the middle part on which noise and rain are measured
-AROUND_PX = 31
+CROP_PX = 256  # side of the middle part on which noise and rain are measured
+AROUND_PX = 16  # side of the surroundings
 STREAK = 12 / 255  # by how much rain brightens a pixel, at least
 
 
@@ -79,15 +79,16 @@ def _noise_and_rain(image: Tensor, restored: Tensor, restoration: Restoration) -
         gain = torch.exp(k).mean((1, 2, 3)) * veil.exposure.flatten()
         clear = lift(clear, veil, rows, columns).clamp(0, 1)
     taken = clear - restored
-    kernel = taken.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).expand(3, 1, 3, 3) / 6
     if min(taken.shape[-2:]) < 3:
         none = torch.zeros(len(image))
         return none, none
-    response = functional.conv2d(taken, kernel, groups=3).abs().flatten(1)
+    green = taken[:, 1:2]
+    kernel = taken.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).view(1, 1, 3, 3) / 6
+    response = functional.conv2d(green, kernel).abs().flatten(1)
     sigma = response.median(1).values / 0.6745
     threshold = torch.clamp(3.5 * sigma, min=STREAK)
     # Beside what was taken from the surroundings: haze that is left is no streak.
-    brightness = taken.mean(1, keepdim=True)
-    around = functional.avg_pool2d(brightness, AROUND_PX, 1, AROUND_PX // 2, count_include_pad=False)
-    streaks = (brightness - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
+    rows, columns = (max(1, side // AROUND_PX) for side in green.shape[-2:])
+    around = functional.interpolate(functional.adaptive_avg_pool2d(green, (rows, columns)), size=green.shape[-2:], mode="bilinear")
+    streaks = (green - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
     return sigma / gain * 255, streaks
