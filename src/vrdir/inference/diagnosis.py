@@ -88,7 +88,7 @@ def _noise_and_rain(image: Tensor, restored: Tensor, restoration: Restoration) -
     sigma = response.median(1).values / 0.6745
     threshold = torch.clamp(3.5 * sigma, min=STREAK)
     # Beside what was taken from the surroundings: haze that is left is no streak.
-    rows, columns = (max(1, side // AROUND_PX) for side in green.shape[-2:])
-    around = functional.interpolate(functional.adaptive_avg_pool2d(green, (rows, columns)), size=green.shape[-2:], mode="bilinear")
+    high, wide = (max(1, side // AROUND_PX) for side in green.shape[-2:])
+    around = functional.interpolate(functional.adaptive_avg_pool2d(green, (high, wide)), size=green.shape[-2:], mode="bilinear")
     streaks = (green - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
     return sigma / gain * 255, streaks
