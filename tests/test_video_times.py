@@ -165,7 +165,8 @@ def moved(source: Path, target: Path, seconds: int) -> Path:
 @pytest.mark.parametrize(
     ("suffix", "starts"),
     [
-        *[(suffix, starts) for suffix in (".ts", ".mpg") for starts in ((0, 0, 0), (2, 5000), (5000, 2))],
+        *[(".ts", starts) for starts in ((0, 0, 0), (2, 5000), (5000, 2))],
+        *[(".mpg", starts) for starts in ((0, 0, 0), (5000, 2))],  # a leap ahead is a pause there (docs/video.md)
         *[(".mkv", starts) for starts in ((0, 0), (50, 2))],  # of which FFmpeg reads two parts; a leap ahead is a pause there
     ],
 )
