@@ -32,7 +32,11 @@ def network(weights: str = "small", pretrained: bool = True, **options: _Any) ->
     import vrdir
 
     trained = vrdir.VRDIR.from_pretrained(weights, **options)
-    return trained if pretrained else vrdir.VRDIR(trained.config).to(next(trained.parameters()).device).eval()
+    return (
+        trained
+        if pretrained
+        else vrdir.VRDIR(trained.config).to(next(trained.parameters()).device).eval()
+    )
 
 
 def restore_before(recogniser: _Any, weights: str = "small", **options: _Any) -> _Any:

@@ -52,18 +52,27 @@ class SpatialModulation(nn.Module):
 class Unnormalized(DegradationNormalization):
     """A branch of residual blocks alone: no instance normalization, no compensation."""
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None, found: Moments | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        statistics: GlobalStatistics | None = None,
+        found: Moments | None = None,
+    ) -> Tensor:
         return self.blocks(features, statistics)
 
 
 class OneBranch(SemanticsEnhancement):
     """One branch for all degradations. The guidance still names them, and still holds the clean ones back."""
 
-    def __init__(self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool) -> None:
+    def __init__(
+        self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool
+    ) -> None:
         super().__init__(channels, branches, branch_blocks, clean_branch)
         self.branches = Shared({"any": DegradationNormalization(channels, branch_blocks)})
 
-    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+    def mix(
+        self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None
+    ) -> Tensor:
         clean = guidance[:, -1:].to(features.dtype) if self.clean_branch else 0
         return (1 - clean) * self.branches["any"](features, statistics) + clean * features
 
@@ -86,7 +95,11 @@ class Variant:
     """
 
     def __init__(
-        self, says: str, settings: Mapping[str, Any] = {}, parts: Sequence[tuple[Any, str, type[nn.Module]]] = (), without: str = ""
+        self,
+        says: str,
+        settings: Mapping[str, Any] = {},
+        parts: Sequence[tuple[Any, str, type[nn.Module]]] = (),
+        without: str = "",
     ) -> None:
         self.says, self.settings, self.parts, self.without = says, settings, parts, without
 
@@ -110,25 +123,43 @@ VARIANTS = {
     "no_stage_1": Variant("no stage 1", without="decoder"),
     "no_stages": Variant("no stages 1 to 3: refinement alone", without="decoder branch fusion"),
     "no_consistency": Variant(
-        "no semantic consistency loss", {f"{stage}.loss_weights.consistency": 0.0 for stage in ("branch", "fusion", "refine")}
+        "no semantic consistency loss",
+        {f"{stage}.loss_weights.consistency": 0.0 for stage in ("branch", "fusion", "refine")},
     ),
     "no_recognition": Variant("no recognition loss", {"refine.loss_weights.recognition": 0.0}),
-    "no_guidance": Variant("guidance not supervised", {f"{stage}.loss_weights.guidance": 0.0 for stage in ("fusion", "refine")}),
-    "no_attention": Variant("no channel attention in the decoder", {"model.channel_attention": False}),
+    "no_guidance": Variant(
+        "guidance not supervised",
+        {f"{stage}.loss_weights.guidance": 0.0 for stage in ("fusion", "refine")},
+    ),
+    "no_attention": Variant(
+        "no channel attention in the decoder", {"model.channel_attention": False}
+    ),
     "l1": Variant("plain L1 for the balanced one", {"pixel_loss": "l1"}),
-    "adam": Variant("Adam, 1e-3, for Muon", {"optimizer": "adam", **{f"{stage}.learning_rate": 1e-3 for stage in STEPS}}),
+    "adam": Variant(
+        "Adam, 1e-3, for Muon",
+        {"optimizer": "adam", **{f"{stage}.learning_rate": 1e-3 for stage in STEPS}},
+    ),
 }
 
 
 def recipe_of(variant: Variant, seed: int) -> Recipe:
     """Every variant's recipe: that of `small`, for a small network and crops of a quarter."""
-    network = {"widths": [16, 32, 48], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1, 1], "branches": ["haze", "noise", "rain"]}
+    network = {
+        "widths": [16, 32, 48],
+        "encoder_blocks": [1, 1, 1],
+        "decoder_blocks": [1, 1, 1],
+        "branches": ["haze", "noise", "rain"],
+    }
     steps = dict(STEPS)
     for stage in variant.without.split():
-        images = {"decoder": 2, "branch": 3, "fusion": 1}[stage]  # the decoder's stage decodes twice; there are three branches
+        images = {"decoder": 2, "branch": 3, "fusion": 1}[
+            stage
+        ]  # the decoder's stage decodes twice; there are three branches
         steps["refine"] += images * steps[stage]
     settings = {f"model.{key}": value for key, value in network.items()}
-    settings |= {f"{stage}.steps": count for stage, count in steps.items()} | {f"{stage}.batch_size": BATCH for stage in steps}
+    settings |= {f"{stage}.steps": count for stage, count in steps.items()} | {
+        f"{stage}.batch_size": BATCH for stage in steps
+    }
     settings |= {
         "seed": seed,
         "crop_px": 64,
@@ -158,7 +189,9 @@ def figures(folder: Path) -> dict[str, float]:
     """The last validation of a run."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "psnr_clean" in line][-1]
-    return {key.removeprefix("psnr_"): value for key, value in last.items() if key.startswith("psnr_")}
+    return {
+        key.removeprefix("psnr_"): value for key, value in last.items() if key.startswith("psnr_")
+    }
 
 
 def table(folder: Path) -> str:
@@ -166,7 +199,9 @@ def table(folder: Path) -> str:
     runs: dict[str, list[dict[str, float]]] = {}
     for name in VARIANTS:
         for path in sorted(folder.glob(f"{name}-*")):
-            if (path / "weights" / "refine" / "model.safetensors").is_file() and path.name.rpartition("-")[0] == name:
+            if (
+                path / "weights" / "refine" / "model.safetensors"
+            ).is_file() and path.name.rpartition("-")[0] == name:
                 runs.setdefault(name, []).append(figures(path))
     if not runs:
         raise SystemExit(f"{folder} holds no finished run")
@@ -174,24 +209,47 @@ def table(folder: Path) -> str:
     lines = ["| | " + " | ".join(kinds) + " | seeds |", "|---" * (len(kinds) + 2) + "|"]
     for name, results in runs.items():
         means = {kind: sum(r[kind] for r in results) / len(results) for kind in kinds}
-        lines.append(f"| {VARIANTS[name].says} | " + " | ".join(f"{means[kind]:.2f}" for kind in kinds) + f" | {len(results)} |")
+        lines.append(
+            f"| {VARIANTS[name].says} | "
+            + " | ".join(f"{means[kind]:.2f}" for kind in kinds)
+            + f" | {len(results)} |"
+        )
     if all(len(results) == 1 for results in runs.values()):
         return "\n".join(lines)
-    apart = {kind: max(max(r[kind] for r in rs) - min(r[kind] for r in rs) for rs in runs.values()) for kind in kinds}
-    lines.append("| (largest difference of two seeds of a variant) | " + " | ".join(f"{apart[kind]:.2f}" for kind in kinds) + " | |")
+    apart = {
+        kind: max(max(r[kind] for r in rs) - min(r[kind] for r in rs) for rs in runs.values())
+        for kind in kinds
+    }
+    lines.append(
+        "| (largest difference of two seeds of a variant) | "
+        + " | ".join(f"{apart[kind]:.2f}" for kind in kinds)
+        + " | |"
+    )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clean", type=Path, nargs="?", help="folder of clean photos")
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--restore", nargs=2, type=Path, metavar=("IN", "OUT"), help="train nothing; restore a folder by every variant")
+    parser.add_argument(
+        "--restore",
+        nargs=2,
+        type=Path,
+        metavar=("IN", "OUT"),
+        help="train nothing; restore a folder by every variant",
+    )
     arguments = parser.parse_args()
-    runs = [(name, seed, arguments.work_dir / f"{name}-{seed}") for seed in arguments.seeds for name in arguments.only]
+    runs = [
+        (name, seed, arguments.work_dir / f"{name}-{seed}")
+        for seed in arguments.seeds
+        for name in arguments.only
+    ]
     if arguments.restore:
         source, out = arguments.restore
         for name, _, folder in runs:

@@ -76,7 +76,9 @@ def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clean", type=Path, metavar="CLEAN_DIR")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -85,8 +87,14 @@ def main() -> None:
     training, held_out = split(items_of(arguments.clean, (), recipe.model.branches), 16)
     stage = RefineStage(recipe)
     size, branches = stage.settings.batch_size, recipe.model.branches
-    as_recipe = {"ranges": ranges_of(recipe.ranges), "jpeg_share": recipe.jpeg_share, "augmentation": recipe.augmentation}
-    training_set = partial(TrainingSet, branches=branches, crop_px=recipe.crop_px, device=device, **as_recipe)
+    as_recipe = {
+        "ranges": ranges_of(recipe.ranges),
+        "jpeg_share": recipe.jpeg_share,
+        "augmentation": recipe.augmentation,
+    }
+    training_set = partial(
+        TrainingSet, branches=branches, crop_px=recipe.crop_px, device=device, **as_recipe
+    )
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -106,9 +114,25 @@ def main() -> None:
                 of.images.of(path)
             ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
         small = training_set(training)
-        ready: list[Batch] = [part for [part] in small.stage(stage.name, stage.shares, everything).batches(size, range(1, STEPS + 1))]
-        fabric = Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if recipe.precision == "bf16" else "32-true")
-        trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, ValidationSet(held_out, branches, 256), folder)
+        ready: list[Batch] = [
+            part
+            for [part] in small.stage(stage.name, stage.shares, everything).batches(
+                size, range(1, STEPS + 1)
+            )
+        ]
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=1,
+            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        )
+        trainer = Trainer(
+            fabric,
+            VRDIR(recipe.model),
+            recipe,
+            small,
+            ValidationSet(held_out, branches, 256),
+            folder,
+        )
         trainer.model.load_pretrained_extractor()
         stage.prepare(device)
         run = StageRun(trainer, stage, 10000)
@@ -128,7 +152,11 @@ def main() -> None:
 
     rates = {name: size / statistics.median(values) for name, values in seconds.items()}
     baseline = rates["training steps of small, on ready batches"]
-    table = Table(f"{device.type}, {torch.get_num_threads()} threads, {recipe.crop_px} x {recipe.crop_px}", "patches/s", "against training")
+    table = Table(
+        f"{device.type}, {torch.get_num_threads()} threads, {recipe.crop_px} x {recipe.crop_px}",
+        "patches/s",
+        "against training",
+    )
     for name, rate in rates.items():
         table.add_row(name, f"{rate:.0f}", f"{rate / baseline:.1f}")
     Console().print(table)

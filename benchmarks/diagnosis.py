@@ -33,7 +33,9 @@ def true_haze(clean: torch.Tensor, hazy: torch.Tensor, airlight: torch.Tensor) -
 
 def main() -> None:
     """Degrade, restore, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clean", type=Path, metavar="DIR")
     parser.add_argument("--weights", default="small")
     parser.add_argument("--photos", type=int, default=16)

@@ -50,9 +50,14 @@ class Flicker(NamedTuple):
 
 def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]:
     """A view that moves over a photo to the right and down and back again, at most two pixels a frame."""
-    room_y, room_x = (max(side - part, 0) for side, part in zip(photo.shape[:2], (height, width), strict=True))
+    room_y, room_x = (
+        max(side - part, 0) for side, part in zip(photo.shape[:2], (height, width), strict=True)
+    )
     for number in range(frames):
-        x, y = (round(room / 2 * (1 - math.cos(min(number * 2 / max(room, 1), 2 * math.pi)))) for room in (room_x, room_y))
+        x, y = (
+            round(room / 2 * (1 - math.cos(min(number * 2 / max(room, 1), 2 * math.pi))))
+            for room in (room_x, room_y)
+        )
         yield photo[y : y + height, x : x + width]
 
 
@@ -95,7 +100,9 @@ def measure(clip: Iterable[Pixels], clean: list[Pixels]) -> Flicker:
     flicker, level, errors = [], [], []
     last: np.ndarray[Any, Any] | None = None
     for frame, target in zip(clip, clean, strict=True):
-        error = frame.astype(np.float64) - target  # (r_t - r_t-1) - (c_t - c_t-1) is the change of r - c
+        error = (
+            frame.astype(np.float64) - target
+        )  # (r_t - r_t-1) - (c_t - c_t-1) is the change of r - c
         errors.append(10 * math.log10(255**2 / max(float(np.square(error).mean()), 1e-9)))
         if last is not None:
             flicker.append(float(np.abs(error - last).mean()))
@@ -105,9 +112,13 @@ def measure(clip: Iterable[Pixels], clean: list[Pixels]) -> Flicker:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, metavar="PHOTO_OR_VIDEO")
-    parser.add_argument("--with", dest="degradations", action="append", metavar="NAME:PARAMETER=VALUE+...")
+    parser.add_argument(
+        "--with", dest="degradations", action="append", metavar="NAME:PARAMETER=VALUE+..."
+    )
     parser.add_argument("--weights", default="small")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--frames", type=int, default=60)
@@ -122,18 +133,46 @@ def main() -> None:
     if len(clean) < 2:
         parser.error(f"{arguments.source} gives {len(clean)} frames; flicker needs two and more")
     restorer = Restorer(arguments.weights, arguments.device)
-    table = Table("degradation (synthetic)", "clip", "flicker", "ratio", "level", "ratio", "PSNR, dB", "difference, dB", "ms a frame")
-    for text in arguments.degradations or ["noise:sigma=25", "haze:beta=1.0", "haze:beta=1.0+noise:sigma=15"]:
+    table = Table(
+        "degradation (synthetic)",
+        "clip",
+        "flicker",
+        "ratio",
+        "level",
+        "ratio",
+        "PSNR, dB",
+        "difference, dB",
+        "ms a frame",
+    )
+    for text in arguments.degradations or [
+        "noise:sigma=25",
+        "haze:beta=1.0",
+        "haze:beta=1.0+noise:sigma=15",
+    ]:
         steps = parse_degradations(text)
-        clip = [degraded(frame, number, steps, arguments.seed) for number, frame in enumerate(clean)]
+        clip = [
+            degraded(frame, number, steps, arguments.seed) for number, frame in enumerate(clean)
+        ]
         before = measure(clip, clean)
-        table.add_row(text, "degraded", f"{before.flicker:.2f}", "", f"{before.level:.3f}", "", f"{before.psnr:.2f}", "", "")
+        table.add_row(
+            text,
+            "degraded",
+            f"{before.flicker:.2f}",
+            "",
+            f"{before.level:.3f}",
+            "",
+            f"{before.psnr:.2f}",
+            "",
+            "",
+        )
         alone = None
         for smoothing in (0.0, *arguments.smoothing):
             stream = restorer.stream(clip, smoothing=smoothing)
             found = measure(stream, clean)
             alone = alone or found
-            name = f"restored, smoothing {smoothing:g}" if smoothing else "restored, each frame alone"
+            name = (
+                f"restored, smoothing {smoothing:g}" if smoothing else "restored, each frame alone"
+            )
             table.add_row(
                 "",
                 name,
@@ -148,7 +187,9 @@ def main() -> None:
     console = Console(width=150)
     console.print(table)
     height, width = clean[0].shape[:2]
-    console.print(f"{len(clean)} frames of {width} x {height} from {arguments.source.name}, seed {arguments.seed}, {restorer.device}")
+    console.print(
+        f"{len(clean)} frames of {width} x {height} from {arguments.source.name}, seed {arguments.seed}, {restorer.device}"
+    )
 
 
 if __name__ == "__main__":

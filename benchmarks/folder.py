@@ -31,16 +31,17 @@ from vrdir.images import open_image
 
 def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]:
     sources = [
-        Image.open(Path(skimage.data.__file__).parent / name).convert("RGB") for name in ("astronaut.png", "coffee.png", "chelsea.png")
+        Image.open(Path(skimage.data.__file__).parent / name).convert("RGB")
+        for name in ("astronaut.png", "coffee.png", "chelsea.png")
     ]
     generator = np.random.default_rng(0)
     paths = []
     for number in range(count):
         source = sources[number % len(sources)]
         left, top = (int(generator.integers(0, room // 3)) for room in source.size)
-        part = source.crop((left, top, left + source.width * 2 // 3, top + source.height * 2 // 3)).resize(
-            (side, side), Image.Resampling.BICUBIC
-        )
+        part = source.crop(
+            (left, top, left + source.width * 2 // 3, top + source.height * 2 // 3)
+        ).resize((side, side), Image.Resampling.BICUBIC)
         noisy = np.asarray(part) + 15 * generator.standard_normal((side, side, 3))
         paths.append(folder / f"{number:04d}.{suffix}")
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=92)
@@ -48,7 +49,9 @@ def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--side", type=int, default=512, metavar="PIXELS")
     parser.add_argument("--format", default="jpg")
@@ -61,7 +64,16 @@ def main() -> None:
         folder = Path(name) / "photos"
         folder.mkdir()
         paths = write_photos(folder, arguments.photos, arguments.side, arguments.format)
-        seconds = dict.fromkeys(("read and decode", "into the network's form", "network", "out of it", "encode and write"), 0.0)
+        seconds = dict.fromkeys(
+            (
+                "read and decode",
+                "into the network's form",
+                "network",
+                "out of it",
+                "encode and write",
+            ),
+            0.0,
+        )
         for number, path in enumerate(paths):
             clock = [time.perf_counter()]
             picture = read_file(path)
@@ -80,13 +92,32 @@ def main() -> None:
                     seconds[key] += (stop - start) / (len(paths) - 5)
         bare = seconds["network"] * len(paths)
 
-        command = [sys.executable, "-m", "vrdir", "restore", str(folder), "-o", str(Path(name) / "out"), "--device", "cpu"]
+        command = [
+            sys.executable,
+            "-m",
+            "vrdir",
+            "restore",
+            str(folder),
+            "-o",
+            str(Path(name) / "out"),
+            "--device",
+            "cpu",
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
         start = time.perf_counter()
-        subprocess.run([*command, "--precision", arguments.precision], check=True, env=environment, capture_output=True)
+        subprocess.run(
+            [*command, "--precision", arguments.precision],
+            check=True,
+            env=environment,
+            capture_output=True,
+        )
         whole = time.perf_counter() - start
         start = time.perf_counter()
-        subprocess.run([*command[:4], str(paths[0]), "-o", str(Path(name) / "one.png"), "--device", "cpu"], check=True, capture_output=True)
+        subprocess.run(
+            [*command[:4], str(paths[0]), "-o", str(Path(name) / "one.png"), "--device", "cpu"],
+            check=True,
+            capture_output=True,
+        )
         one = time.perf_counter() - start
 
     table = Table("one after the other", "ms a photo", "share")
@@ -94,9 +125,13 @@ def main() -> None:
         table.add_row(key, f"{1000 * value:.1f}", f"{value / sum(seconds.values()):.0%}")
     console = Console()
     console.print(table)
-    console.print(f"bare network: {bare:.1f} s for {len(paths)} photos; command line: {whole:.1f} s, {whole / bare:.2f} of it")
+    console.print(
+        f"bare network: {bare:.1f} s for {len(paths)} photos; command line: {whole:.1f} s, {whole / bare:.2f} of it"
+    )
     console.print(f"of which the process with one photo takes {one:.1f} s")
-    console.print(f"{arguments.side} x {arguments.side} {arguments.format}, {arguments.threads} threads, {arguments.precision}")
+    console.print(
+        f"{arguments.side} x {arguments.side} {arguments.format}, {arguments.threads} threads, {arguments.precision}"
+    )
 
 
 if __name__ == "__main__":

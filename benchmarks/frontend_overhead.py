@@ -31,12 +31,19 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Idle(VRDIR):
     """A network that takes no time."""
 
-    def restore(self, image: Tensor, skip_clean: bool | float = False, statistics: GlobalStatistics | None = None) -> Restoration:
+    def restore(
+        self,
+        image: Tensor,
+        skip_clean: bool | float = False,
+        statistics: GlobalStatistics | None = None,
+    ) -> Restoration:
         return Restoration(image.view_as(image), [], image.new_ones(len(image), 1))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
@@ -44,12 +51,27 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    photo = torch.from_numpy(skimage.data.astronaut()).movedim(-1, 0) / 255  # which the network calls clean, in part
+    photo = (
+        torch.from_numpy(skimage.data.astronaut()).movedim(-1, 0) / 255
+    )  # which the network calls clean, in part
     repeated = photo.tile(2, 2) if arguments.side > 512 else photo
-    corners = torch.randint(max(1, min(repeated.shape[1:]) - arguments.side + 1), (arguments.batch, 2)).tolist()
-    image = torch.stack([repeated[:, top : top + arguments.side, left : left + arguments.side] for top, left in corners])
+    corners = torch.randint(
+        max(1, min(repeated.shape[1:]) - arguments.side + 1), (arguments.batch, 2)
+    ).tolist()
+    image = torch.stack(
+        [
+            repeated[:, top : top + arguments.side, left : left + arguments.side]
+            for top, left in corners
+        ]
+    )
     values = (image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    recogniser = nn.Sequential(nn.Conv2d(3, 32, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 1000)).eval()
+    recogniser = nn.Sequential(
+        nn.Conv2d(3, 32, 7, stride=4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 1000),
+    ).eval()
     whole = vrdir.restore_before(recogniser, mean=MEAN, std=STD)
     network: VRDIR = whole.front_end.restorer
     at_once = max(1, CPU_PIXELS // arguments.side**2)  # as the front-end splits a batch on a CPU
@@ -61,8 +83,12 @@ def main() -> None:
         "network, whole batch at once": lambda: network(prepared),
         "recogniser": lambda: recogniser(values),
         "idle": lambda: idle.front_end(values),
-        "all skipped": lambda: [network.restore(piece, skip_clean=1e-9) for piece in prepared.split(at_once)],
-        "none skipped": lambda: [network.restore(piece, skip_clean=1.0) for piece in prepared.split(at_once)],
+        "all skipped": lambda: [
+            network.restore(piece, skip_clean=1e-9) for piece in prepared.split(at_once)
+        ],
+        "none skipped": lambda: [
+            network.restore(piece, skip_clean=1.0) for piece in prepared.split(at_once)
+        ],
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
@@ -74,15 +100,28 @@ def main() -> None:
                     times[name].append(time.perf_counter() - start)
 
     median = {name: statistics.median(values) * 1e3 for name, values in times.items()}
-    differences = [a - b - c for a, b, c in zip(times["whole"], times["network"], times["recogniser"], strict=True)]
+    differences = [
+        a - b - c
+        for a, b, c in zip(times["whole"], times["network"], times["recogniser"], strict=True)
+    ]
     left = statistics.median(differences) * 1e3
     console = Console()
-    console.print(f"batch {arguments.batch} at {arguments.side} x {arguments.side}, {arguments.threads} threads, torch {torch.__version__}")
+    console.print(
+        f"batch {arguments.batch} at {arguments.side} x {arguments.side}, {arguments.threads} threads, torch {torch.__version__}"
+    )
     console.print(", ".join(f"{name} {value:.1f} ms" for name, value in median.items()))
-    console.print(f"front-end: whole - network - recogniser = {left:.1f} ms, {left / median['network']:.1%} of the network")
-    console.print(f"front-end: with an idle network {median['idle']:.1f} ms, {median['idle'] / median['network']:.1%} of the network")
-    skipped, unskipped = (median[name] / median["network"] for name in ("all skipped", "none skipped"))
-    console.print(f"skip_clean: {skipped:.2f} of the network's time if all images are clean, {unskipped:.2f} if none is")
+    console.print(
+        f"front-end: whole - network - recogniser = {left:.1f} ms, {left / median['network']:.1%} of the network"
+    )
+    console.print(
+        f"front-end: with an idle network {median['idle']:.1f} ms, {median['idle'] / median['network']:.1%} of the network"
+    )
+    skipped, unskipped = (
+        median[name] / median["network"] for name in ("all skipped", "none skipped")
+    )
+    console.print(
+        f"skip_clean: {skipped:.2f} of the network's time if all images are clean, {unskipped:.2f} if none is"
+    )
 
 
 if __name__ == "__main__":

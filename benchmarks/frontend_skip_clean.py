@@ -31,14 +31,18 @@ KINDS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take each n-th photo only")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     network = vrdir.Restorer("small", device="cpu").model
-    paths = sorted(p for p in arguments.photos.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)[:: arguments.every]
+    paths = sorted(p for p in arguments.photos.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)[
+        :: arguments.every
+    ]
     shares: dict[str, list[float]] = {kind: [] for kind in ("clean", *KINDS)}
     loss: list[float] = []  # dB, of restoring clean photos
     with torch.no_grad():
@@ -47,19 +51,33 @@ def main() -> None:
             clean = open_image(photo).tensor
             restoration = network.restore(clean)
             shares["clean"].append(float(restoration.shares[0, -1]))
-            loss.append(float(-10 * torch.log10((restoration.image - clean).square().mean() + 1e-12)))
+            loss.append(
+                float(-10 * torch.log10((restoration.image - clean).square().mean() + 1e-12))
+            )
             for kind in KINDS:
-                degraded = open_image(vrdir.degrade(photo, kind, seed=zlib.crc32(f"{path.name}{kind}".encode()))).tensor
+                degraded = open_image(
+                    vrdir.degrade(photo, kind, seed=zlib.crc32(f"{path.name}{kind}".encode()))
+                ).tensor
                 # A threshold that all pass: the guidance alone, without the decoder.
                 shares[kind].append(float(network.restore(degraded, skip_clean=1e-9).shares[0, -1]))
 
-    table = Table("photos", *(f">= {threshold:g}" for threshold in THRESHOLDS), title=f"share called clean, {len(paths)} photos")
+    table = Table(
+        "photos",
+        *(f">= {threshold:g}" for threshold in THRESHOLDS),
+        title=f"share called clean, {len(paths)} photos",
+    )
     for kind, values in shares.items():
-        table.add_row(kind, *(f"{sum(v >= t for v in values) / len(values):.1%}" for t in THRESHOLDS))
+        table.add_row(
+            kind, *(f"{sum(v >= t for v in values) / len(values):.1%}" for t in THRESHOLDS)
+        )
     console = Console()
     console.print(table)
-    harmed = [share >= CLEAN_SHARE for share, db in zip(shares["clean"], loss, strict=True) if db < 40]
-    console.print(f"clean photos that restoring takes below 40 dB: {len(harmed)}, of which skipped: {sum(harmed)}")
+    harmed = [
+        share >= CLEAN_SHARE for share, db in zip(shares["clean"], loss, strict=True) if db < 40
+    ]
+    console.print(
+        f"clean photos that restoring takes below 40 dB: {len(harmed)}, of which skipped: {sum(harmed)}"
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ def detect(session: Any, photo: Image.Image) -> tuple[np.ndarray[Any, Any], ...]
     width, height = (max(1, round(s * factor)) for s in photo.size)
     canvas = np.full((side, side, 3), 114, np.uint8)
     canvas[:height, :width] = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
-    boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255})
+    boxes, scores, labels = session.run(
+        ["boxes", "scores", "labels"],
+        {"image": canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255},
+    )
     return boxes / factor, scores, labels
 
 
@@ -49,10 +52,23 @@ def ground_truth(paths: list[Path], labels: Path) -> COCO:
         for line in text.read_text().splitlines() if text.exists() else []:
             category, x, y, w, h = map(float, line.split())
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            annotations.append({"image_id": number, "category_id": int(category), "bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+            annotations.append(
+                {
+                    "image_id": number,
+                    "category_id": int(category),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
     truth = COCO()
     annotations = [{"id": i + 1, **a} for i, a in enumerate(annotations)]
-    truth.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": [{"id": i} for i in range(80)]}
+    truth.dataset = {
+        "info": {},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i} for i in range(80)],
+    }
     truth.createIndex()
     return truth
 
@@ -66,7 +82,9 @@ def mean_average_precision(truth: COCO, found: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("images", type=Path)
     parser.add_argument("labels", type=Path)
@@ -74,7 +92,13 @@ def main() -> None:
     session = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
     fronted, restore = vrdir.restore_before(session), vrdir.Restore()
     paths = sorted(arguments.images.glob("*.jpg"))
-    table = Table("photos", "not restored", "at the input", "at the photo's size", title=f"mAP, {len(paths)} photos")
+    table = Table(
+        "photos",
+        "not restored",
+        "at the input",
+        "at the photo's size",
+        title=f"mAP, {len(paths)} photos",
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = ground_truth(paths, arguments.labels)
         for kind in KINDS:
@@ -82,11 +106,22 @@ def main() -> None:
             for number, path in enumerate(paths):
                 photo = Image.open(path).convert("RGB")
                 if kind != "clean":
-                    photo = vrdir.degrade(photo, kind, seed=zlib.crc32(f"{path.name}{kind}".encode()))
-                for way, (model, given) in enumerate(((session, photo), (fronted, photo), (session, restore(photo)))):
+                    photo = vrdir.degrade(
+                        photo, kind, seed=zlib.crc32(f"{path.name}{kind}".encode())
+                    )
+                for way, (model, given) in enumerate(
+                    ((session, photo), (fronted, photo), (session, restore(photo)))
+                ):
                     for box, score, label in zip(*detect(model, given), strict=True):
                         corner, size = box[:2].tolist(), (box[2:] - box[:2]).tolist()
-                        found[way].append({"image_id": number, "category_id": int(label), "bbox": corner + size, "score": float(score)})
+                        found[way].append(
+                            {
+                                "image_id": number,
+                                "category_id": int(label),
+                                "bbox": corner + size,
+                                "score": float(score),
+                            }
+                        )
             table.add_row(kind, *(f"{mean_average_precision(truth, way):.1f}" for way in found))
     Console().print(table)
 

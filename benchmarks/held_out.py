@@ -111,16 +111,32 @@ def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
 
 def main() -> None:
     """Ask, restore, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clean", type=Path, metavar="DIR", help="folder of clean photos, the one trained on")
-    parser.add_argument("--weights", action="append", help="a name or a folder; default small; may be repeated")
-    parser.add_argument("--photos", type=int, default=16, help="how many are held out of training (validation.photos of the recipe)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "clean", type=Path, metavar="DIR", help="folder of clean photos, the one trained on"
+    )
+    parser.add_argument(
+        "--weights", action="append", help="a name or a folder; default small; may be repeated"
+    )
+    parser.add_argument(
+        "--photos",
+        type=int,
+        default=16,
+        help="how many are held out of training (validation.photos of the recipe)",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     arguments = parser.parse_args()
     try:
-        held_out = [item.clean for item in split(items_of(arguments.clean, (), ()), arguments.photos)[1]]
-        photos = {name: decode(path) for name, path in zip(distinct_stems(held_out), held_out, strict=True)}
+        held_out = [
+            item.clean for item in split(items_of(arguments.clean, (), ()), arguments.photos)[1]
+        ]
+        photos = {
+            name: decode(path)
+            for name, path in zip(distinct_stems(held_out), held_out, strict=True)
+        }
     except (ValueError, FileNotFoundError) as error:  # ImageError, too
         parser.error(str(error))
     names = arguments.weights or ["small"]
@@ -130,21 +146,43 @@ def main() -> None:
         for view, of in VIEWS.items():
             (Path(folder) / view).mkdir(exist_ok=True)
             for name, photo in photos.items():
-                Image.fromarray(of(photo).movedim(0, 2).numpy()).save(Path(folder) / view / f"{name}.png")
-        for view, synthesis in track(QUESTIONS + SOFT + EVERYDAY, "Questions", console=Console(stderr=True)):
-            pairs = [Pair(Path(folder) / view / f"{name}.png", None, synthesis, line) for line, name in enumerate(photos, 1)]
+                Image.fromarray(of(photo).movedim(0, 2).numpy()).save(
+                    Path(folder) / view / f"{name}.png"
+                )
+        for view, synthesis in track(
+            QUESTIONS + SOFT + EVERYDAY, "Questions", console=Console(stderr=True)
+        ):
+            pairs = [
+                Pair(Path(folder) / view / f"{name}.png", None, synthesis, line)
+                for line, name in enumerate(photos, 1)
+            ]
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
-                result = SetResult(synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer))))
+                result = SetResult(
+                    synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer)))
+                )
                 if result.excluded:
-                    raise SystemExit(f"{result.excluded[0].pair.clean}: {result.excluded[0].reason}")
+                    raise SystemExit(
+                        f"{result.excluded[0].pair.clean}: {result.excluded[0].reason}"
+                    )
                 assert result.degraded is not None
                 assert result.restored is not None
                 answers["in"] = round(result.degraded.psnr_rgb, 2)
-                answers[name] = {"psnr": round(result.restored.psnr_rgb, 2), "worse": len(result.worse)}
-    table = Table("question (synthetic)", "in", *names, title=f"PSNR in dB, {len(photos)} held-out photos (photos made worse)")
+                answers[name] = {
+                    "psnr": round(result.restored.psnr_rgb, 2),
+                    "worse": len(result.worse),
+                }
+    table = Table(
+        "question (synthetic)",
+        "in",
+        *names,
+        title=f"PSNR in dB, {len(photos)} held-out photos (photos made worse)",
+    )
     asked = [f"{view} {synthesis}".strip() for view, synthesis in QUESTIONS if synthesis != CLEAN]
-    means = {name: sum(figures[question][name]["psnr"] for question in asked) / len(asked) for name in names}
+    means = {
+        name: sum(figures[question][name]["psnr"] for question in asked) / len(asked)
+        for name in names
+    }
     for number, (question, answers) in enumerate(figures.items()):
         if number == len(QUESTIONS):
             table.add_section()
@@ -152,7 +190,11 @@ def main() -> None:
             table.add_section()
         elif number == len(QUESTIONS + SOFT):
             table.add_section()
-        table.add_row(question, f"{answers['in']:.2f}", *(f"{answers[n]['psnr']:.2f} ({answers[n]['worse']})" for n in names))
+        table.add_row(
+            question,
+            f"{answers['in']:.2f}",
+            *(f"{answers[n]['psnr']:.2f} ({answers[n]['worse']})" for n in names),
+        )
     Console(width=max(100, 64 + 14 * len(names))).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")

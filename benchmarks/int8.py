@@ -21,7 +21,13 @@ import numpy as np
 import onnx
 import skimage.data
 import torch
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -34,18 +40,29 @@ from vrdir.inference.exported_model import INPUT, Backend, ExportedModel
 from vrdir.inference.restorer import network_of
 
 CALIBRATION = ("astronaut.png", "chelsea.png", "motorcycle_left.png")
-KINDS: dict[str, dict[str, float]] = {"clean": {}, "noise": {"sigma": 25.0}, "haze": {"beta": 1.2}, "rain": {"coverage": 0.15}}
+KINDS: dict[str, dict[str, float]] = {
+    "clean": {},
+    "noise": {"sigma": 25.0},
+    "haze": {"beta": 1.2},
+    "rain": {"coverage": 0.15},
+}
 
 
 def photo(name: str, side: int) -> Tensor:
-    picture = Image.open(Path(skimage.data.__file__).parent / name).convert("RGB").resize((side, side * 3 // 4))
+    picture = (
+        Image.open(Path(skimage.data.__file__).parent / name)
+        .convert("RGB")
+        .resize((side, side * 3 // 4))
+    )
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
 
 
 def degraded(image: Tensor, kind: str, seed: int) -> Tensor:
     if kind == "clean":
         return image
-    return apply_degradation(image, kind, torch.Generator().manual_seed(seed), **KINDS[kind]).image.clamp(0, 1)
+    return apply_degradation(
+        image, kind, torch.Generator().manual_seed(seed), **KINDS[kind]
+    ).image.clamp(0, 1)
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -67,8 +84,16 @@ def delicate(path: Path) -> list[str]:
     graph = onnx.load(path).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    last = [node.name for node in convolutions if shapes.get(node.input[1], (0,))[0] == 24 and shapes[node.input[1]][2:] == (3, 3)][-1:]
-    return last + [node.name for node in convolutions if "amplitude" in node.input[1] or "guidance" in node.input[1]]
+    last = [
+        node.name
+        for node in convolutions
+        if shapes.get(node.input[1], (0,))[0] == 24 and shapes[node.input[1]][2:] == (3, 3)
+    ][-1:]
+    return last + [
+        node.name
+        for node in convolutions
+        if "amplitude" in node.input[1] or "guidance" in node.input[1]
+    ]
 
 
 def milliseconds(model: ExportedModel, image: Tensor) -> float:
@@ -81,13 +106,23 @@ def milliseconds(model: ExportedModel, image: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", default="small")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    table = Table("backend", "quantised", "input (synthetic)", "float32, dB", "int8, dB", "between, dB", "time over float32's")
+    table = Table(
+        "backend",
+        "quantised",
+        "input (synthetic)",
+        "float32, dB",
+        "int8, dB",
+        "between, dB",
+        "time over float32's",
+    )
     with tempfile.TemporaryDirectory() as name:
         exact = Path(name) / "float32.onnx"
         export(network_of(arguments.weights), exact, "onnx")
@@ -113,11 +148,22 @@ def main() -> None:
                     given = degraded(image, kind, 7)
                     float32, int8 = (model.restore(given).image for model in models)
                     ratio = milliseconds(models[1], given) / milliseconds(models[0], given)
-                    figures = [float(psnr_rgb(a, b)[0]) for a, b in ((float32, image), (int8, image), (int8, float32))]
-                    table.add_row(backend, says, kind, *(f"{figure:.2f}" for figure in figures), f"{ratio:.2f}")
+                    figures = [
+                        float(psnr_rgb(a, b)[0])
+                        for a, b in ((float32, image), (int8, image), (int8, float32))
+                    ]
+                    table.add_row(
+                        backend,
+                        says,
+                        kind,
+                        *(f"{figure:.2f}" for figure in figures),
+                        f"{ratio:.2f}",
+                    )
     console = Console(width=130)
     console.print(table)
-    console.print(f"{arguments.weights}, {arguments.threads} threads, {arguments.side} x {arguments.side * 3 // 4}")
+    console.print(
+        f"{arguments.weights}, {arguments.threads} threads, {arguments.side} x {arguments.side * 3 // 4}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from pathlib import Path
 from vrdir.inference.files import plan_files
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--folders", type=int, default=100)
     arguments = parser.parse_args()
@@ -22,8 +24,14 @@ if __name__ == "__main__":
             (root / str(i)).mkdir(parents=True)
         for i in range(arguments.files):
             (root / str(i % arguments.folders) / f"{i}.png").touch()
-        memory, wall, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
+        memory, wall, cpu = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            time.perf_counter(),
+            time.process_time(),
+        )
         jobs = plan_files([root], Path(name) / "out")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
-    print(f"{len(jobs)} files planned in {wall:.2f} s ({cpu:.2f} s of a core), {memory / 1024:.0f} MiB")
+    print(
+        f"{len(jobs)} files planned in {wall:.2f} s ({cpu:.2f} s of a core), {memory / 1024:.0f} MiB"
+    )

@@ -65,7 +65,9 @@ def summary(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Restore, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path, metavar="DIR")
     parser.add_argument("--weights", action="append")
     parser.add_argument("--sheet", type=Path, help="of the last weights: a picture to be written")

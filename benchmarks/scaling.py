@@ -35,13 +35,19 @@ from vrdir.inference.bands import restore_in_bands
 def picture(width: int, height: int) -> Image.Image:
     import skimage.data
 
-    photo = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    photo = (
+        Image.open(Path(skimage.data.__file__).parent / "coffee.png")
+        .convert("RGB")
+        .resize((width, height), Image.Resampling.BICUBIC)
+    )
     return behind_haze(photo, sigma=15)
 
 
 def behind_haze(photo: Image.Image, sigma: float) -> Image.Image:
     pixels = np.asarray(photo, np.float32)
-    transmission = np.exp(-1.5 * np.linspace(1, 0.15, photo.height, dtype=np.float32))[:, None, None]
+    transmission = np.exp(-1.5 * np.linspace(1, 0.15, photo.height, dtype=np.float32))[
+        :, None, None
+    ]
     pixels = pixels * transmission + 230 * (1 - transmission)
     noise = np.random.default_rng(0).standard_normal(pixels.shape, np.float32)
     return Image.fromarray((pixels + sigma * noise).clip(0, 255).astype(np.uint8))
@@ -63,7 +69,9 @@ def one_size(arguments: argparse.Namespace) -> None:
 
 def exactness(arguments: argparse.Namespace) -> str:
     restorer = vrdir.Restorer(arguments.weights, "cpu")
-    image = open_image(picture(arguments.exact, arguments.exact)).tensor.contiguous(memory_format=torch.channels_last)
+    image = open_image(picture(arguments.exact, arguments.exact)).tensor.contiguous(
+        memory_format=torch.channels_last
+    )
     with torch.no_grad():
         whole = restorer.model.restore(image).image
         bands = restore_in_bands(restorer.model, image).image  # type: ignore[arg-type]
@@ -75,15 +83,25 @@ def exactness(arguments: argparse.Namespace) -> str:
 def seams(arguments: argparse.Namespace) -> str:
     import skimage.data
 
-    photo = Image.open(Path(skimage.data.__file__).parent / "rocket.jpg").convert("RGB").crop((0, 0, 427, 300))
+    photo = (
+        Image.open(Path(skimage.data.__file__).parent / "rocket.jpg")
+        .convert("RGB")
+        .crop((0, 0, 427, 300))
+    )
     restorer = vrdir.Restorer(arguments.weights, "cpu")
-    image = open_image(behind_haze(photo.resize((1600, 1120), Image.Resampling.BICUBIC), sigma=6)).tensor
+    image = open_image(
+        behind_haze(photo.resize((1600, 1120), Image.Resampling.BICUBIC), sigma=6)
+    ).tensor
     image = image.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         whole = restorer.model.restore(image).image
         bands = restore_in_bands(restorer.model, image, band_pixels=2**17).image  # type: ignore[arg-type]
-        tiles = torch.cat([restorer.model.restore(tile).image for tile in image.split(280, dim=2)], 2)
-    side_by_side = (torch.cat([image, bands, tiles], 3)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+        tiles = torch.cat(
+            [restorer.model.restore(tile).image for tile in image.split(280, dim=2)], 2
+        )
+    side_by_side = (
+        (torch.cat([image, bands, tiles], 3)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    )
     sheet = Image.fromarray(side_by_side)
     sheet.resize((sheet.width // 4, sheet.height // 4), Image.Resampling.BOX).save(arguments.seams)
     return f"PSNR against one piece: {psnr(whole, bands):.1f} dB in bands, {psnr(whole, tiles):.1f} dB in tiles"
@@ -94,7 +112,9 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", default="small")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 2, 4, 8, 16, 33.2, 64])
@@ -110,7 +130,9 @@ def main() -> None:
         print(seams(arguments))
         return
     console = Console(width=120)
-    table = Table("megapixels", "size", "seconds", "seconds a megapixel", "peak memory above idle, MiB")
+    table = Table(
+        "megapixels", "size", "seconds", "seconds a megapixel", "peak memory above idle, MiB"
+    )
     logarithms = []
     for megapixels in arguments.megapixels:
         height = round(math.sqrt(megapixels * 1e6 * 9 / 16) / 8) * 8
@@ -118,8 +140,19 @@ def main() -> None:
         file = Path(f"scaling-{width}x{height}.jpg")
         try:
             picture(width, height).save(file, quality=95)
-            again = [sys.executable, __file__, "--file", str(file), "--weights", arguments.weights, "--threads", str(arguments.threads)]
-            found = json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
+            again = [
+                sys.executable,
+                __file__,
+                "--file",
+                str(file),
+                "--weights",
+                arguments.weights,
+                "--threads",
+                str(arguments.threads),
+            ]
+            found = json.loads(
+                subprocess.run(again, check=True, capture_output=True, text=True).stdout
+            )
         finally:
             file.unlink(missing_ok=True)
         pixels = width * height / 1e6
@@ -133,10 +166,14 @@ def main() -> None:
         )
     console.print(table)
     if len(logarithms) > 1:
-        console.print(f"time grows with pixels to the power of {np.polyfit(*zip(*logarithms, strict=True), 1)[0]:.2f}")
+        console.print(
+            f"time grows with pixels to the power of {np.polyfit(*zip(*logarithms, strict=True), 1)[0]:.2f}"
+        )
     if arguments.exact:
         console.print(exactness(arguments))
-    console.print(f"{arguments.weights}, {arguments.threads} threads, float32, torch {torch.__version__}; the image is synthetic")
+    console.print(
+        f"{arguments.weights}, {arguments.threads} threads, float32, torch {torch.__version__}; the image is synthetic"
+    )
 
 
 if __name__ == "__main__":

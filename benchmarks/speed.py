@@ -35,12 +35,18 @@ Network = Callable[[Tensor], Any]
 
 
 def ours(device: str) -> dict[str, Network]:
-    networks: dict[str, Network] = {"small": Restorer("small", device), "small, bf16": Restorer("small", device, precision="bf16")}
+    networks: dict[str, Network] = {
+        "small": Restorer("small", device),
+        "small, bf16": Restorer("small", device, precision="bf16"),
+    }
     packages = {"onnx": "onnxruntime", "openvino": "openvino"}
     for backend in get_args(Backend):
         if device == "cpu" and backend in packages and importlib.util.find_spec(packages[backend]):
             networks[f"small by {backend}"] = Restorer("small", device, backend=backend)
-    return networks | {"base": Restorer(VRDIR(BASE), device), "paper's": Restorer(VRDIR(PAPER), device)}
+    return networks | {
+        "base": Restorer(VRDIR(BASE), device),
+        "paper's": Restorer(VRDIR(PAPER), device),
+    }
 
 
 def peers(device: str) -> dict[str, Network]:
@@ -53,10 +59,14 @@ def peers(device: str) -> dict[str, Network]:
     from spandrel_extra_arches.architectures.Restormer import Restormer
 
     models: dict[str, nn.Module] = {
-        "NAFNet-width32": NAFNet(width=32, middle_blk_num=12, enc_blk_nums=[2, 2, 4, 8], dec_blk_nums=[2, 2, 2, 2]),
+        "NAFNet-width32": NAFNet(
+            width=32, middle_blk_num=12, enc_blk_nums=[2, 2, 4, 8], dec_blk_nums=[2, 2, 2, 2]
+        ),
         "Restormer": Restormer(),
     }
-    return {name: runner(placed(model.eval(), torch.device(device))) for name, model in models.items()}
+    return {
+        name: runner(placed(model.eval(), torch.device(device))) for name, model in models.items()
+    }
 
 
 def runner(model: nn.Module) -> Network:
@@ -85,22 +95,40 @@ def seconds(network: Network, image: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 1024], metavar="PIXELS")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of networks that begin so; small is among them in any case")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="names of networks that begin so; small is among them in any case",
+    )
     parser.add_argument("--patience", type=float, default=30.0, metavar="SECONDS")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     networks = {**ours(arguments.device), **peers(arguments.device)}
     if arguments.only:
-        networks = {name: network for name, network in networks.items() if name == "small" or name.startswith(tuple(arguments.only))}
+        networks = {
+            name: network
+            for name, network in networks.items()
+            if name == "small" or name.startswith(tuple(arguments.only))
+        }
     console = Console(width=130)
-    table = Table("input", "network", "median s a batch", "images/s", "time over small's", "largest difference")
+    table = Table(
+        "input",
+        "network",
+        "median s a batch",
+        "images/s",
+        "time over small's",
+        "largest difference",
+    )
     per_pixel: dict[str, float] = {}
     for side in arguments.sides:
         for batch in arguments.batches:
@@ -120,14 +148,22 @@ def main() -> None:
                 if name in medians:
                     per_pixel[name] = medians[name] / (batch * side * side)
                     same = name.startswith("small")
-                    row = [f"{medians[name]:.3f}", f"{batch / medians[name]:.2f}", f"{medians[name] / medians['small']:.2f}"]
-                    row.append(f"{float((network(image) - expected).abs().max()):.0e}" if same else "")
+                    row = [
+                        f"{medians[name]:.3f}",
+                        f"{batch / medians[name]:.2f}",
+                        f"{medians[name] / medians['small']:.2f}",
+                    ]
+                    row.append(
+                        f"{float((network(image) - expected).abs().max()):.0e}" if same else ""
+                    )
                 else:
                     row = [f"not run: more than {arguments.patience:.0f} s"]
                 table.add_row(f"{batch} x {side}^2", name, *row)
             table.add_section()
     console.print(table)
-    console.print(f"{arguments.device}, {arguments.threads} threads, float32, torch {torch.__version__}")
+    console.print(
+        f"{arguments.device}, {arguments.threads} threads, float32, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":

@@ -33,28 +33,55 @@ print((time.perf_counter() - wall) / photos, (time.process_time() - processor) /
 
 def seconds(policy: str | None, threads: int, photos: int, side: int) -> tuple[float, float]:
     """Of the clock and of processors, a photo."""
-    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")}
-    environment = others if policy is None else {**others, "OMP_WAIT_POLICY": policy, "KMP_BLOCKTIME": "0"}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+    }
+    environment = (
+        others if policy is None else {**others, "OMP_WAIT_POLICY": policy, "KMP_BLOCKTIME": "0"}
+    )
     command = [sys.executable, "-c", PHOTO, str(threads), str(photos), str(side)]
-    wall, processor = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.split()
+    wall, processor = subprocess.run(
+        command, check=True, env=environment, capture_output=True, text=True
+    ).stdout.split()
     return float(wall), float(processor)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--others", type=int, default=os.cpu_count() or 1, help="programs beside it, in the second half of the table")
+    parser.add_argument(
+        "--others",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="programs beside it, in the second half of the table",
+    )
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS")
     arguments = parser.parse_args()
-    table = Table("beside it", "threads", "those that wait", "seconds a photo", "processor seconds a photo")
+    table = Table(
+        "beside it", "threads", "those that wait", "seconds a photo", "processor seconds a photo"
+    )
     for count in (0, arguments.others):
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
         try:
-            for threads, policy in ((1, "PASSIVE"), (arguments.threads, None), (arguments.threads, "PASSIVE")):
+            for threads, policy in (
+                (1, "PASSIVE"),
+                (arguments.threads, None),
+                (arguments.threads, "PASSIVE"),
+            ):
                 wall, processor = seconds(policy, threads, arguments.photos, arguments.side)
                 waiting = "-" if threads == 1 else "sleep" if policy else "spin"
-                table.add_row(f"{count} others" if count else "nothing", str(threads), waiting, f"{wall:.3f}", f"{processor:.3f}")
+                table.add_row(
+                    f"{count} others" if count else "nothing",
+                    str(threads),
+                    waiting,
+                    f"{wall:.3f}",
+                    f"{processor:.3f}",
+                )
         finally:
             for process in busy:
                 process.kill()

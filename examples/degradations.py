@@ -30,19 +30,30 @@ def sample_photo(name: str, side_px: int) -> Tensor:
     photo = Image.open(next(Path(skimage.data.__file__).parent.glob(f"{name}.*"))).convert("RGB")
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    photo = photo.crop((left, top, left + side, top + side)).resize((side_px, side_px), Image.Resampling.LANCZOS)
+    photo = photo.crop((left, top, left + side, top + side)).resize(
+        (side_px, side_px), Image.Resampling.LANCZOS
+    )
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DEGRADATIONS)}; all if none is given")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(DEGRADATIONS)}; all if none is given",
+    )
     parser.add_argument("--output", type=Path, default=Path("demo/degradations.png"))
     parser.add_argument("--side-px", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - DEGRADATIONS.keys():
-        parser.error(f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}")
+        parser.error(
+            f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}"
+        )
 
     rows, captions = [], []
     for number, name in enumerate(arguments.names or DEGRADATIONS):

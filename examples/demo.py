@@ -31,7 +31,11 @@ SIDE_PX = 320
 # photo, what is done to it, and the ImageNet classes that count as right for it (fixed before anything was restored)
 CASES = (
     ("chelsea", (("noise", {"sigma": 50}),), ("tabby", "tiger cat", "Egyptian cat")),
-    ("coffee", (("rain", {"coverage": 0.3, "length_px": 20, "opacity": 0.8}),), ("espresso", "cup", "coffee mug")),
+    (
+        "coffee",
+        (("rain", {"coverage": 0.3, "length_px": 20, "opacity": 0.8}),),
+        ("espresso", "cup", "coffee mug"),
+    ),
     ("rocket", (("haze", {"beta": 2.2}),), ("missile", "projectile")),
     (
         "motorcycle_left",
@@ -47,12 +51,16 @@ def load_recogniser() -> torch.nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     with contextlib.redirect_stdout(io.StringIO()):  # the package greets
-        return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+        return EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        ).eval()
 
 
 def recognise(recogniser: torch.nn.Module, image: Tensor, classes: list[str]) -> tuple[str, float]:
     """The first class and its probability, for a (3, H, W) image in [0, 1]."""
-    image = torch.nn.functional.interpolate(image[None], size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
+    image = torch.nn.functional.interpolate(
+        image[None], size=(224, 224), mode="bicubic", antialias=True
+    ).clamp(0, 1)
     with torch.inference_mode():
         probabilities = recogniser((image * 255 - 127) / 128).softmax(1)[0]
     best = int(probabilities.argmax())
@@ -65,7 +73,9 @@ def sample_photo(name: str) -> Tensor:
     photo = Image.open(path).convert("RGB")
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    photo = photo.crop((left, top, left + side, top + side)).resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    photo = photo.crop((left, top, left + side, top + side)).resize(
+        (SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS
+    )
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
 
 
@@ -73,7 +83,13 @@ def main() -> None:
     console = Console()
     restorer, recogniser = vrdir.Restorer(), load_recogniser()
     classes = (HERE / "imagenet_classes.txt").read_text().splitlines()
-    rows, captions, table = [], [], Table("photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "the network saw")
+    rows, captions, table = (
+        [],
+        [],
+        Table(
+            "photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "the network saw"
+        ),
+    )
     for number, (name, steps, right) in enumerate(CASES):
         clean = sample_photo(name)
         degraded = clean
@@ -86,14 +102,29 @@ def main() -> None:
         marks = ["yes" if label.split(",")[0] in right else "no" for label, _ in seen]
         said = [f"{label.split(',')[0]} {probability:.0%}" for label, probability in seen]
         psnr = [psnr_rgb(image[None], clean[None])[0] for image in (degraded, restored)]
-        diagnosis = ", ".join(f"{key} {share:.0%}" for key, share in shares[0].items() if share >= 0.1)
-        coloured = [f"[{'green' if mark == 'yes' else 'red'}]{text}[/]" for mark, text in zip(marks, said, strict=True)]
-        table.add_row(name, " + ".join(d for d, _ in steps), *coloured, f"{psnr[0]:.1f} -> {psnr[1]:.1f}", diagnosis)
+        diagnosis = ", ".join(
+            f"{key} {share:.0%}" for key, share in shares[0].items() if share >= 0.1
+        )
+        coloured = [
+            f"[{'green' if mark == 'yes' else 'red'}]{text}[/]"
+            for mark, text in zip(marks, said, strict=True)
+        ]
+        table.add_row(
+            name,
+            " + ".join(d for d, _ in steps),
+            *coloured,
+            f"{psnr[0]:.1f} -> {psnr[1]:.1f}",
+            diagnosis,
+        )
         rows.append(row)
         captions.append((said[0], f"{said[1]}\n{psnr[0]:.1f} dB", f"{said[2]}\n{psnr[1]:.1f} dB"))
-    save_picture(contact_sheet(rows, ("clean", "degraded (synthetic)", "restored"), captions), OUTPUT)
+    save_picture(
+        contact_sheet(rows, ("clean", "degraded (synthetic)", "restored"), captions), OUTPUT
+    )
     console.print(table)
-    console.print(f"What EfficientNet-Lite0 sees, with its probability (green: right). Pictures: {OUTPUT}")
+    console.print(
+        f"What EfficientNet-Lite0 sees, with its probability (green: right). Pictures: {OUTPUT}"
+    )
 
 
 if __name__ == "__main__":

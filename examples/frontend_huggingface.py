@@ -15,11 +15,23 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 import vrdir
 
 photo = Image.open(Path(skimage.data.__file__).parent / "chelsea.png").convert("RGB")
-config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8)
-model, processor = ViTForImageClassification(config).eval(), ViTImageProcessor(size={"height": 32, "width": 32})
+config = ViTConfig(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    image_size=32,
+    patch_size=8,
+)
+model, processor = (
+    ViTForImageClassification(config).eval(),
+    ViTImageProcessor(size={"height": 32, "width": 32}),
+)
 
 # A pipeline is given photos: they are restored at their own size, so boxes and masks are theirs.
-classify = vrdir.restore_before(pipeline("image-classification", model=model, image_processor=processor))
+classify = vrdir.restore_before(
+    pipeline("image-classification", model=model, image_processor=processor)
+)
 print(classify(photo, top_k=1))
 print(len(classify([photo, photo])))
 

@@ -15,10 +15,14 @@ import vrdir
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="with one image input, float32 (B, 3, H, W), RGB")
     parser.add_argument("--white", type=float, default=1, help="the value of white in that input")
-    parser.add_argument("--side", type=int, default=224, help="in pixels, where the model leaves it open")
+    parser.add_argument(
+        "--side", type=int, default=224, help="in pixels, where the model leaves it open"
+    )
     arguments = parser.parse_args()
     plain = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
     session = vrdir.restore_before(plain, range=arguments.white)

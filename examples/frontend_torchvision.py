@@ -13,7 +13,9 @@ from torchvision.transforms import v2
 import vrdir
 
 # Detectors normalise inside: what they are given is RGB in [0, 1], and boxes are in the pixels of each image.
-detector = vrdir.restore_before(ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval())
+detector = vrdir.restore_before(
+    ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+)
 with torch.no_grad():
     detections = detector([torch.rand(3, 240, 320), torch.rand(3, 300, 200)])
 print([len(d["boxes"]) for d in detections])

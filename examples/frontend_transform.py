@@ -36,9 +36,13 @@ class Photos(Dataset[np.ndarray]):
 def main() -> None:
     restore = vrdir.Restore(device="cpu", skip_clean=True)
     array = np.array(Image.open(PHOTOS / "coffee.png"))
-    sample = restore(image=array, bboxes=[(10, 20, 200, 300)])  # albumentations' convention; in A.Compose: A.Lambda(image=restore)
+    sample = restore(
+        image=array, bboxes=[(10, 20, 200, 300)]
+    )  # albumentations' convention; in A.Compose: A.Lambda(image=restore)
     print(sample["image"].shape, sample["bboxes"])
-    for batch in DataLoader(Photos(restore), batch_size=2, num_workers=1, multiprocessing_context="spawn"):
+    for batch in DataLoader(
+        Photos(restore), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+    ):
         print(batch.shape, batch.dtype)
 
 

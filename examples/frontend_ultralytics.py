@@ -12,7 +12,9 @@ from ultralytics import YOLO
 
 import vrdir
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("photo")
 parser.add_argument("--model", default="yolov8n.pt")
 arguments = parser.parse_args()

@@ -16,7 +16,11 @@ TITLE = "Überfahrt, 3 Uhr"
 
 def view(number: int, width: int = 64, height: int = 48) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Frame `number`: (H, W, 3) uint8."""
-    photo = Image.open(Path(skimage.data.__file__).parent / "chelsea.png").convert("RGB").resize((2 * width + 200, 2 * height))
+    photo = (
+        Image.open(Path(skimage.data.__file__).parent / "chelsea.png")
+        .convert("RGB")
+        .resize((2 * width + 200, 2 * height))
+    )
     return np.asarray(photo.crop((number, 0, number + width, height))).copy()
 
 
@@ -49,21 +53,39 @@ def clip(
         tone: Any = container.add_stream(sound, rate=48000, layout="stereo") if sound else None
         if tone:
             tone.metadata["language"] = "deu"
-        subtitles: Any = container.add_mux_stream("subrip", time_base=Fraction(1, 1000)) if words else None
+        subtitles: Any = (
+            container.add_mux_stream("subrip", time_base=Fraction(1, 1000)) if words else None
+        )
         container.metadata["title"] = TITLE
         container.set_chapters(
-            [{"id": 1, "start": 0, "end": 240, "time_base": Fraction(1, 1000), "metadata": {"title": "Abfahrt"}}],
+            [
+                {
+                    "id": 1,
+                    "start": 0,
+                    "end": 240,
+                    "time_base": Fraction(1, 1000),
+                    "metadata": {"title": "Abfahrt"},
+                }
+            ],
         )
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number) if picture else view(number, width, height), format="rgb24")
-            frame = frame.reformat(format=pix_fmt, dst_colorspace=1 if ("colorspace", 1) in tags else None)
+            frame = av.VideoFrame.from_ndarray(
+                picture(number) if picture else view(number, width, height), format="rgb24"
+            )
+            frame = frame.reformat(
+                format=pix_fmt, dst_colorspace=1 if ("colorspace", 1) in tags else None
+            )
             frame.pts, frame.time_base = pts(number), ticks
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if tone:
-            wave = (0.3 * np.sin(np.arange(48000 * frames // 25) * 2 * np.pi * 440 / 48000)).astype(np.float32)
+            wave = (0.3 * np.sin(np.arange(48000 * frames // 25) * 2 * np.pi * 440 / 48000)).astype(
+                np.float32
+            )
             for start in range(0, len(wave), 960):
-                piece = av.AudioFrame.from_ndarray(np.stack([wave[start : start + 960]] * 2), format="fltp", layout="stereo")
+                piece = av.AudioFrame.from_ndarray(
+                    np.stack([wave[start : start + 960]] * 2), format="fltp", layout="stereo"
+                )
                 piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
                 container.mux(tone.encode(piece))
             container.mux(tone.encode())
@@ -78,7 +100,10 @@ def clip(
 def pictures(path: Path) -> list[Any]:
     """The frames, (H, W, 3) uint8 each, as any player decodes them."""
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])]
+        return [
+            frame.to_ndarray(format="rgb24")
+            for frame in container.decode(container.streams.video[0])
+        ]
 
 
 def times(path: Path) -> list[Fraction]:
@@ -92,7 +117,11 @@ def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
     """Time and bytes of each packet of the first stream of a kind."""
     with av.open(str(path)) as container:
         stream = getattr(container.streams, kind)[0]
-        return [(packet.pts * stream.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
+        return [
+            (packet.pts * stream.time_base, bytes(packet))
+            for packet in container.demux(stream)
+            if packet.size
+        ]
 
 
 def damage(path: Path, number: int, part: slice = slice(None)) -> None:
@@ -103,5 +132,7 @@ def damage(path: Path, number: int, part: slice = slice(None)) -> None:
         position, size = packet.pos, packet.size
     where = range(position, position + size)[part]
     content = bytearray(path.read_bytes())
-    content[where.start : where.stop] = np.random.default_rng(1).integers(0, 256, len(where), dtype=np.uint8).tobytes()
+    content[where.start : where.stop] = (
+        np.random.default_rng(1).integers(0, 256, len(where), dtype=np.uint8).tobytes()
+    )
     path.write_bytes(content)

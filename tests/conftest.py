@@ -52,7 +52,9 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"):
         photo = Image.open(Path(skimage.data.__file__).parent / name).convert("RGB")
         for part in range(3):
-            photo.crop((part * 90, 20, part * 90 + 200, 220)).save(folder / f"{Path(name).stem}_{part}.png")
+            photo.crop((part * 90, 20, part * 90 + 200, 220)).save(
+                folder / f"{Path(name).stem}_{part}.png"
+            )
     return folder
 
 

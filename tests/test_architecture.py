@@ -69,12 +69,18 @@ def imports_of(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            from_home = node.module == "vrdir" and any(alias.name != "__version__" for alias in node.names)
+            from_home = node.module == "vrdir" and any(
+                alias.name != "__version__" for alias in node.names
+            )
             assert not from_home, f"{path} imports from the package, not from the module"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vrdir."):
             found.add(str(node.module).removeprefix("vrdir."))
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("vrdir.") for alias in node.names if alias.name.startswith("vrdir.")}
+            found |= {
+                alias.name.removeprefix("vrdir.")
+                for alias in node.names
+                if alias.name.startswith("vrdir.")
+            }
     return found
 
 
@@ -101,13 +107,19 @@ def test_imports_point_downwards() -> None:
         module = ".".join(parts)
         for imported in imports_of(path):
             if layer_of(imported) != layer_of(module):
-                assert layer_of(imported) < layer_of(module), f"{module} imports {imported}, which is above it"
+                assert layer_of(imported) < layer_of(module), (
+                    f"{module} imports {imported}, which is above it"
+                )
             elif parts[0] != imported.split(".")[0]:
                 rooms = LAYERS[layer_of(module)]
-                assert rooms.index(imported.split(".")[0]) < rooms.index(parts[0]), f"{module} imports {imported} beside it"
+                assert rooms.index(imported.split(".")[0]) < rooms.index(parts[0]), (
+                    f"{module} imports {imported} beside it"
+                )
             else:
                 order = INSIDE[parts[0]]
-                assert order.index(imported.split(".")[1]) < order.index(parts[1]), f"{module} imports {imported}, which comes after it"
+                assert order.index(imported.split(".")[1]) < order.index(parts[1]), (
+                    f"{module} imports {imported}, which comes after it"
+                )
 
 
 def test_packages_say_nothing_of_their_own() -> None:

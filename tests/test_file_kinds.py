@@ -26,7 +26,13 @@ DNG = [(50706, "B", 4, b"\1\4\0\0", True)]
 CFA = {"photometric": 32803}
 
 
-def tiff(*pages: tuple[np.ndarray[Any, Any], int], below: int = 0, tags: Any = (), big: bool = False, **options: Any) -> bytes:
+def tiff(
+    *pages: tuple[np.ndarray[Any, Any], int],
+    below: int = 0,
+    tags: Any = (),
+    big: bool = False,
+    **options: Any,
+) -> bytes:
     """A TIFF of pages, each with its NewSubfileType; the last `below` of them in SubIFDs of the
     first."""
     buffer = io.BytesIO()
@@ -34,7 +40,9 @@ def tiff(*pages: tuple[np.ndarray[Any, Any], int], below: int = 0, tags: Any = (
         for number, (pixels, kind) in enumerate(pages):
             more: dict[str, Any] = {"subifds": below, "extratags": tags} if number == 0 else {}
             photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-            chosen = {"photometric": photometric} | (options if pixels.ndim == 2 or "photometric" not in options else {})
+            chosen = {"photometric": photometric} | (
+                options if pixels.ndim == 2 or "photometric" not in options else {}
+            )
             file.write(pixels, subfiletype=kind, metadata=None, **chosen, **more)
     return buffer.getvalue()
 
@@ -45,7 +53,9 @@ RAWS: dict[str, bytes] = {
     "a.nef": tiff((SMALL, 1), (PIXELS[..., 0], 0), below=1, **CFA),
     "a.pef": tiff((PIXELS[..., 0], 0), (SMALL, 1), **CFA),
     "renamed.tif": tiff((SMALL, 1), (PIXELS[..., 0], 0), below=1, **CFA),
-    "linear.tif": tiff((SMALL, 1), (PIXELS[..., 0], 0), below=1, **CFA).replace(b"\1\0\0\0\x23\x80", b"\1\0\0\0\x4c\x88"),
+    "linear.tif": tiff((SMALL, 1), (PIXELS[..., 0], 0), below=1, **CFA).replace(
+        b"\1\0\0\0\x23\x80", b"\1\0\0\0\x4c\x88"
+    ),
     "by its suffix.ARW": tiff((PIXELS, 0)),
     "a.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(200),
     "a.cr3": b"\0\0\0\x18ftypcrx " + bytes(200),
@@ -79,7 +89,9 @@ def test_a_dng_opened_by_pillow_is_recognised() -> None:
 
 PYRAMIDS: dict[str, Callable[[], bytes]] = {
     "overviews": lambda: tiff((PIXELS, 0), (PIXELS[::2, ::2], 1), (SMALL, 1)),
-    "overviews and masks": lambda: tiff((PIXELS, 0), (PIXELS[..., 0] > 127, 4), (SMALL, 1), (SMALL[..., 0] > 127, 5)),
+    "overviews and masks": lambda: tiff(
+        (PIXELS, 0), (PIXELS[..., 0] > 127, 4), (SMALL, 1), (SMALL[..., 0] > 127, 5)
+    ),
     "thumbnail first": lambda: tiff((SMALL, 1), (PIXELS, 0)),
     "thumbnail first, BigTIFF": lambda: tiff((SMALL, 1), (PIXELS, 0), big=True),
     "full size below": lambda: tiff((SMALL, 1), (PIXELS, 0), below=1),
@@ -103,7 +115,10 @@ def test_a_tiff_with_smaller_copies_is_one_page(kind: str, tmp_path: Path) -> No
 
 def test_deep_tiffs_with_smaller_copies_too() -> None:
     deep = PIXELS.astype(np.uint16) * 257 ^ 5
-    for content in (tiff((deep, 0), (deep[::2, ::2], 1)), tiff((deep[::2, ::2].copy(), 1), (deep, 0))):
+    for content in (
+        tiff((deep, 0), (deep[::2, ::2], 1)),
+        tiff((deep[::2, ::2].copy(), 1), (deep, 0)),
+    ):
         np.testing.assert_array_equal(np.asarray(decode(content, "a.tif")), deep)
 
 
@@ -166,7 +181,9 @@ def test_another_open_in_pillows_place_is_not_asked(monkeypatch: pytest.MonkeyPa
     content = io.BytesIO()
     Image.fromarray(PIXELS).save(content, "PNG")
     np.testing.assert_array_equal(np.asarray(decode(content.getvalue(), "it")), PIXELS)
-    with pytest.raises(ImageError, match="it is no image, or of a file format that Pillow does not know"):
+    with pytest.raises(
+        ImageError, match="it is no image, or of a file format that Pillow does not know"
+    ):
         decode(b"hello", "it")
 
 
@@ -184,7 +201,9 @@ def test_a_palette_with_more_alpha_than_colours(length: int) -> None:
         opened = open_image(image)
         back = opened.close(opened.tensor)
         back = decode(back, "it") if isinstance(back, bytes) else back
-        np.testing.assert_array_equal(np.asarray(back.convert("RGB")), np.asarray(palette.convert("RGB")))
+        np.testing.assert_array_equal(
+            np.asarray(back.convert("RGB")), np.asarray(palette.convert("RGB"))
+        )
 
 
 def test_whatever_decoders_raise_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +222,11 @@ def test_whatever_decoders_raise_is_an_image_error(monkeypatch: pytest.MonkeyPat
         def broken(*arguments: object, error: Exception = error, **options: object) -> None:
             raise error
 
-        for owner, name in ((Image.Image, "convert"), (Image.Image, "load"), (sys.modules["vrdir.image_files.reading"], "_bits_lost")):
+        for owner, name in (
+            (Image.Image, "convert"),
+            (Image.Image, "load"),
+            (sys.modules["vrdir.image_files.reading"], "_bits_lost"),
+        ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, broken)
                 with pytest.raises(ImageError, match="is damaged or cut short .*odd"):
@@ -256,7 +279,9 @@ def test_lists_and_labels_that_are_no_regular_files(tmp_path: Path) -> None:
             read()
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     (tmp_path / "a.txt").symlink_to("pipe")
-    with pytest.raises((ValueError, FileNotFoundError), match=r"a.txt|ordinary|pipe: a file of a type"):
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=r"a.txt|ordinary|pipe: a file of a type"
+    ):
         read_detection(tmp_path)
 
 

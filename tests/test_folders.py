@@ -32,7 +32,14 @@ def names(root: Path, **options: object) -> list[str]:
 
 def test_a_folders_own_files_come_first_sorted(root: Path) -> None:
     assert names(root) == ["in/A.JPG", "in/b.png", "in/sub/d.webp", "in/sub/deep/c.tif"]
-    assert names(root, hidden=None) == ["in/.hidden.png", "in/A.JPG", "in/b.png", "in/.git/e.png", "in/sub/d.webp", "in/sub/deep/c.tif"]
+    assert names(root, hidden=None) == [
+        "in/.hidden.png",
+        "in/A.JPG",
+        "in/b.png",
+        "in/.git/e.png",
+        "in/sub/d.webp",
+        "in/sub/deep/c.tif",
+    ]
     assert names(root, without=root / "in" / "sub") == ["in/A.JPG", "in/b.png"]
     assert len(names(root, without=root / "in")) == 4  # the folder itself is not left out
     assert len(names(root, without=root / "nowhere")) == 4
@@ -77,14 +84,26 @@ def test_a_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_left_out_is_counted(root: Path) -> None:
-    for name in ("in/a.pdf", "in/b.PDF", "in/sub/c.pdf", "in/d.dng", "in/README", "in/.hidden.pdf", "in/.git/f.pdf", "in/photo.JPG_large"):
+    for name in (
+        "in/a.pdf",
+        "in/b.PDF",
+        "in/sub/c.pdf",
+        "in/d.dng",
+        "in/README",
+        "in/.hidden.pdf",
+        "in/.git/f.pdf",
+        "in/photo.JPG_large",
+    ):
         (root / name).touch()
     os.mkfifo(root / "in" / "pipe.png")
     others = Counter[str]()
     assert "in/photo.JPG_large" in names(root, others=others)
     assert others == {".pdf": 3, ".dng": 1, ".txt": 1, "without a suffix": 1, "pipe or device": 1}
     types = "3 .pdf, 1 .dng, 1 .txt, 1 pipe or device, 1 without a suffix"
-    assert skipped(others) == f"7 files of other types ({types}); develop a camera's RAW files first (rawpy, darktable)"
+    assert (
+        skipped(others)
+        == f"7 files of other types ({types}); develop a camera's RAW files first (rawpy, darktable)"
+    )
     assert skipped({}) == ""
     assert skipped({".txt": 1}) == "1 file of other types (1 .txt)"
     assert skipped({f".{n}": 1 for n in range(9)}).endswith(".5, 3 more types)")

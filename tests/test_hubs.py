@@ -23,10 +23,21 @@ def test_torch_hub_loads_from_a_checkout(weights: Path, photo: Image.Image) -> N
     restorer = torch.hub.load(str(ROOT), "restorer", str(weights), device="cpu", source="local")
     assert np.array_equal(np.asarray(restorer(photo)), np.asarray(Restorer(weights, "cpu")(photo)))
     network = torch.hub.load(str(ROOT), "network", str(weights), source="local")
-    assert torch.equal(network(torch.full((1, 3, 9, 9), 0.5)), VRDIR.from_pretrained(weights)(torch.full((1, 3, 9, 9), 0.5)))
+    assert torch.equal(
+        network(torch.full((1, 3, 9, 9), 0.5)),
+        VRDIR.from_pretrained(weights)(torch.full((1, 3, 9, 9), 0.5)),
+    )
     fresh = torch.hub.load(str(ROOT), "network", str(weights), pretrained=False, source="local")
     assert fresh.config == network.config
-    fronted = torch.hub.load(str(ROOT), "restore_before", torch.nn.Identity(), str(weights), source="local", device="cpu", range=1)
+    fronted = torch.hub.load(
+        str(ROOT),
+        "restore_before",
+        torch.nn.Identity(),
+        str(weights),
+        source="local",
+        device="cpu",
+        range=1,
+    )
     assert fronted(torch.rand(1, 3, 9, 9)).shape == (1, 3, 9, 9)
 
 
@@ -45,11 +56,20 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer({"url": self.address(), "name": "me/net"})
         if "/preupload/" in self.path:
             regular = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
-            return self.answer({"files": [{"path": one["path"], **regular} for one in json.loads(body)["files"]]})
+            return self.answer(
+                {"files": [{"path": one["path"], **regular} for one in json.loads(body)["files"]]}
+            )
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        return self.answer({"success": True, "commitOid": "abc", "commitUrl": f"{self.address()}/commit/abc", "hookOutput": ""})
+        return self.answer(
+            {
+                "success": True,
+                "commitOid": "abc",
+                "commitUrl": f"{self.address()}/commit/abc",
+                "hookOutput": "",
+            }
+        )
 
     def address(self) -> str:
         return f"http://localhost:{self.server.server_address[1]}/me/net"
@@ -79,11 +99,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 def test_weights_are_pushed_to_a_hub(tiny: VRDIR, hub: type[Hub], tmp_path: Path) -> None:
     assert tiny.push_to_hub("me/net", private=True, token="right").endswith("/me/net/commit/abc")
     assert hub.created[0]["name"] == "net"
-    assert hub.created[0].get("private") or hub.created[0]["visibility"] == "private"  # by the package's version
+    assert (
+        hub.created[0].get("private") or hub.created[0]["visibility"] == "private"
+    )  # by the package's version
     for name, content in hub.files.items():
         (tmp_path / name).write_bytes(content)
     again = VRDIR.from_pretrained(tmp_path)
     image = torch.rand(1, 3, 20, 30)
     assert torch.equal(again(image), tiny(image))
-    with pytest.raises(ValueError, match=r"'me/net' could not be uploaded to the Hugging Face hub: .*; log in by hf auth login"):
+    with pytest.raises(
+        ValueError,
+        match=r"'me/net' could not be uploaded to the Hugging Face hub: .*; log in by hf auth login",
+    ):
         tiny.push_to_hub("me/net", token="wrong")

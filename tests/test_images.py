@@ -44,8 +44,12 @@ def test_arrays_come_back_as_they_were(dtype: str, shape: tuple[int, ...]) -> No
         assert not black.any()
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("shape", [(5, 7), (1, 5, 7), (3, 5, 7), (4, 5, 7), (2, 3, 5, 7), (2, 4, 5, 7)])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64]
+)
+@pytest.mark.parametrize(
+    "shape", [(5, 7), (1, 5, 7), (3, 5, 7), (4, 5, 7), (2, 3, 5, 7), (2, 4, 5, 7)]
+)
 def test_tensors_come_back_as_they_were(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     image = torch.rand(shape) if dtype.is_floating_point else torch.randint(256, shape)
     image = image.to(dtype)
@@ -68,7 +72,9 @@ def test_pictures_come_back_as_they_were(mode: str, photo: Image.Image) -> None:
     opened = open_image(picture)
     back = opened.close(opened.tensor)
     assert (back.mode, back.size) == (mode, photo.size)
-    np.testing.assert_allclose(np.asarray(back, float), np.asarray(picture, float), atol=1e-6 if mode == "F" else 0.5)
+    np.testing.assert_allclose(
+        np.asarray(back, float), np.asarray(picture, float), atol=1e-6 if mode == "F" else 0.5
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
@@ -79,15 +85,22 @@ def test_a_transparent_colour_becomes_alpha(mode: str, photo: Image.Image) -> No
     opened = open_image(Image.open(io.BytesIO(content)))
     back = opened.close(opened.tensor)
     assert back.mode == ("LA" if mode == "L" else "RGBA")
-    assert np.array_equal(np.asarray(back.getchannel("A")), np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").getchannel("A")))
+    assert np.array_equal(
+        np.asarray(back.getchannel("A")),
+        np.asarray(Image.open(io.BytesIO(content)).convert("RGBA").getchannel("A")),
+    )
     assert 0 in np.asarray(back.getchannel("A"))
 
 
-@pytest.mark.parametrize(("bits", "key"), [(1, 0), (1, 1), (2, 0), (2, 2), (2, 3), (4, 5), (4, 15), (8, 7)])
+@pytest.mark.parametrize(
+    ("bits", "key"), [(1, 0), (1, 1), (2, 0), (2, 2), (2, 3), (4, 5), (4, 15), (8, 7)]
+)
 def test_a_transparent_grey_of_few_bits_becomes_alpha(bits: int, key: int) -> None:
     levels = np.arange(2**bits).repeat(2)[None].repeat(3, 0)
     file = io.BytesIO()
-    png.Writer(levels.shape[1], 3, greyscale=True, bitdepth=bits, transparent=key).write(file, levels.tolist())
+    png.Writer(levels.shape[1], 3, greyscale=True, bitdepth=bits, transparent=key).write(
+        file, levels.tolist()
+    )
     for image in (Image.open(file), decode(file.getvalue(), "it")):  # not yet decoded, and decoded
         opened = open_image(image)
         back = opened.close(opened.tensor)
@@ -96,7 +109,9 @@ def test_a_transparent_grey_of_few_bits_becomes_alpha(bits: int, key: int) -> No
         np.testing.assert_array_equal(np.asarray(back)[..., 1], np.where(levels == key, 0, 255))
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "WEBP", "BMP", "JPEG2000", "GIF", "PPM"])
+@pytest.mark.parametrize(
+    "file_format", ["PNG", "TIFF", "JPEG", "WEBP", "BMP", "JPEG2000", "GIF", "PPM"]
+)
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16", "F"])
 def test_every_mode_is_written_with_its_brightness(mode: str, file_format: str) -> None:
     ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
@@ -105,10 +120,16 @@ def test_every_mode_is_written_with_its_brightness(mode: str, file_format: str) 
         "I;16": lambda: Image.fromarray(np.round(ramp * 65535).astype(np.uint16)),
     }.get(mode, lambda: Image.fromarray(np.round(ramp * 255).astype(np.uint8)).convert(mode))()
     written = Image.open(io.BytesIO(encode(picture, file_format)))
-    grey = np.asarray(written, float) if written.mode.startswith(("I", "F")) else np.asarray(written.convert("L"), float)
+    grey = (
+        np.asarray(written, float)
+        if written.mode.startswith(("I", "F"))
+        else np.asarray(written.convert("L"), float)
+    )
     lossy = file_format in ("JPEG", "WEBP", "JPEG2000", "GIF")
     grey /= {"F": 1.0, "I": 65535.0}.get(written.mode[0], 255.0)
-    np.testing.assert_allclose(grey, ramp, atol={"GIF": 0.04}.get(file_format, 0.02) if lossy else 0.003)
+    np.testing.assert_allclose(
+        grey, ramp, atol={"GIF": 0.04}.get(file_format, 0.02) if lossy else 0.003
+    )
     if mode == "I;16" and file_format in ("PNG", "TIFF"):
         assert np.array_equal(np.asarray(written), np.asarray(picture))
 
@@ -117,14 +138,18 @@ def test_palette_pictures_become_rgb(photo: Image.Image) -> None:
     palette = photo.quantize(32)
     opened = open_image(palette)
     assert opened.close(opened.tensor).mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(
+        np.asarray(opened.close(opened.tensor)), np.asarray(palette.convert("RGB"))
+    )
 
 
 def test_exif_orientation_is_applied_and_the_rest_kept(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lying on its side
     exif[0x010F] = "Maker"
-    picture = Image.open(io.BytesIO(encoded(photo, "JPEG", exif=exif, icc_profile=b"profile", quality=95)))
+    picture = Image.open(
+        io.BytesIO(encoded(photo, "JPEG", exif=exif, icc_profile=b"profile", quality=95))
+    )
     opened = open_image(picture)
     assert opened.tensor.shape == (1, 3, photo.width, photo.height)
     back = opened.close(opened.tensor)
@@ -214,22 +239,34 @@ def test_bad_files_are_named(tmp_path: Path, photo: Image.Image) -> None:
 def test_an_error_within_a_file_names_it(tmp_path: Path, photo: Image.Image) -> None:
     photo.convert("CMYK").save(tmp_path / "print.jpg")
     Image.fromarray(np.full((4, 4), 300, np.float32)).save(tmp_path / "range.tif")
-    for name, message in (("print.jpg", "it is a CMYK picture"), ("range.tif", r"floating-point images are in \[0, 1\]")):
+    for name, message in (
+        ("print.jpg", "it is a CMYK picture"),
+        ("range.tif", r"floating-point images are in \[0, 1\]"),
+    ):
         for path in (tmp_path / name, str(tmp_path / name)):
             with pytest.raises(ImageError, match=f"^{re.escape(str(tmp_path / name))}: {message}"):
                 open_image(path)
         with pytest.raises(ImageError, match=f"^the bytes given: {message}"):
             open_image((tmp_path / name).read_bytes())
-    with pytest.raises(ImageError, match=r"^out.jpg: a CMYK picture cannot be written as PNG \(.*\); choose another format$"):
+    with pytest.raises(
+        ImageError,
+        match=r"^out.jpg: a CMYK picture cannot be written as PNG \(.*\); choose another format$",
+    ):
         encode(photo.convert("CMYK"), "PNG", "out.jpg")
 
 
-def test_too_little_memory_is_not_called_damage(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_not_called_damage(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def short(*arguments: object, **options: object) -> None:
         raise MemoryError
 
     content = encoded(photo, "PNG")
-    for owner, name in ((Image, "preinit"), (ImageFile.ImageFile, "load"), (ImageOps, "exif_transpose")):
+    for owner, name in (
+        (Image, "preinit"),
+        (ImageFile.ImageFile, "load"),
+        (ImageOps, "exif_transpose"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, short)
             with pytest.raises(MemoryError):
@@ -256,15 +293,24 @@ def test_more_grey_modes(photo: Image.Image, caplog: pytest.LogCaptureFixture) -
     file = io.BytesIO()
     Image.fromarray(grey.astype(np.uint16)).save(file, "PNG", transparency=5)
     open_image(Image.open(file))
-    assert "a grey picture of 16 bits with a transparent value, opened by Pillow, loses that" in caplog.text
+    assert (
+        "a grey picture of 16 bits with a transparent value, opened by Pillow, loses that"
+        in caplog.text
+    )
     bilevel = photo.convert("1")
     opened = open_image(bilevel)
-    np.testing.assert_array_equal(np.asarray(opened.close(opened.tensor)), np.asarray(bilevel.convert("L")))
+    np.testing.assert_array_equal(
+        np.asarray(opened.close(opened.tensor)), np.asarray(bilevel.convert("L"))
+    )
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 2, 8, 16]))
 def test_padding_is_undone(height: int, width: int, multiple: int) -> None:
-    image = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width).expand(1, 3, -1, -1)
+    image = (
+        torch.arange(height * width, dtype=torch.float32)
+        .view(1, 1, height, width)
+        .expand(1, 3, -1, -1)
+    )
     padded = pad_to_multiple(image, multiple)
     assert padded.shape[2] % multiple == padded.shape[3] % multiple == 0
     assert padded.shape[2] - height < multiple

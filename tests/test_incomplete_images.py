@@ -27,7 +27,13 @@ def encoded(pixels: np.ndarray[Any, Any], file_format: str, **options: Any) -> b
 
 def tiff(pixels: np.ndarray[Any, Any] = PIXELS, **options: Any) -> bytearray:
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", metadata=None, **options)
+    tifffile.imwrite(
+        buffer,
+        pixels,
+        photometric="rgb" if pixels.ndim == 3 else "minisblack",
+        metadata=None,
+        **options,
+    )
     return bytearray(buffer.getvalue())
 
 
@@ -36,10 +42,17 @@ def entries(content: bytes) -> dict[int, tuple[int, int, int, int]]:
     where its values lie."""
     (directory,) = struct.unpack_from("<I", content, 4)
     found = {}
-    for place in range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", content, directory)[0], 12):
+    for place in range(
+        directory + 2, directory + 2 + 12 * struct.unpack_from("<H", content, directory)[0], 12
+    ):
         tag, kind, count = struct.unpack_from("<HHI", content, place)
         inline = count * {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}.get(kind, 8) <= 4
-        found[tag] = (place, kind, count, place + 8 if inline else struct.unpack_from("<I", content, place + 8)[0])
+        found[tag] = (
+            place,
+            kind,
+            count,
+            place + 8 if inline else struct.unpack_from("<I", content, place + 8)[0],
+        )
     return found
 
 
@@ -59,7 +72,9 @@ def with_values(content: bytearray, tag: int, change: Any) -> bytearray:
     _, kind, count, start = entries(content)[tag]
     form = f"<{count}{ {3: 'H', 4: 'I'}[kind] }"
     values = struct.unpack_from(form, content, start)
-    struct.pack_into(form, content, start, *(change(number, value) for number, value in enumerate(values)))
+    struct.pack_into(
+        form, content, start, *(change(number, value) for number, value in enumerate(values))
+    )
     return content
 
 
@@ -83,12 +98,18 @@ def test_a_tiff_without_all_of_its_strips(kind: str) -> None:
     for damaged in (
         with_fewer(whole.copy(), offsets, lengths),
         with_fewer(whole.copy(), offsets),
-        with_values(with_values(whole.copy(), offsets, lambda n, v: v * (n % 2)), lengths, lambda n, v: v * (n % 2)),  # sparse
+        with_values(
+            with_values(whole.copy(), offsets, lambda n, v: v * (n % 2)),
+            lengths,
+            lambda n, v: v * (n % 2),
+        ),  # sparse
         with_values(whole.copy(), lengths, lambda n, v: v // 2),
     ):
         with pytest.raises(ImageError, match="half.tif is damaged or cut short"):
             decode(bytes(damaged), "half.tif")
-        with pytest.raises(ImageError, match="the picture is damaged or cut short"):  # opened by Pillow, too
+        with pytest.raises(
+            ImageError, match="the picture is damaged or cut short"
+        ):  # opened by Pillow, too
             open_image(Image.open(io.BytesIO(bytes(damaged))))
 
 
@@ -125,15 +146,32 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(rows: bytes, height: int, depth: int = 8, colour: int = 2, interlaced: bool = False) -> bytes:
+def png(
+    rows: bytes, height: int, depth: int = 8, colour: int = 2, interlaced: bool = False
+) -> bytes:
     header = struct.pack(">IIBBBBB", 64, height, depth, colour, 0, 0, interlaced)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_png_whose_rows_end_before_its_picture() -> None:
     draws = np.random.default_rng(1)
-    for depth, colour, row_bytes in ((8, 2, 192), (8, 0, 64), (16, 2, 384), (16, 0, 128), (8, 6, 256), (1, 0, 8), (8, 4, 128)):
-        rows = b"".join(b"\0" + draws.integers(1, 256, row_bytes, dtype=np.uint8).tobytes() for _ in range(80))
+    for depth, colour, row_bytes in (
+        (8, 2, 192),
+        (8, 0, 64),
+        (16, 2, 384),
+        (16, 0, 128),
+        (8, 6, 256),
+        (1, 0, 8),
+        (8, 4, 128),
+    ):
+        rows = b"".join(
+            b"\0" + draws.integers(1, 256, row_bytes, dtype=np.uint8).tobytes() for _ in range(80)
+        )
         assert decode(png(rows, 80, depth, colour), "whole.png").size == (64, 80)
         for cut in (len(rows) // 2, len(rows) - row_bytes // 2):
             with pytest.raises(ImageError, match="half.png is damaged or cut short"):
@@ -144,7 +182,14 @@ def test_a_png_whose_rows_end_before_its_picture() -> None:
 
 def test_black_pictures_are_whole() -> None:
     black = np.zeros((80, 64, 3), np.uint8)
-    for file_format, options in (("PNG", {}), ("PNG", {"bits": 1}), ("JPEG", {}), ("TIFF", {}), ("JPEG2000", {}), ("WEBP", {})):
+    for file_format, options in (
+        ("PNG", {}),
+        ("PNG", {"bits": 1}),
+        ("JPEG", {}),
+        ("TIFF", {}),
+        ("JPEG2000", {}),
+        ("WEBP", {}),
+    ):
         pixels = black[..., 0] if options else black
         assert decode(encoded(pixels, file_format, **options), "black").size == (64, 80)
     grey = np.full((81, 67, 3), 128, np.uint8)
@@ -158,7 +203,11 @@ def test_black_pictures_are_whole() -> None:
         assert decode(encoded(grey, "JPEG", **options), "grey").size in ((67, 81), (81, 67))
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"optimize": True, "quality": 95}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"optimize": True, "quality": 95}],
+    ids=str,
+)
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
 def test_a_jpeg_whose_blocks_end_before_its_picture(options: dict[str, Any], turn: int) -> None:
     exif = Image.Exif()
@@ -167,7 +216,9 @@ def test_a_jpeg_whose_blocks_end_before_its_picture(options: dict[str, Any], tur
     named = bytearray(content)
     struct.pack_into(">H", named, content.index(b"\xff\xc0") + 5, 160)
     for damaged in (bytes(named), content[: len(content) * 2 // 3] + b"\xff\xd9"):
-        with pytest.raises(ImageError, match="half.jpg is damaged or cut short .its last rows are missing"):
+        with pytest.raises(
+            ImageError, match="half.jpg is damaged or cut short .its last rows are missing"
+        ):
             decode(damaged, "half.jpg")
 
 
@@ -176,7 +227,9 @@ def test_a_jpeg_2000_without_all_of_its_tiles() -> None:
         whole = encoded(PIXELS, "JPEG2000", tile_size=(32, 32), **options)
         assert decode(whole, "whole.jp2").size == (64, 80)
         third = whole.index(b"\xff\x90\0\x0a\0\2")
-        with pytest.raises(ImageError, match="half.jp2 is damaged or cut short .2 of its 6 tiles are there"):
+        with pytest.raises(
+            ImageError, match="half.jp2 is damaged or cut short .2 of its 6 tiles are there"
+        ):
             decode(whole[:third] + b"\xff\xd9", "half.jp2")
 
 
@@ -188,7 +241,10 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
         if honest:
             assert decode(many, "many.jpg").size == (64, 80)
         else:
-            with pytest.raises(ImageError, match=r"many.jpg has 120\d\d scans, where a progressive JPEG has about ten"):
+            with pytest.raises(
+                ImageError,
+                match=r"many.jpg has 120\d\d scans, where a progressive JPEG has about ten",
+            ):
                 decode(many, "many.jpg")
     large = bytearray(content[:-2] + content[last:-2] * 100 + b"\xff\xd9")
     struct.pack_into(">HH", large, content.index(b"\xff\xc2") + 5, 8000, 8000)
@@ -226,17 +282,30 @@ def test_a_jpeg_filled_with_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG2000", "WEBP", "AVIF"])
-def test_large_pictures_are_decoded_apart(file_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_decoded_apart(
+    file_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By another process, since nothing can interrupt these decoders."""
-    contents = [encoded(pixels, file_format, xmp=b"<x/>") for pixels in (PIXELS, np.dstack([PIXELS, PIXELS[..., :1]]))]
+    contents = [
+        encoded(pixels, file_format, xmp=b"<x/>")
+        for pixels in (PIXELS, np.dstack([PIXELS, PIXELS[..., :1]]))
+    ]
     here = [decode(content, "it") for content in contents]
     monkeypatch.setattr(reading, "APART_PIXELS", 100)
     load = Image.Image.load
     for content, expected in zip(contents, here, strict=True):
         with monkeypatch.context() as patch:
-            patch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded here") if self.tile else load(self))
+            patch.setattr(
+                ImageFile.ImageFile,
+                "load",
+                lambda self: pytest.fail("decoded here") if self.tile else load(self),
+            )
             apart = decode(content, "it")
-        assert (apart.mode, apart.info.get("xmp"), apart.format) == (expected.mode, expected.info.get("xmp"), expected.format)
+        assert (apart.mode, apart.info.get("xmp"), apart.format) == (
+            expected.mode,
+            expected.info.get("xmp"),
+            expected.format,
+        )
         np.testing.assert_array_equal(np.asarray(apart), np.asarray(expected))
     with pytest.raises(ImageError, match="cut is (damaged or cut short|no image)"):
         decode(contents[0][: len(contents[0]) // 2], "cut")

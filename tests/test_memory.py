@@ -59,7 +59,9 @@ def zeros(width: int, height: int) -> bytes:
     return bytes(content)
 
 
-def test_what_does_not_fit_is_refused_before_it_is_decoded(little: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_decoded(
+    little: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def loaded(self: Image.Image) -> None:
         raise AssertionError("decoded")
 
@@ -67,14 +69,21 @@ def test_what_does_not_fit_is_refused_before_it_is_decoded(little: int, monkeypa
     contents = [encoded(np.asarray(picture), name) for name in ("JPEG2000", "PNG", "TIFF", "WEBP")]
     monkeypatch.setattr(Image.Image, "load", loaded)
     for content in contents:
-        with pytest.raises(ImageError, match=r"it \(2200 x 3000 pixels\) needs about \d\.\d GiB of memory, and there are"):
+        with pytest.raises(
+            ImageError,
+            match=r"it \(2200 x 3000 pixels\) needs about \d\.\d GiB of memory, and there are",
+        ):
             decode(content, "it")
     with pytest.raises(AssertionError):
         decode(encoded(np.zeros((700, 650), np.uint8), "PNG"), "it")
 
 
-def test_a_file_that_does_not_fit_stops_no_folder(little: int, tiny: VRDIR, tmp_path: Path, photo: Image.Image) -> None:
-    (tmp_path / "huge.png").write_bytes(zeros(1600, 1600))  # there is room to open it, none to restore it
+def test_a_file_that_does_not_fit_stops_no_folder(
+    little: int, tiny: VRDIR, tmp_path: Path, photo: Image.Image
+) -> None:
+    (tmp_path / "huge.png").write_bytes(
+        zeros(1600, 1600)
+    )  # there is room to open it, none to restore it
     photo.save(tmp_path / "small.png")
     jobs = [FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("huge.png", "small.png")]
     huge, small = Restorer(tiny, "cpu").restore_files(jobs)
@@ -83,21 +92,34 @@ def test_a_file_that_does_not_fit_stops_no_folder(little: int, tiny: VRDIR, tmp_
 
 
 @pytest.mark.parametrize("size", [(1, 140000), (140000, 1)])
-def test_a_thin_image_is_as_large_as_the_network_sees_it(size: tuple[int, int], tiny: VRDIR, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thin_image_is_as_large_as_the_network_sees_it(
+    size: tuple[int, int], tiny: VRDIR, monkeypatch: pytest.MonkeyPatch
+) -> None:
     restorer, in_bands = Restorer(tiny, "cpu"), []
-    assert restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12  # of the million pixels and fifteen as many beside them
+    assert (
+        restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
+    )  # of the million pixels and fifteen as many beside them
     assert restorer._network_bytes(1, 2**20) < 2 << 30
     restore = restoring.restore_in_bands
-    monkeypatch.setattr(restoring, "restore_in_bands", lambda *given, **named: in_bands.append(True) or restore(*given, **named))
+    monkeypatch.setattr(
+        restoring,
+        "restore_in_bands",
+        lambda *given, **named: in_bands.append(True) or restore(*given, **named),
+    )
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))
     assert restored.shape == (*size[::-1], 3)
     assert in_bands
 
 
-def test_a_file_larger_than_the_memory_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_larger_than_the_memory_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with (tmp_path / "hole.png").open("wb") as file:
         file.truncate(1 << 40)  # takes no room on the disk
-    with pytest.raises(ImageError, match="hole.png has 1024.0 GiB, which is more than there is memory for one image"):
+    with pytest.raises(
+        ImageError,
+        match="hole.png has 1024.0 GiB, which is more than there is memory for one image",
+    ):
         read_file(tmp_path / "hole.png")
 
 

@@ -36,4 +36,7 @@ def test_import_is_fast() -> None:
         subprocess.run([sys.executable, "-c", code], check=True)
         return time.perf_counter() - start
 
-    assert min(seconds("import vrdir") for _ in range(5)) - min(seconds("pass") for _ in range(5)) < 0.3
+    assert (
+        min(seconds("import vrdir") for _ in range(5)) - min(seconds("pass") for _ in range(5))
+        < 0.3
+    )

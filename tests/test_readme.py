@@ -27,7 +27,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines() if line.startswith("vrdir ")]
+    return [
+        line for block in blocks("bash") for line in block.splitlines() if line.startswith("vrdir ")
+    ]
 
 
 @pytest.fixture
@@ -51,14 +53,18 @@ def test_there_are_commands_and_lines_to_test() -> None:
 def own_objects(photo: Image.Image) -> dict[str, Any]:
     """What the README's user has beside files: a classifier, a session, photos."""
     images = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
-    normalised = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    normalised = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
     return {
         "vrdir": vrdir,
         "frame": np.array(photo),
         "photo": photo,
         "target": {"label": 3},
         "boxes": [(1, 2, 3, 4)],
-        "model": torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval(),
+        "model": torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        ).eval(),
         "images": normalised,
         "session": onnxruntime.InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"]),
         "batch": images.numpy(),
@@ -70,7 +76,9 @@ def test_python_lines(own_files: Path, own_objects: dict[str, Any]) -> None:
         exec(compile(code, "README.md", "exec"), own_objects)
     assert own_objects["logits"].shape == (1, 4)
     assert own_objects["outputs"][0].shape == own_objects["batch"].shape
-    assert not np.array_equal(own_objects["outputs"][0], own_objects["batch"])  # restored on its way
+    assert not np.array_equal(
+        own_objects["outputs"][0], own_objects["batch"]
+    )  # restored on its way
     assert own_objects["target"] == {"label": 3}
     assert own_objects["sample"]["bboxes"] == [(1, 2, 3, 4)]
 

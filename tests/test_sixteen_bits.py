@@ -24,14 +24,18 @@ CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
 
 
 def noise(mode: str, height: int = 21, width: int = 34) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    return np.random.default_rng(0).integers(0, 65536, (height, width, CHANNELS[mode]), dtype=np.uint16)
+    return np.random.default_rng(0).integers(
+        0, 65536, (height, width, CHANNELS[mode]), dtype=np.uint16
+    )
 
 
 def as_png(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
     """By pypng."""
     height, width, channels = pixels.shape
     buffer = io.BytesIO()
-    writer = png.Writer(width, height, bitdepth=16, greyscale=channels < 3, alpha=channels in (2, 4), **options)
+    writer = png.Writer(
+        width, height, bitdepth=16, greyscale=channels < 3, alpha=channels in (2, 4), **options
+    )
     writer.write_array(buffer, pixels.ravel().tolist())
     return buffer.getvalue()
 
@@ -63,7 +67,9 @@ def test_png_is_read_to_the_last_bit(mode: str, interlace: bool) -> None:
 @pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_tiff_is_read_to_the_last_bit(mode: str, byteorder: str, compression: str | None, tile: tuple[int, int] | None) -> None:
+def test_tiff_is_read_to_the_last_bit(
+    mode: str, byteorder: str, compression: str | None, tile: tuple[int, int] | None
+) -> None:
     pixels = noise(mode)
     content = as_tiff(pixels, byteorder=byteorder, compression=compression, tile=tile)
     np.testing.assert_array_equal(deep(content).pixels, pixels)
@@ -73,7 +79,9 @@ def test_tiff_with_a_predictor_is_read_to_the_last_bit() -> None:
     pixels = noise("RGB")
     differences = np.diff(pixels, axis=1, prepend=np.uint16(0))  # modulo 65536
     # tifffile itself predicts only with another library, so its neighbour's place is taken for the predictor's tag.
-    content = as_tiff(differences, byteorder="<", compression="zlib", extratags=[(316, 3, 1, 2, True)])
+    content = as_tiff(
+        differences, byteorder="<", compression="zlib", extratags=[(316, 3, 1, 2, True)]
+    )
     content = content.replace(struct.pack("<HHI", 316, 3, 1), struct.pack("<HHI", 317, 3, 1))
     np.testing.assert_array_equal(deep(content).pixels, pixels)
 
@@ -88,7 +96,10 @@ def test_alpha_that_colours_are_multiplied_by_is_undone_in_16_bits() -> None:
 
 def test_channels_one_after_the_other_are_refused_by_name() -> None:
     planes = np.moveaxis(noise("RGB"), -1, 0).copy()
-    with pytest.raises(ImageError, match=r"photo.tif cannot be read: it holds its 16-bit channels one after the other; save it"):
+    with pytest.raises(
+        ImageError,
+        match=r"photo.tif cannot be read: it holds its 16-bit channels one after the other; save it",
+    ):
         decode(as_tiff(planes, planarconfig="separate"), "photo.tif")
 
 
@@ -102,7 +113,12 @@ def test_a_transparent_colour_becomes_alpha(mode: str) -> None:
     np.testing.assert_array_equal(picture.pixels[..., -1], expected)
 
 
-@given(mode=st.sampled_from(list(CHANNELS)), height=st.integers(1, 20), width=st.integers(1, 20), smooth=st.booleans())
+@given(
+    mode=st.sampled_from(list(CHANNELS)),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    smooth=st.booleans(),
+)
 @settings(deadline=None, max_examples=40)
 def test_what_is_written_others_read(mode: str, height: int, width: int, smooth: bool) -> None:
     pixels = noise(mode, height, width)
@@ -111,7 +127,9 @@ def test_what_is_written_others_read(mode: str, height: int, width: int, smooth:
     written = encode(DeepPicture(pixels, {}), "PNG")
     _, _, rows, facts = png.Reader(bytes=written).asDirect()
     assert (facts["bitdepth"], facts["planes"]) == (16, CHANNELS[mode])
-    np.testing.assert_array_equal(np.array([list(row) for row in rows]).reshape(pixels.shape), pixels)
+    np.testing.assert_array_equal(
+        np.array([list(row) for row in rows]).reshape(pixels.shape), pixels
+    )
     with tifffile.TiffFile(io.BytesIO(encode(DeepPicture(pixels, {}), "TIFF"))) as file:
         read = file.asarray().reshape(height, width, -1)
         assert read.dtype == np.uint16
@@ -163,10 +181,14 @@ def test_the_door_takes_and_gives_them_back(tmp_path: Path) -> None:
         back.save(tmp_path / "again.png")
         np.testing.assert_array_equal(np.asarray(read_file(tmp_path / "again.png")), pixels)
         if mode.endswith("A"):
-            np.testing.assert_array_equal(opened.close(opened.tensor * 0).pixels[..., -1], pixels[..., -1])
+            np.testing.assert_array_equal(
+                opened.close(opened.tensor * 0).pixels[..., -1], pixels[..., -1]
+            )
         content = open_image(as_png(pixels))
         assert isinstance(content.close(content.tensor), bytes)
-    with pytest.raises(ValueError, match=r"again.jpg: 16 bits a channel are kept by .png, .tif, .tiff"):
+    with pytest.raises(
+        ValueError, match=r"again.jpg: 16 bits a channel are kept by .png, .tif, .tiff"
+    ):
         back.save(tmp_path / "again.jpg")
     np.testing.assert_allclose(np.asarray(back.reduced(), float), pixels / 257, atol=0.5)
 
@@ -199,7 +221,10 @@ def test_white_as_zero_is_read_as_it_looks() -> None:
 def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, noise("RGB").astype(np.float32) / 65535, photometric="rgb")
-    with pytest.raises(ImageError, match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits"):
+    with pytest.raises(
+        ImageError,
+        match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits",
+    ):
         decode(file.getvalue(), "float.tif")
     whole = io.BytesIO()
     Image.new("RGB", (50, 40), (9, 99, 199)).save(whole, "TIFF", compression="tiff_lzw")
@@ -211,7 +236,11 @@ def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
-    info = {"xmp": xmp, "dpi": (300, 300), "transparency": (1, 2, 3)}  # of which the last is of other pixels
+    info = {
+        "xmp": xmp,
+        "dpi": (300, 300),
+        "transparency": (1, 2, 3),
+    }  # of which the last is of other pixels
     DeepPicture(noise("RGB"), info | {"xmp": xmp.decode()}).save(tmp_path / f"b{suffix}")
     assert read_file(tmp_path / f"b{suffix}").info["xmp"] == xmp
     DeepPicture(noise("RGB"), info).save(tmp_path / f"a{suffix}")
@@ -223,7 +252,9 @@ def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> N
 
 def test_a_tall_picture_is_filtered_band_by_band() -> None:
     pixels = noise("RGBA", 200, 9)
-    np.testing.assert_array_equal(np.asarray(decode(encode(DeepPicture(pixels, {}), "PNG"), "a")), pixels)
+    np.testing.assert_array_equal(
+        np.asarray(decode(encode(DeepPicture(pixels, {}), "PNG"), "a")), pixels
+    )
 
 
 def test_encoding_takes_a_small_multiple_of_the_picture() -> None:

@@ -16,7 +16,10 @@ from vrdir.weights.bundled import resolve_weights
 def test_the_nearest_names_are_shown() -> None:
     assert did_you_mean("haz", ["haze", "noise"]) == "; did you mean haze?"
     assert did_you_mean("NOISE", ["haze", "noise"]) == "; did you mean noise?"
-    assert did_you_mean("Low Light", ["low_light"], {"low_light": "low_light"}) == "; did you mean low_light?"
+    assert (
+        did_you_mean("Low Light", ["low_light"], {"low_light": "low_light"})
+        == "; did you mean low_light?"
+    )
     assert did_you_mean("zebra", ["haze", "noise"]) == ""
     assert did_you_mean("", ["haze"]) == ""
 
@@ -26,7 +29,10 @@ def test_synonyms_mean_what_there_is() -> None:
     assert not SYNONYMS.keys() & DEGRADATIONS.keys()
 
 
-@pytest.mark.parametrize(("given", "meant"), [("fog", "haze"), ("haz", "haze"), ("Rain", "rain"), ("dark:severity=2", "low_light")])
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("fog", "haze"), ("haz", "haze"), ("Rain", "rain"), ("dark:severity=2", "low_light")],
+)
 def test_a_degradation(given: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown degradation .*; did you mean {meant}\?$"):
         parse_degradations(given)
@@ -44,7 +50,9 @@ def test_a_recipe() -> None:
 
 @pytest.mark.parametrize(("given", "meant"), [("gpu", "cuda"), ("CPU", "cpu"), ("cud", "cuda")])
 def test_a_device(given: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=rf"no device '{given}' here .*; did you mean .*{meant}.*\?$"):
+    with pytest.raises(
+        ValueError, match=rf"no device '{given}' here .*; did you mean .*{meant}.*\?$"
+    ):
         choose_device(given)
 
 
@@ -53,5 +61,7 @@ def test_weights(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         resolve_weights("smal")
     tiny.save_pretrained(tmp_path / "runs" / "fusion")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no weights '\./runs/fuison': .*; did you mean runs/fusion\?$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights '\./runs/fuison': .*; did you mean runs/fusion\?$"
+    ):
         resolve_weights("./runs/fuison")

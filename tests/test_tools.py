@@ -27,22 +27,47 @@ def run(name: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(TOOLS / name), run_name="__main__")
 
 
-def test_average_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_average_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, name in enumerate(("first", "second")):
         torch.manual_seed(seed)
         VRDIR(TINY).save_pretrained(tmp_path / name)
-    run("average_weights.py", tmp_path / "first", tmp_path / "second", tmp_path / "out", "--share", 0.25, monkeypatch=monkeypatch)
-    first, second, out = (VRDIR.from_pretrained(tmp_path / name).state_dict() for name in ("first", "second", "out"))
+    run(
+        "average_weights.py",
+        tmp_path / "first",
+        tmp_path / "second",
+        tmp_path / "out",
+        "--share",
+        0.25,
+        monkeypatch=monkeypatch,
+    )
+    first, second, out = (
+        VRDIR.from_pretrained(tmp_path / name).state_dict() for name in ("first", "second", "out")
+    )
     for name, values in out.items():
         torch.testing.assert_close(values, 0.75 * first[name] + 0.25 * second[name])
     VRDIR(TINY.model_copy(update={"branch_blocks": 2})).save_pretrained(tmp_path / "other")
     with pytest.raises(SystemExit):
-        run("average_weights.py", tmp_path / "first", tmp_path / "other", tmp_path / "no", "--share", 0.5, monkeypatch=monkeypatch)
+        run(
+            "average_weights.py",
+            tmp_path / "first",
+            tmp_path / "other",
+            tmp_path / "no",
+            "--share",
+            0.5,
+            monkeypatch=monkeypatch,
+        )
     assert "are not of one config" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 
-GROWN = {"strides": (4, 8, 16), "widths": (24, 40, 48, 56), "encoder_blocks": (2, 1, 2, 1), "decoder_blocks": (2, 3, 1, 2)}
+GROWN = {
+    "strides": (4, 8, 16),
+    "widths": (24, 40, 48, 56),
+    "encoder_blocks": (2, 1, 2, 1),
+    "decoder_blocks": (2, 3, 1, 2),
+}
 
 
 def stirred(model: VRDIR) -> VRDIR:
@@ -53,19 +78,35 @@ def stirred(model: VRDIR) -> VRDIR:
     return model.eval()
 
 
-def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grown_weights_restore_as_before_and_all_of_them_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(3)
     seed = VRDIRConfig.model_validate(
         SMALL.model_dump()
-        | {"widths": (16, 24, 32, 40), "encoder_blocks": (1, 1, 1, 1), "decoder_blocks": (2, 1, 1, 1)}
+        | {
+            "widths": (16, 24, 32, 40),
+            "encoder_blocks": (1, 1, 1, 1),
+            "decoder_blocks": (2, 1, 1, 1),
+        }
         | {"context": None}
     )
     context = {"side": 64, "strides": (4, 8, 16), "channels": 8}
     larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN | {"context": context})
     stirred(VRDIR(seed)).save_pretrained(tmp_path / "seed")
     monkeypatch.setitem(CONFIGS, "base", larger)
-    run("grow_weights.py", tmp_path / "seed", tmp_path / "grown", "--model", "base", monkeypatch=monkeypatch)
-    before, grown = VRDIR.from_pretrained(tmp_path / "seed"), VRDIR.from_pretrained(tmp_path / "grown")
+    run(
+        "grow_weights.py",
+        tmp_path / "seed",
+        tmp_path / "grown",
+        "--model",
+        "base",
+        monkeypatch=monkeypatch,
+    )
+    before, grown = (
+        VRDIR.from_pretrained(tmp_path / "seed"),
+        VRDIR.from_pretrained(tmp_path / "grown"),
+    )
     assert grown.config == larger
     image = torch.rand(2, 3, 50, 71)
     with torch.no_grad():
@@ -75,7 +116,9 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, m
     pretrained = EfficientNetLite0((4, 8, 16))
     pretrained.load_pretrained()
     old = before.extractor.state_dict()
-    further = {name: values for name, values in grown.extractor.state_dict().items() if name not in old}
+    further = {
+        name: values for name, values in grown.extractor.state_dict().items() if name not in old
+    }
     assert len(further) > 20  # of the layers up to stride 16
     for name, values in further.items():
         torch.testing.assert_close(values, pretrained.state_dict()[name], rtol=0, atol=0)
@@ -83,7 +126,9 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, m
         torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
 
     # Two steps: the first wakes what nobody listened to, with the second all of it moves.
-    trained = {name: p for name, p in grown.train().named_parameters() if not name.startswith("extractor")}
+    trained = {
+        name: p for name, p in grown.train().named_parameters() if not name.startswith("extractor")
+    }
     start = {name: p.detach().clone() for name, p in trained.items()}
     optimizer = torch.optim.Adam(trained.values(), lr=1e-3)
     for _ in range(3):
@@ -92,11 +137,17 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(tmp_path: Path, m
         (restored.image.square().mean() + restored.guidance[-1][:, 0].mean()).backward()
         optimizer.step()
     # Attention of what is not listened to, and the bias before it, may need more steps than these; weights of convolutions may not.
-    still = [name for name, p in trained.items() if name.endswith("weight") and "attend" not in name and torch.equal(p, start[name])]
+    still = [
+        name
+        for name, p in trained.items()
+        if name.endswith("weight") and "attend" not in name and torch.equal(p, start[name])
+    ]
     assert not still
 
 
-def test_a_further_branch_restores_as_before_and_learns_to_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_further_branch_restores_as_before_and_learns_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(4)
     before = stirred(VRDIR(SMALL))
     before.save_pretrained(tmp_path / "seed")
@@ -133,7 +184,11 @@ def test_a_further_branch_restores_as_before_and_learns_to_tell(tmp_path: Path, 
     ],
 )
 def test_a_branch_that_cannot_be_added_is_named(
-    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(SystemExit):
         run("grow_weights.py", "small", tmp_path / "no", *options, monkeypatch=monkeypatch)
@@ -151,7 +206,11 @@ def test_a_branch_that_cannot_be_added_is_named(
     ],
 )
 def test_weights_only_grow(
-    change: dict[str, object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    change: dict[str, object],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(CONFIGS, "base", VRDIRConfig.model_validate(SMALL.model_dump() | change))
     with pytest.raises(SystemExit):
@@ -171,9 +230,16 @@ def test_each_ablation_is_a_network_that_learns(name: str) -> None:
     torch.manual_seed(0)
     with variant.built():
         model = VRDIR(config)
-    assert all(any(isinstance(module, part) for module in model.modules()) for _, _, part in variant.parts)
+    assert all(
+        any(isinstance(module, part) for module in model.modules()) for _, _, part in variant.parts
+    )
     model(torch.rand(2, 3, 40, 48)).square().mean().backward()
-    parts = {part for part, _ in (key.split(".", 1) for key, value in model.named_parameters() if value.grad is not None)}
+    parts = {
+        part
+        for part, _ in (
+            key.split(".", 1) for key, value in model.named_parameters() if value.grad is not None
+        )
+    }
     assert {"enhancement", "decoder"} <= parts
 
 
@@ -184,18 +250,33 @@ def test_photos_come_out_of_packages_and_bundles(
         Image.new("RGB", (64, 48), color).save(buffer := io.BytesIO(), form)
         return buffer.getvalue()
 
-    files = {"wall": photo("teal", "JPEG"), "bird": photo("orange", "WEBP"), "castle": photo("tan", "JPEG"), "drawing": photo("red", "PNG")}
+    files = {
+        "wall": photo("teal", "JPEG"),
+        "bird": photo("orange", "WEBP"),
+        "castle": photo("tan", "JPEG"),
+        "drawing": photo("red", "PNG"),
+    }
     unpacked, out, names = tmp_path / "unpacked", tmp_path / "out", tmp_path / "list.txt"
     (unpacked / "usr").mkdir(parents=True)
     (unpacked / "usr" / "wall.jpg").write_bytes(files["wall"])
     (unpacked / "usr" / "drawing.png").write_bytes(files["drawing"])
-    bundle = b"qres" + b"".join(len(files[name]).to_bytes(4, "big") + files[name] for name in ("bird", "castle")) + b"\xff\xd8\xff\xe0"
+    bundle = (
+        b"qres"
+        + b"".join(len(files[name]).to_bytes(4, "big") + files[name] for name in ("bird", "castle"))
+        + b"\xff\xd8\xff\xe0"
+    )
     (unpacked / "usr" / "animals.rcc").write_bytes(bundle)
     digest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    names.write_text(f"# comment\n{digest['wall']} 32 wall\n{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n")
+    names.write_text(
+        f"# comment\n{digest['wall']} 32 wall\n{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n"
+    )
     run("package_photos.py", unpacked, out, "--list", names, monkeypatch=monkeypatch)
     sizes = {path.name: Image.open(path).size for path in out.iterdir()}
-    assert sizes == {"wall.png": (32, 24), "bird.png": (64, 48), "castle.png": (64, 48)}  # the drawing is not listed, nothing is enlarged
+    assert sizes == {
+        "wall.png": (32, 24),
+        "bird.png": (64, 48),
+        "castle.png": (64, 48),
+    }  # the drawing is not listed, nothing is enlarged
     with Image.open(out / "bird.png") as written, Image.open(io.BytesIO(files["bird"])) as original:
         assert written.tobytes() == original.convert("RGB").tobytes()
     names.write_text(f"{'0' * 64} 32 gone\n")
@@ -209,7 +290,9 @@ def test_the_list_of_package_photos_is_whole(monkeypatch: pytest.MonkeyPatch) ->
     photos = tool["listed"](tool["LIST"])
     lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
     assert len(photos) == len(lines) == len({photo.name for photo in photos.values()}) == 350
-    assert all(len(digest) == 64 and photo.side_px in (640, 960) for digest, photo in photos.items())
+    assert all(
+        len(digest) == 64 and photo.side_px in (640, 960) for digest, photo in photos.items()
+    )
 
 
 def test_hard_views_are_those_that_the_weights_change(
@@ -225,21 +308,36 @@ def test_hard_views_are_those_that_the_weights_change(
         (tmp_path / folder).mkdir()
     pale = np.full((100, 120, 3), 120, np.uint8)
     pale[:, :3] = 130
-    for name, pixels in (("pale", pale), ("sub/pale", pale), ("dark", pale // 120), ("kept_out", pale)):
+    for name, pixels in (
+        ("pale", pale),
+        ("sub/pale", pale),
+        ("dark", pale // 120),
+        ("kept_out", pale),
+    ):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
     Image.fromarray(pale).save(tmp_path / "held_out" / "kept_out.jpg")
-    (tmp_path / "photos/cut_short.png").write_bytes((tmp_path / "photos/pale.png").read_bytes()[:80])
+    (tmp_path / "photos/cut_short.png").write_bytes(
+        (tmp_path / "photos/pale.png").read_bytes()[:80]
+    )
     options = ["--views", 5, "--most", 3, "--without", tmp_path / "held_out", "--device", "cpu"]
     arguments = ["hard_views.py", tmp_path / "photos", tmp_path / "out", *options]
     run(*arguments, "--weights", tmp_path / "brighter", monkeypatch=monkeypatch)
     files = sorted((tmp_path / "out" / "views").iterdir())
-    assert [file.stem[:-3] for file in files] == ["pale_"] * 3 + ["pale_2_"] * 3  # neither what is held out, nor what is dark
+    assert [file.stem[:-3] for file in files] == ["pale_"] * 3 + [
+        "pale_2_"
+    ] * 3  # neither what is held out, nor what is dark
     assert "left out: " in (said := capsys.readouterr().err)
     assert "cut_short.png" in said
     assert {Image.open(file).size for file in files} == {(192, 192)}
     assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
     pairs = checked_pairs(tmp_path / "out" / "hard.txt")
-    assert {pair.synthesis.partition(":")[0] for pair in pairs} == {"clean", "sensor_noise", "noise", "rain", "haze"}
+    assert {pair.synthesis.partition(":")[0] for pair in pairs} == {
+        "clean",
+        "sensor_noise",
+        "noise",
+        "rain",
+        "haze",
+    }
     assert len(pairs) == 36
     for pair in pairs:
         degraded, clean = open_pair(pair)
@@ -269,17 +367,45 @@ def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{name}.py", "")
             about = f"{name}-1.0.dist-info"
-            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}")
-            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(
+                f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}"
+            )
+            wheel.writestr(
+                f"{about}/WHEEL",
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            )
             wheel.writestr(f"{about}/RECORD", "")
     tool = runpy.run_path(str(TOOLS / "lock.py"))
     offline = ["--no-index", "--find-links", str(tmp_path)]
     lock = tool["lock_of"](tool["report_of"]([*offline, "first-thing"], None))
-    assert [line.split("==")[0] for line in lock.splitlines()[::2]] == ["first-thing", "second-thing"]
+    assert [line.split("==")[0] for line in lock.splitlines()[::2]] == [
+        "first-thing",
+        "second-thing",
+    ]
     (tmp_path / "lock").write_text(lock)
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--require-hashes", *offline, "-r", str(tmp_path / "lock")]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--require-hashes",
+        *offline,
+        "-r",
+        str(tmp_path / "lock"),
+    ]
     assert subprocess.run(install, check=False).returncode == 0
     (tmp_path / "lock").write_text(lock.replace("sha256:", "sha256:0"))
     assert subprocess.run(install, capture_output=True, check=False).returncode != 0
     with pytest.raises(ValueError, match=r"odd 1\.0 has no SHA-256"):
-        tool["lock_of"]({"install": [{"metadata": {"name": "odd", "version": "1.0"}, "download_info": {"vcs_info": {}}}]})
+        tool["lock_of"](
+            {
+                "install": [
+                    {
+                        "metadata": {"name": "odd", "version": "1.0"},
+                        "download_info": {"vcs_info": {}},
+                    }
+                ]
+            }
+        )

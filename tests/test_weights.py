@@ -67,14 +67,21 @@ def test_a_changed_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("name", "ranges", "gain_db"), [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)]
+    ("name", "ranges", "gain_db"),
+    [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)],
 )
-def test_small_restores_a_photo_it_was_not_trained_on(name: str, ranges: dict[str, float], gain_db: float) -> None:
+def test_small_restores_a_photo_it_was_not_trained_on(
+    name: str, ranges: dict[str, float], gain_db: float
+) -> None:
     import numpy as np
     import skimage.data
     from PIL import Image
 
-    photo = Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((300, 200))
+    photo = (
+        Image.open(Path(skimage.data.__file__).parent / "coffee.png")
+        .convert("RGB")
+        .resize((300, 200))
+    )
     clean = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
     degraded = apply_degradation(clean, name, torch.Generator().manual_seed(0), **ranges).image
     restored = Restorer()(degraded)
@@ -85,7 +92,9 @@ def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
     assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 40
 
 
-def test_a_hugging_face_repository_is_fetched_without_its_other_files(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hugging_face_repository_is_fetched_without_its_other_files(
+    tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     tiny.save_pretrained(tmp_path / "cache")
     asked = {}
@@ -96,24 +105,38 @@ def test_a_hugging_face_repository_is_fetched_without_its_other_files(tiny: VRDI
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert VRDIR.from_pretrained("someone/snow").config == tiny.config
-    assert asked == {"repository": "someone/snow", "allow_patterns": ["config.json", "model.safetensors"]}
+    assert asked == {
+        "repository": "someone/snow",
+        "allow_patterns": ["config.json", "model.safetensors"],
+    }
 
     def offline(repository: str, allow_patterns: list[str]) -> str:
         raise ConnectionError("no network\nlong story")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(FileNotFoundError, match="'someone/snow' is no folder here and could not be fetched .*: no network$"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="'someone/snow' is no folder here and could not be fetched .*: no network$",
+    ):
         VRDIR.from_pretrained("someone/snow")
 
 
 def test_outputs_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     real = golden.golden_outputs
-    monkeypatch.setattr(golden, "golden_outputs", lambda model: {key: value * math.nan for key, value in real(model).items()})
+    monkeypatch.setattr(
+        golden,
+        "golden_outputs",
+        lambda model: {key: value * math.nan for key, value in real(model).items()},
+    )
     problems = golden_problems("small")
-    assert any("image differs from the golden output by up to nan" in problem for problem in problems)
+    assert any(
+        "image differs from the golden output by up to nan" in problem for problem in problems
+    )
 
 
-def test_a_folder_called_like_bundled_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_called_like_bundled_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert bundled.resolve_weights(Path("small")) == bundled.FOLDER / "small"
     Path("small").mkdir()
@@ -121,10 +144,15 @@ def test_a_folder_called_like_bundled_weights(tmp_path: Path, monkeypatch: pytes
     assert bundled.resolve_weights("./small") == Path("small")
     assert not caplog.text
     assert bundled.resolve_weights("small") == bundled.FOLDER / "small"
-    assert "taking the bundled weights small; for the folder of that name here say ./small" in caplog.text
+    assert (
+        "taking the bundled weights small; for the folder of that name here say ./small"
+        in caplog.text
+    )
 
 
-def test_a_work_directory_of_training_stands_for_its_latest_network(tiny: VRDIR, tmp_path: Path) -> None:
+def test_a_work_directory_of_training_stands_for_its_latest_network(
+    tiny: VRDIR, tmp_path: Path
+) -> None:
     run = tmp_path / "runs" / "all"
     for stage in ("decoder", "branch-haze", "fusion", "fusion-best"):
         tiny.save_pretrained(run / "weights" / stage)
@@ -132,13 +160,23 @@ def test_a_work_directory_of_training_stands_for_its_latest_network(tiny: VRDIR,
     assert VRDIR.from_pretrained(str(run)).config == tiny.config
     tiny.save_pretrained(run / "weights" / "refine")
     assert bundled.resolve_weights(str(run)) == run / "weights" / "refine"
-    with pytest.raises(FileNotFoundError, match=r"runs holds no model.safetensors; give one of the folders below it that do: .*fusion"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"runs holds no model.safetensors; give one of the folders below it that do: .*fusion",
+    ):
         bundled.resolve_weights(tmp_path / "runs")
-    with pytest.raises(FileNotFoundError, match=rf"model.safetensors is a file; give {run / 'weights' / 'refine'}$"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"model.safetensors is a file; give {run / 'weights' / 'refine'}$"
+    ):
         bundled.resolve_weights(run / "weights" / "refine" / "model.safetensors")
 
 
-def test_a_work_directory_without_a_whole_network_names_what_it_has(tiny: VRDIR, tmp_path: Path) -> None:
+def test_a_work_directory_without_a_whole_network_names_what_it_has(
+    tiny: VRDIR, tmp_path: Path
+) -> None:
     tiny.save_pretrained(tmp_path / "run" / "weights" / "decoder")
-    with pytest.raises(FileNotFoundError, match=rf"give one of the folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"give one of the folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
+    ):
         VRDIR.from_pretrained(tmp_path / "run")

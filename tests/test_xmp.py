@@ -19,15 +19,36 @@ PACKET = (
     "</x:xmpmeta>{padding}<?xpacket end='w'?>"
 )
 G = "http://ns.google.com/photos/1.0/"
-CAMERA, CONTAINER = f'xmlns:GCamera="{G}camera/"', f'xmlns:Container="{G}container/" xmlns:Item="{G}container/item/"'
+CAMERA, CONTAINER = (
+    f'xmlns:GCamera="{G}camera/"',
+    f'xmlns:Container="{G}container/" xmlns:Item="{G}container/item/"',
+)
 DIRECTORY = (
     '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" '
     'Item:Length="1234"/></rdf:li></rdf:Seq></Container:Directory>'
 )
 CASES = {  # declared, attributes, elements, what they point to, what must be gone
-    "micro video": (CAMERA, 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"', "", "a motion photo's film", "MicroVideo"),
-    "motion photo": (f"{CAMERA} {CONTAINER}", 'GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', DIRECTORY, "film", "MotionPhoto"),
-    "as elements": (CAMERA, "", "<GCamera:MotionPhoto>1</GCamera:MotionPhoto>", "a motion photo's film", "MotionPhoto"),
+    "micro video": (
+        CAMERA,
+        'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"',
+        "",
+        "a motion photo's film",
+        "MicroVideo",
+    ),
+    "motion photo": (
+        f"{CAMERA} {CONTAINER}",
+        'GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"',
+        DIRECTORY,
+        "film",
+        "MotionPhoto",
+    ),
+    "as elements": (
+        CAMERA,
+        "",
+        "<GCamera:MotionPhoto>1</GCamera:MotionPhoto>",
+        "a motion photo's film",
+        "MotionPhoto",
+    ),
     "ultra HDR": (
         f'{CONTAINER} xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/"',
         'hdrgm:Version="1.0"',
@@ -49,7 +70,13 @@ CASES = {  # declared, attributes, elements, what they point to, what must be go
         "a depth map and another photo",
         "RangeInverse",
     ),
-    "dynamic depth": (f'xmlns:Device="{G}dd/device/"', "", "<Device:Cameras><rdf:Seq/></Device:Cameras>", "a depth map", "Cameras"),
+    "dynamic depth": (
+        f'xmlns:Device="{G}dd/device/"',
+        "",
+        "<Device:Cameras><rdf:Seq/></Device:Cameras>",
+        "a depth map",
+        "Cameras",
+    ),
     "extended": (
         'xmlns:xmpNote="http://ns.adobe.com/xmp/note/"',
         f'xmpNote:HasExtendedXMP="{"0" * 32}"',
@@ -57,18 +84,32 @@ CASES = {  # declared, attributes, elements, what they point to, what must be go
         "extended XMP",
         "HasExtendedXMP",
     ),
-    "preview": ("", "", "<xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails>", "a preview of how it was", "Thumbnails"),
+    "preview": (
+        "",
+        "",
+        "<xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails>",
+        "a preview of how it was",
+        "Thumbnails",
+    ),
 }
 
 
-def packet(declared: str = "", attributes: str = "", elements: str = "", padding: str = " " * 50) -> bytes:
-    return PACKET.format(declared=declared, attributes=attributes, elements=elements, padding=padding).encode()
+def packet(
+    declared: str = "", attributes: str = "", elements: str = "", padding: str = " " * 50
+) -> bytes:
+    return PACKET.format(
+        declared=declared, attributes=attributes, elements=elements, padding=padding
+    ).encode()
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_xmp_that_points_outside_is_dropped_and_told(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_xmp_that_points_outside_is_dropped_and_told(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     declared, attributes, elements, what, gone = CASES[kind]
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    )
     for file_format in ("JPEG", "WEBP", "AVIF", "PNG", "TIFF"):
         picture.info["xmp"] = packet(declared, attributes, elements)
         from vrdir.image_files.writing import encode
@@ -79,7 +120,10 @@ def test_xmp_that_points_outside_is_dropped_and_told(kind: str, caplog: pytest.L
         assert gone.encode() not in xmp
         assert b'xmp:Rating="5"' in xmp
         assert "Bär &amp; Co".encode() in xmp
-        assert (xmp.startswith(b"<?xpacket begin="), xmp.endswith(b"<?xpacket end='w'?>")) == (True, True)
+        assert (xmp.startswith(b"<?xpacket begin="), xmp.endswith(b"<?xpacket end='w'?>")) == (
+            True,
+            True,
+        )
         assert caplog.text.count("a.jpg has XMP that points to") == 1
         assert what in caplog.text
     opened = open_image(Image.open(io.BytesIO(content)))
@@ -87,12 +131,17 @@ def test_xmp_that_points_outside_is_dropped_and_told(kind: str, caplog: pytest.L
 
 
 def test_all_other_xmp_stays_as_it_is() -> None:
-    pano = packet(f'xmlns:GPano="{G}panorama/" {CAMERA}', 'GPano:ProjectionType="equirectangular" GCamera:BurstID="7"')
+    pano = packet(
+        f'xmlns:GPano="{G}panorama/" {CAMERA}',
+        'GPano:ProjectionType="equirectangular" GCamera:BurstID="7"',
+    )
     for xmp in (packet(), pano, b"no XML", b"", packet("", "", "<dc:x>MotionPhoto</dc:x>")):
         assert without_pointers(xmp) == (xmp, [])
 
 
-def test_xmp_that_may_point_outside_and_cannot_be_read_goes_whole(caplog: pytest.LogCaptureFixture) -> None:
+def test_xmp_that_may_point_outside_and_cannot_be_read_goes_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     entities = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
     cut = packet(CAMERA, 'GCamera:MotionPhoto="1"')[:-80]
     deep = packet(CAMERA, 'GCamera:MotionPhoto="1"', "<dc:a>" * 20000 + "</dc:a>" * 20000)

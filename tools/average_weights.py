@@ -15,7 +15,9 @@ from vrdir.model.vrdir import VRDIR
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("first", type=Path, help="model folder")
     parser.add_argument("second", type=Path, help="model folder")
     parser.add_argument("out", type=Path, help="model folder to be written")
@@ -27,7 +29,9 @@ def main() -> None:
     if models[0].config != models[1].config:
         parser.error(f"{arguments.first} and {arguments.second} are not of one config")
     first, second = (model.state_dict() for model in models)
-    models[0].load_state_dict({name: first[name].lerp(second[name], arguments.share) for name in first})
+    models[0].load_state_dict(
+        {name: first[name].lerp(second[name], arguments.share) for name in first}
+    )
     models[0].save_pretrained(arguments.out)
 
 

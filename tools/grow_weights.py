@@ -31,23 +31,35 @@ def with_branches(config: VRDIRConfig, further: Mapping[str, str]) -> VRDIRConfi
     """The config with further branches, each with the one that it is to be copied from. Raises ValueError, naming what is wrong."""
     strange = [name for name in further.values() if name not in config.branches]
     if strange:
-        raise ValueError(f"there is no branch {', '.join(strange)} to copy; there are {', '.join(config.branches)}")
-    return VRDIRConfig.model_validate(config.model_dump() | {"branches": (*config.branches, *further)})
+        raise ValueError(
+            f"there is no branch {', '.join(strange)} to copy; there are {', '.join(config.branches)}"
+        )
+    return VRDIRConfig.model_validate(
+        config.model_dump() | {"branches": (*config.branches, *further)}
+    )
 
 
 def check(source: VRDIRConfig, target: VRDIRConfig) -> None:
     """Raise ValueError unless `target` is `source` and more of it."""
-    different = [name for name in VRDIRConfig.model_fields if name not in FREE and getattr(source, name) != getattr(target, name)]
+    different = [
+        name
+        for name in VRDIRConfig.model_fields
+        if name not in FREE and getattr(source, name) != getattr(target, name)
+    ]
     if different:
         raise ValueError(f"only {', '.join(sorted(FREE))} may grow; {', '.join(different)} differ")
     if source.strides != target.strides[: len(source.strides)]:
-        raise ValueError(f"further strides come after the coarsest: {source.strides} cannot grow to {target.strides}")
+        raise ValueError(
+            f"further strides come after the coarsest: {source.strides} cannot grow to {target.strides}"
+        )
     if source.context is not None and source.context != target.context:
         raise ValueError("a global context can be added, not changed")
     for name in sorted(FREE - {"strides", "context"}):
         before, after = getattr(source, name), getattr(target, name)
         if len(before) != len(after) or any(b > a for b, a in zip(before, after, strict=True)):
-            raise ValueError(f"{name} can only grow, scale by scale: {before} cannot become {after}")
+            raise ValueError(
+                f"{name} can only grow, scale by scale: {before} cannot become {after}"
+            )
 
 
 def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = None) -> VRDIR:
@@ -65,7 +77,9 @@ def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = No
     check(source.config, config)
     grown = VRDIR(config)
     if (config.strides, config.context) != (source.config.strides, source.config.context):
-        grown.load_pretrained_extractor(extractor_weights)  # no training would ever touch its layers up to a further tap
+        grown.load_pretrained_extractor(
+            extractor_weights
+        )  # no training would ever touch its layers up to a further tap
     with torch.no_grad():
         for projection in getattr(grown.decoder, "semantics", [])[len(source.config.strides) :]:
             for parameter in projection.parameters():
@@ -74,11 +88,23 @@ def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = No
         for name, module in grown.named_modules():
             if name not in modules:
                 continue
-            old = {**dict(modules[name].named_parameters(recurse=False)), **dict(modules[name].named_buffers(recurse=False))}
-            for key, value in {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}.items():
-                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and key == "weight" and module.groups == 1:
+            old = {
+                **dict(modules[name].named_parameters(recurse=False)),
+                **dict(modules[name].named_buffers(recurse=False)),
+            }
+            for key, value in {
+                **dict(module.named_parameters(recurse=False)),
+                **dict(module.named_buffers(recurse=False)),
+            }.items():
+                if (
+                    isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+                    and key == "weight"
+                    and module.groups == 1
+                ):
                     out = 1 if isinstance(module, nn.ConvTranspose2d) else 0
-                    value.narrow(out, 0, old[key].shape[out]).zero_()  # old outputs do not listen to new inputs
+                    value.narrow(
+                        out, 0, old[key].shape[out]
+                    ).zero_()  # old outputs do not listen to new inputs
                 value[tuple(slice(size) for size in old[key].shape)] = old[key]
     return grown.eval()
 
@@ -107,18 +133,34 @@ def branch_out(source: VRDIR, further: Mapping[str, str]) -> VRDIR:
     for key in [key for key in state if ".modulation.guidance." in key]:
         state[key] = state[key][origin]
         if key.endswith("bias"):
-            state[key] = state[key] - heirs.log().to(state[key])  # exp(g - log n), n times, is exp(g)
+            state[key] = state[key] - heirs.log().to(
+                state[key]
+            )  # exp(g - log n), n times, is exp(g)
     grown.load_state_dict(state)
     return grown.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", help="model folder, or the name of bundled weights")
     parser.add_argument("out", type=Path, help="model folder to be written")
-    parser.add_argument("--model", choices=CONFIGS, help="what it is to become; default: as large as it is")
-    parser.add_argument("--branch", action="append", default=[], metavar="NEW=OLD", help="a further branch, and which one it begins as")
-    parser.add_argument("--extractor-weights", type=Path, help="file with the extractor's pretrained weights, for a further tap")
+    parser.add_argument(
+        "--model", choices=CONFIGS, help="what it is to become; default: as large as it is"
+    )
+    parser.add_argument(
+        "--branch",
+        action="append",
+        default=[],
+        metavar="NEW=OLD",
+        help="a further branch, and which one it begins as",
+    )
+    parser.add_argument(
+        "--extractor-weights",
+        type=Path,
+        help="file with the extractor's pretrained weights, for a further tap",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what starts at random")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

@@ -54,7 +54,9 @@ def view_of(photo: Tensor, draws: random.Random) -> Tensor:
     side = min(height, width, round(LEAST * (MOST / LEAST) ** draws.random()))
     top, left = draws.randint(0, height - side), draws.randint(0, width - side)
     part = photo[..., top : top + side, left : left + side]
-    part = functional.interpolate(part, (SIDE_PX, SIDE_PX), mode="bicubic", antialias=True, align_corners=False)
+    part = functional.interpolate(
+        part, (SIDE_PX, SIDE_PX), mode="bicubic", antialias=True, align_corners=False
+    )
     return (part[0].clamp(0, 1) * 255).round() / 255
 
 
@@ -70,13 +72,25 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 def main() -> None:
     """Draw, restore, keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clean", type=Path, metavar="DIR", help="folder of clean photos")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to be made")
     parser.add_argument("--weights", default="small", help="a name or a folder")
-    parser.add_argument("--without", type=Path, help="folder of the photos held out of training: those of the same names are left out")
+    parser.add_argument(
+        "--without",
+        type=Path,
+        help="folder of the photos held out of training: those of the same names are left out",
+    )
     parser.add_argument("--views", type=int, default=100, help="drawn of each photo")
-    parser.add_argument("--below", type=float, default=35.0, metavar="DB", help="what the output is against the view, to be kept")
+    parser.add_argument(
+        "--below",
+        type=float,
+        default=35.0,
+        metavar="DB",
+        help="what the output is against the view, to be kept",
+    )
     parser.add_argument("--most", type=int, default=12, help="kept of each photo, the worst")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -95,22 +109,36 @@ def main() -> None:
         except ImageError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        views = [view for view in (view_of(photo, draws) for _ in range(arguments.views)) if darkest(view) > DARK]
+        views = [
+            view
+            for view in (view_of(photo, draws) for _ in range(arguments.views))
+            if darkest(view) > DARK
+        ]
         if not views:
             continue
         batch = torch.stack(views)
-        restored = torch.cat([restorer(part) for part in batch.split(4)])  # more at once are slower on a CPU
-        worst = sorted((value, i) for i, value in enumerate(psnr(restored, batch).tolist()) if value < arguments.below)
+        restored = torch.cat(
+            [restorer(part) for part in batch.split(4)]
+        )  # more at once are slower on a CPU
+        worst = sorted(
+            (value, i)
+            for i, value in enumerate(psnr(restored, batch).tolist())
+            if value < arguments.below
+        )
         for _, i in worst[: arguments.most]:
             file = unfinished / "views" / f"{name}_{i:03d}.png"
-            Image.fromarray((views[i] * 255).round().byte().movedim(0, 2).numpy().astype(np.uint8)).save(file)
+            Image.fromarray(
+                (views[i] * 255).round().byte().movedim(0, 2).numpy().astype(np.uint8)
+            ).save(file)
             pairs += [Pair(file, None, synthesis, len(pairs) + 1) for synthesis in SYNTHESES]
     if not pairs:
         shutil.rmtree(unfinished)
         parser.error(f"no view came out below {arguments.below:g} dB: there is nothing to train on")
     write_pairs(pairs, unfinished / "hard.txt")
     unfinished.rename(arguments.out)
-    print(f"{len(pairs) // len(SYNTHESES)} views, {len(pairs)} lines in {arguments.out / 'hard.txt'}")
+    print(
+        f"{len(pairs) // len(SYNTHESES)} views, {len(pairs)} lines in {arguments.out / 'hard.txt'}"
+    )
 
 
 if __name__ == "__main__":

@@ -23,29 +23,53 @@ ROOT = Path(__file__).parents[1]
 
 def report_of(wanted: Sequence[str], constraints: Path | None) -> dict[str, Any]:
     """Return pip's report of what it would install. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--quiet",
+        "--report",
+        "-",
+    ]
     command += ["--constraint", str(constraints)] if constraints is not None else []
-    return json.loads(subprocess.run([*command, *wanted], stdout=subprocess.PIPE, check=True).stdout)
+    return json.loads(
+        subprocess.run([*command, *wanted], stdout=subprocess.PIPE, check=True).stdout
+    )
 
 
 def lock_of(report: dict[str, Any]) -> str:
     """Return the lines of a lock file, without packages that are folders here. Raises ValueError for one without a hash."""
     lines = []
     for item in report["install"]:
-        name, version, source = item["metadata"]["name"], item["metadata"]["version"], item["download_info"]
+        name, version, source = (
+            item["metadata"]["name"],
+            item["metadata"]["version"],
+            item["download_info"],
+        )
         if "dir_info" in source:
             continue
         sha256 = source.get("archive_info", {}).get("hashes", {}).get("sha256")
         if sha256 is None:
-            raise ValueError(f"{name} {version} has no SHA-256 in pip's report; install it from a package index")
-        lines.append(f"{name.lower().replace('_', '-')}=={version} \\\n    --hash=sha256:{sha256}\n")
+            raise ValueError(
+                f"{name} {version} has no SHA-256 in pip's report; install it from a package index"
+            )
+        lines.append(
+            f"{name.lower().replace('_', '-')}=={version} \\\n    --hash=sha256:{sha256}\n"
+        )
     return "".join(sorted(lines))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path, help="the lock file")
-    parser.add_argument("--extra", action="append", default=[], help="of pyproject.toml; repeat it for several")
+    parser.add_argument(
+        "--extra", action="append", default=[], help="of pyproject.toml; repeat it for several"
+    )
     given = parser.parse_args()
     extras = f"[{','.join(given.extra)}]" if given.extra else ""
     lock = lock_of(report_of([f"{ROOT}{extras}"], ROOT / "constraints.txt"))

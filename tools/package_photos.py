@@ -34,13 +34,17 @@ class Photo(NamedTuple):
 
 def listed(file: Path) -> dict[str, Photo]:
     """SHA-256 of a file -> what becomes of it."""
-    lines = (line.split() for line in file.read_text().splitlines() if line and not line.startswith("#"))
+    lines = (
+        line.split() for line in file.read_text().splitlines() if line and not line.startswith("#")
+    )
     return {digest: Photo(int(side), name) for digest, side, name in lines}
 
 
 def files_in(folder: Path) -> Iterator[bytes]:
     """What is in a folder's files, and in the bundles among them."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
+    for path in sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    ):
         content = path.read_bytes()
         yield content
         if path.suffix == ".rcc":
@@ -52,7 +56,9 @@ def bundled(bundle: bytes) -> Iterator[bytes]:
     for match in START.finditer(bundle):
         start = match.start()
         end = start + int.from_bytes(bundle[max(start - 4, 0) : start], "big")
-        if end <= len(bundle):  # else what stands before it is no length, and this no file's beginning
+        if end <= len(
+            bundle
+        ):  # else what stands before it is no length, and this no file's beginning
             yield bundle[start:end]
 
 
@@ -66,7 +72,9 @@ def reduced(content: bytes, side_px: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("unpacked", type=Path, help="folder with the packages, unpacked")
     parser.add_argument("out", type=Path, help="folder to write PNG files to")
     parser.add_argument("--list", type=Path, default=LIST, help="default: the one beside this tool")

@@ -19,7 +19,9 @@ from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("trained", type=Path, help="model folder that training wrote")
     parser.add_argument("name", help="name of the bundled weights")
     parser.add_argument("--recipe", required=True)
@@ -31,7 +33,10 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = FOLDER / arguments.name
     try:  # all that can be wrong with what is given, before anything is written
-        figures, model = json.loads(arguments.figures.read_text()), VRDIR.from_pretrained(arguments.trained)
+        figures, model = (
+            json.loads(arguments.figures.read_text()),
+            VRDIR.from_pretrained(arguments.trained),
+        )
     except (OSError, ValueError) as error:
         parser.error(str(error))
     model.save_pretrained(folder, half=True)
@@ -48,7 +53,9 @@ def main() -> None:
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes": (folder / WEIGHTS_FILE).stat().st_size,
             "figures": figures,
-            "sha256": {name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, GOLDEN_FILE)},
+            "sha256": {
+                name: sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, GOLDEN_FILE)
+            },
         }
     }
     write_whole((json.dumps({"weights": entries}, indent=1) + "\n").encode(), MANIFEST)

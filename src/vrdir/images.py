@@ -31,7 +31,17 @@ logger = logging.getLogger(__name__)
 OVERSHOOT = 0.1  # resampling filters overshoot [0, 1]: this much is clipped; up to MOST of it, too, where it is RARE; more is taken for a
 MOST, RARE = 0.5, 0.01  # wrong scale. A bicubic filter can make 0.45 of it, at lone points
 # Pillow's modes and the mode in which each is restored
-MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "I;16": "I;16", "I;16L": "I;16", "I;16B": "I;16", "I": "I;16", "F": "F"}
+MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "I;16": "I;16",
+    "I;16L": "I;16",
+    "I;16B": "I;16",
+    "I": "I;16",
+    "F": "F",
+}
 MODES |= {"RGB": "RGB", "RGBA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA"}
 ADVICE = {  # on modes that are none of these
     "CMYK": ", made for print; convert it to RGB first, in a program that applies its colour profile (Pillow: ImageCms.profileToProfile)"
@@ -87,7 +97,9 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
         return _in_rgb(_open_numpy(image), channels)
     if isinstance(image, Tensor):
         return _in_rgb(_open_tensor(image), channels)
-    raise ImageError(f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor")
+    raise ImageError(
+        f"cannot take a {type(image).__name__} for an image; give a path, bytes, PIL image, NumPy array or torch tensor"
+    )
 
 
 def checked_channels(channels: str) -> Channels:
@@ -102,7 +114,9 @@ def _in_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
     """The same image, whose colours came in this order, in the order of the contract."""
     if channels == "rgb" or opened.grey:
         return opened
-    return opened._replace(tensor=opened.tensor.flip(1), close=lambda restored: opened.close(restored.flip(1)))
+    return opened._replace(
+        tensor=opened.tensor.flip(1), close=lambda restored: opened.close(restored.flip(1))
+    )
 
 
 @contextlib.contextmanager
@@ -117,15 +131,29 @@ def _naming(name: str) -> Iterator[None]:
 def _open_tensor(image: Tensor, in_range: bool = False) -> OpenImage:
     """(H, W), (C, H, W) or (B, C, H, W), known to be in range or not. Gradients pass through floating-point tensors both ways."""
     if image.ndim not in (2, 3, 4):
-        raise ImageError(f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {tuple(image.shape)}")
+        raise ImageError(
+            f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {tuple(image.shape)}"
+        )
     whole = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
     if whole.shape[1] not in (1, 3, 4):
-        hint = "; it looks like (H, W, C): permute it to (C, H, W)" if whole.shape[-1] in (1, 3, 4) else ""
-        raise ImageError(f"an image has 1, 3 or 4 channels (grey, RGB, RGBA), not {whole.shape[1]}: shape {tuple(image.shape)}{hint}")
+        hint = (
+            "; it looks like (H, W, C): permute it to (C, H, W)"
+            if whole.shape[-1] in (1, 3, 4)
+            else ""
+        )
+        raise ImageError(
+            f"an image has 1, 3 or 4 channels (grey, RGB, RGBA), not {whole.shape[1]}: shape {tuple(image.shape)}{hint}"
+        )
     if 0 in whole.shape:
         raise ImageError(f"the image has no pixels: shape {tuple(image.shape)}")
     levels = _levels(image.dtype)
-    values = whole.float() / levels if levels != 1 else whole.float() if in_range else _checked(whole.float())
+    values = (
+        whole.float() / levels
+        if levels != 1
+        else whole.float()
+        if in_range
+        else _checked(whole.float())
+    )
     alpha = whole[:, 3:] if whole.shape[1] == 4 else None
     grey = whole.shape[1] == 1
     rgb = values[:, :3].expand(-1, 3, -1, -1)
@@ -147,7 +175,9 @@ def _levels(dtype: torch.dtype) -> int:
         return 255
     if dtype.is_floating_point:
         return 1
-    raise ImageError(f"a tensor image is uint8 (0 to 255) or floating point (0 to 1), not {str(dtype).removeprefix('torch.')}")
+    raise ImageError(
+        f"a tensor image is uint8 (0 to 255) or floating point (0 to 1), not {str(dtype).removeprefix('torch.')}"
+    )
 
 
 def _checked(values: Tensor) -> Tensor:
@@ -175,13 +205,23 @@ def overshoots_only(values: Tensor, low: float, high: float) -> bool:
 def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
     """(H, W), (H, W, C) or (B, H, W, C)."""
     if image.ndim not in (2, 3, 4):
-        raise ImageError(f"an array image is (H, W), (H, W, C) or (B, H, W, C), not of shape {image.shape}")
+        raise ImageError(
+            f"an array image is (H, W), (H, W, C) or (B, H, W, C), not of shape {image.shape}"
+        )
     if image.ndim > 2 and image.shape[-1] not in (1, 3, 4):
-        hint = "; it looks like (C, H, W): transpose it to (H, W, C)" if image.shape[-3] in (1, 3, 4) else ""
-        raise ImageError(f"an array image has 1, 3 or 4 channels last (grey, RGB, RGBA), not shape {image.shape}{hint}")
+        hint = (
+            "; it looks like (C, H, W): transpose it to (H, W, C)"
+            if image.shape[-3] in (1, 3, 4)
+            else ""
+        )
+        raise ImageError(
+            f"an array image has 1, 3 or 4 channels last (grey, RGB, RGBA), not shape {image.shape}{hint}"
+        )
     white = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
     if white == 1 and not np.issubdtype(image.dtype, np.floating):
-        raise ImageError(f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}")
+        raise ImageError(
+            f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}"
+        )
     # Alpha stays behind in the caller's array, exactly.
     colour = image[..., :3] if image.ndim > 2 else image[..., None]
     floating = np.array(colour, np.float32, order="C")
@@ -208,10 +248,16 @@ def _open_picture(image: Picture) -> OpenImage:
     if isinstance(image, DeepPicture):
         return _open_deep(image)
     if raw_mode_of(image, "the picture"):
-        logger.warning("a picture of 16 bits a channel, opened by Pillow, has lost the lower 8; give its path or its bytes instead")
+        logger.warning(
+            "a picture of 16 bits a channel, opened by Pillow, has lost the lower 8; give its path or its bytes instead"
+        )
     picture = settled(image, "the picture")
     mode = picture.mode
-    transparent = "transparency" in picture.info or mode == "PA" or (mode == "P" and picture.has_transparency_data)
+    transparent = (
+        "transparency" in picture.info
+        or mode == "PA"
+        or (mode == "P" and picture.has_transparency_data)
+    )
     if mode in ("P", "PA"):
         mode = "RGB"
     elif mode in MODES:
@@ -222,7 +268,9 @@ def _open_picture(image: Picture) -> OpenImage:
         array = np.asarray(picture)
         if mode == "I;16":
             if array.min() < 0 or array.max() > 65535:
-                raise ImageError(f"grey pictures of integers go from 0 to 65535; this one from {array.min()} to {array.max()}")
+                raise ImageError(
+                    f"grey pictures of integers go from 0 to 65535; this one from {array.min()} to {array.max()}"
+                )
             array = array.astype(np.uint16)
         alpha = None
         if transparent:
@@ -273,7 +321,9 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     bottom, right = -height % multiple, -width % multiple
     if bottom or right:
         reflects = bottom < height and right < width
-        image = functional.pad(image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
+        image = functional.pad(
+            image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate"
+        )
     return image
 
 
@@ -288,7 +338,9 @@ def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
     return image.index_select(2, y).index_select(3, x)
 
 
-def _padded_positions(size: int, multiple: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _padded_positions(
+    size: int, multiple: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Where each padded position takes its value when reflecting, when repeating, and whether this side can be reflected."""
     padded = (size + multiple - 1) // multiple * multiple
     last = torch.full((), size, device=device) - 1
@@ -298,7 +350,9 @@ def _padded_positions(size: int, multiple: int, device: torch.device) -> tuple[T
 
 def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
     """The top left `size` = (H, W) of a (B, C, H', W') tensor."""
-    if torch.compiler.is_compiling():  # a slice would make a graph ask how sizes compare, and it could not tell for all
+    if (
+        torch.compiler.is_compiling()
+    ):  # a slice would make a graph ask how sizes compare, and it could not tell for all
         height, width = (torch.arange(length, device=image.device) for length in size)
         return image.index_select(-2, height).index_select(-1, width)
     return image[..., : size[0], : size[1]]

@@ -17,7 +17,10 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Tensor]], columns: Sequence[str] = (), captions: Sequence[Sequence[str]] = (), gap_px: int = 8
+    rows: Sequence[Sequence[Tensor]],
+    columns: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    gap_px: int = 8,
 ) -> Image.Image:
     """A grid of pictures with a title over each column and a caption under each picture.
 
@@ -30,10 +33,16 @@ def contact_sheet(
     font = ImageFont.load_default(size=15)
     line_px = 19
     lines = max((caption.count("\n") + 1 for row in captions for caption in row), default=0)
-    widths = [max(row[i].shape[2] for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    widths = [
+        max(row[i].shape[2] for row in rows if i < len(row)) for i in range(max(map(len, rows)))
+    ]
     heights = [row[0].shape[1] + line_px * lines for row in rows]
     top = line_px + gap_px if columns else 0
-    sheet = Image.new("RGB", (sum(widths) + gap_px * (len(widths) + 1), top + sum(heights) + gap_px * (len(rows) + 1)), "white")
+    sheet = Image.new(
+        "RGB",
+        (sum(widths) + gap_px * (len(widths) + 1), top + sum(heights) + gap_px * (len(rows) + 1)),
+        "white",
+    )
     draw = ImageDraw.Draw(sheet)
     for i, title in enumerate(columns):
         draw.text((gap_px * (i + 1) + sum(widths[:i]), gap_px), title, "black", font)

@@ -19,5 +19,9 @@ def did_you_mean(name: str, known: Iterable[str], synonyms: Mapping[str, str] | 
         return ""
     by_lower = {each.lower(): each for each in known}
     meant = (synonyms or {}).get(lower.replace("-", "_").replace(" ", "_"))
-    near = [meant] if meant else [by_lower[each] for each in difflib.get_close_matches(lower, by_lower, 3, 0.7)]
+    near = (
+        [meant]
+        if meant
+        else [by_lower[each] for each in difflib.get_close_matches(lower, by_lower, 3, 0.7)]
+    )
     return f"; did you mean {' or '.join(near)}?" if near else ""

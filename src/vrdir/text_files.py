@@ -62,7 +62,9 @@ def read_json(path: Path) -> Any:
     except ValueError as error:  # a number of thousands of digits too
         raise ValueError(f"{path} is no JSON ({first_line(error)})") from None
     except RecursionError:
-        raise ValueError(f"{path} is no JSON that can be read: its brackets are nested too deeply") from None
+        raise ValueError(
+            f"{path} is no JSON that can be read: its brackets are nested too deeply"
+        ) from None
 
 
 def _encoding(content: bytes) -> str:

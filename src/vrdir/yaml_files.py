@@ -35,14 +35,18 @@ def parse_yaml(content: str | bytes) -> Any:
         _count(yaml.parse(content, loader))
         return yaml.load(content, loader)
     except Exception as error:  # of wrong values its constructors raise all sorts
-        reason = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else first_line(error)
+        reason = (
+            " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else first_line(error)
+        )
         raise ValueError(reason) from None
 
 
 def _count(events: Any) -> None:
     """Raise ValueError for too many values, with every alias counted as what it stands for, or too deep ones."""
     sizes: dict[str, int] = {}  # of what has been given a name
-    open_ones: list[tuple[str | None, int]] = [(None, 0)]  # name and size so far, of each collection around
+    open_ones: list[tuple[str | None, int]] = [
+        (None, 0)
+    ]  # name and size so far, of each collection around
     for event in events:
         kind, name, size = type(event).__name__, getattr(event, "anchor", None), 1
         if kind in ("SequenceStartEvent", "MappingStartEvent"):
@@ -60,7 +64,9 @@ def _count(events: Any) -> None:
         elif kind != "ScalarEvent":
             continue
         elif len(event.value) > LONGEST:
-            raise ValueError(f"a value of {len(event.value)} characters; at most {LONGEST} are read")
+            raise ValueError(
+                f"a value of {len(event.value)} characters; at most {LONGEST} are read"
+            )
         if name is not None:
             sizes[name] = size
         around, so_far = open_ones[-1]

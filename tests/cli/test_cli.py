@@ -38,10 +38,14 @@ def test_a_folder_is_restored(folder: Path, weights: Path, tmp_path: Path) -> No
     assert result.exit_code == 0
     assert "2 of 2 restored" in text(result)
     assert re.search(r"b \[1\]\.jpg: haze \d+%, noise \d+%, rain \d+%, clean \d+%", text(result))
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == ["a.png", "sub/b [1].jpg"]
+    assert sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")
+    ) == ["a.png", "sub/b [1].jpg"]
 
 
-def test_a_file_that_fails_does_not_stop_the_others(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_file_that_fails_does_not_stop_the_others(
+    folder: Path, weights: Path, tmp_path: Path
+) -> None:
     whole = (folder / "sub" / "b [1].jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").write_bytes(b"")
@@ -64,7 +68,12 @@ def test_json_for_machines(folder: Path, weights: Path, tmp_path: Path) -> None:
 
 
 def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
-    assert run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--format", "webp").exit_code == 0
+    assert (
+        run(
+            "restore", folder, "-o", tmp_path / "out", "--weights", weights, "--format", "webp"
+        ).exit_code
+        == 0
+    )
     assert Image.open(tmp_path / "out" / "sub" / "b [1].webp").format == "WEBP"
 
 
@@ -81,7 +90,12 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
-    arguments: tuple[str, ...], message: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    message: str,
+    folder: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = [argument.format(**{"in": folder}) for argument in arguments]
@@ -102,7 +116,9 @@ def test_damaged_weights_are_named(folder: Path, weights: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(
+    folder: Path, weights: Path, tmp_path: Path
+) -> None:
     locked = Path("/proc/vrdir")  # where even root may not
     if os.geteuid() != 0:
         locked = tmp_path / "locked"
@@ -113,7 +129,9 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path, weights: Path, t
     assert "0 of 2 restored, 2 failed" in text(result)
 
 
-def test_what_may_not_be_read_is_named(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_read_is_named(
+    folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
         opening = os.open
 
@@ -140,14 +158,25 @@ def test_what_may_not_be_read_is_named(folder: Path, weights: Path, tmp_path: Pa
 
 
 def test_degrade(folder: Path, tmp_path: Path) -> None:
-    command = ("degrade", folder, "--with", "haze:beta=1.2,airlight=0.8..0.9", "--with", "noise:sigma=25", "--seed", 3)
+    command = (
+        "degrade",
+        folder,
+        "--with",
+        "haze:beta=1.2,airlight=0.8..0.9",
+        "--with",
+        "noise:sigma=25",
+        "--seed",
+        3,
+    )
     assert run(*command, "-o", tmp_path / "one").exit_code == 0
     assert run(*command, "-o", tmp_path / "two").exit_code == 0
     first, second = (np.asarray(Image.open(tmp_path / name / "a.png")) for name in ("one", "two"))
     assert np.array_equal(first, second)
     assert first.mean() > np.asarray(Image.open(folder / "a.png")).mean()
     # A file's pixels do not depend on which others there are.
-    assert run("degrade", folder / "a.png", *command[2:], "-o", tmp_path / "three.png").exit_code == 0
+    assert (
+        run("degrade", folder / "a.png", *command[2:], "-o", tmp_path / "three.png").exit_code == 0
+    )
     assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), first)
 
 
@@ -169,7 +198,9 @@ def test_a_folder_inside_that_cannot_be_read_is_named_and_the_rest_done(
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     (folder / "sub").chmod(0o700)
     assert result.exit_code == 1
-    assert f"{folder / 'sub'} is a folder that cannot be read; check its permissions" in text(result)
+    assert f"{folder / 'sub'} is a folder that cannot be read; check its permissions" in text(
+        result
+    )
     assert "1 of 2 restored, 1 failed" in text(result)
 
 
@@ -177,7 +208,10 @@ def test_a_cmyk_photo_is_refused_by_name(folder: Path, weights: Path, tmp_path: 
     Image.new("CMYK", (20, 20)).save(folder / "print.jpg")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
-    assert f"{folder / 'print.jpg'}: it is a CMYK picture, made for print; convert it to RGB first" in text(result)
+    assert (
+        f"{folder / 'print.jpg'}: it is a CMYK picture, made for print; convert it to RGB first"
+        in text(result)
+    )
 
 
 def test_degrade_lists_what_there_is() -> None:
@@ -198,21 +232,33 @@ def test_degrade_lists_what_there_is() -> None:
         ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
     ],
 )
-def test_a_wrong_degradation_is_named(step: str, message: str, folder: Path, tmp_path: Path) -> None:
+def test_a_wrong_degradation_is_named(
+    step: str, message: str, folder: Path, tmp_path: Path
+) -> None:
     result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
     assert result.exit_code == 2
     assert message in text(result)
     assert not (tmp_path / "out").exists()
 
 
-def test_where_results_cannot_go_is_known_before_anything_is_restored(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_where_results_cannot_go_is_known_before_anything_is_restored(
+    folder: Path, weights: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         result = run("restore", folder, "-o", output, "--weights", weights)
         assert result.exit_code == 2
-        assert f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output" in text(result)
+        assert (
+            f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output"
+            in text(result)
+        )
     # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.
-    assert run("restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights).exit_code == 0
+    assert (
+        run(
+            "restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights
+        ).exit_code
+        == 0
+    )
     assert (tmp_path / "results-1.0" / "a.png").is_file()
     result = run("restore", folder / "fogy.png", "-o", tmp_path / "clear.png", "--weights", weights)
     assert result.exit_code == 2
@@ -220,7 +266,10 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(folder: Pa
 
 
 def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
-    for step, message in (("noise:sigma=30..20", "from low to high"), ("noise:sigma=300", "lies between 0 and")):
+    for step, message in (
+        ("noise:sigma=30..20", "from low to high"),
+        ("noise:sigma=300", "lies between 0 and"),
+    ):
         result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
         assert result.exit_code == 2  # known before any file is read
         assert message in text(result)
@@ -228,10 +277,23 @@ def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_smoke_recipe_trains_weights_that_restore(photo_folder: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_smoke_recipe_trains_weights_that_restore(
+    photo_folder: Path, folder: Path, tmp_path: Path
+) -> None:
     """The whole path: train every stage by the command, restore with the result, and find training to have helped."""
     work = tmp_path / "run"
-    command = ("train", "all", "--recipe", "smoke", "--clean", photo_folder, "--work-dir", work, "--device", "cpu")
+    command = (
+        "train",
+        "all",
+        "--recipe",
+        "smoke",
+        "--clean",
+        photo_folder,
+        "--work-dir",
+        work,
+        "--device",
+        "cpu",
+    )
     result = run(*command)
     assert result.exit_code == 0, text(result)
     final = work / "weights" / "refine"
@@ -266,7 +328,9 @@ def test_the_smoke_recipe_trains_weights_that_restore(photo_folder: Path, folder
         (("--clean", "nowhere"), "no folder of clean photos at nowhere"),
     ],
 )
-def test_training_names_what_is_wrong_before_it_starts(options: tuple[str, ...], message: str, photo_folder: Path, tmp_path: Path) -> None:
+def test_training_names_what_is_wrong_before_it_starts(
+    options: tuple[str, ...], message: str, photo_folder: Path, tmp_path: Path
+) -> None:
     given = {"--recipe": "smoke", "--clean": str(photo_folder), "--work-dir": str(tmp_path / "run")}
     given[options[0]] = options[1]
     result = run("train", "all", *[part for pair in given.items() for part in pair])
@@ -310,29 +374,46 @@ def test_every_command_has_help() -> None:
         assert "Usage" in text(result)
 
 
-def test_a_large_picture_is_no_warning_of_pillows(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 75 * 97 - 1)  # Pillow warns from there on, and refuses from twice that
+def test_a_large_picture_is_no_warning_of_pillows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 75 * 97 - 1
+    )  # Pillow warns from there on, and refuses from twice that
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert run("degrade", folder / "a.png", "-o", tmp_path / "out.png", "--with", "noise").exit_code == 0
+        assert (
+            run(
+                "degrade", folder / "a.png", "-o", tmp_path / "out.png", "--with", "noise"
+            ).exit_code
+            == 0
+        )
     assert not [one for one in caught if issubclass(one.category, Image.DecompressionBombWarning)]
 
 
-def test_an_export_that_is_stopped_leaves_nothing(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_is_stopped_leaves_nothing(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("vrdir.inference.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        "vrdir.inference.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
     result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
     assert result.exit_code == 143
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(folder: Path, weights: Path, tmp_path: Path, photo: Image.Image) -> None:
+def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(
+    folder: Path, weights: Path, tmp_path: Path, photo: Image.Image
+) -> None:
     formats = {
         "a.jfif": "JPEG", "b.jpe": "JPEG", "c.JPG_large": "JPEG", "d.tga": "TGA", "e.dib": "DIB", "f.j2k": "JPEG2000", "g.pnm": "PPM",
         "h.apng": "PNG", "i.jp2": "JPEG2000",
     }  # fmt: skip
     for name, file_format in formats.items():
-        photo.save(folder / name, file_format, **({"no_jp2": True} if name.endswith(".j2k") else {}))
+        photo.save(
+            folder / name, file_format, **({"no_jp2": True} if name.endswith(".j2k") else {})
+        )
     photo.convert("1").save(folder / "k.pbm")
     photo.save(folder / "l.pcx")
     photo.save(folder / "m.sgi")
@@ -348,13 +429,18 @@ def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(folder: Path, 
         for name, file_format in formats.items():
             with Image.open(out / name) as written:
                 assert written.format == file_format
-        assert (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")  # as it came, without boxes
+        assert (
+            (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")
+        )  # as it came, without boxes
         assert not (out / "i.jp2").read_bytes().startswith(b"\xff\x4f")
         for name in ("l.pcx.png", "m.sgi.png"):
             with Image.open(out / name) as written:
                 assert (written.format, written.size) == ("PNG", photo.size)
         said = text(run(command[0], folder, "-o", out, *command[1:], "--overwrite"))
-        assert "skipped: 6 files of other types (3 .pdf, 1 .dng, 1 .jxl, 1 without a suffix); develop a camera's RAW files first" in said
+        assert (
+            "skipped: 6 files of other types (3 .pdf, 1 .dng, 1 .jxl, 1 without a suffix); develop a camera's RAW files first"
+            in said
+        )
     result = run("restore", folder / "p.dng", "-o", tmp_path / "raw.png", "--weights", weights)
     assert (result.exit_code, "develop it first" in text(result)) == (1, True)
 
@@ -364,7 +450,10 @@ def test_a_folder_of_other_types_is_named(weights: Path, tmp_path: Path) -> None
     (tmp_path / "in" / "a.nef").touch()
     result = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 2
-    assert "but 1 file of other types (1 .nef); develop a camera's RAW files first (rawpy, darktable); looked for" in text(result)
+    assert (
+        "but 1 file of other types (1 .nef); develop a camera's RAW files first (rawpy, darktable); looked for"
+        in text(result)
+    )
 
 
 def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +462,10 @@ def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     code = "import os, sys, vrdir.cli.app as cli; cli.app(['weights', 'list'], standalone_mode=False); "
     code += "sys.exit(os.environ['OMP_WAIT_POLICY'] != 'PASSIVE' or 'torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode
+        == 0
+    )
     run("info")
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == ("PASSIVE", "0")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
@@ -383,20 +475,41 @@ def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "KMP_BLOCKTIME" not in os.environ
 
 
-def test_threads_can_be_limited(weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_can_be_limited(
+    weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     photo.save(tmp_path / "photo.png")
     before = torch.get_num_threads()
     seen = []
     restore = Restorer.restore_files
-    monkeypatch.setattr(Restorer, "restore_files", lambda *args: seen.append(torch.get_num_threads()) or restore(*args))
+    monkeypatch.setattr(
+        Restorer,
+        "restore_files",
+        lambda *args: seen.append(torch.get_num_threads()) or restore(*args),
+    )
     try:
-        result = run("restore", tmp_path / "photo.png", "-o", tmp_path / "out", "--weights", weights, "--threads", 3)
+        result = run(
+            "restore",
+            tmp_path / "photo.png",
+            "-o",
+            tmp_path / "out",
+            "--weights",
+            weights,
+            "--threads",
+            3,
+        )
         assert result.exit_code == 0, text(result)
         assert seen == [3]
         assert os.environ["OMP_NUM_THREADS"] == "3"
     finally:
         torch.set_num_threads(before)
-    for command in (["restore"], ["degrade"], ["evaluate", "restoration"], ["evaluate", "reid"], ["train", "refine"]):
+    for command in (
+        ["restore"],
+        ["degrade"],
+        ["evaluate", "restoration"],
+        ["evaluate", "reid"],
+        ["train", "refine"],
+    ):
         assert "--threads" in text(run(*command, "--help"))
     assert run("degrade", tmp_path, "-o", tmp_path / "out", "--threads", 0).exit_code == 2

@@ -25,7 +25,9 @@ BAD_NAME = "<b>&.png"
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["evaluate", "restoration", *(str(a) for a in arguments)], catch_exceptions=False)
+    return CliRunner().invoke(
+        app, ["evaluate", "restoration", *(str(a) for a in arguments)], catch_exceptions=False
+    )
 
 
 @pytest.fixture
@@ -34,7 +36,9 @@ def whole(photo: Image.Image, tmp_path: Path) -> Path:
     photo.save(tmp_path / "clean.png")
     for name, shade in (("dim.png", 0.8), (BAD_NAME, 0.6), ("[red].png", 0.3)):
         photo.point(lambda v, shade=shade: round(v * shade)).save(tmp_path / name)
-    (tmp_path / "whole.txt").write_text(f"dim.png|clean.png\n{BAD_NAME}|clean.png\n[red].png|clean.png\n")
+    (tmp_path / "whole.txt").write_text(
+        f"dim.png|clean.png\n{BAD_NAME}|clean.png\n[red].png|clean.png\n"
+    )
     return tmp_path / "whole.txt"
 
 
@@ -43,47 +47,86 @@ def broken(whole: Path, photo: Image.Image) -> Path:
     """The same, with a file that is missing and one of another size between them."""
     photo.crop((0, 0, 40, 40)).save(whole.parent / "small.png")
     first, *others = whole.read_text().splitlines(keepends=True)
-    (whole.parent / "broken.txt").write_text("".join([first, "nowhere.png|clean.png\n", "small.png|clean.png\n", *others]))
+    (whole.parent / "broken.txt").write_text(
+        "".join([first, "nowhere.png|clean.png\n", "small.png|clean.png\n", *others])
+    )
     return whole.parent / "broken.txt"
 
 
-def test_json_csv_and_page_hold_the_same_measured_figures(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_json_csv_and_page_hold_the_same_measured_figures(
+    whole: Path, weights: Path, tmp_path: Path
+) -> None:
     table, page = tmp_path / "out" / "table.csv", tmp_path / "out" / "page.html"
-    result = run("--pairs", f"three={whole}", "--weights", weights, "--device", "cpu", "--csv", table, "--report", page, "--json")
+    result = run(
+        "--pairs",
+        f"three={whole}",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--csv",
+        table,
+        "--report",
+        page,
+        "--json",
+    )
     assert result.exit_code == 0, text(result)
     content = json.loads(result.stdout)
     assert content["weights"] == str(weights)
     assert content["sha256"] == sha256(weights / "model.safetensors")
     assert content["definitions"] == DEFINITIONS
     (found,) = content["sets"]
-    assert (found["name"], found["count"], found["excluded"], found["synthetic"]) == ("three", 3, 0, 0)
+    assert (found["name"], found["count"], found["excluded"], found["synthetic"]) == (
+        "three",
+        3,
+        0,
+        0,
+    )
     assert [image["name"] for image in found["images"]] == ["dim.png", BAD_NAME, "[red].png"]
     for which in ("degraded", "restored"):
         for metric in DEFINITIONS:
-            assert found[which][metric] == pytest.approx(sum(image[which][metric] for image in found["images"]) / 3)
+            assert found[which][metric] == pytest.approx(
+                sum(image[which][metric] for image in found["images"]) / 3
+            )
     # one image measured by hand: restored by the command, written to a file and read again
     restored = tmp_path / "restored.png"
     Restorer(weights, "cpu").restore_file(tmp_path / "dim.png", restored)
     clean = open_image(tmp_path / "clean.png").tensor
-    assert tuple(found["images"][0]["restored"].values()) == pytest.approx(measure(open_image(restored).tensor, clean))
-    assert tuple(found["images"][0]["degraded"].values()) == pytest.approx(measure(open_image(tmp_path / "dim.png").tensor, clean))
+    assert tuple(found["images"][0]["restored"].values()) == pytest.approx(
+        measure(open_image(restored).tensor, clean)
+    )
+    assert tuple(found["images"][0]["degraded"].values()) == pytest.approx(
+        measure(open_image(tmp_path / "dim.png").tensor, clean)
+    )
 
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["name"] for row in rows] == [image["name"] for image in found["images"]]
     for row, image in zip(rows, found["images"], strict=True):
         for which in ("degraded", "restored"):
             for metric in DEFINITIONS:
-                assert float(row[f"{which}_{metric}"]) == pytest.approx(image[which][metric], abs=1e-6)
-        assert (row["set"], row["width"], row["height"], row["excluded"]) == ("three", "97", "75", "")
+                assert float(row[f"{which}_{metric}"]) == pytest.approx(
+                    image[which][metric], abs=1e-6
+                )
+        assert (row["set"], row["width"], row["height"], row["excluded"]) == (
+            "three",
+            "97",
+            "75",
+            "",
+        )
 
     html = page.read_text()
     assert f"{found['restored']['psnr_rgb']:.2f} dB (RGB, mean of 3 images)" in html
     shown = {case["name"] for case in found["cases"].values()}
     assert html.count("<img ") == 8 * len(shown)  # four pictures with a window each
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html)
+    assert not re.search(
+        r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html
+    )
     assert BAD_NAME not in html
     assert "&lt;b&gt;&amp;.png" in html
-    assert sorted(path.name for path in page.parent.iterdir()) == ["page.html", "table.csv"]  # nothing half-written
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        "page.html",
+        "table.csv",
+    ]  # nothing half-written
 
 
 def test_what_cannot_be_measured_is_named_everywhere_and_the_rest_measured(
@@ -91,14 +134,19 @@ def test_what_cannot_be_measured_is_named_everywhere_and_the_rest_measured(
 ) -> None:
     options = ("--weights", weights, "--overwrite")
     table, page = tmp_path / "table.csv", tmp_path / "page.html"
-    result = run("--pairs", whole, "--pairs", broken, *options, "--csv", table, "--report", page, "--json")
+    result = run(
+        "--pairs", whole, "--pairs", broken, *options, "--csv", table, "--report", page, "--json"
+    )
     assert result.exit_code == 1
     assert f"{broken}:2: {broken.parent / 'nowhere.png'} does not exist" in text(result)
     assert f"{broken}:3: {broken.parent / 'small.png'} is 40 x 40 pixels" in text(result)
     all_well, some = json.loads(result.stdout)["sets"]
     assert (some["count"], some["excluded"]) == (3, 2)
     assert some["restored"] == all_well["restored"]
-    assert [(row["line"], row["name"]) for row in some["exclusions"]] == [(2, "nowhere.png"), (3, "small.png")]
+    assert [(row["line"], row["name"]) for row in some["exclusions"]] == [
+        (2, "nowhere.png"),
+        (3, "small.png"),
+    ]
     assert "does not exist" in some["exclusions"][0]["reason"]
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["line"] for row in rows] == ["1", "2", "3", "1", "2", "3", "4", "5"]
@@ -123,20 +171,33 @@ def test_a_set_of_which_nothing_can_be_measured(whole: Path, weights: Path, tmp_
     result = run(*command, "--report", tmp_path / "page.html", "--json")
     assert result.exit_code == 1
     none, three = json.loads(result.stdout)["sets"]
-    assert (none["degraded"], none["restored"], none["cases"], none["excluded"], three["count"]) == (None, None, {}, 1, 3)
+    assert (
+        none["degraded"],
+        none["restored"],
+        none["cases"],
+        none["excluded"],
+        three["count"],
+    ) == (None, None, {}, 1, 3)
     assert "Nothing was measured." in (tmp_path / "page.html").read_text()
     assert "none: 1 of 1 pair excluded. Nothing was measured." in text(run(*command))
 
 
-def test_synthesised_pairs_are_the_same_each_time_and_called_synthetic(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_synthesised_pairs_are_the_same_each_time_and_called_synthetic(
+    whole: Path, weights: Path, tmp_path: Path
+) -> None:
     (tmp_path / "noise.txt").write_text("@noise:sigma=25|clean.png\n@haze:beta=1|clean.png\n")
     command = ("--pairs", tmp_path / "noise.txt", "--weights", weights)
     result = run(*command, "--report", tmp_path / "page.html", "--json")
     assert result.exit_code == 0, text(result)
     (found,) = json.loads(result.stdout)["sets"]
     assert found["synthetic"] == 2
-    assert [image["name"] for image in found["images"]] == ["clean.png (noise:sigma=25)", "clean.png (haze:beta=1)"]
-    assert found["images"][0]["degraded"]["psnr_rgb"] == pytest.approx(20.3, abs=0.6)  # 20 log10(255 / 25), a little clipped
+    assert [image["name"] for image in found["images"]] == [
+        "clean.png (noise:sigma=25)",
+        "clean.png (haze:beta=1)",
+    ]
+    assert found["images"][0]["degraded"]["psnr_rgb"] == pytest.approx(
+        20.3, abs=0.6
+    )  # 20 log10(255 / 25), a little clipped
     assert json.loads(run(*command, "--json").stdout)["sets"] == [found]
     assert '<span class="badge">synthetic</span>' in (tmp_path / "page.html").read_text()
     assert "noise (synthetic)" in text(run(*command))
@@ -147,7 +208,16 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
     folder.mkdir()
     for stem in ("dim", "<b>&", "[red]"):
         photo.save(folder / f"{stem}.webp", lossless=True)
-    command = ("--pairs", whole, "--restored", folder, "--report", tmp_path / "page.html", "--overwrite", "--json")
+    command = (
+        "--pairs",
+        whole,
+        "--restored",
+        folder,
+        "--report",
+        tmp_path / "page.html",
+        "--overwrite",
+        "--json",
+    )
     result = run(*command)
     assert result.exit_code == 0, text(result)
     content = json.loads(result.stdout)
@@ -163,18 +233,44 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
 
 
 def test_several_restorers_are_a_column_each(
-    whole: Path, weights: Path, tiny: VRDIR, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path,
+    weights: Path,
+    tiny: VRDIR,
+    photo: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny.save_pretrained(tmp_path / "runs" / "mine")
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     for stem in ("dim", "<b>&", "[red]"):
         photo.save(theirs / f"{stem}.webp", lossless=True)
-    (tmp_path / "peers.py").write_text("def same(image):\n    return image\ndef none(image):\n    return image / 2\n")
+    (tmp_path / "peers.py").write_text(
+        "def same(image):\n    return image\ndef none(image):\n    return image / 2\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    command = ["--pairs", "whole.txt", "--weights", f"before={weights}", "--weights", "runs/mine", "--restored", "theirs"]
-    command += ["--restorer", "same=peers:same", "--device", "cpu", "--csv", "t.csv", "--report", "p.html", "--overwrite"]
+    command = [
+        "--pairs",
+        "whole.txt",
+        "--weights",
+        f"before={weights}",
+        "--weights",
+        "runs/mine",
+        "--restored",
+        "theirs",
+    ]
+    command += [
+        "--restorer",
+        "same=peers:same",
+        "--device",
+        "cpu",
+        "--csv",
+        "t.csv",
+        "--report",
+        "p.html",
+        "--overwrite",
+    ]
     result = run(*command, "--json")
     assert result.exit_code == 0, text(result)
     content = json.loads(result.stdout)
@@ -183,7 +279,9 @@ def test_several_restorers_are_a_column_each(
     assert (content["restored theirs"], content["restorer same"]) == ("theirs", "peers:same")
     sets = {one["restorer"]: one for one in content["sets"]}
     assert list(sets) == ["before", "mine", "theirs", "same"]
-    alone = json.loads(run("--pairs", "whole.txt", "--weights", weights, "--device", "cpu", "--json").stdout)["sets"][0]
+    alone = json.loads(
+        run("--pairs", "whole.txt", "--weights", weights, "--device", "cpu", "--json").stdout
+    )["sets"][0]
     assert sets["before"]["restored"] == sets["mine"]["restored"] == alone["restored"]
     assert sets["theirs"]["restored"]["psnr_rgb"] == 100
     assert sets["same"]["restored"] == sets["same"]["degraded"] == alone["degraded"]
@@ -196,7 +294,10 @@ def test_several_restorers_are_a_column_each(
     figures = [f"{sets[name]['restored']['psnr_rgb']:.2f}" for name in sets]
     assert all(figure in shown for figure in figures)
     assert "whole, mine: PSNR " in shown
-    assert "whole: mine against before: +0.00 dB on average (RGB), better in 0 of 3, worse in 0." in shown
+    assert (
+        "whole: mine against before: +0.00 dB on average (RGB), better in 0 of 3, worse in 0."
+        in shown
+    )
     assert "-> before " in shown  # a line per image
     (theirs / "dim.webp").unlink()  # what one cannot do counts for none
     failed = run(*command, "--restorer", "none=peers:none", "--json")
@@ -213,10 +314,16 @@ def test_several_restorers_are_a_column_each(
         (("--pairs", "nowhere.txt"), "there is no pair list nowhere.txt"),
         (("--pairs", "empty.txt"), "empty.txt holds no pairs"),
         (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
-        (("--pairs", "whole.txt", "--pairs", "sub/whole.txt"), "are both called 'whole'; name them: --pairs NAME=LIST"),
+        (
+            ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
+            "are both called 'whole'; name them: --pairs NAME=LIST",
+        ),
         (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
-        (("--pairs", "whole.txt", "--restored", "nowhere"), "no folder of restored images at nowhere"),
+        (
+            ("--pairs", "whole.txt", "--restored", "nowhere"),
+            "no folder of restored images at nowhere",
+        ),
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--device", "cpu"),
@@ -236,13 +343,21 @@ def test_several_restorers_are_a_column_each(
             "'nowhere' cannot be imported",
         ),
         (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
-        (("--pairs", "whole.txt", "--csv", "whole.txt"), "whole.txt exists; replace it by --overwrite"),
+        (
+            ("--pairs", "whole.txt", "--csv", "whole.txt"),
+            "whole.txt exists; replace it by --overwrite",
+        ),
         (("--pairs", "whole.txt", "--csv", "a", "--report", "a"), "a cannot hold two results"),
         (("--pairs", "whole.txt", "--csv", "whole.txt/a.csv"), "whole.txt/a.csv cannot be written"),
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(
-    arguments: tuple[str, ...], message: str, whole: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    message: str,
+    whole: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
@@ -251,7 +366,10 @@ def test_bad_arguments_are_named_and_nothing_is_written(
     (tmp_path / "twisted.txt").write_text("a.png b.png\n")
     (tmp_path / "noise.txt").write_text("@noise:sigma=25|clean.png\n")
     before = sorted(tmp_path.rglob("*"))
-    result = run(*arguments, *(() if {"--weights", "--restored"} & set(arguments) else ("--weights", weights)))
+    result = run(
+        *arguments,
+        *(() if {"--weights", "--restored"} & set(arguments) else ("--weights", weights)),
+    )
     assert result.exit_code == 2
     assert message in text(result)
     assert " dB" not in text(result)  # and no time was spent
@@ -271,7 +389,9 @@ def test_results_are_replaced_only_if_asked(whole: Path, weights: Path, tmp_path
 def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
     whole: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: True)  # a disk that fills up only then, say
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: True
+    )  # a disk that fills up only then, say
     result = run("--pairs", whole, "--weights", weights, "--csv", "/proc/vrdir/table.csv")
     assert result.exit_code == 1
     assert "/proc/vrdir/table.csv cannot be written" in text(result)

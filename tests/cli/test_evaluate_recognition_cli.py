@@ -106,34 +106,75 @@ PEER = (*DIM, "--no-vrdir", "--restorer", "peer=nets:brighten")
 
 def test_classification_from_folders_to_page(photos: Path, weights: Path, here: Path) -> None:
     outputs = ("--csv", "out/table.csv", "--report", "out/page.html", "--json")
-    result = run("classification", *DIM, "--weights", weights, "--device", "cpu", "--restorer", "peer=nets:brighten", *outputs)
+    result = run(
+        "classification",
+        *DIM,
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--restorer",
+        "peer=nets:brighten",
+        *outputs,
+    )
     assert result.exit_code == 0, text(result)
     content = json.loads(result.stdout)
     assert content["sha256"] == sha256(weights / "model.safetensors")
-    assert (content["restorer peer"], content["seed"], content["resamples"]) == ("nets:brighten", 0, 1000)
+    assert (content["restorer peer"], content["seed"], content["resamples"]) == (
+        "nets:brighten",
+        0,
+        1000,
+    )
     (found,) = content["results"]
-    assert (found["recogniser"], found["images"], found["excluded"]) == ("nets:by_brightness", 12, 0)
+    assert (found["recogniser"], found["images"], found["excluded"]) == (
+        "nets:by_brightness",
+        12,
+        0,
+    )
     assert found["clean"]["top1"]["value"] == 100
     (dim,) = found["conditions"]
     assert (dim["name"], dim["synthetic"]) == ("dim", False)
-    assert dim["degraded"]["top1"]["value"] == pytest.approx(100 * 4 / 12)  # what was bright is taken for dark
+    assert dim["degraded"]["top1"]["value"] == pytest.approx(
+        100 * 4 / 12
+    )  # what was bright is taken for dark
     assert dim["restored"]["peer"]["top1"]["value"] == 100
     assert dim["recovered"]["peer"]["top1"]["value"] == pytest.approx(1)
     assert dim["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # McNemar: eight of eight
-    assert dim["restored"]["vrdir"]["top1"]["value"] == pytest.approx(100 * 4 / 12)  # random weights
+    assert dim["restored"]["vrdir"]["top1"]["value"] == pytest.approx(
+        100 * 4 / 12
+    )  # random weights
     assert {"vrdir", "peer"} == dim["restored"].keys() == found["clean_restored"].keys()
     assert found["clean_restored"]["peer"]["top1"]["value"] == pytest.approx(100)
 
     rows = list(csv.DictReader(io.StringIO((here / "out" / "table.csv").read_text())))
-    (row,) = (row for row in rows if (row["condition"], row["in_front"], row["metric"]) == ("dim", "peer", "top1"))
-    assert [float(row[key]) for key in ("value", "recovered", "p_value")] == pytest.approx([100, 1, 0.0078125])
+    (row,) = (
+        row
+        for row in rows
+        if (row["condition"], row["in_front"], row["metric"]) == ("dim", "peer", "top1")
+    )
+    assert [float(row[key]) for key in ("value", "recovered", "p_value")] == pytest.approx(
+        [100, 1, 0.0078125]
+    )
     html = (here / "out" / "page.html").read_text().replace("\u00a0", " ")
-    assert "peer in front of nets:by_brightness, dim: gets back 100 % (100 to 100) of what was lost" in html
-    assert "vrdir in front of nets:by_brightness, dim: makes no difference that can be told from chance" in html
-    assert html.count("<img ") == 3 * 4  # of the eight that the peer won, four; nothing else changed
+    assert (
+        "peer in front of nets:by_brightness, dim: gets back 100 % (100 to 100) of what was lost"
+        in html
+    )
+    assert (
+        "vrdir in front of nets:by_brightness, dim: makes no difference that can be told from chance"
+        in html
+    )
+    assert (
+        html.count("<img ") == 3 * 4
+    )  # of the eight that the peer won, four; nothing else changed
     assert "synthetic" not in html
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html)
-    assert sorted(path.name for path in (here / "out").iterdir()) == ["page.html", "table.csv"]  # nothing half-written
+    assert not re.search(
+        r"""(src|href)\s*=\s*["'](?!data:)|<script|<link|url\(|@import|https?://""", html
+    )
+    assert sorted(path.name for path in (here / "out").iterdir()) == [
+        "page.html",
+        "table.csv",
+    ]  # nothing half-written
 
 
 def test_the_table_on_the_terminal_and_lines_on_the_way(photos: Path) -> None:
@@ -145,17 +186,44 @@ def test_the_table_on_the_terminal_and_lines_on_the_way(photos: Path) -> None:
     assert "vrdir" not in shown
 
 
-def test_synthesised_degradations_are_called_so_and_severities_expand(photos: Path, here: Path) -> None:
-    command = ("--data", "photos", "--recogniser", "nets:by_brightness", "--no-vrdir", "--restorer", "peer=nets:brighten")
-    command = (*command, "--with", "low_light:severity=1..3", "--with", "noise:sigma=30", "--bootstrap", "50", "--seed", "3")
+def test_synthesised_degradations_are_called_so_and_severities_expand(
+    photos: Path, here: Path
+) -> None:
+    command = (
+        "--data",
+        "photos",
+        "--recogniser",
+        "nets:by_brightness",
+        "--no-vrdir",
+        "--restorer",
+        "peer=nets:brighten",
+    )
+    command = (
+        *command,
+        "--with",
+        "low_light:severity=1..3",
+        "--with",
+        "noise:sigma=30",
+        "--bootstrap",
+        "50",
+        "--seed",
+        "3",
+    )
     first = run("classification", *command, "--report", "page.html", "--json")
     assert first.exit_code == 0, text(first)
     (found,) = json.loads(first.stdout)["results"]
     names = [condition["name"] for condition in found["conditions"]]
-    assert names == ["low_light:severity=1", "low_light:severity=2", "low_light:severity=3", "noise:sigma=30"]
+    assert names == [
+        "low_light:severity=1",
+        "low_light:severity=2",
+        "low_light:severity=3",
+        "noise:sigma=30",
+    ]
     assert all(condition["synthetic"] for condition in found["conditions"])
     assert run("classification", *command, "--json").stdout == first.stdout  # the same each time
-    (other,) = json.loads(run("classification", *command, "--seed", "4", "--json").stdout)["results"]
+    (other,) = json.loads(run("classification", *command, "--seed", "4", "--json").stdout)[
+        "results"
+    ]
     assert other["conditions"] != found["conditions"]
     html = (here / "page.html").read_text()
     assert "the severity of low_light (synthetic)" in html
@@ -179,16 +247,32 @@ def test_several_recognisers_see_the_same_restored_images(photos: Path, here: Pa
     (here / "counting.py").write_text(
         "import nets\ncalls = []\ndef brighten(image):\n    calls.append(1)\n    return nets.brighten(image)\n"
     )
-    command = (*DIM, "--recogniser", "nets:always_dark", "--no-vrdir", "--restorer", "peer=counting:brighten", "--json")
+    command = (
+        *DIM,
+        "--recogniser",
+        "nets:always_dark",
+        "--no-vrdir",
+        "--restorer",
+        "peer=counting:brighten",
+        "--json",
+    )
     sys.modules.pop("counting", None)
     result = run("classification", *command, "--report", "page.html")
     assert result.exit_code == 0, text(result)
     one, other = json.loads(result.stdout)["results"]
     assert one["conditions"][0]["restored"]["peer"]["top1"]["value"] == 100
-    assert other["conditions"][0]["restored"]["peer"]["top1"]["value"] == pytest.approx(100 * 4 / 12)
-    assert len(sys.modules["counting"].calls) == 2 * 12  # clean and dim, once for both recognisers and the page
+    assert other["conditions"][0]["restored"]["peer"]["top1"]["value"] == pytest.approx(
+        100 * 4 / 12
+    )
+    assert (
+        len(sys.modules["counting"].calls) == 2 * 12
+    )  # clean and dim, once for both recognisers and the page
     html = (here / "page.html").read_text()
-    assert html.index("conditions under which") < html.index("<h2>nets:by_brightness") < html.index("<h2>nets:always_dark")
+    assert (
+        html.index("conditions under which")
+        < html.index("<h2>nets:by_brightness")
+        < html.index("<h2>nets:always_dark")
+    )
 
 
 def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Path) -> None:
@@ -197,7 +281,17 @@ def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Pat
     Image.new("RGB", (48, 36), (200, 20, 20)).save(photos / "bright" / "red.png")
     Image.new("RGB", (48, 36), (100, 10, 10)).save(here / "dim" / "bright" / "red.png")
     Image.new("RGB", (48, 36)).save(here / "dim" / "astray.png")
-    command = (*DIM, "--no-vrdir", "--restorer", "peer=nets:fail_on_red", "--csv", "t.csv", "--report", "p.html", "--json")
+    command = (
+        *DIM,
+        "--no-vrdir",
+        "--restorer",
+        "peer=nets:fail_on_red",
+        "--csv",
+        "t.csv",
+        "--report",
+        "p.html",
+        "--json",
+    )
     result = run("classification", *command)
     assert result.exit_code == 1
     (found,) = json.loads(result.stdout)["results"]
@@ -215,7 +309,9 @@ def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Pat
 def test_names_that_mean_something_to_html_rich_or_nobody(photos: Path, here: Path) -> None:
     for folder in ("photos", "dim"):
         for stem in ("<b>&", "[red]", os.fsdecode(b"\xff")):
-            (here / folder / "bright" / "00.png").with_stem(stem).write_bytes((here / folder / "bright" / "00.png").read_bytes())
+            (here / folder / "bright" / "00.png").with_stem(stem).write_bytes(
+                (here / folder / "bright" / "00.png").read_bytes()
+            )
     (here / "dim" / "bright" / "[red].png").unlink()
     result = run("classification", *PEER, "--csv", "t.csv", "--report", "p.html")
     assert result.exit_code == 1
@@ -224,28 +320,44 @@ def test_names_that_mean_something_to_html_rich_or_nobody(photos: Path, here: Pa
     assert b"bright/[red]" in (here / "t.csv").read_bytes()
 
 
-def test_a_limit_is_said_in_every_output_and_hides_no_other_exclusion(photos: Path, here: Path) -> None:
+def test_a_limit_is_said_in_every_output_and_hides_no_other_exclusion(
+    photos: Path, here: Path
+) -> None:
     Image.new("RGB", (48, 36)).save(here / "dim" / "astray.png")
     command = (*PEER, "--limit", "5", "--csv", "t.csv", "--report", "p.html", "--overwrite")
     result = run("classification", *command, "--json")
     assert result.exit_code == 1
     (found,) = json.loads(result.stdout)["results"]
     assert found["images"] == 5
-    assert [one["name"] for one in found["exclusions"]] == ["dim/astray.png"]  # not the seven beyond the limit
+    assert [one["name"] for one in found["exclusions"]] == [
+        "dim/astray.png"
+    ]  # not the seven beyond the limit
     note = "the first 5 of 12 images by name"
     assert found["facts"]["limit"] == note
     assert note in (here / "t.csv").read_text()
     assert note in (here / "p.html").read_text()
     assert note[1:] in text(run("classification", *command))
-    assert "limit" not in json.loads(run("classification", *PEER, "--limit", "12", "--json").stdout)["results"][0]["facts"]
+    assert (
+        "limit"
+        not in json.loads(run("classification", *PEER, "--limit", "12", "--json").stdout)[
+            "results"
+        ][0]["facts"]
+    )
 
 
 def test_classification_by_csv(photos: Path, here: Path) -> None:
-    lines = [f"{path.parent.name}/{path.stem}.jpg,{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
-    (here / "labels.csv").write_text("\n".join(["file,label", *lines, "nowhere.png,dark", "bright/00.png,cat"]) + "\n")
+    lines = [
+        f"{path.parent.name}/{path.stem}.jpg,{path.parent.name}"
+        for path in sorted(photos.rglob("*.png"))
+    ]
+    (here / "labels.csv").write_text(
+        "\n".join(["file,label", *lines, "nowhere.png,dark", "bright/00.png,cat"]) + "\n"
+    )
     command = ("--data", "labels.csv", "--images", "photos", *PEER[2:])
     assert run("classification", *command).exit_code == 2  # 00 is labelled twice
-    (here / "labels.csv").write_text("\n".join(["file,label", *lines[1:], "nowhere.png,dark", "bright/00.png,cat"]) + "\n")
+    (here / "labels.csv").write_text(
+        "\n".join(["file,label", *lines[1:], "nowhere.png,dark", "bright/00.png,cat"]) + "\n"
+    )
     result = run("classification", *command, "--json")
     assert result.exit_code == 1
     (found,) = json.loads(result.stdout)["results"]
@@ -255,7 +367,11 @@ def test_classification_by_csv(photos: Path, here: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["yolo", "coco"])
 def test_detection(kind: str, here: Path) -> None:
-    annotations: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "lamp"}]}
+    annotations: dict[str, Any] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 7, "name": "lamp"}],
+    }
     for i in range(8):
         x, y = 5 + 3 * i, 10
         for folder, light in (("images", 255), ("dim", 120)):
@@ -265,14 +381,45 @@ def test_detection(kind: str, here: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(target)
         annotations["images"].append({"id": i, "file_name": f"{i}.png", "width": 60, "height": 40})
-        annotations["annotations"].append({"id": i, "image_id": i, "category_id": 7, "bbox": [x, y, 20, 15], "area": 300, "iscrowd": 0})
+        annotations["annotations"].append(
+            {
+                "id": i,
+                "image_id": i,
+                "category_id": 7,
+                "bbox": [x, y, 20, 15],
+                "area": 300,
+                "iscrowd": 0,
+            }
+        )
         (here / "data" / "labels").mkdir(exist_ok=True)
-        (here / "data" / "labels" / f"{i}.txt").write_text(f"0 {(x + 10) / 60} {(y + 7.5) / 40} {20 / 60} {15 / 40}\n")
-    crowd = {"id": 99, "image_id": 0, "category_id": 7, "bbox": [50, 30, 5, 5], "area": 25, "iscrowd": 1}
+        (here / "data" / "labels" / f"{i}.txt").write_text(
+            f"0 {(x + 10) / 60} {(y + 7.5) / 40} {20 / 60} {15 / 40}\n"
+        )
+    crowd = {
+        "id": 99,
+        "image_id": 0,
+        "category_id": 7,
+        "bbox": [50, 30, 5, 5],
+        "area": 25,
+        "iscrowd": 1,
+    }
     annotations["annotations"].append(crowd)
     (here / "data" / "coco.json").write_text(json.dumps(annotations))
-    data = ("--data", "data") if kind == "yolo" else ("--data", "data/coco.json", "--images", "data/images")
-    command = (*data, "--recogniser", "nets:light", "--degraded", "dim=data/dim", "--no-vrdir", "--restorer", "peer=nets:brighten")
+    data = (
+        ("--data", "data")
+        if kind == "yolo"
+        else ("--data", "data/coco.json", "--images", "data/images")
+    )
+    command = (
+        *data,
+        "--recogniser",
+        "nets:light",
+        "--degraded",
+        "dim=data/dim",
+        "--no-vrdir",
+        "--restorer",
+        "peer=nets:brighten",
+    )
     result = run("detection", *command, "--report", "page.html", "--bootstrap", "200", "--json")
     assert result.exit_code == 0, text(result)  # a crowd is named, but nothing is wrong
     (found,) = json.loads(result.stdout)["results"]
@@ -286,8 +433,19 @@ def test_detection(kind: str, here: Path) -> None:
     assert "1 of 1 found, 0 false" in html
     assert "0 of 1 found, 0 false" in html
     for i in range(8):  # the dim photos are all there is
-        (here / "data" / "images" / f"{i}.png").write_bytes((here / "data" / "dim" / f"{i}.png").read_bytes())
-    alone = run("detection", *data, "--recogniser", "nets:light", "--no-vrdir", "--restorer", "peer=nets:brighten", "--json")
+        (here / "data" / "images" / f"{i}.png").write_bytes(
+            (here / "data" / "dim" / f"{i}.png").read_bytes()
+        )
+    alone = run(
+        "detection",
+        *data,
+        "--recogniser",
+        "nets:light",
+        "--no-vrdir",
+        "--restorer",
+        "peer=nets:brighten",
+        "--json",
+    )
     assert alone.exit_code == 0, text(alone)
     (taken,) = json.loads(alone.stdout)["results"][0]["conditions"]
     assert taken["name"] == "as taken"
@@ -306,7 +464,16 @@ def test_reidentification(here: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (16, 32), shown).save(target)
     Image.new("RGB", (16, 32)).save(here / "persons" / "gallery" / "-1_c1s1_000001_01.png")
-    command = ("--recogniser", "nets:colour", "--degraded", "grey=grey", "--no-vrdir", "--restorer", "peer=nets:brighten", "--json")
+    command = (
+        "--recogniser",
+        "nets:colour",
+        "--degraded",
+        "grey=grey",
+        "--no-vrdir",
+        "--restorer",
+        "peer=nets:brighten",
+        "--json",
+    )
     result = run("reid", "--data", "persons", *command, "--report", "page.html")
     assert result.exit_code == 0, text(result)
     (found,) = json.loads(result.stdout)["results"]
@@ -314,10 +481,14 @@ def test_reidentification(here: Path) -> None:
     assert found["clean"]["rank1"]["value"] == 100
     assert found["conditions"][0]["degraded"]["rank1"]["value"] == 25
     assert "4 queries" in (here / "page.html").read_text()
-    (few,) = json.loads(run("reid", "--data", "persons", *command, "--limit", "2").stdout)["results"]
+    (few,) = json.loads(run("reid", "--data", "persons", *command, "--limit", "2").stdout)[
+        "results"
+    ]
     assert few["images"] == 2
     assert few["facts"]["limit"] == "the first 2 of 4 persons by number"
-    (alone,) = json.loads(run("reid", "--data", "grey", *command[:2], *command[4:]).stdout)["results"]
+    (alone,) = json.loads(run("reid", "--data", "grey", *command[:2], *command[4:]).stdout)[
+        "results"
+    ]
     assert alone["conditions"][0]["name"] == "as taken"
     assert alone["conditions"][0]["degraded"]["rank1"]["value"] == 25
     assert alone["conditions"][0]["p_value"]["peer"].keys() == {"rank1", "rank5", "rank10", "map"}
@@ -326,13 +497,36 @@ def test_reidentification(here: Path) -> None:
     assert "--images is not for reid" in text(refused)
 
 
-def test_photos_of_real_weather_are_compared_as_taken_and_restored(photos: Path, weights: Path, here: Path) -> None:
-    for path in (here / "dim").rglob("*.png"):  # what another restorer made of the dim photos, which are all there is
+def test_photos_of_real_weather_are_compared_as_taken_and_restored(
+    photos: Path, weights: Path, here: Path
+) -> None:
+    for path in (here / "dim").rglob(
+        "*.png"
+    ):  # what another restorer made of the dim photos, which are all there is
         target = here / "theirs" / path.relative_to(here / "dim")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((photos / path.relative_to(here / "dim")).read_bytes())
-    command = ("--data", "dim", "--recogniser", "nets:by_brightness", "--weights", weights, "--device", "cpu")
-    command = (*command, "--restorer", "peer=nets:brighten", "--restorer", "theirs=theirs", "--csv", "t.csv", "--report", "p.html")
+    command = (
+        "--data",
+        "dim",
+        "--recogniser",
+        "nets:by_brightness",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+    )
+    command = (
+        *command,
+        "--restorer",
+        "peer=nets:brighten",
+        "--restorer",
+        "theirs=theirs",
+        "--csv",
+        "t.csv",
+        "--report",
+        "p.html",
+    )
     result = run("classification", *command, "--json")
     assert result.exit_code == 0, text(result)
     (found,) = json.loads(result.stdout)["results"]
@@ -342,12 +536,19 @@ def test_photos_of_real_weather_are_compared_as_taken_and_restored(photos: Path,
     assert {name: one["top1"]["value"] for name, one in taken["restored"].items()} == pytest.approx(
         {"vrdir": 100 * 4 / 12, "peer": 100, "theirs": 100}
     )
-    assert taken["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # the same test as of photos with twins
+    assert taken["p_value"]["peer"]["top1"] == pytest.approx(
+        2 * 0.5**8
+    )  # the same test as of photos with twins
     assert "recovered" not in result.stdout
     assert "clean" not in result.stdout
     assert found["cases"][0]["said"].keys() == {"degraded", "restored"}
-    assert found["verdict"].startswith("vrdir in front of nets:by_brightness, photos as taken: makes no difference")
-    assert "peer in front of nets:by_brightness, photos as taken: gains 66.7 points (Top-1 33.3 -> 100.0 %, p = 0.008)." in found["verdict"]
+    assert found["verdict"].startswith(
+        "vrdir in front of nets:by_brightness, photos as taken: makes no difference"
+    )
+    assert (
+        "peer in front of nets:by_brightness, photos as taken: gains 66.7 points (Top-1 33.3 -> 100.0 %, p = 0.008)."
+        in found["verdict"]
+    )
     rows = list(csv.DictReader(io.StringIO((here / "t.csv").read_text())))
     assert [(row["condition"], row["in_front"], row["recovered"]) for row in rows] == [
         ("as taken", name, "") for name in ("nothing", "vrdir", "peer", "theirs")
@@ -365,15 +566,28 @@ def test_photos_of_real_weather_are_compared_as_taken_and_restored(photos: Path,
     assert "as taken,\npoints" in (here / "p.html").read_text()
 
 
-def test_several_weights_are_a_column_each(photos: Path, weights: Path, tiny: VRDIR, here: Path) -> None:
+def test_several_weights_are_a_column_each(
+    photos: Path, weights: Path, tiny: VRDIR, here: Path
+) -> None:
     tiny.save_pretrained(here / "runs" / "mine")
-    command = ("--weights", f"before={weights}", "--weights", "runs/mine", "--restorer", "peer=nets:brighten", "--device", "cpu")
+    command = (
+        "--weights",
+        f"before={weights}",
+        "--weights",
+        "runs/mine",
+        "--restorer",
+        "peer=nets:brighten",
+        "--device",
+        "cpu",
+    )
     result = run("classification", *DIM, *command, "--json")
     assert result.exit_code == 0, text(result)
     content = json.loads(result.stdout)
     assert list(content["results"][0]["conditions"][0]["restored"]) == ["before", "mine", "peer"]
     assert (content["weights before"], content["weights mine"]) == (str(weights), "runs/mine")
-    assert content["sha256 before"] == content["sha256 mine"] == sha256(weights / "model.safetensors")
+    assert (
+        content["sha256 before"] == content["sha256 mine"] == sha256(weights / "model.safetensors")
+    )
 
 
 def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> None:
@@ -387,7 +601,12 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
             Image.open(path).save(target, lossless=True)
     result = run("classification", *command)
     assert result.exit_code == 0, text(result)
-    assert json.loads(result.stdout)["results"][0]["conditions"][0]["restored"]["theirs"]["top1"]["value"] == 100
+    assert (
+        json.loads(result.stdout)["results"][0]["conditions"][0]["restored"]["theirs"]["top1"][
+            "value"
+        ]
+        == 100
+    )
     Image.new("RGB", (48, 36)).save(here / "theirs" / "dim" / "astray.webp")
     result = run("classification", *command, "--recogniser", "nets:always_dark")
     assert result.exit_code == 1
@@ -400,12 +619,18 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
     [
         ((), "Missing option"),
         (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
-        ((*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"), "--weights small: the name 'small' is taken"),
+        (
+            (*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"),
+            "--weights small: the name 'small' is taken",
+        ),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
         ((*PEER, "--with", "haze:severity=5..1"), "a range of severities goes upwards"),
         ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
         ((*PEER, "--degraded", "dim=dim"), "two conditions 'dim'"),
-        ((*PEER, "--degraded", "fog"), "--degraded is NAME=..., such as fog=photos/foggy; not 'fog'"),
+        (
+            (*PEER, "--degraded", "fog"),
+            "--degraded is NAME=..., such as fog=photos/foggy; not 'fog'",
+        ),
         ((*PEER, "--degraded", "fog=nowhere"), "there is no folder nowhere"),
         ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is taken"),
         ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is taken"),
@@ -427,18 +652,36 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
         ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(arguments: tuple[str, ...], message: str, photos: Path, here: Path) -> None:
+def test_bad_arguments_are_named_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, photos: Path, here: Path
+) -> None:
     before = sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts)
-    result = run("classification", *arguments, *(("--report", "page.html") if arguments and "--report" not in arguments else ()))
+    result = run(
+        "classification",
+        *arguments,
+        *(("--report", "page.html") if arguments and "--report" not in arguments else ()),
+    )
     assert result.exit_code == 2
     assert message in re.sub(r"\s*[│╭╮╰╯─]+\s*", " ", text(result))
     assert sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts) == before
 
 
-def test_a_recogniser_that_breaks_its_contract_is_known_before_the_first_is_done(photos: Path, here: Path) -> None:
-    (here / "counting.py").write_text("calls = []\ndef same(image):\n    calls.append(1)\n    return image\n")
+def test_a_recogniser_that_breaks_its_contract_is_known_before_the_first_is_done(
+    photos: Path, here: Path
+) -> None:
+    (here / "counting.py").write_text(
+        "calls = []\ndef same(image):\n    calls.append(1)\n    return image\n"
+    )
     sys.modules.pop("counting", None)
-    result = run("classification", *DIM, "--recogniser", "nets:of_three", "--no-vrdir", "--restorer", "peer=counting:same")
+    result = run(
+        "classification",
+        *DIM,
+        "--recogniser",
+        "nets:of_three",
+        "--no-vrdir",
+        "--restorer",
+        "peer=counting:same",
+    )
     assert result.exit_code == 2
     assert "nets:of_three returned scores of shape (1, 3)" in text(result)
     assert sys.modules["counting"].calls == []
@@ -450,7 +693,9 @@ def test_a_restorer_that_changes_the_size_is_named(photos: Path) -> None:
     assert "peer returned uint8 (35, 48, 3) for an image of uint8 (36, 48, 3)" in text(result)
 
 
-def test_what_is_not_installed_is_said_with_its_remedy(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_said_with_its_remedy(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("report", "recognition_report"):
         monkeypatch.delitem(sys.modules, f"vrdir.evaluation.{module}", raising=False)
         monkeypatch.delattr(f"vrdir.evaluation.{module}", raising=False)
@@ -460,7 +705,9 @@ def test_what_is_not_installed_is_said_with_its_remedy(photos: Path, monkeypatch
     assert "jinja2 is missing): pip install 'vrdir[evaluate]'" in text(result)
 
 
-def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: True)
     result = run("classification", *PEER, "--csv", "/proc/vrdir/table.csv")
     assert result.exit_code == 1
@@ -468,7 +715,9 @@ def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(phot
     assert "gets back 100 %" in text(result)
 
 
-def test_the_guide_runs_as_it_stands(photos: Path, weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guide_runs_as_it_stands(
+    photos: Path, weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "recognition.md").read_text()
     (module,) = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     (here / "mine.py").write_text(module)
@@ -476,14 +725,20 @@ def test_the_guide_runs_as_it_stands(photos: Path, weights: Path, here: Path, mo
     (here / "theirs").mkdir()
     (here / "theirs" / "clean").symlink_to(photos)
     (here / "theirs" / "noise").symlink_to(photos)
-    lines = [line for block in re.findall(r"^```bash\n(.*?)^```", guide, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("vrdir ")]
     assert len(commands) == 5
     for command in commands:
         own = ("--weights", str(weights), "--bootstrap", "50") if command[0] == "evaluate" else ()
         result = CliRunner().invoke(app, [*command, *own], catch_exceptions=False)
         assert result.exit_code == 0, text(result)
-    assert {"proof.html", "noise.html", "noise.csv", "peers.html"} <= {path.name for path in here.iterdir()}
+    assert {"proof.html", "noise.html", "noise.csv", "peers.html"} <= {
+        path.name for path in here.iterdir()
+    }
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "reid"])
@@ -495,7 +750,9 @@ def test_help_says_how_the_data_lies(task: str) -> None:
     assert "--restorer" in text(result)
 
 
-def test_an_image_is_restored_once_for_all_recognisers_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_restored_once_for_all_recognisers_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[str] = []
 
     def restore(item: Item, condition: str, image: Pixels) -> Pixels:

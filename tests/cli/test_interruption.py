@@ -47,11 +47,17 @@ def folder(photo: Image.Image, tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def interrupted(command: list[object], output: Path, number: int, after: int) -> subprocess.CompletedProcess[str]:
+def interrupted(
+    command: list[object], output: Path, number: int, after: int
+) -> subprocess.CompletedProcess[str]:
     """Run a command and send it a signal when it has made so many files, those of runs before it not counted."""
     made_before = len(list(output.rglob("*.png")))
     process = subprocess.Popen(
-        [sys.executable, "-m", "vrdir", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-m", "vrdir", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
     )
     while process.poll() is None and len(list(output.rglob("*.png"))) < made_before + after:
         time.sleep(0.01)
@@ -61,9 +67,15 @@ def interrupted(command: list[object], output: Path, number: int, after: int) ->
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_killed_stopped_and_taken_up_again(kind: str, folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_killed_stopped_and_taken_up_again(
+    kind: str, folder: Path, weights: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20", "--with", "haze"]
+    how = (
+        ["--weights", weights, "--device", "cpu"]
+        if kind == "restore"
+        else ["--with", "noise:sigma=20", "--with", "haze"]
+    )
     command: list[object] = [kind, folder, *how, "-o", out, "--resume"]
     killed = interrupted(command, out, signal.SIGKILL, after=2)
     assert killed.returncode == -signal.SIGKILL
@@ -81,13 +93,21 @@ def test_killed_stopped_and_taken_up_again(kind: str, folder: Path, weights: Pat
     assert run(kind, folder, *how, "-o", tmp_path / "whole").exit_code == 0
     for path in (tmp_path / "whole").rglob("*.png"):
         assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
-    assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == [f".vrdir-{kind}.jsonl"]
+    assert sorted(p.name for p in out.rglob("*") if p.is_file() and p.suffix != ".png") == [
+        f".vrdir-{kind}.jsonl"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_an_interrupted_run_without_resume_can_be_resumed(kind: str, folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_without_resume_can_be_resumed(
+    kind: str, folder: Path, weights: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    how = (
+        ["--weights", weights, "--device", "cpu"]
+        if kind == "restore"
+        else ["--with", "noise:sigma=20"]
+    )
     command: list[object] = [kind, folder, *how, "-o", out]
     stopped = interrupted(command, out, signal.SIGINT, after=2)
     assert stopped.returncode == 130
@@ -110,7 +130,11 @@ def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_p
     assert not list((tmp_path / "out").glob(".vrdir*"))
     assert run(*command, "--overwrite", "--resume").exit_code == 0
     kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
-    other = ("degrade", folder / "1", *command[2:])  # into the same folder: the manifest of another run stays as it is
+    other = (
+        "degrade",
+        folder / "1",
+        *command[2:],
+    )  # into the same folder: the manifest of another run stays as it is
     assert run(*other).exit_code == 0
     assert (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes() == kept
     assert "10 of them earlier" in text(run(*command, "--resume"))
@@ -123,7 +147,9 @@ def test_a_run_in_which_all_fails_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, begun, printed = tmp_path / "out", [], []
 
     def process(job: FileJob) -> Finish:
@@ -140,7 +166,12 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path
     monkeypatch.setattr(console, "GRACE", 60)
     jobs = plan_files([folder], out)
     with Manifest(out, "restore", {}) as manifest, pytest.raises(typer.Exit) as ended:
-        console.run_files(process_files(jobs, process, manifest=manifest, workers=2), len(jobs), "restored", as_json=False)
+        console.run_files(
+            process_files(jobs, process, manifest=manifest, workers=2),
+            len(jobs),
+            "restored",
+            as_json=False,
+        )
     at_end = list(begun)
     assert ended.value.exit_code == 130
     time.sleep(0.5)
@@ -151,10 +182,16 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(folder: Path
         assert all(manifest.is_done(*job) for job in jobs if job.target in begun)
 
 
-def test_ctrl_c_before_the_first_file(folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_the_first_file(
+    folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While weights are loaded, which takes a second or two."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
-    monkeypatch.setattr(restorer, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10)))
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what a shell starts in the background ignores it
+    monkeypatch.setattr(
+        restorer, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
+    )
     try:
         result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
     finally:
@@ -169,11 +206,22 @@ def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_pat
     assert run(*command, "noise:sigma=20").exit_code == 0
     other = run(*command, "noise:sigma=30")
     assert other.exit_code == 2
-    assert "holds the results of another run (with was ['noise:sigma=20'] and is ['noise:sigma=30'])" in text(other)
+    assert (
+        "holds the results of another run (with was ['noise:sigma=20'] and is ['noise:sigma=30'])"
+        in text(other)
+    )
     again = run(*command, "noise:sigma=20", "--json")
     assert again.exit_code == 0
     assert json.loads(again.stdout)["left"] == 0
-    one = run("restore", folder / "0" / "photo 1.png", "-o", tmp_path / "one.png", "--weights", weights, "--resume")
+    one = run(
+        "restore",
+        folder / "0" / "photo 1.png",
+        "-o",
+        tmp_path / "one.png",
+        "--weights",
+        weights,
+        "--resume",
+    )
     assert one.exit_code == 2
     assert "one.png is one file; --resume is for a folder of results" in text(one)
     assert not (tmp_path / "one.png").exists()
@@ -183,7 +231,11 @@ def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_pat
 def test_another_folder_of_the_same_name_is_another_run(
     kind: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=20"]
+    how = (
+        ["--weights", weights, "--device", "cpu"]
+        if kind == "restore"
+        else ["--with", "noise:sigma=20"]
+    )
     out = tmp_path / "out"
     command = (kind, ".", *how, "--resume", "-o")
     monkeypatch.chdir(folder / "0")
@@ -191,7 +243,9 @@ def test_another_folder_of_the_same_name_is_another_run(
     made = {path.name: path.read_bytes() for path in out.glob("*.png")}
     monkeypatch.chdir(folder / "1")
     for path in (folder / "1").iterdir():
-        path.rename(path.with_name(path.name.replace(" 1", " ")))  # photo 0.png, as in the other folder
+        path.rename(
+            path.with_name(path.name.replace(" 1", " "))
+        )  # photo 0.png, as in the other folder
     refused = run(*command, out)
     assert refused.exit_code == 2
     assert f"inputs was ['{folder / '0'}'] and is ['{folder / '1'}']" in text(refused)
@@ -205,18 +259,33 @@ def test_another_folder_of_the_same_name_is_another_run(
     assert "10 of them earlier" in text(again)
 
 
-def test_another_depth_map_of_the_same_name_is_another_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_depth_map_of_the_same_name_is_another_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         np.save(tmp_path / place / "far.npy", np.ones((75, 97), np.float32))
-    command = ("degrade", folder / "0" / "photo 0.png", "--with", "haze", "--depth", "far.npy", "-o", tmp_path / "out", "--resume")
+    command = (
+        "degrade",
+        folder / "0" / "photo 0.png",
+        "--with",
+        "haze",
+        "--depth",
+        "far.npy",
+        "-o",
+        tmp_path / "out",
+        "--resume",
+    )
     monkeypatch.chdir(tmp_path / "here")
     assert run(*command).exit_code == 0
     assert run(*command).exit_code == 0
     monkeypatch.chdir(tmp_path / "there")
     other = run(*command)
     assert other.exit_code == 2
-    assert f"depth was '{tmp_path / 'here' / 'far.npy'}' and is '{tmp_path / 'there' / 'far.npy'}'" in text(other)
+    assert (
+        f"depth was '{tmp_path / 'here' / 'far.npy'}' and is '{tmp_path / 'there' / 'far.npy'}'"
+        in text(other)
+    )
 
 
 @pytest.fixture
@@ -224,7 +293,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted disk of a megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting a disk needs root")
     yield disk
@@ -236,7 +307,9 @@ def noise_folder(tmp_path: Path) -> Path:
     (tmp_path / "noise").mkdir()
     draws = np.random.default_rng(0)
     for i in range(8):
-        Image.fromarray(draws.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(tmp_path / "noise" / f"{i}.png")
+        Image.fromarray(draws.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(
+            tmp_path / "noise" / f"{i}.png"
+        )
     return tmp_path / "noise"
 
 
@@ -244,8 +317,20 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(noise_folder: Path, weights: Path, small_disk: Path) -> None:
-    command = ("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", "--resume")
+def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(
+    noise_folder: Path, weights: Path, small_disk: Path
+) -> None:
+    command = (
+        "restore",
+        noise_folder,
+        "-o",
+        small_disk / "out",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--resume",
+    )
     result = run(*command)
     assert result.exit_code == 1
     written = len(list((small_disk / "out").glob("*.png")))
@@ -271,19 +356,40 @@ def test_no_room_for_the_manifest(noise_folder: Path, small_disk: Path) -> None:
         (small_disk / "rest").write_bytes(bytes(2**20))
     result = run("degrade", noise_folder, "-o", small_disk, "--with", "haze", "--resume")
     assert result.exit_code in (1, 2)
-    assert ".vrdir-degrade.jsonl cannot be written (No space left on device); make room on the disk" in text(result)
+    assert (
+        ".vrdir-degrade.jsonl cannot be written (No space left on device); make room on the disk"
+        in text(result)
+    )
     assert not list(small_disk.glob("*.png"))
 
 
 def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_disk: Path) -> None:
     remount(small_disk, "ro")
     for options in ((), ("--resume",)):  # known before anything is restored
-        result = run("restore", noise_folder, "-o", small_disk / "out", "--weights", weights, "--device", "cpu", *options)
+        result = run(
+            "restore",
+            noise_folder,
+            "-o",
+            small_disk / "out",
+            "--weights",
+            weights,
+            "--device",
+            "cpu",
+            *options,
+        )
         assert result.exit_code == 2
         reason = "its permissions forbid it, or its disk can only be read"
-        assert f"out cannot be written: {small_disk} takes no files ({reason}); choose another output" in text(result)
-    front = restorer.Restorer(weights, "cpu")  # and where the disk is found so later on, the run ends there
-    jobs = [FileJob(source, small_disk / "out" / source.name) for source in sorted(noise_folder.iterdir())]
+        assert (
+            f"out cannot be written: {small_disk} takes no files ({reason}); choose another output"
+            in text(result)
+        )
+    front = restorer.Restorer(
+        weights, "cpu"
+    )  # and where the disk is found so later on, the run ends there
+    jobs = [
+        FileJob(source, small_disk / "out" / source.name)
+        for source in sorted(noise_folder.iterdir())
+    ]
     results = list(front.restore_files(jobs))
     advice = "cannot be written (Read-only file system); choose an output on a disk that can be written to"
     assert [result.error for result in results] == [f"{small_disk / 'out' / '0.png'} {advice}"]
@@ -293,7 +399,17 @@ def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Pat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / os.fsdecode(b"latin\xe9.png")).write_bytes(b"no image")
     photo.save(tmp_path / "in" / os.fsdecode(b"fine\xe9.png"))
-    command = [sys.executable, "-m", "vrdir", "degrade", tmp_path / "in", "-o", tmp_path / "out", "--with", "noise"]
+    command = [
+        sys.executable,
+        "-m",
+        "vrdir",
+        "degrade",
+        tmp_path / "in",
+        "-o",
+        tmp_path / "out",
+        "--with",
+        "noise",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "latin\\udce9.png is no image" in result.stderr
@@ -301,7 +417,9 @@ def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Pat
     assert "1 of 2 degraded, 1 failed" in result.stdout
 
 
-def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_stopped_evaluation_leaves_nothing_behind(
+    folder: Path, weights: Path, tmp_path: Path
+) -> None:
     (tmp_path / "nets.py").write_text(
         "import numpy as np\n\n\ndef dark(images):\n    return np.zeros((len(images), 4))\n\n\n"
         "def light(images):\n    return np.ones((len(images), 4))\n\n\ndark.classes = light.classes = list('0123')\n"
@@ -309,7 +427,19 @@ def test_a_stopped_evaluation_leaves_nothing_behind(folder: Path, weights: Path,
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     recogniser = ["--recogniser", "nets:dark", "--recogniser", "nets:light"]
-    command = ["evaluate", "classification", "--data", folder, "--with", "noise", "--weights", weights, "--device", "cpu", *recogniser]
+    command = [
+        "evaluate",
+        "classification",
+        "--data",
+        folder,
+        "--with",
+        "noise",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        *recogniser,
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "vrdir", *map(str, command)],
         stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(temporary)},
@@ -363,9 +493,19 @@ console.run_files(process_files(jobs, process, workers=int(sys.argv[3])), len(jo
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Image.Image, tmp_path: Path) -> None:
+def test_what_no_signal_reaches_is_given_up(
+    workers: int, number: int, photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "in.png")
-    command = [sys.executable, "-c", SLOW, tmp_path / "in.png", tmp_path / "out", str(workers), *(["json"] if workers == 2 else [])]
+    command = [
+        sys.executable,
+        "-c",
+        SLOW,
+        tmp_path / "in.png",
+        tmp_path / "out",
+        str(workers),
+        *(["json"] if workers == 2 else []),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(workers):
@@ -373,7 +513,9 @@ def test_what_no_signal_reaches_is_given_up(workers: int, number: int, photo: Im
     start = time.monotonic()
     process.send_signal(number)
     said, errors = process.communicate(timeout=60)
-    assert time.monotonic() - start < 60  # not 600; two seconds, on a machine that has nothing else to do
+    assert (
+        time.monotonic() - start < 60
+    )  # not 600; two seconds, on a machine that has nothing else to do
     assert process.returncode == 128 + number
     assert "stopped: --overwrite starts over" in errors
     assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
@@ -386,15 +528,28 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(small_disk / "checkpoints", 1, {"model": torch.zeros(2**19)}, keep=2)
     assert not list((small_disk / "checkpoints").iterdir())
-    settings = Recipe.read("smoke", model=TINY.model_dump(mode="json"), crop_px=32, **{"decoder.steps": 1, "validation.crop_px": 32})
+    settings = Recipe.read(
+        "smoke",
+        model=TINY.model_dump(mode="json"),
+        crop_px=32,
+        **{"decoder.steps": 1, "validation.crop_px": 32},
+    )
     tiny.save_pretrained(tmp_path / "tiny")
 
     def trained(resume: bool) -> Path:
         prior = Prior(whole=tmp_path / "tiny")
-        return train(settings, [DecoderStage(settings)], Sources(photo_folder), small_disk / "run", resume=resume, prior=prior)
+        return train(
+            settings,
+            [DecoderStage(settings)],
+            Sources(photo_folder),
+            small_disk / "run",
+            resume=resume,
+            prior=prior,
+        )
 
     with pytest.raises(
-        DiskError, match=r"run cannot be written \(No space left on device\); make room on the disk, then go on by --resume"
+        DiskError,
+        match=r"run cannot be written \(No space left on device\); make room on the disk, then go on by --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
     assert not list(small_disk.rglob("*.partial"))
@@ -404,6 +559,15 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
 
 def test_a_work_directory_that_can_only_be_read_is_refused_first(small_disk: Path) -> None:
     remount(small_disk, "ro")
-    result = run("train", "decoder", "--recipe", "smoke", "--clean", "nowhere", "--work-dir", small_disk / "run")
+    result = run(
+        "train",
+        "decoder",
+        "--recipe",
+        "smoke",
+        "--clean",
+        "nowhere",
+        "--work-dir",
+        small_disk / "run",
+    )
     assert result.exit_code == 2
     assert f"run cannot be written: {small_disk} takes no files" in text(result)

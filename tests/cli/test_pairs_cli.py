@@ -20,7 +20,13 @@ def run(*arguments: object) -> Any:
 @pytest.fixture
 def sots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A little SOTS, and a working folder beside it."""
-    for name in ("hazy/1400_1.png", "hazy/1400_2.png", "hazy/1401_1.png", "gt/1400.png", "gt/1401.png"):
+    for name in (
+        "hazy/1400_1.png",
+        "hazy/1400_2.png",
+        "hazy/1401_1.png",
+        "gt/1400.png",
+        "gt/1401.png",
+    ):
         (tmp_path / "SOTS" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6)).save(tmp_path / "SOTS" / name)
     monkeypatch.chdir(tmp_path)
@@ -28,7 +34,9 @@ def sots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def build(*arguments: object) -> Any:
-    return run("build", "--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "pairs.txt", *arguments)
+    return run(
+        "build", "--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "pairs.txt", *arguments
+    )
 
 
 def test_build_and_check(sots: Path) -> None:
@@ -40,14 +48,29 @@ def test_build_and_check(sots: Path) -> None:
     )
     result = run("check", "pairs.txt")
     assert result.exit_code == 0
-    assert re.fullmatch(r"pairs.txt: 3 pairs, 2 clean images, 8 x 6 pixels, fingerprint [0-9a-f]{64}", text(result))
+    assert re.fullmatch(
+        r"pairs.txt: 3 pairs, 2 clean images, 8 x 6 pixels, fingerprint [0-9a-f]{64}", text(result)
+    )
 
 
 def test_clean_images_alone(sots: Path) -> None:
-    result = run("build", "--clean", "SOTS/gt", "--with", "haze:severity=2", "--with", "noise:sigma=10..30", "-o", "lists/noise.txt")
+    result = run(
+        "build",
+        "--clean",
+        "SOTS/gt",
+        "--with",
+        "haze:severity=2",
+        "--with",
+        "noise:sigma=10..30",
+        "-o",
+        "lists/noise.txt",
+    )
     assert result.exit_code == 0
     assert "2 pairs, 2 clean images, by the rule clean-only" in text(result)
-    assert Path("lists/noise.txt").read_text().splitlines()[0] == "@haze:severity=2+noise:sigma=10..30|../SOTS/gt/1400.png"
+    assert (
+        Path("lists/noise.txt").read_text().splitlines()[0]
+        == "@haze:severity=2+noise:sigma=10..30|../SOTS/gt/1400.png"
+    )
     assert "2 pairs (2 synthesised)" in text(run("check", "lists/noise.txt"))
 
 
@@ -56,7 +79,10 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
     result = build("--rule", "reside", "--strict")
     assert result.exit_code == 2
     assert "1 degraded image has no clean twin, the first is SOTS/hazy/1401_1.png" in text(result)
-    assert "1 clean image has no degraded twin, the first is SOTS/gt/1402.png; nothing was written (--strict)" in text(result)
+    assert (
+        "1 clean image has no degraded twin, the first is SOTS/gt/1402.png; nothing was written (--strict)"
+        in text(result)
+    )
     assert not Path("pairs.txt").exists()
 
     result = build("--rule", "reside")
@@ -78,22 +104,42 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "p.txt"), "--rule reside would match 3 of 3"),
-        (("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "p.txt", "--rule", "best"), "unknown rule 'best'"),
-        (("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "SOTS"), "SOTS is a folder; name the list to write"),
+        (
+            ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "p.txt"),
+            "--rule reside would match 3 of 3",
+        ),
+        (
+            ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "p.txt", "--rule", "best"),
+            "unknown rule 'best'",
+        ),
+        (
+            ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "SOTS"),
+            "SOTS is a folder; name the list to write",
+        ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "old.txt", "--rule", "reside"),
             "old.txt exists; replace it by --overwrite",
         ),
-        (("--degraded", "SOTS/hazy", "--clean", "nowhere", "-o", "p.txt"), "there is no folder nowhere"),
+        (
+            ("--degraded", "SOTS/hazy", "--clean", "nowhere", "-o", "p.txt"),
+            "there is no folder nowhere",
+        ),
         (("--clean", "SOTS/gt", "-o", "p.txt"), "needs --degraded DIR, or --with NAME"),
-        (("--clean", "SOTS/gt", "-o", "p.txt", "--with", "noise:sigma=-1"), "sigma lies between 0 and 255"),
-        (("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"), "takes no degraded images"),
+        (
+            ("--clean", "SOTS/gt", "-o", "p.txt", "--with", "noise:sigma=-1"),
+            "sigma lies between 0 and 255",
+        ),
+        (
+            ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),
+            "takes no degraded images",
+        ),
         (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot stand in a pair list"),
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(arguments: tuple[str, ...], message: str, sots: Path, tmp_path: Path) -> None:
+def test_bad_arguments_are_named_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, sots: Path, tmp_path: Path
+) -> None:
     (tmp_path / "old.txt").write_text("old")
     (tmp_path / "bars").mkdir()
     Image.new("RGB", (8, 6)).save(tmp_path / "bars" / "a|b.png")
@@ -107,7 +153,9 @@ def test_bad_arguments_are_named_and_nothing_is_written(arguments: tuple[str, ..
 
 def test_check_names_every_problem_of_every_list(sots: Path) -> None:
     build("--rule", "reside")
-    Path("bad.txt").write_text("SOTS/hazy/1400_1.png|SOTS/gt/1409.png\nonly one path\n@fogg|SOTS/gt/1400.png\n")
+    Path("bad.txt").write_text(
+        "SOTS/hazy/1400_1.png|SOTS/gt/1409.png\nonly one path\n@fogg|SOTS/gt/1400.png\n"
+    )
     Path("empty.txt").write_text("# nothing yet\n")
     result = run("check", "pairs.txt", "bad.txt", "empty.txt")
     assert result.exit_code == 1
@@ -138,10 +186,14 @@ def test_the_rules_are_shown_with_names(sots: Path) -> None:
     assert result.exit_code == 0
     assert "hazy/0001_0.8_0.2.jpg|gt/0001.png" in text(result)
     assert "rain/X2/norain-1x2.png|norain/norain-1.png" in text(result)
-    assert all(f"{name}: " in text(result) for name in ("same-name", "reside", "rain100", "clean-only"))
+    assert all(
+        f"{name}: " in text(result) for name in ("same-name", "reside", "rain100", "clean-only")
+    )
 
 
-def test_line_numbers_and_names_are_shown_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_numbers_and_names_are_shown_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 6)).save("a.png")
     lines = ["a.png|a.png"] * 99 + ["a:car:b.png|a.png"]

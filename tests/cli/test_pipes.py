@@ -17,7 +17,9 @@ from vrdir.cli.app import app
 
 
 def vrdir(*arguments: object, content: bytes = b"") -> Any:
-    return CliRunner().invoke(app, [str(a) for a in arguments], input=content, catch_exceptions=False)
+    return CliRunner().invoke(
+        app, [str(a) for a in arguments], input=content, catch_exceptions=False
+    )
 
 
 def encoded(photo: Image.Image, file_format: str) -> bytes:
@@ -26,9 +28,23 @@ def encoded(photo: Image.Image, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_standard_input_to_standard_output(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_standard_input_to_standard_output(
+    photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     content = encoded(photo, "PNG")
-    command = [sys.executable, "-m", "vrdir", "restore", "-", "-o", "-", "--weights", str(weights), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "vrdir",
+        "restore",
+        "-",
+        "-o",
+        "-",
+        "--weights",
+        str(weights),
+        "--device",
+        "cpu",
+    ]
     result = subprocess.run(command, input=content, capture_output=True, check=False, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, b"")
     assert result.stdout == Restorer(weights, "cpu")(content)
@@ -41,7 +57,16 @@ def test_from_and_to_files(photo: Image.Image, tmp_path: Path) -> None:
     assert vrdir("degrade", tmp_path / "a.png", "-o", tmp_path / "noisy.png", *how).exit_code == 0
     out = vrdir("degrade", tmp_path / "a.png", "-o", "-", *how)
     assert out.stdout_bytes == (tmp_path / "noisy.png").read_bytes()
-    smaller = vrdir("degrade", "-", "-o", tmp_path / "b.jpg", *how, "--quality", 20, content=encoded(photo, "PNG"))
+    smaller = vrdir(
+        "degrade",
+        "-",
+        "-o",
+        tmp_path / "b.jpg",
+        *how,
+        "--quality",
+        20,
+        content=encoded(photo, "PNG"),
+    )
     assert (smaller.exit_code, smaller.stdout_bytes) == (0, b"")
     assert Image.open(tmp_path / "b.jpg").format == "JPEG"
     again = vrdir("degrade", "-", "-o", tmp_path / "b.jpg", *how, content=encoded(photo, "PNG"))
@@ -50,13 +75,31 @@ def test_from_and_to_files(photo: Image.Image, tmp_path: Path) -> None:
 
 
 def test_quality_of_a_format_without_one_is_refused(photo: Image.Image) -> None:
-    result = vrdir("degrade", "-", "-o", "-", "--with", "noise", "--quality", 50, content=encoded(photo, "PNG"))
+    result = vrdir(
+        "degrade", "-", "-o", "-", "--with", "noise", "--quality", 50, content=encoded(photo, "PNG")
+    )
     assert (result.exit_code, result.stdout_bytes) == (2, b"")
-    assert "--quality is of no use for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out" in text(result)
+    assert (
+        "--quality is of no use for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out"
+        in text(result)
+    )
 
 
 def test_format_and_size(photo: Image.Image, weights: Path) -> None:
-    command = ("restore", "-", "-o", "-", "--format", "webp", "--max-side", 40, "--weights", weights, "--device", "cpu")
+    command = (
+        "restore",
+        "-",
+        "-o",
+        "-",
+        "--format",
+        "webp",
+        "--max-side",
+        40,
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+    )
     picture = Image.open(io.BytesIO(vrdir(*command, content=encoded(photo, "JPEG")).stdout_bytes))
     assert (picture.format, picture.size) == ("WEBP", (40, 31))
     kept = vrdir("degrade", "-", "-o", "-", "--with", "jpeg", content=encoded(photo, "JPEG"))
@@ -69,7 +112,12 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
     [
         (("-", "-o", "-"), b"", 1, "standard input is empty (0 bytes)"),
         (("-", "-o", "-"), b"hello", 1, "standard input is no image"),
-        (("-", "a.png", "-o", "-"), b"", 2, "- stands for one image; give no other input beside it"),
+        (
+            ("-", "a.png", "-o", "-"),
+            b"",
+            2,
+            "- stands for one image; give no other input beside it",
+        ),
         (("-", "-o", "-", "--json"), b"", 2, "--json is of no use for one image of a pipe"),
         (("-", "-o", "-", "--resume"), b"", 2, "--resume is of no use for one image of a pipe"),
         (("-", "-o", "out"), b"", 2, "no image format for the suffix '(none)'"),
@@ -77,11 +125,21 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
         (("clip.mp4", "-o", "-"), b"", 2, "clip.mp4 is a video, which cannot go through a pipe"),
         (("nowhere.png", "-o", "-"), b"", 1, "nowhere.png does not exist"),
         ((".", "-o", "-"), b"", 1, ". is a folder, not an image"),
-        (("-", "-o", "out.png", "--format", "jpg"), b"", 2, "out.png and --format jpg are two formats; give one"),
+        (
+            ("-", "-o", "out.png", "--format", "jpg"),
+            b"",
+            2,
+            "out.png and --format jpg are two formats; give one",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_named(
-    arguments: tuple[str, ...], content: bytes, status: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...],
+    content: bytes,
+    status: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = vrdir("degrade", *arguments, "--with", "noise", content=content)

@@ -26,7 +26,11 @@ def run(*arguments: object) -> Any:
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 def test_quality(kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_path: Path) -> None:
     photo.save(tmp_path / "a.png")
-    how = ["--weights", weights, "--device", "cpu"] if kind == "restore" else ["--with", "noise:sigma=5"]
+    how = (
+        ["--weights", weights, "--device", "cpu"]
+        if kind == "restore"
+        else ["--with", "noise:sigma=5"]
+    )
     sizes = []
     for quality in ("20", "95", None):
         target = tmp_path / f"{quality}.{suffix}"
@@ -38,26 +42,48 @@ def test_quality(kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_quality_that_would_be_passed_over_is_refused(kind: str, photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_quality_that_would_be_passed_over_is_refused(
+    kind: str, photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     how = ["--weights", weights] if kind == "restore" else ["--with", "noise"]
     result = run(kind, tmp_path / "a.png", "-o", tmp_path / "b.png", *how, "--quality", 80)
     assert result.exit_code == 2
-    assert "--quality is of no use here, where no result is a JPEG, WebP, AVIF or HEIC file; leave it out" in text(result)
-    assert run(kind, tmp_path / "a.png", "-o", tmp_path / "b.jpg", *how, "--quality", 101).exit_code == 2
+    assert (
+        "--quality is of no use here, where no result is a JPEG, WebP, AVIF or HEIC file; leave it out"
+        in text(result)
+    )
+    assert (
+        run(kind, tmp_path / "a.png", "-o", tmp_path / "b.jpg", *how, "--quality", 101).exit_code
+        == 2
+    )
 
 
 def test_max_side(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     photo.save(tmp_path / "in" / "wide.png")
     photo.resize((20, 30)).save(tmp_path / "in" / "small.png")
-    command = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights, "--device", "cpu", "--max-side", 40)
+    command = (
+        "restore",
+        tmp_path / "in",
+        "-o",
+        tmp_path / "out",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--max-side",
+        40,
+    )
     result = run(*command, "--json")
     assert result.exit_code == 0, text(result)
     assert Image.open(tmp_path / "out" / "wide.png").size == (40, 31)
     assert Image.open(tmp_path / "out" / "small.png").size == (20, 30)
     smaller = reduced(read_file(tmp_path / "in" / "wide.png"), 40)
-    assert np.array_equal(np.asarray(Restorer(weights, "cpu")(smaller)), np.asarray(Image.open(tmp_path / "out" / "wide.png")))
+    assert np.array_equal(
+        np.asarray(Restorer(weights, "cpu")(smaller)),
+        np.asarray(Image.open(tmp_path / "out" / "wide.png")),
+    )
     assert all(file["change"] > 0 for file in json.loads(result.stdout)["files"])
 
 
@@ -65,7 +91,9 @@ def test_max_side(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
 def test_every_kind_of_picture_is_reduced(mode: str) -> None:
     ramp = np.linspace(0, 1, 64)[None].repeat(48, 0)
     if mode in ("I;16", "F"):
-        picture = Image.fromarray((ramp * 65535).astype(np.uint16) if mode == "I;16" else ramp.astype(np.float32))
+        picture = Image.fromarray(
+            (ramp * 65535).astype(np.uint16) if mode == "I;16" else ramp.astype(np.float32)
+        )
     else:
         picture = Image.fromarray((ramp * 255).astype(np.uint8)).convert(mode)
     picture.info["icc_profile"] = b"a profile"
@@ -99,17 +127,34 @@ def test_side_by_side(photo: Image.Image, weights: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("option", [("--max-side", "100"), ("--side-by-side",)])
-def test_options_for_images_are_refused_for_videos(option: tuple[str, ...], weights: Path, tmp_path: Path) -> None:
+def test_options_for_images_are_refused_for_videos(
+    option: tuple[str, ...], weights: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("av")
     clip(tmp_path / "clip.mp4")
-    result = run("restore", tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4", "--weights", weights, *option)
+    result = run(
+        "restore", tmp_path / "clip.mp4", "-o", tmp_path / "out.mp4", "--weights", weights, *option
+    )
     assert result.exit_code == 2
-    assert f"{option[0]} is of no use for videos, such as {tmp_path / 'clip.mp4'}; leave it out" in text(result)
+    assert (
+        f"{option[0]} is of no use for videos, such as {tmp_path / 'clip.mp4'}; leave it out"
+        in text(result)
+    )
 
 
 def test_another_size_is_another_run(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
     photo.save(tmp_path / "a.png")
-    command = ("restore", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", weights, "--device", "cpu", "--resume")
+    command = (
+        "restore",
+        tmp_path / "a.png",
+        "-o",
+        tmp_path / "out",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--resume",
+    )
     assert run(*command, "--max-side", 50).exit_code == 0
     other = run(*command, "--max-side", 60)
     assert other.exit_code == 2

@@ -54,11 +54,25 @@ def folder(photo: Image.Image, tmp_path: Path) -> Path:
 
 def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    command = ("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--device", "cpu", "--report", page)
+    command = (
+        "restore",
+        folder,
+        "-o",
+        tmp_path / "out",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--report",
+        page,
+    )
     result = run(*command)
     assert result.exit_code == 1
     assert "2 of 3 restored, 1 failed" in text(result)
-    assert re.search(r"changed by \d+\.\d of 255 levels on average, from \d+\.\d \(.*\) to \d+\.\d \(.*\)", text(result))
+    assert re.search(
+        r"changed by \d+\.\d of 255 levels on average, from \d+\.\d \(.*\) to \d+\.\d \(.*\)",
+        text(result),
+    )
     html = page.read_text()
     assert not re.search(r"(src|href)=.?(https?:)?//", html)  # it needs no network
     content = content_of(html)
@@ -67,7 +81,10 @@ def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None
     assert by_name["empty.png"]["state"] == "failed"
     assert "is empty (0 bytes)" in by_name["empty.png"]["note"]
     done = by_name["a.png"]
-    before, after = (np.asarray(Image.open(folder / "a.png"), int), np.asarray(Image.open(tmp_path / "out" / "a.png"), int))
+    before, after = (
+        np.asarray(Image.open(folder / "a.png"), int),
+        np.asarray(Image.open(tmp_path / "out" / "a.png"), int),
+    )
     assert done["change"] == pytest.approx(np.abs(before - after).mean(), abs=0.3)
     assert sum(done["shares"].values()) == pytest.approx(1, abs=0.01)
     for key in ("before", "after"):
@@ -76,10 +93,23 @@ def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None
     assert "<script>b.jpg" in by_name
 
 
-def test_a_page_that_exists_is_kept_unless_the_run_goes_on(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_page_that_exists_is_kept_unless_the_run_goes_on(
+    folder: Path, weights: Path, tmp_path: Path
+) -> None:
     page = tmp_path / "page.html"
     page.write_text("mine")
-    command = ("restore", folder / "a.png", "-o", tmp_path / "out", "--weights", weights, "--device", "cpu", "--report", page)
+    command = (
+        "restore",
+        folder / "a.png",
+        "-o",
+        tmp_path / "out",
+        "--weights",
+        weights,
+        "--device",
+        "cpu",
+        "--report",
+        page,
+    )
     refused = run(*command)
     assert refused.exit_code == 2
     assert "page.html exists; replace it by --overwrite" in text(refused)
@@ -111,14 +141,22 @@ def test_any_name_can_be_on_a_page(tmp_path: Path) -> None:
 def test_the_summary_says_what_was_left_alone() -> None:
     summary = Summary()
     assert str(summary) == ""
-    for name, change, shares in [("a", 0.1, {"clean": 0.9, "haze": 0.1}), ("b", 10.0, {"haze": 0.8, "clean": 0.2})]:
+    for name, change, shares in [
+        ("a", 0.1, {"clean": 0.9, "haze": 0.1}),
+        ("b", 10.0, {"haze": 0.8, "clean": 0.2}),
+    ]:
         summary.add(FileResult(FileJob(Path(name), Path("out")), shares, None, change=change))
     summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is no image"))
-    assert str(summary) == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); 1 left as they were; mostly clean 1, haze 1"
+    assert (
+        str(summary)
+        == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); 1 left as they were; mostly clean 1, haze 1"
+    )
 
 
 def test_the_mean_change_does_not_depend_on_strips() -> None:
     before, after = torch.rand(1, 3, 600, 20), torch.rand(1, 3, 600, 20)
-    assert mean_change(before, after) == pytest.approx(float((before - after).abs().mean()) * 255, rel=1e-5)
+    assert mean_change(before, after) == pytest.approx(
+        float((before - after).abs().mean()) * 255, rel=1e-5
+    )
     assert mean_change(before, before) == 0
     assert beside(before, after, {}).size == (48, 600)

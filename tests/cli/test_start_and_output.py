@@ -28,34 +28,72 @@ main()
 """
 
 
-def vrdir(*arguments: object, stdout: int = subprocess.PIPE, warnings: str = "") -> subprocess.CompletedProcess[str]:
+def vrdir(
+    *arguments: object, stdout: int = subprocess.PIPE, warnings: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run the command, with output buffered as it is outside of tests."""
     environment = os.environ | {"PYTHONUNBUFFERED": "", "PYTHONWARNINGS": warnings}
     command = [sys.executable, "-m", "vrdir", *map(str, arguments)]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=environment
+    )
 
 
-@pytest.mark.parametrize("module", ["vrdir.cli.app", "typer", "rich.console", "vrdir.cli.train", "vrdir.degradations.degrade", "torch"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "vrdir.cli.app",
+        "typer",
+        "rich.console",
+        "vrdir.cli.train",
+        "vrdir.degradations.degrade",
+        "torch",
+    ],
+)
 def test_ctrl_c_while_modules_are_imported(module: str, photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     photo.save(tmp_path / "in" / "a.png")
     command = ["degrade", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--with", "noise"]
-    result = subprocess.run([sys.executable, "-c", INTERRUPTED, module, *command], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 130
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("arguments", [("--help",), ("weights", "list"), ("weights", "show", "small"), ("degrade", "--list", "--json")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("weights", "list"),
+        ("weights", "show", "small"),
+        ("degrade", "--list", "--json"),
+    ],
+)
 def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         result = vrdir(*arguments, stdout=full.fileno())
     assert result.returncode == 1
-    assert result.stderr == "error: standard output cannot be written (No space left on device); send it elsewhere\n"
+    assert (
+        result.stderr
+        == "error: standard output cannot be written (No space left on device); send it elsewhere\n"
+    )
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("weights", "list"), ("weights", "show", "small"), ("degrade", "--list", "--json")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("weights", "list"),
+        ("weights", "show", "small"),
+        ("degrade", "--list", "--json"),
+    ],
+)
 def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines
@@ -70,7 +108,9 @@ def test_a_reader_that_goes_while_files_are_at_work(photo: Image.Image, tmp_path
         photo.save(tmp_path / "in" / f"{i}.png")
     reading, writing = os.pipe()
     os.close(reading)
-    result = vrdir("degrade", tmp_path / "in", "-o", tmp_path / "out", "--with", "noise", stdout=writing)
+    result = vrdir(
+        "degrade", tmp_path / "in", "-o", tmp_path / "out", "--with", "noise", stdout=writing
+    )
     os.close(writing)
     assert (result.returncode, result.stderr) == (1, "")
     assert not list((tmp_path / "out").glob("*.partial"))
@@ -89,10 +129,20 @@ def test_no_warning_of_pillows_is_shown(photo: Image.Image, tmp_path: Path) -> N
     photo.save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     index = b"MPF\0II*\0" + bytes(20)  # an index of pictures without any, of which Pillow warns
-    (tmp_path / "odd.jpg").write_bytes(content[:2] + b"\xff\xe2" + (len(index) + 2).to_bytes(2, "big") + index + content[2:])
+    (tmp_path / "odd.jpg").write_bytes(
+        content[:2] + b"\xff\xe2" + (len(index) + 2).to_bytes(2, "big") + index + content[2:]
+    )
     with pytest.warns(UserWarning, match="MPO"):
         Image.open(tmp_path / "odd.jpg").load()
     result = vrdir("degrade", tmp_path / "odd.jpg", "-o", tmp_path / "out.png", "--with", "noise")
     assert (result.returncode, result.stderr) == (0, "")
-    asked = vrdir("degrade", tmp_path / "odd.jpg", "-o", tmp_path / "two.png", "--with", "noise", warnings="default")
+    asked = vrdir(
+        "degrade",
+        tmp_path / "odd.jpg",
+        "-o",
+        tmp_path / "two.png",
+        "--with",
+        "noise",
+        warnings="default",
+    )
     assert "UserWarning" in asked.stderr

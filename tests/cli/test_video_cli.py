@@ -30,10 +30,15 @@ def test_a_clip(weights: Path, tmp_path: Path) -> None:
     source, target = clip(tmp_path / "a.mp4"), tmp_path / "b.mkv"
     result = run("restore", source, "-o", target, "--weights", weights, "--explain")
     assert result.exit_code == 0
-    assert re.search(r"b\.mkv: haze \d+%, noise \d+%, rain \d+%, clean \d+%: 12 frames in .* latency", text(result))
+    assert re.search(
+        r"b\.mkv: haze \d+%, noise \d+%, rain \d+%, clean \d+%: 12 frames in .* latency",
+        text(result),
+    )
     assert "1 of 1 restored" in text(result)
     assert len(times(target)) == 12
-    assert [content for _, content in packets(target, "audio")] == [content for _, content in packets(source, "audio")]
+    assert [content for _, content in packets(target, "audio")] == [
+        content for _, content in packets(source, "audio")
+    ]
 
 
 def test_damaged_frames_are_a_warning(weights: Path, tmp_path: Path) -> None:
@@ -43,7 +48,10 @@ def test_damaged_frames_are_a_warning(weights: Path, tmp_path: Path) -> None:
     command = ("restore", source, "-o", tmp_path / "out", "--weights", weights, "--overwrite")
     result = run(*command)
     assert result.exit_code == 0
-    assert "2 of 12 frames are damaged (from 0: 3, 8); the last good one stands in for each" in text(result)
+    assert (
+        "2 of 12 frames are damaged (from 0: 3, 8); the last good one stands in for each"
+        in text(result)
+    )
     result = run(*command, "--json")
     assert result.exit_code == 0
     (entry,) = json.loads(result.stdout)["files"]
@@ -64,7 +72,11 @@ def test_a_folder_may_hold_both(weights: Path, photo: Image.Image, tmp_path: Pat
     assert result.exit_code == 1
     assert "c.mp4 is no video, or is damaged" in text(result)
     assert "2 of 3 restored, 1 failed" in text(result)
-    found = sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    found = sorted(
+        p.relative_to(tmp_path / "out").as_posix()
+        for p in (tmp_path / "out").rglob("*")
+        if p.is_file()
+    )
     assert found == ["a.jpg", "sub/b.webm"]  # --format is for images
     assert len(pictures(tmp_path / "out" / "sub" / "b.webm")) == 12
     # Degrading is for images alone.
@@ -76,14 +88,24 @@ def test_a_folder_may_hold_both(weights: Path, photo: Image.Image, tmp_path: Pat
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("a.mp4", "b.png", "a.mp4 is a video; give the output one of .m4v, .mkv, .mov, .mp4, .webm, not .png"),
+        (
+            "a.mp4",
+            "b.png",
+            "a.mp4 is a video; give the output one of .m4v, .mkv, .mov, .mp4, .webm, not .png",
+        ),
         ("a.png", "b.mp4", "a.png is an image"),
         ("a.mp4", "a.mp4", "over itself"),
         (".", "b.mp4", "the name of one file"),
     ],
 )
 def test_what_cannot_be_meant(
-    source: str, target: str, message: str, weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str,
+    target: str,
+    message: str,
+    weights: Path,
+    photo: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "a.mp4")
@@ -94,7 +116,9 @@ def test_what_cannot_be_meant(
     assert not (tmp_path / "b.png").exists()
 
 
-def test_without_pyav_images_are_still_restored(weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_images_are_still_restored(
+    weights: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     photo.save(tmp_path / "in" / "a.png")
     clip(tmp_path / "in" / "b.mp4")
@@ -105,7 +129,9 @@ def test_without_pyav_images_are_still_restored(weights: Path, photo: Image.Imag
     assert "1 of 2 restored, 1 failed" in text(result)
 
 
-def test_where_there_is_no_terminal_lines_tell_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_terminal_lines_tell_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     progress = FrameProgress(progress_bars(as_json=False), as_json=False)
     monkeypatch.setattr(progress, "LINES_APART", 0)
     job = FileJob(Path("a [1].mp4"), Path("b.mp4"))
@@ -117,9 +143,15 @@ def test_where_there_is_no_terminal_lines_tell_how_far_it_is(capsys: pytest.Capt
     assert FrameProgress(progress_bars(as_json=True), as_json=True).lines is False
 
 
-def test_the_documents_commands(weights: Path, tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documents_commands(
+    weights: Path, tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
-    commands = [line for block in re.findall(r"^```bash\n(.*?)^```", document, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    commands = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
     assert len(commands) >= 3
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "clip.mp4")
@@ -138,7 +170,9 @@ def test_the_documents_lines(tiny: Any, tmp_path: Path, photo: Image.Image) -> N
 
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
     shown: list[Any] = []
-    cv2 = SimpleNamespace(VideoCapture=lambda number: [photo, None, photo])  # any iterable is a camera
+    cv2 = SimpleNamespace(
+        VideoCapture=lambda number: [photo, None, photo]
+    )  # any iterable is a camera
     names = {"restorer": Restorer(tiny, "cpu"), "cv2": cv2, "show": shown.append}
     for code in re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         exec(compile(code, "video.md", "exec"), names)

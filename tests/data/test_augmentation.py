@@ -5,12 +5,21 @@ import torch
 
 from vrdir.data.augmentation import Tone, View
 
-PART = torch.arange(3 * 64 * 64, dtype=torch.int64).mul(7919).remainder(256).to(torch.uint8).view(3, 64, 64)
+PART = (
+    torch.arange(3 * 64 * 64, dtype=torch.int64)
+    .mul(7919)
+    .remainder(256)
+    .to(torch.uint8)
+    .view(3, 64, 64)
+)
 DAYLIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
 
 
 def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
-    return [View.drawn(how, 64, extent, extent, synthetic, torch.Generator().manual_seed(seed)) for seed in range(200)]  # type: ignore[arg-type]
+    return [
+        View.drawn(how, 64, extent, extent, synthetic, torch.Generator().manual_seed(seed))
+        for seed in range(200)
+    ]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -28,13 +37,19 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
         ("varied", False, 300, {64}),
     ],
 )
-def test_which_sizes_and_lights_there_are(how: str, synthetic: bool, extent: int, sides: set[int]) -> None:
+def test_which_sizes_and_lights_there_are(
+    how: str, synthetic: bool, extent: int, sides: set[int]
+) -> None:
     drawn = views(how, synthetic, extent)
     assert {view.height for view in drawn} == sides
     for side in sides:
         assert sum(view.height == side for view in drawn) > 200 / len(sides) / 2
     lit = sum(view.tone is not None for view in drawn)
-    low, high = {"wide": (70, 130), "vivid": (30, 70), "varied": (40, 90)}.get(how, (0, 0)) if synthetic else (0, 0)
+    low, high = (
+        {"wide": (70, 130), "vivid": (30, 70), "varied": (40, 90)}.get(how, (0, 0))
+        if synthetic
+        else (0, 0)
+    )
     assert low <= lit <= high
     assert {view.turned for view in drawn} == ({False} if how == "flip" else {False, True})
     assert {view.mirrored for view in drawn} == {False, True}
@@ -65,7 +80,10 @@ def test_varied_views_are_vivid_ones_and_some_in_another_light() -> None:
     lit = []
     for vivid, varied in zip(views("vivid"), views("varied"), strict=True):
         if vivid.tone is not None:
-            assert (varied.tone.saturation, varied._replace(tone=None)) == (vivid.tone.saturation, vivid._replace(tone=None))  # type: ignore[union-attr]
+            assert (varied.tone.saturation, varied._replace(tone=None)) == (
+                vivid.tone.saturation,
+                vivid._replace(tone=None),
+            )  # type: ignore[union-attr]
         else:
             assert varied._replace(tone=None) == vivid
             lit += [varied.tone] if varied.tone is not None else []
@@ -94,13 +112,20 @@ def test_a_view_has_the_crops_size() -> None:
 def test_magnified_and_averaged_parts_are_the_same_picture() -> None:
     ramp = torch.arange(64).mul(4).to(torch.uint8).expand(3, 64, 64)
     near = View(128, 64, 64, False, False, None).of(ramp)
-    torch.testing.assert_close(near[:, 4:-4, 4:-4:2].float(), ramp.repeat_interleave(2, 1)[:, 4:-4, 2:-2].float(), atol=2, rtol=0)
+    torch.testing.assert_close(
+        near[:, 4:-4, 4:-4:2].float(),
+        ramp.repeat_interleave(2, 1)[:, 4:-4, 2:-2].float(),
+        atol=2,
+        rtol=0,
+    )
     assert torch.equal(View(32, 64, 64, False, False, None).of(ramp), (ramp[:, ::2, ::2] + 2))
 
 
 def test_light() -> None:
     assert torch.equal(DAYLIGHT.of(PART), PART)
-    torch.testing.assert_close(DAYLIGHT._replace(exposure=0.5).of(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0)
+    torch.testing.assert_close(
+        DAYLIGHT._replace(exposure=0.5).of(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0
+    )
     flat = DAYLIGHT._replace(contrast=0.5).of(PART).float()
     assert float(flat.mean()) == pytest.approx(float(PART.float().mean()), abs=0.5)
     assert float(flat.std()) == pytest.approx(float(PART.float().std()) / 2, rel=0.01)
@@ -108,7 +133,12 @@ def test_light() -> None:
     assert torch.equal(warm[1], PART[1].float())
     assert (warm[0] >= PART[0]).all()
     assert (warm[2] <= PART[2]).all()
-    torch.testing.assert_close(DAYLIGHT._replace(gamma=2.0).of(PART).float(), (PART.float() / 255) ** 2 * 255, atol=0.51, rtol=0)
+    torch.testing.assert_close(
+        DAYLIGHT._replace(gamma=2.0).of(PART).float(),
+        (PART.float() / 255) ** 2 * 255,
+        atol=0.51,
+        rtol=0,
+    )
 
 
 def test_saturation() -> None:
@@ -116,7 +146,11 @@ def test_saturation() -> None:
     vivid = DAYLIGHT._replace(saturation=2.0)
     assert vivid.of(colour).flatten().tolist() == [120, 60, 0]
     assert vivid._replace(saturation=0.0).of(colour).flatten().tolist() == [60, 60, 60]
-    assert vivid._replace(saturation=9.0).of(colour).flatten().tolist() == [255, 60, 0]  # clipped, not wrapped
+    assert vivid._replace(saturation=9.0).of(colour).flatten().tolist() == [
+        255,
+        60,
+        0,
+    ]  # clipped, not wrapped
     grey = PART[:1].expand(3, -1, -1)
     assert torch.equal(vivid.of(grey), grey)
 

@@ -38,25 +38,80 @@ def found(rule: str, root: Path, degraded: str, clean: str) -> list[str]:
 
 
 LAYOUTS = {  # rule, folder of the degraded ones, folder of the clean ones, pairs below these
-    "RESIDE ITS": ("reside", "hazy", "clear", "10_1_0.9.png|10.png 1_10_0.98796.png|1.png 1_1_0.90179.png|1.png 2_1_0.99082.png|2.png"),
-    "RESIDE OTS": ("reside", "hazy", "clear", "0005_0.8_0.04.jpg|0005.jpg 0005_1_0.2.jpg|0005.jpg 0008_0.85_0.1.jpg|0008.jpg"),
-    "RESIDE OTS, in parts": ("reside", "hazy", "clear", "part1/0025_0.8_0.04.jpg|0025.jpg part2/2061_0.95_0.12.jpg|2061.jpg"),
+    "RESIDE ITS": (
+        "reside",
+        "hazy",
+        "clear",
+        "10_1_0.9.png|10.png 1_10_0.98796.png|1.png 1_1_0.90179.png|1.png 2_1_0.99082.png|2.png",
+    ),
+    "RESIDE OTS": (
+        "reside",
+        "hazy",
+        "clear",
+        "0005_0.8_0.04.jpg|0005.jpg 0005_1_0.2.jpg|0005.jpg 0008_0.85_0.1.jpg|0008.jpg",
+    ),
+    "RESIDE OTS, in parts": (
+        "reside",
+        "hazy",
+        "clear",
+        "part1/0025_0.8_0.04.jpg|0025.jpg part2/2061_0.95_0.12.jpg|2061.jpg",
+    ),
     "RESIDE OTS, parts beside the clear ones": (
         "reside",
         "OTS",
         "OTS/clear",
         "part1/0025_1_0.2.jpg|0025.jpg part4/8970_0.9_0.1.jpg|8970.jpg",
     ),
-    "RESIDE SOTS indoor": ("reside", "indoor/hazy", "indoor/gt", "1400_1.png|1400.png 1400_10.png|1400.png 1449_1.png|1449.png"),
-    "RESIDE SOTS outdoor": ("reside", "outdoor/hazy", "outdoor/gt", "0001_0.8_0.2.jpg|0001.png 0002_0.8_0.08.jpg|0002.png"),
-    "RESIDE SOTS, one folder for both": ("reside", "indoor", "indoor", "hazy/1400_1.png|gt/1400.png hazy/1401_2.png|gt/1401.png"),
+    "RESIDE SOTS indoor": (
+        "reside",
+        "indoor/hazy",
+        "indoor/gt",
+        "1400_1.png|1400.png 1400_10.png|1400.png 1449_1.png|1449.png",
+    ),
+    "RESIDE SOTS outdoor": (
+        "reside",
+        "outdoor/hazy",
+        "outdoor/gt",
+        "0001_0.8_0.2.jpg|0001.png 0002_0.8_0.08.jpg|0002.png",
+    ),
+    "RESIDE SOTS, one folder for both": (
+        "reside",
+        "indoor",
+        "indoor",
+        "hazy/1400_1.png|gt/1400.png hazy/1401_2.png|gt/1401.png",
+    ),
     "Rain1400": ("reside", "rainy_image", "ground_truth", "901_1.jpg|901.jpg 901_14.jpg|901.jpg"),
-    "Rain100 test set, old naming": ("rain100", "Rain100L", "Rain100L", "rain-001.png|norain-001.png rain-100.png|norain-100.png"),
-    "Rain100 training set, old naming": ("rain100", "RainTrainH", "RainTrainH", "rain-1.png|norain-1.png rain-1800.png|norain-1800.png"),
-    "Rain100, new naming": ("rain100", "rain", "norain", "X2/norain-1x2.png|norain-1.png X2/norain-200x2.png|norain-200.png"),
-    "Train100L of later papers": ("rain100", "rainy", "gt", "rain-1.png|norain-1.png rain-200.png|norain-200.png"),
+    "Rain100 test set, old naming": (
+        "rain100",
+        "Rain100L",
+        "Rain100L",
+        "rain-001.png|norain-001.png rain-100.png|norain-100.png",
+    ),
+    "Rain100 training set, old naming": (
+        "rain100",
+        "RainTrainH",
+        "RainTrainH",
+        "rain-1.png|norain-1.png rain-1800.png|norain-1800.png",
+    ),
+    "Rain100, new naming": (
+        "rain100",
+        "rain",
+        "norain",
+        "X2/norain-1x2.png|norain-1.png X2/norain-200x2.png|norain-200.png",
+    ),
+    "Train100L of later papers": (
+        "rain100",
+        "rainy",
+        "gt",
+        "rain-1.png|norain-1.png rain-200.png|norain-200.png",
+    ),
     "Rain100 of later papers": ("same-name", "input", "target", "1.png|1.png 100.png|100.png"),
-    "CBSD68 with its noisy folders": ("same-name", "noisy25", "original_png", "0000.png|0000.png 0067.png|0067.png"),
+    "CBSD68 with its noisy folders": (
+        "same-name",
+        "noisy25",
+        "original_png",
+        "0000.png|0000.png 0067.png|0067.png",
+    ),
 }
 
 
@@ -64,7 +119,13 @@ LAYOUTS = {  # rule, folder of the degraded ones, folder of the clean ones, pair
 def test_the_layouts_as_downloaded(layout: str, tree: Tree) -> None:
     rule, degraded, clean, lines = LAYOUTS[layout]
     pairs = lines.split()
-    root = tree(*(f"{folder}/{name}" for pair in pairs for folder, name in zip((degraded, clean), pair.split("|"), strict=True)))
+    root = tree(
+        *(
+            f"{folder}/{name}"
+            for pair in pairs
+            for folder, name in zip((degraded, clean), pair.split("|"), strict=True)
+        )
+    )
     assert found(rule, root, degraded, clean) == pairs
 
 
@@ -81,9 +142,14 @@ def test_the_layouts_as_downloaded(layout: str, tree: Tree) -> None:
 def test_clean_only_sets(names: list[str], tree: Tree) -> None:
     root = tree(*names)
     matching = match(CLEAN_ONLY, None, root, "noise:sigma=25")
-    assert [(pair.clean.relative_to(root).as_posix(), pair.degraded) for pair in matching.pairs] == [(name, None) for name in names]
+    assert [
+        (pair.clean.relative_to(root).as_posix(), pair.degraded) for pair in matching.pairs
+    ] == [(name, None) for name in names]
     assert {pair.synthesis for pair in matching.pairs} == {"noise:sigma=25"}
-    for synthesis, message in [("fogg:beta=1", "unknown degradation 'fogg'"), ("noise:sigma=-3", "sigma lies between 0 and 255")]:
+    for synthesis, message in [
+        ("fogg:beta=1", "unknown degradation 'fogg'"),
+        ("noise:sigma=-3", "sigma lies between 0 and 255"),
+    ]:
         with pytest.raises(ValueError, match=message):
             match(CLEAN_ONLY, None, root, synthesis)
 
@@ -91,7 +157,10 @@ def test_clean_only_sets(names: list[str], tree: Tree) -> None:
 def test_sub_folders_of_one_name_belong_together(tree: Tree) -> None:
     names = [f"{side}/{part}/1.png" for side in ("input", "target") for part in ("test", "train")]
     root = tree(*names)
-    assert found("same-name", root, "input", "target") == ["test/1.png|test/1.png", "train/1.png|train/1.png"]
+    assert found("same-name", root, "input", "target") == [
+        "test/1.png|test/1.png",
+        "train/1.png|train/1.png",
+    ]
 
 
 def test_a_twin_is_not_looked_for_in_another_part_of_the_data(tree: Tree) -> None:
@@ -103,7 +172,11 @@ def test_a_twin_is_not_looked_for_in_another_part_of_the_data(tree: Tree) -> Non
 
 def test_many_strengths_in_folders_of_their_own(tree: Tree) -> None:
     root = tree("noisy/1.png", "noisy/sigma15/1.png", "noisy/sigma25/1.png", "clean/1.png")
-    assert found("same-name", root, "noisy", "clean") == ["1.png|1.png", "sigma15/1.png|1.png", "sigma25/1.png|1.png"]
+    assert found("same-name", root, "noisy", "clean") == [
+        "1.png|1.png",
+        "sigma15/1.png|1.png",
+        "sigma25/1.png|1.png",
+    ]
 
 
 def test_one_folder_inside_the_other(tree: Tree) -> None:
@@ -119,10 +192,18 @@ def test_suffixes_may_differ_in_kind_and_case(tree: Tree) -> None:
 
 def test_letters_may_be_composed_or_not(tree: Tree) -> None:
     root = tree(
-        "in/\u00e9t\u00e9/\u00fc_1.png", "in/b\u00e4r_2.png", "gt/e\u0301te\u0301/u\u0308.png", "gt/ba\u0308r.png", "gt/other/u\u0308.png"
+        "in/\u00e9t\u00e9/\u00fc_1.png",
+        "in/b\u00e4r_2.png",
+        "gt/e\u0301te\u0301/u\u0308.png",
+        "gt/ba\u0308r.png",
+        "gt/other/u\u0308.png",
     )
     matching = match("reside", root / "in", root / "gt")
-    assert {pair.degraded.name: str(pair.clean.relative_to(root / "gt")) for pair in matching.pairs if pair.degraded} == {
+    assert {
+        pair.degraded.name: str(pair.clean.relative_to(root / "gt"))
+        for pair in matching.pairs
+        if pair.degraded
+    } == {
         "\u00fc_1.png": "e\u0301te\u0301/u\u0308.png",
         "b\u00e4r_2.png": "ba\u0308r.png",
     }
@@ -144,7 +225,9 @@ def test_files_without_a_twin_are_counted(tree: Tree) -> None:
 
 def test_two_clean_twins_are_both_named(tree: Tree) -> None:
     root = tree("in/1.png", "out/1.jpg", "out/1.png")
-    with pytest.raises(ValueError, match=r"in/1\.png has two clean twins, .*out/1\.jpg and .*out/1\.png"):
+    with pytest.raises(
+        ValueError, match=r"in/1\.png has two clean twins, .*out/1\.jpg and .*out/1\.png"
+    ):
         match("same-name", root / "in", root / "out")
     root = tree("hazy/3_1_0.9.png", "gt/3.png", "gt/3_1.png")
     with pytest.raises(ValueError, match="two clean twins"):
@@ -169,7 +252,9 @@ def test_two_clean_twins_are_both_named(tree: Tree) -> None:
         ("same-name", ["a/1.png", "b/2.png"], "no other rule matches either"),
     ],
 )
-def test_where_nothing_matches_the_right_rule_is_named(rule: str, names: Sequence[str], advice: str, tree: Tree) -> None:
+def test_where_nothing_matches_the_right_rule_is_named(
+    rule: str, names: Sequence[str], advice: str, tree: Tree
+) -> None:
     root = tree(*names)
     with pytest.raises(ValueError, match=f"no pairs by the rule {rule}.*{advice}"):
         match(rule, root / "a", root / "b")
@@ -184,7 +269,10 @@ def test_one_folder_with_nothing_to_tell_the_sides_apart(tree: Tree) -> None:
 def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
     root = tree("in/1.png", "out/1.png")
     for arguments, message in [
-        (("best", root / "in", root / "out"), "unknown rule 'best'; there are same-name, reside, rain100, clean-only"),
+        (
+            ("best", root / "in", root / "out"),
+            "unknown rule 'best'; there are same-name, reside, rain100, clean-only",
+        ),
         (("reside", None, root / "out"), "needs the folder of the degraded images"),
         (("same-name", root / "in", root / "out", "noise:sigma=25"), "synthesises none"),
         ((CLEAN_ONLY, root / "in", root / "out", "noise:sigma=25"), "takes no degraded images"),
@@ -193,13 +281,19 @@ def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             match(*arguments)
     (tmp_path / "empty").mkdir()
-    for folder, message in [("nowhere", "there is no folder"), ("empty", "no images in"), ("in/1.png", "there is no folder")]:
+    for folder, message in [
+        ("nowhere", "there is no folder"),
+        ("empty", "no images in"),
+        ("in/1.png", "there is no folder"),
+    ]:
         with pytest.raises(FileNotFoundError, match=message):
             match("same-name", root / folder, root / "out")
 
 
 def test_litter_is_left_out_and_links_are_followed_once(tree: Tree, tmp_path: Path) -> None:
-    root = tree("in/1.png", "in/._1.png", "in/__MACOSX/1.png", "in/.thumbs/1.png", "elsewhere/2.png")
+    root = tree(
+        "in/1.png", "in/._1.png", "in/__MACOSX/1.png", "in/.thumbs/1.png", "elsewhere/2.png"
+    )
     (root / "in/notes.txt").write_text("no image")
     (root / "in/part2").symlink_to(root / "elsewhere")
     (root / "in/loop").symlink_to(root / "in")

@@ -32,7 +32,9 @@ def training_set(items: list[Item], **options: Any) -> TrainingSet:
     return TrainingSet(items, NAMES, **({"crop_px": 32} | options))
 
 
-def batches(data: TrainingSet, steps: range = range(1, 3), size: int = 4, **options: Any) -> list[list[Batch]]:
+def batches(
+    data: TrainingSet, steps: range = range(1, 3), size: int = 4, **options: Any
+) -> list[list[Batch]]:
     return list(data.stage("decoder", SHARES, everything).batches(size, steps, **options))
 
 
@@ -60,7 +62,9 @@ def test_crops_have_the_size_asked_for_even_from_smaller_photos(tmp_path: Path) 
     assert batch.clean.shape == batch.degraded.shape == (7, 3, 64, 64)
     assert 0 <= float(batch.clean.min()) < float(batch.clean.max()) <= 1
     validation = ValidationSet([Item(tmp_path / "small.png")], NAMES, 96)
-    assert [clean.shape for _, _, clean in validation.pairs({"noise": 1.0}, everything)] == [(1, 3, 96, 96)]
+    assert [clean.shape for _, _, clean in validation.pairs({"noise": 1.0}, everything)] == [
+        (1, 3, 96, 96)
+    ]
 
 
 def test_a_pair_is_cut_turned_and_mirrored_alike(pair_list: Path) -> None:
@@ -86,8 +90,12 @@ def test_the_papers_augmentation_is_a_mirror_image_at_most(pair_list: Path) -> N
     assert min(found.values()) > 3
 
 
-@pytest.mark.parametrize("options", [{"parts": 2}, {"processes": 2}, {"parts": 2, "processes": 2}, {"workers": 2}])
-def test_batches_do_not_depend_on_how_the_work_is_divided(options: dict[str, int], photo_folder: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{"parts": 2}, {"processes": 2}, {"parts": 2, "processes": 2}, {"workers": 2}]
+)
+def test_batches_do_not_depend_on_how_the_work_is_divided(
+    options: dict[str, int], photo_folder: Path
+) -> None:
     items = items_of(photo_folder, (), NAMES)
     whole = batches(training_set(items))
     ranks = range(options.get("processes", 1))
@@ -95,19 +103,29 @@ def test_batches_do_not_depend_on_how_the_work_is_divided(options: dict[str, int
     for step, [batch] in enumerate(whole):
         parts = [part for rank in ranks for part in divided[rank][step]]
         for field in ("clean", "degraded"):
-            torch.testing.assert_close(torch.cat([getattr(part, field) for part in parts]), getattr(batch, field), rtol=0, atol=1.01 / 255)
+            torch.testing.assert_close(
+                torch.cat([getattr(part, field) for part in parts]),
+                getattr(batch, field),
+                rtol=0,
+                atol=1.01 / 255,
+            )
         assert torch.equal(torch.cat([part.present for part in parts]), batch.present)
         assert [name for part in parts for name in part.names] == batch.names
 
 
 def test_a_step_is_the_same_without_those_before_it(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
-    _, [[first]] = batches(training_set(items), range(1, 3)), batches(training_set(items), range(2, 3))
+    _, [[first]] = (
+        batches(training_set(items), range(1, 3)),
+        batches(training_set(items), range(2, 3)),
+    )
     [[again]] = batches(training_set(items), range(1, 3))[1:]
     assert torch.equal(first.degraded, again.degraded)
     [[other_seed]] = batches(training_set(items, seed=1), range(2, 3))
     assert not torch.equal(first.clean, other_seed.clean)
-    [[other_stage]] = training_set(items).stage("fusion", SHARES, everything).batches(4, range(2, 3))
+    [[other_stage]] = (
+        training_set(items).stage("fusion", SHARES, everything).batches(4, range(2, 3))
+    )
     assert not torch.equal(first.clean, other_stage.clean)
 
 
@@ -117,7 +135,10 @@ def test_every_image_comes_once_an_epoch_in_two_processes_together(photo_folder:
     orders = []
     for epoch in (range(1, 4), range(4, 7)):
         names = [
-            name for rank in range(2) for [part] in batches(training_set(items), epoch, 4, rank=rank, processes=2) for name in part.names
+            name
+            for rank in range(2)
+            for [part] in batches(training_set(items), epoch, 4, rank=rank, processes=2)
+            for name in part.names
         ]
         assert sorted(names) == sorted(item.name for item in items)
         orders.append(names)
@@ -136,17 +157,24 @@ def test_balanced_lists_count_alike(pair_list: Path, photo_folder: Path) -> None
 def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Path) -> None:
     items = items_of(photo_folder, [f"rain={pair_list}"], NAMES)
     for balance in (False, True):  # of several lists among themselves; there is one
-        stage = training_set(items, balance=balance, pairs_share=0.25).stage("decoder", SHARES, everything)
+        stage = training_set(items, balance=balance, pairs_share=0.25).stage(
+            "decoder", SHARES, everything
+        )
         assert stage.epoch_length == 16  # 12 photos and 4 from the list
         chosen = [stage.item(n) for n in range(48)]
         of_list = [items[i].kind == "rain_pairs" for i in chosen]
         assert [sum(of_list[n : n + 4]) for n in range(0, 48, 4)] == [1] * 12
-        photos, pairs = ([i for i, one in zip(chosen, of_list, strict=True) if one is own] for own in (False, True))
+        photos, pairs = (
+            [i for i, one in zip(chosen, of_list, strict=True) if one is own]
+            for own in (False, True)
+        )
         for epoch in range(3):
             assert sorted(photos[12 * epoch : 12 * epoch + 12]) == list(range(12))
         assert sorted(pairs[:6]) == sorted(pairs[6:]) == list(range(12, 18))
         assert photos[:12] != photos[12:24]
-    alone = training_set(items, pairs_share=0.25).stage("decoder", SHARES, lambda item: item.kind == "rain_pairs")
+    alone = training_set(items, pairs_share=0.25).stage(
+        "decoder", SHARES, lambda item: item.kind == "rain_pairs"
+    )
     assert alone.epoch_length == 6  # nothing for a list to be beside
     for part in (items[:12], items[12:]):
         with pytest.raises(ValueError, match="give --clean and --pairs, or leave it out"):
@@ -154,19 +182,25 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
 
 
 def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:
-    with pytest.raises(ValueError, match="batch_size 4 is to be divided into 3 processes x 1 parts"):
+    with pytest.raises(
+        ValueError, match="batch_size 4 is to be divided into 3 processes x 1 parts"
+    ):
         batches(training_set(items_of(photo_folder, (), NAMES)), processes=3)
 
 
 def test_what_a_list_synthesises_is_as_it_says(photo_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "noisy.txt").write_text("".join(f"@noise:sigma=25|{path}\n" for path in photos_in(photo_folder)))
+    (tmp_path / "noisy.txt").write_text(
+        "".join(f"@noise:sigma=25|{path}\n" for path in photos_in(photo_folder))
+    )
     items = items_of(None, [str(tmp_path / "noisy.txt")], NAMES)
     [[batch]] = batches(training_set(items, crop_px=64), range(1, 2), 12)
     middle = (batch.clean > 0.4) & (batch.clean < 0.6)
     assert float((batch.degraded - batch.clean)[middle].std() * 255) == pytest.approx(25, rel=0.05)
     assert batch.present.tolist() == [[False, True, False]] * 12
     validation = ValidationSet(items, NAMES, None)
-    once, again = ([degraded for _, degraded, _ in validation.pairs(SHARES, everything)] for _ in range(2))
+    once, again = (
+        [degraded for _, degraded, _ in validation.pairs(SHARES, everything)] for _ in range(2)
+    )
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert {tuple(image.shape) for image in once} == {(1, 3, 200, 200)}  # whole
 
@@ -177,17 +211,29 @@ def test_unnamed_lists_leave_open_what_is_in_them(pair_list: Path) -> None:
     [[batch]] = batches(training_set(items_of(None, [f"clean={pair_list}"], NAMES)), range(1, 2))
     assert batch.known.all()
     assert not batch.present.any()
-    with pytest.raises(ValueError, match="'fog' is no degradation here; give one of haze, noise, rain, clean, mixed"):
+    with pytest.raises(
+        ValueError,
+        match="'fog' is no degradation here; give one of haze, noise, rain, clean, mixed",
+    ):
         items_of(None, [f"fog={pair_list}"], NAMES)
 
 
-def test_what_there_is_no_branch_for_is_not_called_clean(photo_folder: Path, tmp_path: Path) -> None:
+def test_what_there_is_no_branch_for_is_not_called_clean(
+    photo_folder: Path, tmp_path: Path
+) -> None:
     photo = photos_in(photo_folder)[0]
-    (tmp_path / "list.txt").write_text(f"@snow|{photo}\n@snow+noise:sigma=25|{photo}\n@clean|{photo}\n@noise:sigma=25|{photo}\n")
+    (tmp_path / "list.txt").write_text(
+        f"@snow|{photo}\n@snow+noise:sigma=25|{photo}\n@clean|{photo}\n@noise:sigma=25|{photo}\n"
+    )
     items = items_of(None, [str(tmp_path / "list.txt")], NAMES)
     data = training_set(items)
-    batch = data.stage("decoder", SHARES, everything).finished(data.stage("decoder", SHARES, everything).crops(0, 4))
-    found = {name.rpartition("@")[2]: (bool(k), p.tolist()) for name, k, p in zip(batch.names, batch.known, batch.present, strict=True)}
+    batch = data.stage("decoder", SHARES, everything).finished(
+        data.stage("decoder", SHARES, everything).crops(0, 4)
+    )
+    found = {
+        name.rpartition("@")[2]: (bool(k), p.tolist())
+        for name, k, p in zip(batch.names, batch.known, batch.present, strict=True)
+    }
     noisy = [False, True, False]
     clean = [False, False, False]
     assert list(map(found.get, ("snow", "snow+noise:sigma=25", "clean", "noise:sigma=25"))) == [
@@ -209,10 +255,24 @@ def test_lists_of_one_name_stay_apart(photo_folder: Path, tmp_path: Path) -> Non
         *(f"{tmp_path}/{name}/train.txt" for name in "ab"),
         f"{tmp_path}/clean.txt",
     ]
-    assert [item.kind for item in items_of(None, lists, NAMES)] == ["haze", "haze_ots", "train", "train_2", "clean"]
+    assert [item.kind for item in items_of(None, lists, NAMES)] == [
+        "haze",
+        "haze_ots",
+        "train",
+        "train_2",
+        "clean",
+    ]
     beside_photos = [item.kind for item in items_of(photo_folder, lists, NAMES) if not item.drawn]
-    assert beside_photos == ["haze_its", "haze_ots", "train", "train_2", "clean_2"]  # "haze" is what the photos become
-    kinds = ValidationSet(items_of(photo_folder, lists, NAMES), NAMES, None).kinds({"clean": 1.0, "haze": 1.0}, everything)
+    assert beside_photos == [
+        "haze_its",
+        "haze_ots",
+        "train",
+        "train_2",
+        "clean_2",
+    ]  # "haze" is what the photos become
+    kinds = ValidationSet(items_of(photo_folder, lists, NAMES), NAMES, None).kinds(
+        {"clean": 1.0, "haze": 1.0}, everything
+    )
     assert len(set(kinds)) == len(kinds) == 7
 
 
@@ -226,19 +286,27 @@ def test_hidden_files_are_no_photos(tmp_path: Path) -> None:
 def test_a_list_of_several_at_once_is_of_no_branch(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "storm.txt").write_text("|".join(map(str, photos_in(photo_folder)[:2])) + "\n")
     stage = BranchStage(Recipe.read("smoke"), "haze")
-    takes = {name: stage.accepts(items_of(None, [f"{name}{tmp_path}/storm.txt"], NAMES)[0]) for name in ("", "haze=", "rain=", "mixed=")}
+    takes = {
+        name: stage.accepts(items_of(None, [f"{name}{tmp_path}/storm.txt"], NAMES)[0])
+        for name in ("", "haze=", "rain=", "mixed=")
+    }
     assert takes == {"": True, "haze=": True, "rain=": False, "mixed=": False}
 
 
 def test_a_folder_that_cannot_be_listed_is_logged(
-    photo_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    photo_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     for folder in ("photos", "photos/locked"):
         (tmp_path / folder).mkdir()
         picture(tmp_path / folder / "a.png")
     listed = os.scandir
 
-    def scandir(path: str) -> Any:  # root may read everything, so the system's answer is put in its place
+    def scandir(
+        path: str,
+    ) -> Any:  # root may read everything, so the system's answer is put in its place
         if Path(path).name == locked:
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
@@ -246,7 +314,10 @@ def test_a_folder_that_cannot_be_listed_is_logged(
     monkeypatch.setattr(os, "scandir", scandir)
     locked = "locked"
     assert photos_in(tmp_path / "photos") == [tmp_path / "photos/a.png"]
-    assert f"left out: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)" in caplog.text
+    assert (
+        f"left out: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)"
+        in caplog.text
+    )
     locked = "photos"
     with pytest.raises(PermissionError):
         photos_in(tmp_path / "photos")
@@ -258,7 +329,9 @@ def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path
     cache = ImageCache(paths, budget_bytes=5 * one)
     for _ in range(2):
         for path in paths:
-            assert torch.equal(cache.of(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
+            assert torch.equal(
+                cache.of(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+            )
     assert cache.kept == 5
     data = training_set(items_of(photo_folder, (), NAMES))
     assert data.images.kept == 0
@@ -275,19 +348,25 @@ def test_an_image_that_cannot_be_decoded_is_logged_and_replaced(
     (tmp_path / "no_image.jpg").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
         items = items_of(tmp_path, (), NAMES)
-        names = {name for [batch] in batches(training_set(items), range(1, 6)) for name in batch.names}
+        names = {
+            name for [batch] in batches(training_set(items), range(1, 6)) for name in batch.names
+        }
     assert names == {str(tmp_path / "whole.png")}
     assert "no_image.jpg" in caplog.text
     assert caplog.text.count("cut.png is damaged") == 1
     (tmp_path / "whole.png").unlink()
-    with pytest.raises(ImageError, match=r"20 images in a row cannot be read, the last of them .*cut.png"):
+    with pytest.raises(
+        ImageError, match=r"20 images in a row cannot be read, the last of them .*cut.png"
+    ):
         batches(training_set(items_of(tmp_path, (), NAMES)))
     (tmp_path / "cut.png").unlink()
     with pytest.raises(ValueError, match="none of the 1 photos can be read"):
         items_of(tmp_path, (), NAMES)
 
 
-def test_a_pair_whose_sizes_differ_is_found_before_training(pair_list: Path, tmp_path: Path) -> None:
+def test_a_pair_whose_sizes_differ_is_found_before_training(
+    pair_list: Path, tmp_path: Path
+) -> None:
     picture(tmp_path / "degraded3.png", (60, 49))
     with pytest.raises(ValueError, match=r"pairs.txt.*4"):
         items_of(None, [str(pair_list)], NAMES)
@@ -310,16 +389,24 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
 
 
 def test_validation_sees_what_evaluation_sees(photo_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("".join(f"@haze:beta=1+noise:sigma=10|{path}\n" for path in photos_in(photo_folder)[:3]))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"@haze:beta=1+noise:sigma=10|{path}\n" for path in photos_in(photo_folder)[:3])
+    )
     validation = ValidationSet(items_of(None, [str(tmp_path / "list.txt")], NAMES), NAMES, None)
-    for pair, (_, degraded, clean) in zip(read_pairs(tmp_path / "list.txt"), validation.pairs(SHARES, everything), strict=True):
+    for pair, (_, degraded, clean) in zip(
+        read_pairs(tmp_path / "list.txt"), validation.pairs(SHARES, everything), strict=True
+    ):
         for one, other in zip(open_pair(pair), (degraded, clean), strict=True):
             assert torch.equal(one, other)
 
 
 def test_clean_lines_stay_as_they_are(photo_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("".join(f"@clean|{path}\n" for path in photos_in(photo_folder)))
-    [[batch]] = batches(training_set(items_of(None, [str(tmp_path / "list.txt")], NAMES)), range(1, 2))
+    (tmp_path / "list.txt").write_text(
+        "".join(f"@clean|{path}\n" for path in photos_in(photo_folder))
+    )
+    [[batch]] = batches(
+        training_set(items_of(None, [str(tmp_path / "list.txt")], NAMES)), range(1, 2)
+    )
     assert torch.equal(batch.degraded, batch.clean)
     assert batch.known.all()
     assert not batch.present.any()
@@ -331,16 +418,27 @@ def test_a_clean_photo_from_a_jpeg_file_is_to_stay_as_it_is(photo_folder: Path) 
     data = TrainingSet(items, NAMES, crop_px=32, jpeg_share=1.0)
     before = TrainingSet(items, NAMES, crop_px=32)
     shares = {"clean": 1.0, "noise": 1.0}
-    [[stored]], [[plain]] = (list(of.stage("refine", shares, everything).batches(16, range(1, 2))) for of in (data, before))
+    [[stored]], [[plain]] = (
+        list(of.stage("refine", shares, everything).batches(16, range(1, 2)))
+        for of in (data, before)
+    )
     untouched = ~stored.present.any(1)
     assert 0 < int(untouched.sum()) < 16
     assert torch.equal(stored.clean[untouched], stored.degraded[untouched])
-    assert not torch.equal(stored.clean[untouched], plain.clean[untouched])  # it did go through a file
-    assert torch.equal(stored.clean[~untouched], plain.clean[~untouched])  # the others' aim is the photo itself
+    assert not torch.equal(
+        stored.clean[untouched], plain.clean[untouched]
+    )  # it did go through a file
+    assert torch.equal(
+        stored.clean[~untouched], plain.clean[~untouched]
+    )  # the others' aim is the photo itself
     for share, same in ((0.0, True), (1.0, False)):
-        for kind, degraded, clean in ValidationSet(items[:2], NAMES, 48, jpeg_share=share).pairs(shares, everything):
+        for kind, degraded, clean in ValidationSet(items[:2], NAMES, 48, jpeg_share=share).pairs(
+            shares, everything
+        ):
             assert torch.equal(degraded, clean) == (kind == "clean")
-            original = next(iter(ValidationSet(items[:2], NAMES, 48).pairs({"clean": 1.0}, everything)))[2]
+            original = next(
+                iter(ValidationSet(items[:2], NAMES, 48).pairs({"clean": 1.0}, everything))
+            )[2]
             if kind == "clean" and not same:
                 assert not torch.equal(clean, original)
                 break
@@ -350,7 +448,9 @@ def test_grey_photos_are_validated_on_in_one_grain(photo: Image.Image, tmp_path:
     photo.convert("L").save(tmp_path / "grey.png")
     photo.save(tmp_path / "red.png")
     validation = ValidationSet(items_of(tmp_path, (), ()), ("noise",), 48)
-    for (_, degraded, clean), grey in zip(validation.pairs({"noise": 1.0}, lambda item: True), (True, False), strict=True):
+    for (_, degraded, clean), grey in zip(
+        validation.pairs({"noise": 1.0}, lambda item: True), (True, False), strict=True
+    ):
         assert torch.equal(degraded[:, 0], degraded[:, 1]) == grey
         assert not torch.equal(degraded, clean)
 
@@ -366,7 +466,9 @@ def test_photos_and_lists_may_have_names_of_any_bytes(tmp_path: Path) -> None:
     assert items[-1].kind == "n\\udce9"
     assert len(batches(training_set(items))) == 2
     validation = ValidationSet(items, ["noise"], 32)
-    assert [kind for kind, *_ in validation.pairs({"noise": 1.0}, everything)] == ["noise"] * 3 + ["n\\udce9"]
+    assert [kind for kind, *_ in validation.pairs({"noise": 1.0}, everything)] == ["noise"] * 3 + [
+        "n\\udce9"
+    ]
 
 
 def test_a_seed_is_the_same_for_a_name_from_a_mac() -> None:

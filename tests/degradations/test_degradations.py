@@ -25,14 +25,21 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.fixture(scope="module")
 def astronaut() -> Tensor:
     """A sharp photo of many colours, (1, 3, 160, 160)."""
-    photo = Image.open(Path(skimage.data.__file__).parent / "astronaut.png").convert("RGB").crop((100, 20, 420, 340)).resize((160, 160))
+    photo = (
+        Image.open(Path(skimage.data.__file__).parent / "astronaut.png")
+        .convert("RGB")
+        .crop((100, 20, 420, 340))
+        .resize((160, 160))
+    )
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_same_seed_same_pixels(name: str, photo_batch: Tensor) -> None:
     before = photo_batch.clone()
-    one, two, other = (apply_degradation(photo_batch, name, seeded(seed)).image for seed in (3, 3, 4))
+    one, two, other = (
+        apply_degradation(photo_batch, name, seeded(seed)).image for seed in (3, 3, 4)
+    )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.shape == photo_batch.shape
@@ -42,9 +49,13 @@ def test_same_seed_same_pixels(name: str, photo_batch: Tensor) -> None:
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 @pytest.mark.parametrize("severity", [None, 4])
-def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(name: str, severity: int | None, photo_batch: Tensor) -> None:
+def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
+    name: str, severity: int | None, photo_batch: Tensor
+) -> None:
     batch = torch.cat([photo_batch, photo_batch.flip(3)])
-    together = apply_degradation(batch, name, [seeded(seed) for seed in (5, 6, 7, 5)], severity=severity)
+    together = apply_degradation(
+        batch, name, [seeded(seed) for seed in (5, 6, 7, 5)], severity=severity
+    )
     for row, seed in enumerate((5, 6, 7, 5)):
         alone = apply_degradation(batch[row : row + 1], name, [seeded(seed)], severity=severity)
         # A Fourier transform of a batch rounds a little differently; JPEG's rounding may make a level of it.
@@ -74,7 +85,11 @@ def test_all_is_made_on_the_images_device(name: str) -> None:
     # A tensor left on the processor cannot meet one of the device "meta"; low_resolution needs its sizes as numbers.
     image = torch.empty(2, 3, 24, 32, device="meta")
     for severity in (None, 5):
-        ranges = {} if severity is None else {key: values[4] for key, values in DEGRADATIONS[name].severities.items()}
+        ranges = (
+            {}
+            if severity is None
+            else {key: values[4] for key, values in DEGRADATIONS[name].severities.items()}
+        )
         assert DEGRADATIONS[name].function(image, seeded(), **ranges).image.device.type == "meta"
 
 
@@ -87,7 +102,9 @@ def test_what_was_drawn_is_returned_for_each_image(name: str, photo_batch: Tenso
         assert value.shape == ((2, 3) if key == "airlight" else (2,)), key
         low, high = parameters_of(name)[key]
         slack = 0.031 if key == "airlight" and name == "haze" else 1e-5 * max(1, abs(high))
-        floor = low * 0.5 if key == "airlight" else low  # night's is coloured: of its brightness or below
+        floor = (
+            low * 0.5 if key == "airlight" else low
+        )  # night's is coloured: of its brightness or below
         assert floor - slack <= float(value.min()) <= float(value.max()) <= high + slack, key
 
 
@@ -144,13 +161,17 @@ def test_every_parameter_is_checked_and_named(name: str, photo_batch: Tensor) ->
         ("sensor_noise", "electrons", 0.0, "electrons lies between 1 and 1e"),
     ],
 )
-def test_parameters_that_cannot_be_are_named(name: str, parameter: str, value: Any, message: str, photo_batch: Tensor) -> None:
+def test_parameters_that_cannot_be_are_named(
+    name: str, parameter: str, value: Any, message: str, photo_batch: Tensor
+) -> None:
     with pytest.raises(ValueError, match=message):
         apply_degradation(photo_batch, name, seeded(), **{parameter: value})
 
 
 def test_unknown_names_are_errors(photo_batch: Tensor) -> None:
-    with pytest.raises(ValueError, match="unknown degradation 'fog'; there are haze, night_haze, rain, snow"):
+    with pytest.raises(
+        ValueError, match="unknown degradation 'fog'; there are haze, night_haze, rain, snow"
+    ):
         apply_degradation(photo_batch, "fog", seeded())
     with pytest.raises(ValueError, match="noise has no parameter beta; it has sigma"):
         apply_degradation(photo_batch, "noise", seeded(), beta=1.0)
@@ -179,25 +200,37 @@ def test_clouds_are_centred_and_bounded() -> None:
 
 def test_the_document_says_what_the_code_says() -> None:
     document = (Path(__file__).parents[2] / "docs" / "degradations.md").read_text().splitlines()
-    order = [line.split("`")[1] for line in document if line.startswith("| `") and line.count(" | ") > 2]
+    order = [
+        line.split("`")[1] for line in document if line.startswith("| `") and line.count(" | ") > 2
+    ]
     assert list(dict.fromkeys(order)) == list(DEGRADATIONS)
     for name, degradation in DEGRADATIONS.items():
         described = next(line for line in document if line.startswith(f"| `{name}`"))
         for key, default in parameters_of(name).items():
-            assert f"`{key}`" in described if default is None else f"`{key}` {shown(default)}" in described, key
+            assert (
+                f"`{key}`" in described
+                if default is None
+                else f"`{key}` {shown(default)}" in described
+            ), key
         for key, values in degradation.severities.items():
             assert f"| `{name}` | `{key}` | {' | '.join(map(shown, values))} |" in document
 
 
 def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
     plain = np.asarray(vrdir.degrade(photo, "haze", seed=3, beta=1.25))
-    assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", seed=np.int64(3), beta=np.float32(1.25))), plain)
+    assert np.array_equal(
+        np.asarray(vrdir.degrade(photo, "haze", seed=np.int64(3), beta=np.float32(1.25))), plain
+    )
     severe = np.asarray(vrdir.degrade(photo, "noise", severity=2))
     assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=np.int64(2))), severe)
     assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=2.0)), severe)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a seed is a whole number, not 1.5"):
         vrdir.degrade(photo, "noise", seed=1.5)  # type: ignore[arg-type]
-    for name, parameter, value in (("rain", "layers", (2, 6)), ("haze", "colour_cast", (0, 0.3)), ("rain", "clear_air", (0.0, 1.0))):
+    for name, parameter, value in (
+        ("rain", "layers", (2, 6)),
+        ("haze", "colour_cast", (0, 0.3)),
+        ("rain", "clear_air", (0.0, 1.0)),
+    ):
         with pytest.raises(ValueError, match=f"{parameter} is one number for all images"):
             vrdir.degrade(photo, name, **{parameter: value})
     for name, parameter, value in (("snow", "layers", 2.9), ("jpeg", "subsampling", 1.5)):
@@ -208,10 +241,18 @@ def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
 def test_depth_of_either_byte_order(photo: Image.Image, tmp_path: Path) -> None:
     depth = np.linspace(0, 1, 75 * 97, dtype=np.float32).reshape(75, 97)
     expected = np.asarray(vrdir.degrade(photo, "haze", depth=depth))
-    assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=depth.astype(">f4"))), expected)
+    assert np.array_equal(
+        np.asarray(vrdir.degrade(photo, "haze", depth=depth.astype(">f4"))), expected
+    )
     whole = np.round(depth * 65535).astype(np.uint16)
     expected = np.asarray(vrdir.degrade(photo, "haze", depth=whole.astype(np.float32) / 65535))
     for order in ("<u2", ">u2"):
-        Image.frombytes("I;16B" if order == ">u2" else "I;16", (97, 75), whole.astype(order).tobytes()).save(tmp_path / "depth.tif")
-        assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=whole.astype(order))), expected)
-        assert np.array_equal(np.asarray(vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")), expected)
+        Image.frombytes(
+            "I;16B" if order == ">u2" else "I;16", (97, 75), whole.astype(order).tobytes()
+        ).save(tmp_path / "depth.tif")
+        assert np.array_equal(
+            np.asarray(vrdir.degrade(photo, "haze", depth=whole.astype(order))), expected
+        )
+        assert np.array_equal(
+            np.asarray(vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")), expected
+        )

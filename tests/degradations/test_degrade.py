@@ -10,7 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 import vrdir
-from vrdir.degradations.degrade import Step, apply_degradation, apply_steps, open_depth, parse_degradations, shown
+from vrdir.degradations.degrade import (
+    Step,
+    apply_degradation,
+    apply_steps,
+    open_depth,
+    parse_degradations,
+    shown,
+)
 from vrdir.degradations.registry import DEGRADATIONS
 
 
@@ -19,7 +26,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_text_becomes_steps_in_its_order() -> None:
-    assert parse_degradations("haze:beta=1.2,airlight=0.8..0.9") == [Step("haze", {"beta": 1.2, "airlight": (0.8, 0.9)}, None)]
+    assert parse_degradations("haze:beta=1.2,airlight=0.8..0.9") == [
+        Step("haze", {"beta": 1.2, "airlight": (0.8, 0.9)}, None)
+    ]
     assert parse_degradations("jpeg:subsampling=1+snow:severity=3 + noise:sigma=1e+1") == [
         Step("jpeg", {"subsampling": 1}, None),
         Step("snow", {}, 3),
@@ -31,7 +40,11 @@ def test_text_becomes_steps_in_its_order() -> None:
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_what_is_shown_can_be_read(name: str, photo_batch: Tensor) -> None:
-    defaults = {key: value for key, value in DEGRADATIONS[name].function.__kwdefaults__.items() if value is not None}
+    defaults = {
+        key: value
+        for key, value in DEGRADATIONS[name].function.__kwdefaults__.items()
+        if value is not None
+    }
     text = f"{name}:" + ",".join(f"{key}={shown(value)}" for key, value in defaults.items())
     expected = apply_degradation(photo_batch, name, seeded()).image
     assert torch.equal(apply_steps(photo_batch, parse_degradations(text), seeded()), expected)
@@ -95,10 +108,14 @@ def test_severity_is_for_all_that_name_none(photo: Image.Image) -> None:
         vrdir.degrade(array, "haze+noise:severity=1", severity=4),
         vrdir.degrade(array, "haze:severity=4+noise:severity=1"),
     )
-    assert not np.array_equal(vrdir.degrade(array, "haze", severity=4), vrdir.degrade(array, "haze", severity=3))
+    assert not np.array_equal(
+        vrdir.degrade(array, "haze", severity=4), vrdir.degrade(array, "haze", severity=3)
+    )
     with pytest.raises(ValueError, match="a severity is a whole number from 1 to 5, not 7"):
         vrdir.degrade(array, "haze", severity=7)
-    with pytest.raises(ValueError, match="parameters of several degradations stand in the text, such as haze:beta="):
+    with pytest.raises(
+        ValueError, match="parameters of several degradations stand in the text, such as haze:beta="
+    ):
         vrdir.degrade(array, "haze+noise", beta=1.0)
 
 
@@ -126,14 +143,19 @@ def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
     assert np.abs(expected[-1].astype(int) - image[-1]).mean() > 30
     assert not np.array_equal(vrdir.degrade(image, "haze", seed=2, beta=2.0), expected)
     # Of several steps those that know what to do with it get it.
-    assert np.array_equal(vrdir.degrade(image, "noise:sigma=0+haze:beta=2", seed=2, depth=exact)[0], image[0])
+    assert np.array_equal(
+        vrdir.degrade(image, "noise:sigma=0+haze:beta=2", seed=2, depth=exact)[0], image[0]
+    )
     assert vrdir.degrade(image, "night_haze", depth=exact).shape == image.shape
 
 
 @pytest.mark.parametrize(
     ("depth", "message"),
     [
-        (np.zeros((3, 4), np.float32), r"the depth is of shape \(3, 4\); give one of the image's size, \(75, 97\)"),
+        (
+            np.zeros((3, 4), np.float32),
+            r"the depth is of shape \(3, 4\); give one of the image's size, \(75, 97\)",
+        ),
         (np.full((75, 97), np.nan), "negative or infinite values or NaN"),
         (np.full((75, 97), -0.1), "negative"),
         (np.zeros((75, 97), np.int64), "of int64; a depth map is uint8, uint16 or floating point"),
@@ -148,18 +170,29 @@ def test_a_wrong_depth_is_named(depth: Any, message: str, photo: Image.Image) ->
 
 
 @pytest.mark.parametrize("level", [-1, 65536])
-def test_a_depth_picture_of_integers_does_not_wrap(level: int, photo: Image.Image, tmp_path: Path) -> None:
-    Image.fromarray(np.full((photo.height, photo.width), level, np.int32)).save(tmp_path / "depth.tif")
-    with pytest.raises(ValueError, match=rf"depth\.tif goes from {level} to {level}; a picture of integers goes from 0 to 65535 at most"):
+def test_a_depth_picture_of_integers_does_not_wrap(
+    level: int, photo: Image.Image, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((photo.height, photo.width), level, np.int32)).save(
+        tmp_path / "depth.tif"
+    )
+    with pytest.raises(
+        ValueError,
+        match=rf"depth\.tif goes from {level} to {level}; a picture of integers goes from 0 to 65535 at most",
+    ):
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
 def test_a_depth_nobody_takes_is_an_error(photo: Image.Image) -> None:
-    with pytest.raises(ValueError, match="of use for haze and night_haze only, not for rain, noise"):
+    with pytest.raises(
+        ValueError, match="of use for haze and night_haze only, not for rain, noise"
+    ):
         vrdir.degrade(photo, "rain+noise", depth=np.zeros((75, 97), np.float32))
 
 
 def test_one_depth_serves_a_batch(photo_batch: Tensor) -> None:
     depth = open_depth(np.zeros((75, 97), np.float32), photo_batch)
     assert depth.shape == (1, 1, 75, 97)
-    assert torch.equal(apply_degradation(photo_batch, "haze", seeded(), depth=depth).image, photo_batch)
+    assert torch.equal(
+        apply_degradation(photo_batch, "haze", seeded(), depth=depth).image, photo_batch
+    )

@@ -51,7 +51,10 @@ def test_an_image_has_its_own_depth_in_any_batch() -> None:
 
 def test_haze_takes_depth_by_word() -> None:
     image = torch.rand(1, 3, 32, 32)
-    results = [apply_degradation(image, "haze", seeds(1), depth=kind, beta=2.0).image for kind in ("smooth", "regions")]
+    results = [
+        apply_degradation(image, "haze", seeds(1), depth=kind, beta=2.0).image
+        for kind in ("smooth", "regions")
+    ]
     assert not torch.equal(*results)
     text = degrade(image[0], "haze:depth=regions,light=0.5", seed=3)
     assert text.mean() < degrade(image[0], "haze:depth=regions", seed=3).mean()
@@ -66,7 +69,9 @@ def test_bad_depth_and_light_are_named(text: str) -> None:
 def test_light_dims_the_whole_scene() -> None:
     image = torch.rand(2, 3, 16, 16)
     full = apply_degradation(image, "haze", seeds(2), beta=1.0, airlight=0.8, colour_cast=0.0)
-    dim = apply_degradation(image, "haze", seeds(2), beta=1.0, airlight=0.8, colour_cast=0.0, light=0.5)
+    dim = apply_degradation(
+        image, "haze", seeds(2), beta=1.0, airlight=0.8, colour_cast=0.0, light=0.5
+    )
     assert torch.allclose(dim.image, full.image / 2, atol=1e-6)
     assert dim.parameters["light"].tolist() == [0.5, 0.5]
 
@@ -78,7 +83,9 @@ def test_every_overlay_leaves_most_of_the_picture(name: str) -> None:
     share = mask.expand(16, 1, 64, 96).float().mean((1, 2, 3))
     assert share.max() < 0.75
     assert share.mean() > 0.001
-    assert colour is None or (colour.shape == image.shape and 0 <= colour.min() <= colour.max() <= 1)
+    assert colour is None or (
+        colour.shape == image.shape and 0 <= colour.min() <= colour.max() <= 1
+    )
 
 
 def test_overlays_are_the_same_on_degraded_and_clean() -> None:

@@ -47,12 +47,22 @@ def test_haze_is_atmospheric_scattering(photo_batch: Tensor) -> None:
     assert torch.allclose(result.parameters["beta"], torch.tensor(1.5))
     transmission = torch.exp(-1.5 * depth)
     airlight = result.parameters["airlight"].view(2, 3, 1, 1)
-    torch.testing.assert_close(result.image, photo_batch * transmission + airlight * (1 - transmission))
+    torch.testing.assert_close(
+        result.image, photo_batch * transmission + airlight * (1 - transmission)
+    )
     torch.testing.assert_close(result.image[:, :, 0], photo_batch[:, :, 0])  # nothing at depth 0
 
 
 def test_uneven_haze_is_as_dense_on_the_whole() -> None:
-    result = haze(grey(0, 20), seeded(), beta=0.5, airlight=1.0, colour_cast=0, unevenness=0.6, depth=torch.ones(20, 1, 64, 64))
+    result = haze(
+        grey(0, 20),
+        seeded(),
+        beta=0.5,
+        airlight=1.0,
+        colour_cast=0,
+        unevenness=0.6,
+        depth=torch.ones(20, 1, 64, 64),
+    )
     density = -torch.log(1 - result.image[:, :1]) / 0.5
     assert float(density.min()) >= 0.4 - 1e-4
     assert float(density.max()) <= 1.6 + 1e-4
@@ -62,7 +72,15 @@ def test_uneven_haze_is_as_dense_on_the_whole() -> None:
 
 def test_warm_haze_is_yellow_and_cold_haze_blue() -> None:
     for warmth in (-1.0, 0.5):
-        result = haze(grey(0.2), seeded(), beta=20.0, airlight=0.8, colour_cast=0, warmth=warmth, depth=torch.ones(1, 1, 64, 64))
+        result = haze(
+            grey(0.2),
+            seeded(),
+            beta=20.0,
+            airlight=0.8,
+            colour_cast=0,
+            warmth=warmth,
+            depth=torch.ones(1, 1, 64, 64),
+        )
         expected = torch.tensor([0.8 + 0.04 * warmth, 0.8, 0.8 - 0.15 * warmth])
         torch.testing.assert_close(result.image[0, :, 5, 5], expected)
         torch.testing.assert_close(result.parameters["airlight"][0], expected)
@@ -85,7 +103,9 @@ def test_night_haze_without_lamps_is_scattering_in_linear_light(photo_batch: Ten
     colour = (dark / to_linear(photo_batch).clamp_min(1e-3)) / 2**-2
     at_photo = to_linear(photo_batch) > 0.05
     for row in range(2):
-        for channel, (low, high) in enumerate(((0.75, 0.83), (0.74, 0.88), (0.8, 1.1))):  # of night skies lit by a town
+        for channel, (low, high) in enumerate(
+            ((0.75, 0.83), (0.74, 0.88), (0.8, 1.1))
+        ):  # of night skies lit by a town
             here = colour[row, channel][at_photo[row, channel]]
             assert float(here.std()) < 2e-3
             assert low - 1e-3 <= float(here.mean()) <= high + 1e-3
@@ -101,14 +121,18 @@ def test_a_lamp_glows_as_multiple_scattering_has_it() -> None:
             continue
         in_view += 1
         assert row < 110  # lamps hang
-        assert float(pool[row + 30, column]) > 0.99 > float(pool[max(0, row - 15), column])  # and light what is below them
+        assert (
+            float(pool[row + 30, column]) > 0.99 > float(pool[max(0, row - 15), column])
+        )  # and light what is below them
         assert float(pool.max()) <= 1
         radii = torch.arange(4, 80)
         side = column + (1 if column < 100 else -1) * radii
         tail = torch.log(-torch.log(glow[row, side]))  # log of (r / R)^p: a line of slope p
         slope, start = np.polyfit(np.log(radii.numpy() / 201), tail.numpy(), 1)
         assert 0.44 < slope < 0.66
-        assert 0.009 < math.exp(-start / slope) < 0.028  # R, as a share of the height; how near the lamp stands moves it a little
+        assert (
+            0.009 < math.exp(-start / slope) < 0.028
+        )  # R, as a share of the height; how near the lamp stands moves it a little
     assert in_view >= 3
     for dark in street_lamps(draws, torch.zeros(12, 1, 1, 1), torch.zeros(12, 1, 1, 1)):
         assert float(dark.max()) == 0
@@ -121,25 +145,60 @@ def test_night_haze_with_lamps_is_its_formula(photo_batch: Tensor) -> None:
     draws = Draws(photo_batch, seeded(2))
     for name, value in drawn.items():
         draws.uniform(name, value)
-    lamp, sky, air = draws.unit(1, 1, 1) ** 2, 0.3 * draws.unit(1, 1, 1), 0.25 + 0.35 * draws.unit(1, 1, 1)
+    lamp, sky, air = (
+        draws.unit(1, 1, 1) ** 2,
+        0.3 * draws.unit(1, 1, 1),
+        0.25 + 0.35 * draws.unit(1, 1, 1),
+    )
     pools, glows = street_lamps(draws, torch.full((2, 1, 1, 1), 4.0), torch.full((2, 1, 1, 1), 0.8))
-    sodium, led, night = (torch.tensor(c).view(1, 3, 1, 1) for c in ((1.0, 0.52, 0.13), (0.85, 0.95, 1.0), (0.75, 0.85, 1.1)))
+    sodium, led, night = (
+        torch.tensor(c).view(1, 3, 1, 1)
+        for c in ((1.0, 0.52, 0.13), (0.85, 0.95, 1.0), (0.75, 0.85, 1.1))
+    )
     colour = sodium * (1 - lamp) + led * lamp
     airlight = 0.2 * ((1 - air) + air * colour)
-    lit = to_linear(photo_batch) * ((night * (1 - sky) + colour * sky) / 8 + 0.08 * 3 * pools * colour)
+    lit = to_linear(photo_batch) * (
+        (night * (1 - sky) + colour * sky) / 8 + 0.08 * 3 * pools * colour
+    )
     transmission = torch.exp(-0.8 * depth)
     expected = lit * transmission + to_linear(airlight) * (1 - transmission) + 3 * glows * colour
     torch.testing.assert_close(to_linear(result.image), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_low_light_is_fewer_photons(photo_batch: Tensor) -> None:
-    result = low_light(photo_batch, seeded(), exposure_ev=-3.0, warmth=0.5, unevenness=0.0, electrons=1e6, read_e=0.0)
+    result = low_light(
+        photo_batch,
+        seeded(),
+        exposure_ev=-3.0,
+        warmth=0.5,
+        unevenness=0.0,
+        electrons=1e6,
+        read_e=0.0,
+    )
     colour = 1 + 0.5 * (torch.tensor([1.0, 0.72, 0.42]).view(1, 3, 1, 1) - 1)
-    torch.testing.assert_close(to_linear(result.image), to_linear(photo_batch) / 8 * colour, rtol=0, atol=3e-3)
-    uneven = low_light(photo_batch, seeded(), exposure_ev=0.0, warmth=0.0, unevenness=0.8, electrons=1e6, read_e=0.0)
+    torch.testing.assert_close(
+        to_linear(result.image), to_linear(photo_batch) / 8 * colour, rtol=0, atol=3e-3
+    )
+    uneven = low_light(
+        photo_batch,
+        seeded(),
+        exposure_ev=0.0,
+        warmth=0.0,
+        unevenness=0.8,
+        electrons=1e6,
+        read_e=0.0,
+    )
     reach = to_linear(uneven.image) / to_linear(photo_batch).clamp_min(0.02)
     assert 0.15 < float(reach[to_linear(photo_batch) > 0.1].min()) < 0.6
-    dark = low_light(grey(0.8, 1, 128), seeded(), exposure_ev=-2.0, warmth=0.0, unevenness=0.0, electrons=800.0, read_e=1.0).image
+    dark = low_light(
+        grey(0.8, 1, 128),
+        seeded(),
+        exposure_ev=-2.0,
+        warmth=0.0,
+        unevenness=0.0,
+        electrons=800.0,
+        read_e=1.0,
+    ).image
     assert float(torch.corrcoef(to_linear(dark)[0].flatten(1))[0, 1]) > 0.4  # a camera's grain
 
 
@@ -154,9 +213,13 @@ def test_a_sensors_variance_is_a_line_over_the_light() -> None:
     electrons, read_e = 400.0, 8.0
     for light in (0.15, 0.4, 0.7):
         image = to_srgb(grey(light, 1, 256))
-        result = sensor_noise(image, seeded(), electrons=electrons, read_e=read_e, correlation=0.0, jpeg_quality=100.0)
+        result = sensor_noise(
+            image, seeded(), electrons=electrons, read_e=read_e, correlation=0.0, jpeg_quality=100.0
+        )
         counted = to_linear(result.image)
-        assert float(counted.var()) == pytest.approx(light / electrons + (read_e / electrons) ** 2, rel=0.02)
+        assert float(counted.var()) == pytest.approx(
+            light / electrons + (read_e / electrons) ** 2, rel=0.02
+        )
         assert float(counted.mean()) == pytest.approx(light, abs=1e-3)
 
 
@@ -164,9 +227,20 @@ def test_a_cameras_grain_is_wider_than_a_pixel_and_mostly_grey() -> None:
     neighbours, channels = {}, {}
     for correlation in (0.0, 1.0):
         image = to_srgb(grey(0.4, 1, 200))
-        noisy = sensor_noise(image, seeded(), electrons=500.0, read_e=2.0, correlation=correlation, jpeg_quality=100.0).image
+        noisy = sensor_noise(
+            image,
+            seeded(),
+            electrons=500.0,
+            read_e=2.0,
+            correlation=correlation,
+            jpeg_quality=100.0,
+        ).image
         grain = to_linear(noisy)[0] - 0.4
-        neighbours[correlation] = float(torch.corrcoef(torch.stack([grain[:, :, 1:].flatten(), grain[:, :, :-1].flatten()]))[0, 1])
+        neighbours[correlation] = float(
+            torch.corrcoef(torch.stack([grain[:, :, 1:].flatten(), grain[:, :, :-1].flatten()]))[
+                0, 1
+            ]
+        )
         channels[correlation] = float(torch.corrcoef(grain.flatten(1))[0, 1])
         assert float(grain.mean()) == pytest.approx(0, abs=2e-3)
     assert abs(neighbours[0.0]) < 0.02
@@ -189,12 +263,16 @@ def test_a_sensors_file_is_jpeg(photo_batch: Tensor) -> None:
     settings = {"electrons": 1e6, "read_e": 0.0, "correlation": 0.0}
     filed = sensor_noise(photo_batch, seeded(), **settings, jpeg_quality=20.0).image
     alone = jpeg(photo_batch, seeded(), quality=20.0).image
-    assert float((filed - alone).square().mean()) < 0.1 * float((alone - photo_batch).square().mean())
+    assert float((filed - alone).square().mean()) < 0.1 * float(
+        (alone - photo_batch).square().mean()
+    )
 
 
 def test_rain_is_affine_in_the_scene() -> None:
     drawn = {"coverage": 0.2, "length_px": 15.0, "opacity": 0.8, "veil": 0.1}
-    dark, middle, bright = (rain(grey(level), seeded(4), **drawn).image[:, :1] for level in (0.0, 0.5, 1.0))
+    dark, middle, bright = (
+        rain(grey(level), seeded(4), **drawn).image[:, :1] for level in (0.0, 0.5, 1.0)
+    )
     torch.testing.assert_close(middle, (dark + bright) / 2)
     covering = 0.9 - (bright - dark)  # (1 - v) o S m
     air = float(dark.min())  # v A, where there is no streak
@@ -208,14 +286,19 @@ def test_rain_is_affine_in_the_scene() -> None:
 
 def test_gusts_thin_the_rain() -> None:
     settings = {"coverage": 0.3, "length_px": 15.0, "opacity": 0.8, "veil": 0.0}
-    even, gusty = (rain(grey(0), seeded(4), **settings, unevenness=unevenness).image for unevenness in (0.0, 0.6))
+    even, gusty = (
+        rain(grey(0), seeded(4), **settings, unevenness=unevenness).image
+        for unevenness in (0.0, 0.6)
+    )
     share = (gusty / even)[even > 0.1]
     assert 0.4 - 1e-4 <= float(share.min()) <= float(share.max()) <= 1 + 1e-4
     assert float(share.std()) > 0.02
 
 
 def test_some_of_the_rain_falls_through_clear_air() -> None:
-    drawn = rain(grey(0.3, 64), seeded(), veil=(0.1, 0.2), mist=(0.5, 1.0), clear_air=0.4).parameters
+    drawn = rain(
+        grey(0.3, 64), seeded(), veil=(0.1, 0.2), mist=(0.5, 1.0), clear_air=0.4
+    ).parameters
     clear = drawn["mist"] == 0
     assert torch.equal(clear, drawn["veil"] == 0)
     assert 12 <= int(clear.sum()) <= 38  # of 64; four standard deviations around 26
@@ -230,10 +313,17 @@ def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     torch.testing.assert_close(rain(photo_batch, seeded(), **settings).image, photo_batch)
     misty = rain(photo_batch, seeded(), **settings, mist=20.0).image
     assert float(misty.std((2, 3)).max()) < float(photo_batch.std((2, 3)).min())
-    dark, bright = (rain(grey(level), seeded(1), **settings, mist=1.0).image for level in (0.0, 1.0))
+    dark, bright = (
+        rain(grey(level), seeded(1), **settings, mist=1.0).image for level in (0.0, 1.0)
+    )
     transmission = bright - dark
     ratio = dark / (1 - transmission).clamp_min(1e-3)  # A, one number
-    assert 0.65 <= float(ratio[transmission < 0.95].min()) <= float(ratio[transmission < 0.95].max()) <= 0.851
+    assert (
+        0.65
+        <= float(ratio[transmission < 0.95].min())
+        <= float(ratio[transmission < 0.95].max())
+        <= 0.851
+    )
     assert float(transmission.std()) > 0.01
 
 
@@ -248,16 +338,25 @@ def test_rain_covers_about_what_it_says_and_only_brightens_the_dark() -> None:
 
 def test_the_rain_the_weights_were_trained_on_stays_as_it_was() -> None:
     image = torch.rand(4, 3, 96, 128, generator=seeded(1))
-    for function, first in ((haze, (0.7601511, 0.5743457, 0.6221881)), (noise, (0.7377552, 0.3132503, 0.3267645))):
-        torch.testing.assert_close(function(image, seeded(7)).image[0, 0, 0, :3], torch.tensor(first), rtol=0, atol=1e-5)
+    for function, first in (
+        (haze, (0.7601511, 0.5743457, 0.6221881)),
+        (noise, (0.7377552, 0.3132503, 0.3267645)),
+    ):
+        torch.testing.assert_close(
+            function(image, seeded(7)).image[0, 0, 0, :3], torch.tensor(first), rtol=0, atol=1e-5
+        )
     rainy = rain(image, seeded(7)).image[0, 0, 0, :3]
-    torch.testing.assert_close(rainy, torch.tensor([0.7597831, 0.3574762, 0.4615671]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        rainy, torch.tensor([0.7597831, 0.3574762, 0.4615671]), rtol=0, atol=1e-5
+    )
 
 
 def direction(layer: Tensor) -> float:
     """Degrees from vertical of what a layer (H, W) is drawn out along: the weak direction of its structure tensor."""
     rows, columns = np.gradient(layer.numpy())
-    tensor = np.array([[(columns**2).sum(), (columns * rows).sum()], [(columns * rows).sum(), (rows**2).sum()]])
+    tensor = np.array(
+        [[(columns**2).sum(), (columns * rows).sum()], [(columns * rows).sum(), (rows**2).sum()]]
+    )
     along = np.linalg.eigh(tensor)[1][:, 0]
     return float((np.degrees(np.arctan2(along[0], along[1])) + 90) % 180 - 90)
 
@@ -276,12 +375,17 @@ def test_out_of_focus_streaks_keep_their_light() -> None:
     layer[:, :, 32, 32] = 1
     soft = softened(layer, torch.tensor([2.0, 0.0]).view(2, 1, 1, 1))
     y, x = torch.meshgrid(torch.arange(65) - 32.0, torch.arange(65) - 32.0, indexing="ij")
-    torch.testing.assert_close(soft[0, 0], torch.exp(-(x**2 + y**2) / 8) / (8 * math.pi), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        soft[0, 0], torch.exp(-(x**2 + y**2) / 8) / (8 * math.pi), rtol=0, atol=1e-5
+    )
     assert torch.equal(soft[1], layer[1])
 
 
 def test_snow_covers_with_its_own_brightness() -> None:
-    dark, bright = (snow(grey(level, 1, 128), seeded(), coverage=0.3, opacity=0.9, mist=0.5).image for level in (0.0, 1.0))
+    dark, bright = (
+        snow(grey(level, 1, 128), seeded(), coverage=0.3, opacity=0.9, mist=0.5).image
+        for level in (0.0, 1.0)
+    )
     clear = bright - dark  # t (1 - a)
     brightness = dark / (1 - clear).clamp_min(1e-3)
     here = brightness[clear < 0.95]
@@ -292,7 +396,15 @@ def test_snow_covers_with_its_own_brightness() -> None:
 
 
 def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
-    drawn = {"coverage": 0.3, "size_px": 4.0, "trail_px": 5.0, "angle_deg": 10.0, "blur_px": 2.0, "opacity": 0.9, "mist": 0.7}
+    drawn = {
+        "coverage": 0.3,
+        "size_px": 4.0,
+        "trail_px": 5.0,
+        "angle_deg": 10.0,
+        "blur_px": 2.0,
+        "opacity": 0.9,
+        "mist": 0.7,
+    }
     result = snow(photo_batch, seeded(), **drawn, layers=3)
     draws = Draws(photo_batch, seeded())
     for name in drawn:
@@ -302,15 +414,21 @@ def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
     for nearness in (1, 0.6, 0.36):
         size, trail, blur = (value * nearness * torch.ones(2, 1, 1, 1) for value in (4.0, 5.0, 2.0))
         share = (1 - 0.7 ** (1 / 3)) * torch.ones(2, 1, 1, 1)
-        clear = clear * (1 - 0.9 * flake_layer(draws, share, size, trail, 10 * torch.ones(2, 1, 1, 1), blur))
+        clear = clear * (
+            1 - 0.9 * flake_layer(draws, share, size, trail, 10 * torch.ones(2, 1, 1, 1), blur)
+        )
     transmission = torch.exp(-0.7 * smooth_depth(draws))
     misty = photo_batch * transmission + brightness * (1 - transmission)
-    torch.testing.assert_close(result.image, misty * clear + brightness * (1 - clear), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        result.image, misty * clear + brightness * (1 - clear), rtol=0, atol=1e-5
+    )
 
 
 def test_snow_covers_about_what_it_says() -> None:
     for coverage in (0.05, 0.3):
-        result = snow(grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0)
+        result = snow(
+            grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0
+        )
         covered = float((result.image[:, 0] > 0.1).float().mean())
         assert coverage / 2.5 < covered < coverage * 2.5
 
@@ -328,9 +446,13 @@ def test_points_are_scattered_one_to_a_cell() -> None:
     for row in range(2):
         for point in scattered(Draws(torch.zeros(2, 3, 60, 60), seeded()), cell, 1):
             x, y = point.x[row, 0], point.y[row, 0]
-            middle = torch.stack([torch.arange(60.0).view(1, 60) - x, torch.arange(60.0).view(60, 1) - y])  # where the points are
+            middle = torch.stack(
+                [torch.arange(60.0).view(1, 60) - x, torch.arange(60.0).view(60, 1) - y]
+            )  # where the points are
             _, counts = torch.unique(middle.flatten(1).mul(100).round(), dim=1, return_counts=True)
-            assert int(counts.max()) <= (float(cell[row]) + 1) ** 2  # a pixel's point is another in the next cell
+            assert (
+                int(counts.max()) <= (float(cell[row]) + 1) ** 2
+            )  # a pixel's point is another in the next cell
 
 
 def test_a_drop_shows_the_scene_upside_down() -> None:
@@ -362,7 +484,9 @@ def test_large_drops_swallow_small_ones() -> None:
     for _ in range(5):
         draws.uniform("any", 1.0)
     share = (1 - 0.7**0.5) * ONE
-    small, large = (drop_layer(draws, share, radius * ONE, 0.5 * ONE).outline for radius in (5.5, 10.0))
+    small, large = (
+        drop_layer(draws, share, radius * ONE, 0.5 * ONE).outline for radius in (5.5, 10.0)
+    )
     dry = (small == 0) & (large == 0)
     assert 0.2 < float(dry.float().mean()) < 0.9
     assert torch.equal((result.image - image).abs().amax(1, keepdim=True) == 0, dry)
@@ -376,14 +500,25 @@ def test_a_disc_of_light() -> None:
         assert float(kernel[8, 8 + math.ceil(radius + 0.5) :].sum()) <= (1 if radius == 0 else 1e-9)
 
 
-@pytest.mark.parametrize(("length", "degrees"), [(20.0, 0.0), (20.0, 30.0), (12.0, -70.0), (15.0, 90.0)])
+@pytest.mark.parametrize(
+    ("length", "degrees"), [(20.0, 0.0), (20.0, 30.0), (12.0, -70.0), (15.0, 90.0)]
+)
 def test_a_straight_shake_has_its_length_and_direction(length: float, degrees: float) -> None:
     kernel = shake(length * ONE, torch.deg2rad(degrees * ONE), 0 * ONE, 20)[0, 0].double()
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-6)
-    y, x = torch.meshgrid(20 - torch.arange(41.0), torch.arange(41.0) - 20, indexing="ij")  # y goes up
+    y, x = torch.meshgrid(
+        20 - torch.arange(41.0), torch.arange(41.0) - 20, indexing="ij"
+    )  # y goes up
     assert abs(float((kernel * x).sum())) < 0.01
     assert abs(float((kernel * y).sum())) < 0.01
-    spread = torch.stack([(kernel * x * x).sum(), (kernel * x * y).sum(), (kernel * x * y).sum(), (kernel * y * y).sum()]).view(2, 2)
+    spread = torch.stack(
+        [
+            (kernel * x * x).sum(),
+            (kernel * x * y).sum(),
+            (kernel * x * y).sum(),
+            (kernel * y * y).sum(),
+        ]
+    ).view(2, 2)
     values, vectors = torch.linalg.eigh(spread)
     assert math.sqrt(float(values[0])) == pytest.approx(0.5, abs=0.04)  # sampled at whole pixels
     assert math.sqrt(12 * (float(values[1]) - 0.25)) == pytest.approx(length, rel=0.03)
@@ -394,7 +529,9 @@ def test_a_straight_shake_has_its_length_and_direction(length: float, degrees: f
 def test_a_bent_shake_departs_by_its_bend() -> None:
     kernel = shake(20 * ONE, 0 * ONE, 0.3 * ONE, 20)[0, 0]
     y = 20 - torch.arange(41.0)
-    ends = (kernel * y.view(-1, 1)).sum(0) / kernel.sum(0).clamp_min(1e-9)  # height of the path over each column
+    ends = (kernel * y.view(-1, 1)).sum(0) / kernel.sum(0).clamp_min(
+        1e-9
+    )  # height of the path over each column
     # Mirrored at neither end: from the lowest in the middle to the ends it rises by 4 (1/2)^2 of bend x length.
     assert float(ends[10] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
     assert float(ends[30] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
@@ -404,18 +541,30 @@ def test_a_long_shake_leaves_no_gaps() -> None:
     length, period = 200.0, 3.17
     columns = torch.arange(600).view(1, 1, 1, -1)
     grating = (0.5 + 0.4 * torch.sin(2 * math.pi * columns / period)).expand(1, 3, 8, -1)
-    shaken = to_linear(motion_blur(grating, seeded(), length_px=length, angle_deg=0.0, bend=0.0).image)[..., 150:450]
-    assert float(shaken.std() / to_linear(grating).std()) < 0.03  # a box of that length leaves next to nothing
+    shaken = to_linear(
+        motion_blur(grating, seeded(), length_px=length, angle_deg=0.0, bend=0.0).image
+    )[..., 150:450]
+    assert (
+        float(shaken.std() / to_linear(grating).std()) < 0.03
+    )  # a box of that length leaves next to nothing
 
 
 def test_what_finds_room_is_what_is_told() -> None:
-    for degradation, options in ((raindrops, {"blur_px": 0.5, "radius_px": 8.0}), (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0})):
+    for degradation, options in (
+        (raindrops, {"blur_px": 0.5, "radius_px": 8.0}),
+        (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0}),
+    ):
         for layers in (1, 3):
-            results = [degradation(grey(0.0, side_px=256), seeded(3), coverage=c, layers=layers, **options) for c in (0.05, 0.45, 0.59)]
+            results = [
+                degradation(grey(0.0, side_px=256), seeded(3), coverage=c, layers=layers, **options)
+                for c in (0.05, 0.45, 0.59)
+            ]
             told = [float(result.parameters["coverage"]) for result in results]
             assert told[0] == pytest.approx(0.05)
             assert told[1] == told[2] < 0.45 if layers == 1 else told[1] <= told[2]
-    lens = raindrops(grey(0.5, side_px=512), seeded(1), coverage=0.59, layers=1, blur_px=0.5, radius_px=8.0)
+    lens = raindrops(
+        grey(0.5, side_px=512), seeded(1), coverage=0.59, layers=1, blur_px=0.5, radius_px=8.0
+    )
     covered = float((lens.image - 0.5).abs().amax(1).gt(1e-3).float().mean())
     assert covered == pytest.approx(float(lens.parameters["coverage"]), abs=0.04)
 
@@ -425,15 +574,23 @@ def test_blur_is_a_convolution_in_linear_light(photo_batch: Tensor) -> None:
     result = defocus_blur(photo_batch, seeded(), radius_px=(2.0, 4.0))
     for row in range(2):
         kernel = disc(result.parameters["radius_px"][row] * ONE, 6)
-        padded = torch.from_numpy(np.pad(light[row].numpy(), ((0, 0), (6, 6), (6, 6)), mode="symmetric"))
+        padded = torch.from_numpy(
+            np.pad(light[row].numpy(), ((0, 0), (6, 6), (6, 6)), mode="symmetric")
+        )
         expected = to_srgb(functional.conv2d(padded[:, None], kernel))[:, 0]
         torch.testing.assert_close(result.image[row], expected, rtol=0, atol=1e-4)
     shaken = motion_blur(photo_batch, seeded(), length_px=8.0, angle_deg=20.0, bend=0.2)
-    kernel = shake(8 * ONE, torch.deg2rad(20 * ONE), 0.2 * ONE, 10).flip(2, 3)  # conv2d does not flip
-    padded = torch.from_numpy(np.pad(light.numpy(), ((0, 0), (0, 0), (10, 10), (10, 10)), mode="symmetric"))
+    kernel = shake(8 * ONE, torch.deg2rad(20 * ONE), 0.2 * ONE, 10).flip(
+        2, 3
+    )  # conv2d does not flip
+    padded = torch.from_numpy(
+        np.pad(light.numpy(), ((0, 0), (0, 0), (10, 10), (10, 10)), mode="symmetric")
+    )
     expected = functional.conv2d(padded.flatten(0, 1)[:, None], kernel).view(photo_batch.shape)
     torch.testing.assert_close(shaken.image, to_srgb(expected), rtol=0, atol=1e-4)
-    torch.testing.assert_close(defocus_blur(grey(0.3), seeded()).image, grey(0.3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        defocus_blur(grey(0.3), seeded()).image, grey(0.3), rtol=0, atol=1e-5
+    )
 
 
 def test_mirrored_as_often_as_it_takes() -> None:
@@ -444,18 +601,24 @@ def test_mirrored_as_often_as_it_takes() -> None:
 def test_low_resolution_is_what_pillow_makes_of_it(photo: Image.Image, photo_batch: Tensor) -> None:
     result = low_resolution(photo_batch[:1], seeded(), factor=2.5).image
     size = (round(97 / 2.5), round(75 / 2.5))
-    expected = photo.resize(size, Image.Resampling.BICUBIC).resize(photo.size, Image.Resampling.BICUBIC)
+    expected = photo.resize(size, Image.Resampling.BICUBIC).resize(
+        photo.size, Image.Resampling.BICUBIC
+    )
     difference = (result[0] - torch.from_numpy(np.array(expected)).permute(2, 0, 1) / 255).abs()
     assert float(difference.mean()) < 0.5 / 255  # Pillow rounds between the two directions too
     assert float(difference.max()) < 6 / 255
-    torch.testing.assert_close(low_resolution(photo_batch, seeded(), factor=1.0).image, photo_batch, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        low_resolution(photo_batch, seeded(), factor=1.0).image, photo_batch, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("quality", "subsampling", "least"),
     [(10, 1, 45.0), (50, 1, 49.0), (90, 1, 49.0), (10, 2, 38.7), (50, 2, 44.5), (90, 2, 45.5)],
 )
-def test_jpeg_is_what_libjpeg_makes_of_it(photo: Image.Image, photo_batch: Tensor, quality: int, subsampling: int, least: float) -> None:
+def test_jpeg_is_what_libjpeg_makes_of_it(
+    photo: Image.Image, photo_batch: Tensor, quality: int, subsampling: int, least: float
+) -> None:
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=quality, subsampling={1: 0, 2: 2}[subsampling])
     theirs = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
@@ -469,5 +632,7 @@ def test_jpeg_is_what_libjpeg_makes_of_it(photo: Image.Image, photo_batch: Tenso
 def test_jpeg_qualities_differ_within_a_batch(photo_batch: Tensor) -> None:
     result = jpeg(photo_batch, [seeded(1), seeded(2)], quality=(5.0, 95.0))
     for row in range(2):
-        alone = jpeg(photo_batch[row : row + 1], seeded(), quality=float(result.parameters["quality"][row]))
+        alone = jpeg(
+            photo_batch[row : row + 1], seeded(), quality=float(result.parameters["quality"][row])
+        )
         torch.testing.assert_close(result.image[row : row + 1], alone.image)

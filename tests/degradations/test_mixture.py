@@ -22,7 +22,9 @@ def test_a_mixture_says_what_is_in_each_image(photo_batch: Tensor) -> None:
     assert mixture.image.shape == batch.shape
     assert torch.equal(mixture.image, (mixture.image * 255).round() / 255)
     assert set(mixture.kinds) == {CLEAN, MIXED, "rain"}
-    for kind, present, image, clean in zip(mixture.kinds, mixture.present, mixture.image, batch, strict=True):
+    for kind, present, image, clean in zip(
+        mixture.kinds, mixture.present, mixture.image, batch, strict=True
+    ):
         if kind == CLEAN:
             assert not present.any()
             assert torch.equal(image, clean)
@@ -33,7 +35,9 @@ def test_a_mixture_says_what_is_in_each_image(photo_batch: Tensor) -> None:
 
 
 def test_kinds_come_in_their_shares() -> None:
-    mixture = degrade_mixture(torch.zeros(4000, 3, 1, 1), {CLEAN: 1, "jpeg": 3, "noise": 0}, ("jpeg", "noise"), seeded())
+    mixture = degrade_mixture(
+        torch.zeros(4000, 3, 1, 1), {CLEAN: 1, "jpeg": 3, "noise": 0}, ("jpeg", "noise"), seeded()
+    )
     counts = Counter(mixture.kinds)
     assert counts["jpeg"] / 4000 == pytest.approx(0.75, abs=0.03)
     assert counts["noise"] == 0
@@ -59,12 +63,17 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(photo_batch
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(name: str, photo_batch: Tensor) -> None:
+def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(
+    name: str, photo_batch: Tensor
+) -> None:
     mixture = degrade_mixture(photo_batch, {name: 1}, (name,), seeded(3))
     assert mixture.kinds == [name, name]
     assert mixture.present.all()
     generator = seeded(3)
-    torch.rand((2, 1), generator=generator), torch.rand((2, 1), generator=generator)  # kinds and joins
+    (
+        torch.rand((2, 1), generator=generator),
+        torch.rand((2, 1), generator=generator),
+    )  # kinds and joins
     expected = (apply_degradation(photo_batch, name, generator).image * 255).round() / 255
     torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
     for key, (low, high) in DEGRADATIONS[name].milder.items():
@@ -86,20 +95,34 @@ def test_a_share_of_the_images_goes_through_a_jpeg_file(photo_batch: Tensor) -> 
     shares, names = {CLEAN: 1, "noise": 1}, ("noise",)
     plain = degrade_mixture(batch, shares, names, seeded(5))
     stored = degrade_mixture(batch, shares, names, seeded(5), jpeg_share=0.5)
-    assert stored.kinds == plain.kinds  # the file comes last: what is in the photo is drawn as before
+    assert (
+        stored.kinds == plain.kinds
+    )  # the file comes last: what is in the photo is drawn as before
     assert torch.equal(stored.present, plain.present)
     differs = (stored.image != plain.image).flatten(1).any(1)
     assert 15 < int(differs.sum()) < 45
-    assert {kind for kind, other in zip(plain.kinds, differs.tolist(), strict=True) if other} == {CLEAN, "noise"}
+    assert {kind for kind, other in zip(plain.kinds, differs.tolist(), strict=True) if other} == {
+        CLEAN,
+        "noise",
+    }
     untouched = differs & ~plain.present[:, 0]
     assert float((stored.image - plain.image)[untouched].abs().flatten(1).mean(1).max()) < 0.05
-    assert torch.equal(degrade_mixture(batch, shares, names, seeded(5), jpeg_share=1.0).present, plain.present)
+    assert torch.equal(
+        degrade_mixture(batch, shares, names, seeded(5), jpeg_share=1.0).present, plain.present
+    )
 
 
 def test_ranges_are_read_like_degradations() -> None:
     assert ranges_of("") == {}
-    assert ranges_of("haze:warmth=-0.3..0.3+noise:sigma=5") == {"haze": {"warmth": (-0.3, 0.3)}, "noise": {"sigma": 5.0}}
-    assert ranges_of("haze:severity=2,warmth=0")["haze"] == {"beta": 1.0, "warmth": 0.0, "unevenness": (0.0, 0.3)}
+    assert ranges_of("haze:warmth=-0.3..0.3+noise:sigma=5") == {
+        "haze": {"warmth": (-0.3, 0.3)},
+        "noise": {"sigma": 5.0},
+    }
+    assert ranges_of("haze:severity=2,warmth=0")["haze"] == {
+        "beta": 1.0,
+        "warmth": 0.0,
+        "unevenness": (0.0, 0.3),
+    }
     with pytest.raises(ValueError, match="once"):
         ranges_of("noise:sigma=5+noise:sigma=6")
     with pytest.raises(ValueError, match="noise takes sigma"):
@@ -130,7 +153,10 @@ def test_two_or_three_join_however_many_there_are() -> None:
         shares = joins.float().mean(0)
         assert float(shares.max()) < 2.2 * float(shares.min()), shares  # none is left out
     assert joining(torch.tensor([[0.9]]), ("rain",)).tolist() == [[True]]
-    assert joining(torch.zeros(2, 0), ()).shape == (2, 0)  # all of a network's branches may be its user's own
+    assert joining(torch.zeros(2, 0), ()).shape == (
+        2,
+        0,
+    )  # all of a network's branches may be its user's own
 
 
 def test_what_does_not_meet_does_not_join() -> None:
@@ -143,7 +169,12 @@ def test_what_does_not_meet_does_not_join() -> None:
     # Nor where the lowest draw leaves nothing to meet it.
     few = ("haze", "night_haze", "rain", "snow")
     joins = joining(torch.rand(5000, len(few), generator=seeded()), few)
-    for pair in (("haze", "night_haze"), ("rain", "snow"), ("night_haze", "rain"), ("night_haze", "snow")):
+    for pair in (
+        ("haze", "night_haze"),
+        ("rain", "snow"),
+        ("night_haze", "rain"),
+        ("night_haze", "snow"),
+    ):
         assert not bool(joins[:, [few.index(name) for name in pair]].all(1).any()), pair
     # Where there is nothing else, two are two.
     assert joining(torch.rand(10, 2, generator=seeded()), ("rain", "snow")).all()

@@ -38,16 +38,24 @@ def write_onnx(
         dims = b"".join(_number(1, size) for size in values.shape)
         graph += _field(5, dims + _number(2, kind) + _text(8, name) + _field(9, values.tobytes()))
     graph += b"".join(_field(11, _value(name, FLOAT, shape)) for name, shape in inputs.items())
-    graph += b"".join(_field(12, _value(name, kind, shape)) for name, (kind, shape) in outputs.items())
+    graph += b"".join(
+        _field(12, _value(name, kind, shape)) for name, (kind, shape) in outputs.items()
+    )
     path.write_bytes(_number(1, 8) + _field(7, graph) + _field(8, _number(2, 17)))
     if card is not None:
-        content = {"name": path.stem, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), **card}
+        content = {
+            "name": path.stem,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            **card,
+        }
         path.with_suffix(".json").write_text(json.dumps(content))
     return path
 
 
 def _value(name: str, kind: int, shape: Shape) -> bytes:
-    dims = b"".join(_field(1, _number(1, size) if isinstance(size, int) else _text(2, size)) for size in shape)
+    dims = b"".join(
+        _field(1, _number(1, size) if isinstance(size, int) else _text(2, size)) for size in shape
+    )
     return _text(1, name) + _field(2, _field(1, _number(1, kind) + _field(2, dims)))
 
 

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from vrdir.evaluation.average_precision import Matches, Objects, average_precisions, coco_scores, match, overlap, rank
+from vrdir.evaluation.average_precision import (
+    Matches,
+    Objects,
+    average_precisions,
+    coco_scores,
+    match,
+    overlap,
+    rank,
+)
 from vrdir.evaluation.detection import among, f1, swap_test
 from vrdir.evaluation.recognisers import Detections
 from vrdir.evaluation.resampling import bootstrap_weights, sign_flips
@@ -27,11 +35,17 @@ def scenes(images: int, seed: int, spread_px: float = 1.5, levels: int = 60) -> 
         every = np.concatenate([near, elsewhere])
         every[:, 2:] = np.maximum(every[:, 2:], every[:, :2] + 1)
         kinds = np.concatenate([labels[seen], generator.integers(0, 5, 4)])
-        found.append(Detections(every, (generator.permutation(60)[: len(every)] % levels + 1) / levels, kinds))
+        found.append(
+            Detections(
+                every, (generator.permutation(60)[: len(every)] % levels + 1) / levels, kinds
+            )
+        )
     return found, objects
 
 
-def own(found: list[Detections], objects: list[Objects], weights: np.ndarray | None = None) -> np.ndarray:
+def own(
+    found: list[Detections], objects: list[Objects], weights: np.ndarray | None = None
+) -> np.ndarray:
     ranked = rank([match(*one) for one in zip(found, objects, strict=True)], objects)
     return average_precisions(ranked, np.ones((1, len(objects))) if weights is None else weights)
 
@@ -39,7 +53,11 @@ def own(found: list[Detections], objects: list[Objects], weights: np.ndarray | N
 def test_two_of_three_objects_found_by_hand() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
     objects = Objects(boxes, np.zeros(3, int), np.zeros(3, bool))
-    found = Detections(np.array([boxes[0], [60, 60, 70, 70], [20, 0, 30, 8]]), np.array([0.9, 0.8, 0.7]), np.zeros(3, int))
+    found = Detections(
+        np.array([boxes[0], [60, 60, 70, 70], [20, 0, 30, 8]]),
+        np.array([0.9, 0.8, 0.7]),
+        np.zeros(3, int),
+    )
     (precision,) = own([found], [objects])
     # Right, wrong, right (IoU .8): precision 1 up to recall 1/3 (34 of 101 points), 2/3 up to 2/3 (33 more), then nothing.
     assert precision[0] == pytest.approx((34 + 33 * 2 / 3) / 101)
@@ -51,8 +69,13 @@ def test_two_of_three_objects_found_by_hand() -> None:
 
 
 def test_overlap_by_hand() -> None:
-    boxes, others = np.array([[0, 0, 10, 10.0]]), np.array([[5, 0, 15, 10.0], [20, 20, 30, 30], [0, 0, 40, 40]])
-    assert overlap(boxes, others, np.array([False, False, False]))[0] == pytest.approx([1 / 3, 0, 1 / 16])
+    boxes, others = (
+        np.array([[0, 0, 10, 10.0]]),
+        np.array([[5, 0, 15, 10.0], [20, 20, 30, 30], [0, 0, 40, 40]]),
+    )
+    assert overlap(boxes, others, np.array([False, False, False]))[0] == pytest.approx(
+        [1 / 3, 0, 1 / 16]
+    )
     assert overlap(boxes, others, np.array([True, False, True]))[0] == pytest.approx([1 / 2, 0, 1])
 
 
@@ -77,7 +100,9 @@ def test_a_resample_agrees_with_faster_coco_eval_on_the_images_it_drew() -> None
         assert precision[0] == pytest.approx(half, abs=1e-9)
 
 
-def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_classes_change_nothing() -> None:
+def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_classes_change_nothing() -> (
+    None
+):
     found, objects = scenes(6, 2)
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 80, (150, 2))
@@ -114,4 +139,7 @@ def test_swapping_finds_a_better_detector_and_none_where_there_is_none() -> None
     swaps = sign_flips(40, 200, 0)
     better = swap_test(matched(poor, objects), matched(exact, objects), objects, swaps)
     assert better == {"map": 1 / 201, "map50": 1 / 201}
-    assert swap_test(matched(poor, objects), matched(poor, objects), objects, swaps) == {"map": 1, "map50": 1}
+    assert swap_test(matched(poor, objects), matched(poor, objects), objects, swaps) == {
+        "map": 1,
+        "map50": 1,
+    }

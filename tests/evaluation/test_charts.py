@@ -33,7 +33,10 @@ def test_a_forest_has_each_figure_at_its_value_with_its_interval() -> None:
 
 
 def test_curves_rise_with_their_values() -> None:
-    lines = {"nothing": [(80.0, 70.0, 90.0), (40.0, 30.0, 50.0)], "vrdir": [(85.0, 80.0, 90.0), (75.0, 70.0, 80.0)]}
+    lines = {
+        "nothing": [(80.0, 70.0, 90.0), (40.0, 30.0, 50.0)],
+        "vrdir": [(85.0, 80.0, 90.0), (75.0, 70.0, 80.0)],
+    }
     chart = curves(["1", "2"], lines, ("clean", (90.0, 88.0, 92.0)), SERIES, "caption")
     heights = {float(text.text): text.y - 4 for text in chart.texts if text.anchor == "end"}
     step = (heights[20] - heights[100]) / 80
@@ -43,10 +46,18 @@ def test_curves_rise_with_their_values() -> None:
     assert (y0, y1) == pytest.approx((heights[100] + 20 * step, heights[100] + 60 * step), abs=0.1)
     assert x0 < x1
     assert numbers(second)[0] > x0  # beside it, not on it
-    assert [mark.label.split(":")[0] for mark in chart.marks] == ["1, nothing", "2, nothing", "1, vrdir", "2, vrdir"]
+    assert [mark.label.split(":")[0] for mark in chart.marks] == [
+        "1, nothing",
+        "2, nothing",
+        "1, vrdir",
+        "2, vrdir",
+    ]
 
 
-@pytest.mark.parametrize("figure", [(0.0, 0.0, 0.0), (100.0, 100.0, 100.0), (50.0, 0.0, 100.0), (3.0, float("nan"), float("nan"))])
+@pytest.mark.parametrize(
+    "figure",
+    [(0.0, 0.0, 0.0), (100.0, 100.0, 100.0), (50.0, 0.0, 100.0), (3.0, float("nan"), float("nan"))],
+)
 def test_marks_stay_inside_and_are_numbers(figure: Interval) -> None:
     for chart in (
         forest({"haze": dict.fromkeys(SERIES, figure)}, None, SERIES, ""),

@@ -28,7 +28,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photo = opened(name)
         (root / name).mkdir()
         for i in range(15):
-            left, top = generator.integers(0, photo.width - SIDE), generator.integers(0, photo.height - SIDE)
+            left, top = (
+                generator.integers(0, photo.width - SIDE),
+                generator.integers(0, photo.height - SIDE),
+            )
             photo.crop((left, top, left + SIDE, top + SIDE)).save(root / name / f"{i:02}.png")
     return root
 
@@ -39,7 +42,14 @@ def recogniser() -> Classifier:
     torch.manual_seed(0)
     generator = np.random.default_rng(1)
     network = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU()),
+        *(
+            nn.Conv2d(3, 16, 3, 2),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+        ),
         *(nn.Conv2d(32, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)),
     )
@@ -72,7 +82,9 @@ def batch(images: list[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).movedim(-1, 1).float() / 255 - 0.5
 
 
-def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path, recogniser: Classifier) -> None:
+def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
+    photos: Path, recogniser: Classifier
+) -> None:
     data = read_classification(photos)
     done: list[str] = []
     spoil = by_function(lambda image: np.zeros_like(image))
@@ -80,7 +92,11 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path, 
         data,
         recogniser,
         [Condition("haze:beta=2"), Condition("jpeg:quality=95")],
-        {"vrdir": Restorer("small", "cpu"), "nothing": by_function(lambda image: image), "spoil": spoil},
+        {
+            "vrdir": Restorer("small", "cpu"),
+            "nothing": by_function(lambda image: image),
+            "spoil": spoil,
+        },
         bootstrap=300,
         progress=done.append,
     )
@@ -97,7 +113,9 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path, 
     restored, recovered = haze.restored["vrdir"]["top1"], haze.recovered["vrdir"]["top1"]
     assert recovered is not None
     assert restored.value > degraded.value + 10
-    assert recovered.value == pytest.approx((restored.value - degraded.value) / (clean.value - degraded.value))
+    assert recovered.value == pytest.approx(
+        (restored.value - degraded.value) / (clean.value - degraded.value)
+    )
     assert recovered.low <= recovered.value <= recovered.high
     assert haze.p_value["vrdir"]["top1"] < 0.05
     assert haze.restored["nothing"]["top1"] == degraded
@@ -107,7 +125,11 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path, 
     assert result.clean_restored["spoil"]["top1"].value == 25  # of black images, one class is right
     assert result.clean_p_value["spoil"]["top1"] < 1e-6
 
-    won = [case for case in result.cases if case.won and case.restorer == "vrdir" and case.condition == haze.name]
+    won = [
+        case
+        for case in result.cases
+        if case.won and case.restorer == "vrdir" and case.condition == haze.name
+    ]
     assert 1 <= len(won) <= 4
     for case in won:
         assert case.truth in case.said["restored"]
@@ -115,24 +137,41 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(photos: Path, 
         assert case.name.startswith(case.truth)
         pictures = {key: make() for key, make in case.pictures.items()}
         assert all(picture.shape == (3, SIDE, SIDE) for picture in pictures.values())
-        assert (pictures["restored"] - pictures["clean"]).abs().mean() < (pictures["degraded"] - pictures["clean"]).abs().mean()
+        assert (pictures["restored"] - pictures["clean"]).abs().mean() < (
+            pictures["degraded"] - pictures["clean"]
+        ).abs().mean()
 
 
-def test_labels_that_the_recogniser_does_not_know_are_excluded_by_name(photos: Path, recogniser: Classifier) -> None:
+def test_labels_that_the_recogniser_does_not_know_are_excluded_by_name(
+    photos: Path, recogniser: Classifier
+) -> None:
     data = read_classification(photos)
     labels = ["unicorn" if label == "coffee" else label for label in data.labels]
-    result = evaluate_classification(ClassificationData(data.items, labels, []), recogniser, [Condition("noise")], {}, bootstrap=20)
+    result = evaluate_classification(
+        ClassificationData(data.items, labels, []),
+        recogniser,
+        [Condition("noise")],
+        {},
+        bootstrap=20,
+    )
     assert result.images == 45
     assert len(result.excluded) == 15
     assert result.excluded[0].name == "coffee/00"
     assert "none of the recogniser's 4 classes" in result.excluded[0].reason
     with pytest.raises(ValueError, match="nothing is left to measure: 60 exclusions"):
-        evaluate_classification(ClassificationData(data.items, ["unicorn"] * 60, []), recogniser, [Condition("noise")], {})
+        evaluate_classification(
+            ClassificationData(data.items, ["unicorn"] * 60, []),
+            recogniser,
+            [Condition("noise")],
+            {},
+        )
 
 
 def test_the_likeliest_classes_and_how_sure() -> None:
     assert likeliest(np.array([0.0, 2.0, 1.0])).classes.tolist() == [1, 2, 0]
     assert likeliest(np.array([0.0, np.log(3)])).confidence == pytest.approx(0.75)
-    assert likeliest(np.array([0.1, 0.9])).confidence == pytest.approx(0.9)  # they are probabilities already
+    assert likeliest(np.array([0.1, 0.9])).confidence == pytest.approx(
+        0.9
+    )  # they are probabilities already
     assert likeliest(np.array([5.0, 5.0, 1.0])).classes[0] == 0
     assert len(likeliest(np.arange(9.0)).classes) == 5

@@ -20,8 +20,21 @@ from vrdir.evaluation.recogniser_loading import load_recogniser
 from vrdir.evaluation.recognisers import Classifier, Detector, Embedder, Task
 from vrdir.evaluation.recognition import RecogniserError
 
-CROP = {"mode": "shorter_side_centre_crop", "shorter_side": 10, "crop": 8, "filter": "bicubic", "antialias": True}
-BOX = {"mode": "letterbox", "size": [8, 8], "align": "top-left", "pad": 114, "filter": "bilinear", "antialias": True}
+CROP = {
+    "mode": "shorter_side_centre_crop",
+    "shorter_side": 10,
+    "crop": 8,
+    "filter": "bicubic",
+    "antialias": True,
+}
+BOX = {
+    "mode": "letterbox",
+    "size": [8, 8],
+    "align": "top-left",
+    "pad": 114,
+    "filter": "bilinear",
+    "antialias": True,
+}
 STRETCH = {"mode": "stretch", "size": [8, 4], "filter": "bilinear", "antialias": True}
 NAMES = ["red", "green", "blue"]
 
@@ -31,8 +44,16 @@ pytest.importorskip("onnxruntime")
 def classifier(path: Path, resize: dict[str, Any] = CROP, **card: Any) -> Path:
     """The mean of each channel is the logit of its colour."""
     nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], ["logits"])]
-    card = {"task": "classification", "licence": "MIT", "classes": {"names": NAMES}, "resize": resize, **card}
-    return write_onnx(path, nodes, {"image": ("B", 3, 8, 8)}, {"logits": (FLOAT, ("B", 3))}, {}, card)
+    card = {
+        "task": "classification",
+        "licence": "MIT",
+        "classes": {"names": NAMES},
+        "resize": resize,
+        **card,
+    }
+    return write_onnx(
+        path, nodes, {"image": ("B", 3, 8, 8)}, {"logits": (FLOAT, ("B", 3))}, {}, card
+    )
 
 
 def detector(path: Path, boxes: list[list[float]], label: int = 2) -> Path:
@@ -59,14 +80,20 @@ def test_an_onnx_classifier_and_its_card(tmp_path: Path) -> None:
     assert recogniser.facts["licence"] == "MIT"
     assert len(recogniser.facts["sha256"]) == 64
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
-    by_file = load_recogniser(str(classifier(tmp_path / "x.onnx", classes={"names": "names.txt"}, non_commercial=True)), "classification")
+    by_file = load_recogniser(
+        str(classifier(tmp_path / "x.onnx", classes={"names": "names.txt"}, non_commercial=True)),
+        "classification",
+    )
     assert by_file.classes == ["a", "b", "c"]
     assert by_file.facts["licence"] == "MIT (non-commercial use only)"
 
 
 def test_the_documented_cards_are_cards(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "recognition.md").read_text()
-    cards = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)]
+    cards = [
+        json.loads(block)
+        for block in re.findall(r"^```json\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    ]
     (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
     tasks: list[Task] = ["classification", "detection", "reid"]
     assert [card["task"] for card in cards] == tasks
@@ -74,33 +101,68 @@ def test_the_documented_cards_are_cards(tmp_path: Path) -> None:
         resize = card["resize"]
         height, width = resize.get("size") or [resize["crop"]] * 2
         if task == "detection":
-            constants = {"b": np.zeros((0, 4), np.float32), "s": np.zeros(0, np.float32), "l": np.zeros(0, np.int64)}
+            constants = {
+                "b": np.zeros((0, 4), np.float32),
+                "s": np.zeros(0, np.float32),
+                "l": np.zeros(0, np.int64),
+            }
             nodes = [("Identity", [name[0]], [name]) for name in ("boxes", "scores", "labels")]
-            outputs = {"boxes": (FLOAT, ("N", 4)), "scores": (FLOAT, ("N",)), "labels": (INT64, ("N",))}
-            path = write_onnx(tmp_path / "net.onnx", nodes, {"image": (1, 3, height, width)}, outputs, constants, card)
+            outputs = {
+                "boxes": (FLOAT, ("N", 4)),
+                "scores": (FLOAT, ("N",)),
+                "labels": (INT64, ("N",)),
+            }
+            path = write_onnx(
+                tmp_path / "net.onnx",
+                nodes,
+                {"image": (1, 3, height, width)},
+                outputs,
+                constants,
+                card,
+            )
         else:
             name = {"classification": "logits", "reid": "embedding"}[task]
             nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], [name])]
-            path = write_onnx(tmp_path / "net.onnx", nodes, {"image": ("B", 3, height, width)}, {name: (FLOAT, ("B", 3))}, {}, card)
+            path = write_onnx(
+                tmp_path / "net.onnx",
+                nodes,
+                {"image": ("B", 3, height, width)},
+                {name: (FLOAT, ("B", 3))},
+                {},
+                card,
+            )
         assert load_recogniser(str(path), task).facts["file"] == "net.onnx"
 
 
 def test_an_onnx_detector_speaks_in_the_images_own_pixels(tmp_path: Path) -> None:
-    found = load_recogniser(str(detector(tmp_path / "d.onnx", [[1, 2, 3, 6]])), "detection")(plain((0, 0, 0), 32, 16))
+    found = load_recogniser(str(detector(tmp_path / "d.onnx", [[1, 2, 3, 6]])), "detection")(
+        plain((0, 0, 0), 32, 16)
+    )
     assert found.boxes.tolist() == [[4, 8, 12, 24]]
     assert (found.scores.tolist(), found.labels.tolist()) == ([0.75], [2])
     nothing = load_recogniser(str(detector(tmp_path / "n.onnx", [])), "detection")(plain((0, 0, 0)))
     assert [len(part) for part in nothing] == [0, 0, 0]
     with pytest.raises(RecogniserError, match=r"returned label 3 .* classes 0 to 2"):
-        load_recogniser(str(detector(tmp_path / "w.onnx", [[1, 2, 3, 6]], label=3)), "detection")(plain((0, 0, 0)))
+        load_recogniser(str(detector(tmp_path / "w.onnx", [[1, 2, 3, 6]], label=3)), "detection")(
+            plain((0, 0, 0))
+        )
 
 
 def test_an_onnx_embedder_gives_unit_vectors(tmp_path: Path) -> None:
     nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], ["embedding"])]
     card = {"task": "reid", "classes": None, "resize": STRETCH}
-    path = write_onnx(tmp_path / "e.onnx", nodes, {"image": ("B", 3, 8, 4)}, {"embedding": (FLOAT, ("B", 3))}, {}, card)
+    path = write_onnx(
+        tmp_path / "e.onnx",
+        nodes,
+        {"image": ("B", 3, 8, 4)},
+        {"embedding": (FLOAT, ("B", 3))},
+        {},
+        card,
+    )
     embed = load_recogniser(str(path), "reid")
-    np.testing.assert_allclose(embed([plain((60, 80, 0)), plain((0, 0, 9))]), [[0.6, 0.8, 0], [0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(
+        embed([plain((60, 80, 0)), plain((0, 0, 9))]), [[0.6, 0.8, 0], [0, 0, 1]], atol=1e-6
+    )
     with pytest.raises(ValueError, match="vector of zeros"):
         embed([plain((0, 0, 0))])
 
@@ -108,18 +170,35 @@ def test_an_onnx_embedder_gives_unit_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: classifier(path, {**CROP, "mode": "stretch"}), "mode 'stretch'; for classification the connector knows 'shorter"),
+        (
+            lambda path: classifier(path, {**CROP, "mode": "stretch"}),
+            "mode 'stretch'; for classification the connector knows 'shorter",
+        ),
         (lambda path: classifier(path, {**CROP, "filter": "box"}), "filter 'box'"),
-        (lambda path: classifier(path, {**CROP, "crop": 7}), r"resize ends at \[7, 7\].* takes \[8, 8\]"),
+        (
+            lambda path: classifier(path, {**CROP, "crop": 7}),
+            r"resize ends at \[7, 7\].* takes \[8, 8\]",
+        ),
         (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is wanted"),
         (lambda path: classifier(path, sha256="0"), "describes another file"),
-        (lambda path: classifier(path, classes={"names": ["a"]}), "has 3 classes, its card names 1"),
-        (lambda path: classifier(path, classes={"names": NAMES, "count": 4}), "4 classes, but 3 names"),
+        (
+            lambda path: classifier(path, classes={"names": ["a"]}),
+            "has 3 classes, its card names 1",
+        ),
+        (
+            lambda path: classifier(path, classes={"names": NAMES, "count": 4}),
+            "4 classes, but 3 names",
+        ),
         (lambda path: classifier(path, classes=None), "does not name its classes"),
-        (lambda path: classifier(path, classes={"names": "none.txt"}), "none.txt, which is not there"),
+        (
+            lambda path: classifier(path, classes={"names": "none.txt"}),
+            "none.txt, which is not there",
+        ),
     ],
 )
-def test_a_card_that_does_not_fit(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+def test_a_card_that_does_not_fit(
+    make: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_recogniser(str(make(tmp_path / "x.onnx")), "classification")
 
@@ -129,20 +208,35 @@ def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     path = classifier(tmp_path / "x.onnx", classes={"names": "names.txt"})
     (tmp_path / name).write_text(LFS_POINTER)
-    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"
+    ):
         load_recogniser(str(path), "classification")
 
 
 def test_a_network_of_other_inputs_or_outputs(tmp_path: Path) -> None:
     card = {"task": "classification", "classes": {"names": NAMES}, "resize": CROP}
     flat = [("Flatten", ["data"], ["logits"])]
-    path = write_onnx(tmp_path / "in.onnx", flat, {"data": (1, 3, 8, 8)}, {"logits": (FLOAT, (1, 192))}, {}, card)
-    with pytest.raises(ValueError, match=r"takes data tensor\(float\) \[1, 3, 8, 8\]; the connector knows one input, image"):
+    path = write_onnx(
+        tmp_path / "in.onnx", flat, {"data": (1, 3, 8, 8)}, {"logits": (FLOAT, (1, 192))}, {}, card
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"takes data tensor\(float\) \[1, 3, 8, 8\]; the connector knows one input, image",
+    ):
         load_recogniser(str(path), "classification")
     path = write_onnx(
-        tmp_path / "out.onnx", [("Flatten", ["image"], ["y"])], {"image": ("B", 3, 8, 8)}, {"y": (FLOAT, ("B", 192))}, {}, card
+        tmp_path / "out.onnx",
+        [("Flatten", ["image"], ["y"])],
+        {"image": ("B", 3, 8, 8)},
+        {"y": (FLOAT, ("B", 192))},
+        {},
+        card,
     )
-    with pytest.raises(ValueError, match=r"gives y .*; for classification the connector needs logits of 2 dimensions"):
+    with pytest.raises(
+        ValueError,
+        match=r"gives y .*; for classification the connector needs logits of 2 dimensions",
+    ):
         load_recogniser(str(path), "classification")
     (tmp_path / "torn.onnx").write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(json.dumps(card))
@@ -169,7 +263,9 @@ def test_resizing_by_the_contract() -> None:
     assert cropped[:, -1].min() == 255
 
 
-def test_functions_by_name_say_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_by_name_say_their_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "their_networks.py").write_text(
         "import numpy as np\n"
         "def colours(images):\n    return np.stack([image.mean((0, 1)) for image in images])\n"
@@ -184,7 +280,9 @@ def test_functions_by_name_say_their_classes(tmp_path: Path, monkeypatch: pytest
     assert embedder([plain((9, 0, 0))]).tolist() == [[1, 0, 0]]
     with pytest.raises(ValueError, match="does not say its classes"):
         load_recogniser("their_networks:boxes", "detection")
-    (tmp_path / "their_networks.py").write_text((tmp_path / "their_networks.py").read_text() + "CLASSES = ['thing']\n")
+    (tmp_path / "their_networks.py").write_text(
+        (tmp_path / "their_networks.py").read_text() + "CLASSES = ['thing']\n"
+    )
     monkeypatch.delitem(sys.modules, "their_networks")
     importlib.invalidate_caches()
     found = load_recogniser("their_networks:boxes", "detection")(plain((0, 0, 0)))
@@ -196,10 +294,16 @@ def test_functions_by_name_say_their_classes(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("recogniser", "message"),
     [
-        (Classifier("it", {}, NAMES, lambda images: np.zeros((1, 2))), r"scores of shape \(1, 2\).*\(1, 3\)"),
+        (
+            Classifier("it", {}, NAMES, lambda images: np.zeros((1, 2))),
+            r"scores of shape \(1, 2\).*\(1, 3\)",
+        ),
         (Classifier("it", {}, NAMES, lambda images: np.full((1, 3), np.nan)), "not finite"),
         (Classifier("it", {}, NAMES, lambda images: [["a", "b", "c"]]), "expected numbers"),
-        (Embedder("it", {}, lambda images: np.zeros((1, 0))), r"expected numbers of shape \(1, D\)"),
+        (
+            Embedder("it", {}, lambda images: np.zeros((1, 0))),
+            r"expected numbers of shape \(1, D\)",
+        ),
     ],
 )
 def test_answers_that_are_none(recogniser: Classifier | Embedder, message: str) -> None:
@@ -213,15 +317,22 @@ def test_a_detector_whose_parts_differ_in_number() -> None:
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision", "transformers"])
-def test_packages_that_are_missing_are_named_with_the_remedy(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_missing_are_named_with_the_remedy(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # importing it fails, installed or not
     with pytest.raises(ValueError, match=f"pip install {package}"):
         load_recogniser(f"{package}:x", "classification")
 
 
-@pytest.mark.parametrize(("spec", "task"), [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")])
+@pytest.mark.parametrize(
+    ("spec", "task"),
+    [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")],
+)
 def test_what_no_package_has(spec: str, task: Task) -> None:
-    with pytest.raises(ValueError, match=r"is no detector|does not embed|is no recogniser; give FILE.onnx"):
+    with pytest.raises(
+        ValueError, match=r"is no detector|does not embed|is no recogniser; give FILE.onnx"
+    ):
         load_recogniser(spec, task)
 
 
@@ -230,7 +341,9 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
     path = classifier(tmp_path / "colours.onnx", classes={"names": "cafe\u0301.txt", "count": 3})
     card = path.with_suffix(".json")
     card.write_bytes((card.read_text() + "\r\n\r\n").encode(encoding))
-    (tmp_path / "caf\u00e9.txt").write_bytes("rot\r\n gr\u00fcn\r\nblau\r\n\r\n \r\n".encode(encoding))
+    (tmp_path / "caf\u00e9.txt").write_bytes(
+        "rot\r\n gr\u00fcn\r\nblau\r\n\r\n \r\n".encode(encoding)
+    )
     assert load_recogniser(str(path), "classification").classes == ["rot", "gr\u00fcn", "blau"]
     (tmp_path / "caf\u00e9.txt").write_bytes(b"rot\ngr\xfcn\nblau\n")
     with pytest.raises(ValueError, match=r"caf\u00e9.txt is no text in UTF-8 or UTF-16"):
@@ -240,13 +353,26 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[" * 100000, "colours.json is no JSON that can be read: its brackets are nested too deeply"),
+        (
+            b"[" * 100000,
+            "colours.json is no JSON that can be read: its brackets are nested too deeply",
+        ),
         (b"{", "colours.json is no JSON"),
         (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is no JSON"),
         (b"\xff", "colours.json is no text"),
         (b"9" * 400, "colours.json says no `resize`"),
-        (json.dumps({"task": "classification", "resize": {**CROP, "filter": ["bicubic"]}}).encode(), "resize.filter"),
-        (json.dumps({"task": "classification", "resize": CROP, "classes": {"names": 3}}).encode(), "does not name its classes"),
+        (
+            json.dumps(
+                {"task": "classification", "resize": {**CROP, "filter": ["bicubic"]}}
+            ).encode(),
+            "resize.filter",
+        ),
+        (
+            json.dumps(
+                {"task": "classification", "resize": CROP, "classes": {"names": 3}}
+            ).encode(),
+            "does not name its classes",
+        ),
     ],
 )
 def test_a_card_that_is_none_is_named(content: bytes, message: str, tmp_path: Path) -> None:

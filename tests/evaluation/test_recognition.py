@@ -49,7 +49,9 @@ def mean_of(item: Item, image: Pixels) -> float:
     return float(image.mean())
 
 
-def test_an_image_is_found_by_its_path_or_by_its_last_part(items: list[Item], tmp_path: Path) -> None:
+def test_an_image_is_found_by_its_path_or_by_its_last_part(
+    items: list[Item], tmp_path: Path
+) -> None:
     assert Folder(tmp_path / "dark").find(items[1]) == tmp_path / "dark/1.png"
     assert Folder(tmp_path / "clean").find(items[1]) == tmp_path / "clean/c/1.png"
     (tmp_path / "dark/1.jpg").write_bytes(b"")
@@ -63,16 +65,25 @@ def test_an_image_is_found_by_its_path_or_by_its_last_part(items: list[Item], tm
     assert Folder(tmp_path / "linked").find(items[1]).name == "1.png"
 
 
-def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(items: list[Item], tmp_path: Path) -> None:
+def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(
+    items: list[Item], tmp_path: Path
+) -> None:
     others = [Item("x", tmp_path / "x.png")]
-    with pytest.raises(ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"):
+    with pytest.raises(
+        ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"
+    ):
         ask(others, Source([Condition("dark", tmp_path / "dark")], {}, 0), mean_of, [])
     (tmp_path / "dark/3.jxl").write_bytes(b"?")
     over, other = Folder(tmp_path / "dark").compare(items[:1], ["2.png"])
     assert over == (str(tmp_path / "dark/1.png"), "there is no clean image of this name")
-    assert other == (str(tmp_path / "dark/3.jxl"), "a file of a type that is not read: .jxl; save images as PNG")
+    assert other == (
+        str(tmp_path / "dark/3.jxl"),
+        "a file of a type that is not read: .jxl; save images as PNG",
+    )
     twice = [*items, Item("d/0", items[0].path)]
-    with pytest.raises(ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"):
+    with pytest.raises(
+        ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"
+    ):
         Folder(tmp_path / "dark").compare(twice, [])
     dark = Folder(tmp_path / "dark")
     assert dark.find(twice[0]) == dark.find(twice[0])
@@ -83,23 +94,34 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(item
 def test_letters_may_be_composed_or_not(photo: Image.Image, tmp_path: Path) -> None:
     nfc, nfd = "caf\u00e9", "cafe\u0301"
     for name in (f"{nfc}/{nfc}", "plain"):
-        for folder, path in (("clean", name), ("fog", name.replace(nfc, nfd)), ("flat", name.replace(nfc, nfd).split("/")[-1])):
+        for folder, path in (
+            ("clean", name),
+            ("fog", name.replace(nfc, nfd)),
+            ("flat", name.replace(nfc, nfd).split("/")[-1]),
+        ):
             target = tmp_path / folder / f"{path}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             photo.save(target)
     (tmp_path / "restored" / nfd).mkdir(parents=True)
     photo.save(tmp_path / "restored" / nfd / f"{nfd}.png")
-    items = [Item(f"{nfc}/{nfc}", tmp_path / "clean" / nfc / f"{nfc}.png"), Item("plain", tmp_path / "clean/plain.png")]
+    items = [
+        Item(f"{nfc}/{nfc}", tmp_path / "clean" / nfc / f"{nfc}.png"),
+        Item("plain", tmp_path / "clean/plain.png"),
+    ]
     for folder in (Folder(tmp_path / "fog"), Folder(tmp_path / "flat")):
         assert folder.find(items[0]).name == f"{nfd}.png"
         assert folder.compare(items, []) == []
         assert folder.compare(items[1:], [items[0].name]) == []  # excluded already
         assert [one.name for one in folder.compare(items[1:], [])] == [str(folder.find(items[0]))]
     (tmp_path / "restored/clean").symlink_to(tmp_path / "clean")
-    peer = FromFolders(tmp_path / "restored", [Condition(nfc, tmp_path / "fog")])  # its folder is called by the condition
+    peer = FromFolders(
+        tmp_path / "restored", [Condition(nfc, tmp_path / "fog")]
+    )  # its folder is called by the condition
     assert peer.folders[nfc].find(items[0]).name == f"{nfd}.png"
     photo.save(tmp_path / "flat" / f"{nfc}.png")
-    assert Folder(tmp_path / "flat").find(items[0]).name == f"{nfc}.png"  # the very name comes first
+    assert (
+        Folder(tmp_path / "flat").find(items[0]).name == f"{nfc}.png"
+    )  # the very name comes first
 
 
 def test_conditions_that_cannot_be(tmp_path: Path) -> None:
@@ -127,10 +149,14 @@ def test_images_as_taken_stand_alone(items: list[Item]) -> None:
         Source([AsTaken(), Condition("noise")], {}, 0)
 
 
-def test_every_variant_is_made_at_the_images_own_size_by_8_bits(items: list[Item], tmp_path: Path, tiny: VRDIR) -> None:
+def test_every_variant_is_made_at_the_images_own_size_by_8_bits(
+    items: list[Item], tmp_path: Path, tiny: VRDIR
+) -> None:
     conditions = [Condition("dark", tmp_path / "dark"), Condition("noise:sigma=30")]
     restorer = Restorer(tiny, "cpu")
-    source = Source(conditions, {"net": restorer, "files": by_function(lambda image: 255 - image)}, seed=3)
+    source = Source(
+        conditions, {"net": restorer, "files": by_function(lambda image: 255 - image)}, seed=3
+    )
     made = dict(source.images(items[0]))
     assert list(made) == source.variants
     assert len(made) == 9
@@ -141,19 +167,29 @@ def test_every_variant_is_made_at_the_images_own_size_by_8_bits(items: list[Item
     assert (made[Variant("dark", "files")] == 255 - made[Variant("dark", "")]).all()
     for variant, pixels in made.items():
         assert pixels.shape == (30, 40, 3)
-        assert torch.equal((source.picture(items[0], variant) * 255).round().byte(), torch.from_numpy(pixels.copy()).movedim(-1, 0))
+        assert torch.equal(
+            (source.picture(items[0], variant) * 255).round().byte(),
+            torch.from_numpy(pixels.copy()).movedim(-1, 0),
+        )
 
 
 def test_restored_images_from_folders(items: list[Item], tmp_path: Path) -> None:
     conditions = [Condition("dark", tmp_path / "dark")]
-    answered = ask(items, Source(conditions, {"peer": load_restorer(str(tmp_path / "restored"), conditions)}, 0), mean_of, [])
+    answered = ask(
+        items,
+        Source(conditions, {"peer": load_restorer(str(tmp_path / "restored"), conditions)}, 0),
+        mean_of,
+        [],
+    )
     assert answered.answers[Variant("dark", "peer")] == answered.answers[Variant(CLEAN, "")]
     assert answered.answers[Variant("dark", "")] != answered.answers[Variant(CLEAN, "")]
     with pytest.raises(FileNotFoundError, match=r"restored.noise"):
         FromFolders(tmp_path / "restored", [Condition("noise")])
 
 
-def test_an_image_that_fails_anywhere_is_excluded_everywhere_by_name(items: list[Item], tmp_path: Path) -> None:
+def test_an_image_that_fails_anywhere_is_excluded_everywhere_by_name(
+    items: list[Item], tmp_path: Path
+) -> None:
     Image.open(tmp_path / "dark/1.png").crop((0, 0, 20, 20)).save(tmp_path / "dark/1.png")
 
     def fails(image: Pixels) -> Pixels:
@@ -174,8 +210,14 @@ def test_an_image_that_fails_anywhere_is_excluded_everywhere_by_name(items: list
 
 
 def test_a_restorer_must_give_back_the_same_size_and_kind(items: list[Item]) -> None:
-    for function, message in ((lambda image: image[:5], r"uint8 \(5, 40, 3\)"), (lambda image: image / 255, "float64"), (list, "list")):
-        with pytest.raises(ValueError, match=f"nothing is left to measure: 3 exclusions, .*peer returned {message}"):
+    for function, message in (
+        (lambda image: image[:5], r"uint8 \(5, 40, 3\)"),
+        (lambda image: image / 255, "float64"),
+        (list, "list"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"nothing is left to measure: 3 exclusions, .*peer returned {message}"
+        ):
             ask(items, Source([], {"peer": by_function(function)}, 0), mean_of, [])
 
 
@@ -184,7 +226,9 @@ def test_a_restorer_may_write_into_what_it_is_given(items: list[Item]) -> None:
         image[:] = 0
         return image
 
-    source = Source([], {"first": by_function(blackens), "second": by_function(lambda image: image)}, 0)
+    source = Source(
+        [], {"first": by_function(blackens), "second": by_function(lambda image: image)}, 0
+    )
     answers = ask(items, source, mean_of, []).answers
     assert answers[Variant(CLEAN, "first")] == [0, 0, 0]
     assert answers[Variant(CLEAN, "second")] == answers[Variant(CLEAN, "")] != [0, 0, 0]
@@ -201,9 +245,19 @@ def test_a_recogniser_that_breaks_its_contract_stops_the_evaluation(items: list[
 def test_cases_are_spread_over_all_that_changed(items: list[Item]) -> None:
     many = [Item(f"{i}", items[0].path) for i in range(20)]
     before, after = Variant("noise", ""), Variant("noise", "net")
-    quality = {before: [0.0] * 10 + [1.0] * 10, after: [1.0] * 10 + [1.0] * 9 + [0.0], Variant(CLEAN, ""): [1.0] * 20}
+    quality = {
+        before: [0.0] * 10 + [1.0] * 10,
+        after: [1.0] * 10 + [1.0] * 9 + [0.0],
+        Variant(CLEAN, ""): [1.0] * 20,
+    }
     source = Source([Condition("noise")], {"net": by_function(lambda image: image)}, 0)
-    cases = cases_of(source, many, quality, lambda variant, i: Said(f"{variant.restorer or variant.condition} {i}"), str)
+    cases = cases_of(
+        source,
+        many,
+        quality,
+        lambda variant, i: Said(f"{variant.restorer or variant.condition} {i}"),
+        str,
+    )
     won, lost = ([case for case in cases if case.won is way] for way in (True, False))
     assert [case.name for case in won] == ["0", "2", "5", "7"]
     assert len(won) == CASES
@@ -215,11 +269,16 @@ def test_cases_are_spread_over_all_that_changed(items: list[Item]) -> None:
 
 
 def test_functions_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "peer_of_ours.py").write_text("def darker(image):\n    return image // 2\n\nnumber = 3\n")
+    (tmp_path / "peer_of_ours.py").write_text(
+        "def darker(image):\n    return image // 2\n\nnumber = 3\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load_function("peer_of_ours:darker")(8) == 4
     restore = load_restorer("peer_of_ours:darker", [])
     assert restore(Item("", tmp_path), "", np.full((1, 1, 3), 9, np.uint8)).max() == 4
-    for spec, message in (("peer_of_ours:number", "no function 'number'"), ("no_such_module:f", "'no_such_module' cannot be imported")):
+    for spec, message in (
+        ("peer_of_ours:number", "no function 'number'"),
+        ("no_such_module:f", "'no_such_module' cannot be imported"),
+    ):
         with pytest.raises(ValueError, match=message):
             load_function(spec)

@@ -29,12 +29,19 @@ def test_ranks_and_average_precision_by_hand() -> None:
 
 def test_a_right_image_by_another_camera_counts_and_other_persons_of_the_same_camera_stay() -> None:
     likeness = np.array([[0.9, 0.8, 0.7]])
-    found = ranking(likeness, np.eye(3), (np.array([5]), np.array([1])), (np.array([5, 6, 5]), np.array([1, 1, 2])))
+    found = ranking(
+        likeness,
+        np.eye(3),
+        (np.array([5]), np.array([1])),
+        (np.array([5, 6, 5]), np.array([1, 1, 2])),
+    )
     assert found.first.tolist() == [1]
     assert found.precision == pytest.approx([0.5])
 
 
-def test_rankings_of_many_queries_do_not_depend_on_how_many_are_ranked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rankings_of_many_queries_do_not_depend_on_how_many_are_ranked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     generator = np.random.default_rng(0)
     queries, gallery = generator.normal(size=(30, 8)), generator.normal(size=(90, 8))
     of_queries = (np.arange(30) % 10, np.zeros(30, int))
@@ -63,8 +70,14 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image[10:34, 6:26], image[34:60, 8:24] = shirt * light, trousers * light
             image += generator.normal(0, 4, image.shape)
             picture = Image.fromarray(image.clip(0, 255).astype(np.uint8))
-            picture.save(root / ("query" if camera == 1 else "gallery") / f"{person:04}_c{camera}s1_000001_01.png")
-    Image.fromarray(np.full((64, 32, 3), 120, np.uint8)).save(root / "gallery" / "0000_c2s1_000001_01.png")
+            picture.save(
+                root
+                / ("query" if camera == 1 else "gallery")
+                / f"{person:04}_c{camera}s1_000001_01.png"
+            )
+    Image.fromarray(np.full((64, 32, 3), 120, np.uint8)).save(
+        root / "gallery" / "0000_c2s1_000001_01.png"
+    )
     return root
 
 
@@ -81,10 +94,16 @@ def test_haze_makes_people_alike_and_a_restorer_tells_them_apart_again(people: P
     knows = lambda item, condition, image: clear[item.name]  # noqa: E731 - a restorer that cannot be wrong
     harms = by_function(lambda image: np.full_like(image, 77))
     result = evaluate_reid(
-        data, Embedder("clothes", {}, clothes), [Condition("haze:severity=5")], {"knows": knows, "harms": harms}, bootstrap=200
+        data,
+        Embedder("clothes", {}, clothes),
+        [Condition("haze:severity=5")],
+        {"knows": knows, "harms": harms},
+        bootstrap=200,
     )
     assert result.images == 16
-    assert [(one.name, one.reason.split(":")[0]) for one in result.excluded] == [("query/0017_c1s1_000001_01", "a query without a match")]
+    assert [(one.name, one.reason.split(":")[0]) for one in result.excluded] == [
+        ("query/0017_c1s1_000001_01", "a query without a match")
+    ]
     assert list(result.metrics) == ["rank1", "rank5", "rank10", "map"]
     (haze,) = result.conditions
     assert result.clean["rank1"].value > 60 > haze.degraded["rank1"].value + 25

@@ -33,7 +33,9 @@ def test_whatever_is_put_into_a_page_is_escaped() -> None:
     bad = "<script>&\"'"
     table = Table((bad,), ((bad,),))
     case = Case(bad, bad, [Picture(bad, bad, "data:,", "data:,")])
-    section = Section(bad, bad, bad, [table], [sorted_bars({bad: 1.0}, bad, bad)], [case], [bad], table)
+    section = Section(
+        bad, bad, bad, [table], [sorted_bars({bad: 1.0}, bad, bad)], [case], [bad], table
+    )
     html = render(Page(bad, {bad: bad}, table, [section], {bad: bad}))
     assert "<script" not in html
     assert "&\"'" not in html
@@ -63,7 +65,9 @@ def test_bars_are_sorted_and_stand_on_zero() -> None:
     assert (plot.zero, "0") in plot.ticks
 
 
-@pytest.mark.parametrize("values", [[0.0], [-3.0], [5.0, 5.0], [1e-4, 2e-4], [-60.0, 40.0], [0.0, 0.0, 0.0], [-1e-4]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [-3.0], [5.0, 5.0], [1e-4, 2e-4], [-60.0, 40.0], [0.0, 0.0, 0.0], [-1e-4]]
+)
 def test_bars_stay_inside_the_plot(values: list[float]) -> None:
     plot = sorted_bars({str(i): value for i, value in enumerate(values)}, "dB", "")
     for bar in plot.bars:
@@ -85,7 +89,11 @@ def test_pictures_are_reduced_and_show_the_window_pixel_by_pixel() -> None:
     image = (torch.rand(3, 700, 1200) * 255).round() / 255
     shown = picture("title", "caption", image, (300, 500, 96))
     assert opened(shown.whole).size == (PICTURE_PX, 280)
-    zoom = torch.frombuffer(bytearray(opened(shown.zoom).convert("RGB").tobytes()), dtype=torch.uint8).view(96, 96, 3).permute(2, 0, 1)
+    zoom = (
+        torch.frombuffer(bytearray(opened(shown.zoom).convert("RGB").tobytes()), dtype=torch.uint8)
+        .view(96, 96, 3)
+        .permute(2, 0, 1)
+    )
     assert torch.equal(zoom / 255, image[:, 300:396, 500:596])
 
 

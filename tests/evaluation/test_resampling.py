@@ -25,7 +25,9 @@ def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_for_a_seed(
     assert (weights.sum(1) == 40).all()
     assert (weights == bootstrap_weights(40, 500, 3)).all()
     assert (weights != bootstrap_weights(40, 500, 4)).any()
-    assert (weights == 0).mean() == pytest.approx(math.exp(-1), abs=0.02)  # what a draw with replacement misses
+    assert (weights == 0).mean() == pytest.approx(
+        math.exp(-1), abs=0.02
+    )  # what a draw with replacement misses
 
 
 def test_the_interval_of_a_share_is_that_of_theory() -> None:
@@ -38,7 +40,9 @@ def test_the_interval_of_a_share_is_that_of_theory() -> None:
 
 
 def test_the_interval_follows_the_figure_where_resamples_lie_too_high() -> None:
-    draws = np.random.default_rng(0).normal(1, 1, 20_000)  # of a figure of 0: off by one standard deviation
+    draws = np.random.default_rng(0).normal(
+        1, 1, 20_000
+    )  # of a figure of 0: off by one standard deviation
     low, high = estimate(Figure(0.0, draws))[1:]
     assert low == pytest.approx(1 - 2 - 1.96, abs=0.15)
     assert high == pytest.approx(1 - 2 + 1.96, abs=0.15)
@@ -71,7 +75,9 @@ def test_randomisation_of_three_images_counts_all_swaps() -> None:
     difference = np.array([1.0, 2.0, 3.0])
     swaps = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], bool)
     swapped = (1 - 2.0 * swaps) @ difference / 3
-    assert randomisation_p_value(2.0, swapped) == pytest.approx((2 + 1) / (8 + 1))  # all kept and all swapped are as large
+    assert randomisation_p_value(2.0, swapped) == pytest.approx(
+        (2 + 1) / (8 + 1)
+    )  # all kept and all swapped are as large
     assert sign_flips(2000, 1, 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
@@ -84,7 +90,9 @@ def test_the_share_recovered_and_its_interval_over_the_same_resamples() -> None:
     assert share.value == pytest.approx((70 - 40) / (90 - 40))
     assert 0.45 < share.low < 0.6 < share.high < 0.75
     alone = [estimate(figure) for figure in (clean, degraded, restored)]
-    assert share.high - share.low < (alone[2].high - alone[2].low) / 50 * 2  # closer than if the three were drawn apart
+    assert (
+        share.high - share.low < (alone[2].high - alone[2].low) / 50 * 2
+    )  # closer than if the three were drawn apart
 
 
 def test_nothing_is_recovered_where_nothing_was_lost() -> None:
@@ -105,5 +113,7 @@ def test_ties_are_found_whatever_the_last_bit_is(images: int, right: int) -> Non
     counts = np.round(weights @ values.astype(float))
     below = np.mean(counts < right) + np.mean(counts == right) / 2
     bias = 2 * ndtri(np.clip(below, 0.05, 0.95))
-    expected = np.quantile(100 * counts / images, [ndtr(bias + ndtri(0.025)), ndtr(bias + ndtri(0.975))])
+    expected = np.quantile(
+        100 * counts / images, [ndtr(bias + ndtri(0.025)), ndtr(bias + ndtri(0.975))]
+    )
     assert estimate(mean_figure(values, weights))[1:] == pytest.approx(expected)

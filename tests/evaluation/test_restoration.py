@@ -30,7 +30,11 @@ from vrdir.model.vrdir import VRDIR
 
 def scored(name: str, before: float, after: float, line: int = 1) -> Measured:
     return Measured(
-        Pair(Path("clean") / name, Path(name), "", line), 20, 16, Scores(before, 0.5, before, 0.5), Scores(after, 0.5, after, 0.5)
+        Pair(Path("clean") / name, Path(name), "", line),
+        20,
+        16,
+        Scores(before, 0.5, before, 0.5),
+        Scores(after, 0.5, after, 0.5),
     )
 
 
@@ -40,20 +44,30 @@ def pairs(photo: Image.Image, tmp_path: Path) -> list[Pair]:
     photo.point(lambda v: v // 2).save(tmp_path / "dark.png")
     photo.crop((0, 0, 40, 40)).save(tmp_path / "small.png")
     photo.crop((0, 0, 40, 9)).save(tmp_path / "strip.png")
-    (tmp_path / "pairs.txt").write_text("dark.png|clean.png\nsmall.png|clean.png\nnowhere.png|clean.png\nstrip.png|strip.png\n")
+    (tmp_path / "pairs.txt").write_text(
+        "dark.png|clean.png\nsmall.png|clean.png\nnowhere.png|clean.png\nstrip.png|strip.png\n"
+    )
     return read_pairs(tmp_path / "pairs.txt")
 
 
-def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(pairs: list[Pair], tiny: VRDIR) -> None:
+def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(
+    pairs: list[Pair], tiny: VRDIR
+) -> None:
     done, other_size, missing, strip = measure_pairs(pairs, by_network(Restorer(tiny, "cpu")))
     assert isinstance(done, Measured)
     assert (done.width, done.height) == (97, 75)
-    for row, message in ((other_size, "40 x 40"), (missing, "nowhere.png does not exist"), (strip, "SSIM needs 11 pixels")):
+    for row, message in (
+        (other_size, "40 x 40"),
+        (missing, "nowhere.png does not exist"),
+        (strip, "SSIM needs 11 pixels"),
+    ):
         assert isinstance(row, Excluded)
         assert message in row.reason
 
 
-def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(pairs: list[Pair], tiny: VRDIR) -> None:
+def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(
+    pairs: list[Pair], tiny: VRDIR
+) -> None:
     degraded, clean = (open_image(path).tensor for path in (pairs[0].degraded, pairs[0].clean))
     restorer = Restorer(tiny, "cpu")
     image = by_network(restorer)(pairs[0], degraded)
@@ -66,14 +80,22 @@ def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(pairs: l
     assert row.gain == row.restored.psnr_rgb - row.degraded.psnr_rgb != 0
 
 
-def test_a_grey_picture_is_measured_as_its_file_is_restored(photo: Image.Image, tiny: VRDIR, tmp_path: Path) -> None:
+def test_a_grey_picture_is_measured_as_its_file_is_restored(
+    photo: Image.Image, tiny: VRDIR, tmp_path: Path
+) -> None:
     for name, shift in (("clean", 0), ("pale", 40)):
-        photo.convert("L").point(lambda v, shift=shift: v // 2 + shift).save(tmp_path / f"{name}.png")
+        photo.convert("L").point(lambda v, shift=shift: v // 2 + shift).save(
+            tmp_path / f"{name}.png"
+        )
     restorer = Restorer(tiny, "cpu")
     restorer.restore_file(tmp_path / "pale.png", tmp_path / "restored.png")
-    (row,) = measure_pairs([Pair(tmp_path / "clean.png", tmp_path / "pale.png", "", 1)], by_network(restorer))
+    (row,) = measure_pairs(
+        [Pair(tmp_path / "clean.png", tmp_path / "pale.png", "", 1)], by_network(restorer)
+    )
     assert isinstance(row, Measured)
-    clean, restored = (open_image(tmp_path / f"{name}.png").tensor for name in ("clean", "restored"))
+    clean, restored = (
+        open_image(tmp_path / f"{name}.png").tensor for name in ("clean", "restored")
+    )
     assert row.restored == pytest.approx(measure(restored, clean), abs=1e-3)
     seen: list[Any] = []
     item = Item("pale", tmp_path / "pale.png")
@@ -81,7 +103,9 @@ def test_a_grey_picture_is_measured_as_its_file_is_restored(photo: Image.Image, 
     for variant, pixels in source.images(item):
         seen.append(pixels)
         if variant == ("clean", "vrdir"):
-            assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / "restored.png").convert("RGB")))
+            assert np.array_equal(
+                pixels, np.asarray(Image.open(tmp_path / "restored.png").convert("RGB"))
+            )
     assert len(seen) == 4
 
 
@@ -170,9 +194,18 @@ def test_means_cases_and_verdict() -> None:
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([scored("a", 20, 30)], "PSNR rises from 20.00 to 30.00 dB (RGB, one image). No image got worse."),
-        ([scored("a", 30, 20)], "PSNR falls from 30.00 to 20.00 dB (RGB, one image). 1 of 1 got worse, by 10.00 dB (a)."),
-        ([scored("a", 20, 20.01)], "PSNR rises from 20.00 to 20.01 dB (RGB, one image). No image got worse."),
+        (
+            [scored("a", 20, 30)],
+            "PSNR rises from 20.00 to 30.00 dB (RGB, one image). No image got worse.",
+        ),
+        (
+            [scored("a", 30, 20)],
+            "PSNR falls from 30.00 to 20.00 dB (RGB, one image). 1 of 1 got worse, by 10.00 dB (a).",
+        ),
+        (
+            [scored("a", 20, 20.01)],
+            "PSNR rises from 20.00 to 20.01 dB (RGB, one image). No image got worse.",
+        ),
         ([scored("a", 20, 20.001)], "PSNR stays at 20.00 dB (RGB, one image). No image got worse."),
         (
             [scored("a", 100, 40), scored("b", 20, 30)],
@@ -183,7 +216,10 @@ def test_means_cases_and_verdict() -> None:
             [scored("a", 100, 40), scored("b", 100, 30)],
             "The inputs are the clean images themselves. Restoring leaves 35.00 dB (RGB, mean of 2 images), 30.00 dB at worst (b).",
         ),
-        ([Excluded(Pair(Path("e"), None, "noise", 9), "gone")], "1 of 1 pair excluded. Nothing was measured."),
+        (
+            [Excluded(Pair(Path("e"), None, "noise", 9), "gone")],
+            "1 of 1 pair excluded. Nothing was measured.",
+        ),
     ],
 )
 def test_verdicts(rows: list[Measured | Excluded], expected: str) -> None:

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from vrdir.evaluation.restoration_metrics import DEFINITIONS, Scores, luma, measure, psnr_rgb, psnr_y, ssim_rgb, ssim_y
+from vrdir.evaluation.restoration_metrics import (
+    DEFINITIONS,
+    Scores,
+    luma,
+    measure,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+)
 
 
 @pytest.fixture
@@ -29,7 +38,9 @@ def test_psnr_of_one_grey_level() -> None:
     clean = torch.full((1, 3, 16, 16), 100 / 255)
     level = torch.full((1, 3, 16, 16), 101 / 255)
     assert psnr_rgb(level, clean) == pytest.approx([20 * math.log10(255)], abs=1e-4)  # 48.13 dB
-    assert psnr_y(level, clean) == pytest.approx([20 * math.log10(255 * 255 / 219)], abs=1e-4)  # Y has 219 levels for 255
+    assert psnr_y(level, clean) == pytest.approx(
+        [20 * math.log10(255 * 255 / 219)], abs=1e-4
+    )  # Y has 219 levels for 255
 
 
 def test_luma_of_known_colours() -> None:
@@ -46,7 +57,9 @@ def test_identical_images_get_the_ceiling_and_full_ssim() -> None:
 def test_ssim_falls_with_noise() -> None:
     torch.manual_seed(0)
     clean = torch.rand(1, 3, 32, 32)
-    weak, strong = (ssim_rgb((clean + s * torch.randn_like(clean)).clamp(0, 1), clean)[0] for s in (0.02, 0.2))
+    weak, strong = (
+        ssim_rgb((clean + s * torch.randn_like(clean)).clamp(0, 1), clean)[0] for s in (0.02, 0.2)
+    )
     assert 1 > weak > strong > 0
 
 
@@ -57,10 +70,16 @@ def ssim_by_windows(x: Any, y: Any, weights: Any, peak: float, unbias: float) ->
         for left in range(x.shape[1] - size + 1):
             a, b = (z[top : top + size, left : left + size] for z in (x, y))
             mu_a, mu_b = (weights * a).sum(), (weights * b).sum()
-            var_a, var_b = (unbias * (weights * (z - mu) ** 2).sum() for z, mu in ((a, mu_a), (b, mu_b)))
+            var_a, var_b = (
+                unbias * (weights * (z - mu) ** 2).sum() for z, mu in ((a, mu_a), (b, mu_b))
+            )
             covariance = unbias * (weights * (a - mu_a) * (b - mu_b)).sum()
             c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-            values.append((2 * mu_a * mu_b + c1) * (2 * covariance + c2) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2)))
+            values.append(
+                (2 * mu_a * mu_b + c1)
+                * (2 * covariance + c2)
+                / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))
+            )
     return float(np.mean(values))
 
 

@@ -29,7 +29,11 @@ def network(config: VRDIRConfig) -> VRDIR:
 
 NETWORKS = {
     "tiny": network(TINY),
-    "no attention": network(TINY.model_copy(update={"channel_attention": False, "decoder_blocks": (2, 1, 0), "branch_blocks": 2})),
+    "no attention": network(
+        TINY.model_copy(
+            update={"channel_attention": False, "decoder_blocks": (2, 1, 0), "branch_blocks": 2}
+        )
+    ),
     "base": network(BASE),
     "paper": network(PAPER),
 }
@@ -38,7 +42,9 @@ NETWORKS = {
 def picture(height: int, width: int) -> Tensor:
     """Unevenly bright, so that every part differs from the whole."""
     torch.manual_seed(height * 1000 + width)
-    return (torch.linspace(0, 0.8, height).view(-1, 1) + 0.2 * torch.rand(1, 3, height, width)).contiguous()
+    return (
+        torch.linspace(0, 0.8, height).view(-1, 1) + 0.2 * torch.rand(1, 3, height, width)
+    ).contiguous()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -61,7 +67,9 @@ def test_the_smallest(size: tuple[int, int]) -> None:
     model, image = NETWORKS["no attention"], picture(*size)
     with torch.no_grad():
         whole = model.restore(image).image
-    torch.testing.assert_close(restore_in_bands(model, image, band_pixels=1).image, whole, atol=5e-3, rtol=0)
+    torch.testing.assert_close(
+        restore_in_bands(model, image, band_pixels=1).image, whole, atol=5e-3, rtol=0
+    )
 
 
 def test_half_precision_is_nearly_as_good() -> None:
@@ -98,7 +106,9 @@ def test_skip_clean() -> None:
     model, image = NETWORKS["tiny"], picture(100, 80)
     share = float(restore_in_bands(model, image).shares[0, -1])
     assert restore_in_bands(model, image, skip_clean=share * 0.9).image is image
-    assert not torch.equal(restore_in_bands(model, image, skip_clean=min(share * 1.1, 1)).image, image)
+    assert not torch.equal(
+        restore_in_bands(model, image, skip_clean=min(share * 1.1, 1)).image, image
+    )
 
 
 def test_one_image_at_a_time() -> None:

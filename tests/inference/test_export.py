@@ -29,7 +29,11 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-FILES: list[tuple[str, Backend]] = [("tiny.onnx", "onnx"), ("tiny.onnx", "openvino"), ("tiny.xml", "openvino")]
+FILES: list[tuple[str, Backend]] = [
+    ("tiny.onnx", "onnx"),
+    ("tiny.onnx", "openvino"),
+    ("tiny.xml", "openvino"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,9 @@ def network() -> VRDIR:
         for parameter in [*model.decoder.parameters(), *model.enhancement.parameters()]:
             parameter.add_(0.05 * torch.randn_like(parameter))
         for parameter in model.extractor.parameters():
-            parameter.mul_(2.5 if parameter.ndim == 4 else 1)  # fresh ones let what is in the image fade away
+            parameter.mul_(
+                2.5 if parameter.ndim == 4 else 1
+            )  # fresh ones let what is in the image fade away
         for ise in model.scales:
             ise.modulation.guidance.weight.mul_(20)
     return model
@@ -53,7 +59,11 @@ def folder(network: VRDIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     export(network, folder / "first" / "tiny.onnx", "onnx")
     export(network, folder / "first" / "tiny.xml", "openvino", sizes=[(1, 9, 9)])
-    assert sorted(p.name for p in (folder / "first").iterdir()) == ["tiny.bin", "tiny.onnx", "tiny.xml"]
+    assert sorted(p.name for p in (folder / "first").iterdir()) == [
+        "tiny.bin",
+        "tiny.onnx",
+        "tiny.xml",
+    ]
     return (folder / "first").rename(folder / "moved here")
 
 
@@ -63,23 +73,32 @@ def exported(folder: Path, request: pytest.FixtureRequest) -> ExportedModel:
     return ExportedModel(folder / name, backend)
 
 
-def test_one_size_alone_in_another_opset(network: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+def test_one_size_alone_in_another_opset(
+    network: VRDIR, photo: Image.Image, tmp_path: Path
+) -> None:
     path = tmp_path / "static.onnx"
     errors = export(network, path, "onnx", size=(45, 70), opset=20)
     assert list(errors) == [(1, 45, 70)]
     proto = onnx.load(path)
     assert [one.version for one in proto.opset_import if not one.domain] == [20]
-    for value, shape in ((proto.graph.input[0], [1, 3, 45, 70]), (proto.graph.output[0], [1, 3, 45, 70])):
+    for value, shape in (
+        (proto.graph.input[0], [1, 3, 45, 70]),
+        (proto.graph.output[0], [1, 3, 45, 70]),
+    ):
         assert [axis.dim_value for axis in value.type.tensor_type.shape.dim] == shape
     shapes = {"Shape", "Size", "Range", "ConstantOfShape", "NonZero"}
-    assert not shapes & {node.op_type for node in proto.graph.node}  # nothing is left to be found out
+    assert not shapes & {
+        node.op_type for node in proto.graph.node
+    }  # nothing is left to be found out
     assert "decoder.to_correction.weight" in {one.name for one in proto.graph.initializer}
     restorer, eager = Restorer.from_onnx(path), Restorer(network, "cpu")
     fits = photo.crop((0, 0, 70, 45))
     assert np.abs(np.asarray(restorer(fits), int) - np.asarray(eager(fits), int)).max() <= 1
     batch = torch.rand(3, 3, 45, 70)
     torch.testing.assert_close(restorer(batch), eager(batch), atol=1e-4, rtol=0)
-    with pytest.raises(ImageError, match=r"takes images of 45 x 70 pixels \(height x width\) alone, not 75 x 97"):
+    with pytest.raises(
+        ImageError, match=r"takes images of 45 x 70 pixels \(height x width\) alone, not 75 x 97"
+    ):
         restorer(photo)
     with pytest.raises(ValueError, match="opset 7"):
         export(network, tmp_path / "old.onnx", "onnx", size=(9, 9), opset=7)
@@ -90,31 +109,60 @@ def test_names_can_be_read(folder: Path) -> None:
     graph = onnx.load(folder / "tiny.onnx").graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
-    for expected in ("extractor.stem/Conv", "decoder.to_correction/Conv", "enhancement.stride4.modulation.guidance/Conv"):
+    for expected in (
+        "extractor.stem/Conv",
+        "decoder.to_correction/Conv",
+        "enhancement.stride4.modulation.guidance/Conv",
+    ):
         assert expected in names
     assert {node.name.split("/")[0] for node in graph.node if node.op_type == "Conv"} == {
-        value.removesuffix(".weight") for node in graph.node if node.op_type == "Conv" for value in node.input[1:2]
+        value.removesuffix(".weight")
+        for node in graph.node
+        if node.op_type == "Conv"
+        for value in node.input[1:2]
     }
 
 
-def test_convolutions_in_float16(network: VRDIR, folder: Path, photo: Image.Image, tmp_path: Path) -> None:
+def test_convolutions_in_float16(
+    network: VRDIR, folder: Path, photo: Image.Image, tmp_path: Path
+) -> None:
     path = tmp_path / "half.onnx"
     errors = export(network, path, "onnx", sizes=[(1, 45, 70)], half=True)
     assert 0 < max(errors.values()) < 1e-2
     assert path.stat().st_size < 0.8 * (folder / "tiny.onnx").stat().st_size
     graph = onnx.load(path).graph
     types = {one.name: one.data_type for one in graph.initializer}
-    halves = {node.name: types[node.input[1]] == onnx.TensorProto.FLOAT16 for node in graph.node if node.op_type == "Conv"}
+    halves = {
+        node.name: types[node.input[1]] == onnx.TensorProto.FLOAT16
+        for node in graph.node
+        if node.op_type == "Conv"
+    }
     assert all(half == ("modulation" not in name) for name, half in halves.items())
-    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == [onnx.TensorProto.FLOAT] * 3
+    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == [
+        onnx.TensorProto.FLOAT
+    ] * 3
     found, expected = Restorer.from_onnx(path)(photo), Restorer(network, "cpu")(photo)
-    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1  # its weights are random, and let errors grow
+    assert (
+        np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
+    )  # its weights are random, and let errors grow
     with pytest.raises(ArithmeticError, match="allowed is 1e-07"):
-        export(network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7)
+        export(
+            network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7
+        )
 
 
 def test_any_batch_height_and_width(network: VRDIR, exported: ExportedModel) -> None:
-    sizes = [(1, 1, 1), (2, 1, 1), (1, 1, 57), (3, 40, 1), (1, 7, 9), (2, 8, 8), (1, 16, 31), (5, 45, 70), (1, 130, 257)]
+    sizes = [
+        (1, 1, 1),
+        (2, 1, 1),
+        (1, 1, 57),
+        (3, 40, 1),
+        (1, 7, 9),
+        (2, 8, 8),
+        (1, 16, 31),
+        (5, 45, 70),
+        (1, 130, 257),
+    ]
     errors = compare(network, exported, sizes)
     assert list(errors) == sizes
     assert max(errors.values()) < 2e-5, errors
@@ -130,12 +178,18 @@ def test_a_comparison_does_not_overlook_nan(network: VRDIR, exported: ExportedMo
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images(network: VRDIR, exported: ExportedModel, value: float) -> None:
-    image = torch.full((1, 3, 90, 120), value)  # most of the spectrum is rounding, whose phase is taken all the same
+    image = torch.full(
+        (1, 3, 90, 120), value
+    )  # most of the spectrum is rounding, whose phase is taken all the same
     with torch.no_grad():
-        torch.testing.assert_close(exported.restore(image).image, network.restore(image).image, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            exported.restore(image).image, network.restore(image).image, atol=1e-4, rtol=0
+        )
 
 
-def test_the_file_says_what_it_holds_and_nothing_of_where_it_was_made(network: VRDIR, folder: Path, exported: ExportedModel) -> None:
+def test_the_file_says_what_it_holds_and_nothing_of_where_it_was_made(
+    network: VRDIR, folder: Path, exported: ExportedModel
+) -> None:
     assert exported.config == network.config
     assert exported.facts.vrdir == vrdir.__version__
     assert exported.facts.weights_sha256 == state_sha256(network)
@@ -159,13 +213,21 @@ def test_the_onnx_file_is_plain_onnx_with_free_sizes(folder: Path) -> None:
     assert {opset.domain for opset in proto.opset_import} == {""}
 
 
-def test_a_restorer_works_alike_on_every_backend(network: VRDIR, folder: Path, photo: Image.Image, photo_batch: torch.Tensor) -> None:
+def test_a_restorer_works_alike_on_every_backend(
+    network: VRDIR, folder: Path, photo: Image.Image, photo_batch: torch.Tensor
+) -> None:
     expected = Restorer(network, "cpu")
-    restorers = [Restorer.from_onnx(folder / "tiny.onnx"), Restorer.from_onnx(str(folder / "tiny.onnx"), backend="openvino")]
+    restorers = [
+        Restorer.from_onnx(folder / "tiny.onnx"),
+        Restorer.from_onnx(str(folder / "tiny.onnx"), backend="openvino"),
+    ]
     restorers += [Restorer(folder / "tiny.xml", backend="openvino")]
     for restorer in restorers:
         for image in (photo, photo.convert("L"), photo.convert("RGBA"), np.asarray(photo)):
-            ours, theirs = np.asarray(restorer(image)).astype(int), np.asarray(expected(image)).astype(int)
+            ours, theirs = (
+                np.asarray(restorer(image)).astype(int),
+                np.asarray(expected(image)).astype(int),
+            )
             assert np.abs(ours - theirs).max() <= 1  # where a value lies between two levels
             assert not np.array_equal(ours, np.asarray(image))
         ours, theirs = restorer.restore(photo_batch), expected.restore(photo_batch)
@@ -174,8 +236,15 @@ def test_a_restorer_works_alike_on_every_backend(network: VRDIR, folder: Path, p
             assert mine == pytest.approx(other, abs=1e-4)
 
 
-def test_clean_images_are_left_alone_as_in_pytorch(network: VRDIR, exported: ExportedModel, photo_batch: torch.Tensor) -> None:
-    batch = torch.stack([photo_batch[0], torch.rand(photo_batch[0].shape, generator=torch.Generator().manual_seed(0))])
+def test_clean_images_are_left_alone_as_in_pytorch(
+    network: VRDIR, exported: ExportedModel, photo_batch: torch.Tensor
+) -> None:
+    batch = torch.stack(
+        [
+            photo_batch[0],
+            torch.rand(photo_batch[0].shape, generator=torch.Generator().manual_seed(0)),
+        ]
+    )
     with torch.no_grad():
         shares = network.restore(batch).shares[:, -1]
         assert abs(float(shares[0] - shares[1])) > 0.05
@@ -187,7 +256,9 @@ def test_clean_images_are_left_alone_as_in_pytorch(network: VRDIR, exported: Exp
     assert not torch.equal(found.image[1 - clean], batch[1 - clean])
 
 
-def test_threads_may_share_an_exported_network(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
+def test_threads_may_share_an_exported_network(
+    exported: ExportedModel, photo_batch: torch.Tensor
+) -> None:
     images = [photo_batch[:1, :, : 20 + 5 * i] for i in range(6)]
     expected = [exported.restore(image).image for image in images]
     found: dict[tuple[int, int], torch.Tensor] = {}
@@ -250,21 +321,33 @@ def test_the_papers_network(tmp_path: Path) -> None:
 
 
 def test_weights_are_exported_into_the_cache_once(
-    weights: Path, tiny: VRDIR, photo_batch: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path,
+    tiny: VRDIR,
+    photo_batch: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     expected = Restorer(weights, "cpu")(photo_batch)
-    torch.testing.assert_close(Restorer(weights, backend="onnx")(photo_batch), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        Restorer(weights, backend="onnx")(photo_batch), expected, atol=1e-4, rtol=0
+    )
     (file,) = (tmp_path / "cache" / "vrdir").iterdir()
     written = file.stat().st_mtime_ns
-    torch.testing.assert_close(Restorer(tiny, backend="onnx")(photo_batch), expected, atol=1e-4, rtol=0)
-    assert [(p, p.stat().st_mtime_ns) for p in (tmp_path / "cache" / "vrdir").iterdir()] == [(file, written)]
+    torch.testing.assert_close(
+        Restorer(tiny, backend="onnx")(photo_batch), expected, atol=1e-4, rtol=0
+    )
+    assert [(p, p.stat().st_mtime_ns) for p in (tmp_path / "cache" / "vrdir").iterdir()] == [
+        (file, written)
+    ]
     with torch.no_grad():
         next(tiny.decoder.parameters()).add_(0.01)
     assert cache_path(tiny, "onnx") != file
 
 
-def test_a_cache_that_cannot_be_written_is_named(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_named(
+    tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"cannot be kept in .*file/vrdir .*; set XDG_CACHE_HOME"):
@@ -287,27 +370,42 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
         Restorer(tmp_path / "alone.xml", backend="openvino")
     with pytest.raises(ValueError, match="is OpenVINO's format; open it with backend openvino"):
         Restorer(folder / "tiny.xml", backend="onnx")
-    with pytest.raises(ValueError, match="tiny.onnx is the name of an exported network; those run with backend onnx or openvino"):
+    with pytest.raises(
+        ValueError,
+        match="tiny.onnx is the name of an exported network; those run with backend onnx or openvino",
+    ):
         Restorer(folder / "tiny.onnx")
 
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_values_that_are_no_numbers_are_refused_by_name(folder: Path, tmp_path: Path, backend: Backend, raw: bool) -> None:
+def test_values_that_are_no_numbers_are_refused_by_name(
+    folder: Path, tmp_path: Path, backend: Backend, raw: bool
+) -> None:
     proto = onnx.load(folder / "tiny.onnx")
-    tensor = next(tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    tensor = next(
+        tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT
+    )
     values = onnx.numpy_helper.to_array(tensor).copy()
     values.reshape(-1)[-1] = np.nan
     named = onnx.numpy_helper.from_array(values, tensor.name)
-    tensor.CopyFrom(named if raw else onnx.helper.make_tensor(tensor.name, 1, values.shape, values.reshape(-1).tolist()))
+    tensor.CopyFrom(
+        named
+        if raw
+        else onnx.helper.make_tensor(tensor.name, 1, values.shape, values.reshape(-1).tolist())
+    )
     onnx.save(proto, tmp_path / "nan.onnx")
-    with pytest.raises(ValueError, match=rf"nan.onnx has NaN or infinite values in {tensor.name}; export it again"):
+    with pytest.raises(
+        ValueError, match=rf"nan.onnx has NaN or infinite values in {tensor.name}; export it again"
+    ):
         Restorer(tmp_path / "nan.onnx", backend=backend)
 
 
 def test_a_result_that_is_not_finite_is_an_error(folder: Path, tmp_path: Path) -> None:
     proto = onnx.load(folder / "tiny.onnx")
-    last = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("to_correction.weight"))
+    last = next(
+        tensor for tensor in proto.graph.initializer if tensor.name.endswith("to_correction.weight")
+    )
     last.CopyFrom(onnx.numpy_helper.from_array(np.full(last.dims, 3e38, np.float32), last.name))
     onnx.save(proto, tmp_path / "large.onnx")
     with pytest.raises(ArithmeticError, match="NaN or infinite values"):
@@ -318,7 +416,9 @@ def test_a_network_that_holds_nan_is_not_exported(network: VRDIR, tmp_path: Path
     broken = copy.deepcopy(network)
     with torch.no_grad():
         broken.decoder.to_correction.bias[0] = torch.nan
-    with pytest.raises(ValueError, match="the network has NaN or infinite values in decoder.to_correction.bias"):
+    with pytest.raises(
+        ValueError, match="the network has NaN or infinite values in decoder.to_correction.bias"
+    ):
         export(broken, tmp_path / "nan.onnx", "onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -326,11 +426,15 @@ def test_a_network_that_holds_nan_is_not_exported(network: VRDIR, tmp_path: Path
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: Backend) -> None:
     (tmp_path / "a.onnx").write_text(LFS_POINTER)
-    with pytest.raises(ValueError, match=r"a.onnx is a Git LFS pointer, not the file itself; run: git lfs pull"):
+    with pytest.raises(
+        ValueError, match=r"a.onnx is a Git LFS pointer, not the file itself; run: git lfs pull"
+    ):
         ExportedModel(tmp_path / "a.onnx", backend)
 
 
-def test_a_git_lfs_pointer_in_place_of_openvinos_values_is_named(folder: Path, tmp_path: Path) -> None:
+def test_a_git_lfs_pointer_in_place_of_openvinos_values_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
     shutil.copy(folder / "tiny.xml", tmp_path)
     (tmp_path / "tiny.bin").write_text(LFS_POINTER)
     with pytest.raises(ValueError, match=r"tiny.bin is a Git LFS pointer"):
@@ -366,10 +470,19 @@ signal.raise_signal(signal.SIGUSR1)
 
 @pytest.mark.parametrize(
     ("package", "backend", "extra"),
-    [("onnxruntime", "onnx", "export"), ("openvino", "openvino", "openvino"), ("onnxscript", "onnx", "export")],
+    [
+        ("onnxruntime", "onnx", "export"),
+        ("openvino", "openvino", "openvino"),
+        ("onnxscript", "onnx", "export"),
+    ],
 )
 def test_a_missing_package_is_named(
-    package: str, backend: Backend, extra: str, tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str,
+    backend: Backend,
+    extra: str,
+    tiny: VRDIR,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"{package}: pip install 'vrdir\[{extra}\]'"):
@@ -379,6 +492,8 @@ def test_a_missing_package_is_named(
 
 @pytest.mark.parametrize("name", sorted(bundled.manifest()))
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_the_golden_outputs_in_each_backend(name: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_golden_outputs_in_each_backend(
+    name: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert golden_problems(name, backend) == []

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrdir.images import pad_to_multiple
-from vrdir.inference.export_graph import ExportableVRDIR, dft_matrix, irfft2_by_matrices, pad_by_gather, rfft2_by_matrices
+from vrdir.inference.export_graph import (
+    ExportableVRDIR,
+    dft_matrix,
+    irfft2_by_matrices,
+    pad_by_gather,
+    rfft2_by_matrices,
+)
 from vrdir.model.vrdir import VRDIR
 
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 33), (32, 1), (7, 9), (8, 8), (15, 16), (257, 131)]
@@ -19,16 +25,24 @@ def test_the_fourier_transform_by_matrices_is_torchs(size: tuple[int, int]) -> N
     real, imaginary = rfft2_by_matrices(x)
     torch.testing.assert_close(torch.complex(real, imaginary), expected, atol=1e-5, rtol=0)
     # Of a spectrum that is no real image's, too: what the imaginary parts without a mirror image hold is left out by both.
-    spectrum = torch.randn(*expected.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    spectrum = torch.randn(
+        *expected.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)
+    )
     back = irfft2_by_matrices(spectrum.real, spectrum.imag, size[1])
-    torch.testing.assert_close(back, torch.fft.irfft2(spectrum, s=size, norm="ortho"), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        back, torch.fft.irfft2(spectrum, s=size, norm="ortho"), atol=1e-5, rtol=0
+    )
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 50), st.integers(1, 50))
 def test_there_and_back(height: int, width: int) -> None:
-    x = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(height * 50 + width))
-    torch.testing.assert_close(irfft2_by_matrices(*rfft2_by_matrices(x), width), x, atol=1e-5, rtol=0)
+    x = torch.rand(
+        1, 1, height, width, generator=torch.Generator().manual_seed(height * 50 + width)
+    )
+    torch.testing.assert_close(
+        irfft2_by_matrices(*rfft2_by_matrices(x), width), x, atol=1e-5, rtol=0
+    )
 
 
 def test_large_angles_keep_their_digits() -> None:

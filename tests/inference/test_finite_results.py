@@ -81,7 +81,12 @@ def test_of_a_video(restorer: Restorer, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "images",
-    [torch.rand(2, 3, 24, 24), Image.new("RGB", (20, 20)), np.zeros((20, 20, 3), np.uint8), {"pixel_values": torch.rand(1, 3, 9, 9)}],
+    [
+        torch.rand(2, 3, 24, 24),
+        Image.new("RGB", (20, 20)),
+        np.zeros((20, 20, 3), np.uint8),
+        {"pixel_values": torch.rand(1, 3, 9, 9)},
+    ],
 )
 @pytest.mark.parametrize("value", VALUES)
 def test_of_a_front_end(tiny: VRDIR, value: float, images: Any) -> None:
@@ -105,7 +110,9 @@ def test_of_a_transform(tiny: VRDIR) -> None:
         transform(image=FLOATS)
 
 
-@pytest.mark.parametrize("where", ["enhancement.stride4.modulation.guidance.weight", "extractor.stem.weight"])
+@pytest.mark.parametrize(
+    "where", ["enhancement.stride4.modulation.guidance.weight", "extractor.stem.weight"]
+)
 def test_guidance_that_is_not_finite_is_not_clean(tiny: VRDIR, where: str) -> None:
     restorer = Restorer(tiny, "cpu", skip_clean=True)
     broken(tiny, float("nan"), where)
@@ -115,12 +122,16 @@ def test_guidance_that_is_not_finite_is_not_clean(tiny: VRDIR, where: str) -> No
 
 def test_bands_hide_no_infinity(tiny: VRDIR) -> None:
     broken(tiny, float("inf"), "decoder.to_correction.bias")
-    assert not restore_in_bands(tiny, torch.rand(1, 3, 40, 40), band_pixels=400).image.isfinite().any()
+    assert (
+        not restore_in_bands(tiny, torch.rand(1, 3, 40, 40), band_pixels=400).image.isfinite().any()
+    )
 
 
 def test_a_network_that_holds_nan_is_not_taken(tiny: VRDIR) -> None:
     broken(tiny, float("nan"))
-    with pytest.raises(ValueError, match=r"the network has NaN or infinite values in decoder.to_correction.weight"):
+    with pytest.raises(
+        ValueError, match=r"the network has NaN or infinite values in decoder.to_correction.weight"
+    ):
         Restorer(tiny, "cpu")
     with pytest.raises(ValueError, match="the network has NaN"):
         restore_before(nn.Identity(), tiny)
@@ -131,7 +142,17 @@ def test_the_command_says_so_and_writes_nothing(tiny: VRDIR, weights: Path, tmp_
 
     change(weights, float("nan"))
     Image.new("RGB", (20, 20), "grey").save(tmp_path / "a.png")
-    result = CliRunner().invoke(app, ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--weights", str(weights)])
+    result = CliRunner().invoke(
+        app,
+        [
+            "restore",
+            str(tmp_path / "a.png"),
+            "-o",
+            str(tmp_path / "b.png"),
+            "--weights",
+            str(weights),
+        ],
+    )
     assert result.exit_code == 2
     assert NOT_FINITE in result.stderr
     assert not (tmp_path / "b.png").exists()

@@ -46,7 +46,9 @@ def in_forked_processes(make: str, weights: Path, photo: Image.Image, folder: Pa
 
 
 @pytest.mark.parametrize("kind", MAKE)
-def test_forked_processes_compute(kind: str, weights: Path, photo: Image.Image, tmp_path: Path) -> None:
+def test_forked_processes_compute(
+    kind: str, weights: Path, photo: Image.Image, tmp_path: Path
+) -> None:
     in_forked_processes(MAKE[kind], weights, photo, tmp_path)
 
 

@@ -32,7 +32,9 @@ def process(job: FileJob) -> Finish:
     return writing(b"result of " + job.source.read_bytes(), {"haze": 0.5})
 
 
-def run(root: Path, overwrite: bool = False, process: Callable[[FileJob], Finish] = process) -> list[FileResult]:
+def run(
+    root: Path, overwrite: bool = False, process: Callable[[FileJob], Finish] = process
+) -> list[FileResult]:
     jobs = plan_files([root / "in"], root / "out")
     with Manifest(root / "out", "restore", SETTINGS) as manifest:
         return list(process_files(jobs, process, overwrite, manifest))
@@ -61,7 +63,9 @@ def test_what_is_done_and_unchanged_is_not_done_again(root: Path) -> None:
 
 def test_it_says_which_run_it_is_and_what_was_done(root: Path) -> None:
     run(root)
-    first, *lines = map(json.loads, (root / "out" / ".vrdir-restore.jsonl").read_text().splitlines())
+    first, *lines = map(
+        json.loads, (root / "out" / ".vrdir-restore.jsonl").read_text().splitlines()
+    )
     assert {**SETTINGS, "command": "restore", "vrdir": vrdir.__version__}.items() <= first.items()
     assert [line["target"] for line in lines] == ["a.png", "b.png", "sub/c.png"]
     facts = (root / "out" / "sub" / "c.png").stat()
@@ -84,16 +88,22 @@ def test_what_others_wrote_is_not_replaced_unless_asked(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
 
 
-def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(root)
     other = root / "other" / "a.png"
     other.parent.mkdir()
     for content in (b"another source", (root / "in" / "a.png").read_bytes()):
         other.write_bytes(content)
         facts = (root / "in" / "a.png").stat()
-        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # size and time may be the same by chance
+        os.utime(
+            other, ns=(facts.st_atime_ns, facts.st_mtime_ns)
+        )  # size and time may be the same by chance
         with Manifest(root / "out", "restore", SETTINGS) as manifest:
-            (result,) = process_files([FileJob(other, root / "out" / "a.png")], process, manifest=manifest)
+            (result,) = process_files(
+                [FileJob(other, root / "out" / "a.png")], process, manifest=manifest
+            )
         assert "a.png exists; replace it by --overwrite" in (result.error or "")
         assert (root / "out" / "a.png").read_bytes() == b"result of source in/a.png"
     # The same file by another name is the same file.
@@ -101,7 +111,9 @@ def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(root: 
     monkeypatch.chdir(root / "in")
     for name in (Path("a.png"), root / "link" / "a.png"):
         with Manifest(Path("../out"), "restore", SETTINGS) as manifest:
-            (result,) = process_files([FileJob(name, Path("../out/a.png"))], process, manifest=manifest)
+            (result,) = process_files(
+                [FileJob(name, Path("../out/a.png"))], process, manifest=manifest
+            )
         assert result.earlier
 
 
@@ -120,7 +132,10 @@ def test_a_torn_last_line_is_cut_off(root: Path) -> None:
 
 def test_a_damaged_line_and_another_run_are_refused_in_words(root: Path) -> None:
     run(root)
-    with pytest.raises(ValueError, match=r"out holds the results of another run \(weights was '0123' and is '4567'\).*choose another"):
+    with pytest.raises(
+        ValueError,
+        match=r"out holds the results of another run \(weights was '0123' and is '4567'\).*choose another",
+    ):
         Manifest(root / "out", "restore", {**SETTINGS, "weights": "4567"})
     with pytest.raises(ValueError, match=r"format was None and is 'webp'"):
         Manifest(root / "out", "restore", {**SETTINGS, "format": "webp"})
@@ -128,12 +143,18 @@ def test_a_damaged_line_and_another_run_are_refused_in_words(root: Path) -> None
     manifest = root / "out" / ".vrdir-restore.jsonl"
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join([lines[0], lines[1], "{nonsense", *lines[2:]]) + "\n")
-    with pytest.raises(ValueError, match=r"\.vrdir-restore\.jsonl, line 3, is damaged; delete the file to start over"):
+    with pytest.raises(
+        ValueError,
+        match=r"\.vrdir-restore\.jsonl, line 3, is damaged; delete the file to start over",
+    ):
         run(root)
 
 
 def test_two_runs_at_once_are_refused(root: Path) -> None:
-    with Manifest(root / "out", "restore", SETTINGS), pytest.raises(ValueError, match=r"another run is writing to .*out; wait for it"):
+    with (
+        Manifest(root / "out", "restore", SETTINGS),
+        pytest.raises(ValueError, match=r"another run is writing to .*out; wait for it"),
+    ):
         Manifest(root / "out", "restore", SETTINGS)
     run(root)
 
@@ -152,14 +173,33 @@ def killed_at(moment: str, root: Path, replacing: bool) -> None:
     """In a process of its own: the run, killed at a moment of its second file."""
     patch = pytest.MonkeyPatch()
     write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
-    at_second = lambda path: (path.parent / "b.png").exists() == replacing and (root / "out" / "a.png").exists()  # noqa: E731
+
+    def at_second(path: Path) -> bool:
+        second = (path.parent / "b.png").exists() == replacing
+        return second and (root / "out" / "a.png").exists()
+
     if moment == "before the file":
-        patch.setattr(Path, "write_bytes", lambda path, content: die() if at_second(path) else write_bytes(path, content))
+        patch.setattr(
+            Path,
+            "write_bytes",
+            lambda path, content: die() if at_second(path) else write_bytes(path, content),
+        )
     elif moment == "half the file written":
-        half = lambda path, content: (write_bytes(path, content[:5]), die()) if at_second(path) else write_bytes(path, content)  # noqa: E731
+
+        def half(path: Path, content: bytes) -> None:
+            write_bytes(path, content[:5] if at_second(path) else content)
+            if at_second(path):
+                die()
+
         patch.setattr(Path, "write_bytes", half)
     elif moment == "before the line":
-        patch.setattr(Manifest, "add", lambda self, source, *rest: die() if source.name == "b.png" else add(self, source, *rest))
+        patch.setattr(
+            Manifest,
+            "add",
+            lambda self, source, *rest: (
+                die() if source.name == "b.png" else add(self, source, *rest)
+            ),
+        )
     elif moment == "half the line":
 
         def half_line(self: Manifest, line: dict[str, object]) -> None:
@@ -170,36 +210,61 @@ def killed_at(moment: str, root: Path, replacing: bool) -> None:
 
         patch.setattr(Manifest, "_write", half_line)
     elif moment == "before the name":
-        patch.setattr(Path, "replace", lambda path, to: die() if to.name == "b.png" else replace(path, to))
+        patch.setattr(
+            Path, "replace", lambda path, to: die() if to.name == "b.png" else replace(path, to)
+        )
     else:
-        patch.setattr(Path, "replace", lambda path, to: (replace(path, to), die() if to.name == "b.png" else None))
+        patch.setattr(
+            Path,
+            "replace",
+            lambda path, to: (replace(path, to), die() if to.name == "b.png" else None),
+        )
     run(root)
 
 
 @pytest.mark.parametrize(
-    "moment", ["before the file", "half the file written", "before the line", "half the line", "before the name", "after it"]
+    "moment",
+    [
+        "before the file",
+        "half the file written",
+        "before the line",
+        "half the line",
+        "before the name",
+        "after it",
+    ],
 )
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(moment: str, replacing: bool, root: Path) -> None:
+def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(
+    moment: str, replacing: bool, root: Path
+) -> None:
     """A child process is killed while it is at the second file; what it left is gone on with."""
     if replacing:  # the second file is there already, from an earlier state of its source
         run(root)
         (root / "in" / "b.png").write_bytes(b"a new source, of another length")
     # Not forked: libraries with threads, such as OpenVINO, do not survive that.
-    child = multiprocessing.get_context("spawn").Process(target=killed_at, args=(moment, root, replacing))
+    child = multiprocessing.get_context("spawn").Process(
+        target=killed_at, args=(moment, root, replacing)
+    )
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     foreign = root / "out" / ".0123456789ab.partial"
     foreign.write_bytes(b"another run's")
-    whole = {b"result of " + (root / "in" / name).read_bytes() for name in ("a.png", "b.png", "sub/c.png")} | {b"result of source in/b.png"}
+    whole = {
+        b"result of " + (root / "in" / name).read_bytes()
+        for name in ("a.png", "b.png", "sub/c.png")
+    } | {b"result of source in/b.png"}
     for path in (root / "out").rglob("*.png"):
         assert path.read_bytes() in whole
     expected = [] if moment == "after it" else ["b.png"]
     assert done_now(run(root)) == expected + ([] if replacing else ["c.png"])
     for name in ("a.png", "b.png", "sub/c.png"):
-        assert (root / "out" / name).read_bytes() == b"result of " + (root / "in" / name).read_bytes()
-    assert [path.name for path in (root / "out").rglob("*.partial")] == [foreign.name]  # of its own, none is left
+        assert (root / "out" / name).read_bytes() == b"result of " + (
+            root / "in" / name
+        ).read_bytes()
+    assert [path.name for path in (root / "out").rglob("*.partial")] == [
+        foreign.name
+    ]  # of its own, none is left
     assert done_now(run(root)) == []
 
 
@@ -209,7 +274,9 @@ def room_for(size: int) -> None:
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(
+    root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
     both, made = threading.Barrier(2, timeout=60), threading.Event()
 
@@ -257,7 +324,9 @@ def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(root: Path
         (2, '"target": "', '"target": ["'),
     ],
 )
-def test_a_line_that_was_edited_is_refused_and_removes_nothing(root: Path, line: int, old: str, new: str) -> None:
+def test_a_line_that_was_edited_is_refused_and_removes_nothing(
+    root: Path, line: int, old: str, new: str
+) -> None:
     run(root)
     path = root / "out" / ".vrdir-restore.jsonl"
     lines = path.read_text().splitlines()
@@ -267,6 +336,9 @@ def test_a_line_that_was_edited_is_refused_and_removes_nothing(root: Path, line:
     others = [root / "out" / ".vrdir-0123456789ab-01234567.partial", root / ".vrdir-x-1.partial"]
     for other in others:
         other.write_bytes(b"of another run")
-    with pytest.raises(ValueError, match=rf"\.vrdir-restore\.jsonl, line {line}, is damaged; delete the file to start over"):
+    with pytest.raises(
+        ValueError,
+        match=rf"\.vrdir-restore\.jsonl, line {line}, is damaged; delete the file to start over",
+    ):
         run(root)
     assert all(other.exists() for other in others)

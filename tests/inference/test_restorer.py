@@ -21,17 +21,24 @@ def restorer(tiny: VRDIR) -> Restorer:
     return Restorer(tiny, device="cpu")
 
 
-def test_every_kind_of_image_is_restored_to_the_same_pixels(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_every_kind_of_image_is_restored_to_the_same_pixels(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     array = np.asarray(photo)
     expected = restorer(array)
     assert not np.array_equal(expected, array)
     photo.save(tmp_path / "photo.png")
     assert np.array_equal(np.asarray(restorer(photo)), expected)
     assert np.array_equal(np.asarray(restorer(tmp_path / "photo.png")), expected)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(restorer((tmp_path / "photo.png").read_bytes())))), expected)
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(restorer((tmp_path / "photo.png").read_bytes())))),
+        expected,
+    )
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     assert np.array_equal(restorer(tensor).permute(1, 2, 0).numpy(), expected)
-    assert np.array_equal((restorer(tensor / 255) * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(
+        (restorer(tensor / 255) * 255).round().byte().permute(1, 2, 0).numpy(), expected
+    )
 
 
 def test_the_shares_are_named_and_sum_to_one(restorer: Restorer, photo_batch: torch.Tensor) -> None:
@@ -64,7 +71,9 @@ def test_a_device_that_is_not_there_is_an_error(tiny: VRDIR) -> None:
         Restorer(tiny, device="cuda:99")
 
 
-def test_a_folder_is_restored_around_its_bad_files(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_a_folder_is_restored_around_its_bad_files(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     (source / "deep er").mkdir(parents=True)
     photo.save(source / "ä photo.jpg", quality=95)
@@ -72,7 +81,11 @@ def test_a_folder_is_restored_around_its_bad_files(restorer: Restorer, photo: Im
     (source / "broken.png").write_bytes(b"no image")
     (source / "notes.txt").write_text("not an image, not an input")
     results = list(restorer.restore_files(plan_files([source], target)))
-    assert [r.job.target.relative_to(target).as_posix() for r in results] == ["broken.png", "deep er/grey.png", "ä photo.jpg"]
+    assert [r.job.target.relative_to(target).as_posix() for r in results] == [
+        "broken.png",
+        "deep er/grey.png",
+        "ä photo.jpg",
+    ]
     assert [r.error is None for r in results] == [False, True, True]
     assert "broken.png is no image" in (results[0].error or "")
     written = sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file())
@@ -81,7 +94,9 @@ def test_a_folder_is_restored_around_its_bad_files(restorer: Restorer, photo: Im
     assert Image.open(target / "ä photo.jpg").format == "JPEG"
 
 
-def test_what_a_photo_carries_is_in_the_file_too(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_what_a_photo_carries_is_in_the_file_too(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif[0x0112] = 8
@@ -105,13 +120,17 @@ def test_what_a_photo_carries_is_in_the_file_too(restorer: Restorer, photo: Imag
         assert len(np.unique(np.asarray(restored) % 257)) > 50  # really 16 bit
 
 
-def test_a_restored_tensor_can_go_on_into_training(restorer: Restorer, photo_batch: torch.Tensor) -> None:
+def test_a_restored_tensor_can_go_on_into_training(
+    restorer: Restorer, photo_batch: torch.Tensor
+) -> None:
     recogniser = torch.nn.Conv2d(3, 2, 3)
     recogniser(restorer(photo_batch)).sum().backward()
     assert recogniser.weight.grad is not None
 
 
-def test_names_as_long_as_a_file_system_takes(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_names_as_long_as_a_file_system_takes(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     name = "雨" * 83 + ".png"  # 253 bytes
     photo.save(tmp_path / name)
     restorer.restore_file(tmp_path / name, tmp_path / "out" / name)
@@ -119,7 +138,9 @@ def test_names_as_long_as_a_file_system_takes(restorer: Restorer, photo: Image.I
 
 
 def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) -> None:
-    jobs = [FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")]
+    jobs = [
+        FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")
+    ]
 
     def process(job: FileJob) -> Finish:
         if job.source.name == "a.png":
@@ -135,7 +156,9 @@ def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) ->
     ]
 
 
-def test_nothing_is_overwritten_unless_asked(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unless_asked(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"precious")
     job = FileJob(tmp_path / "a.png", tmp_path / "b.png")
@@ -161,7 +184,9 @@ def test_a_failed_write_leaves_nothing_behind(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_target_that_cannot_be_is_an_error(restorer: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_is_an_error(
+    restorer: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     (tmp_path / "file").write_text("")
     with pytest.raises(ImageError, match="cannot be written"):
@@ -183,7 +208,11 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
     assert targets([source / "a.png"], out) == ["out/a.png"]
     assert targets([source / "a.png"], tmp_path / "new.webp") == ["new.webp"]
     assert targets([str(source / "*.*")], out) == ["out/a.png", "out/b.jpg"]
-    assert targets([source], tmp_path) == ["a.png", "b.jpg", "sub/a.png"]  # the input lies inside the output
+    assert targets([source], tmp_path) == [
+        "a.png",
+        "b.jpg",
+        "sub/a.png",
+    ]  # the input lies inside the output
     assert targets([source], out, ".webp") == ["out/a.webp", "out/b.webp", "out/sub/a.webp"]
     # Results inside the input are not restored again.
     photo.save(source / "sub" / "b.png")
@@ -195,8 +224,14 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source / "a.png"], tmp_path / "clear.pgn")
     with pytest.raises(ValueError, match="two formats"):
         plan_files([source / "a.png"], tmp_path / "b.png", ".webp")
-    for name, suffix in (("b.jpeg", ".jpg"), ("b.JPG", ".jpeg"), ("b.tif", ".tiff")):  # two names of one format
-        assert plan_files([source / "a.png"], tmp_path / name, suffix) == [FileJob(source / "a.png", tmp_path / name)]
+    for name, suffix in (
+        ("b.jpeg", ".jpg"),
+        ("b.JPG", ".jpeg"),
+        ("b.tif", ".tiff"),
+    ):  # two names of one format
+        assert plan_files([source / "a.png"], tmp_path / name, suffix) == [
+            FileJob(source / "a.png", tmp_path / name)
+        ]
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         plan_files([tmp_path / "nowhere"], out)
     (tmp_path / "none").mkdir()
@@ -209,7 +244,9 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
 
 
 def test_files_side_by_side(tmp_path: Path) -> None:
-    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(12)]
+    jobs = [
+        FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(12)
+    ]
     both = threading.Barrier(2, timeout=20)
     threads = set()
 
@@ -232,13 +269,17 @@ def test_files_side_by_side(tmp_path: Path) -> None:
         torch.set_num_threads(before)
     assert [result.job for result in results] == jobs  # in order
     assert [result.error is None for result in results] == [number != 5 for number in range(12)]
-    assert sorted(int(path.read_bytes()) for path in (tmp_path / "out").iterdir()) == [n for n in range(12) if n != 5]
+    assert sorted(int(path.read_bytes()) for path in (tmp_path / "out").iterdir()) == [
+        n for n in range(12) if n != 5
+    ]
     assert len(threads) == 2
     assert all(number == 1 for _, number in threads)  # each its share of the two
 
 
 def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
-    jobs = [FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(40)]
+    jobs = [
+        FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(40)
+    ]
     begun = []
 
     def process(job: FileJob) -> Finish:
@@ -258,7 +299,12 @@ def test_precision(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPa
     nearly = np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255
     assert 0 < np.abs(nearly - exact).mean() < 0.01
     monkeypatch.setattr("vrdir.inference.restorer.WHOLE_PIXELS", 1)  # in bands
-    assert np.abs(np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact).mean() < 0.01
+    assert (
+        np.abs(
+            np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact
+        ).mean()
+        < 0.01
+    )
     with pytest.raises(ValueError, match="precision is float32 or bf16, not 'half'"):
         Restorer(tiny, "cpu", precision="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="backend onnx computes in float32"):

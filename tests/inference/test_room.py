@@ -31,7 +31,10 @@ def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
     try:
         torch.set_num_threads(2)
         room.threads = 2
-        workers = [threading.Thread(target=work, args=(size,)) for size in (40, 40, 1000, 60, 100, 30, 30, 30, 10)]
+        workers = [
+            threading.Thread(target=work, args=(size,))
+            for size in (40, 40, 1000, 60, 100, 30, 30, 30, 10)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -32,7 +32,10 @@ def noisy(photo: Image.Image) -> list[np.ndarray[Any, Any]]:
     """A still scene, 64 x 48, with fresh noise in every frame."""
     clean = np.asarray(photo.crop((0, 0, 64, 48))).astype(float)
     generator = np.random.default_rng(0)
-    return [np.clip(clean + generator.normal(0, 25, clean.shape), 0, 255).astype(np.uint8) for _ in range(12)]
+    return [
+        np.clip(clean + generator.normal(0, 25, clean.shape), 0, 255).astype(np.uint8)
+        for _ in range(12)
+    ]
 
 
 def test_out_comes_what_went_in(restorer: Restorer, photo: Image.Image) -> None:
@@ -73,16 +76,31 @@ def test_cuts_are_seen_and_nothing_else(photo: Image.Image) -> None:
     image = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None] / 255
     scene = SceneCuts()
     torch.manual_seed(0)
-    steady = [image, image + 0.1 * torch.randn_like(image), image.roll(9, 3), image * 0.93, image * 0.87, image * 0.8]
+    steady = [
+        image,
+        image + 0.1 * torch.randn_like(image),
+        image.roll(9, 3),
+        image * 0.93,
+        image * 0.87,
+        image * 0.8,
+    ]
     assert [scene.changed(frame.clamp(0, 1)) for frame in steady] == [False] * 6
     assert scene.changed(1 - image)
     assert scene.changed(1 - image[..., :40])  # another size
     assert scene.cuts == 2
 
 
-def test_what_is_no_frame_is_repeated_or_passed_on(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_what_is_no_frame_is_repeated_or_passed_on(
+    restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
+) -> None:
     nan = np.full((48, 64, 3), np.nan, np.float32)
-    bad: list[Any] = [None, np.zeros((48, 64, 2), np.uint8), nan, torch.zeros(2, 3, 8, 8), "no such file.png"]
+    bad: list[Any] = [
+        None,
+        np.zeros((48, 64, 2), np.uint8),
+        nan,
+        torch.zeros(2, 3, 8, 8),
+        "no such file.png",
+    ]
     frames = [bad[0], *noisy[:2], *bad, noisy[2]]
     stream = restorer.stream(frames)
     out = []
@@ -96,7 +114,17 @@ def test_what_is_no_frame_is_repeated_or_passed_on(restorer: Restorer, noisy: li
     report = stream.report
     assert (report.frames, report.damaged, report.damaged_frames) == (9, 6, (0, 3, 4, 5, 6, 7))
     passed = list(restorer.stream(frames, damaged="pass"))
-    assert [a is b for a, b in zip(passed, frames, strict=True)] == [True, False, False, True, True, True, True, True, False]
+    assert [a is b for a, b in zip(passed, frames, strict=True)] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
     # The last one goes on as if the bad ones had not been.
     assert np.array_equal(passed[-1], list(restorer.stream(noisy[:3]))[-1])
 
@@ -122,7 +150,9 @@ def test_arguments_that_make_no_sense(restorer: Restorer) -> None:
         restorer.stream([], smoothing=1)
 
 
-def test_frames_are_asked_for_one_at_a_time_and_let_go(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_frames_are_asked_for_one_at_a_time_and_let_go(
+    restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
+) -> None:
     asked = 0
 
     def camera() -> Iterator[np.ndarray[Any, Any]]:
@@ -145,9 +175,14 @@ def test_frames_are_asked_for_one_at_a_time_and_let_go(restorer: Restorer, noisy
     tracemalloc.stop()
 
 
-def test_streams_of_one_restorer_do_not_know_each_other(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_streams_of_one_restorer_do_not_know_each_other(
+    restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
+) -> None:
     expected = list(restorer.stream(noisy[:4]))
-    first, second = restorer.stream(noisy[:4]), restorer.stream([frame[::-1] for frame in noisy[:4]])
+    first, second = (
+        restorer.stream(noisy[:4]),
+        restorer.stream([frame[::-1] for frame in noisy[:4]]),
+    )
     together = [(next(first), next(second)) for _ in range(4)]
     assert all(np.array_equal(a, b) for (a, _), b in zip(together, expected, strict=True))
 
@@ -164,12 +199,16 @@ class TestVideos:
     def _pyav(self) -> None:
         pytest.importorskip("av")
 
-    def test_frames_are_restored_and_the_rest_stays(self, restorer: Restorer, tmp_path: Path) -> None:
+    def test_frames_are_restored_and_the_rest_stays(
+        self, restorer: Restorer, tmp_path: Path
+    ) -> None:
         from tests.clips import clip, packets, pictures, times
 
         source, target = clip(tmp_path / "a.mp4"), tmp_path / "b.mp4"
         seen: list[tuple[int, int | None]] = []
-        report = restorer.restore_video(source, target, on_frame=lambda done, total: seen.append((done, total)))
+        report = restorer.restore_video(
+            source, target, on_frame=lambda done, total: seen.append((done, total))
+        )
         assert (report.frames, report.damaged) == (12, 0)
         assert seen == [(number, 12) for number in range(1, 13)]
         assert times(target) == times(source)
@@ -180,16 +219,27 @@ class TestVideos:
             assert apart(found, before) > 3
 
     @pytest.mark.parametrize("bad", [[5], [0, 1, 6, 7], [11]])
-    def test_the_nearest_good_frame_stands_in(self, restorer: Restorer, tmp_path: Path, bad: list[int]) -> None:
+    def test_the_nearest_good_frame_stands_in(
+        self, restorer: Restorer, tmp_path: Path, bad: list[int]
+    ) -> None:
         from tests.clips import clip, damage, packets, pictures, times, view
 
-        source, target = clip(tmp_path / "a.mp4", picture=lambda number: view(10 * number), options={"g": "1"}), tmp_path / "b.mp4"
-        whole = list(restorer.stream([picture for number, picture in enumerate(pictures(source)) if number not in bad]))
+        source, target = (
+            clip(tmp_path / "a.mp4", picture=lambda number: view(10 * number), options={"g": "1"}),
+            tmp_path / "b.mp4",
+        )
+        whole = list(
+            restorer.stream(
+                [picture for number, picture in enumerate(pictures(source)) if number not in bad]
+            )
+        )
         for number in bad:
             damage(source, number)
         report = restorer.restore_video(source, target)
         assert (report.frames, report.damaged_frames) == (12, tuple(bad))
-        assert [float(time) for time in times(target)] == pytest.approx([number / 25 for number in range(12)])
+        assert [float(time) for time in times(target)] == pytest.approx(
+            [number / 25 for number in range(12)]
+        )
         assert packets(target, "audio") == packets(source, "audio")
         good = [number for number in range(12) if number not in bad]
         for number, found in enumerate(pictures(target)):
@@ -199,12 +249,22 @@ class TestVideos:
             assert min(distances) < 2
 
     @pytest.mark.parametrize("sound", ["aac", None])
-    def test_a_clip_without_a_good_frame_is_an_error(self, restorer: Restorer, tmp_path: Path, sound: str | None) -> None:
+    def test_a_clip_without_a_good_frame_is_an_error(
+        self, restorer: Restorer, tmp_path: Path, sound: str | None
+    ) -> None:
         from tests.clips import clip, damage
 
-        source, target = clip(tmp_path / "a.mp4", 1, sound=sound, options={"crf": "10"}), tmp_path / "out" / "b.mp4"
-        damage(source, 0, slice(-500, None))  # its beginning decodes: FFmpeg gives a frame, and calls it corrupt
-        with pytest.raises(ImageError, match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again"):
+        source, target = (
+            clip(tmp_path / "a.mp4", 1, sound=sound, options={"crf": "10"}),
+            tmp_path / "out" / "b.mp4",
+        )
+        damage(
+            source, 0, slice(-500, None)
+        )  # its beginning decodes: FFmpeg gives a frame, and calls it corrupt
+        with pytest.raises(
+            ImageError,
+            match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again",
+        ):
             restorer.restore_video(source, target)
         (result,) = restorer.restore_files([FileJob(source, target)])
         assert result.error is not None
@@ -215,7 +275,10 @@ class TestVideos:
         from tests.clips import clip
 
         source, target = clip(tmp_path / "a.h264", sound=None), tmp_path / "out" / "b.mp4"
-        with pytest.raises(ImageError, match=r"the frames of .*a\.h264 have no times; put it into a container first"):
+        with pytest.raises(
+            ImageError,
+            match=r"the frames of .*a\.h264 have no times; put it into a container first",
+        ):
             restorer.restore_video(source, target)
         assert list(target.parent.iterdir()) == []
 
@@ -224,11 +287,19 @@ class TestVideos:
 
         source, disk = clip(tmp_path / "a.mp4"), tmp_path / "disk"
         disk.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk], capture_output=True, check=False)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", disk],
+            capture_output=True,
+            check=False,
+        )
         if mounted.returncode:
             pytest.skip("mounting a disk needs root")
         try:
-            results = list(restorer.restore_files([FileJob(source, disk / f"{index}.mp4") for index in range(3)]))
+            results = list(
+                restorer.restore_files(
+                    [FileJob(source, disk / f"{index}.mp4") for index in range(3)]
+                )
+            )
             assert [result.error for result in results] == [
                 f"{disk / '0.mp4'} cannot be written (No space left on device); make room on the disk"
             ]
@@ -264,7 +335,9 @@ class TestVideos:
         assert frames[-1][1] < 200
         assert list((tmp_path / "out").iterdir()) == []
 
-    def test_an_encoder_without_room_ends_the_run(self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_encoder_without_room_ends_the_run(
+        self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from tests.clips import clip
 
         from vrdir.video.writing import VideoWriter
@@ -275,7 +348,11 @@ class TestVideos:
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
         monkeypatch.setattr(VideoWriter, "_mux", mux)
-        results = list(restorer.restore_files([FileJob(source, tmp_path / f"b{index}.mkv") for index in range(3)]))
+        results = list(
+            restorer.restore_files(
+                [FileJob(source, tmp_path / f"b{index}.mkv") for index in range(3)]
+            )
+        )
         assert [result.error for result in results] == [
             f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); make room within the quota"
         ]
@@ -294,7 +371,9 @@ class VideoCapture:
         return (True, self.frames.pop(0)) if self.frames else (False, None)
 
 
-def test_a_camera_of_opencv_is_a_stream_of_bgr_frames(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_a_camera_of_opencv_is_a_stream_of_bgr_frames(
+    restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
+) -> None:
     expected = list(restorer.stream(noisy))
     bgr = [np.ascontiguousarray(frame[..., ::-1]) for frame in noisy]
     camera = VideoCapture(bgr.copy())
@@ -316,11 +395,15 @@ def test_what_is_no_camera_and_no_iterable_is_refused(restorer: Restorer) -> Non
     with pytest.raises(ValueError, match="the camera is not open: .*; check its number or path"):
         restorer.stream(VideoCapture([], opened=False))
     for wrong in (0, "clip.mp4", Path("clip.mp4")):
-        with pytest.raises(ValueError, match=r"an iterable of images, or a camera .*; for a video file"):
+        with pytest.raises(
+            ValueError, match=r"an iterable of images, or a camera .*; for a video file"
+        ):
             restorer.stream(wrong)  # type: ignore[arg-type]
     bare = VideoCapture([])
     bare.read = lambda: np.zeros((2, 4, 3), np.uint8)  # type: ignore[assignment,method-assign,return-value]
-    with pytest.raises(ValueError, match=r"returns \(ok, frame\), as OpenCV's does; this one returned ndarray"):
+    with pytest.raises(
+        ValueError, match=r"returns \(ok, frame\), as OpenCV's does; this one returned ndarray"
+    ):
         next(restorer.stream(bare))
     with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not \'gbr\''):
         restorer.stream([], channels="gbr")  # type: ignore[arg-type]

@@ -35,23 +35,31 @@ def test_vgg16_is_the_layout_of_torchvision_up_to_conv2_2(tmp_path: Path) -> Non
     torch.manual_seed(0)
     shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
     state = {f"features.{i}.weight": torch.randn(o, c, 3, 3) * 0.05 for i, (o, c) in shapes.items()}
-    state |= {f"features.{i}.bias": torch.randn(o) for i, (o, _) in shapes.items()} | {"classifier.0.bias": torch.zeros(4096)}
+    state |= {f"features.{i}.bias": torch.randn(o) for i, (o, _) in shapes.items()} | {
+        "classifier.0.bias": torch.zeros(4096)
+    }
     torch.save(state, tmp_path / "vgg16.pth")
     extractor = Vgg16()
     extractor.load_pretrained(tmp_path / "vgg16.pth")
     image = torch.rand(1, 3, 16, 20)
-    x = (image - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    x = (image - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(1, 3, 1, 1)
     for i in (0, 2, 5, 7):
         if i == 5:
             x = torch.nn.functional.max_pool2d(x, 2)
-        x = torch.nn.functional.conv2d(x, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1)
+        x = torch.nn.functional.conv2d(
+            x, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1
+        )
         if i != 7:
             x = x.relu()
     torch.testing.assert_close(extractor(image)[0], x)
     assert extractor(image)[0].shape == (1, 128, 8, 10)
 
 
-def test_vgg16_comes_from_torchvisions_official_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_vgg16_comes_from_torchvisions_official_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     # The download itself needs a network; that it is asked for with a hash, and that its result is used, does not.
     asked = {}
 
@@ -74,7 +82,9 @@ def test_vgg16_comes_from_torchvisions_official_file(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("network", [Vgg16, EfficientNetLite0])
-def test_bad_extractor_weights_are_named(network: type[Vgg16] | type[EfficientNetLite0], tmp_path: Path) -> None:
+def test_bad_extractor_weights_are_named(
+    network: type[Vgg16] | type[EfficientNetLite0], tmp_path: Path
+) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         network().load_pretrained(tmp_path / "nowhere.pth")
     (tmp_path / "text.pth").write_text("hello")

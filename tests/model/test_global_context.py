@@ -86,7 +86,9 @@ def test_a_window_is_lifted_as_in_the_whole(model: VRDIR) -> None:
     assert veil is not None
     assert veil.log_gain.max() > 0.05
     place = torch.tensor([[0, 40, 96], [13, 7, 96]])
-    windows = torch.stack([v[:, t : t + 32, x : x + 32] for v, (t, x, _) in zip(view, place.tolist(), strict=True)])
+    windows = torch.stack(
+        [v[:, t : t + 32, x : x + 32] for v, (t, x, _) in zip(view, place.tolist(), strict=True)]
+    )
     lifted, _ = model.lifted_windows(windows, reduced(view, 64), place)
     whole = lift_whole(view, veil)
     for window, image, (top, left, _) in zip(lifted, whole, place.tolist(), strict=True):

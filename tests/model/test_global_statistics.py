@@ -7,7 +7,13 @@ from torch import Tensor, nn
 from vrdir.model.blocks import ResidualBlock
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.fourier_modulation import FourierGuidedModulation
-from vrdir.model.global_statistics import GlobalStatistics, Moments, SmoothedLevels, SuppliedStatistics, own_moments
+from vrdir.model.global_statistics import (
+    GlobalStatistics,
+    Moments,
+    SmoothedLevels,
+    SuppliedStatistics,
+    own_moments,
+)
 from vrdir.model.vrdir import VRDIR
 
 
@@ -43,7 +49,10 @@ def test_whoever_looks_on_changes_nothing(tiny: VRDIR, photo_batch: Tensor) -> N
     # Given back what it found, the network does the same again; and it asked everywhere.
     assert torch.equal(restored(tiny, photo_batch, SuppliedStatistics(kept.kept)), plain)
     attentive = {m for m in tiny.modules() if isinstance(m, ResidualBlock) and m.attend is not None}
-    assert set(kept.kept) == {m for m in tiny.modules() if isinstance(m, DegradationNormalization)} | attentive
+    assert (
+        set(kept.kept)
+        == {m for m in tiny.modules() if isinstance(m, DegradationNormalization)} | attentive
+    )
     assert len(attentive) > 4
 
 
@@ -98,7 +107,10 @@ def test_the_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
     image = photo_batch[:1, :, :72, :96]
     with torch.no_grad():
         features = tiny.extractor(image)
-        plain, pushed = tiny.decoder(features, image), tiny.decoder(features, image, image, Pushed())
+        plain, pushed = (
+            tiny.decoder(features, image),
+            tiny.decoder(features, image, image, Pushed()),
+        )
     # The first channel of the correction is the gain of red.
     torch.testing.assert_close(pushed, plain + image * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
 
@@ -126,4 +138,6 @@ def test_smoothing_out_of_range() -> None:
 
 def test_the_hook_leaves_export_alone(tiny: VRDIR, photo_batch: Tensor) -> None:
     program = torch.export.export(tiny, (photo_batch[..., :64, :96],))
-    torch.testing.assert_close(program.module()(photo_batch[..., :64, :96]), restored(tiny, photo_batch[..., :64, :96]))
+    torch.testing.assert_close(
+        program.module()(photo_batch[..., :64, :96]), restored(tiny, photo_batch[..., :64, :96])
+    )

@@ -31,10 +31,16 @@ def change(folder: Path, value: float, key: str = KEY, dtype: torch.dtype = torc
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("key", [KEY, "extractor.stem.bias", "enhancement.stride4.branches.haze.gamma"])
-def test_values_that_are_no_numbers_are_refused_by_name(weights: Path, value: float, key: str) -> None:
+@pytest.mark.parametrize(
+    "key", [KEY, "extractor.stem.bias", "enhancement.stride4.branches.haze.gamma"]
+)
+def test_values_that_are_no_numbers_are_refused_by_name(
+    weights: Path, value: float, key: str
+) -> None:
     change(weights, value, key)
-    with pytest.raises(ValueError, match=rf"model.safetensors has NaN or infinite values in {key}; get or train"):
+    with pytest.raises(
+        ValueError, match=rf"model.safetensors has NaN or infinite values in {key}; get or train"
+    ):
         VRDIR.from_pretrained(weights)
 
 
@@ -47,22 +53,34 @@ def test_what_is_finite_only_in_the_file_is_refused(weights: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_floating_point_types_become_float32(weights: Path, dtype: torch.dtype) -> None:
     state = load_file(weights / "model.safetensors")
-    save_file({name: tensor.to(dtype) for name, tensor in state.items()}, weights / "model.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in VRDIR.from_pretrained(weights).state_dict().values())
+    save_file(
+        {name: tensor.to(dtype) for name, tensor in state.items()}, weights / "model.safetensors"
+    )
+    assert all(
+        tensor.dtype == torch.float32
+        for tensor in VRDIR.from_pretrained(weights).state_dict().values()
+    )
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn],
+)
 def test_other_types_are_refused_by_name(weights: Path, dtype: torch.dtype) -> None:
     state = load_file(weights / "model.safetensors")
     save_file(state | {KEY: state[KEY].to(dtype)}, weights / "model.safetensors")
-    with pytest.raises(ValueError, match=rf"weights are float16, bfloat16, float32 or float64, but {KEY} is \w+"):
+    with pytest.raises(
+        ValueError, match=rf"weights are float16, bfloat16, float32 or float64, but {KEY} is \w+"
+    ):
         VRDIR.from_pretrained(weights)
 
 
 def test_what_would_be_refused_is_not_saved(tiny: VRDIR, tmp_path: Path) -> None:
     with torch.no_grad():
         tiny.decoder.to_correction.weight[0, 0, 0, 0] = 1e6
-    with pytest.raises(ValueError, match=f"float16 has NaN or infinite values in {KEY}; it is not saved"):
+    with pytest.raises(
+        ValueError, match=f"float16 has NaN or infinite values in {KEY}; it is not saved"
+    ):
         tiny.save_pretrained(tmp_path / "half", half=True)
     assert not (tmp_path / "half").exists()
     tiny.save_pretrained(tmp_path / "full")
@@ -83,7 +101,9 @@ def test_what_would_be_refused_is_not_saved(tiny: VRDIR, tmp_path: Path) -> None
         ({"strides": [4, 8] * 1000}, "strides"),
     ],
 )
-def test_a_config_out_of_bounds_is_refused_at_once(weights: Path, changes: dict[str, object], field: str) -> None:
+def test_a_config_out_of_bounds_is_refused_at_once(
+    weights: Path, changes: dict[str, object], field: str
+) -> None:
     configure(weights, **changes)
     start = time.process_time()
     with pytest.raises(ValueError, match=rf"config.json is no VRDIR config: {field}: ") as caught:
@@ -92,7 +112,9 @@ def test_a_config_out_of_bounds_is_refused_at_once(weights: Path, changes: dict[
     assert len(str(caught.value)) < 700
 
 
-def test_a_config_within_bounds_is_compared_with_the_file_before_a_network_is_built(weights: Path) -> None:
+def test_a_config_within_bounds_is_compared_with_the_file_before_a_network_is_built(
+    weights: Path,
+) -> None:
     """The largest would need terabytes."""
     scales = {"widths": [4096] * 8, "encoder_blocks": [64] * 8, "decoder_blocks": [64] * 8}
     configure(weights, **scales, branches=[f"b{number}" for number in range(8)])
@@ -101,7 +123,18 @@ def test_a_config_within_bounds_is_compared_with_the_file_before_a_network_is_bu
 
 
 @pytest.mark.parametrize(
-    "content", ["[" * 100_000, "[]", "3", '"small"', "", "{", "\x00", " " * (CONFIG_BYTES + 1), '{"a": ' + "9" * 10_000 + "}"]
+    "content",
+    [
+        "[" * 100_000,
+        "[]",
+        "3",
+        '"small"',
+        "",
+        "{",
+        "\x00",
+        " " * (CONFIG_BYTES + 1),
+        '{"a": ' + "9" * 10_000 + "}",
+    ],
 )
 def test_what_is_no_config_is_refused(weights: Path, content: str) -> None:
     (weights / "config.json").write_text(content)
@@ -110,7 +143,19 @@ def test_what_is_no_config_is_refused(weights: Path, content: str) -> None:
     assert len(str(caught.value)) < 700
 
 
-@pytest.mark.parametrize("name", ["training", "forward", "_modules", "_parameters", "keys", "T_destination", "__init__", "call_super_init"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "training",
+        "forward",
+        "_modules",
+        "_parameters",
+        "keys",
+        "T_destination",
+        "__init__",
+        "call_super_init",
+    ],
+)
 def test_a_branch_called_as_a_modules_own_attribute_is_refused(weights: Path, name: str) -> None:
     configure(weights, branches=["haze", name, "rain"])
     with pytest.raises(ValueError, match="none that Python uses"):
@@ -136,5 +181,7 @@ def test_what_the_hub_notes_in_a_config_is_left_aside(weights: Path, tiny: VRDIR
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_git_lfs_pointer_is_named(weights: Path, name: str) -> None:
     (weights / name).write_text(LFS_POINTER)
-    with pytest.raises(ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"
+    ):
         VRDIR.from_pretrained(weights)

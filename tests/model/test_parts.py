@@ -26,7 +26,10 @@ def test_dnc_is_its_formula() -> None:
     features = torch.randn(2, 8, 5, 7)
     f = features.double().numpy()
     gamma, beta = (p.detach().double().numpy() for p in (branch.gamma, branch.beta))
-    normalized = gamma * (f - f.mean((2, 3), keepdims=True)) / (np.sqrt(f.var((2, 3), keepdims=True) + 1e-5)) + beta
+    normalized = (
+        gamma * (f - f.mean((2, 3), keepdims=True)) / (np.sqrt(f.var((2, 3), keepdims=True) + 1e-5))
+        + beta
+    )
     pooled = np.concatenate([f, normalized], 1).mean((2, 3))  # (2, 16)
     w_in, b_in = (p.detach().double().numpy() for p in (branch.squeeze.weight, branch.squeeze.bias))
     w_out, b_out = (p.detach().double().numpy() for p in (branch.excite.weight, branch.excite.bias))
@@ -52,8 +55,13 @@ def test_fgm_is_its_formula(size: tuple[int, int]) -> None:
     modulation = FourierGuidedModulation(3, 4)
     features = torch.randn(2, 3, *size)
     spectrum = np.fft.rfft2(features.double().numpy(), norm="ortho")
-    weight, bias = (p.detach().double().numpy() for p in (modulation.amplitude.weight, modulation.amplitude.bias))
-    amplitude = np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], np.abs(spectrum)) + bias[None, :, None, None]
+    weight, bias = (
+        p.detach().double().numpy()
+        for p in (modulation.amplitude.weight, modulation.amplitude.bias)
+    )
+    amplitude = (
+        np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], np.abs(spectrum)) + bias[None, :, None, None]
+    )
     semantics = np.fft.irfft2(amplitude * np.exp(1j * np.angle(spectrum)), s=size, norm="ortho")
     logits = modulation.guidance(torch.from_numpy(semantics).float())
     guidance = modulation(features)
@@ -67,7 +75,9 @@ def test_ise_mixes_its_branches_by_the_guidance() -> None:
     ise = SemanticsEnhancement(6, ("haze", "noise"), branch_blocks=1, clean_branch=True)
     features = torch.randn(2, 6, 5, 4)
     mixed, guidance = ise(features)
-    expected = guidance[:, :1] * ise.branches["haze"](features) + guidance[:, 1:2] * ise.branches["noise"](features)
+    expected = guidance[:, :1] * ise.branches["haze"](features) + guidance[:, 1:2] * ise.branches[
+        "noise"
+    ](features)
     torch.testing.assert_close(mixed, expected + guidance[:, 2:] * features)
 
 

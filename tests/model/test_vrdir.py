@@ -41,19 +41,25 @@ def test_an_image_is_restored_alone_as_in_a_batch(tiny: VRDIR, photo_batch: torc
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 1, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)])
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8), (1, 4, 8, 8), (1, 1, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)]
+)
 def test_a_wrong_shape_is_an_error_that_says_so(tiny: VRDIR, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected an RGB tensor"):
         tiny(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("config", [PAPER, SMALL, TINY])
-def test_every_trainable_parameter_gets_a_gradient_and_the_extractor_none(config: VRDIRConfig) -> None:
+def test_every_trainable_parameter_gets_a_gradient_and_the_extractor_none(
+    config: VRDIRConfig,
+) -> None:
     torch.manual_seed(0)
     model = VRDIR(config)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
-            parameter.add_(0.02 * torch.randn_like(parameter))  # leave the zeros at which some parts start
+            parameter.add_(
+                0.02 * torch.randn_like(parameter)
+            )  # leave the zeros at which some parts start
     image = torch.rand(2, 3, 48, 48)
     veil = model.find_veil(image)
     clear = image if veil is None else lift_whole(image, veil)
@@ -78,7 +84,9 @@ def test_gradients_reach_the_input(tiny: VRDIR) -> None:
 def test_branches_are_addressed_by_name_at_every_scale(tiny: VRDIR) -> None:
     keys = tiny.state_dict().keys()
     for name in TINY.branches:
-        assert sum(f"branches.{name}." in key for key in keys) == len(list(tiny.branch_parameters(name)))
+        assert sum(f"branches.{name}." in key for key in keys) == len(
+            list(tiny.branch_parameters(name))
+        )
     with pytest.raises(KeyError):
         tiny.enhance_with("snow", [torch.zeros(1, 24, 2, 2), torch.zeros(1, 40, 1, 1)])
 
@@ -98,7 +106,9 @@ def test_branches_are_addressed_by_name_at_every_scale(tiny: VRDIR) -> None:
         ({"strides": (3,)}, "stride \\[3\\]"),
     ],
 )
-def test_a_wrong_config_is_an_error_that_names_the_field(change: dict[str, object], message: str) -> None:
+def test_a_wrong_config_is_an_error_that_names_the_field(
+    change: dict[str, object], message: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
         VRDIRConfig.model_validate(TINY.model_dump() | change)
     assert re.search(message, describe(caught.value))
@@ -107,22 +117,31 @@ def test_a_wrong_config_is_an_error_that_names_the_field(change: dict[str, objec
 def test_a_config_that_no_network_has_is_named(tiny: VRDIR, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"widths": [8], "encoder_blocks": [1], "decoder_blocks": [1]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"widths": [8], "encoder_blocks": [1], "decoder_blocks": [1]})
+    )
     with pytest.raises(ValueError, match="config.json describes no network"):
         VRDIR.from_pretrained(tmp_path)
 
 
-def test_saved_and_loaded_is_the_same(tiny: VRDIR, tmp_path: Path, photo_batch: torch.Tensor) -> None:
+def test_saved_and_loaded_is_the_same(
+    tiny: VRDIR, tmp_path: Path, photo_batch: torch.Tensor
+) -> None:
     tiny.save_pretrained(tmp_path / "model")
     loaded = VRDIR.from_pretrained(tmp_path / "model")
     assert loaded.config == tiny.config
     assert not loaded.training
     with torch.no_grad():
         assert torch.equal(loaded(photo_batch), tiny(photo_batch))
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
-def test_half_precision_files_are_half_as_large_and_nearly_the_same(tiny: VRDIR, tmp_path: Path, photo_batch: torch.Tensor) -> None:
+def test_half_precision_files_are_half_as_large_and_nearly_the_same(
+    tiny: VRDIR, tmp_path: Path, photo_batch: torch.Tensor
+) -> None:
     tiny.save_pretrained(tmp_path / "full")
     tiny.save_pretrained(tmp_path / "half", half=True)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
@@ -160,10 +179,14 @@ def test_damaged_files_are_named(tiny: VRDIR, tmp_path: Path) -> None:
         VRDIR.from_pretrained(tmp_path)
 
 
-def test_weights_of_another_architecture_are_refused_with_the_difference(tiny: VRDIR, tmp_path: Path) -> None:
+def test_weights_of_another_architecture_are_refused_with_the_difference(
+    tiny: VRDIR, tmp_path: Path
+) -> None:
     tiny.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"branches": ["haze", "noise", "snow"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"branches": ["haze", "noise", "snow"]})
+    )
     with pytest.raises(ValueError, match=r"lacks enhancement\.stride4\.branches\.snow"):
         VRDIR.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"widths": [8, 12, 20]}))

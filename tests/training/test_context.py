@@ -34,7 +34,8 @@ def recipe(**changes: Any) -> Recipe:
         "overlay_share": 0.5,
         "ranges": "haze:depth=mixed,light=0.5..1",
         "validation": {"photos": 2, "crop_px": 48, "every": 100},
-        "context": stage | {"loss_weights": {"recognition": 0.0}, "shares": {"clean": 1, "haze": 3}},
+        "context": stage
+        | {"loss_weights": {"recognition": 0.0}, "shares": {"clean": 1, "haze": 3}},
         "decoder": stage,
         "branch": stage,
         "fusion": stage,
@@ -90,7 +91,9 @@ def test_windows_have_the_copy_and_the_place_of_their_view(photo_folder: Path) -
     assert set(batch.place[:, 2].tolist()) == {96}
     assert batch.place[:, :2].max() <= 64
     # The window is where the copy says it is.
-    for window, copy, (top, left, side) in zip(batch.degraded, batch.copy, batch.place.tolist(), strict=True):
+    for window, copy, (top, left, side) in zip(
+        batch.degraded, batch.copy, batch.place.tolist(), strict=True
+    ):
         scale = 64 / side
         part = copy[
             :,
@@ -101,7 +104,9 @@ def test_windows_have_the_copy_and_the_place_of_their_view(photo_folder: Path) -
 
 
 def test_the_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -> None:
-    data = TrainingSet(items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32, view_px=96, copy_px=64)
+    data = TrainingSet(
+        items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32, view_px=96, copy_px=64
+    )
     stage = data.stage("context", {"haze": 1.0}, lambda item: True, whole=True)
     (batch,) = next(iter(stage.batches(2, range(1, 2))))
     assert batch.degraded.shape == (2, 3, 64, 64)
@@ -184,7 +189,9 @@ def test_a_bad_detector_is_named(tmp_path: Path, detector_file: Path) -> None:
 def test_the_detection_loss_is_zero_for_the_clean_image_and_pulls_towards_it(
     detector_file: Path,
 ) -> None:
-    settings = DetectorSettings(file=detector_file, features=("features",), predictions=("predictions",), side=64, images=2)
+    settings = DetectorSettings(
+        file=detector_file, features=("features",), predictions=("predictions",), side=64, images=2
+    )
     detection = Detection(settings)
     detection.load(torch.device("cpu"))
     clean = torch.rand(3, 3, 64, 64)

@@ -38,7 +38,12 @@ def documented_commands() -> list[str]:
     """The commands of docs/training.md, in order."""
     text = (ROOT / "docs" / "training.md").read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith(("vrdir ", "python tools/grow_weights.py "))]
+    return [
+        line
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith(("vrdir ", "python tools/grow_weights.py "))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,17 @@ def downloads(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> P
     """Small data sets, named and laid out as the real ones are, in sizes that are no multiple of anything."""
     root = tmp_path_factory.mktemp("downloads")
     photos = [Image.open(path).crop((0, 0, 111, 93)) for path in photos_in(photo_folder)]
-    sets = ("ITS/hazy", "ITS/clear", "SOTS/indoor/hazy", "SOTS/indoor/gt", "BSD400", "CBSD68", "RainTrainL", "Rain100L", "photos")
+    sets = (
+        "ITS/hazy",
+        "ITS/clear",
+        "SOTS/indoor/hazy",
+        "SOTS/indoor/gt",
+        "BSD400",
+        "CBSD68",
+        "RainTrainL",
+        "Rain100L",
+        "photos",
+    )
     for folder in sets:
         (root / folder).mkdir(parents=True)
     for number, photo in enumerate(photos[:6], 1):
@@ -56,7 +71,9 @@ def downloads(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> P
             hazy.save(root / f"ITS/hazy/{number}_{level}_{0.7 + number / 100}.png")
     for number, photo in enumerate(photos[9:11], 1400):
         photo.save(root / f"SOTS/indoor/gt/{number}.png")
-        vrdir.degrade(photo, "haze", seed=number, beta=1.2).save(root / f"SOTS/indoor/hazy/{number}_1.png")
+        vrdir.degrade(photo, "haze", seed=number, beta=1.2).save(
+            root / f"SOTS/indoor/hazy/{number}_1.png"
+        )
     for number, photo in enumerate(photos):
         photo.save(root / f"photos/{number}.jpg")
     for number, photo in enumerate(photos[:8]):
@@ -103,7 +120,9 @@ def trained(downloads: Path, recipe: Path) -> Path:
             if small.startswith("vrdir "):
                 vrdir_command(re.sub(r"steps \d+", "steps 5", small).removeprefix("vrdir "))
             else:
-                subprocess.run([sys.executable, ROOT / small.split()[1], *shlex.split(small)[2:]], check=True)
+                subprocess.run(
+                    [sys.executable, ROOT / small.split()[1], *shlex.split(small)[2:]], check=True
+                )
     return downloads / "runs"
 
 
@@ -123,7 +142,9 @@ def test_every_stage_takes_up_what_those_before_it_learnt(trained: Path) -> None
             assert torch.equal(tensor, decoder[name]), name
         for branch in ("haze", "noise", "rain"):
             if f".branches.{branch}." in name:
-                assert torch.equal(tensor, weights(trained / f"{branch}/weights/branch-{branch}")[name]), name
+                assert torch.equal(
+                    tensor, weights(trained / f"{branch}/weights/branch-{branch}")[name]
+                ), name
     config = json.loads((trained / "fusion/weights/fusion/config.json").read_text())
     assert config["branches"] == ["haze", "noise", "rain"]
 
@@ -142,7 +163,12 @@ def test_the_stages_learn(trained: Path) -> None:
     assert len(losses) == 60
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
     for branch in ("haze", "noise", "rain"):
-        scores = [value for line in metrics(trained / branch) for name, value in line.items() if name.startswith("psnr_")]
+        scores = [
+            value
+            for line in metrics(trained / branch)
+            for name, value in line.items()
+            if name.startswith("psnr_")
+        ]
         assert len(scores) == 2
         assert scores[1] != scores[0]
 
@@ -158,7 +184,11 @@ def test_a_visit_takes_up_what_the_one_before_left(trained: Path) -> None:
     assert "whole" in runs[1]["priors"]
     assert runs[1]["priors"]["whole"] != runs[2]["priors"]["whole"]
     rates = [
-        [line["learning_rate"] for line in metrics(visits / number) if line["stage"] == "refine" and "learning_rate" in line]
+        [
+            line["learning_rate"]
+            for line in metrics(visits / number)
+            if line["stage"] == "refine" and "learning_rate" in line
+        ]
         for number in "123"
     ]
     assert rates[0][-1] == rates[1][-1] == 2e-3
@@ -170,7 +200,9 @@ def test_bundled_weights_go_on_by_their_name_with_a_list_beside_the_photos(train
     assert run["priors"] == {"whole": sha256(FOLDER / "small" / "model.safetensors")}
     assert run["data"]["training"] == 12  # 12 photos but the two held out, and two lines
     before, after = weights(FOLDER / "small"), weights(trained / "hard/weights/refine")
-    moved = [name for name, values in before.items() if not torch.equal(values.float(), after[name])]
+    moved = [
+        name for name, values in before.items() if not torch.equal(values.float(), after[name])
+    ]
     assert moved
     assert not [name for name in moved if name.startswith("extractor.")]
 
@@ -182,11 +214,15 @@ def test_what_was_run_is_on_record(trained: Path) -> None:
     assert set(run["priors"]) == {"decoder", "branch-haze", "branch-noise", "branch-rain"}
     assert run["sessions"][0]["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "rain" in (trained / "fusion" / "recipe.yaml").read_text()
-    assert "train ITS/hazy/1_1_0.71.png" in (trained / "fusion" / "data.txt").read_text().splitlines()
+    assert (
+        "train ITS/hazy/1_1_0.71.png" in (trained / "fusion" / "data.txt").read_text().splitlines()
+    )
     assert (trained / "fusion" / "curves.png").is_file()
 
 
-def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(trained: Path, recipe: Path, photo_folder: Path) -> None:
+def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(
+    trained: Path, recipe: Path, photo_folder: Path
+) -> None:
     w, every = trained, f"--recipe {recipe} --device cpu --clean {photo_folder}"
     three, four = (weights(w / name / "weights/fusion") for name in ("fusion", "four"))
     old = [name for name in three if ".modulation." not in name]
@@ -198,28 +234,48 @@ def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(trained: 
     assert model.config.guidance_names == ("haze", "noise", "rain", "snow", "clean")
     assert "psnr_snow" in metrics(w / "four")[-1]
     vrdir_command(f"train refine --weights {w}/four {every} --work-dir {w}/refined")
-    assert json.loads((w / "refined/weights/refine/config.json").read_text())["branches"] == ["haze", "noise", "rain", "snow"]
-    both = w / "both"  # a work directory that is through with both stages: the later one is gone on with
+    assert json.loads((w / "refined/weights/refine/config.json").read_text())["branches"] == [
+        "haze",
+        "noise",
+        "rain",
+        "snow",
+    ]
+    both = (
+        w / "both"
+    )  # a work directory that is through with both stages: the later one is gone on with
     for stage in ("four/weights/fusion", "refined/weights/refine"):
         shutil.copytree(w / stage, both / "weights" / Path(stage).name)
     vrdir_command(f"train refine --weights {both} {every} --work-dir {w}/again")
     prior = json.loads((w / "again/run.json").read_text())["priors"]["whole"]
-    assert prior == hashlib.sha256((both / "weights/refine/model.safetensors").read_bytes()).hexdigest()
+    assert (
+        prior
+        == hashlib.sha256((both / "weights/refine/model.safetensors").read_bytes()).hexdigest()
+    )
 
 
 def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path) -> None:
     d, w, every = trained.parent, trained, f"--recipe {recipe} --device cpu"
     (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name is no end of it
     lists = f"--pairs murk={d}/a=b.txt --val-pairs murk={d}/rain100l.txt"
-    vrdir_command(f"train branch --degradation murk --decoder {w}/decoder {lists} {every} --work-dir {w}/murk --steps 2")
+    vrdir_command(
+        f"train branch --degradation murk --decoder {w}/decoder {lists} {every} --work-dir {w}/murk --steps 2"
+    )
     branches = f"--branch haze={w}/haze --branch murk={w}/murk"
-    vrdir_command(f"train fusion --decoder {w}/decoder {branches} {lists} {every} --work-dir {w}/with_murk")
-    assert vrdir.VRDIR.from_pretrained(w / "with_murk/weights/fusion").config.guidance_names == ("haze", "murk", "clean")
+    vrdir_command(
+        f"train fusion --decoder {w}/decoder {branches} {lists} {every} --work-dir {w}/with_murk"
+    )
+    assert vrdir.VRDIR.from_pretrained(w / "with_murk/weights/fusion").config.guidance_names == (
+        "haze",
+        "murk",
+        "clean",
+    )
 
 
 def test_the_result_is_evaluated_on_test_lists(trained: Path) -> None:
     assert (trained.parent / "report.html").is_file()
-    assert {line.split(",")[0] for line in (trained.parent / "table.csv").read_text().splitlines()[1:]} == {"sots", "cbsd68", "rain100l"}
+    assert {
+        line.split(",")[0] for line in (trained.parent / "table.csv").read_text().splitlines()[1:]
+    } == {"sots", "cbsd68", "rain100l"}
 
 
 def failing(line: str) -> str:
@@ -228,37 +284,67 @@ def failing(line: str) -> str:
     return " ".join(result.stderr.split())
 
 
-def test_what_does_not_fit_is_said_before_training(trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_said_before_training(
+    trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     w, every = trained, f"--clean {photo_folder} --device cpu --work-dir {tmp_path}/new"
     said = failing(f"train branch --degradation snow --decoder {w}/decoder --recipe smoke {every}")
     assert "holds another network than the recipe's (widths is" in said
-    said = failing(f"train fusion --decoder {w}/decoder --branch haze={w}/rain --recipe {recipe} {every}")
+    said = failing(
+        f"train fusion --decoder {w}/decoder --branch haze={w}/rain --recipe {recipe} {every}"
+    )
     assert "holds no weights of the stage branch-haze" in said
-    said = failing(f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain --recipe {recipe} {every}")
+    said = failing(
+        f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain --recipe {recipe} {every}"
+    )
     assert "has no branch haze; it has rain" in said
-    assert "--branch takes NAME=PATH" in failing(f"train fusion --decoder {w}/decoder --branch haze --recipe {recipe} {every}")
-    said = failing(f"train refine --weights {w}/fusion --model-branches [haze] --recipe {recipe} {every}")
+    assert "--branch takes NAME=PATH" in failing(
+        f"train fusion --decoder {w}/decoder --branch haze --recipe {recipe} {every}"
+    )
+    said = failing(
+        f"train refine --weights {w}/fusion --model-branches [haze] --recipe {recipe} {every}"
+    )
     assert "--model-branches is for whole runs; here the branches are haze, noise, rain" in said
-    assert "nowhere holds no weights" in failing(f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}")
-    said = failing(f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}")  # unknown: needs pairs of its own
+    assert "nowhere holds no weights" in failing(
+        f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}"
+    )
+    said = failing(
+        f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}"
+    )  # unknown: needs pairs of its own
     assert "nothing to train the stage branch-mist on" in said
-    said = failing(f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} --extractor-weights {w}/x.pth")
+    said = failing(
+        f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} --extractor-weights {w}/x.pth"
+    )
     assert "--extractor-weights has no use here: E comes from the earlier stage" in said
-    assert "no option --step; did you mean --steps" in failing(f"train decoder --recipe {recipe} {every} --step 3")
+    assert "no option --step; did you mean --steps" in failing(
+        f"train decoder --recipe {recipe} {every} --step 3"
+    )
     assert "decoder.steps: " in failing(f"train decoder --recipe {recipe} {every} --steps many")
-    assert "give --clean FOLDER or --pairs LIST" in failing(f"train decoder --recipe {recipe} --work-dir {tmp_path}/new")
+    assert "give --clean FOLDER or --pairs LIST" in failing(
+        f"train decoder --recipe {recipe} --work-dir {tmp_path}/new"
+    )
     data = f"--pairs haze={w.parent}/its.txt --val-clean {photo_folder} --work-dir {tmp_path}/new"
-    said = failing(f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}")
+    said = failing(
+        f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
+    )
     assert "nothing to train the stage branch-rain on (there is haze)" in said
-    said = failing(f"train decoder --recipe {recipe} --pairs {w.parent}/its.txt --work-dir {tmp_path}/new")
+    said = failing(
+        f"train decoder --recipe {recipe} --pairs {w.parent}/its.txt --work-dir {tmp_path}/new"
+    )
     assert "there is nothing to validate on" in said
-    data = f"--pairs {w.parent}/rain.txt --val-pairs haze={w.parent}/its.txt --work-dir {tmp_path}/new"
-    said = failing(f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}")
+    data = (
+        f"--pairs {w.parent}/rain.txt --val-pairs haze={w.parent}/its.txt --work-dir {tmp_path}/new"
+    )
+    said = failing(
+        f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
+    )
     assert "nothing to validate the stage branch-rain on" in said
     assert not (tmp_path / "new").exists()
 
 
-def test_resuming_with_other_weights_is_refused(trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_weights_is_refused(
+    trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     data = f"--clean {photo_folder} --work-dir {tmp_path}/rain --steps 1"
     line = f"train branch --degradation rain --decoder {tmp_path}/decoder --recipe {recipe} {data}"
     shutil.copytree(trained / "decoder/weights/decoder", tmp_path / "decoder")
@@ -271,7 +357,15 @@ def test_resuming_with_other_weights_is_refused(trained: Path, recipe: Path, pho
 
 def test_the_help_lists_every_setting(recipe: Path) -> None:
     text = CliRunner().invoke(app, ["train", "branch", "--help"]).output
-    for flag in ("--steps", "--learning-rate", "--loss-weights", "--crop-px", "--ema-decay", "--validation-every", "--data-workers"):
+    for flag in (
+        "--steps",
+        "--learning-rate",
+        "--loss-weights",
+        "--crop-px",
+        "--ema-decay",
+        "--validation-every",
+        "--data-workers",
+    ):
         assert flag in text
     assert "--fusion-steps" not in text
     assert "--fusion-steps" in CliRunner().invoke(app, ["train", "all", "--help"]).output

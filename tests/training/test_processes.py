@@ -63,8 +63,16 @@ def command(recipe: Path, photos: Path, work_dir: Path, *more: str) -> list[str]
     ]
 
 
-def finish(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment or ENVIRONMENT, timeout=300)
+def finish(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment or ENVIRONMENT,
+        timeout=300,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result
 
@@ -73,9 +81,17 @@ def metrics(work_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (work_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def stopped(arguments: list[str], work_dir: Path, after: int, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+def stopped(
+    arguments: list[str], work_dir: Path, after: int, number: signal.Signals
+) -> subprocess.CompletedProcess[str]:
     """Start a run and send it a signal once it has logged a step."""
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         path = work_dir / "metrics.jsonl"
@@ -97,20 +113,29 @@ def unbroken(recipe: Path, photo_folder: Path) -> Path:
     return recipe.parent / "unbroken"
 
 
-def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(
+    recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     work_dir = tmp_path / "killed"
     for after, more in ((8, ()), (17, ("--resume",))):
-        result = stopped(command(recipe, photo_folder, work_dir, *more), work_dir, after, signal.SIGKILL)
+        result = stopped(
+            command(recipe, photo_folder, work_dir, *more), work_dir, after, signal.SIGKILL
+        )
         assert result.returncode == -signal.SIGKILL
         assert not (work_dir / "weights" / "decoder").exists()
     finish(*command(recipe, photo_folder, work_dir, "--resume"))
     assert weights(work_dir) == weights(unbroken)
-    without_time = [[{k: v for k, v in line.items() if k != "patches_per_second"} for line in metrics(d)] for d in (work_dir, unbroken)]
+    without_time = [
+        [{k: v for k, v in line.items() if k != "patches_per_second"} for line in metrics(d)]
+        for d in (work_dir, unbroken)
+    ]
     assert without_time[0] == without_time[1]  # every step once
     assert len(json.loads((work_dir / "run.json").read_text())["sessions"]) == 3
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_leaves(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_saves_and_leaves(
+    recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     work_dir = tmp_path / "stopped"
     result = stopped(command(recipe, photo_folder, work_dir), work_dir, 7, signal.SIGTERM)
     assert result.returncode == 128 + signal.SIGTERM, result.stdout + result.stderr
@@ -123,40 +148,68 @@ def test_a_run_that_is_asked_to_stop_saves_and_leaves(recipe: Path, unbroken: Pa
     assert weights(work_dir) == weights(unbroken)
 
 
-def test_a_signal_in_the_last_step_is_heeded(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_a_signal_in_the_last_step_is_heeded(
+    recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     work_dir = tmp_path / "late"
     line = command(recipe, photo_folder, work_dir)
     line[line.index("decoder")] = "all"
-    result = stopped(line, work_dir, STEPS, signal.SIGTERM)  # while the last validation of the first stage goes on
+    result = stopped(
+        line, work_dir, STEPS, signal.SIGTERM
+    )  # while the last validation of the first stage goes on
     assert result.returncode == 128 + signal.SIGTERM, result.stdout + result.stderr
     assert not (work_dir / "weights" / "branch-haze").exists()
     finish(*line, "--resume")
     assert weights(work_dir) == weights(unbroken)
 
 
-def test_processes_without_a_shared_work_directory_stop(recipe: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_processes_without_a_shared_work_directory_stop(
+    recipe: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     line = command(recipe, photo_folder, tmp_path / "0")
     assert stopped(line, tmp_path / "0", 7, signal.SIGTERM).returncode == 128 + signal.SIGTERM
     of_its_own = [sys.executable, *command(recipe, photo_folder, tmp_path / "$RANK", "--resume")]
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", "sh", "-c", " ".join(of_its_own)]
-    result = subprocess.run([sys.executable, "-m", *launcher], capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+    launcher = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "--no-python",
+        "sh",
+        "-c",
+        " ".join(of_its_own),
+    ]
+    result = subprocess.run(
+        [sys.executable, "-m", *launcher],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=120,
+    )
     assert result.returncode != 0
     assert "does not hold the same checkpoints for all processes" in " ".join(result.stderr.split())
 
 
-def test_two_processes_do_together_what_one_does(recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_do_together_what_one_does(
+    recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     work_dir = tmp_path / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     finish(*launcher, *command(recipe, photo_folder, work_dir))
     one, two = metrics(unbroken), metrics(work_dir)
-    assert [line["step"] for line in one] == [line["step"] for line in two]  # the first process alone writes
+    assert [line["step"] for line in one] == [
+        line["step"] for line in two
+    ]  # the first process alone writes
     for alone, together in zip(one, two, strict=True):
         for name in alone:
             if name.startswith("loss_"):
                 assert together[name] == pytest.approx(alone[name], abs=2e-3), (alone["step"], name)
     assert json.loads((work_dir / "run.json").read_text())["sessions"][0]["processes"] == 2
     assert len(list((work_dir / "tensorboard").rglob("events*"))) == 1
-    states = [load_file(folder / "weights" / "decoder" / "model.safetensors") for folder in (unbroken, work_dir)]
+    states = [
+        load_file(folder / "weights" / "decoder" / "model.safetensors")
+        for folder in (unbroken, work_dir)
+    ]
     for name, tensor in states[0].items():
         torch.testing.assert_close(states[1][name], tensor, rtol=0.02, atol=2e-3)
     moved = sum(float((states[0][name] - states[1][name]).abs().sum()) for name in states[0])
@@ -164,11 +217,21 @@ def test_two_processes_do_together_what_one_does(recipe: Path, unbroken: Path, p
     assert moved / total < 1e-3
 
 
-@pytest.mark.parametrize(("error", "left"), [(None, True), (Interrupted(15, Path("here")), True), (ValueError("alone with it"), False)])
-def test_processes_part_where_all_come_to_the_end(error: Exception | None, left: bool, tmp_path: Path) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(None, True), (Interrupted(15, Path("here")), True), (ValueError("alone with it"), False)],
+)
+def test_processes_part_where_all_come_to_the_end(
+    error: Exception | None, left: bool, tmp_path: Path
+) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
     try:
-        with contextlib.nullcontext() if error is None else pytest.raises(type(error)), leaving_together():
+        with (
+            contextlib.nullcontext() if error is None else pytest.raises(type(error)),
+            leaving_together(),
+        ):
             if error is not None:
                 raise error
         assert torch.distributed.is_initialized() is not left

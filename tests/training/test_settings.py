@@ -30,7 +30,11 @@ def test_nested_settings_are_found_by_their_keys() -> None:
         inner: Inner = Field(default=Inner(), description="An inner.")
         maybe: Inner | None = Field(default=None, description="Perhaps one.")
 
-    expected = [("name", "A name.", ""), ("inner.size", "A size.", "3"), ("maybe.size", "A size.", "3")]
+    expected = [
+        ("name", "A name.", ""),
+        ("inner.size", "A size.", "3"),
+        ("maybe.size", "A size.", "3"),
+    ]
     assert [tuple(setting) for setting in described(Outer)] == expected
 
 
@@ -49,22 +53,46 @@ def test_help_without_docstrings(options: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     shown = " ".join(result.stdout.split())
-    for line in ("--model-widths Channels of", "--validation-crop-px Side of", "--data-cache-gib Memory", "--steps Optimiser steps"):
+    for line in (
+        "--model-widths Channels of",
+        "--validation-crop-px Side of",
+        "--data-cache-gib Memory",
+        "--steps Optimiser steps",
+    ):
         assert line in shown
 
 
 def test_settings_are_read_without_docstrings(tmp_path: Path) -> None:
-    command = [sys.executable, "-OO", "-m", "vrdir", "train", "decoder", "--stepps", "3", "--work-dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-OO",
+        "-m",
+        "vrdir",
+        "train",
+        "decoder",
+        "--stepps",
+        "3",
+        "--work-dir",
+        str(tmp_path / "run"),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 2
     assert "no option --stepps; did you mean --steps" in result.stderr
 
 
-def test_a_run_shows_the_time_left_and_explains_a_negative_loss(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_shows_the_time_left_and_explains_a_negative_loss(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with RunProgress(["decoder", "fusion"]) as progress:
         progress.step("decoder", 1, 100, 2)
-        progress.begun["decoder"] = 1, time.monotonic() - 60  # a minute for the next 24 steps: three for the 75 left
-        lines = [{"stage": "decoder", "step": step, "steps": 100, "loss_pixel": -1.5} for step in (25, 100)]
+        progress.begun["decoder"] = (
+            1,
+            time.monotonic() - 60,
+        )  # a minute for the next 24 steps: three for the 75 left
+        lines = [
+            {"stage": "decoder", "step": step, "steps": 100, "loss_pixel": -1.5}
+            for step in (25, 100)
+        ]
         for line in lines:
             progress.metrics(line)
     shown = capsys.readouterr().out

@@ -22,7 +22,14 @@ from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.run import Sources, train, whole_folder
 from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
-from vrdir.training.stages import BranchStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
+from vrdir.training.stages import (
+    BranchStage,
+    DecoderStage,
+    FusionStage,
+    RefineStage,
+    Stage,
+    all_stages,
+)
 from vrdir.training.trainer import Trainer, learning_rate, moving_average, optimizer_for
 from vrdir.weights import bundled
 
@@ -51,7 +58,14 @@ def trainer(model: VRDIR, settings: Recipe, folder: Path, photos: Path) -> Train
     branches = settings.model.branches
     data = TrainingSet(training, branches, seed=settings.seed, crop_px=settings.crop_px)
     folder.mkdir(exist_ok=True)
-    return Trainer(Fabric(accelerator="cpu", devices=1), model, settings, data, ValidationSet(held_out, branches, 48), folder)
+    return Trainer(
+        Fabric(accelerator="cpu", devices=1),
+        model,
+        settings,
+        data,
+        ValidationSet(held_out, branches, 48),
+        folder,
+    )
 
 
 class Killed(Exception):
@@ -90,7 +104,9 @@ EXPECTED_TO_TRAIN = {
 
 
 @pytest.mark.parametrize("name", EXPECTED_TO_TRAIN)
-def test_a_stage_trains_its_part_and_nothing_else(name: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
+def test_a_stage_trains_its_part_and_nothing_else(
+    name: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(steps=3)
     stage = next(stage for stage in all_stages(settings) if stage.name == name)
     before = state_of(tiny)
@@ -101,7 +117,9 @@ def test_a_stage_trains_its_part_and_nothing_else(name: str, tiny: VRDIR, tmp_pa
     assert len(moved) > 0.9 * len(expected)  # a bias behind a dead unit may stand still
 
 
-@pytest.mark.parametrize("make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage])
+@pytest.mark.parametrize(
+    "make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage]
+)
 @pytest.mark.parametrize(("ema_decay", "optimizer"), [(None, "adam"), (0.9, "muon")])
 def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
     make: Any, ema_decay: float | None, optimizer: str, tmp_path: Path, photo_folder: Path
@@ -115,12 +133,17 @@ def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
     unbroken, resumed = fresh(), fresh()
     trainer(unbroken, settings, tmp_path / "unbroken", photo_folder).run(make(settings))
     first = trainer(fresh(), settings, tmp_path / "broken", photo_folder)
-    first.watcher = Killer(make(settings).name, 3)  # after the checkpoint of step 2 and a step that is lost
+    first.watcher = Killer(
+        make(settings).name, 3
+    )  # after the checkpoint of step 2 and a step that is lost
     with pytest.raises(Killed):
         first.run(make(settings))
     trainer(resumed, settings, tmp_path / "broken", photo_folder).run(make(settings), resume=True)
     assert changed(state_of(unbroken), state_of(resumed)) == set()
-    lines = [json.loads(line) for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [0, 4, 4]
 
 
@@ -141,7 +164,11 @@ def test_the_moving_average_is_what_is_saved(tmp_path: Path, photo_folder: Path)
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
     state = load_checkpoint(checkpoints_in(tmp_path / "checkpoints" / "decoder")[-1])
-    averaged = {name.removeprefix("module."): tensor for name, tensor in state["average"].items() if name.startswith("module.")}
+    averaged = {
+        name.removeprefix("module."): tensor
+        for name, tensor in state["average"].items()
+        if name.startswith("module.")
+    }
     saved = state_of(VRDIR.from_pretrained(tmp_path / "weights" / "decoder"))
     assert changed(averaged, saved) == set()
     assert changed(state["model"], saved)
@@ -152,7 +179,15 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path, photo_folder:
     for parts in (1, 2, 4):
         torch.manual_seed(7)
         model = VRDIR(TINY)
-        settings = recipe(decoder={"steps": 3, "batch_size": 4, "accumulate": parts, "learning_rate": 1e-3, "warmup_steps": 1})
+        settings = recipe(
+            decoder={
+                "steps": 3,
+                "batch_size": 4,
+                "accumulate": parts,
+                "learning_rate": 1e-3,
+                "warmup_steps": 1,
+            }
+        )
         trainer(model, settings, tmp_path / str(parts), photo_folder).run(DecoderStage(settings))
         ends.append(model.state_dict())
     for end in ends[1:]:
@@ -162,19 +197,32 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path, photo_folder:
 
 def test_muon_steps_alike_in_every_direction() -> None:
     torch.manual_seed(0)
-    weight, bias, thin = (torch.nn.Parameter(torch.randn(*shape)) for shape in ((16, 8, 3, 3), (16,), (1, 8, 1, 1)))
+    weight, bias, thin = (
+        torch.nn.Parameter(torch.randn(*shape)) for shape in ((16, 8, 3, 3), (16,), (1, 8, 1, 1))
+    )
     before = [p.detach().clone() for p in (weight, bias, thin)]
     optimizer = optimizer_for([weight, bias, thin], "muon", 0.01)
     # A gradient that one direction dominates by far: Adam's step, the first one's signs, would too.
     loud = torch.outer(torch.randn(16), torch.randn(72)).reshape(16, 8, 3, 3)
-    weight.grad, bias.grad, thin.grad = 30 * loud + torch.randn_like(weight), torch.randn_like(bias), torch.randn_like(thin)
+    weight.grad, bias.grad, thin.grad = (
+        30 * loud + torch.randn_like(weight),
+        torch.randn_like(bias),
+        torch.randn_like(thin),
+    )
     optimizer.step()
     step = (before[0] - weight.detach()).reshape(16, -1)
-    singular = torch.linalg.svdvals(step) / (0.01 * 0.2 * 72**0.5)  # Liu et al.: 0.2 sqrt(max(rows, columns)) a unit
+    singular = torch.linalg.svdvals(step) / (
+        0.01 * 0.2 * 72**0.5
+    )  # Liu et al.: 0.2 sqrt(max(rows, columns)) a unit
     assert float(singular.min()) > 0.4
     assert float(singular.max()) < 1.4
-    for parameter, old in ((bias, before[1]), (thin, before[2])):  # Adam's first step is the rate in every element
-        torch.testing.assert_close((parameter.detach() - old).abs(), torch.full_like(old, 0.01), rtol=1e-3, atol=1e-5)
+    for parameter, old in (
+        (bias, before[1]),
+        (thin, before[2]),
+    ):  # Adam's first step is the rate in every element
+        torch.testing.assert_close(
+            (parameter.detach() - old).abs(), torch.full_like(old, 0.01), rtol=1e-3, atol=1e-5
+        )
 
 
 def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
@@ -192,41 +240,68 @@ def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
 def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         weights = {"weight": torch.rand(1000)}
-        save_checkpoint(tmp_path, step, {"step": step, "model": weights, "optimizer": {}, "average": None, "best": 0.0}, keep=2)
+        save_checkpoint(
+            tmp_path,
+            step,
+            {"step": step, "model": weights, "optimizer": {}, "average": None, "best": 0.0},
+            keep=2,
+        )
     assert [p.name for p in checkpoints_in(tmp_path)] == ["step-00000002.pt", "step-00000003.pt"]
     assert load_checkpoint(tmp_path / "step-00000003.pt")["step"] == 3
     whole = (tmp_path / "step-00000003.pt").read_bytes()
-    flipped = bytes(byte ^ 1 if place == len(whole) // 3 else byte for place, byte in enumerate(whole))
+    flipped = bytes(
+        byte ^ 1 if place == len(whole) // 3 else byte for place, byte in enumerate(whole)
+    )
     for content in (b"hello", b"", whole[: len(whole) // 2], flipped):
         (tmp_path / "step-00000003.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"):
+        with pytest.raises(
+            ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"
+        ):
             load_checkpoint(tmp_path / "step-00000003.pt")
 
 
 def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: Path) -> None:
     validation = {"photos": 2, "crop_px": 48, "every": 1}
-    settings = recipe(steps=6, validation=validation, shares={"haze": 1, "noise": 1, "rain": 1}, checkpoint_every=1, keep_checkpoints=6)
+    settings = recipe(
+        steps=6,
+        validation=validation,
+        shares={"haze": 1, "noise": 1, "rain": 1},
+        checkpoint_every=1,
+        keep_checkpoints=6,
+    )
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    scores = [sum(line[f"psnr_{kind}"] for kind in ("haze", "noise", "rain")) for line in lines if "psnr_haze" in line and line["step"]]
+    scores = [
+        sum(line[f"psnr_{kind}"] for kind in ("haze", "noise", "rain"))
+        for line in lines
+        if "psnr_haze" in line and line["step"]
+    ]
     best = VRDIR.from_pretrained(tmp_path / "weights" / "decoder-best")
     assert len(scores) == 6
-    then = load_checkpoint(tmp_path / "checkpoints" / "decoder" / f"step-{1 + scores.index(max(scores)):08d}.pt")
+    then = load_checkpoint(
+        tmp_path / "checkpoints" / "decoder" / f"step-{1 + scores.index(max(scores)):08d}.pt"
+    )
     assert changed(then["model"], state_of(best)) == set()
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
+def test_a_checkpoint_of_another_model_is_refused(
+    tiny: VRDIR, tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe()
     trainer(tiny, settings, tmp_path, photo_folder).run(DecoderStage(settings))
     other = settings.model.model_copy(update={"branches": ("haze", "noise")})
     changed_recipe = settings.model_copy(update={"model": other})
     with pytest.raises(ValueError, match="is of another network than the recipe's"):
-        trainer(VRDIR(other), changed_recipe, tmp_path, photo_folder).run(DecoderStage(changed_recipe), resume=True)
+        trainer(VRDIR(other), changed_recipe, tmp_path, photo_folder).run(
+            DecoderStage(changed_recipe), resume=True
+        )
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_stops_with_step_and_files(what: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path) -> None:
+def test_what_is_not_finite_stops_with_step_and_files(
+    what: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path
+) -> None:
     class Broken(DecoderStage):
         def losses(self, model: VRDIR, batch: Any) -> dict[str, torch.Tensor]:
             loss = super().losses(model, batch)["pixel"]
@@ -240,7 +315,9 @@ def test_what_is_not_finite_stops_with_step_and_files(what: str, tiny: VRDIR, tm
     assert threads == set(threading.enumerate())  # TensorBoard's, too, ends
 
 
-def test_the_papers_network_trains_through_the_papers_stages(tmp_path: Path, photo_folder: Path) -> None:
+def test_the_papers_network_trains_through_the_papers_stages(
+    tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(steps=2, model=PAPER.model_dump(), refine=None)
     torch.manual_seed(0)
     model = VRDIR(PAPER)
@@ -254,7 +331,9 @@ def test_the_papers_network_trains_through_the_papers_stages(tmp_path: Path, pho
     assert any("loss_ranking" in line for line in lines if line["stage"] == "decoder")
 
 
-def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(tmp_path: Path, photo_folder: Path) -> None:
+def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(
+    tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(steps=2)
     final = train_all(settings, photo_folder, tmp_path)
     assert final == tmp_path / "weights" / "refine"
@@ -268,20 +347,31 @@ def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(tmp_path: Path, ph
     lines = (tmp_path / "metrics.jsonl").read_text()
     assert train_all(settings, photo_folder, tmp_path, resume=True) == final
     listed = (tmp_path / "data.txt").read_text().splitlines()
-    assert (sum(line.startswith("train ") for line in listed), sum(line.startswith("validate ") for line in listed)) == (10, 2)
+    assert (
+        sum(line.startswith("train ") for line in listed),
+        sum(line.startswith("validate ") for line in listed),
+    ) == (10, 2)
     assert (final / "model.safetensors").read_bytes() == before
     assert (tmp_path / "metrics.jsonl").read_text() == lines  # nothing was done twice
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(precision: str, tmp_path: Path, photo_folder: Path) -> None:
+def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
+    precision: str, tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(precision=precision, checkpoint_every=1)
     whole = train_all(settings, photo_folder, tmp_path / "whole")
 
     for stage, step in (("decoder", 0), ("branch-noise", 4), ("refine", 4)):
         watcher = Killer(stage, step, at="metrics")
         with pytest.raises(Killed):
-            train_all(settings, photo_folder, tmp_path / "broken", resume=(tmp_path / "broken").exists(), watcher=watcher)
+            train_all(
+                settings,
+                photo_folder,
+                tmp_path / "broken",
+                resume=(tmp_path / "broken").exists(),
+                watcher=watcher,
+            )
     broken = train_all(settings, photo_folder, tmp_path / "broken", resume=True)
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
 
@@ -292,11 +382,20 @@ def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder:
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
-    elsewhere = settings.model_copy(update={"data": settings.data.model_copy(update={"workers": 1})})
-    train_all(elsewhere, photo_folder, tmp_path / "run", resume=True)  # how the work is done may change
+    elsewhere = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"workers": 1})}
+    )
+    train_all(
+        elsewhere, photo_folder, tmp_path / "run", resume=True
+    )  # how the work is done may change
     stored = (tmp_path / "run" / "recipe.yaml").read_text()
     with pytest.raises(ValueError, match="differs in pixel_loss"):
-        train_all(settings.model_copy(update={"pixel_loss": "balanced_l1"}), photo_folder, tmp_path / "run", resume=True)
+        train_all(
+            settings.model_copy(update={"pixel_loss": "balanced_l1"}),
+            photo_folder,
+            tmp_path / "run",
+            resume=True,
+        )
     assert (tmp_path / "run" / "recipe.yaml").read_text() == stored
     fewer = tmp_path / "fewer"
     fewer.mkdir()
@@ -310,7 +409,11 @@ def test_a_kill_between_config_and_weights_does_no_harm(tmp_path: Path, photo_fo
     settings = recipe(steps=2)
     whole = train_all(settings, photo_folder, tmp_path / "whole")
     train_all(settings, photo_folder, tmp_path / "killed")
-    for stage in ("branch-rain", "fusion", "refine"):  # as if killed while branch-rain's weights were being written
+    for stage in (
+        "branch-rain",
+        "fusion",
+        "refine",
+    ):  # as if killed while branch-rain's weights were being written
         (tmp_path / "killed" / "weights" / stage / "model.safetensors").unlink()
     (tmp_path / "killed" / "weights" / "decoder" / ".abc.partial").write_bytes(b"cut short")
     again = train_all(settings, photo_folder, tmp_path / "killed", resume=True)
@@ -318,17 +421,28 @@ def test_a_kill_between_config_and_weights_does_no_harm(tmp_path: Path, photo_fo
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
 
-def test_weights_are_written_after_their_config(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_written_after_their_config(
+    tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
-    monkeypatch.setattr("vrdir.model.vrdir.write_whole", lambda content, path: written.append(path.name))
+    monkeypatch.setattr(
+        "vrdir.model.vrdir.write_whole", lambda content, path: written.append(path.name)
+    )
     tiny.save_pretrained(tmp_path)
     assert written == ["config.json", "model.safetensors"]  # who finds weights finds a model
 
 
-def test_resuming_refuses_a_list_that_says_something_else_of_its_images(tmp_path: Path, photo_folder: Path) -> None:
+def test_resuming_refuses_a_list_that_says_something_else_of_its_images(
+    tmp_path: Path, photo_folder: Path
+) -> None:
     photos = sorted(photo_folder.iterdir())
-    (tmp_path / "haze.txt").write_text("".join(f"{degraded}|{clean}\n" for degraded, clean in pairwise(photos)))
-    settings, plain = recipe(steps=2), Sources(pairs=[f"{tmp_path}/haze.txt"], val_clean=photo_folder)
+    (tmp_path / "haze.txt").write_text(
+        "".join(f"{degraded}|{clean}\n" for degraded, clean in pairwise(photos))
+    )
+    settings, plain = (
+        recipe(steps=2),
+        Sources(pairs=[f"{tmp_path}/haze.txt"], val_clean=photo_folder),
+    )
     train(settings, [DecoderStage(settings)], plain, tmp_path / "run")
     named = Sources(pairs=[f"haze={tmp_path}/haze.txt"], val_clean=photo_folder)
     with pytest.raises(ValueError, match="resume with the data of"):
@@ -353,7 +467,9 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
         (tmp_path / f"{name}.txt").write_text("".join(part))
 
     def run(pairs: str, val_pairs: str, resume: bool = False) -> None:
-        sources = Sources(pairs=[f"noise={tmp_path / pairs}"], val_pairs=[f"noise={tmp_path / val_pairs}"])
+        sources = Sources(
+            pairs=[f"noise={tmp_path / pairs}"], val_pairs=[f"noise={tmp_path / val_pairs}"]
+        )
         train(settings, [BranchStage(settings, "noise")], sources, tmp_path / "run", resume=resume)
 
     run("a.txt", "b.txt")
@@ -365,12 +481,16 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
 
 def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Path) -> None:
     stage = {"steps": 1, "batch_size": 3, "accumulate": 2}
-    with pytest.raises(ValueError, match="batch_size 3 is to be divided into 1 processes x 2 parts"):
+    with pytest.raises(
+        ValueError, match="batch_size 3 is to be divided into 1 processes x 2 parts"
+    ):
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
     with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
         train_all(recipe(compile="nonsense"), photo_folder, tmp_path / "run")
     with pytest.raises(ValueError, match="the recipe's model is no network: features of stride"):
-        train_all(recipe(model=TINY.model_dump() | {"strides": (4, 16)}), photo_folder, tmp_path / "run")
+        train_all(
+            recipe(model=TINY.model_dump() | {"strides": (4, 16)}), photo_folder, tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
@@ -380,7 +500,9 @@ def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Pat
         train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
 
 
-def test_a_damaged_photo_is_neither_trained_nor_validated_on(tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_photo_is_neither_trained_nor_validated_on(
+    tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for path in photo_folder.iterdir():
@@ -391,49 +513,83 @@ def test_a_damaged_photo_is_neither_trained_nor_validated_on(tmp_path: Path, pho
     assert f"not validated on: {held_out} is damaged" in caplog.text
 
 
-def test_after_a_loss_that_is_not_finite_a_lower_rate_may_go_on(tmp_path: Path, photo_folder: Path) -> None:
+def test_after_a_loss_that_is_not_finite_a_lower_rate_may_go_on(
+    tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(checkpoint_every=1)
     with pytest.raises(Killed):
         train_all(settings, photo_folder, tmp_path / "run", watcher=Killer("decoder", 3))
     lower = settings.decoder.model_copy(update={"learning_rate": 1e-5})
-    train_all(settings.model_copy(update={"decoder": lower}), photo_folder, tmp_path / "run", resume=True)
+    train_all(
+        settings.model_copy(update={"decoder": lower}), photo_folder, tmp_path / "run", resume=True
+    )
     sessions = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
     assert sessions[1]["changed"] == ["decoder.learning_rate"]
     assert Recipe.read(tmp_path / "run" / "recipe.yaml").decoder.learning_rate == 1e-5
     longer = settings.decoder.model_copy(update={"steps": 9})
-    with pytest.raises(ValueError, match="differs in decoder.learning_rate, decoder.steps|differs in decoder.steps"):
-        train_all(settings.model_copy(update={"decoder": longer}), photo_folder, tmp_path / "run", resume=True)
+    with pytest.raises(
+        ValueError, match="differs in decoder.learning_rate, decoder.steps|differs in decoder.steps"
+    ):
+        train_all(
+            settings.model_copy(update={"decoder": longer}),
+            photo_folder,
+            tmp_path / "run",
+            resume=True,
+        )
 
 
 @pytest.mark.parametrize("make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage])
 @pytest.mark.parametrize("model", [TINY, PAPER], ids=["tiny", "paper"])
-def test_whole_images_of_odd_sizes_are_validated(make: Any, model: Any, tmp_path: Path, photo: Any) -> None:
+def test_whole_images_of_odd_sizes_are_validated(
+    make: Any, model: Any, tmp_path: Path, photo: Any
+) -> None:
     for number in range(3):
-        photo.rotate(90 * number, expand=True).save(tmp_path / f"{number}.png")  # 97 x 75 and 75 x 97
-    settings = recipe(steps=1, model=model.model_dump(), validation={"photos": 2, "crop_px": None, "every": 1})
+        photo.rotate(90 * number, expand=True).save(
+            tmp_path / f"{number}.png"
+        )  # 97 x 75 and 75 x 97
+    settings = recipe(
+        steps=1, model=model.model_dump(), validation={"photos": 2, "crop_px": None, "every": 1}
+    )
     training, held_out = split(items_of(tmp_path, (), ()), 2)
     work_dir = tmp_path / "run"
     work_dir.mkdir()
-    data, validation = TrainingSet(training, model.branches, crop_px=32), ValidationSet(held_out, model.branches, None)
-    Trainer(Fabric(accelerator="cpu", devices=1), VRDIR(model), settings, data, validation, work_dir).run(make(settings))
+    data, validation = (
+        TrainingSet(training, model.branches, crop_px=32),
+        ValidationSet(held_out, model.branches, None),
+    )
+    Trainer(
+        Fabric(accelerator="cpu", devices=1), VRDIR(model), settings, data, validation, work_dir
+    ).run(make(settings))
     assert json.loads((work_dir / "metrics.jsonl").read_text().splitlines()[-1])["psnr_haze"] > 0
 
 
-def test_what_is_validated_on_is_not_trained_on_by_a_list(tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_validated_on_is_not_trained_on_by_a_list(
+    tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     photos = sorted(photo_folder.iterdir())
     (tmp_path / "list.txt").write_text("".join(f"@noise:sigma=25|{path}\n" for path in photos))
-    training, held_out = Sources(clean=photo_folder, pairs=[str(tmp_path / "list.txt")]).items(recipe())
+    training, held_out = Sources(clean=photo_folder, pairs=[str(tmp_path / "list.txt")]).items(
+        recipe()
+    )
     assert not {item.clean for item in training} & {item.clean for item in held_out}
     assert len(training) == 2 * (len(photos) - len(held_out))
-    assert f"{len(held_out)} pairs are not trained on: their photos are held out for validation" in caplog.text
+    assert (
+        f"{len(held_out)} pairs are not trained on: their photos are held out for validation"
+        in caplog.text
+    )
     caplog.clear()
     Sources(clean=photo_folder, val_pairs=[str(tmp_path / "list.txt")]).items(recipe())
     assert f"{len(photos)} photos are both trained and validated on" in caplog.text
 
 
 def test_flags_reach_into_models_whichever_way_they_are_given(tmp_path: Path) -> None:
-    assert Recipe.read("smoke", **{"model.branch_blocks": 2}).model.branch_blocks == 2  # the recipe spells its model out
-    for changes in ({"model.strides": [8], "model": "base"}, {"model": "base", "model.strides": [8]}):
+    assert (
+        Recipe.read("smoke", **{"model.branch_blocks": 2}).model.branch_blocks == 2
+    )  # the recipe spells its model out
+    for changes in (
+        {"model.strides": [8], "model": "base"},
+        {"model": "base", "model.strides": [8]},
+    ):
         assert Recipe.read("smoke", **changes).model.strides == (8,)
         assert Recipe.read("smoke", **changes).model.widths[0] == 48
     content = "model: small\ndecoder: &stage {steps: 2}\nbranch: *stage\nfusion: *stage\n"
@@ -444,7 +600,11 @@ def test_flags_reach_into_models_whichever_way_they_are_given(tmp_path: Path) ->
 
 def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
     model = TINY.model_dump() | {"branches": ("noise",), "clean_branch": False}
-    train_all(recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}), photo_folder, tmp_path)
+    train_all(
+        recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}),
+        photo_folder,
+        tmp_path,
+    )
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "psnr_noise" in text
     assert "psnr_haze" not in text
@@ -452,15 +612,21 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
 
 
 def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
-    with pytest.raises(ValueError, match="shares leave nothing to train on for a model with the branches noise"):
+    with pytest.raises(
+        ValueError, match="shares leave nothing to train on for a model with the branches noise"
+    ):
         recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
 
 
 def test_what_only_lists_can_show_needs_no_share() -> None:
-    assert sum(Recipe.read("paper").with_branches(["murk"]).mixture.values()) == 0  # the paper's shares have no clean images
+    assert (
+        sum(Recipe.read("paper").with_branches(["murk"]).mixture.values()) == 0
+    )  # the paper's shares have no clean images
 
 
-def test_clean_images_alone_can_be_trained_on_and_are_pictured(tmp_path: Path, photo_folder: Path) -> None:
+def test_clean_images_alone_can_be_trained_on_and_are_pictured(
+    tmp_path: Path, photo_folder: Path
+) -> None:
     settings = recipe(steps=1, shares={"clean": 1})
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
@@ -487,7 +653,9 @@ def test_losses_are_their_formulas() -> None:
     orthogonal[0, 0] = 1
     other = torch.zeros(1, 3, 2, 2)
     other[0, 1] = 1
-    assert float(losses.ranking(orthogonal, orthogonal, orthogonal, other, margin=1.5)) == pytest.approx(0.5)
+    assert float(
+        losses.ranking(orthogonal, orthogonal, orthogonal, other, margin=1.5)
+    ) == pytest.approx(0.5)
     assert float(losses.ranking(orthogonal, orthogonal, orthogonal, other, margin=0.5)) == 0
     maps = [torch.rand(2, 4, 3, 3)]
     assert float(losses.semantic_consistency(maps, [2 * maps[0]])) == pytest.approx(0, abs=1e-6)
@@ -497,24 +665,38 @@ def test_losses_are_their_formulas() -> None:
 
 def test_the_guidance_loss_wants_even_shares_of_what_is_present() -> None:
     present = torch.tensor([[True, True, False], [False, False, False]])
-    right = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]).view(2, 4, 1, 1).expand(2, 4, 3, 3)
+    right = (
+        torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+        .view(2, 4, 1, 1)
+        .expand(2, 4, 3, 3)
+    )
     wrong = right.flip(1)
     known = torch.tensor([True, True])
-    assert float(losses.guidance_loss([right], present, known, clean_branch=True)) == pytest.approx(math.log(2) / 2, abs=1e-4)
+    assert float(losses.guidance_loss([right], present, known, clean_branch=True)) == pytest.approx(
+        math.log(2) / 2, abs=1e-4
+    )
     assert float(losses.guidance_loss([wrong], present, known, clean_branch=True)) > 5
-    assert float(losses.guidance_loss([wrong], present, ~known, clean_branch=True)) == 0  # nobody knows
+    assert (
+        float(losses.guidance_loss([wrong], present, ~known, clean_branch=True)) == 0
+    )  # nobody knows
 
 
 def test_learning_rates() -> None:
     cosine = StageSettings(steps=100, learning_rate=1.0, warmup_steps=10)
-    assert [learning_rate(cosine, step, 100) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [learning_rate(cosine, step, 100) for step in (1, 5, 10)] == pytest.approx(
+        [0.1, 0.5, 1.0]
+    )
     assert learning_rate(cosine, 11, 100) == pytest.approx(1)
     assert learning_rate(cosine, 56, 100) == pytest.approx(0.5)
     assert 0 < learning_rate(cosine, 100, 100) < 1e-3
     constant = StageSettings(steps=100, learning_rate=1.0, warmup_steps=10, schedule="constant")
-    assert [learning_rate(constant, step, 100) for step in (5, 10, 50, 100)] == pytest.approx([0.5, 1, 1, 1])
+    assert [learning_rate(constant, step, 100) for step in (5, 10, 50, 100)] == pytest.approx(
+        [0.5, 1, 1, 1]
+    )
     halving = StageSettings(steps=1200, learning_rate=2e-4, schedule="halving")
-    assert [learning_rate(halving, step, 1200) for step in (1, 300, 301, 1200)] == pytest.approx([2e-4, 2e-4, 1e-4, 2.5e-5])
+    assert [learning_rate(halving, step, 1200) for step in (1, 300, 301, 1200)] == pytest.approx(
+        [2e-4, 2e-4, 1e-4, 2.5e-5]
+    )
 
 
 @pytest.mark.parametrize(
@@ -540,7 +722,9 @@ def test_learning_rates() -> None:
         ("[", "no YAML"),
     ],
 )
-def test_a_wrong_recipe_is_an_error_that_names_file_and_field(change: str, message: str, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
+    change: str, message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "recipe.yaml"
     content = yaml.safe_load(RECIPES["small"].read_text())
     content.pop(change.split(":")[0], None)
@@ -563,12 +747,25 @@ def test_the_recipes_are_valid(name: str) -> None:
 def test_the_papers_recipe_is_the_references() -> None:
     paper = Recipe.read("paper")
     assert paper.model == PAPER
-    assert (paper.crop_px, paper.augmentation, paper.pixel_loss, paper.precision, paper.seed) == (128, "flip", "l1", "float32", 2025)
-    assert [paper.decoder.batch_size, paper.branch.batch_size, paper.fusion.batch_size] == [600, 300, 200]
+    assert (paper.crop_px, paper.augmentation, paper.pixel_loss, paper.precision, paper.seed) == (
+        128,
+        "flip",
+        "l1",
+        "float32",
+        2025,
+    )
+    assert [paper.decoder.batch_size, paper.branch.batch_size, paper.fusion.batch_size] == [
+        600,
+        300,
+        200,
+    ]
     for stage in (paper.decoder, paper.branch, paper.fusion):
         steps = steps_in(stage.steps, 72135, stage.batch_size)
         assert steps == math.ceil(1200 * 72135 / stage.batch_size)
-        rates = [learning_rate(stage, max(1, math.ceil(epoch / 1200 * steps)), steps) for epoch in (1, 299, 301, 601, 901, 1200)]
+        rates = [
+            learning_rate(stage, max(1, math.ceil(epoch / 1200 * steps)), steps)
+            for epoch in (1, 299, 301, 601, 901, 1200)
+        ]
         assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 5e-5, 2.5e-5, 2.5e-5])
         assert stage.clip_norm is None
     assert FusionStage(paper).weights == {"consistency": 1.0, "guidance": 0.0}
@@ -577,18 +774,24 @@ def test_the_papers_recipe_is_the_references() -> None:
 
 def test_a_branch_without_a_share_gets_the_others_mean() -> None:
     branches = ("haze", "noise", "snow")
-    settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(branches)
+    settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(
+        branches
+    )
     assert settings.model.branches == branches
     assert settings.mixture == {"clean": 1, "haze": 2, "noise": 4, "snow": 3, "mixed": 1}
 
 
 def test_a_share_that_was_left_out_stays_out() -> None:
     settings = recipe(shares={"haze": 1})
-    assert settings.with_branches(settings.model.branches).mixture == settings.mixture == {"haze": 1}
+    assert (
+        settings.with_branches(settings.model.branches).mixture == settings.mixture == {"haze": 1}
+    )
 
 
 def test_an_unknown_loss_is_an_error() -> None:
     settings = recipe()
-    wrong = settings.model_copy(update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})})
+    wrong = settings.model_copy(
+        update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})}
+    )
     with pytest.raises(ValueError, match="stage fusion has no loss gan"):
         FusionStage(wrong)

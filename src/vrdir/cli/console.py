@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from vrdir.inference.files import FileJob, FileResult
@@ -27,7 +35,9 @@ if TYPE_CHECKING:
     from vrdir.inference.stream import StreamReport
 
 # Without emoji: file names and "list:100:" are to stay as they are.
-out, err = (Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False) for errors in (False, True))
+out, err = (
+    Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False) for errors in (False, True)
+)
 
 
 def wait_quietly() -> None:
@@ -51,10 +61,23 @@ def use_threads(threads: int | None) -> int | None:
 
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Files, folders (with all below them) or patterns.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders (with all below them) or patterns.",
+        show_default=False,
+    ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)]
-Weights = Annotated[str, typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="A folder, or a file for one input file.", show_default=False
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(help="Name of bundled weights, a model folder, or a Hugging Face repository id."),
+]
 SeveralWeights = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,22 +90,45 @@ SeveralWeights = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino"],
-    typer.Option(help="What runs the network. onnx and openvino run on the CPU, weights or a file that vrdir export wrote."),
+    typer.Option(
+        help="What runs the network. onnx and openvino run on the CPU, weights or a file that vrdir export wrote."
+    ),
 ]
-Format = Annotated[str | None, typer.Option("--format", help="File format of the results, such as png; default: each file's own.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="File format of the results, such as png; default: each file's own."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Keep a manifest in the output folder; the same command again goes on where a run was stopped.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Keep a manifest in the output folder; the same command again goes on where a run was stopped.",
+    ),
 ]
 Quality = Annotated[
-    int, typer.Option(min=1, max=100, help="Of results in JPEG, WebP, AVIF and HEIC: larger files of better quality, or smaller ones.")
+    int,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Of results in JPEG, WebP, AVIF and HEIC: larger files of better quality, or smaller ones.",
+    ),
 ]
 MaxMegapixels = Annotated[
-    float | None, typer.Option(help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious.")
+    float | None,
+    typer.Option(
+        help="Open pictures of up to so many megapixels; 179 by default, as larger ones are mostly malicious."
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, callback=use_threads, help="Compute with so many threads; default: one for each processor core."),
+    typer.Option(
+        min=1,
+        callback=use_threads,
+        help="Compute with so many threads; default: one for each processor core.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a machine-readable result.")]
 
@@ -98,7 +144,13 @@ def one_line_errors() -> Iterator[None]:
         raise
     except BrokenPipeError:  # of the output, as by `| head`: `vrdir.__main__` ends quietly
         raise
-    except (ValueError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError) as error:
+    except (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        PermissionError,
+        NotADirectoryError,
+    ) as error:
         fail(error, 2)
     except (OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         fail(" ".join(str(error).split()) or type(error).__name__, 1)
@@ -140,7 +192,9 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
         if path.is_dir():
             raise ValueError(f"{path} is a folder; give the name of a file")
         if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
+            raise FileExistsError(
+                f"{path} exists; replace it by --overwrite, or choose another name"
+            )
         check_writable(path, path.parent)
 
 
@@ -174,7 +228,9 @@ def networks_of(weights: Sequence[str], device: str) -> tuple[dict[str, Restorer
         given, value = name_and_value(text)
         name = given or ("vrdir" if len(weights) == 1 else Path(value).name or value)
         if name in (*networks, "nothing"):
-            raise ValueError(f"--weights {text}: the name {name!r} is taken; give it another: --weights NAME=WEIGHTS")
+            raise ValueError(
+                f"--weights {text}: the name {name!r} is taken; give it another: --weights NAME=WEIGHTS"
+            )
         networks[name] = Restorer(value, device)
         of = "" if name == "vrdir" else f" {name}"
         facts |= {"device": str(networks[name].device), f"weights{of}": value}
@@ -190,11 +246,19 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 def shown_facts(facts: Mapping[str, Any]) -> dict[str, str]:
     """Facts as pages show them: of a hash its beginning."""
-    return {key: str(value)[:12] if key.startswith("sha256") else str(value) for key, value in facts.items()}
+    return {
+        key: str(value)[:12] if key.startswith("sha256") else str(value)
+        for key, value in facts.items()
+    }
 
 
 def manifest_of(
-    jobs: Sequence[FileJob], inputs: Sequence[str], output: Path, command: str, settings: Mapping[str, Any], resume: bool
+    jobs: Sequence[FileJob],
+    inputs: Sequence[str],
+    output: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    resume: bool,
 ) -> Manifest | None:
     """The manifest in the output folder. Without `resume` it is kept until the end, so that an interrupted run can be resumed.
 
@@ -231,7 +295,9 @@ def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
             return True
 
     if not any(may_have_one(job.target) for job in jobs):
-        refuse_unused(context, "here, where no result is a JPEG, WebP, AVIF or HEIC file", "quality")
+        refuse_unused(
+            context, "here, where no result is a JPEG, WebP, AVIF or HEIC file", "quality"
+        )
 
 
 def allow(max_megapixels: float | None) -> None:
@@ -283,7 +349,9 @@ def stoppable(give_up: Callable[[int], None] | None = None) -> Iterator[None]:
     finally:
         for timer in timers:
             # A thread that was begun just as the signal came is one of which its pool knows nothing.
-            while timer.is_alive() and any(thread.name.startswith("file_") for thread in threading.enumerate()):
+            while timer.is_alive() and any(
+                thread.name.startswith("file_") for thread in threading.enumerate()
+            ):
                 time.sleep(0.02)
             timer.cancel()
         for number, handler in before.items():
@@ -292,7 +360,13 @@ def stoppable(give_up: Callable[[int], None] | None = None) -> Iterator[None]:
 
 def progress_bars(as_json: bool) -> Progress:
     """The bar over the files, and below it those of long ones; nothing where there is no terminal."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, name_column(), console=err, disable=as_json or not err.is_terminal)
 
 
@@ -318,7 +392,11 @@ class FrameProgress:
         self.progress.update(self.task, completed=done)
         if self.lines and now - self.last_line >= self.LINES_APART:
             self.last_line = now
-            left = f" of {total}, {(now - self.start) / done * max(total - done, 0):.0f} s left" if total else ""
+            left = (
+                f" of {total}, {(now - self.start) / done * max(total - done, 0):.0f} s left"
+                if total
+                else ""
+            )
             err.print(escape(f"{job.source}: {done} frames{left}"))
 
 
@@ -357,7 +435,12 @@ def run_files(
         ]
         became = f"{counts['done'] + counts['earlier']} of {total} {done}{''.join(parts)}"
         if as_json:
-            content = {"files": lines, "failed": counts["failed"], "left": left, "skipped": dict(others)}
+            content = {
+                "files": lines,
+                "failed": counts["failed"],
+                "left": left,
+                "skipped": dict(others),
+            }
             sys.stdout.write(json.dumps(content, indent=1) + "\n")
         else:
             out.print(became)
@@ -387,7 +470,13 @@ def run_files(
             # Closed here, whatever stops the loop: what is at work is finished and noted before the caller closes the manifest.
             with stoppable(give_up), closing(results):
                 for result in results:
-                    counts["failed" if result.error is not None else "earlier" if result.earlier else "done"] += 1
+                    counts[
+                        "failed"
+                        if result.error is not None
+                        else "earlier"
+                        if result.earlier
+                        else "done"
+                    ] += 1
                     summary.add(result)
                     if report is not None:
                         report.add(result)
@@ -395,12 +484,18 @@ def run_files(
                         lines.append(_machine_readable(result))
                     if result.error is not None:
                         err.print(f"[bold red]failed:[/] {escape(result.error)}")
-                    elif not as_json and not result.earlier and (explain or result.video or not err.is_terminal):
+                    elif (
+                        not as_json
+                        and not result.earlier
+                        and (explain or result.video or not err.is_terminal)
+                    ):
                         found = f": {explained(result)}" if explain else ""
                         video = f": {result.video}" if result.video else ""
                         out.print(escape(f"{result.job.target}{found}{video}"))
                     if result.video and result.video.damaged:
-                        err.print(f"[bold yellow]warning:[/] {escape(f'{result.job.source}: {damage(result.video)}')}")
+                        err.print(
+                            f"[bold yellow]warning:[/] {escape(f'{result.job.source}: {damage(result.video)}')}"
+                        )
                     bars.advance(task)
         except Stopped as signalled:
             stopped = signalled.number
@@ -418,29 +513,51 @@ def explained(result: FileResult) -> str:
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())
     if result.diagnosis is None:
         return shares
-    return str(result.diagnosis) if result.diagnosis.haze is not None else f"{shares}; {result.diagnosis}"
+    return (
+        str(result.diagnosis)
+        if result.diagnosis.haze is not None
+        else f"{shares}; {result.diagnosis}"
+    )
 
 
 def _machine_readable(result: FileResult) -> dict[str, Any]:
     shares = {name: round(share, 4) for name, share in result.shares.items()}
-    facts: dict[str, Any] = {"source": str(result.job.source), "target": str(result.job.target), "error": result.error, "shares": shares}
+    facts: dict[str, Any] = {
+        "source": str(result.job.source),
+        "target": str(result.job.target),
+        "error": result.error,
+        "shares": shares,
+    }
     facts |= {"change": round(result.change, 3)} if result.change is not None else {}
     if result.diagnosis is not None:
         found = result.diagnosis._asdict().items()
-        facts["diagnosis"] = {key: None if value is None else round(value, 4) for key, value in found}
+        facts["diagnosis"] = {
+            key: None if value is None else round(value, 4) for key, value in found
+        }
     return facts | ({"video": video_facts(result.video)} if result.video else {})
 
 
 def damage(report: StreamReport) -> str:
     """Which frames are damaged, in words."""
-    shown = ", ".join(map(str, report.damaged_frames[:10])) + (", ..." if report.damaged > 10 else "")
+    shown = ", ".join(map(str, report.damaged_frames[:10])) + (
+        ", ..." if report.damaged > 10 else ""
+    )
     return f"{report.damaged} of {report.frames} frames are damaged (from 0: {shown}); the last good one stands in for each"
 
 
 def video_facts(report: StreamReport) -> dict[str, Any]:
     """A report as JSON has it."""
-    facts = {"frames": report.frames, "damaged": report.damaged, "damaged_frames": report.damaged_frames, "cuts": report.cuts}
-    latency = {"mean": round(report.mean_ms, 2), "median": round(report.median_ms, 2), "p95": round(report.p95_ms, 2)}
+    facts = {
+        "frames": report.frames,
+        "damaged": report.damaged,
+        "damaged_frames": report.damaged_frames,
+        "cuts": report.cuts,
+    }
+    latency = {
+        "mean": round(report.mean_ms, 2),
+        "median": round(report.median_ms, 2),
+        "p95": round(report.p95_ms, 2),
+    }
     return facts | {
         "seconds": round(report.seconds, 3),
         "frames_per_second": round(report.frames_per_second, 2),

@@ -41,16 +41,29 @@ DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
 def degrade(
     context: typer.Context,
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...", help="Images, folders or patterns.", show_default=False)] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Images, folders or patterns.", show_default=False),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder, or a file for one input file.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A folder, or a file for one input file.", show_default=False
+        ),
     ] = None,
     steps: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="NAME[:PARAMETER=VALUE,...]", help="haze:severity=3 or rain:veil=0..0.1; repeat it for several."),
+        typer.Option(
+            "--with",
+            metavar="NAME[:PARAMETER=VALUE,...]",
+            help="haze:severity=3 or rain:veil=0..0.1; repeat it for several.",
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="The same seed gives the same pixels; each file has its own draws, by its name and sub-folder.")
+        int,
+        typer.Option(
+            help="The same seed gives the same pixels; each file has its own draws, by its name and sub-folder."
+        ),
     ] = 0,
     depth: Annotated[
         Path | None,
@@ -63,7 +76,12 @@ def degrade(
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
-    list_all: Annotated[bool, typer.Option("--list", help="Name the degradations, their parameters, defaults and severities.")] = False,
+    list_all: Annotated[
+        bool,
+        typer.Option(
+            "--list", help="Name the degradations, their parameters, defaults and severities."
+        ),
+    ] = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,13 +89,20 @@ def degrade(
     if list_all:
         list_degradations(as_json)
         return
-    from vrdir.degradations.degrade import check_steps, degrade_with, parse_degradations, taking_depth
+    from vrdir.degradations.degrade import (
+        check_steps,
+        degrade_with,
+        parse_degradations,
+        taking_depth,
+    )
     from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
         allow(max_megapixels)
         if not inputs or output is None or not steps:
-            raise ValueError("needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)")
+            raise ValueError(
+                "needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)"
+            )
         parsed = [step for text in steps for step in parse_degradations(text)]
         check_steps(parsed)
         if depth is not None:
@@ -101,15 +126,27 @@ def degrade(
         others = Counter[str]()
         jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
-            raise ValueError(f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them")
+            raise ValueError(
+                f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them"
+            )
         check_quality(context, jobs)
         names = {job: name_of(job, output) for job in jobs}
         maps = {} if depth is None else depth_maps(names, depth)
-        settings = {"with": steps, "seed": seed, "depth": depth and str(depth.resolve()), "format": file_format}
+        settings = {
+            "with": steps,
+            "seed": seed,
+            "depth": depth and str(depth.resolve()),
+            "format": file_format,
+        }
         settings |= {"quality": quality} if quality != 95 else {}
         manifest = manifest_of(jobs, inputs, output, "degrade", settings, resume)
     with manifest or nullcontext():
-        results = process_files(jobs, lambda job: degraded(job, names[job], parsed, seed, maps.get(job), quality), overwrite, manifest)
+        results = process_files(
+            jobs,
+            lambda job: degraded(job, names[job], parsed, seed, maps.get(job), quality),
+            overwrite,
+            manifest,
+        )
         run_files(results, len(jobs), "degraded", as_json, manifest=manifest, others=others)
 
 
@@ -120,7 +157,10 @@ def list_degradations(as_json: bool) -> None:
 
     if as_json:
         facts = {
-            name: {"defaults": {k: v for k, v in parameters_of(name).items() if v is not None}, "severities": dict(degradation.severities)}
+            name: {
+                "defaults": {k: v for k, v in parameters_of(name).items() if v is not None},
+                "severities": dict(degradation.severities),
+            }
             for name, degradation in STEPS.items()
         }
         typer.echo(json.dumps(facts, indent=1))
@@ -129,10 +169,17 @@ def list_degradations(as_json: bool) -> None:
         "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
     )
     for name, degradation in STEPS.items():
-        ranges = [f"{key}={shown(value)}" for key, value in parameters_of(name).items() if value is not None]
+        ranges = [
+            f"{key}={shown(value)}"
+            for key, value in parameters_of(name).items()
+            if value is not None
+        ]
         out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
         for key, values in degradation.severities.items():
-            out.print(f"    severity 1 to 5: {escape(key)} {escape(', '.join(map(shown, values)))}", style="dim")
+            out.print(
+                f"    severity 1 to 5: {escape(key)} {escape(', '.join(map(shown, values)))}",
+                style="dim",
+            )
     out.print("With --depth: haze, night_haze.")
 
 
@@ -142,7 +189,9 @@ def name_of(job: FileJob, output: Path) -> str:
     return (below.parent / job.source.stem).as_posix()
 
 
-def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int) -> Finish:
+def degraded(
+    job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
+) -> Finish:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
     from vrdir.degradations.degrade import degrade_with
     from vrdir.image_files.reading import read_file
@@ -150,7 +199,9 @@ def degraded(job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: P
     from vrdir.inference.files import writing
 
     if depth is not None and not depth.is_file():
-        raise FileNotFoundError(f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})")
+        raise FileNotFoundError(
+            f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
+        )
     image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, name), depth)
     return writing(encode(image, format_of(job.target), str(job.target), quality), {})
 
@@ -170,8 +221,17 @@ def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]
     last = Counter(Path(name).name for name in names.values())
     maps = {}
     for job, name in names.items():
-        files = [depth / (stem + suffix) for stem in (name, Path(name).name) for suffix in DEPTH_SUFFIXES]
+        files = [
+            depth / (stem + suffix) for stem in (name, Path(name).name) for suffix in DEPTH_SUFFIXES
+        ]
         maps[job] = next((file for file in files if file.is_file()), depth / Path(name).name)
-        if maps[job].parent == depth and Path(name).name != name and maps[job].is_file() and last[Path(name).name] > 1:
-            raise ValueError(f"{maps[job]} may belong to several photos; keep their folders, as in {depth / name}{maps[job].suffix}")
+        if (
+            maps[job].parent == depth
+            and Path(name).name != name
+            and maps[job].is_file()
+            and last[Path(name).name] > 1
+        ):
+            raise ValueError(
+                f"{maps[job]} may belong to several photos; keep their folders, as in {depth / name}{maps[job].suffix}"
+            )
     return maps

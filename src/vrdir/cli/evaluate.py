@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from vrdir.cli.console import (
@@ -38,7 +45,9 @@ if TYPE_CHECKING:
     from vrdir.data.pairs import Pair
     from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult
 
-evaluate_app = typer.Typer(help="Measure restored images, and what recognisers make of them.", no_args_is_help=True)
+evaluate_app = typer.Typer(
+    help="Measure restored images, and what recognisers make of them.", no_args_is_help=True
+)
 for task in ("classification", "detection", "reid"):
     evaluate_app.command(task)(evaluate_recognition(task))
 
@@ -48,7 +57,11 @@ def evaluate_restoration(
     context: typer.Context,
     pairs: Annotated[
         list[str],
-        typer.Option(metavar="[NAME=]LIST", help="A pair list, lines degraded|clean; repeat it for several sets.", show_default=False),
+        typer.Option(
+            metavar="[NAME=]LIST",
+            help="A pair list, lines degraded|clean; repeat it for several sets.",
+            show_default=False,
+        ),
     ],
     weights: SeveralWeights = None,
     device: Device = "auto",
@@ -62,11 +75,20 @@ def evaluate_restoration(
     ] = None,
     restorer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=SPEC", help="Others for the same table: module:function, or a folder as of --restored."),
+        typer.Option(
+            metavar="NAME=SPEC",
+            help="Others for the same table: module:function, or a folder as of --restored.",
+        ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per image.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line per image.")
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="OUT.html", help="Write a page with verdicts, plots, and the worst, median and best as pictures.")
+        Path | None,
+        typer.Option(
+            metavar="OUT.html",
+            help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
+        ),
     ] = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
@@ -80,7 +102,9 @@ def evaluate_restoration(
         try:
             from vrdir.evaluation import restoration_report
         except ModuleNotFoundError as error:
-            raise ValueError(f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
+            raise ValueError(
+                f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
+            ) from None
         check_outputs([path for path in (csv, report) if path is not None], overwrite)
         if restored and not weights:
             refuse_unused(context, "with --restored, where no network runs", "device")
@@ -88,7 +112,9 @@ def evaluate_restoration(
         sets = read_sets(pairs)
         networks = weights or ([] if restored else ["small"])
         listed = [pair for _, of_list in sets.values() for pair in of_list]
-        restorers, facts = choose_restorers(listed, networks, device, restored or (), restorer or ())
+        restorers, facts = choose_restorers(
+            listed, networks, device, restored or (), restorer or ()
+        )
     results = measured(sets, restorers, as_json)
     if as_json:
         sys.stdout.write(json.dumps(restoration_report.as_json(results, facts), indent=1) + "\n")
@@ -120,13 +146,19 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
         path = Path(rest)
         name = given_name or path.stem
         if name in sets:
-            raise ValueError(f"{sets[name][0]} and {path} are both called {name!r}; name them: --pairs NAME=LIST")
+            raise ValueError(
+                f"{sets[name][0]} and {path} are both called {name!r}; name them: --pairs NAME=LIST"
+            )
         sets[name] = (path, read_pairs(path))
     return sets
 
 
 def choose_restorers(
-    pairs: Sequence[Pair], weights: Sequence[str], device: str, restored: Sequence[str], others: Sequence[str]
+    pairs: Sequence[Pair],
+    weights: Sequence[str],
+    device: str,
+    restored: Sequence[str],
+    others: Sequence[str],
 ) -> tuple[dict[str, Restore], dict[str, Any]]:
     """What restores the images, by name, networks first; and the facts of them for the reports.
 
@@ -135,17 +167,26 @@ def choose_restorers(
             each pair; or two have one name.
     """
     from vrdir import __version__
-    from vrdir.evaluation.restoration import by_function, by_network, check_restored_names, from_folder
+    from vrdir.evaluation.restoration import (
+        by_function,
+        by_network,
+        check_restored_names,
+        from_folder,
+    )
     from vrdir.evaluation.variants import load_function
 
     networks, facts = networks_of(weights, device)
-    restorers: dict[str, Restore] = {name: by_network(network) for name, network in networks.items()}
+    restorers: dict[str, Restore] = {
+        name: by_network(network) for name, network in networks.items()
+    }
     given = [("restored", *name_and_value(text)) for text in restored]
     given += [("restorer", *named_option("--restorer", text)) for text in others]
     for option, name, spec in given:
         own = name or Path(spec).name or spec
         if own in restorers:
-            raise ValueError(f"--{option} {own}: that name is taken; give another, --{option} NAME={spec}")
+            raise ValueError(
+                f"--{option} {own}: that name is taken; give another, --{option} NAME={spec}"
+            )
         is_folder = option == "restored" or Path(spec).is_dir() or ":" not in spec
         restorers[own] = from_folder(Path(spec)) if is_folder else by_function(load_function(spec))
         if is_folder:
@@ -154,7 +195,9 @@ def choose_restorers(
     return restorers, {"vrdir": __version__, **facts}
 
 
-def measured(sets: dict[str, tuple[Path, list[Pair]]], restorers: Mapping[str, Restore], as_json: bool) -> list[SetResult]:
+def measured(
+    sets: dict[str, tuple[Path, list[Pair]]], restorers: Mapping[str, Restore], as_json: bool
+) -> list[SetResult]:
     """Measure the sets with a progress bar on a terminal, a line per image elsewhere (none beside JSON); name what is excluded.
 
     Returns:
@@ -162,10 +205,18 @@ def measured(sets: dict[str, tuple[Path, list[Pair]]], restorers: Mapping[str, R
     """
     from vrdir.evaluation.restoration import Excluded, SetResult, measure_by_each
 
-    columns = (BarColumn(), MofNCompleteColumn(), name_column(), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        name_column(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     total = sum(len(pairs) for _, pairs in sets.values())
     results = []
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal
+    ) as progress:
         task = progress.add_task("", total=total)
         for name, (source, pairs) in sets.items():
             progress.update(task, description=printable(name))
@@ -201,12 +252,16 @@ def print_table(results: Sequence[SetResult]) -> None:
     sets = by_set(results)
     several = len(sets[0]) > 1
     names = [escape(result.restorer) for result in sets[0]] if several else ["out"]
-    table = Table("set", "", *(("images", "excluded") if any(r.excluded for r in results) else ("images",)))
+    table = Table(
+        "set", "", *(("images", "excluded") if any(r.excluded for r in results) else ("images",))
+    )
     for head in ("PSNR in", *names, "SSIM in", *names):
         table.add_column(head, justify="right")
     for of in sets:
         figures = figures_of(of)
-        counts = [str(len(of[0].images)), str(len(of[0].excluded))][: len(table.columns) - 4 - 2 * len(names)]
+        counts = [str(len(of[0].images)), str(len(of[0].excluded))][
+            : len(table.columns) - 4 - 2 * len(names)
+        ]
         for colours in ("rgb", "y"):
             cells = [*figures[f"psnr_{colours}"], *figures[f"ssim_{colours}"]]
             first = [escape(called(of[0])), "RGB", *counts]
@@ -214,6 +269,8 @@ def print_table(results: Sequence[SetResult]) -> None:
     out.print(table)
     for of in sets:
         for result in of:
-            out.print(f"{escape(f'{result.name}, {result.restorer}' if several else result.name)}: {escape(verdict(result))}")
+            out.print(
+                f"{escape(f'{result.name}, {result.restorer}' if several else result.name)}: {escape(verdict(result))}"
+            )
         for sentence in comparisons(of):
             out.print(f"{escape(of[0].name)}: {escape(sentence)}")

@@ -9,39 +9,79 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import AsJson, Overwrite, Weights, check_outputs, err, escape, one_line_errors, out, stoppable
+from vrdir.cli.console import (
+    AsJson,
+    Overwrite,
+    Weights,
+    check_outputs,
+    err,
+    escape,
+    one_line_errors,
+    out,
+    stoppable,
+)
 
 if TYPE_CHECKING:
     from vrdir.inference.exported_model import Backend
 
-export_app = typer.Typer(help="Write the network for other runtimes, compared with PyTorch.", no_args_is_help=True)
+export_app = typer.Typer(
+    help="Write the network for other runtimes, compared with PyTorch.", no_args_is_help=True
+)
 
 Tolerance = Annotated[
-    float | None, typer.Option(help="Largest difference to PyTorch allowed, of pixels in [0, 1]; default: 1e-4, with --fp16 1e-2.", min=0)
+    float | None,
+    typer.Option(
+        help="Largest difference to PyTorch allowed, of pixels in [0, 1]; default: 1e-4, with --fp16 1e-2.",
+        min=0,
+    ),
 ]
 
 
 @export_app.command("onnx")
 def export_onnx(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .onnx file.", show_default=False)
+    ],
     weights: Weights = "small",
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="The only size it is to take, one image at a time, such as 480x640: for OpenCV, TensorRT."),
+        typer.Option(
+            metavar="HxW",
+            help="The only size it is to take, one image at a time, such as 480x640: for OpenCV, TensorRT.",
+        ),
     ] = None,
     opset: Annotated[int, typer.Option(help="Of ONNX; what a runtime knows decides.", min=1)] = 18,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Convolutions in float16; inputs and outputs stay float32.")] = False,
+    fp16: Annotated[
+        bool,
+        typer.Option("--fp16", help="Convolutions in float16; inputs and outputs stay float32."),
+    ] = False,
     tolerance: Tolerance = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """One .onnx file, for any batch, height and width or for one size; it carries all that Restorer.from_onnx needs."""
-    run("onnx", output, (".onnx",), weights, tolerance, overwrite, as_json, size, opset=opset, half=fp16)
+    run(
+        "onnx",
+        output,
+        (".onnx",),
+        weights,
+        tolerance,
+        overwrite,
+        as_json,
+        size,
+        opset=opset,
+        half=fp16,
+    )
 
 
 @export_app.command("openvino")
 def export_openvino(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .xml file; a .bin comes with it.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The .xml file; a .bin comes with it.", show_default=False
+        ),
+    ],
     weights: Weights = "small",
     tolerance: Tolerance = None,
     overwrite: Overwrite = False,
@@ -90,10 +130,20 @@ def run(
     worst = max(errors.values())
     if as_json:
         lines = [{"shape": [b, 3, h, w], "error": error} for (b, h, w), error in errors.items()]
-        sys.stdout.write(json.dumps({"files": [str(file) for file in files], "max_error": worst, "errors": lines}, indent=1) + "\n")
+        sys.stdout.write(
+            json.dumps(
+                {"files": [str(file) for file in files], "max_error": worst, "errors": lines},
+                indent=1,
+            )
+            + "\n"
+        )
         return
     for (batch, height, width), error in errors.items():
         out.print(f"{batch} x 3 x {height} x {width}: differs from PyTorch by at most {error:.1e}")
     mebibytes = sum(file.stat().st_size for file in files) / 2**20
     takes = f"{only[0]} x {only[1]} pixels" if only else "any batch, height and width"
-    out.print(escape(f"{' and '.join(map(str, files))}: {mebibytes:.1f} MiB, {takes}; max error {worst:.1e}"))
+    out.print(
+        escape(
+            f"{' and '.join(map(str, files))}: {mebibytes:.1f} MiB, {takes}; max error {worst:.1e}"
+        )
+    )

@@ -19,14 +19,31 @@ def info(as_json: AsJson = False) -> None:
     from vrdir import __version__
     from vrdir.weights.bundled import manifest
 
-    facts: dict[str, Any] = {"vrdir": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for package in ("torch", "numpy", "pillow", "safetensors", "pydantic", "scikit-image", "onnx", "onnxscript", "onnxruntime", "openvino"):
+    facts: dict[str, Any] = {
+        "vrdir": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    for package in (
+        "torch",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "pydantic",
+        "scikit-image",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "openvino",
+    ):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = "not installed"
     facts["threads"] = torch.get_num_threads()
-    facts["devices"] = ["cpu"] + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts["devices"] = ["cpu"] + [
+        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
+    ]
     facts["weights"] = list(manifest())
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")

@@ -12,17 +12,33 @@ import typer
 
 from vrdir.cli.console import AsJson, Overwrite, err, escape, one_line_errors, out
 
-pairs_app = typer.Typer(help="Lists of degraded images and their clean twins, to train on and to evaluate with.", no_args_is_help=True)
+pairs_app = typer.Typer(
+    help="Lists of degraded images and their clean twins, to train on and to evaluate with.",
+    no_args_is_help=True,
+)
 
 
 @pairs_app.command("build")
 def pairs_build(
-    clean: Annotated[Path, typer.Option(help="Folder of the clean images, with all below it.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The list to write, such as pairs.txt.", show_default=False)],
-    degraded: Annotated[Path | None, typer.Option(help="Folder of the degraded images, with all below it.", show_default=False)] = None,
+    clean: Annotated[
+        Path,
+        typer.Option(help="Folder of the clean images, with all below it.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The list to write, such as pairs.txt.", show_default=False
+        ),
+    ],
+    degraded: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the degraded images, with all below it.", show_default=False),
+    ] = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all. Default: same-name."),
+        typer.Option(
+            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all. Default: same-name."
+        ),
     ] = None,
     steps: Annotated[
         list[str] | None,
@@ -32,7 +48,9 @@ def pairs_build(
             help="No degraded images: synthesise them, noise:sigma=25; repeat it for several, in order.",
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="An image without its twin is an error.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An image without its twin is an error.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,11 +60,17 @@ def pairs_build(
 
     with one_line_errors():
         if output.is_dir():
-            raise ValueError(f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}")
+            raise ValueError(
+                f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}"
+            )
         if output.exists() and not overwrite:
-            raise FileExistsError(f"{output} exists; replace it by --overwrite, or choose another output")
+            raise FileExistsError(
+                f"{output} exists; replace it by --overwrite, or choose another output"
+            )
         if degraded is None and not steps:
-            raise ValueError("needs --degraded DIR, or --with NAME for images that are to be synthesised")
+            raise ValueError(
+                "needs --degraded DIR, or --with NAME for images that are to be synthesised"
+            )
         chosen = rule or (CLEAN_ONLY if steps else "same-name")
         matching = match(chosen, degraded, clean, "+".join(steps or []))
         unmatched = [
@@ -54,29 +78,47 @@ def pairs_build(
             unmatched_of(matching.without_degraded, "clean", "degraded"),
         ]
         if strict and any(unmatched):
-            raise ValueError(f"{'; '.join(filter(None, unmatched))}; nothing was written (--strict)")
+            raise ValueError(
+                f"{'; '.join(filter(None, unmatched))}; nothing was written (--strict)"
+            )
         write_pairs(matching.pairs, output)
     for message in filter(None, unmatched):
         err.print(f"[bold yellow]warning:[/] {escape(message)}")
     clean_images = len({pair.clean for pair in matching.pairs})
     if as_json:
-        facts = {"list": str(output), "rule": chosen, "pairs": len(matching.pairs), "clean_images": clean_images}
-        left = {"without_clean": matching.without_clean, "without_degraded": matching.without_degraded}
+        facts = {
+            "list": str(output),
+            "rule": chosen,
+            "pairs": len(matching.pairs),
+            "clean_images": clean_images,
+        }
+        left = {
+            "without_clean": matching.without_clean,
+            "without_degraded": matching.without_degraded,
+        }
         print_json(facts | {name: [str(path) for path in paths] for name, paths in left.items()})
     else:
-        out.print(escape(f"{output}: {counted(len(matching.pairs), 'pair')}, {counted(clean_images, 'clean image')}, by the rule {chosen}"))
+        out.print(
+            escape(
+                f"{output}: {counted(len(matching.pairs), 'pair')}, {counted(clean_images, 'clean image')}, by the rule {chosen}"
+            )
+        )
 
 
 @pairs_app.command("check")
 def pairs_check(
-    lists: Annotated[list[Path], typer.Argument(metavar="LIST...", help="Pair lists.", show_default=False)],
+    lists: Annotated[
+        list[Path], typer.Argument(metavar="LIST...", help="Pair lists.", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Look at every file of pair lists: missing, no image, two sizes. Prints counts and a fingerprint to compare downloads by."""
     with one_line_errors():
         reports = [report_of(path) for path in lists]
     if as_json:
-        print_json({"lists": reports, "problems": sum(len(report["problems"]) for report in reports)})
+        print_json(
+            {"lists": reports, "problems": sum(len(report["problems"]) for report in reports)}
+        )
     for report in () if as_json else reports:
         for problem in report["problems"]:
             err.print(f"[bold red]problem:[/] {escape(problem)}")
@@ -113,7 +155,9 @@ def report_of(path: Path) -> dict[str, Any]:
         pairs, problems = scan(path)
     except ValueError as error:  # no list at all
         pairs, problems = [], [str(error)]
-    seen = survey(track(pairs, str(path), console=err, disable=not err.is_terminal, transient=True), path)
+    seen = survey(
+        track(pairs, str(path), console=err, disable=not err.is_terminal, transient=True), path
+    )
     return {"list": str(path)} | seen._asdict() | {"problems": problems + seen.problems}
 
 
@@ -121,7 +165,9 @@ def summary_of(report: dict[str, Any]) -> str:
     if report["problems"]:
         return f"{report['list']}: {counted(len(report['problems']), 'problem')} (named above)"
     synthesised = f" ({report['synthesised']:,} synthesised)" if report["synthesised"] else ""
-    sizes = " x ".join(" to ".join(map(str, dict.fromkeys(report[extents]))) for extents in ("widths", "heights"))
+    sizes = " x ".join(
+        " to ".join(map(str, dict.fromkeys(report[extents]))) for extents in ("widths", "heights")
+    )
     return (
         f"{report['list']}: {counted(report['pairs'], 'pair')}{synthesised}, {counted(report['clean'], 'clean image')}, {sizes} pixels, "
         f"fingerprint {report['fingerprint']}"

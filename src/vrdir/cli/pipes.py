@@ -64,7 +64,11 @@ def through_pipe(
         raise ValueError("standard output is a terminal; send it to a file or a pipe")
     if not to_pipe:
         check_outputs([output], overwrite)
-    file_format = None if to_pipe and suffix is None else format_of(output.with_suffix(suffix) if suffix else output)
+    file_format = (
+        None
+        if to_pipe and suffix is None
+        else format_of(output.with_suffix(suffix) if suffix else output)
+    )
     if not to_pipe and file_format != format_of(output):
         raise ValueError(f"{output} and --format {str(suffix)[1:]} are two formats; give one")
     try:
@@ -72,7 +76,9 @@ def through_pipe(
             picture = decode(_standard_input(), name) if inputs[0] == PIPE else read_file(source)
             written = file_format or picture.format or "PNG"
             if written not in (*WITH_QUALITY, "MPO"):
-                refuse_unused(context, f"for {written}: it is for JPEG, WebP, AVIF and HEIC", "quality")
+                refuse_unused(
+                    context, f"for {written}: it is for JPEG, WebP, AVIF and HEIC", "quality"
+                )
             content = encode(work(picture), written, name, quality)
             if not to_pipe:
                 write_file(content, output)
@@ -86,7 +92,9 @@ def through_pipe(
 def _standard_input() -> bytes:
     """Raises ValueError where it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError("standard input is a terminal; send an image into it: vrdir ... - < photo.jpg")
+        raise ValueError(
+            "standard input is a terminal; send an image into it: vrdir ... - < photo.jpg"
+        )
     return _binary(sys.stdin).read()
 
 

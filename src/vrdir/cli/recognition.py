@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from vrdir.cli.console import (
     AsJson,
@@ -31,7 +38,15 @@ from vrdir.cli.console import (
     shown_facts,
     stoppable,
 )
-from vrdir.cli.recognition_inputs import Task, conditions_of, limited, read_data, recognisers_of, remembered, restorers_of
+from vrdir.cli.recognition_inputs import (
+    Task,
+    conditions_of,
+    limited,
+    read_data,
+    recognisers_of,
+    remembered,
+    restorers_of,
+)
 
 if TYPE_CHECKING:
     from vrdir.evaluation.recognition import RecognitionResult
@@ -48,10 +63,23 @@ HELP: Mapping[Task, str] = {
 }
 AS_TAKEN = "Without --with and --degraded the images are photos of real bad weather: they are compared as taken and restored."
 # Named, but nothing is wrong.
-BY_PROTOCOL = ("crowds or difficult", "given twice", "junk by the Market-1501 protocol", "a query without a match")
+BY_PROTOCOL = (
+    "crowds or difficult",
+    "given twice",
+    "junk by the Market-1501 protocol",
+    "a query without a match",
+)
 
-DataPath = Annotated[Path, typer.Option("--data", metavar="PATH", help="Labelled images, see above.", show_default=False)]
-Images = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images lie, if not beside their labels.", show_default=False)]
+DataPath = Annotated[
+    Path,
+    typer.Option("--data", metavar="PATH", help="Labelled images, see above.", show_default=False),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Where the images lie, if not beside their labels.", show_default=False
+    ),
+]
 Recognisers = Annotated[
     list[str],
     typer.Option(
@@ -70,7 +98,11 @@ Steps = Annotated[
     ),
 ]
 Degraded = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=DIR", help="Degraded images, under the names of the clean ones; repeat it for several.")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=DIR",
+        help="Degraded images, under the names of the clean ones; repeat it for several.",
+    ),
 ]
 Peers = Annotated[
     list[str] | None,
@@ -81,12 +113,27 @@ Peers = Annotated[
         "(or, of photos as taken, the results themselves).",
     ),
 ]
-Vrdir = Annotated[bool, typer.Option("--vrdir/--no-vrdir", help="Whether vrdir itself stands in the table.")]
-Resamples = Annotated[int, typer.Option("--bootstrap", min=1, help="Resamples that the 95 % intervals come from.")]
+Vrdir = Annotated[
+    bool, typer.Option("--vrdir/--no-vrdir", help="Whether vrdir itself stands in the table.")
+]
+Resamples = Annotated[
+    int, typer.Option("--bootstrap", min=1, help="Resamples that the 95 % intervals come from.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the synthesis and the resamples.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many images by name (reid: persons by number); reports say so.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Only the first so many images by name (reid: persons by number); reports say so.",
+    ),
+]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per figure.")]
-Report = Annotated[Path | None, typer.Option(metavar="OUT.html", help="Write a page with verdicts, charts, and cases as pictures.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT.html", help="Write a page with verdicts, charts, and cases as pictures."
+    ),
+]
 
 
 def evaluate_recognition(task: Task) -> Callable[..., None]:
@@ -121,13 +168,17 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
             try:
                 from vrdir.evaluation import recognition_report
             except ModuleNotFoundError as error:
-                raise ValueError(f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
+                raise ValueError(
+                    f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
+                ) from None
             sys.path.append("")  # module:function may lie in the current folder
             check_outputs([path for path in (csv, report) if path is not None], overwrite)
             if not vrdir:
                 refuse_unused(context, "with --no-vrdir", "weights", "device")
             conditions = conditions_of(steps or (), degraded or ())
-            restorers, facts = restorers_of(restorer or (), conditions, (weights or ["small"]) if vrdir else (), device)
+            restorers, facts = restorers_of(
+                restorer or (), conditions, (weights or ["small"]) if vrdir else (), device
+            )
             labelled, note = limited(task, read_data(task, data, images), limit)
             networks = recognisers_of(task, recogniser, labelled)
             facts = {"vrdir": __version__, **facts, "seed": seed, "resamples": bootstrap}
@@ -136,8 +187,18 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
                 for network in networks:
                     with followed(network.name, len(labelled.items), as_json) as advance:
                         measure = evaluation(task)
-                        result = measure(labelled, network, conditions, kept, seed=seed, bootstrap=bootstrap, progress=advance)
-                    results.append(replace(result, facts={**result.facts, "limit": note}) if note else result)
+                        result = measure(
+                            labelled,
+                            network,
+                            conditions,
+                            kept,
+                            seed=seed,
+                            bootstrap=bootstrap,
+                            progress=advance,
+                        )
+                    results.append(
+                        replace(result, facts={**result.facts, "limit": note}) if note else result
+                    )
                 page = ""
                 if report is not None:
                     page = recognition_report.as_page(results, shown_facts(facts))
@@ -151,12 +212,16 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
                 print_result(result)
         try:
             if csv is not None:
-                write_file(recognition_report.as_csv(results).encode("utf-8", "surrogateescape"), csv)
+                write_file(
+                    recognition_report.as_csv(results).encode("utf-8", "surrogateescape"), csv
+                )
             if report is not None:
                 write_file(page.encode("utf-8", "replace"), report)
         except ImageError as error:  # not as asked, but on the way: status 1
             fail(error, 1)
-        if any(not one.reason.startswith(BY_PROTOCOL) for result in results for one in result.excluded):
+        if any(
+            not one.reason.startswith(BY_PROTOCOL) for result in results for one in result.excluded
+        ):
             raise typer.Exit(1)
 
     command.__doc__ = f"{HELP[task]}\n\n{AS_TAKEN}\n\nData: {DATA[task]}"
@@ -181,16 +246,28 @@ def evaluation(task: Task) -> Callable[..., RecognitionResult]:
 @contextmanager
 def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], None]]:
     """A progress bar on a terminal, a line per tenth elsewhere, nothing beside JSON."""
-    columns = (BarColumn(), MofNCompleteColumn(), name_column(), TimeElapsedColumn(), TextColumn("left"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        name_column(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+    )
     done = 0
-    with Progress(*columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal
+    ) as progress:
         bar = progress.add_task(printable(name), total=total)
 
         def advance(image: str) -> None:
             nonlocal done
             done += 1
             progress.advance(bar)
-            if not as_json and not err.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+            if (
+                not as_json
+                and not err.is_terminal
+                and done * 10 // total > (done - 1) * 10 // total
+            ):
                 out.print(escape(f"{name}  {done} of {total} images"))
 
         yield advance
@@ -199,14 +276,35 @@ def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], N
 def print_result(result: RecognitionResult) -> None:
     """Under each condition a line per restorer, of the main metric and another; and the verdict."""
     from vrdir.evaluation.recognition_report import NOTHING, rows_of
-    from vrdir.evaluation.recognition_verdict import called, main_metric, named, shown_p, shown_share, verdict
+    from vrdir.evaluation.recognition_verdict import (
+        called,
+        main_metric,
+        named,
+        shown_p,
+        shown_share,
+        verdict,
+    )
 
     main, last = main_metric(result), list(result.metrics)[-1]
     back = ["got back"] if result.clean else []
-    lines: list[list[str]] = [["", f"{called(result, main)}, %", "95 %", "change", *back, "p", f"{called(result, last)}, %"]]
+    lines: list[list[str]] = [
+        [
+            "",
+            f"{called(result, main)}, %",
+            "95 %",
+            "change",
+            *back,
+            "p",
+            f"{called(result, last)}, %",
+        ]
+    ]
     headings = {condition.name: named(condition) for condition in result.conditions}
     rows = rows_of(result)
-    lasts = {(row.condition, row.in_front): f"{row.value.value:.1f}" for row in rows if row.metric == last}
+    lasts = {
+        (row.condition, row.in_front): f"{row.value.value:.1f}"
+        for row in rows
+        if row.metric == last
+    }
     before = 0.0
     for row in (row for row in rows if row.metric == main):
         compared = ["", *[""] * len(back), ""]
@@ -214,18 +312,43 @@ def print_result(result: RecognitionResult) -> None:
             before = row.value.value
             lines.append([headings.get(row.condition, row.condition)])
         elif row.p_value is not None:
-            share = shown_share(row.recovered) if row.recovered is not None else "" if row.condition == "clean" else "-"
+            share = (
+                shown_share(row.recovered)
+                if row.recovered is not None
+                else ""
+                if row.condition == "clean"
+                else "-"
+            )
             shares = [share] if back else []
-            compared = [f"{row.value.value - before:+.1f}", *shares, shown_p(row.p_value).removeprefix("p ").removeprefix("= ")]
+            compared = [
+                f"{row.value.value - before:+.1f}",
+                *shares,
+                shown_p(row.p_value).removeprefix("p ").removeprefix("= "),
+            ]
         value = [f"{row.value.value:.1f}", f"{row.value.low:.1f} to {row.value.high:.1f}"]
         lines.append([f"  {row.in_front}", *value, *compared, lasts[row.condition, row.in_front]])
-    widths = [max(map(len, column)) for column in zip(*(line for line in lines if len(line) > 1), strict=True)]
+    widths = [
+        max(map(len, column))
+        for column in zip(*(line for line in lines if len(line) > 1), strict=True)
+    ]
     out.print(f"\n[bold]{escape(result.recogniser)}[/]")
     for name, *cells in lines:
         out.print(
             escape(
-                "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))]).rstrip()
+                "  ".join(
+                    [
+                        name.ljust(widths[0]),
+                        *(
+                            cell.rjust(width)
+                            for cell, width in zip(cells, widths[1:], strict=False)
+                        ),
+                    ]
+                ).rstrip()
             )
         )
     note = result.facts.get("limit", "")
-    out.print(escape(f"{result.recogniser}: {f'{note[0].upper()}{note[1:]} only. ' if note else ''}{verdict(result)}"))
+    out.print(
+        escape(
+            f"{result.recogniser}: {f'{note[0].upper()}{note[1:]} only. ' if note else ''}{verdict(result)}"
+        )
+    )

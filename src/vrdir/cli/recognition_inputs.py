@@ -39,7 +39,9 @@ def read_data(task: Task, path: Path, images: Path | None) -> Data:
     if task != "reid":
         return (read_classification if task == "classification" else read_detection)(path, images)
     if images is not None:
-        raise ValueError("--images is not for reid, whose images lie in query/ and gallery/ of --data")
+        raise ValueError(
+            "--images is not for reid, whose images lie in query/ and gallery/ of --data"
+        )
     return read_reid(path)
 
 
@@ -53,11 +55,17 @@ def limited(task: Task, data: Any, limit: int | None) -> tuple[Any, str]:
         return data, ""
     first = set(things[:limit])
     kept = [i for i, key in enumerate(keys) if key in first]
-    columns = {"classification": ["labels"], "detection": ["truths"], "reid": ["persons", "cameras", "queries"]}[task]
+    columns = {
+        "classification": ["labels"],
+        "detection": ["truths"],
+        "reid": ["persons", "cameras", "queries"],
+    }[task]
     cut = {name: [getattr(data, name)[i] for i in kept] for name in ("items", *columns)}
     beyond = [item.name for item, key in zip(data.items, keys, strict=True) if key not in first]
     what = "persons by number" if task == "reid" else "images by name"
-    return replace(data, **cut, set_aside=[*data.set_aside, *beyond]), f"the first {limit} of {len(things)} {what}"
+    return replace(
+        data, **cut, set_aside=[*data.set_aside, *beyond]
+    ), f"the first {limit} of {len(things)} {what}"
 
 
 def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogniser]:
@@ -95,7 +103,10 @@ def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Conditi
     from vrdir.evaluation.variants import AsTaken, Condition
 
     conditions = [Condition(text) for step in steps for text in severities(step)]
-    conditions += [Condition(name, folder=Path(folder)) for name, folder in (named_option("--degraded", text) for text in degraded)]
+    conditions += [
+        Condition(name, folder=Path(folder))
+        for name, folder in (named_option("--degraded", text) for text in degraded)
+    ]
     names = [condition.name for condition in conditions]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -106,12 +117,15 @@ def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Conditi
 def severities(step: str) -> list[str]:
     """ "haze:severity=1..3" -> "haze:severity=1", "haze:severity=2" and "haze:severity=3"; several in all combinations."""
     parts = SEVERITIES.split(step)  # text, low, high, text, low, high, ..., text
-    ranges = [range(int(low), int(high) + 1) for low, high in zip(parts[1::3], parts[2::3], strict=True)]
+    ranges = [
+        range(int(low), int(high) + 1) for low, high in zip(parts[1::3], parts[2::3], strict=True)
+    ]
     if not all(ranges):
         raise ValueError(f"{step}: a range of severities goes upwards, such as 1..5")
     texts = parts[::3]
     return [
-        "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=False)) + texts[-1]
+        "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=False))
+        + texts[-1]
         for levels in itertools.product(*ranges)
     ]
 
@@ -135,19 +149,25 @@ def restorers_of(
     from vrdir.evaluation.variants import by_network, load_restorer
 
     networks, facts = networks_of(weights, device)
-    restorers: dict[str, Restore] = {name: by_network(network) for name, network in networks.items()}
+    restorers: dict[str, Restore] = {
+        name: by_network(network) for name, network in networks.items()
+    }
     for name, spec in (named_option("--restorer", text) for text in given):
         if name in (*restorers, "nothing"):
             raise ValueError(f"--restorer {name}=...: that name is taken")
         restorers[name] = load_restorer(spec, conditions)
         facts[f"restorer {name}"] = spec
     if not restorers:
-        raise ValueError("--no-vrdir leaves nothing to compare; give a --restorer NAME=DIR or NAME=module:function")
+        raise ValueError(
+            "--no-vrdir leaves nothing to compare; give a --restorer NAME=DIR or NAME=module:function"
+        )
     return restorers, facts
 
 
 @contextmanager
-def remembered(restorers: Mapping[str, Restore], recognisers: int) -> Iterator[Mapping[str, Restore]]:
+def remembered(
+    restorers: Mapping[str, Restore], recognisers: int
+) -> Iterator[Mapping[str, Restore]]:
     """The same restorers; with several recognisers each image is restored once, and kept in a temporary folder for the others."""
     if recognisers < 2:
         yield restorers
@@ -156,7 +176,9 @@ def remembered(restorers: Mapping[str, Restore], recognisers: int) -> Iterator[M
 
     with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
         yield {
-            name: restore if isinstance(restore, FromFolders) else _remembered(restore, Path(folder) / str(i))
+            name: restore
+            if isinstance(restore, FromFolders)
+            else _remembered(restore, Path(folder) / str(i))
             for i, (name, restore) in enumerate(restorers.items())
         }
 
@@ -169,17 +191,26 @@ def _remembered(restore: Restore, folder: Path) -> Restore:
     folder.mkdir()
 
     def remembering(item: Any, condition: str, image: Any) -> Any:
-        kept = folder / (hashlib.sha256(f"{condition}|{item.path}".encode("utf-8", "surrogateescape")).hexdigest() + ".npz")
+        kept = folder / (
+            hashlib.sha256(
+                f"{condition}|{item.path}".encode("utf-8", "surrogateescape")
+            ).hexdigest()
+            + ".npz"
+        )
         if kept.is_file():
             with np.load(kept) as content:
                 return content["restored"]
         restored = restore(item, condition, image)
-        if isinstance(restored, np.ndarray) and restored.dtype == np.uint8:  # anything else is an error of its own
+        if (
+            isinstance(restored, np.ndarray) and restored.dtype == np.uint8
+        ):  # anything else is an error of its own
             packed = io.BytesIO()
             np.savez_compressed(packed, restored=restored)
             try:
                 write_whole(packed.getvalue(), kept)
-            except OSError as error:  # no room for more: the next recogniser has it restored once more
+            except (
+                OSError
+            ) as error:  # no room for more: the next recogniser has it restored once more
                 logger.debug("%s is not kept: %s", item.path, error)
         return restored
 

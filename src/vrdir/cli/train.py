@@ -28,7 +28,10 @@ train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_he
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one talks
 STAGES = ("context", "decoder", "branch", "fusion", "refine")
-EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}  # the settings of the recipe, read by `given_settings`
+EXTRA = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+}  # the settings of the recipe, read by `given_settings`
 
 
 def flags_of(command: str) -> dict[str, tuple[str, str]]:
@@ -57,13 +60,20 @@ class RecipeCommand(TyperCommand):
             flags = flags_of(self.name or "")
         except ModuleNotFoundError:  # the command itself says what is missing
             return
-        table = Table("flag", "setting of the recipe, which says its default; values are YAML", box=None, header_style="bold")
+        table = Table(
+            "flag",
+            "setting of the recipe, which says its default; values are YAML",
+            box=None,
+            header_style="bold",
+        )
         for flag, (_, text) in flags.items():
             table.add_row(flag, escape(text))
         out.print(table)
 
 
-def given_settings(command: str, arguments: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
+def given_settings(
+    command: str, arguments: Sequence[str], others: Sequence[str] = ()
+) -> dict[str, Any]:
     """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none.
 
     `others` are the command's own options, to suggest where one is mistyped.
@@ -76,7 +86,12 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
         if flag not in flags:
             close = difflib.get_close_matches(flag, [*others, *flags], 3)
             raise ValueError(
-                f"no option {flag}" + (f"; did you mean {', '.join(close)}?" if close else f"; see vrdir train {command} --help")
+                f"no option {flag}"
+                + (
+                    f"; did you mean {', '.join(close)}?"
+                    if close
+                    else f"; see vrdir train {command} --help"
+                )
             )
         if not equals and not rest:
             raise ValueError(f"{flag} needs a value")
@@ -89,9 +104,18 @@ def given_settings(command: str, arguments: Sequence[str], others: Sequence[str]
 
 
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, smoke.")
+    str,
+    typer.Option(
+        "--recipe",
+        help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, smoke.",
+    ),
 ]
-Clean = Annotated[Path | None, typer.Option(help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False)]
+Clean = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False
+    ),
+]
 Pairs = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,10 +125,21 @@ Pairs = Annotated[
     ),
 ]
 ValClean = Annotated[
-    Path | None, typer.Option(help="Clean photos to validate on; default: some of --clean are held out.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Clean photos to validate on; default: some of --clean are held out.",
+        show_default=False,
+    ),
 ]
-ValPairs = Annotated[list[str] | None, typer.Option(metavar="[NAME=]LIST", help="Pair lists to validate on.")]
-WorkDir = Annotated[Path, typer.Option(help="For checkpoints, weights, pictures, metrics and what was run.", show_default=False)]
+ValPairs = Annotated[
+    list[str] | None, typer.Option(metavar="[NAME=]LIST", help="Pair lists to validate on.")
+]
+WorkDir = Annotated[
+    Path,
+    typer.Option(
+        help="For checkpoints, weights, pictures, metrics and what was run.", show_default=False
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")]
 ExtractorWeights = Annotated[
     Path | None,
@@ -115,7 +150,12 @@ ExtractorWeights = Annotated[
     ),
 ]
 DecoderPrior = Annotated[
-    Path, typer.Option("--decoder", help="What `train decoder` made: a model folder, or its work directory.", show_default=False)
+    Path,
+    typer.Option(
+        "--decoder",
+        help="What `train decoder` made: a model folder, or its work directory.",
+        show_default=False,
+    ),
 ]
 
 
@@ -142,7 +182,11 @@ def stage_command(own: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         run(name, given)
 
-    parameters = [p for part in (own, shared) for p in inspect.signature(part, eval_str=True).parameters.values()]
+    parameters = [
+        p
+        for part in (own, shared)
+        for p in inspect.signature(part, eval_str=True).parameters.values()
+    ]
     parameters.sort(key=lambda p: p.default is not p.empty)  # what must be given comes first
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -171,7 +215,10 @@ def train_decoder() -> None:
 
 @stage_command
 def train_branch(
-    degradation: Annotated[str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)], decoder: DecoderPrior
+    degradation: Annotated[
+        str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)
+    ],
+    decoder: DecoderPrior,
 ) -> None:
     """Stage 2: one branch (DNC) learns one degradation, against the frozen decoder."""
 
@@ -181,7 +228,10 @@ def train_fusion(
     decoder: DecoderPrior,
     branch: Annotated[
         list[str],
-        typer.Option(metavar="NAME=PATH", help="What `train branch` made of NAME; once for each, in the network's order."),
+        typer.Option(
+            metavar="NAME=PATH",
+            help="What `train branch` made of NAME; once for each, in the network's order.",
+        ),
     ],
 ) -> None:
     """Stage 3: the modulation (FGM) learns to share the frozen branches out."""
@@ -215,7 +265,9 @@ def run(command: str, given: Mapping[str, Any]) -> None:
             from vrdir.training.settings import Recipe
             from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
-            raise ValueError(f"training needs more packages ({error.name} is missing): pip install 'vrdir[train]'") from None
+            raise ValueError(
+                f"training needs more packages ({error.name} is missing): pip install 'vrdir[train]'"
+            ) from None
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         for name in ("lightning_fabric", "lightning", "matplotlib"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -223,10 +275,14 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         changes = given_settings(command, given["context"].args, own)
         prior, branches = prior_of(given)
         if branches and changes.pop("model.branches", branches) != branches:
-            raise ValueError(f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out")
+            raise ValueError(
+                f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out"
+            )
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
-        sources = Sources(given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ())
+        sources = Sources(
+            given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ()
+        )
         stages = stages_of(command, settings, given.get("degradation", ""))
         try:
             with RunProgress([stage.name for stage in stages]) as progress:
@@ -286,7 +342,9 @@ class RunProgress:
         self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
         self.stages = stages
         self.tasks: dict[str, Any] = {}
-        self.begun: dict[str, tuple[int, float]] = {}  # stage: steps that were done when it was first seen, and when that was
+        self.begun: dict[
+            str, tuple[int, float]
+        ] = {}  # stage: steps that were done when it was first seen, and when that was
         self.explained = False
 
     def __enter__(self) -> RunProgress:
@@ -298,22 +356,42 @@ class RunProgress:
 
     def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
         if stage not in self.tasks:
-            place = f" ({self.stages.index(stage) + 1} of {len(self.stages)})" if len(self.stages) > 1 else ""
-            self.tasks[stage] = self.progress.add_task(stage + place, total=steps, completed=step - 1, rate="")
+            place = (
+                f" ({self.stages.index(stage) + 1} of {len(self.stages)})"
+                if len(self.stages) > 1
+                else ""
+            )
+            self.tasks[stage] = self.progress.add_task(
+                stage + place, total=steps, completed=step - 1, rate=""
+            )
             self.begun[stage] = step, time.monotonic()
         speed = self.progress.tasks[self.tasks[stage]].speed
         rate = f"{speed * batch_size:.0f} patches/s" if speed else ""
         self.progress.update(self.tasks[stage], completed=step, rate=rate)
 
     def metrics(self, line: Mapping[str, Any]) -> None:
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("stage", "step", "steps"))
-        out.print(escape(f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}{self._left(line)}"))
+        figures = "  ".join(
+            f"{name} {value:.4g}"
+            for name, value in line.items()
+            if name not in ("stage", "step", "steps")
+        )
+        out.print(
+            escape(
+                f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}{self._left(line)}"
+            )
+        )
         if not self.explained and line.get("loss_pixel", 0) < 0:
             self.explained = True
-            out.print("loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of logarithms, and the lower the better")
+            out.print(
+                "loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of logarithms, and the lower the better"
+            )
 
     def _left(self, line: Mapping[str, Any]) -> str:
         """The time left of a stage, with its validations; nothing before there is a rate, or at the end."""
         first, start = self.begun.get(line["stage"], (line["step"], 0.0))
         done, left = line["step"] - first, line["steps"] - line["step"]
-        return f"  left {timedelta(seconds=round((time.monotonic() - start) * left / done))}" if done > 0 and left > 0 else ""
+        return (
+            f"  left {timedelta(seconds=round((time.monotonic() - start) * left / done))}"
+            if done > 0 and left > 0
+            else ""
+        )

@@ -14,10 +14,15 @@ from vrdir.cli.console import AsJson, fail, one_line_errors, out
 from vrdir.spelling import did_you_mean
 
 VerifyBackend = Annotated[
-    Literal["torch", "onnx", "openvino"], typer.Option(help="What runs the network: onnx and openvino are given what is exported for it.")
+    Literal["torch", "onnx", "openvino"],
+    typer.Option(
+        help="What runs the network: onnx and openvino are given what is exported for it."
+    ),
 ]
 
-weights_app = typer.Typer(help="The bundled weights: what they are, and whether they are intact.", no_args_is_help=True)
+weights_app = typer.Typer(
+    help="The bundled weights: what they are, and whether they are intact.", no_args_is_help=True
+)
 
 
 @weights_app.command("list")
@@ -30,12 +35,20 @@ def weights_list(as_json: AsJson = False) -> None:
         return
     table = Table("name", "parameters", "file", "licence", "description")
     for name, facts in manifest().items():
-        table.add_row(name, f"{facts['parameters']:,}", f"{facts['bytes'] / 2**20:.1f} MiB", facts["licence"], facts["description"])
+        table.add_row(
+            name,
+            f"{facts['parameters']:,}",
+            f"{facts['bytes'] / 2**20:.1f} MiB",
+            facts["licence"],
+            facts["description"],
+        )
     out.print(table)
 
 
 @weights_app.command("show")
-def weights_show(name: Annotated[str, typer.Argument(help="Name of bundled weights.")] = "small") -> None:
+def weights_show(
+    name: Annotated[str, typer.Argument(help="Name of bundled weights.")] = "small",
+) -> None:
     """All facts about a set of weights, as JSON."""
     from vrdir.weights.bundled import manifest
 
@@ -46,7 +59,10 @@ def weights_show(name: Annotated[str, typer.Argument(help="Name of bundled weigh
 
 @weights_app.command("verify")
 def weights_verify(
-    name: Annotated[str | None, typer.Argument(help="Name of bundled weights; default: all.")] = None, backend: VerifyBackend = "torch"
+    name: Annotated[
+        str | None, typer.Argument(help="Name of bundled weights; default: all.")
+    ] = None,
+    backend: VerifyBackend = "torch",
 ) -> None:
     """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
     from vrdir.inference.golden import golden_problems
@@ -65,5 +81,7 @@ def weights_verify(
 
 def known_weights(name: str, manifest: Mapping[str, Any]) -> Any:
     if name not in manifest:
-        raise ValueError(f"no bundled weights {name!r}; there are {', '.join(manifest)}{did_you_mean(name, manifest)}")
+        raise ValueError(
+            f"no bundled weights {name!r}; there are {', '.join(manifest)}{did_you_mean(name, manifest)}"
+        )
     return manifest[name]

@@ -83,9 +83,19 @@ class View(NamedTuple):
     tone: Tone | None
 
     @classmethod
-    def drawn(cls, how: Augmentation, size: int, height: int, width: int, synthetic: bool, generator: Generator) -> View:
+    def drawn(
+        cls,
+        how: Augmentation,
+        size: int,
+        height: int,
+        width: int,
+        synthetic: bool,
+        generator: Generator,
+    ) -> View:
         """A view of a photo of `height` x `width` pixels; only one that is degraded afterwards (`synthetic`) may change size and light."""
-        scale, turned, mirrored = (int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2))
+        scale, turned, mirrored = (
+            int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2)
+        )
         if how == "whole":
             return cls.of_whole(size, height, width, bool(mirrored), generator)
         if how == "flip":
@@ -100,20 +110,39 @@ class View(NamedTuple):
         tone = None
         if synthetic and how == "wide" and torch.randint(2, (), generator=generator):
             tone = Tone.drawn(generator)
-        elif synthetic and how in ("vivid", "varied", "close") and not torch.randint(4, (), generator=generator):
+        elif (
+            synthetic
+            and how in ("vivid", "varied", "close")
+            and not torch.randint(4, (), generator=generator)
+        ):
             tone = Tone.vivid(generator)
-        elif synthetic and how in ("varied", "close") and not torch.randint(10, (), generator=generator):
+        elif (
+            synthetic
+            and how in ("varied", "close")
+            and not torch.randint(10, (), generator=generator)
+        ):
             tone = Tone.drawn(generator)
         return cls(size, side, side, bool(turned), bool(mirrored), tone)
 
     @classmethod
-    def of_whole(cls, size: int, height: int, width: int, mirrored: bool, generator: Generator) -> View:
+    def of_whole(
+        cls, size: int, height: int, width: int, mirrored: bool, generator: Generator
+    ) -> View:
         """A view of most of a photo, seldom of a small part, its sides stretched by up to a third."""
         which, area, shape, light = torch.rand(4, generator=generator).tolist()
         least = 0.5 if which < 0.5 else 0.15
         extent, stretch = math.sqrt(least + (1 - least) * area), math.exp(0.6 * shape - 0.3)
-        part = (min(height, round(height * extent * stretch)), min(width, round(width * extent / stretch)))
-        tone = Tone.vivid(generator) if light < 0.125 else Tone.drawn(generator) if light < 0.25 else None
+        part = (
+            min(height, round(height * extent * stretch)),
+            min(width, round(width * extent / stretch)),
+        )
+        tone = (
+            Tone.vivid(generator)
+            if light < 0.125
+            else Tone.drawn(generator)
+            if light < 0.25
+            else None
+        )
         return cls(size, *part, False, mirrored, tone)
 
     def of(self, part: Tensor) -> Tensor:
@@ -121,9 +150,17 @@ class View(NamedTuple):
         if self.height == self.width == 2 * self.size:
             part = functional.avg_pool2d(part.float(), 2).round().byte()
         elif self.height != self.width or self.height > self.size:
-            part = functional.interpolate(part[None].float(), (self.size, self.size), mode="bilinear", antialias=True)[0].round().byte()
+            part = (
+                functional.interpolate(
+                    part[None].float(), (self.size, self.size), mode="bilinear", antialias=True
+                )[0]
+                .round()
+                .byte()
+            )
         elif self.height < self.size:
-            large = functional.interpolate(part[None].float(), (self.size, self.size), mode="bicubic", align_corners=False)[0]
+            large = functional.interpolate(
+                part[None].float(), (self.size, self.size), mode="bicubic", align_corners=False
+            )[0]
             part = large.clamp(0, 255).round().byte()
         if self.turned:
             part = torch.rot90(part, 1, (1, 2))

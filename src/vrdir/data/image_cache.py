@@ -37,25 +37,40 @@ class ImageCache:
     """
 
     def __init__(
-        self, paths: Sequence[Path], budget_bytes: int = 8 * 2**30, device: torch.device | str = "cpu", resident: bool | None = None
+        self,
+        paths: Sequence[Path],
+        budget_bytes: int = 8 * 2**30,
+        device: torch.device | str = "cpu",
+        resident: bool | None = None,
     ) -> None:
         self.paths = list(paths)
         self.places = {path: i for i, path in enumerate(self.paths)}
-        self.starts = torch.cumsum(torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0)
+        self.starts = torch.cumsum(
+            torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0
+        )
         self.resident: list[Tensor | None] = []
         device, total = torch.device(device), int(self.starts[-1])
-        if device.type != "cpu" and (resident or (resident is None and total < torch.cuda.mem_get_info(device)[0] / 4)):
-            self.resident = [image.to(device) if image is not None else None for image in map(decoded, self.paths)]
+        if device.type != "cpu" and (
+            resident or (resident is None and total < torch.cuda.mem_get_info(device)[0] / 4)
+        ):
+            self.resident = [
+                image.to(device) if image is not None else None
+                for image in map(decoded, self.paths)
+            ]
             return
         self.pixels = _shared(min(total, budget_bytes))
-        self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)  # height, width, and 1 once it is there
+        self.shapes = (
+            _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)
+        )  # height, width, and 1 once it is there
 
     def of(self, path: Path) -> Tensor:
         """A file's image, (3, H, W) uint8, on the cache's device. Raises ImageError if it cannot be decoded, KeyError if it is not one."""
         index = self.places[path]
         if self.resident:
             there_already = self.resident[index]
-            return there_already if there_already is not None else decode(path)  # which says what is wrong with it
+            return (
+                there_already if there_already is not None else decode(path)
+            )  # which says what is wrong with it
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         height, width, there = self.shapes[index].tolist()
         if there:
@@ -118,12 +133,16 @@ def photos_in(folder: Path) -> list[Path]:
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
-        logger.warning("left out: the folder %s cannot be listed (%s)", error.filename, error.strerror)
+        logger.warning(
+            "left out: the folder %s cannot be listed (%s)", error.filename, error.strerror
+        )
 
     others = Counter[str]()
     paths = sorted(files_below(folder, others=others, unreadable=unreadable))
     if not paths:
-        raise FileNotFoundError(f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
+        raise FileNotFoundError(
+            f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
+        )
     if others:
         logger.warning("skipped in %s: %s", folder, skipped(others))
     return paths

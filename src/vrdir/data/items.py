@@ -44,10 +44,16 @@ class Item(NamedTuple):
     @property
     def name(self) -> str:
         """What to call it in a message or a record."""
-        return str(self.degraded) if self.degraded is not None else f"{self.clean}" + (f" @{self.synthesis}" if self.synthesis else "")
+        return (
+            str(self.degraded)
+            if self.degraded is not None
+            else f"{self.clean}" + (f" @{self.synthesis}" if self.synthesis else "")
+        )
 
 
-def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], flag: str = "--pairs") -> list[Item]:
+def items_of(
+    clean: Path | None, pairs: Sequence[str], known: Sequence[str], flag: str = "--pairs"
+) -> list[Item]:
     """The items of a folder of clean photos and of pair lists.
 
     Args:
@@ -60,25 +66,48 @@ def items_of(clean: Path | None, pairs: Sequence[str], known: Sequence[str], fla
         FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
-    taken = {*known, CLEAN, MIXED} if clean is not None else set()  # what the photos' own kinds are called
+    taken = (
+        {*known, CLEAN, MIXED} if clean is not None else set()
+    )  # what the photos' own kinds are called
     for text in pairs:
-        name, equals, file = text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
+        name, equals, file = (
+            text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
+        )
         if equals and name not in (*known, CLEAN, MIXED):
             names = ", ".join((*known, CLEAN, MIXED))
             hint = did_you_mean(name, known, SYNONYMS)
-            raise ValueError(f"{flag} {text}: {name!r} is no degradation here; give one of {names}{hint}")
+            raise ValueError(
+                f"{flag} {text}: {name!r} is no degradation here; give one of {names}{hint}"
+            )
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
         stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
-        tries = chain([name or stem], [f"{name}_{stem}"] if name else [], (f"{name or stem}_{number}" for number in count(2)))
+        tries = chain(
+            [name or stem],
+            [f"{name}_{stem}"] if name else [],
+            (f"{name or stem}_{number}" for number in count(2)),
+        )
         kind = next(kind for kind in tries if kind not in taken)
         taken.add(kind)
         for pair in checked_pairs(Path(file)):
-            items.append(Item(pair.clean, pair.degraded, pair.synthesis, _degradations(pair, of_list), kind, several=name == MIXED))
+            items.append(
+                Item(
+                    pair.clean,
+                    pair.degraded,
+                    pair.synthesis,
+                    _degradations(pair, of_list),
+                    kind,
+                    several=name == MIXED,
+                )
+            )
     return items
 
 
 def _degradations(pair: Pair, of_list: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    return tuple(step.name for step in parse_degradations(pair.synthesis)) if pair.synthesis else of_list
+    return (
+        tuple(step.name for step in parse_degradations(pair.synthesis))
+        if pair.synthesis
+        else of_list
+    )
 
 
 def distinct_stems(paths: Sequence[Path]) -> list[str]:
@@ -97,9 +126,13 @@ def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item
         ValueError: nothing would be left to train on.
     """
     if not 0 < validation < len(items):
-        raise ValueError(f"cannot hold {validation} of {len(items)} photos out for validation; set validation.photos")
+        raise ValueError(
+            f"cannot hold {validation} of {len(items)} photos out for validation; set validation.photos"
+        )
     held_out = set(spread(len(items), validation))
-    return [item for i, item in enumerate(items) if i not in held_out], [items[i] for i in sorted(held_out)]
+    return [item for i, item in enumerate(items) if i not in held_out], [
+        items[i] for i in sorted(held_out)
+    ]
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -109,7 +142,11 @@ def spread(length: int, count: int) -> list[int]:
 
 def files_of(items: Sequence[Item]) -> list[Path]:
     """The files of some items, each once."""
-    return list(dict.fromkeys(path for item in items for path in (item.clean, item.degraded) if path is not None))
+    return list(
+        dict.fromkeys(
+            path for item in items for path in (item.clean, item.degraded) if path is not None
+        )
+    )
 
 
 def seed_of(*parts: object) -> int:

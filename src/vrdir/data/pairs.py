@@ -126,7 +126,10 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     if not pairs:
         raise ValueError(f"there are no pairs to write to {path}")
     names = _Names(path)
-    lines = [f"{names.of(pair.degraded) if pair.degraded is not None else '@' + pair.synthesis}|{names.of(pair.clean)}\n" for pair in pairs]
+    lines = [
+        f"{names.of(pair.degraded) if pair.degraded is not None else '@' + pair.synthesis}|{names.of(pair.clean)}\n"
+        for pair in pairs
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole("".join(lines).encode(), path)
 
@@ -146,14 +149,18 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
         return synthesised(clean, pair.synthesis, pair.clean, seed), clean
     degraded = open_image(pair.degraded).tensor
     if degraded.shape != clean.shape:
-        raise ImageError(f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; a pair has one size")
+        raise ImageError(
+            f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; a pair has one size"
+        )
     return degraded, clean
 
 
 def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Tensor:
     """The degraded image of a clean one (1, 3, H, W), the same every time: see `open_pair`."""
     draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(composed(file.stem)))
-    degraded = apply_steps(clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws))
+    degraded = apply_steps(
+        clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws)
+    )
     return (with_one_grain(clean, degraded) * 255).round() / 255
 
 
@@ -162,7 +169,9 @@ def check_synthesis(text: str) -> None:
 
     They are applied to a few pixels: a parameter out of its range shows only there.
     """
-    apply_steps(torch.full((1, 3, 32, 32), 0.5), parse_degradations(text), torch.Generator().manual_seed(0))
+    apply_steps(
+        torch.full((1, 3, 32, 32), 0.5), parse_degradations(text), torch.Generator().manual_seed(0)
+    )
 
 
 def scan(path: Path) -> tuple[list[Pair], list[str]]:
@@ -176,13 +185,17 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
     pairs, problems = [], []
     cleans: dict[str, Path] = {}  # many lines have one clean file,
     wrong: dict[str, str] = {}  # and one synthesis
-    for number, line in enumerate(_text(path).split("\n"), 1):  # not splitlines: a name may hold what it takes for line ends
+    for number, line in enumerate(
+        _text(path).split("\n"), 1
+    ):  # not splitlines: a name may hold what it takes for line ends
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         degraded, _, clean = (side.strip() for side in line.partition("|"))
         if not degraded or not clean or "|" in clean:
-            problems.append(f"{path}:{number}: a line is degraded|clean, two paths with one bar between, not {line[:200]!r}")
+            problems.append(
+                f"{path}:{number}: a line is degraded|clean, two paths with one bar between, not {line[:200]!r}"
+            )
             continue
         if clean not in cleans:
             cleans[clean] = files.find(folder, clean)
@@ -197,7 +210,9 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
         else:
             pairs.append(Pair(cleans[clean], None, synthesis, number))
     if not pairs and not problems:
-        raise ValueError(f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)")
+        raise ValueError(
+            f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)"
+        )
     return pairs, problems
 
 
@@ -220,17 +235,25 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
             entries.append(f"@{pair.synthesis}|{pair.clean.name}|{clean.length}")
         else:
             degraded = header(pair.degraded)
-            entries.append(f"{pair.degraded.name}|{degraded.length}|{pair.clean.name}|{clean.length}")
+            entries.append(
+                f"{pair.degraded.name}|{degraded.length}|{pair.clean.name}|{clean.length}"
+            )
             if degraded.problem:
                 found.insert(0, degraded.problem)
             elif not clean.problem and degraded.identity == clean.identity:
-                found.append(f"{pair.degraded} is both the degraded and the clean image; write @clean for one that is to stay as it is")
+                found.append(
+                    f"{pair.degraded} is both the degraded and the clean image; write @clean for one that is to stay as it is"
+                )
             elif not clean.problem and degraded.size != clean.size:
                 sizes = (f"{width} x {height}" for width, height in (degraded.size, clean.size))
-                found.append(f"{pair.degraded} is {next(sizes)} pixels, {pair.clean} is {next(sizes)}; crop or resize one of them first")
+                found.append(
+                    f"{pair.degraded} is {next(sizes)} pixels, {pair.clean} is {next(sizes)}; crop or resize one of them first"
+                )
         problems += [f"{source}:{pair.line}: {problem}" for problem in found]
     known = [seen[path].size for path in cleans if not seen[path].problem]
-    widths, heights = ((min(extents), max(extents)) for extents in zip(*known or [(0, 0)], strict=True))
+    widths, heights = (
+        (min(extents), max(extents)) for extents in zip(*known or [(0, 0)], strict=True)
+    )
     entries = sorted(map(composed, entries))
     fingerprint = hashlib.sha256("\n".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
     return Survey(problems, len(entries), synthesised, len(cleans), widths, heights, fingerprint)
@@ -261,7 +284,11 @@ def _header(path: Path) -> _Header:
     except ImageError as error:
         problem = str(error)
     except UnidentifiedImageError:
-        problem = f"{path} is no image, or of a file format that Pillow does not know" if length else f"{path} is empty (0 bytes)"
+        problem = (
+            f"{path} is no image, or of a file format that Pillow does not know"
+            if length
+            else f"{path} is empty (0 bytes)"
+        )
     except Exception as error:  # decoders of damaged files raise all sorts
         problem = f"{path} cannot be read ({first_line(error)})"
     return _Header(size, length, identity, problem)
@@ -325,7 +352,9 @@ def _text(path: Path) -> str:
     try:
         return read_text(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no pair list {path}; `vrdir pairs build` writes one") from None
+        raise FileNotFoundError(
+            f"there is no pair list {path}; `vrdir pairs build` writes one"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{error}; a pair list is a text file of lines degraded|clean") from None
 

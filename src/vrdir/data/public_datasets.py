@@ -85,7 +85,11 @@ RULES: dict[str, Rule] = {
     ),
     "rain100": Rule(
         "Rain100L and Rain100H (also as Rain200L, Rain200H), old and new naming; where both files are 1.png, same-name",
-        (("rain-001.png", "norain-001.png"), ("rainy/rain-1.png", "gt/norain-1.png"), ("rain/X2/norain-1x2.png", "norain/norain-1.png")),
+        (
+            ("rain-001.png", "norain-001.png"),
+            ("rainy/rain-1.png", "gt/norain-1.png"),
+            ("rain/X2/norain-1x2.png", "norain/norain-1.png"),
+        ),
         _rainy_twins,
     ),
     CLEAN_ONLY: Rule(
@@ -118,14 +122,22 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
         raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
     if rule == CLEAN_ONLY:
         if degraded is not None or not synthesis:
-            raise ValueError(f"the rule {CLEAN_ONLY} takes no degraded images but what to synthesise, such as noise:sigma=25")
+            raise ValueError(
+                f"the rule {CLEAN_ONLY} takes no degraded images but what to synthesise, such as noise:sigma=25"
+            )
         check_synthesis(synthesis)
         photos = images_below(clean)
-        return Matching([Pair(photo, None, synthesis, line) for line, photo in enumerate(photos, 1)], [], [])
+        return Matching(
+            [Pair(photo, None, synthesis, line) for line, photo in enumerate(photos, 1)], [], []
+        )
     if degraded is None:
-        raise ValueError(f"the rule {rule} needs the folder of the degraded images; for clean ones alone there is {CLEAN_ONLY}")
+        raise ValueError(
+            f"the rule {rule} needs the folder of the degraded images; for clean ones alone there is {CLEAN_ONLY}"
+        )
     if synthesis:
-        raise ValueError(f"the rule {rule} finds degraded images and synthesises none; for that there is {CLEAN_ONLY}")
+        raise ValueError(
+            f"the rule {rule} finds degraded images and synthesises none; for that there is {CLEAN_ONLY}"
+        )
     sides = _Sides(degraded, clean)
     matching = sides.matching(RULES[rule])
     if not matching.pairs:
@@ -147,12 +159,16 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         raise FileNotFoundError(f"there is no folder {folder}")
 
     def unreadable(error: OSError) -> None:
-        raise PermissionError(f"{error.filename} cannot be read ({error.strerror}); check its permissions")
+        raise PermissionError(
+            f"{error.filename} cannot be read ({error.strerror}); check its permissions"
+        )
 
     others = Counter[str]()
     found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
     if not found:
-        raise FileNotFoundError(f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads")
+        raise FileNotFoundError(
+            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
+        )
     if others:
         logger.warning("skipped in %s: %s", folder, skipped(others))
     return found
@@ -172,18 +188,31 @@ class _Sides:
         degraded, clean = self.degraded_files, self.clean_files
         twins = {path: rule.twins(path.stem) for path in degraded}
         if self.one_folder:  # the names tell which are which
-            degraded, clean = [path for path in degraded if twins[path]], [path for path in degraded if not twins[path]]
+            degraded, clean = (
+                [path for path in degraded if twins[path]],
+                [path for path in degraded if not twins[path]],
+            )
         by_name: defaultdict[str, list[Path]] = defaultdict(list)
         for path in clean:
             by_name[path.stem].append(path)
         names = Names(by_name)
-        below = _Folders(self.degraded, degraded), _Folders(self.degraded if self.one_folder else self.clean, clean)
+        below = (
+            _Folders(self.degraded, degraded),
+            _Folders(self.degraded if self.one_folder else self.clean, clean),
+        )
         pairs: list[Pair] = []
         without_clean = []
         for path in degraded:
-            found = [twin for name in twins[path] for twin in by_name.get(names.find(name), ()) if _correspond(path, twin, *below)]
+            found = [
+                twin
+                for name in twins[path]
+                for twin in by_name.get(names.find(name), ())
+                if _correspond(path, twin, *below)
+            ]
             if len(found) > 1:
-                raise ValueError(f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one elsewhere")
+                raise ValueError(
+                    f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one elsewhere"
+                )
             if found:
                 pairs.append(Pair(found[0], path, "", len(pairs) + 1))
             else:
@@ -193,10 +222,16 @@ class _Sides:
 
     def nothing(self, rule: str) -> str:
         """What to say when nothing matched."""
-        fits = [f"--rule {name} would match {count:,} of {len(self.degraded_files):,}" for name in RULES if (count := self.count(name))]
+        fits = [
+            f"--rule {name} would match {count:,} of {len(self.degraded_files):,}"
+            for name in RULES
+            if (count := self.count(name))
+        ]
         swapped = _Sides(self.clean, self.degraded).count(rule)
         if swapped:
-            fits.append(f"with --degraded and --clean exchanged it would match {swapped:,} of {len(self.clean_files):,}")
+            fits.append(
+                f"with --degraded and --clean exchanged it would match {swapped:,} of {len(self.clean_files):,}"
+            )
         return (
             f"no pairs by the rule {rule}: {self.degraded} holds {_shown(self.degraded_files)}, {self.clean} holds "
             f"{_shown(self.clean_files)}; {' and '.join(fits) or 'no other rule matches either (`vrdir pairs rules` shows them)'}"
@@ -213,11 +248,16 @@ class _Folders:
     """The sub-folders that files lie in, relative to their root."""
 
     def __init__(self, root: Path, files: Collection[Path]) -> None:
-        self.relative = {folder: Path(composed(str(folder.relative_to(root)))) for folder in {path.parent for path in files}}
+        self.relative = {
+            folder: Path(composed(str(folder.relative_to(root))))
+            for folder in {path.parent for path in files}
+        }
         self.names = set(self.relative.values())
 
 
-def _correspond(degraded: Path, clean: Path, degraded_folders: _Folders, clean_folders: _Folders) -> bool:
+def _correspond(
+    degraded: Path, clean: Path, degraded_folders: _Folders, clean_folders: _Folders
+) -> bool:
     """Whether the sub-folder of a clean file is one where a degraded file's twin may lie.
 
     That of the same name, where there is one; else any, but not one that is the twin of another degraded sub-folder.

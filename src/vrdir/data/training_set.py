@@ -109,13 +109,25 @@ class TrainingSet:
         on_device: bool | None = None,
     ) -> None:
         if not items:
-            raise ValueError("there is nothing to train on: give a folder of clean photos or pair lists")
+            raise ValueError(
+                "there is nothing to train on: give a folder of clean photos or pair lists"
+            )
         if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
             raise ValueError(
                 "data.pairs_share is of use with photos and pair lists side by side: give --clean and --pairs, or leave it out"
             )
-        self.items, self.branches, self.seed, self.crop_px = list(items), list(branches), seed, crop_px
-        self.augmentation, self.balance, self.pairs_share, self.device = augmentation, balance, pairs_share, torch.device(device)
+        self.items, self.branches, self.seed, self.crop_px = (
+            list(items),
+            list(branches),
+            seed,
+            crop_px,
+        )
+        self.augmentation, self.balance, self.pairs_share, self.device = (
+            augmentation,
+            balance,
+            pairs_share,
+            torch.device(device),
+        )
         self.ranges, self.jpeg_share = ranges, jpeg_share
         self.view_px, self.copy_px, self.overlay_share = view_px, copy_px, overlay_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
@@ -144,7 +156,9 @@ class TrainingSet:
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
         return StageData(self, name, shares, accepted, whole)
 
-    def crop(self, index: int, generator: Generator, size: int | None = None) -> tuple[Tensor, Tensor]:
+    def crop(
+        self, index: int, generator: Generator, size: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """A clean and a degraded view of an item, (3, size, size) uint8; crop_px by default.
 
         Where it is yet to be degraded, both are the same.
@@ -157,7 +171,14 @@ class TrainingSet:
         degraded = clean if item.degraded is None else self.images.of(item.degraded)
         if degraded.shape != clean.shape:
             raise ImageError(f"{item.degraded} and {item.clean} differ in size")
-        view = View.drawn(self.augmentation, size or self.crop_px, clean.shape[1], clean.shape[2], item.degraded is None, generator)
+        view = View.drawn(
+            self.augmentation,
+            size or self.crop_px,
+            clean.shape[1],
+            clean.shape[2],
+            item.degraded is None,
+            generator,
+        )
         least = min(view.height, view.width)
         clean = extend(clean, least)
         top, left = (
@@ -210,23 +231,39 @@ class StageData:
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px
         self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px
-        self.able = [name for name in data.branches if name in DEGRADATIONS]  # a branch of a user's own has nothing but pair lists
-        photos, pairs = ([i for i in indices if (data.items[i].kind == "") is own] for own in (True, False))
+        self.able = [
+            name for name in data.branches if name in DEGRADATIONS
+        ]  # a branch of a user's own has nothing but pair lists
+        photos, pairs = (
+            [i for i in indices if (data.items[i].kind == "") is own] for own in (True, False)
+        )
         if data.pairs_share is None or not (photos and pairs):
             self.share, self.main, self.aside = 0.0, self._cycle("order", indices), None
         else:
-            self.share, self.main, self.aside = data.pairs_share, self._cycle("order", photos), self._cycle("aside", pairs)
+            self.share, self.main, self.aside = (
+                data.pairs_share,
+                self._cycle("order", photos),
+                self._cycle("aside", pairs),
+            )
         self.epoch_length = round(self.main.length / (1 - self.share))
 
     def item(self, n: int) -> int:
         """The number of the n-th image's item; n counts from 0."""
-        before, after = (math.floor(count * self.share + 1e-9) for count in (n, n + 1))  # of the images so far, those from aside
-        return self.main.item(n - before) if self.aside is None or before == after else self.aside.item(before)
+        before, after = (
+            math.floor(count * self.share + 1e-9) for count in (n, n + 1)
+        )  # of the images so far, those from aside
+        return (
+            self.main.item(n - before)
+            if self.aside is None or before == after
+            else self.aside.item(before)
+        )
 
     def _cycle(self, name: str, indices: Sequence[int]) -> _Cycle:
         lists: dict[str, list[int]] = {}
         for index in indices:
-            lists.setdefault(self.data.items[index].kind if self.data.balance else "", []).append(index)
+            lists.setdefault(self.data.items[index].kind if self.data.balance else "", []).append(
+                index
+            )
         return _Cycle(list(lists.values()), partial(self._seed, name))
 
     def crops(self, start: int, count: int) -> Crops:
@@ -235,18 +272,27 @@ class StageData:
         for n in range(start, start + count):
             for index in (self.item(n + tries) for tries in range(20)):
                 try:
-                    one, other = self.data.crop(index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px)
+                    one, other = self.data.crop(
+                        index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px
+                    )
                     break
                 except ImageError as error:
                     if index not in self.data.warned:
                         self.data.warned.add(index)
                         logger.warning("%s; another image takes its place", error)
             else:
-                raise ImageError(f"20 images in a row cannot be read, the last of them {self.data.items[index].name}; check them")
+                raise ImageError(
+                    f"20 images in a row cannot be read, the last of them {self.data.items[index].name}; check them"
+                )
             clean.append(one)
             degraded.append(other)
             items.append(index)
-        return Crops(torch.stack(clean), torch.stack(degraded), items, [self._seed("pixels", n) for n in range(start, start + count)])
+        return Crops(
+            torch.stack(clean),
+            torch.stack(degraded),
+            items,
+            [self._seed("pixels", n) for n in range(start, start + count)],
+        )
 
     def finished(self, crops: Crops) -> Batch:
         """Crops to the device, and what is to be synthesised synthesised there."""
@@ -254,23 +300,40 @@ class StageData:
         clean, degraded = (part.to(device).float() / 255 for part in (crops.clean, crops.degraded))
         generators = [torch.Generator(device).manual_seed(seed) for seed in crops.seeds]
         items = [self.data.items[index] for index in crops.items]
-        present = torch.tensor([[name in (item.degradations or ()) for name in branches] for item in items])
+        present = torch.tensor(
+            [[name in (item.degradations or ()) for name in branches] for item in items]
+        )
         # What is degraded by something for which there is no branch is neither one of theirs nor clean: what to call it is not known.
-        known = torch.tensor([item.drawn or item.degradations == () for item in items]) | present.any(1)
+        known = torch.tensor(
+            [item.drawn or item.degradations == () for item in items]
+        ) | present.any(1)
         for synthesis in dict.fromkeys(item.synthesis for item in items if item.degraded is None):
-            rows = [i for i, item in enumerate(items) if item.degraded is None and item.synthesis == synthesis]
+            rows = [
+                i
+                for i, item in enumerate(items)
+                if item.degraded is None and item.synthesis == synthesis
+            ]
             if synthesis:
                 image = apply_steps(clean[rows], parsed(synthesis), [generators[i] for i in rows])
                 degraded[rows] = (image * 255).round() / 255
             else:
                 mixture = degrade_mixture(
-                    clean[rows], self.shares, self.able, [generators[i] for i in rows], self.data.ranges, self.data.jpeg_share
+                    clean[rows],
+                    self.shares,
+                    self.able,
+                    [generators[i] for i in rows],
+                    self.data.ranges,
+                    self.data.jpeg_share,
                 )
                 degraded[rows] = mixture.image
                 untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
                 clean[rows] = torch.where(untouched, mixture.image, clean[rows])
-                present[torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]] = mixture.present.cpu()
-        made_here = torch.tensor([item.degraded is None for item in items], device=device).view(-1, 1, 1, 1)
+                present[
+                    torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]
+                ] = mixture.present.cpu()
+        made_here = torch.tensor([item.degraded is None for item in items], device=device).view(
+            -1, 1, 1, 1
+        )
         degraded = torch.where(made_here, with_one_grain(clean, degraded), degraded)
         if self.data.overlay_share:
             overlay = draw_overlays(clean, generators, self.data.overlay_share)
@@ -279,23 +342,42 @@ class StageData:
         if self.data.copy_px is not None:
             copy = reduced(degraded, self.data.copy_px)
             clean, degraded, place = self._windows(clean, degraded, generators)
-        clean, degraded = (part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded))
+        clean, degraded = (
+            part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded)
+        )
         names = [item.name for item in items]
         return Batch(clean, degraded, present.to(device), known.to(device), names, copy, place)
 
-    def _windows(self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]) -> tuple[Tensor, Tensor, Tensor]:
+    def _windows(
+        self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """A window of each view at a place of its own, and these places."""
         side, window = clean.shape[-1], self.window or clean.shape[-1]
-        places = [torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist() for g in generators]
+        places = [
+            torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist()
+            for g in generators
+        ]
         cut = [
-            torch.stack([image[:, top : top + window, left : left + window] for image, (top, left) in zip(images, places, strict=True)])
+            torch.stack(
+                [
+                    image[:, top : top + window, left : left + window]
+                    for image, (top, left) in zip(images, places, strict=True)
+                ]
+            )
             for images in (clean, degraded)
         ]
         place = torch.tensor([[*place, side] for place in places], device=clean.device)
         return cut[0], cut[1], place
 
     def batches(
-        self, batch_size: int, steps: range, *, parts: int = 1, rank: int = 0, processes: int = 1, workers: int = 0
+        self,
+        batch_size: int,
+        steps: range,
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        processes: int = 1,
+        workers: int = 0,
     ) -> Iterator[list[Batch]]:
         """This process's share of the batch of each step.
 
@@ -310,9 +392,13 @@ class StageData:
             ValueError: the batch cannot be divided so.
         """
         check_division(batch_size, parts, processes)
-        workers = 0 if self.data.images.resident else workers  # what lies on a GPU needs none, and forked processes cannot use it
+        workers = (
+            0 if self.data.images.resident else workers
+        )  # what lies on a GPU needs none, and forked processes cannot use it
         if workers and "fork" not in multiprocessing.get_all_start_methods():
-            raise ValueError("data.workers needs an operating system that can fork processes; set it to 0")
+            raise ValueError(
+                "data.workers needs an operating system that can fork processes; set it to 0"
+            )
         count = batch_size // processes
         loader = DataLoader(  # an element is a step; its workers inherit the cache by forking
             _Steps(self, batch_size, rank * count, count),
@@ -324,7 +410,10 @@ class StageData:
         )
         size = count // parts
         for crops in loader:
-            yield [self.finished(Crops(*(field[i : i + size] for field in crops))) for i in range(0, count, size)]
+            yield [
+                self.finished(Crops(*(field[i : i + size] for field in crops)))
+                for i in range(0, count, size)
+            ]
 
     def _seed(self, *parts: object) -> int:
         return seed_of(self.data.seed, self.name, *parts)
@@ -343,7 +432,9 @@ class _Steps(Dataset[Crops]):
 def check_division(batch_size: int, parts: int, processes: int) -> None:
     """Raise ValueError if a batch cannot be divided among processes and cut into parts."""
     if batch_size % (processes * parts):
-        raise ValueError(f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple")
+        raise ValueError(
+            f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple"
+        )
 
 
 parsed = lru_cache(256)(parse_degradations)

@@ -45,7 +45,12 @@ class ValidationSet:
         ranges: Ranges = {},  # noqa: B006 - never written to
         jpeg_share: float = 0.0,
     ) -> None:
-        self.items, self.crop_px, self.ranges, self.jpeg_share = list(items), crop_px, ranges, jpeg_share
+        self.items, self.crop_px, self.ranges, self.jpeg_share = (
+            list(items),
+            crop_px,
+            ranges,
+            jpeg_share,
+        )
         self.able = [name for name in branches if name in DEGRADATIONS]
         self.images = ImageCache(files_of(items), cache_bytes)
 
@@ -64,10 +69,16 @@ class ValidationSet:
     def kinds(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> list[str]:
         """The kinds of images that `pairs` would yield."""
         items = [item for item in self.items if accepts(item)]
-        drawn = [kind for kind, share in shares.items() if share > 0] if any(item.drawn for item in items) else []
+        drawn = (
+            [kind for kind, share in shares.items() if share > 0]
+            if any(item.drawn for item in items)
+            else []
+        )
         return drawn + sorted({item.kind for item in items if not item.drawn})
 
-    def pairs(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def pairs(
+        self, shares: Mapping[str, float], accepts: Callable[[Item], bool]
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
         """(kind, degraded, clean), each image (1, 3, H, W) in [0, 1], kind after kind.
 
         Args:
@@ -82,12 +93,18 @@ class ValidationSet:
             for item in [item for item in items if item.drawn]:
                 clean = self._cut(item.clean, self.crop_px)
                 generator = Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
-                degraded = degrade_mixture(clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share).image
+                degraded = degrade_mixture(
+                    clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share
+                ).image
                 degraded = with_one_grain(clean, degraded)
                 yield kind, degraded, degraded if kind == CLEAN else clean
         for item in sorted([item for item in items if not item.drawn], key=lambda item: item.kind):
             clean = self._cut(item.clean, self.crop_px)
-            degraded = synthesised(clean, item.synthesis, item.clean) if item.degraded is None else self._cut(item.degraded, self.crop_px)
+            degraded = (
+                synthesised(clean, item.synthesis, item.clean)
+                if item.degraded is None
+                else self._cut(item.degraded, self.crop_px)
+            )
             yield item.kind, degraded, clean
 
     def _cut(self, path: Path, size: int | None) -> Tensor:

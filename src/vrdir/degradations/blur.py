@@ -8,10 +8,14 @@ from torch import Tensor
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters
 from vrdir.degradations.srgb import to_linear, to_srgb
 
-PATH_POINTS = 64  # of a shaken camera's path, at least; no two neighbours are further apart than a pixel
+PATH_POINTS = (
+    64  # of a shaken camera's path, at least; no two neighbours are further apart than a pixel
+)
 
 
-def defocus_blur(image: Tensor, generator: Generators, *, radius_px: Range = (1.0, 6.0)) -> Degraded:
+def defocus_blur(
+    image: Tensor, generator: Generators, *, radius_px: Range = (1.0, 6.0)
+) -> Degraded:
     """Defocus: in linear light `l = k * L`, k a disc of radius r with an edge a pixel wide, `clip(r - |x| + 1/2)`, sum 1.
 
     Args:
@@ -56,9 +60,15 @@ def motion_blur(
     drawn_bend = draws.uniform("bend", bend, -1, 1)
     longest = checked("length_px", length_px, 0, 200)[1]
     reach = math.ceil(0.9 * longest) + 2  # half the length, two thirds of the bend
-    fastest = longest * math.hypot(1, 4 * max(map(abs, checked("bend", bend, -1, 1))))  # at the path's ends
-    kernel = shake(length, torch.deg2rad(angle), drawn_bend, reach, max(PATH_POINTS, math.ceil(fastest) + 1))
-    return Degraded(blurred(image, kernel), parameters(length_px=length, angle_deg=angle, bend=drawn_bend))
+    fastest = longest * math.hypot(
+        1, 4 * max(map(abs, checked("bend", bend, -1, 1)))
+    )  # at the path's ends
+    kernel = shake(
+        length, torch.deg2rad(angle), drawn_bend, reach, max(PATH_POINTS, math.ceil(fastest) + 1)
+    )
+    return Degraded(
+        blurred(image, kernel), parameters(length_px=length, angle_deg=angle, bend=drawn_bend)
+    )
 
 
 def disc(radius: Tensor, reach: int) -> Tensor:
@@ -69,7 +79,9 @@ def disc(radius: Tensor, reach: int) -> Tensor:
     return kernel / kernel.sum((2, 3), keepdim=True)
 
 
-def shake(length: Tensor, radians: Tensor, bend: Tensor, reach: int, points: int = PATH_POINTS) -> Tensor:
+def shake(
+    length: Tensor, radians: Tensor, bend: Tensor, reach: int, points: int = PATH_POINTS
+) -> Tensor:
     """Kernels (B, 1, 2 reach + 1, 2 reach + 1) of the paths, each by so many points."""
     s = torch.linspace(-0.5, 0.5, points, device=length.device).view(1, -1, 1, 1)
     along, across = length * s, length * bend * (4 * s**2 - 1 / 3)
@@ -89,10 +101,14 @@ def blurred(image: Tensor, kernel: Tensor) -> Tensor:
     """
     reach = kernel.shape[-1] // 2
     height, width = image.shape[-2:]
-    light = to_linear(image)[:, :, mirror(height, reach, image.device)][:, :, :, mirror(width, reach, image.device)]
+    light = to_linear(image)[:, :, mirror(height, reach, image.device)][
+        :, :, :, mirror(width, reach, image.device)
+    ]
     size = light.shape[-2:]
     spectrum = torch.fft.rfft2(light) * torch.fft.rfft2(kernel, s=size)
-    light = torch.fft.irfft2(spectrum, s=size)[..., 2 * reach :, 2 * reach :]  # the rest wrapped around
+    light = torch.fft.irfft2(spectrum, s=size)[
+        ..., 2 * reach :, 2 * reach :
+    ]  # the rest wrapped around
     return to_srgb(light)
 
 

@@ -24,7 +24,12 @@ WORDS = {"depth": get_args(DepthKind), "kind": KINDS}  # the parameters that are
 
 
 def apply_degradation(
-    image: Tensor, name: str, generator: Generators, *, severity: int | None = None, **ranges: Range | Tensor | None
+    image: Tensor,
+    name: str,
+    generator: Generators,
+    *,
+    severity: int | None = None,
+    **ranges: Range | Tensor | None,
 ) -> Degraded:
     """Apply one degradation to a batch.
 
@@ -43,10 +48,14 @@ def apply_degradation(
         ValueError: an unknown degradation, parameter or severity.
     """
     if name not in STEPS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}")
+        raise ValueError(
+            f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}"
+        )
     allowed = parameters_of(name)
     if not ranges.keys() <= allowed.keys():
-        raise ValueError(f"{name} has no parameter {', '.join(sorted(ranges.keys() - allowed.keys()))}; it has {', '.join(allowed)}")
+        raise ValueError(
+            f"{name} has no parameter {', '.join(sorted(ranges.keys() - allowed.keys()))}; it has {', '.join(allowed)}"
+        )
     degraded = STEPS[name].function(image, generator, **{**at_severity(name, severity), **ranges})
     return Degraded(degraded.image.clamp(0, 1), degraded.parameters)
 
@@ -62,7 +71,9 @@ def at_severity(name: str, severity: int | None) -> dict[str, Range]:
         return {}
     if severity not in (1, 2, 3, 4, 5):
         raise ValueError(f"a severity is a whole number from 1 to 5, not {severity!r}")
-    return {parameter: values[int(severity) - 1] for parameter, values in STEPS[name].severities.items()}
+    return {
+        parameter: values[int(severity) - 1] for parameter, values in STEPS[name].severities.items()
+    }
 
 
 class Step(NamedTuple):
@@ -92,7 +103,9 @@ def parse_degradations(text: str) -> list[Step]:
 def _parse_step(text: str) -> Step:
     name, _, rest = text.strip().partition(":")
     if name not in STEPS:
-        raise ValueError(f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}")
+        raise ValueError(
+            f"unknown degradation {name!r}; there are {', '.join(STEPS)}{meant_by(name)}"
+        )
     known = {key: value for key, value in parameters_of(name).items() if value is not None}
     ranges: dict[str, Any] = {}
     severity = None
@@ -104,19 +117,30 @@ def _parse_step(text: str) -> Step:
                 raise ValueError(f"{name}:severity is a whole number from 1 to 5, not {value!r}")
             continue
         if key not in known or not equals:
-            raise ValueError(f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, or severity=1 to 5; not {part!r}")
+            raise ValueError(
+                f"{name} takes {', '.join(f'{k}={shown(v)}' for k, v in known.items())}, or severity=1 to 5; not {part!r}"
+            )
         if isinstance(known[key], str):
             if value not in WORDS[key]:
                 raise ValueError(f"{name}:{key} is {', '.join(WORDS[key])}, not {value!r}")
             ranges[key] = value
             continue
-        takes_range, kind = isinstance(known[key], tuple), int if isinstance(known[key], int) else float
+        takes_range, kind = (
+            isinstance(known[key], tuple),
+            int if isinstance(known[key], int) else float,
+        )
         try:
-            numbers = tuple(kind(number) for number in (value.split("..") if takes_range else [value]))
+            numbers = tuple(
+                kind(number) for number in (value.split("..") if takes_range else [value])
+            )
             if len(numbers) > 2:
                 raise ValueError
         except ValueError:
-            wanted = "a number, or a range such as 0.5..1.5" if takes_range else f"one {'whole ' * (kind is int)}number"
+            wanted = (
+                "a number, or a range such as 0.5..1.5"
+                if takes_range
+                else f"one {'whole ' * (kind is int)}number"
+            )
             raise ValueError(f"{name}:{key} is {wanted}, not {value!r}") from None
         ranges[key] = numbers[0] if len(numbers) == 1 else numbers
     return Step(name, ranges, severity)
@@ -129,7 +153,9 @@ def ranges_of(text: str) -> dict[str, dict[str, Range]]:
         ValueError: as `parse_degradations`; a degradation is named twice, or a value is out of its range.
     """
     steps = parse_degradations(text) if text.strip() else []
-    ranges = {step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps}
+    ranges = {
+        step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps
+    }
     if len(ranges) < len(steps):
         raise ValueError(f"each degradation's ranges are given once, not as in {text!r}")
     check_steps(Step(name, values, None) for name, values in ranges.items())
@@ -153,7 +179,9 @@ def shown(value: Any) -> str:
 def apply_steps(image: Tensor, steps: Iterable[Step], generator: Generators) -> Tensor:
     """Apply degradations one after the other to a batch (B, 3, H, W), clipped to [0, 1] after each. Raises as `apply_degradation`."""
     for step in steps:
-        image = apply_degradation(image, step.name, generator, severity=step.severity, **step.ranges).image
+        image = apply_degradation(
+            image, step.name, generator, severity=step.severity, **step.ranges
+        ).image
     return image
 
 
@@ -187,18 +215,27 @@ def degrade(
     steps = parse_degradations(name)
     depth = ranges.pop("depth", None)
     if ranges and len(steps) > 1:
-        raise ValueError(f"parameters of several degradations stand in the text, such as {steps[0].name}:{next(iter(ranges))}=...")
+        raise ValueError(
+            f"parameters of several degradations stand in the text, such as {steps[0].name}:{next(iter(ranges))}=..."
+        )
     steps = [Step(one.name, {**one.ranges, **ranges}, one.severity or severity) for one in steps]
     return degrade_with(image, steps, seed, depth, checked_channels(channels))
 
 
-def degrade_with(image: Any, steps: Sequence[Step], seed: int, depth: Any = None, channels: Channels = "rgb") -> Any:
+def degrade_with(
+    image: Any, steps: Sequence[Step], seed: int, depth: Any = None, channels: Channels = "rgb"
+) -> Any:
     """Apply steps to an image of any kind; the same kind is given back. As `degrade`, with the text already read."""
     opened = open_image(image, channels)
     if depth is not None:
         taking, opened_depth = taking_depth(steps), open_depth(depth, opened.tensor)
-        steps = [one._replace(ranges={**one.ranges, "depth": opened_depth}) if one in taking else one for one in steps]
-    degraded = apply_steps(opened.tensor, steps, torch.Generator().manual_seed(index("a seed", seed)))
+        steps = [
+            one._replace(ranges={**one.ranges, "depth": opened_depth}) if one in taking else one
+            for one in steps
+        ]
+    degraded = apply_steps(
+        opened.tensor, steps, torch.Generator().manual_seed(index("a seed", seed))
+    )
     if opened.grey:  # a grey sensor has one grain, not the mean of three
         degraded = degraded[:, :1].expand(-1, 3, -1, -1)
     return opened.close(degraded)
@@ -215,7 +252,9 @@ def taking_depth(steps: Sequence[Step]) -> list[Step]:
     taking = [step for step in steps if "depth" in parameters_of(step.name)]
     if not taking:
         able = " and ".join(name for name in DEGRADATIONS if "depth" in parameters_of(name))
-        raise ValueError(f"a depth is of use for {able} only, not for {', '.join(step.name for step in steps)}")
+        raise ValueError(
+            f"a depth is of use for {able} only, not for {', '.join(step.name for step in steps)}"
+        )
     return taking
 
 
@@ -243,22 +282,32 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
             depth = read_file(Path(depth))
     if isinstance(depth, Image.Image):
         if depth.mode not in ("L", "I;16", "I;16L", "I;16B", "I", "F"):
-            raise ValueError(f"{source} is a {depth.mode} picture; a depth map is grey, of 8 or 16 bits, or a .npy file")
+            raise ValueError(
+                f"{source} is a {depth.mode} picture; a depth map is grey, of 8 or 16 bits, or a .npy file"
+            )
         depth = np.asarray(depth)
         if depth.dtype == np.int32:
             if depth.min() < 0 or depth.max() > 65535:
-                raise ValueError(f"{source} goes from {depth.min()} to {depth.max()}; a picture of integers goes from 0 to 65535 at most")
+                raise ValueError(
+                    f"{source} goes from {depth.min()} to {depth.max()}; a picture of integers goes from 0 to 65535 at most"
+                )
             depth = depth.astype(np.uint16)
-    values = depth.cpu() if isinstance(depth, Tensor) else torch.from_numpy(_native(np.array(depth)))
+    values = (
+        depth.cpu() if isinstance(depth, Tensor) else torch.from_numpy(_native(np.array(depth)))
+    )
     white = {torch.uint8: 255, torch.uint16: 65535}.get(values.dtype, 1)
     if white == 1 and not values.dtype.is_floating_point:
         kind = str(values.dtype).removeprefix("torch.")
         raise ValueError(f"{source} is of {kind}; a depth map is uint8, uint16 or floating point")
     if values.squeeze().shape != image.shape[-2:] and values.shape != image.shape[-2:]:
-        raise ValueError(f"{source} is of shape {tuple(values.shape)}; give one of the image's size, {tuple(image.shape[-2:])}")
+        raise ValueError(
+            f"{source} is of shape {tuple(values.shape)}; give one of the image's size, {tuple(image.shape[-2:])}"
+        )
     values = values.float() / white
     if not torch.isfinite(values).all() or values.min() < 0:
-        raise ValueError(f"{source} holds negative or infinite values or NaN; a depth is 0 (near) or more")
+        raise ValueError(
+            f"{source} holds negative or infinite values or NaN; a depth is 0 (near) or more"
+        )
     return values.reshape(1, 1, *image.shape[-2:]).to(image.device)
 
 

@@ -42,9 +42,13 @@ class Draws:
     def __init__(self, image: Tensor, generator: Generators) -> None:
         self.image, self.generator = image, generator
         if not isinstance(generator, Generator) and len(generator) != image.shape[0]:
-            raise ValueError(f"one generator, or one for each of the {image.shape[0]} images, not {len(generator)}")
+            raise ValueError(
+                f"one generator, or one for each of the {image.shape[0]} images, not {len(generator)}"
+            )
 
-    def uniform(self, name: str, limits: Range, lowest: float = -math.inf, highest: float = math.inf) -> Tensor:
+    def uniform(
+        self, name: str, limits: Range, lowest: float = -math.inf, highest: float = math.inf
+    ) -> Tensor:
         """(B, 1, 1, 1), uniform between the limits.
 
         Raises:
@@ -53,7 +57,9 @@ class Draws:
         low, high = checked(name, limits, lowest, highest)
         return low + (high - low) * self.unit(1, 1, 1)
 
-    def log_uniform(self, name: str, limits: Range, lowest: float, highest: float = math.inf) -> Tensor:
+    def log_uniform(
+        self, name: str, limits: Range, lowest: float, highest: float = math.inf
+    ) -> Tensor:
         """The same, uniform in the logarithm: for what spans an order of magnitude, such as a length. `lowest` is above 0."""
         low, high = checked(name, limits, lowest, highest)
         return torch.exp(math.log(low) + (math.log(high) - math.log(low)) * self.unit(1, 1, 1))
@@ -69,17 +75,27 @@ class Draws:
     def smooth_field(self, cells: int) -> Tensor:
         """(B, 1, H, W) in [0, 1]: white noise on a grid of `cells` x `cells`, enlarged bicubically to the image's size."""
         grid = self.unit(1, cells, cells)
-        return functional.interpolate(grid, size=self.image.shape[-2:], mode="bicubic", align_corners=True).clamp(0, 1)
+        return functional.interpolate(
+            grid, size=self.image.shape[-2:], mode="bicubic", align_corners=True
+        ).clamp(0, 1)
 
     def clouds(self) -> Tensor:
         """(B, 1, H, W) in [0, 1], mean about 1/2: four octaves of smooth fields, as drifting fog or a gust has them."""
-        return sum((self.smooth_field(3 * 2**octave) * 0.5**octave for octave in range(4)), torch.zeros(())) / 1.875
+        return (
+            sum(
+                (self.smooth_field(3 * 2**octave) * 0.5**octave for octave in range(4)),
+                torch.zeros(()),
+            )
+            / 1.875
+        )
 
     def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         batch, device, generator = self.image.shape[0], self.image.device, self.generator
         if isinstance(generator, Generator):
             return draw((batch, *shape), generator=generator, device=generator.device).to(device)
-        return torch.stack([draw(shape, generator=own, device=own.device).to(device) for own in generator])
+        return torch.stack(
+            [draw(shape, generator=own, device=own.device).to(device) for own in generator]
+        )
 
 
 def checked(name: str, limits: Range, lowest: float, highest: float) -> tuple[float, float]:

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 
 from vrdir.degradations.depth import drawn_depth
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single
+from vrdir.degradations.draws import (
+    Degraded,
+    Draws,
+    Generators,
+    Range,
+    parameters,
+    pixel_grid,
+    single,
+)
 from vrdir.degradations.srgb import to_linear, to_srgb
 
 
@@ -45,7 +53,9 @@ def haze(
     if not isinstance(depth, Tensor):
         depth = drawn_depth(draws, depth)
     drawn_warmth = draws.uniform("warmth", warmth, -1, 1)
-    drawn_airlight = (drawn_airlight + drawn_warmth * image.new_tensor([0.04, 0.0, -0.15]).view(1, 3, 1, 1)).clamp(0, 1)
+    drawn_airlight = (
+        drawn_airlight + drawn_warmth * image.new_tensor([0.04, 0.0, -0.15]).view(1, 3, 1, 1)
+    ).clamp(0, 1)
     drawn_unevenness = draws.uniform("unevenness", unevenness, 0, 1)
     density = 1 + drawn_unevenness * (2 * draws.clouds() - 1)
     transmission = torch.exp(-drawn_beta * density * depth)
@@ -108,13 +118,27 @@ def night_haze(
 
     sodium, led = (image.new_tensor(colour).view(1, 3, 1, 1) for colour in (SODIUM, LED))
     lamp_colour = torch.lerp(sodium, led, draws.unit(1, 1, 1) ** 2)
-    sky = torch.lerp(image.new_tensor([0.75, 0.85, 1.1]).view(1, 3, 1, 1), lamp_colour, 0.3 * draws.unit(1, 1, 1))
-    drawn_airlight = brightness * torch.lerp(torch.ones_like(lamp_colour), lamp_colour, 0.25 + 0.35 * draws.unit(1, 1, 1))
+    sky = torch.lerp(
+        image.new_tensor([0.75, 0.85, 1.1]).view(1, 3, 1, 1), lamp_colour, 0.3 * draws.unit(1, 1, 1)
+    )
+    drawn_airlight = brightness * torch.lerp(
+        torch.ones_like(lamp_colour), lamp_colour, 0.25 + 0.35 * draws.unit(1, 1, 1)
+    )
     pools, glows = street_lamps(draws, drawn_lamps, drawn_beta)
     transmission = torch.exp(-drawn_beta * depth)
     lit = to_linear(image) * (2**exposure * sky + 0.08 * drawn_glow * pools * lamp_colour)
-    hazy = lit * transmission + to_linear(drawn_airlight) * (1 - transmission) + drawn_glow * glows * lamp_colour
-    drawn = parameters(exposure_ev=exposure, beta=drawn_beta, airlight=drawn_airlight, lamps=drawn_lamps, glow=drawn_glow)
+    hazy = (
+        lit * transmission
+        + to_linear(drawn_airlight) * (1 - transmission)
+        + drawn_glow * glows * lamp_colour
+    )
+    drawn = parameters(
+        exposure_ev=exposure,
+        beta=drawn_beta,
+        airlight=drawn_airlight,
+        lamps=drawn_lamps,
+        glow=drawn_glow,
+    )
     return Degraded(to_srgb(hazy), drawn)
 
 
@@ -125,18 +149,25 @@ def street_lamps(draws: Draws, lamps: Tensor, beta: Tensor) -> tuple[Tensor, Ten
     vanishing_x = draws.uniform("vanishing_x", (0.25, 0.75))
     vanishing_y = draws.uniform("vanishing_y", (0.35, 0.55))
     near_x, near_y = draws.uniform("near_x", (0.15, 0.5)), draws.uniform("near_y", (0.15, 0.4))
-    spacing, radius = draws.uniform("spacing", (0.35, 0.8)), draws.log_uniform("radius", (0.01, 0.025), 1e-3)
+    spacing, radius = (
+        draws.uniform("spacing", (0.35, 0.8)),
+        draws.log_uniform("radius", (0.01, 0.025), 1e-3),
+    )
     power = draws.uniform("power", (0.45, 0.65))
     side = torch.where(draws.unit(1, 1, 1) < 0.5, -1.0, 1.0)
     jitter = draws.unit(LAMPS, 1, 1) - 0.5
     pools, glows = torch.zeros_like(draws.image[:, :1]), torch.zeros_like(draws.image[:, :1])
     for number in range(LAMPS):
-        far = 1 + spacing * (number // 2) + 0.15 * jitter[:, number : number + 1]  # how many times farther than the nearest pair
+        far = (
+            1 + spacing * (number // 2) + 0.15 * jitter[:, number : number + 1]
+        )  # how many times farther than the nearest pair
         lamp_x = width * (vanishing_x + side * (-1) ** number * near_x / far)
         lamp_y = height * (vanishing_y - near_y / far)
         distance = torch.sqrt((x - lamp_x) ** 2 + (y - lamp_y) ** 2 + 0.25) / height
         drop = (y - lamp_y) / height
-        off_pole = torch.maximum(-drop, drop - 0.3 / far).clamp_min(0)  # a lamp lights what is between it and the ground
+        off_pole = torch.maximum(-drop, drop - 0.3 / far).clamp_min(
+            0
+        )  # a lamp lights what is between it and the ground
         aside = torch.sqrt(((x - lamp_x) / height) ** 2 + off_pole**2)
         lit = (lamps > number) * torch.exp(-0.15 * beta * (far - 1))
         glows = glows + lit * torch.exp(-((distance * far / radius) ** power))

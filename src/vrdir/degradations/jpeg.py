@@ -29,10 +29,18 @@ CHROMINANCE = (
 # Y, Cb and Cr of RGB (JFIF), and back
 YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
-COSINES = tuple(tuple(math.sqrt((1 if u == 0 else 2) / 8) * math.cos((2 * x + 1) * u * math.pi / 16) for x in range(8)) for u in range(8))
+COSINES = tuple(
+    tuple(
+        math.sqrt((1 if u == 0 else 2) / 8) * math.cos((2 * x + 1) * u * math.pi / 16)
+        for x in range(8)
+    )
+    for u in range(8)
+)
 
 
-def jpeg(image: Tensor, generator: Generators, *, quality: Range = (10.0, 90.0), subsampling: int = 2) -> Degraded:
+def jpeg(
+    image: Tensor, generator: Generators, *, quality: Range = (10.0, 90.0), subsampling: int = 2
+) -> Degraded:
     """JPEG compression: in blocks of 8 x 8 pixels of Y, Cb and Cr, `F = q round(DCT(f) / q)`.
 
     q is the table of ITU-T T.81, annex K, times s percent as the Independent JPEG Group does it:
@@ -48,7 +56,9 @@ def jpeg(image: Tensor, generator: Generators, *, quality: Range = (10.0, 90.0),
         The batch as decoded, in 8-bit levels, and `quality` (B,).
     """
     drawn = Draws(image, generator).uniform("quality", quality, 1, 100).round()
-    return Degraded(encoded(image, drawn, whole("subsampling", subsampling, 1, 2)), parameters(quality=drawn))
+    return Degraded(
+        encoded(image, drawn, whole("subsampling", subsampling, 1, 2)), parameters(quality=drawn)
+    )
 
 
 def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
@@ -57,13 +67,19 @@ def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
     levels = (image.clamp(0, 1) * 255).round()
     unit_px = 8 * subsampling
     levels = functional.pad(levels, (0, -width % unit_px, 0, -height % unit_px), mode="replicate")
-    luma, chroma = (torch.einsum("kc,bchw->bkhw", image.new_tensor(YCC), levels).round()).split([1, 2], 1)
+    luma, chroma = (torch.einsum("kc,bchw->bkhw", image.new_tensor(YCC), levels).round()).split(
+        [1, 2], 1
+    )
     if subsampling == 2:
-        chroma = (functional.avg_pool2d(chroma, 2) + 0.01).round()  # libjpeg has halves go up and down in turn
+        chroma = (
+            functional.avg_pool2d(chroma, 2) + 0.01
+        ).round()  # libjpeg has halves go up and down in turn
     luma = quantised(luma - 128, image.new_tensor(LUMINANCE), quality) + 128
     chroma = quantised(chroma, image.new_tensor(CHROMINANCE), quality)
     if subsampling == 2:  # weights 3/4 and 1/4, which libjpeg calls fancy upsampling
-        chroma = functional.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+        chroma = functional.interpolate(
+            chroma, scale_factor=2, mode="bilinear", align_corners=False
+        )
     decoded = torch.einsum("kc,bchw->bkhw", image.new_tensor(RGB), torch.cat([luma, chroma], 1))
     return decoded[..., :height, :width].round().clamp(0, 255) / 255
 
@@ -74,6 +90,8 @@ def quantised(plane: Tensor, table: Tensor, quality: Tensor) -> Tensor:
     scale = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
     steps = torch.floor((table * scale + 50) / 100).clamp(1, 255).view(batch, 1, 1, 1, 8, 8)
     cosines = plane.new_tensor(COSINES)
-    blocks = plane.view(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, rows, columns, 8, 8)
+    blocks = plane.view(batch, channels, height // 8, 8, width // 8, 8).transpose(
+        3, 4
+    )  # (B, C, rows, columns, 8, 8)
     coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
     return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(plane.shape).round()

@@ -46,6 +46,14 @@ def low_light(
     reach = 1 - drawn_unevenness * draws.smooth_field(3)
     colour = 1 + drawn_warmth * (image.new_tensor(WARM).view(1, 3, 1, 1) - 1)
     light = 2**exposure * reach * colour * to_linear(image)
-    dark = to_srgb(counted(light, draws, drawn_electrons, drawn_read, torch.full_like(exposure, 0.8)))
-    drawn = parameters(exposure_ev=exposure, warmth=drawn_warmth, unevenness=drawn_unevenness, electrons=drawn_electrons, read_e=drawn_read)
+    dark = to_srgb(
+        counted(light, draws, drawn_electrons, drawn_read, torch.full_like(exposure, 0.8))
+    )
+    drawn = parameters(
+        exposure_ev=exposure,
+        warmth=drawn_warmth,
+        unevenness=drawn_unevenness,
+        electrons=drawn_electrons,
+        read_e=drawn_read,
+    )
     return Degraded(dark, drawn)

@@ -56,13 +56,18 @@ def degrade_mixture(
     unknown = set(names) - DEGRADATIONS.keys() | set(shares) - {*names, CLEAN, MIXED}
     if unknown:
         known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
-        raise ValueError(f"unknown degradation {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}")
+        raise ValueError(
+            f"unknown degradation {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}"
+        )
     weights = torch.tensor([float(share) for share in shares.values()], dtype=torch.float64)
     if not (weights >= 0).all() or not weights.sum() > 0:
         raise ValueError(f"shares are 0 or more, one at least above 0; these are {dict(shares)}")
     draws = Draws(image, generator)
     below = (weights / weights.sum()).cumsum(0)[:-1]
-    kinds = [list(shares)[index] for index in torch.searchsorted(below, draws.unit(1).cpu(), right=True).flatten().tolist()]
+    kinds = [
+        list(shares)[index]
+        for index in torch.searchsorted(below, draws.unit(1).cpu(), right=True).flatten().tolist()
+    ]
     joins = joining(draws.unit(len(names)).cpu(), names)
     alone = torch.tensor([[name == kind for name in names] for kind in kinds], dtype=torch.bool)
     mixed = torch.tensor([kind == MIXED for kind in kinds])
@@ -74,8 +79,16 @@ def degrade_mixture(
         for chosen, milder in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
             rows = chosen.nonzero().flatten().tolist()
             if rows:
-                own = generator if isinstance(generator, Generator) else [generator[row] for row in rows]
-                result = DEGRADATIONS[name].function(degraded[rows], own, **{**ranges.get(name, {}), **milder}).image
+                own = (
+                    generator
+                    if isinstance(generator, Generator)
+                    else [generator[row] for row in rows]
+                )
+                result = (
+                    DEGRADATIONS[name]
+                    .function(degraded[rows], own, **{**ranges.get(name, {}), **milder})
+                    .image
+                )
                 degraded[rows] = result.clamp(0, 1).to(image.dtype)
     if single("jpeg_share", jpeg_share, 0, 1):
         stored = (draws.unit(1).flatten() < jpeg_share).view(-1, 1, 1, 1)

@@ -62,19 +62,30 @@ def sensor_noise(
     drawn_read = draws.uniform("read_e", read_e, 0, 1000)
     drawn_correlation = draws.uniform("correlation", correlation, 0, 1)
     quality = draws.uniform("jpeg_quality", jpeg_quality, 1, 100).round()
-    noisy = to_srgb(counted(to_linear(image), draws, drawn_electrons, drawn_read, drawn_correlation))
+    noisy = to_srgb(
+        counted(to_linear(image), draws, drawn_electrons, drawn_read, drawn_correlation)
+    )
     noisy = torch.where(quality < 100, encoded(noisy, quality, subsampling=2), noisy)
-    drawn = parameters(electrons=drawn_electrons, read_e=drawn_read, correlation=drawn_correlation, jpeg_quality=quality)
+    drawn = parameters(
+        electrons=drawn_electrons,
+        read_e=drawn_read,
+        correlation=drawn_correlation,
+        jpeg_quality=quality,
+    )
     return Degraded(noisy, drawn)
 
 
-def counted(light: Tensor, draws: Draws, electrons: Tensor, read_e: Tensor, correlation: Tensor) -> Tensor:
+def counted(
+    light: Tensor, draws: Draws, electrons: Tensor, read_e: Tensor, correlation: Tensor
+) -> Tensor:
     """Light (B, 3, H, W) in [0, 1] as a sensor sees it, clipped: see `sensor_noise`."""
     spread = torch.sqrt(light.clamp(0, 1) / electrons + (read_e / electrons) ** 2)
     white = spread * draws.normal(*light.shape[1:])
     grain = demosaicked(white)
     grey = grain.mean(1, keepdim=True)
-    grain = grey + 0.5 * functional.avg_pool2d(grain - grey, 5, stride=1, padding=2, count_include_pad=False)
+    grain = grey + 0.5 * functional.avg_pool2d(
+        grain - grey, 5, stride=1, padding=2, count_include_pad=False
+    )
     mixed = torch.einsum("kc,bchw->bkhw", light.new_tensor(COLOUR_MATRIX), grain)
     return (light + (1 - correlation) * white + correlation * mixed).clamp(0, 1)
 
@@ -87,5 +98,7 @@ def demosaicked(planes: Tensor) -> Tensor:
     cross, square = [[0, 1, 0], [1, 4, 1], [0, 1, 0]], [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
     weights = planes.new_tensor([square, cross, square])[:, None] / 4
     # A mirror about the edge pixel keeps the pattern; a single row or column has nothing to mirror.
-    mirrored = functional.pad(planes * sites, (1, 1, 1, 1), mode="reflect" if min(height, width) > 1 else "replicate")
+    mirrored = functional.pad(
+        planes * sites, (1, 1, 1, 1), mode="reflect" if min(height, width) > 1 else "replicate"
+    )
     return functional.conv2d(mirrored, weights, groups=3)

@@ -120,7 +120,9 @@ def frame(draws: Draws) -> tuple[Tensor, Tensor | None]:
     x, y = positions(draws)
     width = draws.uniform("width", (0.002, 0.04))
     sides = draws.unit(4, 1, 1) < 0.8
-    edges = torch.cat([part.expand(1, 1, y.shape[2], x.shape[3]) for part in (x, 1 - x, y, 1 - y)], 1)
+    edges = torch.cat(
+        [part.expand(1, 1, y.shape[2], x.shape[3]) for part in (x, 1 - x, y, 1 - y)], 1
+    )
     return ((edges < width) & sides).any(1, keepdim=True), None
 
 
@@ -128,7 +130,9 @@ def stamp(draws: Draws) -> tuple[Tensor, Tensor | None]:
     """A strip with strokes like writing in it: a time stamp, a caption, a logo."""
     x, y = positions(draws)
     height = draws.uniform("height", (0.02, 0.1))
-    top = torch.where(draws.unit(1, 1, 1) < 0.5, (1 - height) * draws.unit(1, 1, 1) ** 3, 1 - height)
+    top = torch.where(
+        draws.unit(1, 1, 1) < 0.5, (1 - height) * draws.unit(1, 1, 1) ** 3, 1 - height
+    )
     left, length = draws.unit(1, 1, 1), draws.uniform("length", (0.1, 1.2))
     left = torch.where(length > 0.8, 0.0, left * (1 - length).clamp_min(0))
     inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + length)

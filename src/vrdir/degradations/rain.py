@@ -8,7 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.degradations.depth import smooth_depth
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, pixel_grid, single, whole
+from vrdir.degradations.draws import (
+    Degraded,
+    Draws,
+    Generators,
+    Range,
+    parameters,
+    pixel_grid,
+    single,
+    whole,
+)
 from vrdir.degradations.scatter import most, per_cell, scattered
 
 
@@ -69,7 +78,9 @@ def rain(
         angle = drawn_angle + draws.uniform("wind", (-4.0, 4.0))
         strength = drawn_opacity * (2 / 3) ** layer
         width = torch.minimum(drawn_width, (length / 10).clamp_min(0.35))
-        strengths.append(strength * streak_layer(draws, drawn_coverage / count, length, width, angle))
+        strengths.append(
+            strength * streak_layer(draws, drawn_coverage / count, length, width, angle)
+        )
 
     brightness = draws.uniform("brightness", (0.8, 1.0))
     covering = draws.uniform("covering", (0.0, 1.0))
@@ -103,7 +114,9 @@ def rain(
     return Degraded(rainy, drawn)
 
 
-def streak_layer(draws: Draws, coverage: Tensor, length: Tensor, width: Tensor, angle: Tensor) -> Tensor:
+def streak_layer(
+    draws: Draws, coverage: Tensor, length: Tensor, width: Tensor, angle: Tensor
+) -> Tensor:
     """One layer of streaks, (B, 1, H, W) in [0, 1]: sparse bright drops, each smeared into a line by a motion kernel.
 
     The smear is a convolution in the Fourier domain, so the cost does not depend on the streaks' length and the whole
@@ -115,13 +128,17 @@ def streak_layer(draws: Draws, coverage: Tensor, length: Tensor, width: Tensor, 
     drops, brightness = draws.unit(1, rows, columns), draws.unit(1, rows, columns)
     seeds = (drops < coverage / area) * (0.4 + 0.6 * brightness)
 
-    y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(1, 1, -1, 1)  # 0, 1, ..., -2, -1: wrapped pixels
+    y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(
+        1, 1, -1, 1
+    )  # 0, 1, ..., -2, -1: wrapped pixels
     x = torch.fft.fftfreq(columns, 1 / columns, device=device).view(1, 1, 1, -1)
     radians = torch.deg2rad(angle)
     along = y * torch.cos(radians) + x * torch.sin(radians)
     across = x * torch.cos(radians) - y * torch.sin(radians)
     sharpness = draws.uniform("sharpness", (1.5, 6.0))  # from ends that fade away to ends cut off
-    kernel = torch.exp(-0.5 * (across / width) ** 2) * ((1 - 2 * along.abs() / length) * sharpness).clamp(0, 1)
+    kernel = torch.exp(-0.5 * (across / width) ** 2) * (
+        (1 - 2 * along.abs() / length) * sharpness
+    ).clamp(0, 1)
     spectrum = torch.fft.rfft2(seeds) * torch.fft.rfft2(kernel)
     return torch.fft.irfft2(spectrum, s=(rows, columns)).clamp(0, 1)
 
@@ -174,7 +191,9 @@ def raindrops(
     drawn_field = draws.uniform("field", field, 0, 50)
     drawn_rim = draws.uniform("rim", rim, 0, 1)
     height, width = image.shape[-2:]
-    small = functional.interpolate(image, (max(1, height // 4), max(1, width // 4)), mode="bilinear", antialias=True)
+    small = functional.interpolate(
+        image, (max(1, height // 4), max(1, width // 4)), mode="bilinear", antialias=True
+    )
     x, y = pixel_grid(image)
     seen = image
     bare = torch.ones_like(drawn_coverage)
@@ -185,13 +204,26 @@ def raindrops(
         bare = bare * (1 - torch.minimum(share, most(*drop_grid(largest, blur))))
         drop = drop_layer(draws, share, largest, blur)
         far = drawn_field * drop.radius / torch.sqrt(2 - drop.distance.clamp(0, 1) ** 2)
-        source_x, source_y = x - drop.x * drop.radius - far * drop.x, y - drop.y * drop.radius - far * drop.y
-        where = torch.cat([2 * source_x / max(1, width - 1) - 1, 2 * source_y / max(1, height - 1) - 1], 1).movedim(1, 3)
-        inside = functional.grid_sample(small, where, mode="bilinear", padding_mode="reflection", align_corners=True)
+        source_x, source_y = (
+            x - drop.x * drop.radius - far * drop.x,
+            y - drop.y * drop.radius - far * drop.y,
+        )
+        where = torch.cat(
+            [2 * source_x / max(1, width - 1) - 1, 2 * source_y / max(1, height - 1) - 1], 1
+        ).movedim(1, 3)
+        inside = functional.grid_sample(
+            small, where, mode="bilinear", padding_mode="reflection", align_corners=True
+        )
         shade = 1 - drawn_rim * drop.distance.clamp(0, 1) ** 4
         glint = 0.5 * torch.exp(-(((drop.x + 0.35) / 0.18) ** 2 + ((drop.y + 0.5) / 0.1) ** 2))
         seen = seen * (1 - drop.outline) + drop.outline * (inside * shade + glint)
-    drawn = parameters(coverage=torch.minimum(drawn_coverage, 1 - bare), radius_px=radius, blur_px=blur, field=drawn_field, rim=drawn_rim)
+    drawn = parameters(
+        coverage=torch.minimum(drawn_coverage, 1 - bare),
+        radius_px=radius,
+        blur_px=blur,
+        field=drawn_field,
+        rim=drawn_rim,
+    )
     return Degraded(seen, drawn)
 
 
@@ -207,7 +239,9 @@ class Drop(NamedTuple):
 
 def drop_grid(largest: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
     """The mean area of a layer's drops, and the side of the cells that they have to themselves."""
-    return math.pi * 0.392 * largest**2, 2 * (1.3 * largest + torch.minimum(blur, largest) / 2)  # 0.392: mean of the squared radii
+    return math.pi * 0.392 * largest**2, 2 * (
+        1.3 * largest + torch.minimum(blur, largest) / 2
+    )  # 0.392: mean of the squared radii
 
 
 def drop_layer(draws: Draws, coverage: Tensor, largest: Tensor, blur: Tensor) -> Drop:
@@ -219,14 +253,24 @@ def drop_layer(draws: Draws, coverage: Tensor, largest: Tensor, blur: Tensor) ->
     for x, y, (exists, scale, one, two) in scattered(draws, cell, 4):
         radius = largest * (0.4 + 0.6 * scale**2)
         length = torch.sqrt(x**2 + y**2).clamp_min(1e-3)
-        cosine, sine = x / length, y / length  # of the bearing; the outline has its second and third harmonics
+        cosine, sine = (
+            x / length,
+            y / length,
+        )  # of the bearing; the outline has its second and third harmonics
         second = (one - 0.5) * 2 * cosine * sine + (two - 0.5) * (cosine**2 - sine**2)
-        third = (one - 0.5) * cosine * (cosine**2 - 3 * sine**2) + (two - 0.2) * sine * (3 * cosine**2 - sine**2)
+        third = (one - 0.5) * cosine * (cosine**2 - 3 * sine**2) + (two - 0.2) * sine * (
+            3 * cosine**2 - sine**2
+        )
         distance = length / (radius * (1 + 0.25 * second + 0.12 * third))
         outline = ((1 - distance) * radius / soft + 0.5).clamp(0, 1) * (exists < drops_per_cell)
         drop = Drop(x / radius, y / radius, distance, radius, outline)
         if best is not None:
-            drop = Drop(*(torch.where(drop.outline > best.outline, new, old) for new, old in zip(drop, best, strict=True)))
+            drop = Drop(
+                *(
+                    torch.where(drop.outline > best.outline, new, old)
+                    for new, old in zip(drop, best, strict=True)
+                )
+            )
         best = drop
     assert best is not None
     return best

@@ -18,7 +18,10 @@ from vrdir.spelling import did_you_mean
 Severities = tuple[Range, Range, Range, Range, Range]
 
 
-CLEAN, MIXED = "clean", "mixed"  # what an image may be beside having one degradation: none, or several
+CLEAN, MIXED = (
+    "clean",
+    "mixed",
+)  # what an image may be beside having one degradation: none, or several
 
 
 class Degradation(NamedTuple):
@@ -90,9 +93,15 @@ DEGRADATIONS: dict[str, Degradation] = {
         },
         {"coverage": (0.02, 0.12)},
     ),
-    "defocus_blur": Degradation(defocus_blur, {"radius_px": (1.0, 2.0, 3.5, 5.5, 8.0)}, {"radius_px": (0.5, 3.0)}),
-    "motion_blur": Degradation(motion_blur, {"length_px": (4.0, 8.0, 14.0, 22.0, 32.0)}, {"length_px": (2.0, 12.0)}),
-    "low_resolution": Degradation(low_resolution, {"factor": (1.5, 2.2, 3.2, 4.7, 7.0)}, {"factor": (1.2, 3.0)}),
+    "defocus_blur": Degradation(
+        defocus_blur, {"radius_px": (1.0, 2.0, 3.5, 5.5, 8.0)}, {"radius_px": (0.5, 3.0)}
+    ),
+    "motion_blur": Degradation(
+        motion_blur, {"length_px": (4.0, 8.0, 14.0, 22.0, 32.0)}, {"length_px": (2.0, 12.0)}
+    ),
+    "low_resolution": Degradation(
+        low_resolution, {"factor": (1.5, 2.2, 3.2, 4.7, 7.0)}, {"factor": (1.2, 3.0)}
+    ),
     "low_light": Degradation(
         low_light,
         {
@@ -107,11 +116,19 @@ DEGRADATIONS: dict[str, Degradation] = {
         sensor_noise,
         {
             "electrons": (1500.0, 500.0, 180.0, 70.0, 25.0),
-            "jpeg_quality": ((85.0, 100.0), (80.0, 100.0), (75.0, 95.0), (70.0, 90.0), (65.0, 85.0)),
+            "jpeg_quality": (
+                (85.0, 100.0),
+                (80.0, 100.0),
+                (75.0, 95.0),
+                (70.0, 90.0),
+                (65.0, 85.0),
+            ),
         },
         {"electrons": (200.0, 3000.0)},
     ),
-    "jpeg": Degradation(jpeg, {"quality": (60.0, 35.0, 20.0, 12.0, 6.0)}, {"quality": (25.0, 90.0)}),
+    "jpeg": Degradation(
+        jpeg, {"quality": (60.0, 35.0, 20.0, 12.0, 6.0)}, {"quality": (25.0, 90.0)}
+    ),
 }
 """By name, in the order in which nature applies them: the air, what falls through it, what hangs on the lens, the lens and
 its motion, the sensor's pixels, the light that they count and its noise, the file. Little light comes late since it falls on
@@ -151,4 +168,6 @@ SYNONYMS = {
 
 def meant_by(*names: str) -> str:
     """Return "; did you mean haze?" for names that are no degradations here, or "" where none is near."""
-    return "".join(did_you_mean(name, (*DEGRADATIONS, CLEAN, MIXED), SYNONYMS) for name in sorted(names))
+    return "".join(
+        did_you_mean(name, (*DEGRADATIONS, CLEAN, MIXED), SYNONYMS) for name in sorted(names)
+    )

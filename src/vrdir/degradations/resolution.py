@@ -23,9 +23,15 @@ def low_resolution(image: Tensor, generator: Generators, *, factor: Range = (1.5
     drawn = Draws(image, generator).log_uniform("factor", factor, 1, 64)
     height, width = image.shape[-2:]
     enlarged = []
-    for one, times in zip(image, drawn.flatten().tolist(), strict=True):  # each has a size of its own
+    for one, times in zip(
+        image, drawn.flatten().tolist(), strict=True
+    ):  # each has a size of its own
         small_size = (max(1, round(height / times)), max(1, round(width / times)))
-        small = functional.interpolate(one[None], small_size, mode="bicubic", antialias=True).clamp(0, 1)
+        small = functional.interpolate(one[None], small_size, mode="bicubic", antialias=True).clamp(
+            0, 1
+        )
         small = (small * 255).round() / 255
-        enlarged.append(functional.interpolate(small, (height, width), mode="bicubic", antialias=True))
+        enlarged.append(
+            functional.interpolate(small, (height, width), mode="bicubic", antialias=True)
+        )
     return Degraded(torch.cat(enlarged), parameters(factor=drawn))

@@ -41,12 +41,17 @@ def scattered(draws: Draws, cell_px: Tensor, traits: int) -> Iterator[Point]:
     """
     table = draws.unit(2 + traits, TABLE, TABLE)
     origin = draws.unit(2, 1, 1)
-    x, y = (axis / cell_px + shift for axis, shift in zip(pixel_grid(draws.image), origin.split(1, 1), strict=True))
+    x, y = (
+        axis / cell_px + shift
+        for axis, shift in zip(pixel_grid(draws.image), origin.split(1, 1), strict=True)
+    )
     for down in (-1, 0):
         row = torch.floor(y + 0.5) + down  # (B, 1, H, 1)
         rows = table.gather(2, (row.long() % TABLE).expand(-1, 2 + traits, -1, TABLE))
         for right in (-1, 0):
             column = torch.floor(x + 0.5) + right  # (B, 1, 1, W)
-            drawn = rows.gather(3, (column.long() % TABLE).expand(-1, 2 + traits, rows.shape[2], -1))  # (B, 2 + traits, H, W)
+            drawn = rows.gather(
+                3, (column.long() % TABLE).expand(-1, 2 + traits, rows.shape[2], -1)
+            )  # (B, 2 + traits, H, W)
             point_x, point_y, *own = drawn.split(1, 1)
             yield Point((x - column - point_x) * cell_px, (y - row - point_y) * cell_px, tuple(own))

@@ -62,8 +62,15 @@ def snow(
     for layer in range(count):
         nearness = 0.6**layer
         share = 1 - (1 - drawn_coverage) ** (1 / count)
-        bare = bare * (1 - torch.minimum(share, most(*flake_grid(size * nearness, trail * nearness, blur * nearness))))
-        flakes = flake_layer(draws, share, size * nearness, trail * nearness, angle, blur * nearness)
+        bare = bare * (
+            1
+            - torch.minimum(
+                share, most(*flake_grid(size * nearness, trail * nearness, blur * nearness))
+            )
+        )
+        flakes = flake_layer(
+            draws, share, size * nearness, trail * nearness, angle, blur * nearness
+        )
         clear = clear * (1 - drawn_opacity * flakes)
     transmission = torch.exp(-drawn_mist * smooth_depth(draws))
     misty = image * transmission + brightness * (1 - transmission)
@@ -83,7 +90,9 @@ def snow(
 def flake_grid(size: Tensor, trail: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
     """The area of a layer's middling flake, and the side of the cells that each has to itself."""
     soft = softness(blur)
-    return math.pi * (0.6 * size + 0.6 * soft) ** 2 + 0.9 * size * trail, 2 * (1.2 * (size + soft) + trail / 2)
+    return math.pi * (0.6 * size + 0.6 * soft) ** 2 + 0.9 * size * trail, 2 * (
+        1.2 * (size + soft) + trail / 2
+    )
 
 
 def softness(blur: Tensor) -> Tensor:
@@ -91,7 +100,9 @@ def softness(blur: Tensor) -> Tensor:
     return torch.sqrt(blur**2 + 0.36) / 2
 
 
-def flake_layer(draws: Draws, coverage: Tensor, size: Tensor, trail: Tensor, angle: Tensor, blur: Tensor) -> Tensor:
+def flake_layer(
+    draws: Draws, coverage: Tensor, size: Tensor, trail: Tensor, angle: Tensor, blur: Tensor
+) -> Tensor:
     """One layer of flakes, (B, 1, H, W) in [0, 1]."""
     soft = softness(blur)
     area, cell = flake_grid(size, trail, blur)
@@ -104,7 +115,9 @@ def flake_layer(draws: Draws, coverage: Tensor, size: Tensor, trail: Tensor, ang
         length = trail * (0.6 + 0.4 * scale)
         grain = size * (0.4 + 0.6 * scale**2)
         # No grain is a disc: random amounts of the bearing's second harmonic, which a trail smears away.
-        harmonic = ((one - 0.5) * 2 * x * y + (two - 0.5) * (x**2 - y**2)) / (x**2 + y**2).clamp_min(1e-6)
+        harmonic = ((one - 0.5) * 2 * x * y + (two - 0.5) * (x**2 - y**2)) / (
+            x**2 + y**2
+        ).clamp_min(1e-6)
         radius = grain * (1 + 0.5 * harmonic * grain / (grain + length)) + soft
         inside = (1 - across / radius**2 - (along / (radius + length / 2) ** 2) ** 2).clamp(0, 1)
         thinned = (grain**2 / (radius**2 + 0.6 * radius * length)) ** 0.4 * (0.45 + 0.55 * two)

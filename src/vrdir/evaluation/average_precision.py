@@ -55,20 +55,32 @@ def match(found: Detections, objects: Objects) -> Matches:
         mine = mine[np.argsort(-found.scores[mine], kind="stable")][:MOST]
         theirs = np.flatnonzero(objects.labels == label)
         theirs = theirs[np.argsort(objects.ignored[theirs], kind="stable")]  # ignored ones last
-        right, ignored = _matched(overlap(found.boxes[mine], objects.boxes[theirs], objects.ignored[theirs]), objects.ignored[theirs])
+        right, ignored = _matched(
+            overlap(found.boxes[mine], objects.boxes[theirs], objects.ignored[theirs]),
+            objects.ignored[theirs],
+        )
         parts.append((found.scores[mine], np.full(len(mine), label), right, ignored))
     if not parts:
         empty = np.zeros((len(THRESHOLDS), 0), bool)
         return Matches(np.zeros(0), np.zeros(0, np.int64), empty, empty)
     scores, labels, rights, ignoreds = zip(*parts, strict=True)
-    return Matches(np.concatenate(scores), np.concatenate(labels), np.concatenate(rights, 1), np.concatenate(ignoreds, 1))
+    return Matches(
+        np.concatenate(scores),
+        np.concatenate(labels),
+        np.concatenate(rights, 1),
+        np.concatenate(ignoreds, 1),
+    )
 
 
 def overlap(boxes: Array, others: Array, crowd: Array) -> Array:
     """Intersection over union of boxes (N, 4) and others (M, 4), (N, M); over a crowd's box, intersection over the first's area."""
-    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(boxes[:, None, :2], others[None, :, :2])
+    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - np.maximum(
+        boxes[:, None, :2], others[None, :, :2]
+    )
     common = sides.clip(0).prod(2)
-    area, other_area = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (boxes, others))
+    area, other_area = (
+        (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (boxes, others)
+    )
     union = area[:, None] + np.where(crowd, 0, other_area - common)
     overlaps: Array = common / np.where(union > 0, union, 1)
     return overlaps
@@ -86,7 +98,9 @@ def _matched(overlaps: Array, crowd: Array) -> tuple[Array, Array]:
                 continue
             real = able & ~crowd
             among = real if real.any() else able
-            best = len(among) - 1 - int(np.argmax(np.where(among, overlaps[row], -1)[::-1]))  # of equal ones the last, as pycocotools
+            best = (
+                len(among) - 1 - int(np.argmax(np.where(among, overlaps[row], -1)[::-1]))
+            )  # of equal ones the last, as pycocotools
             right[t, row], ignored[t, row] = not crowd[best], crowd[best]
             free[best] = crowd[best]  # a crowd may be found again
     return right, ignored
@@ -105,10 +119,17 @@ class Ranked(NamedTuple):
 
 def rank(matches: Sequence[Matches], objects: Sequence[Objects]) -> list[Ranked]:
     """Every class that has objects, over the images of a set."""
-    counts = [np.bincount(one.labels[~one.ignored]) if len(one.labels) else np.zeros(0, int) for one in objects]
+    counts = [
+        np.bincount(one.labels[~one.ignored]) if len(one.labels) else np.zeros(0, int)
+        for one in objects
+    ]
     images = np.repeat(np.arange(len(matches)), [len(one.scores) for one in matches])
-    scores, labels = (np.concatenate([getattr(one, name) for one in matches]) for name in ("scores", "labels"))
-    right, ignored = (np.concatenate([getattr(one, name) for one in matches], 1) for name in ("right", "ignored"))
+    scores, labels = (
+        np.concatenate([getattr(one, name) for one in matches]) for name in ("scores", "labels")
+    )
+    right, ignored = (
+        np.concatenate([getattr(one, name) for one in matches], 1) for name in ("right", "ignored")
+    )
     ranked = []
     for label in range(max(map(len, counts), default=0)):
         per_image = np.array([count[label] if label < len(count) else 0 for count in counts])
@@ -134,7 +155,12 @@ def average_precisions(ranked: Sequence[Ranked], weights: Array) -> Array:
         (R, 10), the mean over the classes that have objects in a resample, at each threshold; NaN where none has.
     """
     step = max(1, CHUNK // max([len(weights[0]), *(len(one.images) for one in ranked)]))
-    return np.concatenate([_average_precisions(ranked, weights[start : start + step]) for start in range(0, len(weights), step)])
+    return np.concatenate(
+        [
+            _average_precisions(ranked, weights[start : start + step])
+            for start in range(0, len(weights), step)
+        ]
+    )
 
 
 def _average_precisions(ranked: Sequence[Ranked], weights: Array) -> Array:
@@ -150,11 +176,17 @@ def _average_precisions(ranked: Sequence[Ranked], weights: Array) -> Array:
             if not len(places):
                 continue
             found = np.cumsum(mine[:, places], 1)  # (R, P)
-            counted = np.cumsum(np.where(one.ignored[t], 0, mine), 1) if one.ignored[t].any() else seen
+            counted = (
+                np.cumsum(np.where(one.ignored[t], 0, mine), 1) if one.ignored[t].any() else seen
+            )
             precision = found / (counted[:, places] + np.spacing(1))
             precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-            reached = np.searchsorted(RECALLS, found / np.where(there, objects, 1)[:, None], side="right")
-            total[:, t] += there * (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALLS)
+            reached = np.searchsorted(
+                RECALLS, found / np.where(there, objects, 1)[:, None], side="right"
+            )
+            total[:, t] += (
+                there * (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALLS)
+            )
         classes[:, 0] += there
     return np.divide(total, classes, out=np.full_like(total, np.nan), where=classes > 0)
 
@@ -164,7 +196,9 @@ def coco_package() -> ModuleType:
     try:
         import faster_coco_eval
     except ModuleNotFoundError as error:
-        raise ValueError(f"mAP needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'") from None
+        raise ValueError(
+            f"mAP needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
+        ) from None
     return faster_coco_eval
 
 
@@ -182,24 +216,40 @@ def coco_scores(found: Sequence[Detections], objects: Sequence[Objects]) -> tupl
             "images": [{"id": i} for i in range(len(objects))],
             "categories": [{"id": kind} for kind in kinds],
             "annotations": [
-                {"id": number, "image_id": i, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": ignored}
+                {
+                    "id": number,
+                    "image_id": i,
+                    "category_id": label,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": ignored,
+                }
                 for number, (i, label, box, ignored) in enumerate(annotations, 1)
             ],
         }
     )
     results = [
-        {"image_id": i, "category_id": int(label), "bbox": _corner_and_size(box), "score": float(score)}
+        {
+            "image_id": i,
+            "category_id": int(label),
+            "bbox": _corner_and_size(box),
+            "score": float(score),
+        }
         for i, one in enumerate(found)
         for box, score, label in zip(*one, strict=True)
         if label in kinds
     ]
     if not results:
         return 0.0, 0.0
-    run = package.COCOeval_faster(truth, truth.loadRes(results), "bbox", print_function=lambda *_: None)
+    run = package.COCOeval_faster(
+        truth, truth.loadRes(results), "bbox", print_function=lambda *_: None
+    )
     run.params.maxDets, run.params.areaRng, run.params.areaRngLbl = [MOST], [[0, 1e10]], ["all"]
     run.evaluate()
     run.accumulate()
-    precision = run.eval["precision"][..., 0, 0]  # thresholds, recalls, classes; -1 for classes whose objects are all ignored
+    precision = run.eval["precision"][
+        ..., 0, 0
+    ]  # thresholds, recalls, classes; -1 for classes whose objects are all ignored
     precision = precision[:, :, (precision > -1).all((0, 1))]
     return float(precision.mean()), float(precision[0].mean())
 

@@ -57,7 +57,10 @@ class Chart(NamedTuple):
 
 
 def forest(
-    groups: Mapping[str, Mapping[str, Interval]], reference: tuple[str, Interval] | None, series: Sequence[str], caption: str
+    groups: Mapping[str, Mapping[str, Interval]],
+    reference: tuple[str, Interval] | None,
+    series: Sequence[str],
+    caption: str,
 ) -> Chart:
     """Groups of figures below each other, values to the right, each with its number beside it.
 
@@ -68,7 +71,12 @@ def forest(
         caption: what is shown.
     """
     left, right = 8, 356
-    ticks = _ticks([*(i for figures in groups.values() for i in figures.values()), *([reference[1]] if reference else [])])
+    ticks = _ticks(
+        [
+            *(i for figures in groups.values() for i in figures.values()),
+            *([reference[1]] if reference else []),
+        ]
+    )
     low, high = ticks[0], ticks[-1]
 
     def at(value: float) -> float:
@@ -79,7 +87,17 @@ def forest(
         texts.append(Text(left, y + 8, "start", label, strong=True))
         y += LABEL
         for name, figure in figures.items():
-            marks.append(_mark(series.index(name), at(figure[0]), y + 4, (at(figure[1]), at(figure[2])), True, f"{label}, {name}", figure))
+            marks.append(
+                _mark(
+                    series.index(name),
+                    at(figure[0]),
+                    y + 4,
+                    (at(figure[1]), at(figure[2])),
+                    True,
+                    f"{label}, {name}",
+                    figure,
+                )
+            )
             texts.append(Text(RIGHT, y + 8, "end", f"{figure[0]:.1f}"))
             y += ROW
         y += 5
@@ -89,7 +107,9 @@ def forest(
     if reference:
         x, x0, x1 = (at(edge) for edge in reference[1])
         band = ((x0, TOP - 4, round(x1 - x0, 2), y - TOP + 4), f"M{x} {TOP - 4}V{y}")
-    return Chart(y + 20, marks, [], grid, texts, band, _legend(series, reference, groups.values()), caption)
+    return Chart(
+        y + 20, marks, [], grid, texts, band, _legend(series, reference, groups.values()), caption
+    )
 
 
 def curves(
@@ -107,46 +127,78 @@ def curves(
         reference, series, caption: as of `forest`.
     """
     bottom = 196
-    ticks = _ticks([*(i for line in figures.values() for i in line), *([reference[1]] if reference else [])])
+    ticks = _ticks(
+        [*(i for line in figures.values() for i in line), *([reference[1]] if reference else [])]
+    )
     low, high = ticks[0], ticks[-1]
 
     def at(value: float) -> float:
         return round(bottom - (value - low) / (high - low) * (bottom - TOP), 2)
 
     slot = (RIGHT - LEFT) / len(xs)
-    aside = min(7.0, slot / (len(figures) + 1))  # series stand beside each other, so that their intervals can be told apart
+    aside = min(
+        7.0, slot / (len(figures) + 1)
+    )  # series stand beside each other, so that their intervals can be told apart
     marks, lines = [], []
     for order, (name, line) in enumerate(figures.items()):
         points = []
         for i, figure in enumerate(line):
             x = round(LEFT + (i + 0.5) * slot + (order - (len(figures) - 1) / 2) * aside, 2)
             points.append((x, at(figure[0])))
-            marks.append(_mark(series.index(name), *points[-1], (at(figure[1]), at(figure[2])), False, f"{xs[i]}, {name}", figure))
+            marks.append(
+                _mark(
+                    series.index(name),
+                    *points[-1],
+                    (at(figure[1]), at(figure[2])),
+                    False,
+                    f"{xs[i]}, {name}",
+                    figure,
+                )
+            )
         lines.append((series.index(name), "M" + "L".join(f"{x} {y}" for x, y in points)))
     texts = [Text(LEFT - 5, at(tick) + 4, "end", f"{tick:g}") for tick in ticks]
-    texts += [Text(round(LEFT + (i + 0.5) * slot, 2), bottom + 15, "middle", x) for i, x in enumerate(xs)]
+    texts += [
+        Text(round(LEFT + (i + 0.5) * slot, 2), bottom + 15, "middle", x) for i, x in enumerate(xs)
+    ]
     grid = "".join(f"M{LEFT} {at(tick)}H{RIGHT}" for tick in ticks)
     band = None
     if reference:
         y, y0, y1 = (at(edge) for edge in reference[1])
         band = ((LEFT, y1, RIGHT - LEFT, round(y0 - y1, 2)), f"M{LEFT} {y}H{RIGHT}")
-    return Chart(bottom + 22, marks, lines, grid, texts, band, _legend(series, reference, [figures]), caption)
+    return Chart(
+        bottom + 22, marks, lines, grid, texts, band, _legend(series, reference, [figures]), caption
+    )
 
 
 def _legend(
-    series: Sequence[str], reference: tuple[str, Interval] | None, used: Iterable[Mapping[str, object]]
+    series: Sequence[str],
+    reference: tuple[str, Interval] | None,
+    used: Iterable[Mapping[str, object]],
 ) -> list[tuple[int, str, str]]:
     names = {name for figures in used for name in figures}
     entries = [(i, name, _shape(i, 7, 7)) for i, name in enumerate(series) if name in names]
     return [(-1, reference[0], "M1 7H13"), *entries] if reference else entries
 
 
-def _mark(series: int, x: float, y: float, ends: tuple[float, float], across: bool, name: str, figure: Interval) -> Mark:
+def _mark(
+    series: int,
+    x: float,
+    y: float,
+    ends: tuple[float, float],
+    across: bool,
+    name: str,
+    figure: Interval,
+) -> Mark:
     if not all(map(math.isfinite, ends)):
         return Mark(_shape(series, x, y), "", series, f"{name}: {figure[0]:.1f} %, no interval")
     bar = f"M{ends[0]} {y}H{ends[1]}" if across else f"M{x} {ends[0]}V{ends[1]}"
     caps = "".join(f"M{end} {y - 3}v6" if across else f"M{x - 3:.2f} {end}h6" for end in ends)
-    return Mark(_shape(series, x, y), bar + caps, series, f"{name}: {figure[0]:.1f} % ({figure[1]:.1f} to {figure[2]:.1f})")
+    return Mark(
+        _shape(series, x, y),
+        bar + caps,
+        series,
+        f"{name}: {figure[0]:.1f} % ({figure[1]:.1f} to {figure[2]:.1f})",
+    )
 
 
 def _shape(series: int, x: float, y: float) -> str:

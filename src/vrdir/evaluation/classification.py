@@ -9,7 +9,14 @@ import numpy as np
 
 from vrdir.evaluation.labels import ClassificationData, class_numbers
 from vrdir.evaluation.recognisers import Classifier
-from vrdir.evaluation.recognition import RecognitionResult, Said, ask, cases_of, nothing_left, result_of
+from vrdir.evaluation.recognition import (
+    RecognitionResult,
+    Said,
+    ask,
+    cases_of,
+    nothing_left,
+    result_of,
+)
 from vrdir.evaluation.resampling import bootstrap_weights, mcnemar, mean_figure
 from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
 from vrdir.inference.restorer import Restorer
@@ -58,9 +65,17 @@ def evaluate_classification(
         ValueError: no label is one of the recogniser's classes, the recogniser breaks its contract, or nothing can be measured.
     """
     numbers, problems = class_numbers(data.labels, recogniser.classes)
-    right = {item.name: numbers[label] for item, label in zip(data.items, data.labels, strict=True) if label in numbers}
+    right = {
+        item.name: numbers[label]
+        for item, label in zip(data.items, data.labels, strict=True)
+        if label in numbers
+    }
     excluded = list(data.excluded)
-    excluded += [Exclusion(item.name, problems[label]) for item, label in zip(data.items, data.labels, strict=True) if label in problems]
+    excluded += [
+        Exclusion(item.name, problems[label])
+        for item, label in zip(data.items, data.labels, strict=True)
+        if label in problems
+    ]
     items = [item for item in data.items if item.name in right]
     if not items:
         raise ValueError(nothing_left(excluded))
@@ -71,10 +86,17 @@ def evaluate_classification(
 
     answered = ask(items, source, recognise, excluded, data.set_aside, progress)
     truth = np.array([right[item.name] for item in answered.items])
-    metrics = {key: label for key, label in METRICS.items() if key == "top1" or len(recogniser.classes) > 5}
+    metrics = {
+        key: label for key, label in METRICS.items() if key == "top1" or len(recogniser.classes) > 5
+    }
     hits = {
         variant: {
-            key: np.array([number in answer.classes[: int(key[3:])] for number, answer in zip(truth, answers, strict=True)])
+            key: np.array(
+                [
+                    number in answer.classes[: int(key[3:])]
+                    for number, answer in zip(truth, answers, strict=True)
+                ]
+            )
             for key in metrics
         }
         for variant, answers in answered.answers.items()
@@ -88,12 +110,18 @@ def evaluate_classification(
     return result_of(
         task="classification",
         recogniser=recogniser.name,
-        facts={**recogniser.facts, "data": f"{len(truth)} images of {len(set(truth.tolist()))} classes"},
+        facts={
+            **recogniser.facts,
+            "data": f"{len(truth)} images of {len(set(truth.tolist()))} classes",
+        },
         metrics=metrics,
         images=len(truth),
         excluded=answered.excluded,
         source=source,
-        figures={variant: {key: mean_figure(hit, weights) for key, hit in by_key.items()} for variant, by_key in hits.items()},
+        figures={
+            variant: {key: mean_figure(hit, weights) for key, hit in by_key.items()}
+            for variant, by_key in hits.items()
+        },
         test=lambda metric, before, after: mcnemar(hits[before][metric], hits[after][metric]),
         cases=cases_of(
             source,

@@ -10,11 +10,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vrdir.evaluation.average_precision import MOST, Array, Matches, Objects, average_precisions, coco_package, coco_scores, match, rank
+from vrdir.evaluation.average_precision import (
+    MOST,
+    Array,
+    Matches,
+    Objects,
+    average_precisions,
+    coco_package,
+    coco_scores,
+    match,
+    rank,
+)
 from vrdir.evaluation.detection_labels import DetectionData
 from vrdir.evaluation.labels import class_numbers
 from vrdir.evaluation.recognisers import Detections, Detector
-from vrdir.evaluation.recognition import RecognitionResult, Said, ask, cases_of, nothing_left, result_of
+from vrdir.evaluation.recognition import (
+    RecognitionResult,
+    Said,
+    ask,
+    cases_of,
+    nothing_left,
+    result_of,
+)
 from vrdir.evaluation.resampling import Figure, bootstrap_weights, randomisation_p_value, sign_flips
 from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
 from vrdir.inference.restorer import Restorer
@@ -76,21 +93,33 @@ def evaluate_detection(
     answered = ask(data.items, source, recognise, excluded, data.set_aside, progress)
     truth = [objects[item.name] for item in answered.items]
     if not any(map(_real, truth)):
-        raise ValueError(f"none of the {len(truth)} images that could be measured has an object; {nothing_left(answered.excluded)}")
+        raise ValueError(
+            f"none of the {len(truth)} images that could be measured has an object; {nothing_left(answered.excluded)}"
+        )
     weights = bootstrap_weights(len(truth), bootstrap, seed)
-    figures = {variant: _figures(answers, truth, weights) for variant, answers in answered.answers.items()}
+    figures = {
+        variant: _figures(answers, truth, weights) for variant, answers in answered.answers.items()
+    }
     swaps = sign_flips(len(truth), bootstrap, seed)
 
     @functools.cache
     def tests(before: Variant, after: Variant) -> dict[str, float]:
-        first, second = ([answer.matches for answer in answered.answers[variant]] for variant in (before, after))
+        first, second = (
+            [answer.matches for answer in answered.answers[variant]] for variant in (before, after)
+        )
         return swap_test(first, second, truth, swaps)
 
     def say(variant: Variant, i: int) -> Said:
         found, matches = answered.answers[variant][i]
         right, false = _counts(matches)
         shown = [
-            (float(x0), float(y0), float(x1), float(y1), f"{recogniser.classes[label]} {100 * score:.0f} %")
+            (
+                float(x0),
+                float(y0),
+                float(x1),
+                float(y1),
+                f"{recogniser.classes[label]} {100 * score:.0f} %",
+            )
             for (x0, y0, x1, y1), score, label in zip(*found, strict=True)
             if score >= SHOWN_SCORE
         ]
@@ -104,7 +133,10 @@ def evaluate_detection(
     return result_of(
         task="detection",
         recogniser=recogniser.name,
-        facts={**recogniser.facts, "data": f"{len(truth)} images, {number} objects of {len(kinds)} classes"},
+        facts={
+            **recogniser.facts,
+            "data": f"{len(truth)} images, {number} objects of {len(kinds)} classes",
+        },
         metrics=METRICS,
         images=len(truth),
         excluded=answered.excluded,
@@ -124,15 +156,25 @@ def evaluate_detection(
     )
 
 
-def objects_of(data: DetectionData, classes: Sequence[str]) -> tuple[dict[str, Objects], list[Exclusion]]:
+def objects_of(
+    data: DetectionData, classes: Sequence[str]
+) -> tuple[dict[str, Objects], list[Exclusion]]:
     """The objects of each image by the recogniser's class numbers, and all exclusions: a class that it cannot name is left out.
 
     Raises:
         ValueError: it can name none.
     """
-    numbers, problems = class_numbers((label for truth in data.truths for label in truth.labels), classes)
+    numbers, problems = class_numbers(
+        (label for truth in data.truths for label in truth.labels), classes
+    )
     counts = Counter(label for truth in data.truths for label in truth.labels)
-    excluded = [*data.excluded, *(Exclusion(f"class {label} ({counts[label]} boxes)", problem) for label, problem in problems.items())]
+    excluded = [
+        *data.excluded,
+        *(
+            Exclusion(f"class {label} ({counts[label]} boxes)", problem)
+            for label, problem in problems.items()
+        ),
+    ]
     objects = {}
     for item, truth in zip(data.items, data.truths, strict=True):
         mine = np.array([label in numbers for label in truth.labels], bool)
@@ -151,7 +193,9 @@ def among(found: Detections, kinds: Array) -> Detections:
     return Detections(found.boxes[places], found.scores[places], found.labels[places])
 
 
-def swap_test(before: Sequence[Matches], after: Sequence[Matches], objects: Sequence[Objects], swaps: Array) -> dict[str, float]:
+def swap_test(
+    before: Sequence[Matches], after: Sequence[Matches], objects: Sequence[Objects], swaps: Array
+) -> dict[str, float]:
     """Metric -> two-sided p-value of after against before: the two answers to each image are swapped at random (Noreen 1989).
 
     Args:
@@ -162,7 +206,10 @@ def swap_test(before: Sequence[Matches], after: Sequence[Matches], objects: Sequ
     both = rank([*before, *after], [*objects, *objects])
     none = np.zeros((1, len(objects)), bool)
     swapped = np.concatenate([none, swaps])  # the observed difference first
-    one, other = (average_precisions(both, np.concatenate(halves, 1)) for halves in ((~swapped, swapped), (swapped, ~swapped)))
+    one, other = (
+        average_precisions(both, np.concatenate(halves, 1))
+        for halves in ((~swapped, swapped), (swapped, ~swapped))
+    )
     return {
         metric: randomisation_p_value(float(differences[0]), differences[1:])
         for metric, differences in (("map", (other - one).mean(1)), ("map50", (other - one)[:, 0]))
@@ -186,11 +233,20 @@ def _real(objects: Objects) -> int:
     return int((~objects.ignored).sum())
 
 
-def _figures(answers: Sequence[Found], objects: Sequence[Objects], weights: Array) -> dict[str, Figure]:
+def _figures(
+    answers: Sequence[Found], objects: Sequence[Objects], weights: Array
+) -> dict[str, Figure]:
     whole, half = coco_scores([answer.detections for answer in answers], objects)
     ranked = rank([answer.matches for answer in answers], objects)
     once = average_precisions(ranked, np.ones((1, len(objects))))
     if abs(once.mean() - whole) > 1e-6:  # on a set of which it is known to hold, see the tests
-        logger.warning("faster-coco-eval finds a mAP of %.6f, the resamples' own count %.6f: the intervals may be off", whole, once.mean())
+        logger.warning(
+            "faster-coco-eval finds a mAP of %.6f, the resamples' own count %.6f: the intervals may be off",
+            whole,
+            once.mean(),
+        )
     draws = average_precisions(ranked, weights)
-    return {"map": Figure(100 * whole, 100 * draws.mean(1)), "map50": Figure(100 * half, 100 * draws[:, 0])}
+    return {
+        "map": Figure(100 * whole, 100 * draws.mean(1)),
+        "map50": Figure(100 * half, 100 * draws[:, 0]),
+    }

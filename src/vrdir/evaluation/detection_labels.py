@@ -22,10 +22,14 @@ from vrdir.image_files.whole_files import first_line
 from vrdir.text_files import read_json, read_names, read_text
 from vrdir.yaml_files import read_yaml
 
-BEYOND_PX = 2  # that a box may reach out of its image: labels are rounded, and some count pixels from 1
+BEYOND_PX = (
+    2  # that a box may reach out of its image: labels are rounded, and some count pixels from 1
+)
 
 
-Object = tuple[list[float], str, bool]  # box as x0, y0, x1, y1 in pixels, class, whether it is ignored
+Object = tuple[
+    list[float], str, bool
+]  # box as x0, y0, x1, y1 in pixels, class, whether it is ignored
 
 
 class Truth(NamedTuple):
@@ -76,14 +80,27 @@ def read_detection(path: Path, images: Path | None = None) -> DetectionData:
 def _by_coco(path: Path, images: Path) -> DetectionData:
     """An odd entry is excluded by name, with the image that it is of: what a detector rightly finds there would count as false."""
     content = read_json(path)
-    parts = [content.get(part) if isinstance(content, dict) else None for part in ("images", "annotations", "categories")]
+    parts = [
+        content.get(part) if isinstance(content, dict) else None
+        for part in ("images", "annotations", "categories")
+    ]
     if not all(isinstance(part, list) for part in parts):
-        raise ValueError(f"{path} is no COCO file of images, annotations and categories: it needs these three lists")
-    listed, annotations, categories = ([entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts)
-    names = {_key(entry.get("id")): str(entry["name"]) for entry in categories if isinstance(entry.get("name"), (str, int))}
+        raise ValueError(
+            f"{path} is no COCO file of images, annotations and categories: it needs these three lists"
+        )
+    listed, annotations, categories = (
+        [entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts
+    )
+    names = {
+        _key(entry.get("id")): str(entry["name"])
+        for entry in categories
+        if isinstance(entry.get("name"), (str, int))
+    }
     doubtful = _several(_key(entry.get("id")) for entry in categories)
     found = _Boxes()
-    objects: dict[str, list[Object]] = {number: [] for entry in listed if (number := _key(entry.get("id")))}
+    objects: dict[str, list[Object]] = {
+        number: [] for entry in listed if (number := _key(entry.get("id")))
+    }
     problems: dict[str, str] = {}
     astray = 0
     for entry in annotations:
@@ -98,20 +115,30 @@ def _by_coco(path: Path, images: Path) -> DetectionData:
         elif category not in names or category in doubtful:
             known = "two categories" if category in doubtful else "no category"
             problems.setdefault(
-                image, f"{called} is of category {_shown(entry.get('category_id'))}, and {known} of {path.name} has that id"
+                image,
+                f"{called} is of category {_shown(entry.get('category_id'))}, and {known} of {path.name} has that id",
             )
         else:
             objects[image].append((box, names[category], entry.get("iscrowd") in (1, "1")))
     there = FilesByName(images, (_file_name(entry) for entry in listed))
     if astray:
-        found.excluded.append(Exclusion(f"{astray} boxes", f"their image is not listed in {path.name}"))
-    names_twice, ids_twice = (_several(part(entry) for entry in listed) for part in (_file_name, lambda entry: _key(entry.get("id"))))
+        found.excluded.append(
+            Exclusion(f"{astray} boxes", f"their image is not listed in {path.name}")
+        )
+    names_twice, ids_twice = (
+        _several(part(entry) for entry in listed)
+        for part in (_file_name, lambda entry: _key(entry.get("id")))
+    )
     for entry in listed:
         name, number = _file_name(entry), _key(entry.get("id"))
         file = there.take(name)
         if not name or not number:
             what = "file_name" if number else "id"
-            found.excluded.append(Exclusion(name or f"image {number or '?'}", f"an image without {what} in {path.name}"))
+            found.excluded.append(
+                Exclusion(
+                    name or f"image {number or '?'}", f"an image without {what} in {path.name}"
+                )
+            )
             continue
         if name in names_twice:
             found.excluded.append(Exclusion(name, f"{path.name} lists it twice"))
@@ -122,7 +149,11 @@ def _by_coco(path: Path, images: Path) -> DetectionData:
         elif number in problems:
             found.excluded.append(Exclusion(item_of(file, images).name, problems[number]))
         else:
-            found.add(item_of(file, images), objects[number], (_side(entry.get("width")), _side(entry.get("height"))))
+            found.add(
+                item_of(file, images),
+                objects[number],
+                (_side(entry.get("width")), _side(entry.get("height"))),
+            )
     found.excluded += there.left(path.name)
     return found.data()
 
@@ -147,7 +178,11 @@ def _coco_box(value: Any) -> list[float] | None:
     """x, y, width, height -> x0, y0, x1, y1; None for anything else."""
     try:
         x, y, width, height = map(float, value if isinstance(value, list) else ())
-    except (ValueError, TypeError, OverflowError):  # of the wrong number, no numbers, of hundreds of digits
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):  # of the wrong number, no numbers, of hundreds of digits
         return None
     return [x, y, x + width, y + height]
 
@@ -168,8 +203,12 @@ def _shown(value: Any) -> str:
 
 def _by_label_files(path: Path, images: Path | None) -> DetectionData:
     """YOLO or VOC, whichever the folder holds."""
-    images = images or next((path / name for name in ("images", "JPEGImages") if (path / name).is_dir()), path)
-    labels = next((path / name for name in ("labels", "Annotations") if (path / name).is_dir()), path)
+    images = images or next(
+        (path / name for name in ("images", "JPEGImages") if (path / name).is_dir()), path
+    )
+    labels = next(
+        (path / name for name in ("labels", "Annotations") if (path / name).is_dir()), path
+    )
     files: dict[str, Path] = {}  # by their place below the folder, without suffix
     for suffix in (".xml", ".txt"):
         listing = sorted(files_below(labels, {suffix}, unreadable=lambda error: None))
@@ -192,22 +231,38 @@ def _by_label_files(path: Path, images: Path | None) -> DetectionData:
         alone = stems[stem] == label_stems[stem] == 1
         file = files.get(label_names.find(item.name)) or (by_stem[stem] if alone else None)
         if file is None:
-            found.excluded.append(Exclusion(item.name, f"an image without label: no {image.stem}{suffix} (an empty file says: no object)"))
+            found.excluded.append(
+                Exclusion(
+                    item.name,
+                    f"an image without label: no {image.stem}{suffix} (an empty file says: no object)",
+                )
+            )
             continue
         taken.add(file)
         try:
-            objects, size = _voc_objects(file) if suffix == ".xml" else (_yolo_objects(file, names, _size_of(image)), (0, 0))
+            objects, size = (
+                _voc_objects(file)
+                if suffix == ".xml"
+                else (_yolo_objects(file, names, _size_of(image)), (0, 0))
+            )
         except Exception as error:  # text and XML go wrong in many ways
-            found.excluded.append(Exclusion(item.name, f"{file.name} cannot be read: {first_line(error)}"))
+            found.excluded.append(
+                Exclusion(item.name, f"{file.name} cannot be read: {first_line(error)}")
+            )
         else:
             found.add(item, objects, size)
     without = sorted(set(files.values()) - taken)
-    found.excluded += [Exclusion(file.name, f"a label without image: no {file.stem}.* in {images}") for file in without]
+    found.excluded += [
+        Exclusion(file.name, f"a label without image: no {file.stem}.* in {images}")
+        for file in without
+    ]
     found.excluded += not_taken(images)
     return found.data()
 
 
-def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, int]) -> list[Object]:
+def _yolo_objects(
+    file: Path, names: Mapping[int, str] | None, size: tuple[int, int]
+) -> list[Object]:
     """Lines of class, centre x and y, width and height, as shares of the image."""
     width, height = size
     objects = []
@@ -216,15 +271,21 @@ def _yolo_objects(file: Path, names: Mapping[int, str] | None, size: tuple[int, 
             continue
         parts = line.split()
         if len(parts) > 5:  # polygons and turned boxes have x and y of each corner
-            raise ValueError(f"line {number} has {len(parts)} numbers: a polygon or a turned box, not class, centre x and y, width, height")
+            raise ValueError(
+                f"line {number} has {len(parts)} numbers: a polygon or a turned box, not class, centre x and y, width, height"
+            )
         try:
             kind, x, y, w, h = (float(part) for part in parts)
         except ValueError:
-            raise ValueError(f"line {number} is not: class, centre x, centre y, width, height") from None
+            raise ValueError(
+                f"line {number} is not: class, centre x, centre y, width, height"
+            ) from None
         if not kind.is_integer():
             raise ValueError(f"line {number}: a class is a whole number, not {parts[0][:40]}")
         if names is not None and int(kind) not in names:
-            raise ValueError(f"line {number}: class {int(kind)} is none of the {len(names)} that are named")
+            raise ValueError(
+                f"line {number}: class {int(kind)} is none of the {len(names)} that are named"
+            )
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
         objects.append((box, names[int(kind)] if names is not None else str(int(kind)), False))
     return objects
@@ -256,7 +317,9 @@ def _numbered(names: Mapping[Any, Any], file: Path) -> dict[int, str]:
     try:
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"{file}: `names` are a list, or numbers from 0 with a name each") from None
+        raise ValueError(
+            f"{file}: `names` are a list, or numbers from 0 with a name each"
+        ) from None
 
 
 def _yaml(file: Path, others: bool) -> dict[str, Any]:
@@ -264,18 +327,27 @@ def _yaml(file: Path, others: bool) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except ModuleNotFoundError:
-        raise ValueError(f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt") from None
+        raise ValueError(
+            f"{file} names the classes in YAML: pip install 'vrdir[evaluate]', or write a classes.txt"
+        ) from None
     except ValueError as error:
         if others:  # anything may lie beside a data set
             return {}
-        raise ValueError(f"{file} cannot be read as YAML ({error}); mend it, or write a classes.txt") from None
+        raise ValueError(
+            f"{file} cannot be read as YAML ({error}); mend it, or write a classes.txt"
+        ) from None
     return content if isinstance(content, dict) else {}
 
 
 def _speaks_of(content: Mapping[str, Any], folder: Path) -> bool:
     """Whether a data set's YAML names a folder: as its path, or in that of its images for training, validation or test."""
-    paths = [str(part) for key in ("path", "train", "val", "test") for part in _listed(content.get(key))]
-    return any(composed(folder.resolve().name) in PurePosixPath(composed(text).replace("\\", "/")).parts for text in paths)
+    paths = [
+        str(part) for key in ("path", "train", "val", "test") for part in _listed(content.get(key))
+    ]
+    return any(
+        composed(folder.resolve().name) in PurePosixPath(composed(text).replace("\\", "/")).parts
+        for text in paths
+    )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -291,9 +363,18 @@ def _voc_objects(file: Path) -> tuple[list[Object], tuple[int, int]]:
     root = ElementTree.fromstring(read_regular(file))
     width, height = (_side(root.findtext(f"size/{side}")) for side in ("width", "height"))
     for entry in root.iter("object"):
-        box = [float(entry.findtext(f"bndbox/{edge}") or "nan") for edge in ("xmin", "ymin", "xmax", "ymax")]
+        box = [
+            float(entry.findtext(f"bndbox/{edge}") or "nan")
+            for edge in ("xmin", "ymin", "xmax", "ymax")
+        ]
         difficult = (entry.findtext("difficult") or "0").strip() == "1"
-        objects.append(([box[0] - 1, box[1] - 1, box[2], box[3]], (entry.findtext("name") or "").strip(), difficult))
+        objects.append(
+            (
+                [box[0] - 1, box[1] - 1, box[2], box[3]],
+                (entry.findtext("name") or "").strip(),
+                difficult,
+            )
+        )
     return objects, (width, height)
 
 
@@ -314,20 +395,34 @@ class _Boxes:
         try:
             there = _size_of(item.path)
         except Exception as error:  # decoders of damaged files raise all sorts
-            self.excluded.append(Exclusion(item.name, f"{item.path} cannot be read ({first_line(error)})"))
+            self.excluded.append(
+                Exclusion(item.name, f"{item.path} cannot be read ({first_line(error)})")
+            )
             return
-        problem = next((text for box, _, _ in objects if (text := _what_is_wrong_with(box, there))), "")
+        problem = next(
+            (text for box, _, _ in objects if (text := _what_is_wrong_with(box, there))), ""
+        )
         if any(said and said != side for said, side in zip(size, there, strict=True)):
             problem = f"the labels are for {size[0]} x {size[1]} pixels, the image has {there[0]} x {there[1]}"
         if problem:
             self.excluded.append(Exclusion(item.name, problem))
             return
         given = len(objects)
-        objects = list({(*box, label, ignored): (box, label, ignored) for box, label, ignored in objects}.values())
+        objects = list(
+            {
+                (*box, label, ignored): (box, label, ignored) for box, label, ignored in objects
+            }.values()
+        )
         self.twice += given - len(objects)
         self.items.append(item)
         boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 4)
-        self.truths.append(Truth(boxes, [label for _, label, _ in objects], np.array([ignored for *_, ignored in objects], bool)))
+        self.truths.append(
+            Truth(
+                boxes,
+                [label for _, label, _ in objects],
+                np.array([ignored for *_, ignored in objects], bool),
+            )
+        )
 
     def data(self) -> DetectionData:
         """All that was taken in."""
@@ -336,7 +431,9 @@ class _Boxes:
             self.excluded.append(Exclusion(f"{self.twice} boxes", "given twice: each counts once"))
         ignored = sum(int(truth.ignored.sum()) for truth in self.truths)
         if ignored:
-            self.excluded.append(Exclusion(f"{ignored} boxes", "crowds or difficult: neither to be found nor missed"))
+            self.excluded.append(
+                Exclusion(f"{ignored} boxes", "crowds or difficult: neither to be found nor missed")
+            )
         return DetectionData(self.items, self.truths, self.excluded)
 
 
@@ -353,5 +450,10 @@ def _what_is_wrong_with(box: Sequence[float], size: tuple[int, int]) -> str:
 def _size_of(path: Path) -> tuple[int, int]:
     """Width and height, upright, from the header."""
     with open_regular(path) as file, open_header(file, str(path)) as picture:
-        sideways = picture.format != "TIFF" and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # Pillow turns a TIFF itself
+        sideways = picture.format != "TIFF" and picture.getexif().get(0x0112, 1) in (
+            5,
+            6,
+            7,
+            8,
+        )  # Pillow turns a TIFF itself
         return (picture.height, picture.width) if sideways else picture.size

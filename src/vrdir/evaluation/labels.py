@@ -21,7 +21,13 @@ from vrdir.text_files import read_text
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FILE_COLUMNS = ("file", "filename", "image", "path")
-LABEL_COLUMNS = ("label", "index", "class", "target", "name")  # in this order: an index is clearer than a name
+LABEL_COLUMNS = (
+    "label",
+    "index",
+    "class",
+    "target",
+    "name",
+)  # in this order: an index is clearer than a name
 MARKET = re.compile(r"(?P<person>-1|\d+)_c(?P<camera>\d+)")
 GALLERIES = ("gallery", "bounding_box_test")
 # Darknet's and VOC's names of COCO's classes
@@ -93,33 +99,53 @@ def read_reid(path: Path) -> ReidData:
         FileNotFoundError: a folder is missing.
         ValueError: nothing can be used.
     """
-    gallery = next((path / name for name in GALLERIES if (path / name).is_dir()), path / GALLERIES[0])
+    gallery = next(
+        (path / name for name in GALLERIES if (path / name).is_dir()), path / GALLERIES[0]
+    )
     items, persons, cameras, queries, excluded = [], [], [], [], []
     junk: list[str] = []
     for folder, is_query in ((path / "query", True), (gallery, False)):
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}; re-identification needs query/ and gallery/ (or bounding_box_test/)")
+            raise FileNotFoundError(
+                f"there is no folder {folder}; re-identification needs query/ and gallery/ (or bounding_box_test/)"
+            )
         for file in images_below(folder):
             item = item_of(file, path)
             match = MARKET.match(file.name)
             if match is None:
-                excluded.append(Exclusion(item.name, "its name tells no person and camera; 0002_c1... is person 2 seen by camera 1"))
+                excluded.append(
+                    Exclusion(
+                        item.name,
+                        "its name tells no person and camera; 0002_c1... is person 2 seen by camera 1",
+                    )
+                )
                 continue
             person = int(match["person"])
             if person == -1 and not is_query:
                 junk.append(item.name)
             elif person < 1 and is_query:
-                excluded.append(Exclusion(item.name, "a query without a person: -1 is junk, 0 a distractor"))
+                excluded.append(
+                    Exclusion(item.name, "a query without a person: -1 is junk, 0 a distractor")
+                )
             else:
                 items.append(item)
                 persons.append(person)
                 cameras.append(int(match["camera"]))
                 queries.append(is_query)
-        excluded += [Exclusion(f"{folder.name}/{one.name}", one.reason) for one in not_taken(folder)]
+        excluded += [
+            Exclusion(f"{folder.name}/{one.name}", one.reason) for one in not_taken(folder)
+        ]
     if junk:
-        excluded.append(Exclusion(f"{gallery.name}/-1_* ({len(junk)} images)", "junk by the Market-1501 protocol: neither right nor wrong"))
+        excluded.append(
+            Exclusion(
+                f"{gallery.name}/-1_* ({len(junk)} images)",
+                "junk by the Market-1501 protocol: neither right nor wrong",
+            )
+        )
     if not any(queries) or all(queries):
-        raise ValueError(f"{path} holds no {'gallery' if any(queries) else 'query'}: {nothing_left(excluded)}")
+        raise ValueError(
+            f"{path} holds no {'gallery' if any(queries) else 'query'}: {nothing_left(excluded)}"
+        )
     check_distinct(items)
     return ReidData(items, persons, cameras, queries, excluded, junk)
 
@@ -127,7 +153,9 @@ def read_reid(path: Path) -> ReidData:
 WORDNET_ID = re.compile(r"n\d{8}")
 
 
-def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+def class_numbers(
+    labels: Iterable[str], classes: Sequence[str]
+) -> tuple[dict[str, int], dict[str, str]]:
     """What the labels of a data set are among a recogniser's classes.
 
     A label is a class's name (case, underscores and Darknet's spellings do not matter), or its number from 0. If the labels are
@@ -137,7 +165,11 @@ def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[s
         Label -> number, and label -> what is wrong with it.
     """
     labels = sorted(set(labels))
-    if len(labels) == len(classes) and all(map(WORDNET_ID.fullmatch, labels)) and not any(map(WORDNET_ID.fullmatch, classes)):
+    if (
+        len(labels) == len(classes)
+        and all(map(WORDNET_ID.fullmatch, labels))
+        and not any(map(WORDNET_ID.fullmatch, classes))
+    ):
         return {label: number for number, label in enumerate(labels)}, {}
     places: dict[str, list[int]] = {}
     for number, name in enumerate(classes):
@@ -148,7 +180,9 @@ def class_numbers(labels: Iterable[str], classes: Sequence[str]) -> tuple[dict[s
         if len(found) == 1:
             numbers[label] = found[0]
         elif found:
-            problems[label] = f"label {label!r} is the name of the classes {' and '.join(map(str, found))}; use the number"
+            problems[label] = (
+                f"label {label!r} is the name of the classes {' and '.join(map(str, found))}; use the number"
+            )
         elif label.isdecimal() and len(label) < 10 and int(label) < len(classes):
             numbers[label] = int(label)
         else:
@@ -172,11 +206,15 @@ def _by_folders(path: Path) -> ClassificationData:
         if entry.is_dir():
             files = images_below(entry)
             if not files and not not_taken(entry):
-                excluded.append(Exclusion(f"{entry.name}/", "an empty class: no image in its folder"))
+                excluded.append(
+                    Exclusion(f"{entry.name}/", "an empty class: no image in its folder")
+                )
             items += [item_of(file, path) for file in files]
             labels += [entry.name] * len(files)
         elif plain_suffix(entry) in IMAGE_SUFFIXES:
-            excluded.append(Exclusion(entry.name, "an image without label: it lies in no class's folder"))
+            excluded.append(
+                Exclusion(entry.name, "an image without label: it lies in no class's folder")
+            )
     excluded += not_taken(path)
     check_distinct(items)
     return ClassificationData(items, labels, excluded)
@@ -194,7 +232,9 @@ def _by_csv(path: Path, images: Path) -> ClassificationData:
     label_column = next((name for name in LABEL_COLUMNS if name in head), None)
     if file_column is None or label_column is None:
         known = f"one of {', '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}"
-        raise ValueError(f"{path} has the columns {', '.join(map(str, head)) or 'none'}; it needs {known}")
+        raise ValueError(
+            f"{path} has the columns {', '.join(map(str, head)) or 'none'}; it needs {known}"
+        )
     there = FilesByName(images, (row[file_column] or "" for row in rows))
     items, labels, excluded = [], [], []
     for row in rows:
@@ -203,7 +243,9 @@ def _by_csv(path: Path, images: Path) -> ClassificationData:
         if file is None:
             excluded.append(there.missing(name))
         elif not label:
-            excluded.append(Exclusion(name, f"an image without label: {label_column} is empty in {path.name}"))
+            excluded.append(
+                Exclusion(name, f"an image without label: {label_column} is empty in {path.name}")
+            )
         else:
             items.append(item_of(file, images))
             labels.append(label)
@@ -236,7 +278,11 @@ class FilesByName:
             for ending in _endings(name):
                 by_ending.setdefault(ending, []).append(name)
         asked = Counter(ending for name in set(wanted) for ending in _endings(name))
-        self.alone = {ending: names[0] for ending, names in by_ending.items() if len(names) == 1 and asked[ending] == 1}
+        self.alone = {
+            ending: names[0]
+            for ending, names in by_ending.items()
+            if len(names) == 1 and asked[ending] == 1
+        }
         self.names, self.stem_names = Names(self.files), Names(self.stems)
         self.others = {excluded.name for excluded in not_taken(folder)}
         self.taken: set[str] = set()
@@ -255,30 +301,52 @@ class FilesByName:
         return self.files.get(found)
 
     def _alone(self, name: PurePosixPath) -> str:
-        foreign = name.is_absolute() or ".." in name.parts or not (self.folder / name.parent).is_dir()
-        if not foreign and name.parent != PurePosixPath():  # its folder is here: what is missing there does not lie elsewhere
+        foreign = (
+            name.is_absolute() or ".." in name.parts or not (self.folder / name.parent).is_dir()
+        )
+        if (
+            not foreign and name.parent != PurePosixPath()
+        ):  # its folder is here: what is missing there does not lie elsewhere
             return ""
-        return next((self.alone[ending] for ending in _endings(name.as_posix()) if ending in self.alone), "")
+        return next(
+            (self.alone[ending] for ending in _endings(name.as_posix()) if ending in self.alone), ""
+        )
 
     def missing(self, name: str) -> Exclusion:
         """Why there is no file of that name."""
         plain = PurePosixPath(name.replace("\\", "/")).as_posix()
         if plain in self.others:
             self.others.remove(plain)
-            return Exclusion(name, f"a file of a type that is not read: {PurePosixPath(plain).suffix}; save images as PNG")
+            return Exclusion(
+                name,
+                f"a file of a type that is not read: {PurePosixPath(plain).suffix}; save images as PNG",
+            )
         return Exclusion(name, f"a label without image: not found in {self.folder}")
 
     def left(self, listed_in: str) -> list[Exclusion]:
         """What was not taken, once all names were asked for."""
-        images = [Exclusion(name, f"an image without label: not in {listed_in}") for name in self.files if name not in self.taken]
-        return images + [excluded for excluded in not_taken(self.folder) if excluded.name in self.others]
+        images = [
+            Exclusion(name, f"an image without label: not in {listed_in}")
+            for name in self.files
+            if name not in self.taken
+        ]
+        return images + [
+            excluded for excluded in not_taken(self.folder) if excluded.name in self.others
+        ]
 
 
 def _endings(path: str) -> list[str]:
     """The ends of a path, the longest first: a/b.png is a/b.png, a/b, b.png and b. Letters are composed."""
     whole = PurePosixPath(composed(path.replace("\\", "/")))
     ends = [PurePosixPath(*whole.parts[start:]) for start in range(len(whole.parts))]
-    return list(dict.fromkeys(text for end in ends if end.name for text in (end.as_posix(), end.with_suffix("").as_posix())))
+    return list(
+        dict.fromkeys(
+            text
+            for end in ends
+            if end.name
+            for text in (end.as_posix(), end.with_suffix("").as_posix())
+        )
+    )
 
 
 def item_of(file: Path, root: Path) -> Item:
@@ -289,4 +357,6 @@ def check_distinct(items: Sequence[Item]) -> None:
     """Degraded and restored images are found by name without suffix, so two of one name would be mixed up."""
     name, count = next(iter(Counter(item.name for item in items).most_common(1)), ("", 0))
     if count > 1:
-        raise ValueError(f"{count} images are called {name}.*, or one is labelled twice; names must differ in more than the suffix")
+        raise ValueError(
+            f"{count} images are called {name}.*, or one is labelled twice; names must differ in more than the suffix"
+        )

@@ -17,9 +17,21 @@ from vrdir.inference.exported_model import onnx_session
 from vrdir.text_files import read_json, read_names
 from vrdir.weights.bundled import sha256
 
-FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
-OUTPUTS = {"classification": {"logits": 2}, "detection": {"boxes": 2, "scores": 1, "labels": 1}, "reid": {"embedding": 2}}
-RESIZING = {"classification": "shorter_side_centre_crop", "detection": "letterbox", "reid": "stretch"}
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+OUTPUTS = {
+    "classification": {"logits": 2},
+    "detection": {"boxes": 2, "scores": 1, "labels": 1},
+    "reid": {"embedding": 2},
+}
+RESIZING = {
+    "classification": "shorter_side_centre_crop",
+    "detection": "letterbox",
+    "reid": "stretch",
+}
 
 
 def from_onnx(path: Path, task: Task) -> Classifier | Detector | Embedder:
@@ -37,13 +49,17 @@ def from_onnx(path: Path, task: Task) -> Classifier | Detector | Embedder:
     name = str(card.get("name", path.stem))
 
     def run(images: Sequence[Image.Image]) -> list[Array]:
-        batch = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images])
+        batch = np.stack(
+            [np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images]
+        )
         return session.run(list(OUTPUTS[task]), {"image": batch})
 
     if task == "detection":
 
         def detect(image: Pixels) -> tuple[Array, Array, Array]:
-            canvas, scale = letterboxed(Image.fromarray(image), height, int(resize.get("pad", 114)), _filter(resize))
+            canvas, scale = letterboxed(
+                Image.fromarray(image), height, int(resize.get("pad", 114)), _filter(resize)
+            )
             boxes, scores, labels = run([canvas])
             return boxes / np.float64(scale), scores, labels
 
@@ -52,18 +68,26 @@ def from_onnx(path: Path, task: Task) -> Classifier | Detector | Embedder:
 
     def batched(images: Sequence[Pixels]) -> Array:
         resized = [_resized(Image.fromarray(image), resize, (height, width)) for image in images]
-        return np.concatenate([run([image])[0] for image in resized]) if one_by_one else run(resized)[0]
+        return (
+            np.concatenate([run([image])[0] for image in resized])
+            if one_by_one
+            else run(resized)[0]
+        )
 
     if task == "reid":
         return Embedder(name, facts, batched)
     classes = _class_names(card, path)
-    count = session.get_outputs()[[output.name for output in session.get_outputs()].index("logits")].shape[1]
+    count = session.get_outputs()[
+        [output.name for output in session.get_outputs()].index("logits")
+    ].shape[1]
     if isinstance(count, int) and count != len(classes):
         raise ValueError(f"{path} has {count} classes, its card names {len(classes)}")
     return Classifier(name, facts, classes, batched)
 
 
-def letterboxed(image: Image.Image, side: int, pad: int, resampling: Image.Resampling) -> tuple[Image.Image, float]:
+def letterboxed(
+    image: Image.Image, side: int, pad: int, resampling: Image.Resampling
+) -> tuple[Image.Image, float]:
     """Resize the longer side to `side` and place the picture at the top left of a square, the rest grey.
 
     Returns:
@@ -76,7 +100,9 @@ def letterboxed(image: Image.Image, side: int, pad: int, resampling: Image.Resam
     return canvas, scale
 
 
-def centre_cropped(image: Image.Image, shorter: int, side: int, resampling: Image.Resampling) -> Image.Image:
+def centre_cropped(
+    image: Image.Image, shorter: int, side: int, resampling: Image.Resampling
+) -> Image.Image:
     """Resize the shorter side to `shorter` and cut the centre `side` x `side`."""
     scale = shorter / min(image.size)
     resized = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
@@ -100,14 +126,18 @@ def _card(path: Path, task: Task) -> dict[str, Any]:
     refuse_pointer(path)
     beside = path.with_suffix(".json")
     if not beside.is_file():
-        raise FileNotFoundError(f"{path} needs a card {beside.name} beside it that says its task, resizing and classes")
+        raise FileNotFoundError(
+            f"{path} needs a card {beside.name} beside it that says its task, resizing and classes"
+        )
     card = read_json(beside)
     if not isinstance(card, dict) or not isinstance(card.get("resize"), dict):
         raise ValueError(f"{beside} says no `resize`: how the recogniser's input is made")
     if card.get("task") != task:
         raise ValueError(f"{beside}: task {card.get('task')!r}, but {task!r} is wanted")
     if card.get("sha256") not in (None, sha256(path)):
-        raise ValueError(f"{beside} describes another file than {path.name}: their sha256 differ; get both again")
+        raise ValueError(
+            f"{beside} describes another file than {path.name}: their sha256 differ; get both again"
+        )
     return card
 
 
@@ -115,34 +145,63 @@ def _input_size(session: Any, path: Path) -> tuple[int, int]:
     inputs = session.get_inputs()
     found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
     shape = inputs[0].shape
-    if [one.name for one in inputs] != ["image"] or inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
-        raise ValueError(f"{path} takes {found}; the connector knows one input, image tensor(float) (B, 3, H, W)")
+    if (
+        [one.name for one in inputs] != ["image"]
+        or inputs[0].type != "tensor(float)"
+        or len(shape) != 4
+        or shape[1] != 3
+    ):
+        raise ValueError(
+            f"{path} takes {found}; the connector knows one input, image tensor(float) (B, 3, H, W)"
+        )
     if not all(isinstance(side, int) for side in shape[2:]):
-        raise ValueError(f"{path} takes images of any size, {shape}; the connector needs a fixed H and W")
+        raise ValueError(
+            f"{path} takes images of any size, {shape}; the connector needs a fixed H and W"
+        )
     return int(shape[2]), int(shape[3])
 
 
 def _check_outputs(session: Any, path: Path, task: Task) -> None:
     outputs = {one.name: len(one.shape) for one in session.get_outputs()}
-    missing = [f"{name} of {rank} dimensions" for name, rank in OUTPUTS[task].items() if outputs.get(name) != rank]
+    missing = [
+        f"{name} of {rank} dimensions"
+        for name, rank in OUTPUTS[task].items()
+        if outputs.get(name) != rank
+    ]
     if missing:
         found = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
-        raise ValueError(f"{path} gives {found}; for {task} the connector needs {', '.join(missing)}")
+        raise ValueError(
+            f"{path} gives {found}; for {task} the connector needs {', '.join(missing)}"
+        )
 
 
-def _resizing(card: Mapping[str, Any], path: Path, task: Task, size: tuple[int, int]) -> Mapping[str, Any]:
+def _resizing(
+    card: Mapping[str, Any], path: Path, task: Task, size: tuple[int, int]
+) -> Mapping[str, Any]:
     """The card's rule, if the connector can follow it and it ends at the network's input size."""
     resize, beside = card["resize"], path.with_suffix(".json")
     if resize.get("mode") != RESIZING[task]:
-        raise ValueError(f"{beside}: resize.mode {resize.get('mode')!r}; for {task} the connector knows {RESIZING[task]!r}")
+        raise ValueError(
+            f"{beside}: resize.mode {resize.get('mode')!r}; for {task} the connector knows {RESIZING[task]!r}"
+        )
     if str(resize.get("filter")) not in FILTERS or not resize.get("antialias", True):
-        raise ValueError(f"{beside}: resize.filter {resize.get('filter')!r}; the connector knows antialiased {', '.join(FILTERS)}")
+        raise ValueError(
+            f"{beside}: resize.filter {resize.get('filter')!r}; the connector knows antialiased {', '.join(FILTERS)}"
+        )
     crop = resize.get("crop")
     wanted = resize.get("size") if crop is None else [crop, crop]
-    if wanted != list(size) or (task == "detection" and size[0] != size[1]) or (crop is not None and "shorter_side" not in resize):
-        raise ValueError(f"{beside}: resize ends at {wanted} (H, W), but {path.name} takes {list(size)}")
+    if (
+        wanted != list(size)
+        or (task == "detection" and size[0] != size[1])
+        or (crop is not None and "shorter_side" not in resize)
+    ):
+        raise ValueError(
+            f"{beside}: resize ends at {wanted} (H, W), but {path.name} takes {list(size)}"
+        )
     if resize.get("align", "top-left") != "top-left":
-        raise ValueError(f"{beside}: resize.align {resize['align']!r}; the connector knows 'top-left'")
+        raise ValueError(
+            f"{beside}: resize.align {resize['align']!r}; the connector knows 'top-left'"
+        )
     return resize
 
 
@@ -153,7 +212,9 @@ def _class_names(card: Mapping[str, Any], path: Path) -> list[str]:
     if isinstance(names, str):
         file = ForeignPaths().find(path.parent, names)
         if not file.is_file():
-            raise FileNotFoundError(f"{path.with_suffix('.json')} names its classes in {names}, which is not there")
+            raise FileNotFoundError(
+                f"{path.with_suffix('.json')} names its classes in {names}, which is not there"
+            )
         names = read_names(file)
     if not isinstance(names, list) or not names:
         raise ValueError(f"{path.with_suffix('.json')} does not name its classes")

@@ -55,9 +55,19 @@ def _by_function(spec: str, task: Task) -> Classifier | Detector | Embedder:
     facts = {"source": spec}
     if task == "reid":
         return Embedder(spec, facts, function)
-    classes = getattr(function, "classes", None) or getattr(sys.modules[spec.partition(":")[0]], "CLASSES", None)
-    if not classes or isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    classes = getattr(function, "classes", None) or getattr(
+        sys.modules[spec.partition(":")[0]], "CLASSES", None
+    )
+    if (
+        not classes
+        or isinstance(classes, str)
+        or not all(isinstance(name, str) for name in classes)
+    ):
         raise ValueError(
             f"{spec} does not say its classes; give the function an attribute `classes`, or its module CLASSES: a list of names"
         )
-    return Classifier(spec, facts, classes, function) if task == "classification" else Detector(spec, facts, classes, function)
+    return (
+        Classifier(spec, facts, classes, function)
+        if task == "classification"
+        else Detector(spec, facts, classes, function)
+    )

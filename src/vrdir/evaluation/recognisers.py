@@ -61,7 +61,9 @@ class Detector:
         try:
             boxes, scores, labels = map(_numbers, answer)
         except (TypeError, ValueError) as error:
-            raise RecogniserError(f"{self.name} does not return boxes, scores and labels ({first_line(error)})") from error
+            raise RecogniserError(
+                f"{self.name} does not return boxes, scores and labels ({first_line(error)})"
+            ) from error
         count = len(np.atleast_1d(scores))
         boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
         labels = _checked(self.name, "labels", labels, (count,)).astype(np.int64)
@@ -70,7 +72,9 @@ class Detector:
                 f"{self.name} returned label {labels.max()} (least {labels.min()}), but has the classes 0 to {len(self.classes) - 1}"
             )
         boxes = _checked(self.name, "boxes", boxes, (count, 4)).astype(np.float64)
-        return Detections(boxes, _checked(self.name, "scores", scores, (count,)).astype(np.float64), labels)
+        return Detections(
+            boxes, _checked(self.name, "scores", scores, (count,)).astype(np.float64), labels
+        )
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,14 @@ def _checked(name: str, what: str, values: Any, shape: tuple[int, ...]) -> Array
     """An answer as floating-point numbers; -1 in the shape stands for any size but 0."""
     array = _numbers(values)
     fits = array.ndim == len(shape) and all(
-        size == wanted or (wanted == -1 and size) for size, wanted in zip(array.shape, shape, strict=True)
+        size == wanted or (wanted == -1 and size)
+        for size, wanted in zip(array.shape, shape, strict=True)
     )
     if not fits or array.dtype.kind not in "fiub":
         wanted = ", ".join("D" if size == -1 else str(size) for size in shape)
-        raise RecogniserError(f"{name} returned {what} of shape {array.shape} and type {array.dtype}; expected numbers of shape ({wanted})")
+        raise RecogniserError(
+            f"{name} returned {what} of shape {array.shape} and type {array.dtype}; expected numbers of shape ({wanted})"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{name} returned {what} that are not finite (NaN or infinity)")
     return array.astype(np.float32 if array.dtype == np.float32 else np.float64)

@@ -44,7 +44,9 @@ class Case:
     pictures: Mapping[str, Callable[[], Tensor]]
     said: Mapping[str, str]
     truth: str
-    boxes: Mapping[str, Sequence[tuple[float, float, float, float, str]]] = field(default_factory=dict)
+    boxes: Mapping[str, Sequence[tuple[float, float, float, float, str]]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,10 @@ def condition_results(source: Source, figures: Figures, test: Test) -> list[Cond
             degraded=estimates(figures[Variant(name, "")]),
             restored=restored_estimates(source, figures, name),
             recovered={
-                restorer: {metric: _recovered(figures, metric, name, restorer) for metric in figures[Variant(name, "")]}
+                restorer: {
+                    metric: _recovered(figures, metric, name, restorer)
+                    for metric in figures[Variant(name, "")]
+                }
                 for restorer in source.restorers
             },
             p_value=p_values(source, figures, test, name),
@@ -204,16 +209,24 @@ def estimates(figures: Mapping[str, Figure]) -> dict[str, Estimate]:
     return {metric: estimate(figure) for metric, figure in figures.items()}
 
 
-def restored_estimates(source: Source, figures: Figures, condition: str) -> dict[str, dict[str, Estimate]]:
+def restored_estimates(
+    source: Source, figures: Figures, condition: str
+) -> dict[str, dict[str, Estimate]]:
     """Restorer -> metric -> estimate, for one condition."""
-    return {restorer: estimates(figures[Variant(condition, restorer)]) for restorer in source.restorers}
+    return {
+        restorer: estimates(figures[Variant(condition, restorer)]) for restorer in source.restorers
+    }
 
 
-def p_values(source: Source, figures: Figures, test: Test, condition: str) -> dict[str, dict[str, float]]:
+def p_values(
+    source: Source, figures: Figures, test: Test, condition: str
+) -> dict[str, dict[str, float]]:
     """Restorer -> metric -> p-value of restored against not restored, for one condition."""
     before = Variant(condition, "")
     return {
-        restorer: {metric: test(metric, before, Variant(condition, restorer)) for metric in figures[before]}
+        restorer: {
+            metric: test(metric, before, Variant(condition, restorer)) for metric in figures[before]
+        }
         for restorer in source.restorers
     }
 
@@ -273,11 +286,16 @@ def cases_of(
     cases = []
     for condition in source.conditions:
         for restorer in source.restorers:
-            change = np.subtract(quality[Variant(condition, restorer)], quality[Variant(condition, "")])
+            change = np.subtract(
+                quality[Variant(condition, restorer)], quality[Variant(condition, "")]
+            )
             shown = {"degraded": Variant(condition, ""), "restored": Variant(condition, restorer)}
             if CLEAN in source.shown:
                 shown = {"clean": Variant(CLEAN, ""), **shown}
-            for won, chosen in ((True, np.flatnonzero(change > 0)), (False, np.flatnonzero(change < 0))):
+            for won, chosen in (
+                (True, np.flatnonzero(change > 0)),
+                (False, np.flatnonzero(change < 0)),
+            ):
                 for i in _spread(chosen.tolist()):
                     said = {key: say(variant, i) for key, variant in shown.items()}
                     cases.append(
@@ -286,7 +304,10 @@ def cases_of(
                             condition=condition,
                             restorer=restorer,
                             won=won,
-                            pictures={key: _picture(source, items[i], variant) for key, variant in shown.items()},
+                            pictures={
+                                key: _picture(source, items[i], variant)
+                                for key, variant in shown.items()
+                            },
                             said={key: one.text for key, one in said.items()},
                             truth=truth(i),
                             boxes={key: one.boxes for key, one in said.items() if one.boxes},

@@ -35,7 +35,9 @@ NOTHING = "nothing"  # in front of the recogniser: it sees the image as it is
 MOST_CASES, MOST_POINTS, MOST_EXCLUDED = 32, 5, 1000  # on a page
 KINDS = {"classification": "classification", "detection": "detection", "reid": "re-identification"}
 CLEAN_IMAGES = "clean images"
-NUMBER = re.compile(r"(?<=[:,])(\w+)=(-?\d+\.?\d*)(?=$|[,+])")  # in a condition's name, as in haze:severity=3
+NUMBER = re.compile(
+    r"(?<=[:,])(\w+)=(-?\d+\.?\d*)(?=$|[,+])"
+)  # in a condition's name, as in haze:severity=3
 
 
 class Row(NamedTuple):
@@ -57,12 +59,24 @@ def rows_of(result: RecognitionResult) -> list[Row]:
         if result.clean:
             rows.append(Row(CLEAN, False, NOTHING, metric, result.clean[metric]))
         for restorer, values in result.clean_restored.items():
-            rows.append(Row(CLEAN, False, restorer, metric, values[metric], None, result.clean_p_value[restorer][metric]))
+            rows.append(
+                Row(
+                    CLEAN,
+                    False,
+                    restorer,
+                    metric,
+                    values[metric],
+                    None,
+                    result.clean_p_value[restorer][metric],
+                )
+            )
         for one in result.conditions:
             rows.append(Row(one.name, one.synthetic, NOTHING, metric, one.degraded[metric]))
             for restorer, values in one.restored.items():
                 compared = one.recovered[restorer][metric], one.p_value[restorer][metric]
-                rows.append(Row(one.name, one.synthetic, restorer, metric, values[metric], *compared))
+                rows.append(
+                    Row(one.name, one.synthetic, restorer, metric, values[metric], *compared)
+                )
     return rows
 
 
@@ -75,8 +89,16 @@ def as_json(results: Sequence[RecognitionResult], facts: Mapping[str, Any]) -> d
 
 
 def _result_as_json(result: RecognitionResult) -> dict[str, Any]:
-    figures = ("degraded", "restored", "recovered", "p_value") if result.clean else ("degraded", "restored", "p_value")
-    clean = {name: _plain(getattr(result, name)) for name in ("clean", "clean_restored", "clean_p_value") if result.clean}
+    figures = (
+        ("degraded", "restored", "recovered", "p_value")
+        if result.clean
+        else ("degraded", "restored", "p_value")
+    )
+    clean = {
+        name: _plain(getattr(result, name))
+        for name in ("clean", "clean_restored", "clean_p_value")
+        if result.clean
+    }
     return {
         "task": result.task,
         "recogniser": result.recogniser,
@@ -86,11 +108,19 @@ def _result_as_json(result: RecognitionResult) -> dict[str, Any]:
         "verdict": verdict(result),
         **clean,
         "conditions": [
-            {"name": condition.name, "synthetic": condition.synthetic, **{name: _plain(getattr(condition, name)) for name in figures}}
+            {
+                "name": condition.name,
+                "synthetic": condition.synthetic,
+                **{name: _plain(getattr(condition, name)) for name in figures},
+            }
             for condition in result.conditions
         ],
         "cases": [
-            {name: getattr(case, name) for name in ("name", "condition", "restorer", "won", "truth")} | {"said": dict(case.said)}
+            {
+                name: getattr(case, name)
+                for name in ("name", "condition", "restorer", "won", "truth")
+            }
+            | {"said": dict(case.said)}
             for case in result.cases
         ],
         "excluded": len(result.excluded),
@@ -129,9 +159,24 @@ def as_csv(results: Sequence[RecognitionResult]) -> str:
     writer.writerow(head)
     for result in results:
         for row in rows_of(result):
-            numbers = [*row.value, *(row.recovered or ("", "", "")), "" if row.p_value is None else row.p_value]
+            numbers = [
+                *row.value,
+                *(row.recovered or ("", "", "")),
+                "" if row.p_value is None else row.p_value,
+            ]
             shown = [f"{number:.6g}" if isinstance(number, float) else number for number in numbers]
-            writer.writerow([result.task, result.recogniser, result.images, result.facts.get("limit", ""), *row[:4], *shown, "", ""])
+            writer.writerow(
+                [
+                    result.task,
+                    result.recogniser,
+                    result.images,
+                    result.facts.get("limit", ""),
+                    *row[:4],
+                    *shown,
+                    "",
+                    "",
+                ]
+            )
         for excluded in result.excluded:
             writer.writerow([result.task, result.recogniser, *[""] * (len(head) - 4), *excluded])
     return buffer.getvalue()
@@ -143,7 +188,15 @@ def as_page(results: Sequence[RecognitionResult], facts: Mapping[str, str]) -> s
     sections = [_section(result, series, max(4, MOST_CASES // len(results))) for result in results]
     tasks = dict.fromkeys(KINDS[result.task] for result in results)
     title = f"What restoring does to recognition: {' and '.join(tasks)}"
-    return render(Page(title, facts, _overview(results) if len(results) > 1 else None, sections, _notes(results)))
+    return render(
+        Page(
+            title,
+            facts,
+            _overview(results) if len(results) > 1 else None,
+            sections,
+            _notes(results),
+        )
+    )
 
 
 def _overview(results: Sequence[RecognitionResult]) -> Table:
@@ -156,14 +209,30 @@ def _overview(results: Sequence[RecognitionResult]) -> Table:
             if result.clean:
                 change = result.clean_restored[restorer][metric].value - result.clean[metric].value
             else:
-                change = result.conditions[0].restored[restorer][metric].value - result.conditions[0].degraded[metric].value
-            rows.append((restorer, *(str(counts[way]) for way in ("helps", "neither", "harms")), f"{change:+.1f}"))
+                change = (
+                    result.conditions[0].restored[restorer][metric].value
+                    - result.conditions[0].degraded[metric].value
+                )
+            rows.append(
+                (
+                    restorer,
+                    *(str(counts[way]) for way in ("helps", "neither", "harms")),
+                    f"{change:+.1f}",
+                )
+            )
     of = "clean" if results[0].clean else AS_TAKEN
-    return Table(("conditions under which", "it helps", "no sure\ndifference", "it harms", f"{of},\npoints"), rows)
+    return Table(
+        ("conditions under which", "it helps", "no sure\ndifference", "it harms", f"{of},\npoints"),
+        rows,
+    )
 
 
 def _notes(results: Sequence[RecognitionResult]) -> dict[str, str]:
-    notes = {called(result, metric): text.partition(": ")[2] for result in results for metric, text in result.metrics.items()}
+    notes = {
+        called(result, metric): text.partition(": ")[2]
+        for result in results
+        for metric, text in result.metrics.items()
+    }
     notes["Interval"] = (
         "95 %, by bootstrap: the images (in re-identification, the queries) are drawn again with replacement, many times over. "
         "It says how far a figure may be off because these images were taken and not others of their kind."
@@ -196,15 +265,22 @@ def _notes(results: Sequence[RecognitionResult]) -> dict[str, str]:
 
 
 def _section(result: RecognitionResult, series: Sequence[str], most_cases: int) -> Section:
-    excluded = [f"{excluded.name}: {excluded.reason}" for excluded in result.excluded[:MOST_EXCLUDED]]
+    excluded = [
+        f"{excluded.name}: {excluded.reason}" for excluded in result.excluded[:MOST_EXCLUDED]
+    ]
     if len(result.excluded) > MOST_EXCLUDED:
-        excluded.append(f"and {len(result.excluded) - MOST_EXCLUDED} more, named in the JSON and CSV results")
+        excluded.append(
+            f"and {len(result.excluded) - MOST_EXCLUDED} more, named in the JSON and CSV results"
+        )
     main, *others = result.metrics
     first, *further = headlines(result).values()
     points = list(further)
     if 1 < len(result.conditions) <= MOST_POINTS:
         leading = result.restorers[0]
-        points += [f"{leading}, {named(condition)}: {point(result, condition, leading)}" for condition in result.conditions]
+        points += [
+            f"{leading}, {named(condition)}: {point(result, condition, leading)}"
+            for condition in result.conditions
+        ]
     return Section(
         result.recogniser,
         f"{result.images} {'queries' if result.task == 'reid' else 'images'}",
@@ -222,13 +298,19 @@ def _section(result: RecognitionResult, series: Sequence[str], most_cases: int) 
 
 def _typeset(sentence: str) -> str:
     """A sentence with arrows, whose figures and units do not part at the end of a line."""
-    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)", "\u00a0", sentence.replace(" -> ", "\u00a0\u2192\u00a0"))
+    return re.sub(
+        r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)",
+        "\u00a0",
+        sentence.replace(" -> ", "\u00a0\u2192\u00a0"),
+    )
 
 
 def _table(result: RecognitionResult, metrics: Sequence[str]) -> Table:
     rows: list[Sequence[str]] = []
     heading = ""
-    conditions = {CLEAN: CLEAN_IMAGES} | {condition.name: named(condition) for condition in result.conditions}
+    conditions = {CLEAN: CLEAN_IMAGES} | {
+        condition.name: named(condition) for condition in result.conditions
+    }
     for row in rows_of(result):
         if row.metric not in metrics:
             continue
@@ -236,13 +318,19 @@ def _table(result: RecognitionResult, metrics: Sequence[str]) -> Table:
         if row.in_front == NOTHING:
             heading = conditions[row.condition]
             before = row.value.value
-            rows.append([heading if len(metrics) == 1 else f"{called(result, row.metric)}, {heading}"])
+            rows.append(
+                [heading if len(metrics) == 1 else f"{called(result, row.metric)}, {heading}"]
+            )
             rows.append((row.in_front, value, "", "", ""))
             continue
         share = "" if row.condition == CLEAN else "-"
         if row.recovered is not None:
             share = f"{100 * row.recovered.value:.0f} %\n{_range(Estimate(*(100 * edge for edge in row.recovered)), 0)}"
-        p_value = "" if row.p_value is None else shown_p(row.p_value).removeprefix("p ").removeprefix("= ")
+        p_value = (
+            ""
+            if row.p_value is None
+            else shown_p(row.p_value).removeprefix("p ").removeprefix("= ")
+        )
         rows.append((row.in_front, value, f"{row.value.value - before:+.1f}", share, p_value))
     what = f"{called(result, metrics[0])}, %" if len(metrics) == 1 else "%"
     table = Table(("in front", what, "change", "got back", "p"), rows)
@@ -265,7 +353,9 @@ def _charts(result: RecognitionResult, metric: str, series: Sequence[str]) -> li
     conditions = {condition.name: condition for condition in result.conditions}
     charts, drawn = [], set()
     for shared, steps in series_of(list(conditions)).items():
-        lines = {NOTHING: [result.clean[metric]]} | {one: [values[metric]] for one, values in result.clean_restored.items()}
+        lines = {NOTHING: [result.clean[metric]]} | {
+            one: [values[metric]] for one, values in result.clean_restored.items()
+        }
         for name in steps.values():
             lines[NOTHING].append(conditions[name].degraded[metric])
             for restorer, values in conditions[name].restored.items():
@@ -273,12 +363,22 @@ def _charts(result: RecognitionResult, metric: str, series: Sequence[str]) -> li
         caption = f"{called(result, metric)}, %, over {shared}{_synthetic(conditions[name].synthetic)}, with 95 % intervals."
         charts.append(curves([CLEAN, *steps], lines, clean, series, caption))
         drawn |= set(steps.values())
-    groups = {CLEAN_IMAGES: {name: values[metric] for name, values in result.clean_restored.items()}} if result.clean else {}
+    groups = (
+        {CLEAN_IMAGES: {name: values[metric] for name, values in result.clean_restored.items()}}
+        if result.clean
+        else {}
+    )
     for name, condition in conditions.items():
         if name not in drawn:
-            groups[named(condition)] = {NOTHING: condition.degraded[metric]} | {one: v[metric] for one, v in condition.restored.items()}
+            groups[named(condition)] = {NOTHING: condition.degraded[metric]} | {
+                one: v[metric] for one, v in condition.restored.items()
+            }
     caption = f"{called(result, metric)}, %, by what stands in front of {result.recogniser}, with 95 % intervals."
-    return [forest(groups, clean, series, caption), *charts] if groups.keys() - {CLEAN_IMAGES} else charts
+    return (
+        [forest(groups, clean, series, caption), *charts]
+        if groups.keys() - {CLEAN_IMAGES}
+        else charts
+    )
 
 
 def _synthetic(synthetic: bool) -> str:
@@ -294,13 +394,17 @@ def series_of(names: Sequence[str]) -> dict[str, dict[str, str]]:
     alike: dict[tuple[str, str, str], dict[str, str]] = {}
     for name in names:
         for match in NUMBER.finditer(name):
-            alike.setdefault((match[1], name[: match.start()], name[match.end() :]), {})[match[2]] = name
+            alike.setdefault((match[1], name[: match.start()], name[match.end() :]), {})[
+                match[2]
+            ] = name
     series: dict[str, dict[str, str]] = {}
     taken: set[str] = set()
     for (parameter, before, after), steps in sorted(alike.items(), key=lambda item: -len(item[1])):
         if len(steps) >= 3 and not taken & set(steps.values()):
             rest = f"{before}{after}".replace(":,", ":").rstrip(":,")
-            series[f"the {parameter} of {rest}"] = dict(sorted(steps.items(), key=lambda item: float(item[0])))
+            series[f"the {parameter} of {rest}"] = dict(
+                sorted(steps.items(), key=lambda item: float(item[0]))
+            )
             taken |= set(steps.values())
     return series
 
@@ -310,9 +414,13 @@ def _fairly(cases: Sequence[Case], most: int) -> list[Case]:
     groups: dict[tuple[bool, str, str], list[Case]] = {}
     for case in cases:
         groups.setdefault((not case.won, case.condition, case.restorer), []).append(case)
-    taken = [case for turn in zip_longest(*groups.values()) for case in turn if case is not None][:most]
+    taken = [case for turn in zip_longest(*groups.values()) for case in turn if case is not None][
+        :most
+    ]
     places = {key: place for place, key in enumerate(groups)}
-    return sorted(taken, key=lambda case: (not case.won, places[not case.won, case.condition, case.restorer]))
+    return sorted(
+        taken, key=lambda case: (not case.won, places[not case.won, case.condition, case.restorer])
+    )
 
 
 def _case(case: Case, task: str) -> ShownCase:
@@ -323,10 +431,18 @@ def _case(case: Case, task: str) -> ShownCase:
     titles = {"degraded": AS_TAKEN} if case.condition == AS_TAKEN else {}
     try:
         pictures = [
-            plain_picture(titles.get(name, name), case.said.get(name, ""), image(), case.boxes.get(name, ()), marks.get(name, ""))
+            plain_picture(
+                titles.get(name, name),
+                case.said.get(name, ""),
+                image(),
+                case.boxes.get(name, ()),
+                marks.get(name, ""),
+            )
             for name, image in case.pictures.items()
         ]
-    except Exception as error:  # a file that went away since: the figures stand, and the page shows what it can
+    except (
+        Exception
+    ) as error:  # a file that went away since: the figures stand, and the page shows what it can
         logger.debug("%s", case.name, exc_info=True)
         said = "; ".join(f"{name}: {text}" for name, text in case.said.items())
         return ShownCase(title, f"{caption} ({said}); no pictures: {first_line(error)}", [])

@@ -21,16 +21,27 @@ OUTCOMES: Mapping[Outcome, str] = {
 def verdict(result: RecognitionResult) -> str:
     """All headlines, and how much was left out."""
     left_out = len(result.excluded)
-    return " ".join([*headlines(result).values(), *([f"{left_out} exclusion{'s' * (left_out != 1)}."] if left_out else [])])
+    return " ".join(
+        [
+            *headlines(result).values(),
+            *([f"{left_out} exclusion{'s' * (left_out != 1)}."] if left_out else []),
+        ]
+    )
 
 
 def headlines(result: RecognitionResult) -> dict[str, str]:
     """By restorer, what it does under the conditions and to clean images, in two or three sentences."""
     if len(result.conditions) == 1:
-        told = {one: f"{_front(result, one)} {point(result, result.conditions[0], one)}" for one in result.restorers}
+        told = {
+            one: f"{_front(result, one)} {point(result, result.conditions[0], one)}"
+            for one in result.restorers
+        }
     else:
         told = {one: _tally(result, one) for one in result.restorers}
-    return {one: f"{text} {on_clean(result, one)}" if result.clean else text for one, text in told.items()}
+    return {
+        one: f"{text} {on_clean(result, one)}" if result.clean else text
+        for one, text in told.items()
+    }
 
 
 def _front(result: RecognitionResult, restorer: str) -> str:
@@ -45,7 +56,8 @@ def _tally(result: RecognitionResult, restorer: str) -> str:
     shares = [
         share.value
         for condition in result.conditions
-        if outcome(result, condition, restorer) == "helps" and (share := condition.recovered[restorer][metric]) is not None
+        if outcome(result, condition, restorer) == "helps"
+        and (share := condition.recovered[restorer][metric]) is not None
     ]
     back = ""
     if shares:
@@ -84,7 +96,10 @@ def on_clean(result: RecognitionResult, restorer: str) -> str:
 def outcome(result: RecognitionResult, condition: ConditionResult, restorer: str) -> Outcome:
     """Whether a restorer helps under a condition, by the main metric and its test."""
     metric = main_metric(result)
-    return _way(condition.restored[restorer][metric].value - condition.degraded[metric].value, condition.p_value[restorer][metric])
+    return _way(
+        condition.restored[restorer][metric].value - condition.degraded[metric].value,
+        condition.p_value[restorer][metric],
+    )
 
 
 def _way(change: float, p_value: float) -> Outcome:

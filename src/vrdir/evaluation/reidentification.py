@@ -12,7 +12,14 @@ import numpy as np
 
 from vrdir.evaluation.labels import ReidData
 from vrdir.evaluation.recognisers import Embedder
-from vrdir.evaluation.recognition import RecognitionResult, Said, ask, cases_of, nothing_left, result_of
+from vrdir.evaluation.recognition import (
+    RecognitionResult,
+    Said,
+    ask,
+    cases_of,
+    nothing_left,
+    result_of,
+)
 from vrdir.evaluation.resampling import bootstrap_weights, mcnemar, mean_figure, paired_mean_test
 from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
 from vrdir.inference.restorer import Restorer
@@ -77,13 +84,30 @@ def evaluate_reid(
         return vector
 
     answered = ask(data.items, source, recognise, data.excluded, data.set_aside, progress)
-    facts = {item.name: one for item, *one in zip(data.items, data.persons, data.cameras, data.queries, strict=True)}
-    persons, cameras, queries = (np.array(column) for column in zip(*(facts[item.name] for item in answered.items), strict=True))
+    facts = {
+        item.name: one
+        for item, *one in zip(data.items, data.persons, data.cameras, data.queries, strict=True)
+    }
+    persons, cameras, queries = (
+        np.array(column)
+        for column in zip(*(facts[item.name] for item in answered.items), strict=True)
+    )
     gallery = ~queries
-    matched = np.array([bool((gallery & (persons == who) & (cameras != where)).any()) for who, where in zip(persons, cameras, strict=True)])
+    matched = np.array(
+        [
+            bool((gallery & (persons == who) & (cameras != where)).any())
+            for who, where in zip(persons, cameras, strict=True)
+        ]
+    )
     asked = np.flatnonzero(queries & matched)
     unmatched = [answered.items[i].name for i in np.flatnonzero(queries & ~matched)]
-    excluded = [*answered.excluded, *(Exclusion(name, "a query without a match: no other camera saw this person") for name in unmatched)]
+    excluded = [
+        *answered.excluded,
+        *(
+            Exclusion(name, "a query without a match: no other camera saw this person")
+            for name in unmatched
+        ),
+    ]
     if not len(asked):
         raise ValueError(nothing_left(excluded))
     rankings = {
@@ -104,17 +128,27 @@ def evaluate_reid(
 
     def say(variant: Variant, i: int) -> Said:
         place = int(rankings[variant].first[i])
-        return Said("found first" if place == 0 else f"found at place {place + 1}; first person {rankings[variant].nearest[i]}")
+        return Said(
+            "found first"
+            if place == 0
+            else f"found at place {place + 1}; first person {rankings[variant].nearest[i]}"
+        )
 
     return result_of(
         task="reid",
         recogniser=recogniser.name,
-        facts={**recogniser.facts, "data": f"{len(asked)} queries, {gallery.sum()} gallery images, {len(set(persons[asked]))} persons"},
+        facts={
+            **recogniser.facts,
+            "data": f"{len(asked)} queries, {gallery.sum()} gallery images, {len(set(persons[asked]))} persons",
+        },
         metrics=METRICS,
         images=len(asked),
         excluded=excluded,
         source=source,
-        figures={variant: {key: mean_figure(value, weights) for key, value in one.items()} for variant, one in values.items()},
+        figures={
+            variant: {key: mean_figure(value, weights) for key, value in one.items()}
+            for variant, one in values.items()
+        },
         test=test,
         cases=cases_of(
             source,
@@ -128,10 +162,14 @@ def evaluate_reid(
 
 def per_query(one: Ranking) -> dict[str, Array]:
     """Metric -> hit or miss, or average precision, of each query."""
-    return {"map": one.precision} | {key: one.first < int(key[4:]) for key in METRICS if key != "map"}
+    return {"map": one.precision} | {
+        key: one.first < int(key[4:]) for key in METRICS if key != "map"
+    }
 
 
-def ranking(queries: Array, gallery: Array, of_queries: tuple[Array, Array], of_gallery: tuple[Array, Array]) -> Ranking:
+def ranking(
+    queries: Array, gallery: Array, of_queries: tuple[Array, Array], of_gallery: tuple[Array, Array]
+) -> Ranking:
     """Rank the gallery for each query by the dot product; images of the query's person by its own camera are taken out first.
 
     Args:
@@ -145,8 +183,12 @@ def ranking(queries: Array, gallery: Array, of_queries: tuple[Array, Array], of_
     (asked, asked_by), (persons, cameras) = of_queries, of_gallery
     first, precision, nearest = [], [], []
     for start in range(0, len(queries), QUERIES_AT_ONCE):
-        order = np.argsort(-(queries[start : start + QUERIES_AT_ONCE] @ gallery.T), axis=1, kind="stable")
-        for row, who, where in zip(order, asked[start:], asked_by[start:], strict=False):  # the last rows are fewer
+        order = np.argsort(
+            -(queries[start : start + QUERIES_AT_ONCE] @ gallery.T), axis=1, kind="stable"
+        )
+        for row, who, where in zip(
+            order, asked[start:], asked_by[start:], strict=False
+        ):  # the last rows are fewer
             row = row[(persons[row] != who) | (cameras[row] != where)]
             places = np.flatnonzero(persons[row] == who)
             first.append(places[0])

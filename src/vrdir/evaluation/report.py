@@ -113,7 +113,13 @@ class Page(NamedTuple):
 def render(page: Page) -> str:
     """The page as HTML."""
     loader = PackageLoader("vrdir", "evaluation")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("report.html.jinja").render(page=page)
 
 
@@ -128,10 +134,15 @@ def sorted_bars(values: Mapping[str, float], unit: str, caption: str) -> Plot:
     left, top, right, bottom = 34, 8, 396, 168
     ordered = sorted(values.items(), key=lambda item: item[1])
     if len(ordered) > MOST_BARS:
-        ordered = [ordered[round(i * (len(ordered) - 1) / (MOST_BARS - 1))] for i in range(MOST_BARS)]
+        ordered = [
+            ordered[round(i * (len(ordered) - 1) / (MOST_BARS - 1))] for i in range(MOST_BARS)
+        ]
     low, high = min(0.0, ordered[0][1]), max(0.0, ordered[-1][1])
     step = round_step((high - low) or 1)
-    low, high = math.floor(low / step) * step, max(math.ceil(high / step), 1 if low == 0 else 0) * step
+    low, high = (
+        math.floor(low / step) * step,
+        max(math.ceil(high / step), 1 if low == 0 else 0) * step,
+    )
 
     def height_of(value: float) -> float:
         return round(top + (high - value) / (high - low) * (bottom - top), 2)
@@ -142,8 +153,20 @@ def sorted_bars(values: Mapping[str, float], unit: str, caption: str) -> Plot:
     for i, (name, value) in enumerate(ordered):
         y, zero = height_of(value), height_of(0)
         x = round(left + (i + 0.5) * slot - width / 2, 2)
-        bars.append(Bar(x, min(y, zero), width, abs(round(y - zero, 2)), value >= 0, f"{name}: {value:+.2f} {unit}"))
-    ticks = [(height_of(i * step), f"{i * step:g}") for i in range(round(low / step), round(high / step) + 1)]
+        bars.append(
+            Bar(
+                x,
+                min(y, zero),
+                width,
+                abs(round(y - zero, 2)),
+                value >= 0,
+                f"{name}: {value:+.2f} {unit}",
+            )
+        )
+    ticks = [
+        (height_of(i * step), f"{i * step:g}")
+        for i in range(round(low / step), round(high / step) + 1)
+    ]
     return Plot(bars, ticks, height_of(0), caption)
 
 
@@ -159,23 +182,40 @@ def picture(title: str, caption: str, image: Tensor, window: tuple[int, int, int
     whole = to_pil(image)
     zoom = whole.crop((left, top, left + side, top + side))
     scale = min(1, PICTURE_PX / max(whole.size))
-    whole = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))), Image.Resampling.LANCZOS)
+    whole = whole.resize(
+        (max(1, round(whole.width * scale)), max(1, round(whole.height * scale))),
+        Image.Resampling.LANCZOS,
+    )
     frame = [round(scale * edge) for edge in (left, top, left + side - 1, top + side - 1)]
     draw = ImageDraw.Draw(whole)
     draw.rectangle(frame, outline="black", width=3)  # black under white shows on any picture
-    draw.rectangle([frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1] if side * scale > 6 else frame, outline="white")
+    draw.rectangle(
+        [frame[0] + 1, frame[1] + 1, frame[2] - 1, frame[3] - 1] if side * scale > 6 else frame,
+        outline="white",
+    )
     return Picture(title, caption, data_uri(whole), data_uri(zoom, lossless=True))
 
 
 def plain_picture(
-    title: str, caption: str, image: Tensor, boxes: Sequence[tuple[float, float, float, float, str]] = (), mark: str = ""
+    title: str,
+    caption: str,
+    image: Tensor,
+    boxes: Sequence[tuple[float, float, float, float, str]] = (),
+    mark: str = "",
 ) -> Picture:
     """A picture of an image (3, H, W) in [0, 1], at most 480 pixels, with boxes in pixels of the image and what stands at them."""
     whole = to_pil(image)
     scale = min(1, PICTURE_PX / max(whole.size))
-    whole = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))), Image.Resampling.LANCZOS)
+    whole = whole.resize(
+        (max(1, round(whole.width * scale)), max(1, round(whole.height * scale))),
+        Image.Resampling.LANCZOS,
+    )
     _draw_boxes(
-        whole, [(round(x0 * scale), round(y0 * scale), round(x1 * scale), round(y1 * scale), text) for x0, y0, x1, y1, text in boxes]
+        whole,
+        [
+            (round(x0 * scale), round(y0 * scale), round(x1 * scale), round(y1 * scale), text)
+            for x0, y0, x1, y1, text in boxes
+        ],
     )
     return Picture(title, caption, data_uri(whole), mark=mark)
 
@@ -191,9 +231,17 @@ def _draw_boxes(picture: Image.Image, boxes: Sequence[tuple[int, int, int, int, 
     for x0, y0, _, y1, text in boxes:
         _, _, width, height = draw.textbbox((0, 0), text, font)
         x = max(0, min(x0, picture.width - width - 6))
-        for y in (y0 - height - 4, y0, y1 - height - 4, y1):  # above the box, at its top, at its bottom, below
+        for y in (
+            y0 - height - 4,
+            y0,
+            y1 - height - 4,
+            y1,
+        ):  # above the box, at its top, at its bottom, below
             area = (x, y, x + width + 6, y + height + 4)
-            free = all(area[2] <= a[0] or a[2] <= area[0] or area[3] <= a[1] or a[3] <= area[1] for a in taken)
+            free = all(
+                area[2] <= a[0] or a[2] <= area[0] or area[3] <= a[1] or a[3] <= area[1]
+                for a in taken
+            )
             if free and y >= 0 and area[3] <= picture.height:
                 taken.append(area)
                 draw.rectangle((*area[:2], area[2] - 1, area[3] - 1), fill="black")

@@ -44,7 +44,9 @@ def bootstrap_weights(images: int, resamples: int, seed: int) -> Array:
 
 def mean_figure(values: Array, weights: Array) -> Figure:
     """The mean in per cent of a value in [0, 1] per image, (images,), and of its resamples by `bootstrap_weights`."""
-    return Figure(100 * float(values.mean()), 100 * (weights @ values.astype(np.float64)) / len(values))
+    return Figure(
+        100 * float(values.mean()), 100 * (weights @ values.astype(np.float64)) / len(values)
+    )
 
 
 def estimate(figure: Figure) -> Estimate:
@@ -63,10 +65,16 @@ def recovered_share(clean: Figure, degraded: Figure, restored: Figure) -> Estima
     Resamples without a loss, which are few then, have no share and are left out of the interval.
     """
     lost = clean.draws - degraded.draws
-    if not _interval(clean.value - degraded.value, lost)[0] > NOTHING or clean.value - degraded.value <= NOTHING:
+    if (
+        not _interval(clean.value - degraded.value, lost)[0] > NOTHING
+        or clean.value - degraded.value <= NOTHING
+    ):
         return None
     share = (restored.value - degraded.value) / (clean.value - degraded.value)
-    return Estimate(share, *_interval(share, (restored.draws - degraded.draws)[lost > NOTHING] / lost[lost > NOTHING]))
+    return Estimate(
+        share,
+        *_interval(share, (restored.draws - degraded.draws)[lost > NOTHING] / lost[lost > NOTHING]),
+    )
 
 
 def mcnemar(before: Array, after: Array) -> float:
@@ -92,13 +100,19 @@ def randomisation_p_value(observed: float, swapped: Array) -> float:
     """
     if math.isnan(observed):
         return math.nan
-    as_large = np.abs(swapped) >= abs(observed) - 1e-9 * max(1.0, abs(observed))  # of equal ones, rounding leaves some below
+    as_large = np.abs(swapped) >= abs(observed) - 1e-9 * max(
+        1.0, abs(observed)
+    )  # of equal ones, rounding leaves some below
     return (int(as_large.sum()) + 1) / (len(swapped) + 1)
 
 
 def sign_flips(images: int, resamples: int, seed: int) -> Array:
     """Which images have their two answers swapped, (resamples, images) bool, each with probability one half."""
-    return np.random.default_rng(seed).integers(2, size=(resamples, images), dtype=np.uint8).astype(bool)
+    return (
+        np.random.default_rng(seed)
+        .integers(2, size=(resamples, images), dtype=np.uint8)
+        .astype(bool)
+    )
 
 
 def paired_mean_test(before: Array, after: Array, resamples: int, seed: int) -> float:
@@ -112,8 +126,12 @@ def _interval(value: float, draws: Array) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return math.nan, math.nan
-    tied = np.isclose(draws, value, rtol=1e-9, atol=1e-9)  # equal shares, computed another way, differ in the last bit
+    tied = np.isclose(
+        draws, value, rtol=1e-9, atol=1e-9
+    )  # equal shares, computed another way, differ in the last bit
     below = float(np.mean((draws < value) & ~tied) + np.mean(tied) / 2)
-    bias = 2 * ndtri(np.clip(below, 0.05, 0.95))  # beyond that a correction is a guess: the ends would be single resamples
+    bias = 2 * ndtri(
+        np.clip(below, 0.05, 0.95)
+    )  # beyond that a correction is a guess: the ends would be single resamples
     low, high = np.quantile(draws, [ndtr(bias - EDGE), ndtr(bias + EDGE)])
     return float(low), float(high)

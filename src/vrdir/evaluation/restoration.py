@@ -24,7 +24,9 @@ from vrdir.inference.restorer import Restorer
 logger = logging.getLogger(__name__)
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
-Restore = Callable[[Pair, Tensor], Tensor]  # the restored image for a pair, whose degraded image (1, 3, H, W) in [0, 1] is given
+Restore = Callable[
+    [Pair, Tensor], Tensor
+]  # the restored image for a pair, whose degraded image (1, 3, H, W) in [0, 1] is given
 
 
 class Measured(NamedTuple):
@@ -93,7 +95,9 @@ class SetResult:
     @property
     def worse(self) -> list[Measured]:
         """The images that restoring harmed (their PSNR in RGB fell), the most harmed first."""
-        return sorted((image for image in self.images if image.gain < 0), key=lambda image: image.gain)
+        return sorted(
+            (image for image in self.images if image.gain < 0), key=lambda image: image.gain
+        )
 
     @property
     def cases(self) -> dict[str, Measured]:
@@ -101,7 +105,11 @@ class SetResult:
         if not self.images:
             return {}
         ordered = sorted(self.images, key=lambda image: image.restored.psnr_rgb)
-        cases = {"worst": ordered[0], "median": ordered[(len(ordered) - 1) // 2], "best": ordered[-1]}
+        cases = {
+            "worst": ordered[0],
+            "median": ordered[(len(ordered) - 1) // 2],
+            "best": ordered[-1],
+        }
         return cases | ({"most harmed": self.worse[0]} if self.worse else {})
 
 
@@ -125,9 +133,19 @@ def by_function(function: Callable[[Pixels], Any]) -> Restore:
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         image = (degraded[0] * 255).round().byte().movedim(0, -1).cpu().numpy()
         restored = function(image.copy())
-        if not isinstance(restored, np.ndarray) or restored.dtype != np.uint8 or restored.shape != image.shape:
-            kind = f"{restored.dtype} {restored.shape}" if isinstance(restored, np.ndarray) else type(restored).__name__
-            raise ImageError(f"the restorer returned {kind} for an image of uint8 {image.shape}; give back the same kind and size")
+        if (
+            not isinstance(restored, np.ndarray)
+            or restored.dtype != np.uint8
+            or restored.shape != image.shape
+        ):
+            kind = (
+                f"{restored.dtype} {restored.shape}"
+                if isinstance(restored, np.ndarray)
+                else type(restored).__name__
+            )
+            raise ImageError(
+                f"the restorer returned {kind} for an image of uint8 {image.shape}; give back the same kind and size"
+            )
         return torch.from_numpy(restored.copy()).movedim(-1, 0)[None] / 255
 
     return restore
@@ -149,18 +167,30 @@ def from_folder(folder: Path) -> Restore:
             files.setdefault(path.stem, []).append(path)
     names = Names(files)
     if not files:
-        raise FileNotFoundError(f"no images in {folder}; restored ones are looked for under the names of the degraded ones")
+        raise FileNotFoundError(
+            f"no images in {folder}; restored ones are looked for under the names of the degraded ones"
+        )
 
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         if pair.degraded is None:
-            raise ImageError(f"{name_of(pair)} is synthesised and lies in no file that {folder} could hold the restored one of")
+            raise ImageError(
+                f"{name_of(pair)} is synthesised and lies in no file that {folder} could hold the restored one of"
+            )
         found = files.get(names.find(pair.degraded.stem), [])
         if len(found) != 1:
-            problem = f"holds {' and '.join(path.name for path in found)}" if found else f"holds no {pair.degraded.stem}.*"
-            raise ImageError(f"{folder} {problem}; one restored image for each degraded one is needed")
+            problem = (
+                f"holds {' and '.join(path.name for path in found)}"
+                if found
+                else f"holds no {pair.degraded.stem}.*"
+            )
+            raise ImageError(
+                f"{folder} {problem}; one restored image for each degraded one is needed"
+            )
         restored = open_image(found[0]).tensor
         if restored.shape != degraded.shape:
-            sizes = " and ".join(f"{image.shape[3]} x {image.shape[2]}" for image in (restored, degraded))
+            sizes = " and ".join(
+                f"{image.shape[3]} x {image.shape[2]}" for image in (restored, degraded)
+            )
             raise ImageError(f"{found[0]} and {pair.degraded} have two sizes, {sizes} pixels")
         return restored
 
@@ -181,7 +211,9 @@ def check_restored_names(pairs: Iterable[Pair]) -> None:
             )
         other = taken.setdefault(pair.degraded.stem, pair.degraded)
         if other != pair.degraded:
-            raise ValueError(f"{other} and {pair.degraded} would have the same restored file {other.stem}.*; evaluate one set at a time")
+            raise ValueError(
+                f"{other} and {pair.degraded} would have the same restored file {other.stem}.*; evaluate one set at a time"
+            )
 
 
 def measure_pairs(pairs: Iterable[Pair], restore: Restore) -> Iterator[Measured | Excluded]:
@@ -197,7 +229,9 @@ def measure_pairs(pairs: Iterable[Pair], restore: Restore) -> Iterator[Measured 
     return (row for (row,) in measure_by_each(pairs, {"": restore}))
 
 
-def measure_by_each(pairs: Iterable[Pair], restorers: Mapping[str, Restore]) -> Iterator[tuple[Measured | Excluded, ...]]:
+def measure_by_each(
+    pairs: Iterable[Pair], restorers: Mapping[str, Restore]
+) -> Iterator[tuple[Measured | Excluded, ...]]:
     """As `measure_pairs`, by several restorers: their means are over the same pairs, so one that fails excludes a pair for all.
 
     Args:
@@ -216,7 +250,9 @@ def measure_by_each(pairs: Iterable[Pair], restorers: Mapping[str, Restore]) -> 
             rows = []
             for name, restore in restorers.items():
                 at_work = name if len(restorers) > 1 else ""
-                rows.append(Measured(pair, width, height, before, measure(restore(pair, degraded), clean)))
+                rows.append(
+                    Measured(pair, width, height, before, measure(restore(pair, degraded), clean))
+                )
         except Exception as error:  # whatever it is, the next pair is another
             logger.debug("%s", name_of(pair), exc_info=True)
             reason = f"{at_work}: {first_line(error)}" if at_work else first_line(error)
@@ -227,8 +263,14 @@ def measure_by_each(pairs: Iterable[Pair], restorers: Mapping[str, Restore]) -> 
 
 def name_of(pair: Pair) -> str:
     """What a pair is called in reports: the degraded file's name, or the clean one's and what was done to it."""
-    return pair.degraded.name if pair.degraded is not None else f"{pair.clean.name} ({pair.synthesis})"
+    return (
+        pair.degraded.name if pair.degraded is not None else f"{pair.clean.name} ({pair.synthesis})"
+    )
 
 
 def _mean(scores: Sequence[Scores]) -> Scores | None:
-    return Scores(*(sum(column) / len(scores) for column in zip(*scores, strict=True))) if scores else None
+    return (
+        Scores(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+        if scores
+        else None
+    )

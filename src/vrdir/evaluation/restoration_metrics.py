@@ -75,7 +75,9 @@ def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
         ValueError: the window does not fit into the image.
     """
     images = _images(restored, clean, window=11)
-    return [float(structural_similarity(luma(b), luma(a), data_range=255, **WANG)) for a, b in images]
+    return [
+        float(structural_similarity(luma(b), luma(a), data_range=255, **WANG)) for a, b in images
+    ]
 
 
 def luma(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -86,13 +88,19 @@ def luma(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return rgb2ycbcr(image)[..., 0]
 
 
-def _images(restored: Tensor, clean: Tensor, window: int = 1) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def _images(
+    restored: Tensor, clean: Tensor, window: int = 1
+) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """The images of two batches, (H, W, 3) in float64, if the two are of one size and a window fits in."""
     if restored.shape != clean.shape:
-        sizes = " and ".join(f"{shape[-1]} x {shape[-2]}" for shape in (restored.shape, clean.shape))
+        sizes = " and ".join(
+            f"{shape[-1]} x {shape[-2]}" for shape in (restored.shape, clean.shape)
+        )
         raise ValueError(f"only images of one size can be compared, not {sizes} pixels")
     if min(clean.shape[-2:]) < window:
-        raise ValueError(f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}")
+        raise ValueError(
+            f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}"
+        )
     images = (image.permute(0, 2, 3, 1).double().numpy() for image in (restored, clean))
     return list(zip(*images, strict=True))
 

@@ -72,7 +72,9 @@ class Folder:
         self.path = path
         self.files: dict[str, list[Path]] = {}
         for file in images_below(path):
-            self.files.setdefault(file.relative_to(path).with_suffix("").as_posix(), []).append(file)
+            self.files.setdefault(file.relative_to(path).with_suffix("").as_posix(), []).append(
+                file
+            )
         self.names = Names(self.files)
         self.owners: dict[str, str] = {}  # of files that are found by their last part
         if not self.files:
@@ -85,7 +87,9 @@ class Folder:
             found = self.files.get(self.names.find(_last(item.name)), [])
             owner = self.owners.setdefault(_last(item.name), item.name)
             if found and owner != item.name:
-                raise ImageError(f"{found[0]} would belong to {owner} and to {item.name}; keep the folders of the data set")
+                raise ImageError(
+                    f"{found[0]} would belong to {owner} and to {item.name}; keep the folders of the data set"
+                )
         if len(found) != 1:
             holds = " and ".join(path.name for path in found) if found else f"no {item.name}.*"
             raise ImageError(f"{self.path} holds {holds}; one image for each clean one is needed")
@@ -104,17 +108,30 @@ class Folder:
         last = Counter(_last(item.name) for item in items)
         names = {self.names.find(name) for name in ({item.name for item in items} | set(last))}
         if names.isdisjoint(self.files):
-            theirs, ours = next(iter(self.files.values()))[0].name, items[0].path.name if items else "none"
-            raise ValueError(f"{self.path} has none of the data's names: it holds {theirs}, the data {ours}; give them the same stems")
+            theirs, ours = (
+                next(iter(self.files.values()))[0].name,
+                items[0].path.name if items else "none",
+            )
+            raise ValueError(
+                f"{self.path} has none of the data's names: it holds {theirs}, the data {ours}; give them the same stems"
+            )
         for item in items:
             own, alone = self.names.find(item.name), self.names.find(_last(item.name))
             if own not in self.files and last[_last(item.name)] > 1 and alone in self.files:
-                raise ValueError(f"{self.path} holds one {_last(item.name)}.*, the data several; keep its folders, as in {item.name}.*")
+                raise ValueError(
+                    f"{self.path} holds one {_last(item.name)}.*, the data several; keep its folders, as in {item.name}.*"
+                )
         for name in known:
-            names |= {self.names.find(one) for one in (name, _last(name), _last(name).rpartition(".")[0])}  # with a suffix or without
-        without = [path for name, paths in self.files.items() if name not in names for path in paths]
+            names |= {
+                self.names.find(one) for one in (name, _last(name), _last(name).rpartition(".")[0])
+            }  # with a suffix or without
+        without = [
+            path for name, paths in self.files.items() if name not in names for path in paths
+        ]
         others = [Exclusion(str(self.path / one.name), one.reason) for one in not_taken(self.path)]
-        return [Exclusion(str(path), "there is no clean image of this name") for path in without] + others
+        return [
+            Exclusion(str(path), "there is no clean image of this name") for path in without
+        ] + others
 
 
 class Condition:
@@ -134,7 +151,9 @@ class Condition:
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         if name in (CLEAN, AS_TAKEN):
-            raise ValueError(f"clean images are always measured; call a condition anything but {CLEAN!r} and {AS_TAKEN!r}")
+            raise ValueError(
+                f"clean images are always measured; call a condition anything but {CLEAN!r} and {AS_TAKEN!r}"
+            )
         self.name = name
         self.folder = Folder(folder) if folder is not None else None
         if self.folder is None:
@@ -152,7 +171,9 @@ class Condition:
         path = self.folder.find(item)
         degraded = open_image(path).tensor
         if degraded.shape != clean.shape:
-            raise ImageError(f"{path} is {_size(degraded)}, {item.path} is {_size(clean)}; an image and its degraded one have one size")
+            raise ImageError(
+                f"{path} is {_size(degraded)}, {item.path} is {_size(clean)}; an image and its degraded one have one size"
+            )
         return degraded
 
 
@@ -205,7 +226,11 @@ class FromFolders:
     def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:
         names = [condition.name for condition in conditions]
         files = ForeignPaths()
-        where = {AS_TAKEN: folder} if AS_TAKEN in names else {name: files.find(folder, name) for name in (CLEAN, *names)}
+        where = (
+            {AS_TAKEN: folder}
+            if AS_TAKEN in names
+            else {name: files.find(folder, name) for name in (CLEAN, *names)}
+        )
         self.folders = {name: Folder(path) for name, path in where.items()}
 
     def __call__(self, item: Item, condition: str, image: Pixels) -> Pixels:
@@ -229,8 +254,13 @@ def load_function(spec: str) -> Callable[..., Any]:
     module, _, name = spec.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # a module of somebody else may raise anything, or be a script that ends itself
-        raise ValueError(f"{spec}: {module!r} cannot be imported ({first_line(error)}); is its folder on PYTHONPATH?") from None
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a module of somebody else may raise anything, or be a script that ends itself
+        raise ValueError(
+            f"{spec}: {module!r} cannot be imported ({first_line(error)}); is its folder on PYTHONPATH?"
+        ) from None
     if not callable(found):
         raise ValueError(f"{spec}: {module} has no function {name!r}")
     return found
@@ -248,16 +278,26 @@ class Source:
         ValueError: two conditions of one name, `AsTaken` beside another, or a restorer without a name.
     """
 
-    def __init__(self, conditions: Sequence[Condition], restorers: Mapping[str, Restore | Restorer], seed: int) -> None:
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        restorers: Mapping[str, Restore | Restorer],
+        seed: int,
+    ) -> None:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
             raise ValueError(f"two conditions have one name: {', '.join(sorted(names))}")
         if AS_TAKEN in names and len(names) > 1:
-            raise ValueError("images as taken have no clean twins, so no other condition can be measured beside them")
+            raise ValueError(
+                "images as taken have no clean twins, so no other condition can be measured beside them"
+            )
         if "" in restorers:
             raise ValueError("a restorer needs a name")
         self.conditions = {condition.name: condition for condition in conditions}
-        self.restorers = {name: by_network(given) if isinstance(given, Restorer) else given for name, given in restorers.items()}
+        self.restorers = {
+            name: by_network(given) if isinstance(given, Restorer) else given
+            for name, given in restorers.items()
+        }
         self.seed = seed
 
     @property
@@ -268,22 +308,42 @@ class Source:
     @property
     def variants(self) -> list[Variant]:
         """All of them: clean first, and in each condition the one that is not restored first."""
-        return [Variant(condition, restorer) for condition in self.shown for restorer in ("", *self.restorers)]
+        return [
+            Variant(condition, restorer)
+            for condition in self.shown
+            for restorer in ("", *self.restorers)
+        ]
 
     @property
     def folders(self) -> list[Folder]:
         """Those in which images are looked for."""
-        degraded = [condition.folder for condition in self.conditions.values() if condition.folder is not None]
-        restored = [one for given in self.restorers.values() if isinstance(given, FromFolders) for one in given.folders.values()]
+        degraded = [
+            condition.folder
+            for condition in self.conditions.values()
+            if condition.folder is not None
+        ]
+        restored = [
+            one
+            for given in self.restorers.values()
+            if isinstance(given, FromFolders)
+            for one in given.folders.values()
+        ]
         return [*degraded, *restored]
 
     def images(self, item: Item) -> Iterator[tuple[Variant, Pixels]]:
         """The variants of an image, in the order of `variants`. Raises whatever opening or restoring raises."""
         clean = open_image(item.path).tensor
         for condition in self.shown:
-            seen = clean if condition == CLEAN else self.conditions[condition].degraded(item, clean, self.seed)
+            seen = (
+                clean
+                if condition == CLEAN
+                else self.conditions[condition].degraded(item, clean, self.seed)
+            )
             pixels = pixels_of(seen)
-            yield Variant(condition, ""), pixels.copy()  # a recogniser may write into what it is given
+            yield (
+                Variant(condition, ""),
+                pixels.copy(),
+            )  # a recogniser may write into what it is given
             for name in self.restorers:
                 yield Variant(condition, name), self._restored(name, item, condition, pixels)
 
@@ -298,10 +358,22 @@ class Source:
         return image[0]
 
     def _restored(self, name: str, item: Item, condition: str, image: Pixels) -> Pixels:
-        restored = self.restorers[name](item, condition, image.copy())  # a function of somebody else may write into what it is given
-        if not isinstance(restored, np.ndarray) or restored.dtype != np.uint8 or restored.shape != image.shape:
-            kind = f"{restored.dtype} {restored.shape}" if isinstance(restored, np.ndarray) else type(restored).__name__
-            raise ImageError(f"{name} returned {kind} for an image of uint8 {image.shape} ({condition}); give back the same kind and size")
+        restored = self.restorers[name](
+            item, condition, image.copy()
+        )  # a function of somebody else may write into what it is given
+        if (
+            not isinstance(restored, np.ndarray)
+            or restored.dtype != np.uint8
+            or restored.shape != image.shape
+        ):
+            kind = (
+                f"{restored.dtype} {restored.shape}"
+                if isinstance(restored, np.ndarray)
+                else type(restored).__name__
+            )
+            raise ImageError(
+                f"{name} returned {kind} for an image of uint8 {image.shape} ({condition}); give back the same kind and size"
+            )
         return restored
 
 
@@ -321,7 +393,12 @@ def not_taken(folder: Path) -> list[Exclusion]:
     """The files below a folder whose type is not read."""
     files = sorted(files_below(folder, _NotTaken(), unreadable=lambda error: None))
     names = [(file.relative_to(folder).as_posix(), file.suffix) for file in files]
-    return [Exclusion(name, f"a file of a type that is not read: {suffix or 'no suffix'}; save images as PNG") for name, suffix in names]
+    return [
+        Exclusion(
+            name, f"a file of a type that is not read: {suffix or 'no suffix'}; save images as PNG"
+        )
+        for name, suffix in names
+    ]
 
 
 def _last(name: str) -> str:

@@ -14,7 +14,11 @@ from vrdir.image_files.tiff import TIFF_STARTS, directories, full_page, with_one
 from vrdir.image_files.whole_files import ImageError
 
 HEIF_SUFFIXES = {".heic", ".heif"}  # read and written with the extra `heic`
-JPEG2000_STREAM_SUFFIXES = {".j2c", ".j2k", ".jpc"}  # of a JPEG 2000 without the boxes of a JP2 around it
+JPEG2000_STREAM_SUFFIXES = {
+    ".j2c",
+    ".j2k",
+    ".jpc",
+}  # of a JPEG 2000 without the boxes of a JP2 around it
 # By Pillow's name: the suffixes of the formats that are read and written.
 WRITTEN = {
     "PNG": {".apng", ".png"},
@@ -43,7 +47,16 @@ IMAGE_SUFFIXES = WRITTEN_SUFFIXES | ONLY_READ
 NOT_TAKEN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-RAW_STARTS = (b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"II\x1a\0\0\0HEAPCCDR")
+RAW_STARTS = (
+    b"FUJIFILMCCD-RAW",
+    b"FOVb",
+    b"\0MRM",
+    b"IIRO",
+    b"IIRS",
+    b"MMOR",
+    b"IIU\0",
+    b"II\x1a\0\0\0HEAPCCDR",
+)
 RAW_SUFFIXES = {
     ".3fr", ".arq", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef", ".mos",
     ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
@@ -84,7 +97,10 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
         register_heif(name)
     if start.startswith(TIFF_STARTS):
         chain, below = directories(file)
-        if any(directory.is_raw for directory in chain + below) or plain_suffix(name) in RAW_SUFFIXES:
+        if (
+            any(directory.is_raw for directory in chain + below)
+            or plain_suffix(name) in RAW_SUFFIXES
+        ):
             raise ImageError(raw_advice(name))
         page = full_page(chain, below)
         if page is not None and len(chain) + len(below) > 1:
@@ -92,7 +108,14 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
     try:
         return opened(file)
     except UnidentifiedImageError:
-        kind = next((words for form, words in OTHERS.items() if re.match(form, start, re.DOTALL | re.IGNORECASE)), "")
+        kind = next(
+            (
+                words
+                for form, words in OTHERS.items()
+                if re.match(form, start, re.DOTALL | re.IGNORECASE)
+            ),
+            "",
+        )
         if plain_suffix(name) in RAW_SUFFIXES:
             raise ImageError(raw_advice(name)) from None
         if kind:
@@ -131,7 +154,12 @@ def opened(file: IO[bytes]) -> Image.Image:
                     continue
                 file.seek(0)
                 picture = factory(file, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):  # by which a reader says that it is another format
+            except (
+                SyntaxError,
+                IndexError,
+                TypeError,
+                struct.error,
+            ):  # by which a reader says that it is another format
                 continue
             most = 2 * (Image.MAX_IMAGE_PIXELS or float("inf"))
             if picture.width * picture.height > most:
@@ -146,5 +174,7 @@ def register_heif(name: str) -> None:
     try:
         import pillow_heif
     except ImportError:
-        raise ImageError(f"{name} is HEIC, which needs an extra: pip install 'vrdir[heic]'") from None
+        raise ImageError(
+            f"{name} is HEIC, which needs an extra: pip install 'vrdir[heic]'"
+        ) from None
     pillow_heif.register_heif_opener()

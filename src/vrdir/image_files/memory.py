@@ -15,7 +15,16 @@ from vrdir.image_files.whole_files import ImageError
 MOST = 0.8  # of the memory, for one image
 ELSEWHERE = 8 << 30  # bytes, where the system does not say how much memory it has
 NO_LIMIT = 1 << 60  # cgroup v1 says about 2^63 where there is none
-STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "LA": 4, "PA": 4}  # bytes a pixel, in Pillow's own memory
+STORED = {
+    "1": 1,
+    "L": 1,
+    "P": 1,
+    "I;16": 2,
+    "I;16B": 2,
+    "I;16L": 2,
+    "LA": 4,
+    "PA": 4,
+}  # bytes a pixel, in Pillow's own memory
 # Bytes a pixel and channel that decoders take which do not go row by row: whole numbers,
 # coefficients, planes.
 DECODING = {"JPEG2000": 8, "JPEG": 2, "MPO": 2, "WEBP": 3, "AVIF": 4, "HEIF": 4}
@@ -52,7 +61,10 @@ def cgroup_limits(root: Path) -> Iterator[int]:
         else:
             continue
         group = Path(path.lstrip("/"))
-        for folder in (group, *group.parents):  # within a container the path may be that of the machine, and only the top is there
+        for folder in (
+            group,
+            *group.parents,
+        ):  # within a container the path may be that of the machine, and only the top is there
             for file in files:
                 try:
                     limit = int((hierarchy / folder / file).read_text())

@@ -10,12 +10,29 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-METADATA = {"icc_profile", "exif", "dpi", "xmp"}  # of a PIL picture's info: what a restored picture keeps
+METADATA = {
+    "icc_profile",
+    "exif",
+    "dpi",
+    "xmp",
+}  # of a PIL picture's info: what a restored picture keeps
 PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}  # with those by which an animation is known as one
+PNG_PIXELS = {
+    b"IHDR",
+    b"PLTE",
+    b"tRNS",
+    b"IDAT",
+    b"IEND",
+    b"acTL",
+    b"fcTL",
+    b"fdAT",
+}  # with those by which an animation is known as one
 PNG_COLOURS = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"}
 PNG_LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}  # bytes
-SRGB_GAMMA, SRGB_CORNERS = 1 / 2.2, (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # as PNG's gAMA and cHRM tell them
+SRGB_GAMMA, SRGB_CORNERS = (
+    1 / 2.2,
+    (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+)  # as PNG's gAMA and cHRM tell them
 PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # ITU-T H.273
 TRANSFERS = {8: "linear light", 16: "PQ", 18: "HLG"}
 # Of a TIFF's own tags, what other formats call EXIF: description, maker, model, software, time, artist, copyright, and the lists of
@@ -50,10 +67,17 @@ def without_preview(exif: bytes) -> bytes:
         struct.pack_into(f"{order}I", result, link, 0)
         values = {}
         for entry in range(struct.unpack_from(f"{order}H", exif, start + second)[0]):
-            tag, kind, count = struct.unpack_from(f"{order}HHI", exif, start + second + 2 + 12 * entry)
+            tag, kind, count = struct.unpack_from(
+                f"{order}HHI", exif, start + second + 2 + 12 * entry
+            )
             if kind in (3, 4) and count == 1:
-                (values[tag],) = struct.unpack_from(order + "HI"[kind - 3], exif, start + second + 10 + 12 * entry)
-        for place, length in ((0x0201, 0x0202), (0x0111, 0x0117)):  # a JPEG; or pixels, in one strip
+                (values[tag],) = struct.unpack_from(
+                    order + "HI"[kind - 3], exif, start + second + 10 + 12 * entry
+                )
+        for place, length in (
+            (0x0201, 0x0202),
+            (0x0111, 0x0117),
+        ):  # a JPEG; or pixels, in one strip
             begin = start + values.get(place, len(exif))
             end = min(begin + values.get(length, 0), len(exif))
             if begin < end == len(result):
@@ -69,7 +93,11 @@ def with_less_metadata(content: bytes) -> Iterator[tuple[bytes, str]]:
     First all but EXIF and colours goes, and what is damaged; then the colours; then EXIF, which says how a picture is to be turned.
     """
     for chunks, segments, what in (
-        (PNG_COLOURS | {b"eXIf"}, (b"Exif\0", b"ICC_PROFILE\0"), "all but EXIF and its colours is left out"),
+        (
+            PNG_COLOURS | {b"eXIf"},
+            (b"Exif\0", b"ICC_PROFILE\0"),
+            "all but EXIF and its colours is left out",
+        ),
         ({b"eXIf"}, (b"Exif\0",), "all but EXIF is left out, its colours' profile, too"),
         (set(), (), "all of it is left out, and how the picture is to be turned with it"),
     ):
@@ -86,7 +114,9 @@ def _png_with(content: bytes, chunks: Set[bytes]) -> bytes:
     while place + 12 <= len(content):
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
         name, data = content[place + 4 : place + 8], content[place + 4 : end - 4]
-        sound = len(data) - 4 >= PNG_LEAST.get(name, 0) and zlib.crc32(data) == int.from_bytes(content[end - 4 : end], "big")
+        sound = len(data) - 4 >= PNG_LEAST.get(name, 0) and zlib.crc32(data) == int.from_bytes(
+            content[end - 4 : end], "big"
+        )
         if name in chunks and (sound or name in PNG_PIXELS):
             kept += content[place:end]
         place = end
@@ -97,10 +127,17 @@ def _jpeg_with(content: bytes, segments: tuple[bytes, ...]) -> bytes:
     """A JPEG with those of its application's segments that begin like this, and what says how its channels are to be read."""
     place = 2
     kept = bytearray(content[:place])
-    while content[place : place + 1] == b"\xff" and (marker := content[place + 1 : place + 2]) != b"\xda":
+    while (
+        content[place : place + 1] == b"\xff"
+        and (marker := content[place + 1 : place + 2]) != b"\xda"
+    ):
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         adobe = marker == b"\xee" and end - place >= 16
-        if adobe or content[place + 4 : end].startswith(segments) or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe"):
+        if (
+            adobe
+            or content[place + 4 : end].startswith(segments)
+            or not (b"\xe0" <= marker <= b"\xef" or marker == b"\xfe")
+        ):
             kept += content[place:end]
         place = end
     return bytes(kept) + content[place:]
@@ -116,13 +153,21 @@ def other_colours(picture: Image.Image, content: bytes) -> str:
         if place > 0:
             primaries, transfer = content[place + 4], content[place + 5]
         elif "srgb" not in picture.info:
-            gamma, corners = picture.info.get("gamma", SRGB_GAMMA), picture.info.get("chromaticity", SRGB_CORNERS)
+            gamma, corners = (
+                picture.info.get("gamma", SRGB_GAMMA),
+                picture.info.get("chromaticity", SRGB_CORNERS),
+            )
             if abs(gamma - SRGB_GAMMA) > 0.03:
                 return f"a gamma of {gamma:g}"
-            if max(abs(one - other) for one, other in zip(corners, SRGB_CORNERS, strict=True)) > 0.01:
+            if (
+                max(abs(one - other) for one, other in zip(corners, SRGB_CORNERS, strict=True))
+                > 0.01
+            ):
                 return "primaries of its own"
     elif picture.format in ("HEIF", "AVIF") and (place := content.find(b"colrnclx")) > 0:
-        primaries, transfer = (int.from_bytes(content[place + start : place + start + 2], "big") for start in (8, 10))
+        primaries, transfer = (
+            int.from_bytes(content[place + start : place + start + 2], "big") for start in (8, 10)
+        )
     return " ".join(filter(None, (PRIMARIES.get(primaries), TRANSFERS.get(transfer))))
 
 

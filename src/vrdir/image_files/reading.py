@@ -39,7 +39,10 @@ Image.MAX_IMAGE_PIXELS = None
 with Image.open(io.BytesIO(sys.stdin.buffer.read())) as picture:
     sys.stdout.buffer.write(picture.tobytes())
 """
-ONE_PICTURE = {"MPO", "PSD"}  # a camera's MPO holds one photo and previews of it, a PSD the picture and its layers
+ONE_PICTURE = {
+    "MPO",
+    "PSD",
+}  # a camera's MPO holds one photo and previews of it, a PSD the picture and its layers
 Picture = Image.Image | DeepPicture
 P = TypeVar("P", Image.Image, DeepPicture)
 
@@ -48,16 +51,25 @@ def read_file(path: Path) -> Picture:
     """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
     try:
         if path.stat().st_size > most_for_one():
-            raise ImageError(f"{path} has {path.stat().st_size / 2**30:.1f} GiB, which is more than there is memory for one image")
+            raise ImageError(
+                f"{path} has {path.stat().st_size / 2**30:.1f} GiB, which is more than there is memory for one image"
+            )
         content = read_regular(path)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except IsADirectoryError:
         readable = os.access(path, os.R_OK | os.X_OK)
-        raise ImageError(f"{path} is a folder{', not an image' if readable else ' that cannot be read; check its permissions'}") from None
+        raise ImageError(
+            f"{path} is a folder{', not an image' if readable else ' that cannot be read; check its permissions'}"
+        ) from None
     except OSError as error:
-        advice = {errno.ENAMETOOLONG: "give it a shorter name", errno.ELOOP: "it is a link that leads to itself"}
-        raise ImageError(f"{path} cannot be read ({error.strerror}); {advice.get(error.errno or 0, 'check its permissions')}") from None
+        advice = {
+            errno.ENAMETOOLONG: "give it a shorter name",
+            errno.ELOOP: "it is a link that leads to itself",
+        }
+        raise ImageError(
+            f"{path} cannot be read ({error.strerror}); {advice.get(error.errno or 0, 'check its permissions')}"
+        ) from None
     return decode(content, str(path))
 
 
@@ -85,18 +97,31 @@ def _decoded(content: bytes, name: str) -> Picture:
     space = other_colours(picture, content)
     if space:
         logger.warning(
-            "%s is in %s, which is left out: what comes out is taken for sRGB; give it an ICC profile to keep its colours", name, space
+            "%s is in %s, which is left out: what comes out is taken for sRGB; give it an ICC profile to keep its colours",
+            name,
+            space,
         )
     if raw_mode_of(picture, name):
         planes = itertools.count()  # of one file, so that one warning is enough
-        pixels, info = read_deep(lambda: _opened(content, name), lambda plane: settled(plane, name, quiet=next(planes) > 0))
+        pixels, info = read_deep(
+            lambda: _opened(content, name),
+            lambda plane: settled(plane, name, quiet=next(planes) > 0),
+        )
         return _all_there(DeepPicture(pixels, info, picture.format), content, name)
     bits = _bits_lost(picture, content)
     if bits:
-        logger.warning("%s has %d bits a channel; only the upper 8 are read (PNG and TIFF are read whole)", name, bits)
+        logger.warning(
+            "%s has %d bits a channel; only the upper 8 are read (PNG and TIFF are read whole)",
+            name,
+            bits,
+        )
     upright = _all_there(settled(picture, name), content, name)
     if upright.mode == "I;16" and "transparency" in upright.info:
-        return DeepPicture(with_alpha(np.asarray(upright)[..., None], upright.info["transparency"]), upright.info, picture.format)
+        return DeepPicture(
+            with_alpha(np.asarray(upright)[..., None], upright.info["transparency"]),
+            upright.info,
+            picture.format,
+        )
     return upright
 
 
@@ -119,7 +144,9 @@ def decoding(name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is no image, or of a file format that Pillow does not know") from None
+        raise ImageError(
+            f"{name} is no image, or of a file format that Pillow does not know"
+        ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ImageError(
@@ -127,7 +154,9 @@ def decoding(name: str) -> Iterator[None]:
             "(--max-megapixels, or PIL.Image.MAX_IMAGE_PIXELS)"
         ) from None
     except Exception as error:  # decoders of damaged files raise all sorts
-        raise ImageError(f"{name} is damaged or cut short ({first_line(error)}); get it again") from None
+        raise ImageError(
+            f"{name} is damaged or cut short ({first_line(error)}); get it again"
+        ) from None
 
 
 def allow_megapixels(limit: float) -> None:
@@ -138,7 +167,9 @@ def allow_megapixels(limit: float) -> None:
     """
     if not (limit > 0 and np.isfinite(limit)):
         raise ValueError(f"a limit of megapixels is a positive number, not {limit}")
-    Image.MAX_IMAGE_PIXELS = round(limit * 1e6 / 2)  # Pillow warns from there on and refuses from twice that
+    Image.MAX_IMAGE_PIXELS = round(
+        limit * 1e6 / 2
+    )  # Pillow warns from there on and refuses from twice that
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -152,7 +183,9 @@ def _opened(content: bytes, name: str) -> Image.Image:
             order: Literal["little", "big"] = "little" if content.startswith(b"I") else "big"
             directory = content[8:16] if content[2:4] in (b"+\0", b"\0+") else content[4:8]
             if int.from_bytes(directory, order) >= len(content):
-                raise ImageError(f"{name} is damaged or cut short (its directory is missing); get it again") from None
+                raise ImageError(
+                    f"{name} is damaged or cut short (its directory is missing); get it again"
+                ) from None
             raise ImageError(
                 f"{name} is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits, or as grey"
             ) from None
@@ -171,7 +204,9 @@ def settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image
         frames = frames_of(picture, name)
         if frames > 1:
             kind = "pages" if picture.format == "TIFF" else "frames"
-            raise ImageError(f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)")
+            raise ImageError(
+                f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)"
+            )
         _check_whole(picture, name)
         white = _grey_white(picture)
         return _settled(_loaded(picture), name, white, quiet)
@@ -181,10 +216,21 @@ def _loaded(picture: Image.Image) -> Image.Image:
     """An opened picture with its pixels decoded: large ones of some formats by another process,
     which a signal can interrupt."""
     file: Any = getattr(picture, "fp", None)
-    if picture.format in HOLDING and picture.width * picture.height > APART_PIXELS and file is not None and sys.executable:
+    if (
+        picture.format in HOLDING
+        and picture.width * picture.height > APART_PIXELS
+        and file is not None
+        and sys.executable
+    ):
         file.seek(0)
         command = [sys.executable, "-c", DECODE]
-        done = subprocess.run(command, input=file.read(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command,
+            input=file.read(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
         with contextlib.suppress(ValueError):  # too few bytes: then what is wrong is told here
             apart = Image.frombytes(picture.mode, picture.size, done.stdout)
             apart.info, apart.format = picture.info, picture.format
@@ -227,7 +273,9 @@ def _check_whole(picture: Image.Image, name: str) -> None:
 def _settled(picture: Image.Image, name: str, white: int, quiet: bool) -> Image.Image:
     upright = _upright(picture, name, quiet)
     transparent = upright.info.get("transparency")
-    if isinstance(transparent, int) and transparent <= white < 255:  # Pillow scales the pixels to 255, and leaves this as it was
+    if (
+        isinstance(transparent, int) and transparent <= white < 255
+    ):  # Pillow scales the pixels to 255, and leaves this as it was
         upright.info["transparency"] = transparent * 255 // white
     if isinstance(transparent, bytes):  # of a palette, which has 256 colours at most
         upright.info["transparency"] = transparent[:256]
@@ -247,11 +295,17 @@ def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
     xmp = picture.info.get("xmp")
     if not xmp:
         return
-    kept, pointed_to = without_pointers(xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp))
+    kept, pointed_to = without_pointers(
+        xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp)
+    )
     if pointed_to:
         picture.info["xmp"] = kept
         if not quiet:
-            logger.warning("%s has XMP that points to %s, which is left out with it", name, " and ".join(pointed_to))
+            logger.warning(
+                "%s has XMP that points to %s, which is left out with it",
+                name,
+                " and ".join(pointed_to),
+            )
 
 
 def _grey_white(picture: Image.Image) -> int:
@@ -267,16 +321,22 @@ def _upright(picture: Image.Image, name: str, quiet: bool) -> Image.Image:
     """A decoded picture turned as its EXIF says. What of that cannot be read is left behind: the pixels are sound all the same."""
     try:
         if picture.info.get("exif"):
-            Image.Exif().load(picture.info["exif"])  # what the picture itself says of it, after an error, is that there is none
+            Image.Exif().load(
+                picture.info["exif"]
+            )  # what the picture itself says of it, after an error, is that there is none
         upright = ImageOps.exif_transpose(picture)
-        if picture.format == "TIFF" and (exif := descriptive(picture.getexif())):  # which Pillow leaves among the file's tags
+        if picture.format == "TIFF" and (
+            exif := descriptive(picture.getexif())
+        ):  # which Pillow leaves among the file's tags
             upright.info["exif"] = exif.tobytes()
         return upright
     except MemoryError:
         raise
     except Exception as error:  # and so do those of odd metadata
         if not quiet:
-            logger.warning("%s has EXIF that cannot be read (%s); it is left out", name, first_line(error))
+            logger.warning(
+                "%s has EXIF that cannot be read (%s); it is left out", name, first_line(error)
+            )
     bare = picture.copy()
     for key in ("exif", "Raw profile type exif"):
         bare.info.pop(key, None)
@@ -296,14 +356,26 @@ def _bits_lost(picture: Image.Image, content: bytes) -> int:
     bits = 8
     if picture.mode in ("L", "LA", "RGB", "RGBA"):
         if picture.format == "PPM":  # P6, width, height, white: comments aside, the fourth word
-            white = [word for line in content[:200].split(b"\n") for word in line.partition(b"#")[0].split()][3:4]
-            bits = int(white[0]).bit_length() if white and white[0].isdigit() and content[:2] in (b"P2", b"P3", b"P5", b"P6") else 8
+            white = [
+                word
+                for line in content[:200].split(b"\n")
+                for word in line.partition(b"#")[0].split()
+            ][3:4]
+            bits = (
+                int(white[0]).bit_length()
+                if white and white[0].isdigit() and content[:2] in (b"P2", b"P3", b"P5", b"P6")
+                else 8
+            )
         elif picture.format == "JPEG2000":  # the SIZ segment, up to the first channel's depth
             start = content.find(b"\xff\x4f\xff\x51")
             bits = (content[start + 42] & 0x7F) + 1 if 0 <= start < len(content) - 42 else 8
         elif picture.format == "AVIF":  # the av1C box: high_bitdepth, twelve_bit
             start = content.find(b"av1C")
-            bits = 8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1) if 0 <= start < len(content) - 6 else 8
+            bits = (
+                8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1)
+                if 0 <= start < len(content) - 6
+                else 8
+            )
         elif picture.format == "HEIF":
             bits = int(picture.info.get("bit_depth", 8))
     return bits if bits > 8 else 0

@@ -19,7 +19,9 @@ def reduced(picture: Picture, max_side: int) -> Picture:
     if isinstance(picture, DeepPicture):
         return DeepPicture(_deep(picture.pixels, size), picture.info, picture.format)
     if picture.mode.startswith("I"):
-        smaller = Image.fromarray(_deep(np.asarray(picture).clip(0, 65535)[..., None], size)[..., 0])
+        smaller = Image.fromarray(
+            _deep(np.asarray(picture).clip(0, 65535)[..., None], size)[..., 0]
+        )
     else:
         smaller = _without_palette(picture).resize(size, Image.Resampling.LANCZOS)
     # The transparent value of a picture without alpha has become alpha.
@@ -35,7 +37,11 @@ def _deep(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if alpha is not None:
         values[..., :-1] *= alpha
     smaller = np.stack(
-        [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS)) for plane in np.moveaxis(values, -1, 0)], -1
+        [
+            np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS))
+            for plane in np.moveaxis(values, -1, 0)
+        ],
+        -1,
     )
     if alpha is not None:
         smaller[..., :-1] /= np.maximum(smaller[..., -1:] / 65535, 1 / 65535)

@@ -12,8 +12,16 @@ from vrdir.image_files.whole_files import ImageError
 
 # O_NONBLOCK: a pipe that takes the file's place between look and opening holds nobody up. Windows
 # has none of these pipes.
-FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-LFS_STARTS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+LFS_STARTS = (
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+)
 LFS_BYTES = 1024  # no pointer is longer, by the specification
 
 
@@ -76,4 +84,6 @@ def _check_regular(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path} is no ordinary file, but a pipe, a socket or a device; give a regular file")
+        raise ImageError(
+            f"{path} is no ordinary file, but a pipe, a socket or a device; give a regular file"
+        )

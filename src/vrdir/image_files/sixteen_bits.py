@@ -66,9 +66,13 @@ class DeepPicture(NamedTuple):
         """Write a PNG or TIFF, by its suffix, whole or not at all. Raises ValueError for another, OSError where it cannot be written."""
         path = Path(path)
         if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"{path}: 16 bits a channel are kept by {', '.join(FORMATS)}; for others, save what reduced() gives")
+            raise ValueError(
+                f"{path}: 16 bits a channel are kept by {', '.join(FORMATS)}; for others, save what reduced() gives"
+            )
         file_format = FORMATS[path.suffix.lower()]
-        write_whole(encode_deep(self, file_format, **save_options(carried(self.info), file_format)), path)
+        write_whole(
+            encode_deep(self, file_format, **save_options(carried(self.info), file_format)), path
+        )
 
 
 def raw_mode(picture: Image.Image) -> str | None:
@@ -82,13 +86,17 @@ def raw_mode(picture: Image.Image) -> str | None:
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
         if tags.get(PLANAR) == 2 and 16 in np.atleast_1d(tags.get(BITS, 8)):
-            raise ValueError("it holds its 16-bit channels one after the other; save it with the channels together (interleaved)")
+            raise ValueError(
+                "it holds its 16-bit channels one after the other; save it with the channels together (interleaved)"
+            )
     args = tiles[0].args
     raw = str(args if isinstance(args, str) else args[0])
     return raw if raw.endswith((";16B", ";16L", ";16N")) else None
 
 
-def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Image], Image.Image]) -> tuple[Pixels, dict[Any, Any]]:
+def read_deep(
+    open_file: Callable[[], Image.Image], settle: Callable[[Image.Image], Image.Image]
+) -> tuple[Pixels, dict[Any, Any]]:
     """The pixels (H, W, C) of a file that has a `raw_mode`, and what it carries.
 
     Args:
@@ -104,7 +112,10 @@ def read_deep(open_file: Callable[[], Image.Image], settle: Callable[[Image.Imag
     # Alpha that the colours are multiplied by is undone below, in 16 bits, not by Pillow in 8.
     layout = base.replace("a", "A")
     # Of a number of two bytes Pillow keeps the upper one; the lower one if it is told the other byte order.
-    planes = [settle(_told(open_file(), f"{layout};16{byte_order}")) for byte_order in (order, "BL".replace(order, ""))]
+    planes = [
+        settle(_told(open_file(), f"{layout};16{byte_order}"))
+        for byte_order in (order, "BL".replace(order, ""))
+    ]
     pixels = _joined(*map(np.asarray, planes))
     info = planes[0].info
     if base == "RGBa":
@@ -139,7 +150,11 @@ def with_alpha(pixels: Pixels, transparent: int | tuple[int, ...]) -> Pixels:
 
 def encode_deep(picture: DeepPicture, file_format: str, **metadata: Any) -> bytes:
     """Encode as PNG or TIFF. `metadata` is what Pillow's `save` takes for that format (`save_options`); nothing of the picture's own."""
-    return _encode_png(picture.pixels, metadata) if file_format == "PNG" else _encode_tiff(picture.pixels, metadata)
+    return (
+        _encode_png(picture.pixels, metadata)
+        if file_format == "PNG"
+        else _encode_tiff(picture.pixels, metadata)
+    )
 
 
 def _encode_png(pixels: Pixels, metadata: dict[str, Any]) -> bytes:
@@ -151,7 +166,9 @@ def _encode_png(pixels: Pixels, metadata: dict[str, Any]) -> bytes:
     result.write(b"\x89PNG\r\n\x1a\n")
     for name, content in _chunks(frame.getvalue()):
         if name == b"IHDR":
-            content = struct.pack(">IIBBBBB", width, height, 16, PNG_COLOUR_TYPES[channels], 0, 0, 0)
+            content = struct.pack(
+                ">IIBBBBB", width, height, 16, PNG_COLOUR_TYPES[channels], 0, 0, 0
+            )
         elif name == b"IDAT":
             content = _compressed(pixels)
         PngImagePlugin.putchunk(result, name, content)
@@ -172,7 +189,9 @@ def _compressed(pixels: Pixels) -> bytes:
     parts = []
     for top in range(0, len(pixels), BAND_ROWS):
         above = pixels[top - 1 : top] if top else np.zeros_like(pixels[:1])
-        parts.append(squeeze.compress(_filtered(np.concatenate([above, pixels[top : top + BAND_ROWS]]))))
+        parts.append(
+            squeeze.compress(_filtered(np.concatenate([above, pixels[top : top + BAND_ROWS]])))
+        )
     return b"".join([*parts, squeeze.flush()])
 
 
@@ -184,8 +203,16 @@ def _filtered(pixels: Pixels) -> bytes:
     here[:, step:] = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, -1)
     left, above, corner = here[1:, :-step], here[:-1, step:], here[:-1, :-step]
     forecast = left + above - corner
-    off_left, off_above, off_corner = abs(forecast - left), abs(forecast - above), abs(forecast - corner)
-    nearest = np.where((off_left <= off_above) & (off_left <= off_corner), left, np.where(off_above <= off_corner, above, corner))
+    off_left, off_above, off_corner = (
+        abs(forecast - left),
+        abs(forecast - above),
+        abs(forecast - corner),
+    )
+    nearest = np.where(
+        (off_left <= off_above) & (off_left <= off_corner),
+        left,
+        np.where(off_above <= off_corner, above, corner),
+    )
     rows = np.full((height - 1, width * step + 1), 4, np.uint8)
     rows[:, 1:] = (here[1:, step:] - nearest).astype(np.uint8)
     return rows.tobytes()
@@ -193,10 +220,14 @@ def _filtered(pixels: Pixels) -> bytes:
 
 def _encode_tiff(pixels: Pixels, metadata: dict[str, Any]) -> bytes:
     """An uncompressed TIFF of 8 bits and twice the width has the same bytes: two of its tags are put right."""
-    if pixels.shape[2] == 2:  # grey with alpha of 16 bits is a TIFF that few programs read, Pillow not among them
+    if (
+        pixels.shape[2] == 2
+    ):  # grey with alpha of 16 bits is a TIFF that few programs read, Pillow not among them
         pixels = pixels[..., [0, 0, 0, 1]]
     height, width, channels = pixels.shape
-    stand_in = np.ascontiguousarray(pixels, "<u2").view(np.uint8).reshape(height, 2 * width, channels)
+    stand_in = (
+        np.ascontiguousarray(pixels, "<u2").view(np.uint8).reshape(height, 2 * width, channels)
+    )
     file = io.BytesIO()
     Image.fromarray(stand_in).save(file, "TIFF", **metadata)
     content = bytearray(file.getvalue())

@@ -17,17 +17,43 @@ from vrdir.image_files.formats import opened
 from vrdir.image_files.sixteen_bits import DeepPicture
 from vrdir.image_files.whole_files import ImageError
 
-JPEG_START, JPEG_END, PNG_START, JP2_STREAM = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n", b"\xff\x4f\xff\x51"
+JPEG_START, JPEG_END, PNG_START, JP2_STREAM = (
+    b"\xff\xd8\xff",
+    b"\xff\xd9",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\x4f\xff\x51",
+)
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-END, SCAN, FRAMES = 0xD9, 0xDA, {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+END, SCAN, FRAMES = (
+    0xD9,
+    0xDA,
+    {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF},
+)
 SEQUENTIAL = {0xC0, 0xC1}
 # A progressive JPEG has about ten scans. Each goes over the whole picture, however little it holds.
 SCANS, MOST_SCANS, SCANNED_PIXELS = 20, 500, 2_000_000_000
-HEADER_BYTES = 2**16  # before the pixels of a PPM, and of what fills the room between a JPEG's segments
-PPM_HEADERS = {b"P1": 2, b"P2": 3, b"P3": 3, b"P4": 2, b"P5": 3, b"P6": 3}  # numbers before the pixels
+HEADER_BYTES = (
+    2**16
+)  # before the pixels of a PPM, and of what fills the room between a JPEG's segments
+PPM_HEADERS = {
+    b"P1": 2,
+    b"P2": 3,
+    b"P3": 3,
+    b"P4": 2,
+    b"P5": 3,
+    b"P6": 3,
+}  # numbers before the pixels
 CORNER = 8  # pixels, a JPEG's block
 GREY = 128  # which a JPEG's decoder puts where nothing is
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # first x, y, steps x, y
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # first x, y, steps x, y
 
 
 class Jpeg(NamedTuple):
@@ -71,14 +97,22 @@ def check_effort(content: bytes, name: str) -> None:
     honest file's."""
     if content.startswith(JPEG_START):
         jpeg = jpeg_of(content)
-        if jpeg.scans > MOST_SCANS or (jpeg.scans > SCANS and jpeg.scans * jpeg.width * jpeg.height > SCANNED_PIXELS):
-            raise ImageError(f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: it is damaged or malicious")
+        if jpeg.scans > MOST_SCANS or (
+            jpeg.scans > SCANS and jpeg.scans * jpeg.width * jpeg.height > SCANNED_PIXELS
+        ):
+            raise ImageError(
+                f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: it is damaged or malicious"
+            )
         if jpeg.fill > HEADER_BYTES:
-            raise ImageError(f"{name} has {jpeg.fill} bytes of nothing between two segments: it is damaged or malicious")
+            raise ImageError(
+                f"{name} has {jpeg.fill} bytes of nothing between two segments: it is damaged or malicious"
+            )
     elif content[:2] in PPM_HEADERS:
         header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_HEADERS[content[:2]]
         if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
-            raise ImageError(f"{name} has more than {HEADER_BYTES} bytes before its pixels: it is damaged or malicious")
+            raise ImageError(
+                f"{name} has more than {HEADER_BYTES} bytes before its pixels: it is damaged or malicious"
+            )
 
 
 def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
@@ -88,10 +122,14 @@ def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
     its last block, or a tile of a JPEG 2000 is not there. Only where a corner of the picture has
     what is then left there is the file looked at more closely.
     """
-    if content.startswith(PNG_START) and any(not corner[[0, -1], [0, -1]].all() for corner in corners(picture)):
+    if content.startswith(PNG_START) and any(
+        not corner[[0, -1], [0, -1]].all() for corner in corners(picture)
+    ):
         missing = png_bytes_missing(content)
         return f"{missing} bytes of its pixels are missing" if missing else ""
-    if content.startswith(JPEG_START) and any((corner == GREY).all() for corner in corners(picture)):
+    if content.startswith(JPEG_START) and any(
+        (corner == GREY).all() for corner in corners(picture)
+    ):
         return "its last rows are missing" if jpeg_is_short(content) else ""
     if picture.format == "JPEG2000" and JP2_STREAM in content:
         there, wanted = jp2_tiles(content)
@@ -113,8 +151,14 @@ def png_bytes_missing(content: bytes) -> int:
     """How many bytes of rows, filters included, a PNG's data lack."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
-    passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in ADAM7] if interlaced else [(width, height)]
-    missing = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in passes if columns > 0 and rows > 0)
+    passes = (
+        [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in ADAM7]
+        if interlaced
+        else [(width, height)]
+    )
+    missing = sum(
+        rows * (1 + -(-columns * bits // 8)) for columns, rows in passes if columns > 0 and rows > 0
+    )
     inflate = zlib.decompressobj()
     for data in _png_data(content):
         while data and missing > 0 and not inflate.eof:
@@ -149,14 +193,22 @@ def jpeg_is_short(content: bytes) -> bool:
 def jp2_tiles(content: bytes) -> tuple[int, int]:
     """How many different tiles of a JPEG 2000 are there, and how many there should be."""
     start = content.find(JP2_STREAM) + 2
-    x1, y1, _, _, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(">8I", content, start + 6)
+    x1, y1, _, _, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(
+        ">8I", content, start + 6
+    )
     if not (tile_width and tile_height):
         return 0, 1
     wanted = -(-(x1 - tile_x) // tile_width) * -(-(y1 - tile_y) // tile_height)
     tiles, place = set(), start
-    while place + 12 <= len(content) and content[place : place + 1] == b"\xff" and content[place : place + 2] != JPEG_END:
+    while (
+        place + 12 <= len(content)
+        and content[place : place + 1] == b"\xff"
+        and content[place : place + 2] != JPEG_END
+    ):
         (length,) = struct.unpack_from(">H", content, place + 2)
-        if content[place : place + 2] == b"\xff\x90":  # of a part of a tile: which one, and its length with all its data
+        if (
+            content[place : place + 2] == b"\xff\x90"
+        ):  # of a part of a tile: which one, and its length with all its data
             tile, length = struct.unpack_from(">HI", content, place + 4)
             tiles.add(tile)
             if length < 14:  # 0: to the end

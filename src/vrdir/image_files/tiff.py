@@ -11,13 +11,38 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = (
+    254,
+    255,
+    256,
+    257,
+    258,
+    259,
+    262,
+)
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_DIRECTORIES = 322, 323, 324, 325, 330
 CFA_PATTERN, DNG_VERSION = 33422, 50706
 RAW_PHOTOMETRIC = {32803, 34892}  # a colour filter array, and linear raw
-RAW_COMPRESSION = {32767, 32769, 32770, 34713, 65000, 65535}  # Sony's, Samsung's, Nikon's, Kodak's, Pentax's own
-WANTED = {NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, SUB_DIRECTORIES, CFA_PATTERN, DNG_VERSION}
+RAW_COMPRESSION = {
+    32767,
+    32769,
+    32770,
+    34713,
+    65000,
+    65535,
+}  # Sony's, Samsung's, Nikon's, Kodak's, Pentax's own
+WANTED = {
+    NEW_SUBFILE_TYPE,
+    SUBFILE_TYPE,
+    WIDTH,
+    HEIGHT,
+    COMPRESSION,
+    PHOTOMETRIC,
+    SUB_DIRECTORIES,
+    CFA_PATTERN,
+    DNG_VERSION,
+}
 REDUCED, MASK = 1, 4  # bits of NewSubfileType
 INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # by a tag's type
 MOST_DIRECTORIES, MOST_VALUES = 10_000, 64
@@ -50,7 +75,11 @@ class Directory(NamedTuple):
     def is_raw(self) -> bool:
         """Whether it holds what a camera's sensor saw."""
         tells = DNG_VERSION in self.tags or CFA_PATTERN in self.tags
-        return tells or self.first(PHOTOMETRIC) in RAW_PHOTOMETRIC or self.first(COMPRESSION) in RAW_COMPRESSION
+        return (
+            tells
+            or self.first(PHOTOMETRIC) in RAW_PHOTOMETRIC
+            or self.first(COMPRESSION) in RAW_COMPRESSION
+        )
 
     @property
     def pixels(self) -> int:
@@ -86,11 +115,17 @@ def directories(file: IO[bytes]) -> tuple[list[Directory], list[Directory]]:
     chain = list(_chain(file, layout, _number(file, layout, layout.place, layout.first_link), seen))
     below: list[Directory] = []
     for directory in chain:
-        below += [sub for place in directory.tags.get(SUB_DIRECTORIES, ()) for sub in _chain(file, layout, place, seen)]
+        below += [
+            sub
+            for place in directory.tags.get(SUB_DIRECTORIES, ())
+            for sub in _chain(file, layout, place, seen)
+        ]
     return chain, below
 
 
-def _chain(file: IO[bytes], layout: Layout, place: int | None, seen: set[int]) -> Iterator[Directory]:
+def _chain(
+    file: IO[bytes], layout: Layout, place: int | None, seen: set[int]
+) -> Iterator[Directory]:
     while place and place not in seen and len(seen) < MOST_DIRECTORIES:
         seen.add(place)
         entries = _number(file, layout, layout.entries, place)
@@ -123,13 +158,19 @@ def _number(file: IO[bytes], layout: Layout, form: str, place: int) -> int | Non
     """None behind the end of the file."""
     file.seek(place)
     content = file.read(struct.calcsize(form))
-    return struct.unpack(layout.order + form, content)[0] if len(content) == struct.calcsize(form) else None
+    return (
+        struct.unpack(layout.order + form, content)[0]
+        if len(content) == struct.calcsize(form)
+        else None
+    )
 
 
 def full_page(chain: Sequence[Directory], below: Sequence[Directory]) -> Directory | None:
     """The one picture that all others are smaller copies or masks of; None for a file of several
     pages."""
-    pages = [directory for directory in chain if directory.is_page] or [directory for directory in below if directory.is_page]
+    pages = [directory for directory in chain if directory.is_page] or [
+        directory for directory in below if directory.is_page
+    ]
     if len(pages) > 1:
         return None
     return pages[0] if pages else max(chain, key=lambda directory: directory.pixels, default=None)
@@ -177,20 +218,38 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
     # Some writers leave the length of a picture's only strip at 0, and all readers take what there
     # is.
     unknown = len(counts) if all_needed > 1 else 0
-    there = sum(1 for number, offset in enumerate(offsets[:all_needed]) if offset and (number >= unknown or counts[number]))
+    there = sum(
+        1
+        for number, offset in enumerate(offsets[:all_needed])
+        if offset and (number >= unknown or counts[number])
+    )
     if there < all_needed:
         return f"{there} of its {all_needed} {what} are there"
     if tags.get(COMPRESSION) == JPEG:
-        short = sum(1 for offset, count in zip(offsets, counts, strict=False) if not _ends(file, offset, count))
+        short = sum(
+            1
+            for offset, count in zip(offsets, counts, strict=False)
+            if not _ends(file, offset, count)
+        )
         return f"{short} of its {all_needed} {what} are cut short" if short else ""
     if compressed or tags.get(PHOTOMETRIC) == YCBCR:
         return ""
-    row_bytes = [-(-columns * one // 8) for one in bits] if separate else [-(-columns * sum(bits) // 8)]
-    lengths = [one * (rows if tiled else min(rows, height - number * rows)) for one in row_bytes for number in range(needed)]
+    row_bytes = (
+        [-(-columns * one // 8) for one in bits] if separate else [-(-columns * sum(bits) // 8)]
+    )
+    lengths = [
+        one * (rows if tiled else min(rows, height - number * rows))
+        for one in row_bytes
+        for number in range(needed)
+    ]
     short = sum(1 for wanted, count in zip(lengths, counts, strict=False) if 0 < count < wanted)
     if short:
         return f"{short} of its {all_needed} {what} are cut short"
-    return f"its {all_needed} {what} need more bytes than it has" if sum(lengths) > file.seek(0, io.SEEK_END) else ""
+    return (
+        f"its {all_needed} {what} need more bytes than it has"
+        if sum(lengths) > file.seek(0, io.SEEK_END)
+        else ""
+    )
 
 
 def _ends(file: IO[bytes], offset: int, count: int) -> bool:

@@ -29,7 +29,11 @@ class DiskError(ImageError):
 
 
 @contextlib.contextmanager
-def result_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+def result_file(
+    path: Path,
+    partial_name: str | None = None,
+    before: Callable[[os.stat_result], None] | None = None,
+) -> Iterator[Path]:
     """`whole_file` in a folder that is made if need be.
 
     Raises:
@@ -44,7 +48,9 @@ def result_file(path: Path, partial_name: str | None = None, before: Callable[[o
         advice = HOPELESS.get(error.errno or 0)
         if advice:
             raise DiskError(f"{path} cannot be written ({error.strerror}); {advice}") from None
-        raise ImageError(f"{path} cannot be written ({error.strerror}); check the folder and its permissions") from None
+        raise ImageError(
+            f"{path} cannot be written ({error.strerror}); check the folder and its permissions"
+        ) from None
 
 
 def write_whole(content: bytes | memoryview, path: Path) -> None:
@@ -54,7 +60,11 @@ def write_whole(content: bytes | memoryview, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os.stat_result], None] | None = None) -> Iterator[Path]:
+def whole_file(
+    path: Path,
+    partial_name: str | None = None,
+    before: Callable[[os.stat_result], None] | None = None,
+) -> Iterator[Path]:
     """A temporary name beside `path` to write to; at the end of the block it takes its place, after an error it is removed.
 
     Args:
@@ -69,7 +79,9 @@ def whole_file(path: Path, partial_name: str | None = None, before: Callable[[os
             before(partial.stat())
         partial.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # where the folder itself cannot be written to, nothing was left
+        with contextlib.suppress(
+            OSError
+        ):  # where the folder itself cannot be written to, nothing was left
             partial.unlink(missing_ok=True)
         _partials.discard(partial)
 

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vrdir.image_files.formats import JPEG2000_STREAM_SUFFIXES, WRITTEN, WRITTEN_SUFFIXES, opened, plain_suffix, register_heif
+from vrdir.image_files.formats import (
+    JPEG2000_STREAM_SUFFIXES,
+    WRITTEN,
+    WRITTEN_SUFFIXES,
+    opened,
+    plain_suffix,
+    register_heif,
+)
 from vrdir.image_files.metadata import carried, save_options, tiff_tags
 from vrdir.image_files.reading import Picture
 from vrdir.image_files.sixteen_bits import DeepPicture, encode_deep
@@ -21,7 +28,13 @@ from vrdir.image_files.whole_files import ImageError, first_line, result_file
 logger = logging.getLogger(__name__)
 EXIF_LIMIT, XMP_LIMIT = 65533, 65504  # bytes, in a JPEG: a segment less what it begins with
 QUALITY, WITH_QUALITY = 95, ("JPEG", "WEBP", "AVIF", "HEIF")
-DPI_LIMITS = {"JPEG": 65535.0, "PNG": 5e7, "TIFF": 5e7, "BMP": 5e7, "DIB": 5e7}  # in 16 bits; in 31 bits, as pixels a metre
+DPI_LIMITS = {
+    "JPEG": 65535.0,
+    "PNG": 5e7,
+    "TIFF": 5e7,
+    "BMP": 5e7,
+    "DIB": 5e7,
+}  # in 16 bits; in 31 bits, as pixels a metre
 
 
 def encode(picture: Picture, file_format: str, name: str = "", quality: int = QUALITY) -> bytes:
@@ -47,7 +60,9 @@ def encode(picture: Picture, file_format: str, name: str = "", quality: int = QU
         ) from None
 
 
-def _encoded(picture: Picture, file_format: str, metadata: dict[str, Any], quality: int = QUALITY) -> bytes:
+def _encoded(
+    picture: Picture, file_format: str, metadata: dict[str, Any], quality: int = QUALITY
+) -> bytes:
     """A file with this metadata, and none of the picture's own."""
     options = save_options(metadata, file_format)
     if file_format == "HEIF":
@@ -67,7 +82,9 @@ def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any])
     if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "DIB", "PPM"):
         picture = picture.convert(picture.mode.removesuffix("A"))
     if picture.mode == "F" and file_format != "TIFF":
-        picture = Image.fromarray(np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16))
+        picture = Image.fromarray(
+            np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16)
+        )
     if picture.mode == "I;16" and file_format not in ("PNG", "TIFF", "JPEG2000", "PPM"):
         picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
     buffer = io.BytesIO()
@@ -81,8 +98,19 @@ def _fitting(picture: Picture, file_format: str, name: str) -> dict[str, Any]:
     checks: dict[str, tuple[str, Callable[[Any, Picture, str], Any]]] = {}
     if file_format in DPI_LIMITS:
         checks["dpi"] = ("the resolution", _fitting_dpi)
-    if file_format in ("PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"):  # the others have no place for any of these
-        checks |= {"exif": ("EXIF", _fitting_exif), "xmp": ("XMP", _fitting_xmp), "icc_profile": ("the colour profile", _fitting_profile)}
+    if file_format in (
+        "PNG",
+        "TIFF",
+        "JPEG",
+        "WEBP",
+        "AVIF",
+        "HEIF",
+    ):  # the others have no place for any of these
+        checks |= {
+            "exif": ("EXIF", _fitting_exif),
+            "xmp": ("XMP", _fitting_xmp),
+            "icc_profile": ("the colour profile", _fitting_profile),
+        }
     metadata = carried(picture.info)
     for key, (what, check) in checks.items():
         if key in metadata:
@@ -100,8 +128,12 @@ def _fitting(picture: Picture, file_format: str, name: str) -> dict[str, Any]:
 def _fitting_dpi(dpi: Any, picture: Picture, file_format: str) -> tuple[float, float]:
     """Raises ValueError for what no file can say."""
     across, down = (float(value) for value in dpi)
-    if not all(0 < value <= DPI_LIMITS[file_format] for value in (across, down)):  # NaN is not either
-        raise ValueError(f"{across:g} x {down:g} dots per inch are none that {file_format} can hold")
+    if not all(
+        0 < value <= DPI_LIMITS[file_format] for value in (across, down)
+    ):  # NaN is not either
+        raise ValueError(
+            f"{across:g} x {down:g} dots per inch are none that {file_format} can hold"
+        )
     return across, down
 
 
@@ -131,13 +163,19 @@ def _fitting_profile(profile: bytes, picture: Picture, file_format: str) -> byte
     """Raises ValueError for one of other channels than the file will have, by which others would show wrong colours, or none."""
     mode = picture.mode
     if mode not in ("RGB", "RGBA"):  # such as grey, which WebP writes as RGB
-        blank = np.zeros((16, 16, picture.pixels.shape[2]), np.uint16) if isinstance(picture, DeepPicture) else None
+        blank = (
+            np.zeros((16, 16, picture.pixels.shape[2]), np.uint16)
+            if isinstance(picture, DeepPicture)
+            else None
+        )
         small = Image.new(mode, (16, 16)) if blank is None else DeepPicture(blank, {})
         mode = opened(io.BytesIO(_encoded(small, file_format, {}))).mode
     space = b"GRAY" if mode.startswith(("L", "I", "F", "1")) else b"RGB "
     told = profile[16:20]
     if told and told != space:
-        raise ValueError(f"it is for {told.decode('ascii', 'replace').strip()}, {file_format} has this picture as {space.decode().strip()}")
+        raise ValueError(
+            f"it is for {told.decode('ascii', 'replace').strip()}, {file_format} has this picture as {space.decode().strip()}"
+        )
     return profile
 
 

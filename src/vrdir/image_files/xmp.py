@@ -31,12 +31,19 @@ POINTERS = (
     Pointer("http://ns.apple.com/pixeldatainfo/", ".*", "a picture beside the photo"),
     Pointer("http://ns.apple.com/depthData/", ".*", "a depth map"),
     Pointer("http://ns.apple.com/depthBlurEffect/", ".*", "a depth map"),
-    Pointer("http://ns.xiaomi.com/photos/1.0/camera/", r"XMPMeta|MicroVideo.*|MotionPhoto.*", "a motion photo's film"),
+    Pointer(
+        "http://ns.xiaomi.com/photos/1.0/camera/",
+        r"XMPMeta|MicroVideo.*|MotionPhoto.*",
+        "a motion photo's film",
+    ),
     Pointer("http://ns.adobe.com/xmp/note/", "HasExtendedXMP", "extended XMP"),
     Pointer("http://ns.adobe.com/xap/1.0/", "Thumbnails", "a preview of how it was"),
 )
 TELLS = re.compile("|".join(re.escape(pointer.namespace) for pointer in POINTERS).encode())
-DECLARATIONS = (b"<!DOCTYPE", b"<!ENTITY")  # which XMP has none of, and which can make a few bytes unfold without end
+DECLARATIONS = (
+    b"<!DOCTYPE",
+    b"<!ENTITY",
+)  # which XMP has none of, and which can make a few bytes unfold without end
 
 
 def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
@@ -54,7 +61,9 @@ def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
         text = xmp.decode("utf-16" if xmp.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
         document = minidom.parseString(text.strip("\0 \n\r\t\ufeff"))
         found = list(dict.fromkeys(_removed(document)))
-        return ("".join(node.toxml() for node in document.childNodes).encode() if found else xmp), found
+        return (
+            "".join(node.toxml() for node in document.childNodes).encode() if found else xmp
+        ), found
     except Exception:  # a parser raises all sorts, RecursionError too
         return b"", ["what cannot be told, as it cannot be read"]
 
@@ -80,6 +89,8 @@ def _points_to(namespace: str | None, name: str | None) -> str:
     """What a property points to; "" for those that do not, and for the declaration of a
     namespace."""
     for pointer in POINTERS:
-        if (namespace or "").startswith(pointer.namespace) and re.fullmatch(pointer.names, name or ""):
+        if (namespace or "").startswith(pointer.namespace) and re.fullmatch(
+            pointer.names, name or ""
+        ):
             return pointer.what
     return ""

@@ -36,7 +36,12 @@ class Restore(ImageOnlyTransform):  # type: ignore[misc]
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
-        self.weights, self.device, self.skip_clean, self.channels = weights, device, skip_clean, channels
+        self.weights, self.device, self.skip_clean, self.channels = (
+            weights,
+            device,
+            skip_clean,
+            channels,
+        )
         self.restore = Transform(weights, device, skip_clean, channels)
 
     def apply(self, img: Any, *_: Any, **__: Any) -> Any:

@@ -31,7 +31,9 @@ from vrdir.model.vrdir import (
     shares_of,
 )
 
-WHOLE_PIXELS = 2**20  # up to here an image is restored in one piece, which takes as long and up to 700 MB
+WHOLE_PIXELS = (
+    2**20
+)  # up to here an image is restored in one piece, which takes as long and up to 700 MB
 BAND_PIXELS = 2**19
 # Of a batch, restored at once on a CPU: two images of 256 x 256. Of 32 the features leave the caches, which takes twice the time.
 CPU_PIXELS = 2**17
@@ -64,7 +66,9 @@ def restore_in_bands(
         raise ValueError(f"one image at a time, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
-        bands = Bands(model, image, statistics or GlobalStatistics(), band_pixels, precision, control)
+        bands = Bands(
+            model, image, statistics or GlobalStatistics(), band_pixels, precision, control
+        )
         features = bands.features()
         guidance = model.guide(features, statistics)
         shares = shares_of(guidance)
@@ -108,7 +112,12 @@ class Bands:
 
     def empty(self, channels: int, stride: int, dtype: torch.dtype | None = None) -> Tensor:
         shape = (1, channels, self.height // stride, self.width // stride)
-        return torch.empty(shape, dtype=dtype or self.precision, device=self.device, memory_format=torch.channels_last)
+        return torch.empty(
+            shape,
+            dtype=dtype or self.precision,
+            device=self.device,
+            memory_format=torch.channels_last,
+        )
 
     def lifted(self) -> Tensor:
         """The image without its veil, which is found on a copy of the whole."""
@@ -134,7 +143,9 @@ class Bands:
         taps = self.model.taps
         maps = [self.empty(tap.channels, tap.stride, torch.float32) for tap in taps]
         margin = -(-self.model.extractor.reach[taps[-1].stride] // self.multiple) * self.multiple
-        for start, stop in self.of(1, at_least=3 * margin):  # else most of what is computed would be margins, in a wide image
+        for start, stop in self.of(
+            1, at_least=3 * margin
+        ):  # else most of what is computed would be margins, in a wide image
             top = max(start - margin, 0)
             parts = self.model.extract(self.pixels(top, min(stop + margin, self.height)))
             for tap, part, whole in zip(taps, parts, maps, strict=True):
@@ -147,13 +158,24 @@ class Bands:
         statistics = []
         for ise, values in zip(self.model.scales, features, strict=True):
             found = own_moments(values)
-            statistics.append(SuppliedStatistics({branch: self.statistics.moments(branch, found) for branch in ise.branches.values()}))
+            statistics.append(
+                SuppliedStatistics(
+                    {
+                        branch: self.statistics.moments(branch, found)
+                        for branch in ise.branches.values()
+                    }
+                )
+            )
         reach = 2 * self.model.config.branch_blocks
 
         def semantics(tap: int, start: int, stop: int) -> Tensor:
             """The mixed features of a tap, these rows."""
             top, bottom = max(start - reach, 0), stop + reach
-            mixed = self.model.scales[tap].mix(features[tap][..., top:bottom, :], guidance[tap][..., top:bottom, :], statistics[tap])
+            mixed = self.model.scales[tap].mix(
+                features[tap][..., top:bottom, :],
+                guidance[tap][..., top:bottom, :],
+                statistics[tap],
+            )
             return rows(mixed, start - top, stop - start)
 
         decoder = self.model.decoder
@@ -162,8 +184,13 @@ class Bands:
 
         x = self.empty(decoder.widths[0], 2)
         for start, stop in self.of(2):
-            top, bottom = max(start - self.multiple // 2, 0), min(stop + self.multiple // 2, self.height // 2)
-            part = decoder.begin(self.pixels(2 * top, 2 * bottom), self.pixels(2 * top, 2 * bottom, self.original))
+            top, bottom = (
+                max(start - self.multiple // 2, 0),
+                min(stop + self.multiple // 2, self.height // 2),
+            )
+            part = decoder.begin(
+                self.pixels(2 * top, 2 * bottom), self.pixels(2 * top, 2 * bottom, self.original)
+            )
             x[..., start:stop, :] = rows(part, start - top, stop - start)
         skips = []
         for scale, blocks in enumerate(decoder.encoder):
@@ -172,7 +199,9 @@ class Bands:
             if scale < len(decoder.down):
                 x = self.empty(decoder.widths[scale + 1], 2 ** (scale + 2))
                 for start, stop in self.of(2 ** (scale + 2)):
-                    x[..., start:stop, :] = decoder.down[scale](skips[-1][..., 2 * start : 2 * stop, :].float())
+                    x[..., start:stop, :] = decoder.down[scale](
+                        skips[-1][..., 2 * start : 2 * stop, :].float()
+                    )
 
         for scale in reversed(range(len(skips))):
             stride, finer = 2 ** (scale + 1), skips.pop()
@@ -196,7 +225,9 @@ class Bands:
 
         shift: Tensor | float = 0.0
         if self.statistics.levels:
-            total = torch.stack([correction(*band).sum((2, 3), keepdim=True) for band in self.of(2)]).sum(0)
+            total = torch.stack(
+                [correction(*band).sum((2, 3), keepdim=True) for band in self.of(2)]
+            ).sum(0)
             level = total / (self.height * self.width)
             shift = self.statistics.level(decoder, level) - level
         restored = torch.empty_like(self.image)

@@ -21,7 +21,9 @@ UNCHANGED = 0.5  # 8-bit levels: what is changed by less on average looks as it 
 def mean_change(before: Tensor, after: Tensor) -> float:
     """Return the mean absolute difference of two images (B, 3, H, W) in [0, 1], in 8-bit levels."""
     strips = zip(before.split(ROWS, -2), after.split(ROWS, -2), strict=True)
-    sums = [float((one - other.to(one.device)).abs().sum(dtype=torch.float64)) for one, other in strips]
+    sums = [
+        float((one - other.to(one.device)).abs().sum(dtype=torch.float64)) for one, other in strips
+    ]
     return 255 * sum(sums) / before.numel()
 
 
@@ -30,7 +32,9 @@ def preview(image: Tensor, side_px: int) -> bytes:
     scale = min(1.0, side_px / max(image.shape[-2:]))
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
     buffer = io.BytesIO()
-    to_pil(functional.interpolate(image.float().cpu(), size, mode="area")[0]).save(buffer, "WEBP", quality=75)
+    to_pil(functional.interpolate(image.float().cpu(), size, mode="area")[0]).save(
+        buffer, "WEBP", quality=75
+    )
     return buffer.getvalue()
 
 

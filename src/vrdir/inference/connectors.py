@@ -46,7 +46,9 @@ def restore_arguments(
     if isinstance(argument, str) and argument in kwargs:
         return args, {**kwargs, argument: restore(kwargs[argument], mask)}
     given = [f"{len(args)} by position", *kwargs]
-    raise ValueError(f"no images in this call (arguments: {', '.join(given)}); name theirs: restore_before(..., argument=NAME or position)")
+    raise ValueError(
+        f"no images in this call (arguments: {', '.join(given)}); name theirs: restore_before(..., argument=NAME or position)"
+    )
 
 
 def argument_names(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -63,7 +65,9 @@ def plain_attribute(recogniser: Any, name: str) -> Any:
     """An attribute of the recogniser that is no method. Raises AttributeError for one that is: it would go past the restoration."""
     value = getattr(recogniser, name)
     if callable(value):
-        raise AttributeError(f"{type(recogniser).__name__}.{name} would go past the restoration; if that is meant, call .recogniser.{name}")
+        raise AttributeError(
+            f"{type(recogniser).__name__}.{name} would go past the restoration; if that is meant, call .recogniser.{name}"
+        )
     return value
 
 
@@ -76,9 +80,13 @@ class RestoredCallable:
         argument: the argument that holds them, by name or position, where it is neither the first nor has a known name.
     """
 
-    passed_on: ClassVar[tuple[str, ...]] = ()  # how the names of methods begin that have nothing to do with images
+    passed_on: ClassVar[
+        tuple[str, ...]
+    ] = ()  # how the names of methods begin that have nothing to do with images
 
-    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+    def __init__(
+        self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None
+    ) -> None:
         self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
         self._names = argument_names(recogniser)
 
@@ -87,9 +95,15 @@ class RestoredCallable:
         return self.recogniser(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "recogniser" not in self.__dict__:  # copying and unpickling look before it is there
+        if (
+            name.startswith("__") or "recogniser" not in self.__dict__
+        ):  # copying and unpickling look before it is there
             raise AttributeError(name)
-        return getattr(self.recogniser, name) if name.startswith(self.passed_on) else plain_attribute(self.recogniser, name)
+        return (
+            getattr(self.recogniser, name)
+            if name.startswith(self.passed_on)
+            else plain_attribute(self.recogniser, name)
+        )
 
 
 class RestoredSession(RestoredCallable):
@@ -101,7 +115,9 @@ class RestoredSession(RestoredCallable):
 
     passed_on = ("get_", "set_", "enable_", "disable_", "end_")
 
-    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+    def __init__(
+        self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None
+    ) -> None:
         inputs = {i.name: i for i in recogniser.get_inputs()}
         described = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs.values())
         if argument is None:
@@ -111,8 +127,14 @@ class RestoredSession(RestoredCallable):
             images = [name for name in images if name in IMAGE_KEYS] if len(images) > 1 else images
             if len(images) != 1:
                 images = possible
-                problem = "several inputs could be the image" if images else "no input looks like an image (B, 3, H, W)"
-                raise ValueError(f"{problem}: {described}; name it: restore_before(session, argument=NAME)")
+                problem = (
+                    "several inputs could be the image"
+                    if images
+                    else "no input looks like an image (B, 3, H, W)"
+                )
+                raise ValueError(
+                    f"{problem}: {described}; name it: restore_before(session, argument=NAME)"
+                )
             argument = images[0]
         if argument not in inputs:
             raise ValueError(f"the session has no input {argument!r}, only {described}")
@@ -123,9 +145,13 @@ class RestoredSession(RestoredCallable):
         """As the session's own `run`. Raises ValueError if the image is not among the feeds."""
         return self.recogniser.run(output_names, self._restored(input_feed), run_options)
 
-    def run_with_ort_values(self, output_names: Any, input_dict_ort_values: Mapping[str, Any], run_options: Any = None) -> Any:
+    def run_with_ort_values(
+        self, output_names: Any, input_dict_ort_values: Mapping[str, Any], run_options: Any = None
+    ) -> Any:
         """As the session's own. Raises ValueError if the image is not among the feeds."""
-        return self.recogniser.run_with_ort_values(output_names, self._restored(input_dict_ort_values), run_options)
+        return self.recogniser.run_with_ort_values(
+            output_names, self._restored(input_dict_ort_values), run_options
+        )
 
     def io_binding(self) -> RestoredBinding:
         """A binding for `run_with_iobinding`, of which each run restores what is bound as the image then."""
@@ -134,14 +160,23 @@ class RestoredSession(RestoredCallable):
     def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
         """As the session's own, with a binding that comes from `io_binding` here. Raises ValueError for others."""
         if not isinstance(iobinding, RestoredBinding):
-            raise ValueError("a binding of the session's own would go past the restoration; take it from io_binding() of this object")
+            raise ValueError(
+                "a binding of the session's own would go past the restoration; take it from io_binding() of this object"
+            )
         iobinding.restore()
         self.recogniser.run_with_iobinding(iobinding.binding, run_options)
 
     def _restored(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         if self.input_name not in feeds:
-            raise ValueError(f"the image {self.input_name!r} is not among the inputs given: {', '.join(feeds) or 'none'}")
-        return {**feeds, self.input_name: restored_value(self.front_end, feeds[self.input_name], feeds.get(MASK_KEY))}
+            raise ValueError(
+                f"the image {self.input_name!r} is not among the inputs given: {', '.join(feeds) or 'none'}"
+            )
+        return {
+            **feeds,
+            self.input_name: restored_value(
+                self.front_end, feeds[self.input_name], feeds.get(MASK_KEY)
+            ),
+        }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("a session is not called; use run(outputs, feeds)")
@@ -174,7 +209,9 @@ class RestoredBinding:
     def bind_input(self, name: str, *arguments: Any, **named: Any) -> None:
         """Bind memory by its address. Raises ValueError for the image, which cannot be read there."""
         if name == self.input_name:
-            raise ValueError(f"the image {name!r} cannot be restored at an address; bind it by bind_cpu_input or bind_ortvalue_input")
+            raise ValueError(
+                f"the image {name!r} cannot be restored at an address; bind it by bind_cpu_input or bind_ortvalue_input"
+            )
         self.binding.bind_input(name, *arguments, **named)
 
     def clear_binding_inputs(self) -> None:
@@ -184,10 +221,14 @@ class RestoredBinding:
     def restore(self) -> None:
         """Bind the image, restored. Raises ValueError if none was bound."""
         if self.input_name not in self._bound:
-            raise ValueError(f"the image {self.input_name!r} is not bound; use bind_cpu_input or bind_ortvalue_input")
+            raise ValueError(
+                f"the image {self.input_name!r} is not bound; use bind_cpu_input or bind_ortvalue_input"
+            )
         image = self._bound[self.input_name]
         self._kept = restored_value(self.front_end, image, self._bound.get(MASK_KEY))
-        bind = self.binding.bind_ortvalue_input if is_ort_value(image) else self.binding.bind_cpu_input
+        bind = (
+            self.binding.bind_ortvalue_input if is_ort_value(image) else self.binding.bind_cpu_input
+        )
         bind(self.input_name, self._kept)
 
     def __getattr__(self, name: str) -> Any:
@@ -211,7 +252,12 @@ def restored_value(front_end: FrontEnd, image: Any, mask: Any) -> Any:
 
 def _is_image(node: Any) -> bool:
     """Whether a session's input is float or uint8, of four dimensions, and may have three channels (names stand for any number)."""
-    if len(node.shape) != 4 or node.type not in ("tensor(float)", "tensor(float16)", "tensor(double)", "tensor(uint8)"):
+    if len(node.shape) != 4 or node.type not in (
+        "tensor(float)",
+        "tensor(float16)",
+        "tensor(double)",
+        "tensor(uint8)",
+    ):
         return False
     return any(node.shape[axis] == 3 or not isinstance(node.shape[axis], int) for axis in (1, 3))
 
@@ -235,7 +281,9 @@ class RestoredPipeline(RestoredCallable):
         if by_number and not isinstance(images, IterableDataset):
             return RestoredDataset(images, self.front_end)
         if isinstance(images, Iterable) or hasattr(images, "__getitem__"):
-            return (self.front_end(image) for image in images)  # pipelines know a generator, but no other iterator
+            return (
+                self.front_end(image) for image in images
+            )  # pipelines know a generator, but no other iterator
         return self.front_end(images, mask)
 
 
@@ -261,9 +309,13 @@ class RestoredUltralytics(RestoredCallable):
 
     passed_on = ("info", "add_callback", "clear_callback")
 
-    def __init__(self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None) -> None:
+    def __init__(
+        self, recogniser: Any, front_end: FrontEnd, argument: str | int | None = None
+    ) -> None:
         if front_end.normalisation.channels == "bgr":
-            raise ValueError("an Ultralytics model's arrays are known to be BGR, and its tensors RGB; leave channels= out")
+            raise ValueError(
+                "an Ultralytics model's arrays are known to be BGR, and its tensors RGB; leave channels= out"
+            )
         super().__init__(recogniser, front_end, argument)
 
     def __call__(self, source: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -60,7 +60,9 @@ def _haze(image: Tensor, restoration: Restoration) -> Tensor | None:
     return (1 - torch.exp(-k)).mean((1, 2, 3))
 
 
-def _noise_and_rain(image: Tensor, restored: Tensor, restoration: Restoration) -> tuple[Tensor, Tensor]:
+def _noise_and_rain(
+    image: Tensor, restored: Tensor, restoration: Restoration
+) -> tuple[Tensor, Tensor]:
     """Both by what the local network took away from the middle of the image.
 
     The noise is what is left of it by a filter that no plane or edge passes (Immerkaer, CVIU 1996),
@@ -89,6 +91,8 @@ def _noise_and_rain(image: Tensor, restored: Tensor, restoration: Restoration) -
     threshold = torch.clamp(3.5 * sigma, min=STREAK)
     # Beside what was taken from the surroundings: haze that is left is no streak.
     high, wide = (max(1, side // AROUND_PX) for side in green.shape[-2:])
-    around = functional.interpolate(functional.adaptive_avg_pool2d(green, (high, wide)), size=green.shape[-2:], mode="bilinear")
+    around = functional.interpolate(
+        functional.adaptive_avg_pool2d(green, (high, wide)), size=green.shape[-2:], mode="bilinear"
+    )
     streaks = (green - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
     return sigma / gain * 255, streaks

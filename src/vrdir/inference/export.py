@@ -35,10 +35,19 @@ from vrdir.model.vrdir import VRDIR
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4  # of pixels in [0, 1] and of shares; bundled weights come within 1e-5, up to 1024 x 1024
+TOLERANCE = (
+    1e-4  # of pixels in [0, 1] and of shares; bundled weights come within 1e-5, up to 1024 x 1024
+)
 HALF_TOLERANCE = 1e-2  # of those whose convolutions compute in float16
 OPSET = 18
-CHECK_SIZES = ((1, 1, 1), (1, 1, 40), (2, 45, 70), (3, 64, 64), (1, 255, 161), (1, 384, 512))  # B, H, W
+CHECK_SIZES = (
+    (1, 1, 1),
+    (1, 1, 40),
+    (2, 45, 70),
+    (3, 64, 64),
+    (1, 255, 161),
+    (1, 384, 512),
+)  # B, H, W
 
 
 def export(
@@ -76,7 +85,9 @@ def export(
             network is not finite.
     """
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"an exported network's file ends in {' or '.join(SUFFIXES)}, not as {path.name} does")
+        raise ValueError(
+            f"an exported network's file ends in {' or '.join(SUFFIXES)}, not as {path.name} does"
+        )
     check_finite(model.state_dict(), "the network")
     runtime_of(backend)  # now, not after the export
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +97,9 @@ def export(
         if path.suffix == ".xml":
             _convert_to_openvino(written.with_suffix(".onnx"), written)
         tolerance = (HALF_TOLERANCE if half else TOLERANCE) if tolerance is None else tolerance
-        errors = compare(model, ExportedModel(written, backend), sizes if size is None else [(1, *size)])
+        errors = compare(
+            model, ExportedModel(written, backend), sizes if size is None else [(1, *size)]
+        )
         beyond = [error for error in errors.values() if not error <= tolerance]  # NaN too
         if beyond:
             raise ArithmeticError(
@@ -98,12 +111,16 @@ def export(
     return errors
 
 
-def compare(model: VRDIR, exported: ExportedModel, sizes: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int, int], float]:
+def compare(
+    model: VRDIR, exported: ExportedModel, sizes: Sequence[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], float]:
     """The largest difference between two, of pixels and shares, on images of each size (B, H, W): a ramp under half noise.
 
     NaN where one of them gives NaN.
     """
-    reference = copy.deepcopy(model).cpu().eval()  # not as it is on a GPU, which may compute in less than float32
+    reference = (
+        copy.deepcopy(model).cpu().eval()
+    )  # not as it is on a GPU, which may compute in less than float32
     generator = torch.Generator().manual_seed(0)
     errors = {}
     for batch, height, width in sizes:
@@ -112,7 +129,9 @@ def compare(model: VRDIR, exported: ExportedModel, sizes: Sequence[tuple[int, in
         with torch.no_grad():
             expected, actual = reference.restore(image), exported.restore(image)
         differences = (expected.image - actual.image, expected.shares - actual.shares)
-        errors[batch, height, width] = float(torch.stack([difference.abs().max() for difference in differences]).max())
+        errors[batch, height, width] = float(
+            torch.stack([difference.abs().max() for difference in differences]).max()
+        )
     return errors
 
 
@@ -139,10 +158,23 @@ def cached_export(model: VRDIR, backend: Backend) -> Path:
 
 def cache_path(model: VRDIR, backend: Backend) -> Path:
     """Where `cached_export` keeps a network: under a name of its values, its config, and the code and PyTorch that export it."""
-    code = [*sorted(Path(inspect.getfile(VRDIR)).parent.glob("*.py")), Path(__file__).with_name("export_graph.py")]
-    versions = [__version__, torch.__version__, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in code)]
-    key = hashlib.sha256("\n".join([state_sha256(model), model.config.model_dump_json(), *versions]).encode()).hexdigest()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrdir" / f"{key[:32]}-{backend}.onnx"
+    code = [
+        *sorted(Path(inspect.getfile(VRDIR)).parent.glob("*.py")),
+        Path(__file__).with_name("export_graph.py"),
+    ]
+    versions = [
+        __version__,
+        torch.__version__,
+        *(hashlib.sha256(file.read_bytes()).hexdigest() for file in code),
+    ]
+    key = hashlib.sha256(
+        "\n".join([state_sha256(model), model.config.model_dump_json(), *versions]).encode()
+    ).hexdigest()
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "vrdir"
+        / f"{key[:32]}-{backend}.onnx"
+    )
 
 
 def state_sha256(model: VRDIR) -> str:
@@ -154,7 +186,9 @@ def state_sha256(model: VRDIR) -> str:
     return digest.hexdigest()
 
 
-def _write_onnx(model: VRDIR, path: Path, size: tuple[int, int] | None, opset: int, half: bool) -> None:
+def _write_onnx(
+    model: VRDIR, path: Path, size: tuple[int, int] | None, opset: int, half: bool
+) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401 - PyTorch's exporter needs it
@@ -180,7 +214,9 @@ def _write_onnx(model: VRDIR, path: Path, size: tuple[int, int] | None, opset: i
     if half:
         halve_convolutions(proto.graph)
     _tidy(proto, free=size is None)
-    facts = ExportFacts(vrdir=__version__, weights_sha256=state_sha256(model), config=model.config, size=size)
+    facts = ExportFacts(
+        vrdir=__version__, weights_sha256=state_sha256(model), config=model.config, size=size
+    )
     onnx.helper.set_model_props(proto, {FACTS_KEY: facts.model_dump_json()})
     onnx.checker.check_model(proto)
     onnx.save_model(proto, path)

@@ -52,8 +52,17 @@ def halve_convolutions(graph: Any) -> None:
         source, target = node.input[0], node.output[0]
         if source not in cast:
             cast.add(source)
-            nodes.append(helper.make_node("Cast", [source], [f"{source}/half"], f"{source}/half", to=TensorProto.FLOAT16))
+            nodes.append(
+                helper.make_node(
+                    "Cast", [source], [f"{source}/half"], f"{source}/half", to=TensorProto.FLOAT16
+                )
+            )
         node.input[0], node.output[0] = f"{source}/half", f"{target}/halved"
-        nodes += [node, helper.make_node("Cast", [f"{target}/halved"], [target], f"{target}/full", to=TensorProto.FLOAT)]
+        nodes += [
+            node,
+            helper.make_node(
+                "Cast", [f"{target}/halved"], [target], f"{target}/full", to=TensorProto.FLOAT
+            ),
+        ]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -18,7 +18,14 @@ from vrdir.forks import survive_forks
 from vrdir.image_files.regular_files import refuse_pointer
 from vrdir.image_files.whole_files import ImageError, first_line
 from vrdir.inference.onnx_values import initializers
-from vrdir.model.vrdir import Restoration, VRDIRConfig, check_image, check_result, clean_threshold, describe
+from vrdir.model.vrdir import (
+    Restoration,
+    VRDIRConfig,
+    check_image,
+    check_result,
+    clean_threshold,
+    describe,
+)
 
 Backend = Literal["torch", "onnx", "openvino"]
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -70,18 +77,24 @@ class ExportedModel:
 
     def __init__(self, path: Path | str, backend: Backend) -> None:
         if backend not in _OPENERS:
-            raise ValueError(f"an exported network runs with backend {' or '.join(_OPENERS)}, not {backend!r}")
+            raise ValueError(
+                f"an exported network runs with backend {' or '.join(_OPENERS)}, not {backend!r}"
+            )
         survive_forks()
         self.path, self.backend = Path(path), backend
         if not self.path.is_file():
             raise FileNotFoundError(f"no exported network at {path}; write one with vrdir export")
         opened = _OPENERS[backend](self.path)
         if opened.facts is None:
-            raise ValueError(f"{path} was not written by vrdir export: it does not carry the network's config")
+            raise ValueError(
+                f"{path} was not written by vrdir export: it does not carry the network's config"
+            )
         try:
             self.facts = ExportFacts.model_validate_json(opened.facts)
         except ValidationError as error:
-            raise ValueError(f"{path} carries a config that this version cannot read ({describe(error)}); export it again") from None
+            raise ValueError(
+                f"{path} carries a config that this version cannot read ({describe(error)}); export it again"
+            ) from None
         self._run = opened.run
 
     @property
@@ -103,13 +116,19 @@ class ExportedModel:
         """
         check_image(image)
         if self.facts.size is not None and image.shape[-2:] != self.facts.size:
-            own, given = (" x ".join(map(str, size)) for size in (self.facts.size, image.shape[-2:]))
-            raise ImageError(f"{self.path} takes images of {own} pixels (height x width) alone, not {given}; export it without a size")
+            own, given = (
+                " x ".join(map(str, size)) for size in (self.facts.size, image.shape[-2:])
+            )
+            raise ImageError(
+                f"{self.path} takes images of {own} pixels (height x width) alone, not {given}; export it without a size"
+            )
         threshold = clean_threshold(skip_clean, self.config)
         image = image.detach().cpu().contiguous()
         pieces = [image] if self.facts.size is None else image.split(1)
         results = [self._run(piece.numpy()) for piece in pieces]
-        restored, shares = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*results, strict=True))
+        restored, shares = (
+            torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*results, strict=True)
+        )
         check_result(restored, shares)
         if threshold is not None:
             restored = torch.where((shares[:, -1] < threshold).view(-1, 1, 1, 1), restored, image)
@@ -121,11 +140,15 @@ class ExportedModel:
 
 def runtime_of(backend: Backend) -> Any:
     """The package that runs a backend's files. Raises ValueError if it is not installed."""
-    package, extra = {"onnx": ("onnxruntime", "export"), "openvino": ("openvino", "openvino")}[backend]
+    package, extra = {"onnx": ("onnxruntime", "export"), "openvino": ("openvino", "openvino")}[
+        backend
+    ]
     try:
         return import_module(package)
     except ModuleNotFoundError:
-        raise ValueError(f"backend {backend} needs {package}: pip install 'vrdir[{extra}]'") from None
+        raise ValueError(
+            f"backend {backend} needs {package}: pip install 'vrdir[{extra}]'"
+        ) from None
 
 
 def openvino_core() -> Any:
@@ -151,7 +174,9 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented ones
-        raise ValueError(f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}){remedy}") from None
+        raise ValueError(
+            f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}){remedy}"
+        ) from None
 
 
 def _open_onnx(path: Path) -> _Opened:
@@ -175,13 +200,25 @@ def _open_openvino(path: Path) -> _Opened:
     try:
         network = core.read_model(path)
     except RuntimeError as error:
-        raise ValueError(f"{path} is no network that openvino can open ({' '.join(str(error).split())}); export it again") from None
+        raise ValueError(
+            f"{path} is no network that openvino can open ({' '.join(str(error).split())}); export it again"
+        ) from None
     constants = (op for op in network.get_ops() if op.get_type_name() == "Constant")
-    _check_values(path, ((op.get_friendly_name(), op.data) for op in constants if op.get_element_type().is_real()))
-    place = ["framework", FACTS_KEY]  # where it keeps an ONNX file's metadata, in its own format too
+    _check_values(
+        path,
+        ((op.get_friendly_name(), op.data) for op in constants if op.get_element_type().is_real()),
+    )
+    place = [
+        "framework",
+        FACTS_KEY,
+    ]  # where it keeps an ONNX file's metadata, in its own format too
     facts = network.get_rt_info(place).value if network.has_rt_info(place) else None
     # bfloat16, its default where the processor has it, breaks the Fourier part.
-    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()})
+    compiled = core.compile_model(
+        network,
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()},
+    )
 
     def run(image: Array) -> tuple[Array, Array]:
         # A request of its own for every call: threads may not share one.

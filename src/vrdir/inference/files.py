@@ -140,20 +140,30 @@ def plan_files(
         if not Path(given).exists() and not any(magic in str(given) for magic in "*?["):
             raise FileNotFoundError(f"{given} does not exist")
         if Path(given).exists() and not (Path(given).is_file() or Path(given).is_dir()):
-            raise ValueError(f"{given} is no ordinary file, but a pipe, a socket or a device; give files or folders")
-    to_file = single and output.suffix[1:2].isalpha() and not output.is_dir()  # results-1.0 is a folder
+            raise ValueError(
+                f"{given} is no ordinary file, but a pipe, a socket or a device; give files or folders"
+            )
+    to_file = (
+        single and output.suffix[1:2].isalpha() and not output.is_dir()
+    )  # results-1.0 is a folder
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
     if to_file:
         check_writable(output, output.parent)
     if to_file and videos and is_video(output):
         if plain_suffix(inputs[0]) in IMAGE_SUFFIXES - {".gif"}:
-            raise ValueError(f"{inputs[0]} is an image, {output} a video; give the output an image's suffix")
+            raise ValueError(
+                f"{inputs[0]} is an image, {output} a video; give the output an image's suffix"
+            )
         return _without_collisions([FileJob(Path(inputs[0]), output)])
     if to_file:
         if videos and is_video(Path(inputs[0])):
-            raise ValueError(f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}")
+            raise ValueError(
+                f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}"
+            )
         format_of(output)
-        if suffix is not None and format_of(output) != format_of(output.with_suffix(suffix)):  # .jpg and .jpeg are one
+        if suffix is not None and format_of(output) != format_of(
+            output.with_suffix(suffix)
+        ):  # .jpg and .jpeg are one
             raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
         return _without_collisions([FileJob(Path(inputs[0]), output)])
     if output.suffix.lower() in wanted and not output.is_dir():
@@ -163,22 +173,36 @@ def plan_files(
     for given in inputs:
         path = Path(given)
         if path.is_dir():
-            jobs += [FileJob(source, output / source.relative_to(path)) for source in _files_below(path, output, wanted, others)]
+            jobs += [
+                FileJob(source, output / source.relative_to(path))
+                for source in _files_below(path, output, wanted, others)
+            ]
         elif path.is_file():
             jobs.append(FileJob(path, output / path.name))
         else:
             matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute ones too
             if not matches:
                 raise FileNotFoundError(f"{given} does not exist")
-            jobs += [FileJob(match, output / match.name) for match in matches if match.is_file() and not _within(match, output)]
-            if folders := sum(match.is_dir() and match.resolve() != output.resolve() for match in matches):
+            jobs += [
+                FileJob(match, output / match.name)
+                for match in matches
+                if match.is_file() and not _within(match, output)
+            ]
+            if folders := sum(
+                match.is_dir() and match.resolve() != output.resolve() for match in matches
+            ):
                 others["folder"] += folders
     if not jobs:
         found = f" but {skipped(others)}" if others else ""
         looked_for = ", ".join(sorted(WRITTEN_SUFFIXES | (wanted - IMAGE_SUFFIXES)))
-        raise FileNotFoundError(f"no images in {', '.join(map(str, inputs))}{found}; looked for {looked_for} and what else Pillow reads")
+        raise FileNotFoundError(
+            f"no images in {', '.join(map(str, inputs))}{found}; looked for {looked_for} and what else Pillow reads"
+        )
     check_writable(output, output)
-    jobs = [job if videos and is_video(job.target) else FileJob(job.source, _named(job.target, suffix)) for job in jobs]
+    jobs = [
+        job if videos and is_video(job.target) else FileJob(job.source, _named(job.target, suffix))
+        for job in jobs
+    ]
     return _without_collisions(jobs)
 
 
@@ -207,7 +231,9 @@ def process_files(
     """
     if manifest is not None:
         manifest.sweep(job.target.parent for job in jobs)
-    with closing(_ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers, stopped)) as outcomes:
+    with closing(
+        _ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers, stopped)
+    ) as outcomes:
         for result, hopeless in outcomes:
             yield result
             if hopeless:
@@ -218,7 +244,10 @@ Outcome = tuple[FileResult, bool]
 
 
 def _ordered(
-    jobs: Sequence[FileJob], work: Callable[[FileJob], Outcome], workers: int, stopped: Callable[[], None]
+    jobs: Sequence[FileJob],
+    work: Callable[[FileJob], Outcome],
+    workers: int,
+    stopped: Callable[[], None],
 ) -> Generator[Outcome, None, None]:
     """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted,
     waits only for what is at work.
@@ -229,7 +258,12 @@ def _ordered(
     threads = torch.get_num_threads()
     at_once = 2 * workers if workers > 1 else 1
     # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
-    pool = ThreadPoolExecutor(max(workers, 1), "file", initializer=torch.set_num_threads, initargs=(max(1, threads // max(workers, 1)),))
+    pool = ThreadPoolExecutor(
+        max(workers, 1),
+        "file",
+        initializer=torch.set_num_threads,
+        initargs=(max(1, threads // max(workers, 1)),),
+    )
     ahead: deque[Future[Outcome]] = deque()
     wait = True
     try:
@@ -239,7 +273,9 @@ def _ordered(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    except KeyboardInterrupt:  # the command line has another: who pressed it waits for no large image
+    except (
+        KeyboardInterrupt
+    ):  # the command line has another: who pressed it waits for no large image
         wait = False
         raise
     finally:
@@ -248,22 +284,38 @@ def _ordered(
         torch.set_num_threads(threads)
 
 
-def _finished(job: FileJob, process: Callable[[FileJob], Finish], overwrite: bool, manifest: Manifest | None) -> Outcome:
+def _finished(
+    job: FileJob, process: Callable[[FileJob], Finish], overwrite: bool, manifest: Manifest | None
+) -> Outcome:
     """A job's result, and whether further ones cannot be written either."""
     if manifest is not None and manifest.is_done(job.source, job.target):
         return FileResult(job, manifest.shares(job.target), None, earlier=True), False
     try:
-        if not overwrite and job.target.exists() and not (manifest is not None and manifest.is_own(job.source, job.target)):
-            raise ImageError(f"{job.target} exists; replace it by --overwrite, or choose another output")
+        if (
+            not overwrite
+            and job.target.exists()
+            and not (manifest is not None and manifest.is_own(job.source, job.target))
+        ):
+            raise ImageError(
+                f"{job.target} exists; replace it by --overwrite, or choose another output"
+            )
         source = Stamp.of(job.source)
         finish = process(job)
         told = Told({})
 
         def note(facts: os.stat_result) -> None:
             if manifest is not None and source is not None:
-                manifest.add(job.source, source, job.target, Stamp(facts.st_size, facts.st_mtime_ns), told.shares)
+                manifest.add(
+                    job.source,
+                    source,
+                    job.target,
+                    Stamp(facts.st_size, facts.st_mtime_ns),
+                    told.shares,
+                )
 
-        with result_file(job.target, None if manifest is None else manifest.partial_name(), note) as partial:
+        with result_file(
+            job.target, None if manifest is None else manifest.partial_name(), note
+        ) as partial:
             told = finish(partial)
         result = FileResult(
             job,
@@ -290,12 +342,20 @@ def _named(target: Path, suffix: str | None) -> Path:
     return target.with_name(f"{target.name}.png") if plain_suffix(target) in ONLY_READ else target
 
 
-def _files_below(folder: Path, output: Path, suffixes: Set[str], others: Counter[str]) -> list[Path]:
+def _files_below(
+    folder: Path, output: Path, suffixes: Set[str], others: Counter[str]
+) -> list[Path]:
     """The files with these suffixes below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be read; check its permissions")
     unreadable: list[Path] = []
-    found = files_below(folder, suffixes, without=output, others=others, unreadable=lambda error: unreadable.append(Path(error.filename)))
+    found = files_below(
+        folder,
+        suffixes,
+        without=output,
+        others=others,
+        unreadable=lambda error: unreadable.append(Path(error.filename)),
+    )
     return sorted([*found, *unreadable])
 
 
@@ -308,9 +368,13 @@ def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
     taken: dict[str, Path] = {}
     for source, target in jobs:
         place = places.of(target)
-        if place == places.of(source) or (source.is_symlink() and place == os.path.realpath(source)):
+        if place == places.of(source) or (
+            source.is_symlink() and place == os.path.realpath(source)
+        ):
             raise ValueError(f"{source} would be written over itself; choose another output")
         if place in taken:
-            raise ValueError(f"{taken[place]} and {source} would both be written to {target}; give them different outputs")
+            raise ValueError(
+                f"{taken[place]} and {source} would both be written to {target}; give them different outputs"
+            )
         taken[place] = source
     return jobs

@@ -50,7 +50,9 @@ class Summary:
         parts = [
             f"changed by {mean:.1f} of 255 levels on average, from {least:.1f} ({first}) to {most:.1f} ({last})",
             f"{same} left as they were" if same else "",
-            "mostly " + ", ".join(f"{name} {count}" for name, count in self.mostly.most_common()) if self.mostly else "",
+            "mostly " + ", ".join(f"{name} {count}" for name, count in self.mostly.most_common())
+            if self.mostly
+            else "",
         ]
         return "; ".join(filter(None, parts))
 
@@ -74,7 +76,11 @@ class FolderReport:
     def add(self, result: FileResult) -> None:
         """Note a file."""
         self.summary.add(result)
-        file: dict[str, Any] = {"name": str(result.job.source), "target": str(result.job.target), "state": state_of(result)}
+        file: dict[str, Any] = {
+            "name": str(result.job.source),
+            "target": str(result.job.target),
+            "state": state_of(result),
+        }
         if result.error is not None:
             file["note"] = result.error
         elif result.video is not None:
@@ -84,13 +90,23 @@ class FolderReport:
         if result.shares:
             file["shares"] = {name: round(share, 3) for name, share in result.shares.items()}
         if result.previews is not None:
-            file["before"], file["after"] = (base64.b64encode(preview).decode() for preview in result.previews)
+            file["before"], file["after"] = (
+                base64.b64encode(preview).decode() for preview in result.previews
+            )
         self.files.append(file)
 
     def write(self, title: str) -> None:
         """Write the page. Raises ImageError if it cannot be written."""
-        content = {"title": title, "facts": self.facts, "summary": str(self.summary), "skipped": self.skipped, "files": self.files}
-        data = json.dumps(content).replace("<", "\\u003c")  # no name can end the script that holds it
+        content = {
+            "title": title,
+            "facts": self.facts,
+            "summary": str(self.summary),
+            "skipped": self.skipped,
+            "files": self.files,
+        }
+        data = json.dumps(content).replace(
+            "<", "\\u003c"
+        )  # no name can end the script that holds it
         page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data)
         write_file(page.encode("utf-8", "backslashreplace"), self.path)
 

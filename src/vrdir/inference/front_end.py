@@ -33,9 +33,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MASK_KEY = "pixel_mask"  # of what is valid in a padded batch, as Hugging Face's detectors are given it
+MASK_KEY = (
+    "pixel_mask"  # of what is valid in a padded batch, as Hugging Face's detectors are given it
+)
 PIXELS_KEY = "pixel_values"  # Hugging Face's
-IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs", "x")  # what recognisers call their images
+IMAGE_KEYS = (
+    PIXELS_KEY,
+    "image",
+    "images",
+    "img",
+    "source",
+    "input",
+    "inputs",
+    "x",
+)  # what recognisers call their images
 
 
 class KeepsTypes(nn.Module):
@@ -86,7 +97,12 @@ class FrontEnd(KeepsTypes):
         clean_threshold(skip_clean, restorer.config)  # now, not at the first image
         self.restorer = restorer.requires_grad_(trains)
         self.restorer.extractor.requires_grad_(False)
-        self.normalisation, self.skip_clean, self.trains, self.hook = normalisation, skip_clean, trains, hook
+        self.normalisation, self.skip_clean, self.trains, self.hook = (
+            normalisation,
+            skip_clean,
+            trains,
+            hook,
+        )
         self._declared, self._checked = declared, False
         self.train(self.training)
 
@@ -127,7 +143,9 @@ class FrontEnd(KeepsTypes):
             key = image_key(batch)
             restored[key] = self(batch[key], batch.get(MASK_KEY))
             return restored
-        if hasattr(batch, "tensors") and hasattr(batch, "mask"):  # DETR's own; its mask marks the padding
+        if hasattr(batch, "tensors") and hasattr(
+            batch, "mask"
+        ):  # DETR's own; its mask marks the padding
             restored = copy.copy(batch)
             restored.tensors = self(batch.tensors, None if batch.mask is None else ~batch.mask)
             return restored
@@ -141,17 +159,23 @@ class FrontEnd(KeepsTypes):
 
     def _masked(self, batch: Any, mask: Any) -> Any:
         if torch.compiler.is_compiling():
-            raise RuntimeError(f"{MASK_KEY} decides by what is in the batch, which torch.export and torch.compile cannot; leave it out")
+            raise RuntimeError(
+                f"{MASK_KEY} decides by what is in the batch, which torch.export and torch.compile cannot; leave it out"
+            )
         if isinstance(batch, (list, tuple)):
             return [self(image, one) for image, one in zip(batch, mask, strict=True)]
         if isinstance(batch, np.ndarray):
             with torch.no_grad():
                 return self._masked(_tensor_of(batch), mask).numpy()
         if not isinstance(batch, Tensor):
-            raise ValueError(f"a {MASK_KEY} belongs to a tensor or an array of images, not to a {type(batch).__name__}")
+            raise ValueError(
+                f"a {MASK_KEY} belongs to a tensor or an array of images, not to a {type(batch).__name__}"
+            )
         valid = torch.as_tensor(mask, device=batch.device) != 0
         if valid.shape != (*batch.shape[:-3], *batch.shape[-2:]):
-            raise ValueError(f"the {MASK_KEY} of images {tuple(batch.shape)} is (B, H, W), not {tuple(valid.shape)}")
+            raise ValueError(
+                f"the {MASK_KEY} of images {tuple(batch.shape)} is (B, H, W), not {tuple(valid.shape)}"
+            )
         if batch.ndim == 3:
             return self._masked(batch[None], valid[None])[0]
         result, rectangles = batch.clone(), [_around(one) for one in valid]
@@ -167,9 +191,13 @@ class FrontEnd(KeepsTypes):
     def _tensor(self, values: Tensor) -> Tensor:
         if values.ndim not in (3, 4) or values.shape[-3] != 3:
             hint = "; it looks like (H, W, 3): permute it" if values.shape[-1] == 3 else ""
-            raise ValueError(f"a recogniser's image tensor is (B, 3, H, W) or (3, H, W), not {tuple(values.shape)}{hint}")
+            raise ValueError(
+                f"a recogniser's image tensor is (B, 3, H, W) or (3, H, W), not {tuple(values.shape)}{hint}"
+            )
         if values.dtype != torch.uint8 and not values.dtype.is_floating_point:
-            raise ValueError(f"image tensors are uint8 or floating point, not {str(values.dtype).removeprefix('torch.')}")
+            raise ValueError(
+                f"image tensors are uint8 or floating point, not {str(values.dtype).removeprefix('torch.')}"
+            )
         if not (self._declared or _is_integer(values) or torch.compiler.is_compiling()):
             self._declared = True
             logger.warning(
@@ -177,13 +205,19 @@ class FrontEnd(KeepsTypes):
                 "show: declare it in restore_before, by mean= and std=, range=255, preprocessing=; or range=1 where it is right"
             )
         # Integers come before any normalisation, whatever is declared for what the recogniser is given in floating point.
-        normalisation = Normalisation(range=(0, 255), channels=self.normalisation.channels) if _is_integer(values) else self.normalisation
+        normalisation = (
+            Normalisation(range=(0, 255), channels=self.normalisation.channels)
+            if _is_integer(values)
+            else self.normalisation
+        )
         image = normalisation.undo(values.to(self._device(values.device), torch.float32))
         if not torch.compiler.is_compiling() and (image.is_cpu or not self._checked):
             self._checked = _check_range(image, normalisation)
         image = image.clamp(0, 1).reshape(-1, *values.shape[-3:])
         gradients = torch.is_grad_enabled() and (values.requires_grad or self.trains)
-        restored = self._restore(image, in_bands=not gradients and (image.is_cpu or len(image) == 1))
+        restored = self._restore(
+            image, in_bands=not gradients and (image.is_cpu or len(image) == 1)
+        )
         if restored is image:  # all of them clean: not even rounded
             return values
         result = normalisation.redo(restored.reshape(values.shape))
@@ -194,14 +228,27 @@ class FrontEnd(KeepsTypes):
         if torch.compiler.is_compiling():  # sizes may be symbols, and nothing may be called back
             with _without_autocast(image.device):
                 return self.restorer.restore(image, self.skip_clean, control=self.control).image
-        at_once = max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1])) if image.is_cpu else len(image)
+        at_once = (
+            max(1, CPU_PIXELS // (image.shape[-2] * image.shape[-1]))
+            if image.is_cpu
+            else len(image)
+        )
         pieces = image.split(at_once)
         large = image.shape[-2] * image.shape[-1] > WHOLE_PIXELS
-        network = partial(restore_in_bands, self.restorer) if in_bands and large else self.restorer.restore
+        network = (
+            partial(restore_in_bands, self.restorer)
+            if in_bands and large
+            else self.restorer.restore
+        )
         restore = partial(network, skip_clean=self.skip_clean, control=self.control)
-        captured = image.is_cuda and torch.cuda.is_current_stream_capturing()  # a captured graph cannot be waited for
+        captured = (
+            image.is_cuda and torch.cuda.is_current_stream_capturing()
+        )  # a captured graph cannot be waited for
         with _without_autocast(image.device):
-            restorations = [restore_inside(piece, restore) if self.borders and not captured else restore(piece) for piece in pieces]
+            restorations = [
+                restore_inside(piece, restore) if self.borders and not captured else restore(piece)
+                for piece in pieces
+            ]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)
         if all(r.image is piece for r, piece in zip(restorations, pieces, strict=True)):
             restoration = restoration._replace(image=image)
@@ -213,7 +260,9 @@ class FrontEnd(KeepsTypes):
 
     def _array(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if array.ndim == 2 and not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"a recogniser's image array is (B, 3, H, W), (3, H, W) or (H, W, 3), not {array.shape}")
+            raise ValueError(
+                f"a recogniser's image array is (B, 3, H, W), (3, H, W) or (H, W, 3), not {array.shape}"
+            )
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
         if not channels_first and np.issubdtype(array.dtype, np.integer):
             return self._picture(array)
@@ -224,7 +273,9 @@ class FrontEnd(KeepsTypes):
 
     def _file(self, path: str) -> Any:
         if path.startswith(("http://", "https://", "data:")):
-            raise ValueError(f"{path[:80]} is not fetched from here; open the image and pass it as a PIL image")
+            raise ValueError(
+                f"{path[:80]} is not fetched from here; open the image and pass it as a PIL image"
+            )
         picture = _for_recognisers(self._picture(path))
         picture.filename = path  # some recognisers report it
         return picture
@@ -255,7 +306,11 @@ def _around(valid: Tensor) -> tuple[slice, slice]:
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Switch autocast off, whoever has switched it on: it is meant for the recogniser."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+    return (
+        torch.autocast(device.type, enabled=False)
+        if torch.amp.is_autocast_available(device.type)
+        else nullcontext()
+    )
 
 
 def _for_recognisers(picture: Any) -> Any:
@@ -290,14 +345,20 @@ def image_key(batch: Mapping[Any, Any]) -> Any:
     for key in IMAGE_KEYS:
         if key in batch:
             return key
-    raise ValueError(f"no images under any of {', '.join(IMAGE_KEYS)} among {', '.join(map(str, batch)) or 'nothing'}")
+    raise ValueError(
+        f"no images under any of {', '.join(IMAGE_KEYS)} among {', '.join(map(str, batch)) or 'nothing'}"
+    )
 
 
 def load_network(weights: str | Path | VRDIR | Restorer, device: torch.device) -> VRDIR:
     """The restoration network on a device; a given one is moved there. Raises ValueError for one that is exported or not in float32."""
     if isinstance(weights, Restorer) and weights.precision != "float32":
-        raise ValueError(f"a front-end computes in float32; give it a Restorer of that precision, not {weights.precision}, or the weights")
+        raise ValueError(
+            f"a front-end computes in float32; give it a Restorer of that precision, not {weights.precision}, or the weights"
+        )
     network = weights.model if isinstance(weights, Restorer) else weights
     if isinstance(network, ExportedModel):
-        raise ValueError("a front-end runs with backend torch, since gradients pass through it; give it the weights, not the exported file")
+        raise ValueError(
+            "a front-end runs with backend torch, since gradients pass through it; give it the weights, not the exported file"
+        )
     return placed(network_of(network), device)

@@ -20,8 +20,15 @@ TOLERANCE = 2e-3  # half an 8-bit level: other processors sum in another order
 
 def fixed_image() -> Tensor:
     """A small image of odd size, (1, 3, 45, 70), that every machine computes alike: waves of three frequencies, no random draw."""
-    y, x = torch.meshgrid(torch.linspace(0, 1, 45, dtype=torch.float64), torch.linspace(0, 1, 70, dtype=torch.float64), indexing="ij")
-    channels = [0.5 + 0.3 * torch.sin(f * x + 2 * f * y) + 0.15 * torch.cos(3 * f * x * y) for f in (5.0, 11.0, 23.0)]
+    y, x = torch.meshgrid(
+        torch.linspace(0, 1, 45, dtype=torch.float64),
+        torch.linspace(0, 1, 70, dtype=torch.float64),
+        indexing="ij",
+    )
+    channels = [
+        0.5 + 0.3 * torch.sin(f * x + 2 * f * y) + 0.15 * torch.cos(3 * f * x * y)
+        for f in (5.0, 11.0, 23.0)
+    ]
     return torch.stack(channels)[None].float()
 
 
@@ -30,15 +37,23 @@ def golden_outputs(model: VRDIR | ExportedModel) -> dict[str, Tensor]:
     image = fixed_image()
     with torch.inference_mode():
         result = model.restore(image)
-        features = model.extractor(pad_to_multiple(image, model.config.multiple)) if isinstance(model, VRDIR) else []
+        features = (
+            model.extractor(pad_to_multiple(image, model.config.multiple))
+            if isinstance(model, VRDIR)
+            else []
+        )
     tensors = {"image": result.image, "shares": result.shares}
-    tensors |= {f"features.{i}": f for i, f in enumerate(features)} | {f"guidance.{i}": g for i, g in enumerate(result.guidance)}
+    tensors |= {f"features.{i}": f for i, f in enumerate(features)} | {
+        f"guidance.{i}": g for i, g in enumerate(result.guidance)
+    }
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def write_golden(name: str) -> None:
     """Record the golden outputs of bundled weights (at release)."""
-    write_whole(serialize(golden_outputs(VRDIR.from_pretrained(FOLDER / name))), FOLDER / name / GOLDEN_FILE)
+    write_whole(
+        serialize(golden_outputs(VRDIR.from_pretrained(FOLDER / name))), FOLDER / name / GOLDEN_FILE
+    )
 
 
 def golden_problems(name: str, backend: Backend = "torch") -> list[str]:
@@ -50,12 +65,21 @@ def golden_problems(name: str, backend: Backend = "torch") -> list[str]:
     problems = verify(name)
     if problems:
         return problems
-    expected, actual = load_file(FOLDER / name / GOLDEN_FILE), golden_outputs(Restorer(FOLDER / name, "cpu", backend=backend).model)
+    expected, actual = (
+        load_file(FOLDER / name / GOLDEN_FILE),
+        golden_outputs(Restorer(FOLDER / name, "cpu", backend=backend).model),
+    )
     for key, tensor in actual.items():
         error = (tensor - expected[key]).abs()
         scale = max(1.0, float(expected[key].abs().max()))
         if not float(error.max()) <= TOLERANCE * scale:  # and NaN is an error
-            bins = torch.histc(torch.log10(error.nan_to_num(1, 1).clamp_min(1e-9)), bins=9, min=-9, max=0).int().tolist()
+            bins = (
+                torch.histc(
+                    torch.log10(error.nan_to_num(1, 1).clamp_min(1e-9)), bins=9, min=-9, max=0
+                )
+                .int()
+                .tolist()
+            )
             problems.append(
                 f"{name}: {key} differs from the golden output by up to {float(error.max()):.2e}; errors by decade from 1e-9: {bins}"
             )

@@ -59,11 +59,17 @@ class Manifest:
         ImageError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, command: str, settings: Mapping[str, Any], resume: bool = True) -> None:
+    def __init__(
+        self, folder: Path, command: str, settings: Mapping[str, Any], resume: bool = True
+    ) -> None:
         self.resume = resume
         self.folder, self.path = folder, folder / f".vrdir-{command}.jsonl"
-        self.done: dict[str, tuple[str, Stamp, Stamp, dict[str, float]]] = {}  # target: source, its stamp, the target's, shares
-        self.written: dict[str, set[tuple[str, Stamp]]] = {}  # target: source and stamp of all that were ever written there
+        self.done: dict[
+            str, tuple[str, Stamp, Stamp, dict[str, float]]
+        ] = {}  # target: source, its stamp, the target's, shares
+        self.written: dict[
+            str, set[tuple[str, Stamp]]
+        ] = {}  # target: source and stamp of all that were ever written there
         self.places = Places()
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be taken back
@@ -84,7 +90,12 @@ class Manifest:
     def __enter__(self) -> Manifest:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self.lock:  # not while a thread writes
             self.file.close()
 
@@ -113,20 +124,37 @@ class Manifest:
         if not self.resume:
             return False
         noted, made_from, made, _ = self.done.get(self._name(target), (None, None, None, None))
-        return made is not None and made == Stamp.of(target) and made_from == Stamp.of(source) and noted == self.places.of(source)
+        return (
+            made is not None
+            and made == Stamp.of(target)
+            and made_from == Stamp.of(source)
+            and noted == self.places.of(source)
+        )
 
     def is_own(self, source: Path, target: Path) -> bool:
         """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
-        return self.resume and (self.places.of(source), Stamp.of(target)) in self.written.get(self._name(target), ())
+        return self.resume and (self.places.of(source), Stamp.of(target)) in self.written.get(
+            self._name(target), ()
+        )
 
     def shares(self, target: Path) -> dict[str, float]:
         """What was told of a finished file."""
         return self.done[self._name(target)][3]
 
-    def add(self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]) -> None:
+    def add(
+        self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]
+    ) -> None:
         """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
-        noted = self.places.of(source)  # an absolute path: "a.png" would be another file in another working directory
-        line = {"source": noted, "source_stamp": made_from, "target": self._name(target), "target_stamp": made, "shares": shares}
+        noted = self.places.of(
+            source
+        )  # an absolute path: "a.png" would be another file in another working directory
+        line = {
+            "source": noted,
+            "source_stamp": made_from,
+            "target": self._name(target),
+            "target_stamp": made,
+            "shares": shares,
+        }
         with self.lock:
             self._write(line)
             self._note(line)
@@ -144,13 +172,17 @@ class Manifest:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.torn:  # a line behind half a one would be read as one with it
-            raise DiskError(f"{self.path} ends in half a line, as the disk failed; the same command again cuts it off")
+            raise DiskError(
+                f"{self.path} ends in half a line, as the disk failed; the same command again cuts it off"
+            )
         content = json.dumps(line).encode() + b"\n"
         try:
             before = self.file.seek(0, os.SEEK_END)
             try:
                 if self.file.write(content) != len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line: the disk is full
+                    raise OSError(
+                        errno.ENOSPC, os.strerror(errno.ENOSPC)
+                    )  # half a line: the disk is full
             except BaseException:  # a signal too
                 self._cut(before)
                 raise
@@ -179,7 +211,9 @@ class Manifest:
         try:
             before = dict(json.loads(lines[0]))
             self.id = before.pop("run")
-            if re.fullmatch("[0-9a-f]{12}", self.id) is None:  # it goes into a pattern of files to remove
+            if (
+                re.fullmatch("[0-9a-f]{12}", self.id) is None
+            ):  # it goes into a pattern of files to remove
                 raise ValueError("it names no run")
             for line in lines[1:]:
                 number += 1
@@ -189,7 +223,11 @@ class Manifest:
                 f"{self.path}, line {number + 1}, is damaged; delete the file to start over, and add --overwrite to replace the results"
             ) from None
         run = json.loads(json.dumps(run))
-        other = [f"{key} was {before.get(key)!r} and is {run.get(key)!r}" for key in {**before, **run} if before.get(key) != run.get(key)]
+        other = [
+            f"{key} was {before.get(key)!r} and is {run.get(key)!r}"
+            for key in {**before, **run}
+            if before.get(key) != run.get(key)
+        ]
         if other:
             raise ValueError(
                 f"{self.folder} holds the results of another run ({'; '.join(other)}), which this one cannot go on with; "
@@ -199,7 +237,9 @@ class Manifest:
     def _unwritable(self, error: OSError) -> ImageError:
         advice = HOPELESS.get(error.errno or 0)
         kind = DiskError if advice else ImageError
-        return kind(f"{self.path} cannot be written ({error.strerror}); {advice or 'check the folder and its permissions'}")
+        return kind(
+            f"{self.path} cannot be written ({error.strerror}); {advice or 'check the folder and its permissions'}"
+        )
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -210,6 +250,8 @@ def _lock(descriptor: int, folder: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another run is writing to {folder}; wait for it, or stop it") from None
+            raise ValueError(
+                f"another run is writing to {folder}; wait for it, or stop it"
+            ) from None
         except OSError:  # a file system without locks
             return

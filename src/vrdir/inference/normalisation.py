@@ -38,7 +38,10 @@ class Normalisation(NamedTuple):
     def redo(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) RGB in [0, 1] -> the values that the recogniser takes."""
         low, high = self.range
-        scale, shift = [(high - low) / s for s in self.std], [(low - m) / s for m, s in zip(self.mean, self.std, strict=True)]
+        scale, shift = (
+            [(high - low) / s for s in self.std],
+            [(low - m) / s for m, s in zip(self.mean, self.std, strict=True)],
+        )
         return _affine(self._in_order(image), scale, shift)
 
     def _in_order(self, image: Tensor) -> Tensor:
@@ -49,7 +52,9 @@ def _affine(values: Tensor, scale: Sequence[float], shift: Sequence[float]) -> T
     """`values * scale + shift` by channel, in one pass over the pixels."""
     if all(s == 1 for s in scale) and not any(shift):
         return values
-    return torch.addcmul(values.new_tensor(shift).view(3, 1, 1), values, values.new_tensor(scale).view(3, 1, 1))
+    return torch.addcmul(
+        values.new_tensor(shift).view(3, 1, 1), values, values.new_tensor(scale).view(3, 1, 1)
+    )
 
 
 def find_normalisation(
@@ -111,7 +116,10 @@ def is_declared(recogniser: Any, *declarations: Any) -> bool:
 
 def _carried(recogniser: Any) -> Any:
     """The description of its input that a recogniser carries. A mean or std of its own it may well apply itself."""
-    attributes = (getattr(recogniser, name, None) for name in ("pretrained_cfg", "default_cfg", "image_processor"))
+    attributes = (
+        getattr(recogniser, name, None)
+        for name in ("pretrained_cfg", "default_cfg", "image_processor")
+    )
     return next((a for a in attributes if a is not None), None)
 
 
@@ -124,13 +132,18 @@ def _read(source: Any) -> Normalisation | None:
         return _read_image_processor(source)
     if hasattr(source, "transforms") and hasattr(source, "meta"):  # a torchvision weights entry
         return _read(source.transforms())
-    mean, std = (source.get(k) if isinstance(source, Mapping) else getattr(source, k, None) for k in ("mean", "std"))
+    mean, std = (
+        source.get(k) if isinstance(source, Mapping) else getattr(source, k, None)
+        for k in ("mean", "std")
+    )
     if mean is not None and std is not None:
         return Normalisation(_triple(mean, "mean"), _triple(std, "std"))
     if _scales(source):
         return Normalisation()
     steps = getattr(source, "transforms", None)
-    if isinstance(steps, Iterable):  # a Compose: the last that normalises; where none does, whether it scales to [0, 1]
+    if isinstance(
+        steps, Iterable
+    ):  # a Compose: the last that normalises; where none does, whether it scales to [0, 1]
         found = next((one for one in map(_read, reversed(list(steps))) if one is not None), None)
         return found or (Normalisation() if any(map(_scales, steps)) else None)
     # torchvision's detectors normalise inside; their presets only scale
@@ -139,7 +152,10 @@ def _read(source: Any) -> Normalisation | None:
 
 def _scales(transform: Any) -> bool:
     """Whether it is one of torchvision's that bring integers to [0, 1]."""
-    return type(transform).__name__ in ("ToTensor", "ConvertImageDtype") or getattr(transform, "scale", None) is True
+    return (
+        type(transform).__name__ in ("ToTensor", "ConvertImageDtype")
+        or getattr(transform, "scale", None) is True
+    )
 
 
 def _read_image_processor(processor: Any) -> Normalisation:
@@ -152,12 +168,16 @@ def _read_image_processor(processor: Any) -> Normalisation:
         span = (-1.0, white - 1) if getattr(processor, "rescale_offset", False) else (0.0, white)
     else:  # it is given images scaled by someone else: the mean tells to what
         span = (0.0, 1.0 if not normalises or max(mean) <= 1 else 255.0)
-    return Normalisation(mean, std, span, "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb")
+    return Normalisation(
+        mean, std, span, "bgr" if getattr(processor, "do_flip_channel_order", False) else "rgb"
+    )
 
 
 def _pair(value: Any) -> tuple[float, float]:
     try:
-        low, high = (0.0, float(value)) if isinstance(value, (int, float)) else (float(v) for v in value)
+        low, high = (
+            (0.0, float(value)) if isinstance(value, (int, float)) else (float(v) for v in value)
+        )
     except (TypeError, ValueError):
         raise ValueError(f"range is the value of white, or (black, white), not {value!r}") from None
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -167,9 +187,13 @@ def _pair(value: Any) -> tuple[float, float]:
 
 def _triple(value: Any, name: str) -> Triple:
     try:
-        values = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()  # numbers, sequences, arrays, tensors
+        values = (
+            torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
+        )  # numbers, sequences, arrays, tensors
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{name} is one number or one for each of 3 channels, not {value!r}") from None
+        raise ValueError(
+            f"{name} is one number or one for each of 3 channels, not {value!r}"
+        ) from None
     values = values * 3 if len(values) == 1 else values
     if len(values) != 3:
         raise ValueError(f"{name} is one number or one for each of 3 channels, not {len(values)}")

@@ -34,8 +34,14 @@ def _tensor(message: Any) -> tuple[str, np.ndarray[Any, Any]]:
     named = dict(fields)
     kind = RAW_TYPES.get(named.get(DATA_TYPE, 0))
     typed = {RAW_DATA: kind, FLOAT_DATA: "<f4", DOUBLE_DATA: "<f8"}
-    parts = [np.frombuffer(value, typed[number]) for number, value in fields if typed.get(number) and not isinstance(value, int)]
-    return bytes(named.get(NAME, b"")).decode(), np.concatenate(parts) if parts else np.empty(0, np.float32)
+    parts = [
+        np.frombuffer(value, typed[number])
+        for number, value in fields
+        if typed.get(number) and not isinstance(value, int)
+    ]
+    return bytes(named.get(NAME, b"")).decode(), np.concatenate(parts) if parts else np.empty(
+        0, np.float32
+    )
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:

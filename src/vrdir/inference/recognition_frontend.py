@@ -39,10 +39,16 @@ class RestoreBefore(nn.Module):
         argument: the argument that holds the images, by name or position, where that is not so.
     """
 
-    def __new__(cls, recogniser: nn.Module | None = None, *rest: Any, **named: Any) -> RestoreBefore:
-        return super().__new__(cls if recogniser is None else _with_signature(cls, recogniser))  # torch's replicas give none
+    def __new__(
+        cls, recogniser: nn.Module | None = None, *rest: Any, **named: Any
+    ) -> RestoreBefore:
+        return super().__new__(
+            cls if recogniser is None else _with_signature(cls, recogniser)
+        )  # torch's replicas give none
 
-    def __init__(self, recogniser: nn.Module, front_end: FrontEnd, argument: str | int | None = None) -> None:
+    def __init__(
+        self, recogniser: nn.Module, front_end: FrontEnd, argument: str | int | None = None
+    ) -> None:
         super().__init__()
         self.recogniser, self.front_end, self.argument = recogniser, front_end, argument
         self._names = argument_names(recogniser.forward)
@@ -141,15 +147,24 @@ def restore_before(
     if isinstance(recogniser, (RestoreBefore, RestoredCallable)):
         raise ValueError("this recogniser has a restorer in front already")
     connector = connector_of(recogniser)
-    chosen = _device_of(recogniser) if device is None and connector is RestoreBefore else choose_device(device or "auto")
+    chosen = (
+        _device_of(recogniser)
+        if device is None and connector is RestoreBefore
+        else choose_device(device or "auto")
+    )
     network = load_network(weights, chosen)
     control = getattr(weights, "control", ALL)
     if strength is not None or only is not None:
-        control = checked_control(1.0 if strength is None else strength, only, network.config.branches)
+        control = checked_control(
+            1.0 if strength is None else strength, only, network.config.branches
+        )
     front_end = FrontEnd(
         network,
-        find_normalisation(recogniser, preprocessing, mean=mean, std=std, range=range, channels=channels),
-        declared=connector is RestoredUltralytics or is_declared(recogniser, preprocessing, mean, std, range),
+        find_normalisation(
+            recogniser, preprocessing, mean=mean, std=std, range=range, channels=channels
+        ),
+        declared=connector is RestoredUltralytics
+        or is_declared(recogniser, preprocessing, mean, std, range),
         skip_clean=getattr(weights, "skip_clean", False) if skip_clean is None else skip_clean,
         trains=train_restorer,
         hook=hook,
@@ -163,7 +178,9 @@ def connector_of(recogniser: Any) -> Callable[[Any, FrontEnd, str | int | None],
     """What connects to a recogniser, by its calling convention. Raises TypeError or ValueError if nothing does."""
     if hasattr(recogniser, "get_inputs") and hasattr(recogniser, "run"):
         return RestoredSession
-    if type(recogniser).__module__.partition(".")[0] == "ultralytics" and hasattr(recogniser, "track"):
+    if type(recogniser).__module__.partition(".")[0] == "ultralytics" and hasattr(
+        recogniser, "track"
+    ):
         return RestoredUltralytics
     if isinstance(recogniser, nn.Module):
         return RestoreBefore
@@ -171,9 +188,14 @@ def connector_of(recogniser: Any) -> Callable[[Any, FrontEnd, str | int | None],
         hint = "; of an exported program take .module()" if hasattr(recogniser, "module") else ""
         raise TypeError(f"a recogniser is called with images; {recogniser!r:.80} cannot be{hint}")
     if hasattr(recogniser, "task") and hasattr(recogniser, "preprocess"):
-        processors = (getattr(p, "image_processor", None) for p in (recogniser, getattr(recogniser, "processor", None)))
+        processors = (
+            getattr(p, "image_processor", None)
+            for p in (recogniser, getattr(recogniser, "processor", None))
+        )
         if all(processor is None for processor in processors):
-            raise ValueError(f"the pipeline for {recogniser.task} has no image processor, so no images to restore")
+            raise ValueError(
+                f"the pipeline for {recogniser.task} has no image processor, so no images to restore"
+            )
         return RestoredPipeline
     return RestoredCallable
 

@@ -29,7 +29,16 @@ from vrdir.inference.changes import beside, preview
 from vrdir.inference.diagnosis import Diagnosis, diagnose
 from vrdir.inference.export import cached_export, state_sha256
 from vrdir.inference.exported_model import SUFFIXES, Backend, ExportedModel
-from vrdir.inference.files import PLAIN, FileJob, FileResult, Finish, ImageOptions, Told, process_files, writing
+from vrdir.inference.files import (
+    PLAIN,
+    FileJob,
+    FileResult,
+    Finish,
+    ImageOptions,
+    Told,
+    process_files,
+    writing,
+)
 from vrdir.inference.manifest import Manifest
 from vrdir.inference.room import Room
 from vrdir.inference.stream import SMOOTHING, Camera, Damaged, FrameStream, StreamReport, is_camera
@@ -108,15 +117,21 @@ class Restorer:
         if precision not in get_args(Precision):
             raise ValueError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
         if precision != "float32" and backend != "torch":
-            raise ValueError(f"backend {backend} computes in float32; for precision {precision} choose backend torch")
+            raise ValueError(
+                f"backend {backend} computes in float32; for precision {precision} choose backend torch"
+            )
         self.precision, self.channels = precision, checked_channels(channels)
         self.model: VRDIR | ExportedModel
         if backend == "torch":
             self.model = placed(network_of(weights), choose_device(device)).eval()
         else:
             if str(device) not in ("auto", "cpu"):
-                raise ValueError(f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch")
-            self.model = ExportedModel(_exported_file(weights) or cached_export(network_of(weights), backend), backend)
+                raise ValueError(
+                    f"backend {backend} runs on the CPU, not on {device!r}; choose device cpu, or backend torch"
+                )
+            self.model = ExportedModel(
+                _exported_file(weights) or cached_export(network_of(weights), backend), backend
+            )
         clean_threshold(skip_clean, self.model.config)  # now, not at the first image
         self.skip_clean, self.borders = skip_clean, borders
         self.control = checked_control(strength, only, self.model.config.branches)
@@ -126,7 +141,11 @@ class Restorer:
     @property
     def device(self) -> torch.device:
         """Where the network is, whoever has moved it."""
-        return next(self.model.parameters()).device if isinstance(self.model, VRDIR) else torch.device("cpu")
+        return (
+            next(self.model.parameters()).device
+            if isinstance(self.model, VRDIR)
+            else torch.device("cpu")
+        )
 
     @classmethod
     def from_onnx(
@@ -157,7 +176,9 @@ class Restorer:
         """Restore and explain: the image and how much of each degradation the network sees in it."""
         return self._restore_opened(open_image(image, self.channels))
 
-    def _restore_opened(self, opened: OpenImage, statistics: GlobalStatistics | None = None) -> Restored:
+    def _restore_opened(
+        self, opened: OpenImage, statistics: GlobalStatistics | None = None
+    ) -> Restored:
         # Not inference mode, whose tensors a recogniser behind could not use in training.
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.no_grad(), half, _turn_on(str(self.device)):
@@ -177,12 +198,22 @@ class Restorer:
             return self.model.restore(pixels, self.skip_clean)
         size = self._padded(pixels.shape[-1], pixels.shape[-2])
         if size <= WHOLE_PIXELS:
-            at_once = max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
+            at_once = (
+                max(1, CPU_PIXELS // size) if pixels.is_cpu and statistics is None else len(pixels)
+            )
             if len(pixels) <= at_once:
                 return self.model.restore(pixels, self.skip_clean, statistics, self.control)
-            parts = [self.model.restore(piece, self.skip_clean, control=self.control) for piece in pixels.split(at_once)]
+            parts = [
+                self.model.restore(piece, self.skip_clean, control=self.control)
+                for piece in pixels.split(at_once)
+            ]
         else:
-            parts = [restore_in_bands(self.model, image, self.skip_clean, statistics, control=self.control) for image in pixels.split(1)]
+            parts = [
+                restore_in_bands(
+                    self.model, image, self.skip_clean, statistics, control=self.control
+                )
+                for image in pixels.split(1)
+            ]
         shares = torch.cat([part.shares for part in parts])
         veil = joined_veils([part.veil for part in parts])
         return Restoration(torch.cat([part.image for part in parts]), [], shares, veil)
@@ -196,7 +227,9 @@ class Restorer:
         Raises:
             ImageError: `source` cannot be read or `target` cannot be written; then `target` is as it was.
         """
-        return self._restore_into(FileJob(Path(source), Path(target)), lambda job: self._image(job, Room())).shares
+        return self._restore_into(
+            FileJob(Path(source), Path(target)), lambda job: self._image(job, Room())
+        ).shares
 
     def stream(
         self,
@@ -225,11 +258,16 @@ class Restorer:
             ValueError: one of these is something else, or a camera that is not open.
         """
         if smoothing and isinstance(self.model, ExportedModel):
-            logger.warning("backend %s looks at each frame alone: smoothing over time needs backend torch", self.model.backend)
+            logger.warning(
+                "backend %s looks at each frame alone: smoothing over time needs backend torch",
+                self.model.backend,
+            )
             smoothing = 0.0
         if channels is None:
             channels = "bgr" if is_camera(frames) else self.channels
-        return FrameStream(self._restore_opened, frames, smoothing, damaged, checked_channels(channels))
+        return FrameStream(
+            self._restore_opened, frames, smoothing, damaged, checked_channels(channels)
+        )
 
     def restore_video(
         self,
@@ -292,7 +330,9 @@ class Restorer:
 
             return alone
 
-        return process_files(jobs, process, overwrite, manifest, min(len(jobs), torch.get_num_threads()), room.close)
+        return process_files(
+            jobs, process, overwrite, manifest, min(len(jobs), torch.get_num_threads()), room.close
+        )
 
     def _restore_into(self, job: FileJob, process: Callable[[FileJob], Finish]) -> Told:
         finish = process(job)
@@ -307,9 +347,14 @@ class Restorer:
             def close(after: Tensor) -> Any:
                 nonlocal previews
                 if options.preview_px:
-                    previews = preview(opened.tensor, options.preview_px), preview(after, options.preview_px)
+                    previews = (
+                        preview(opened.tensor, options.preview_px),
+                        preview(after, options.preview_px),
+                    )
                 picture = opened.close(after)
-                return beside(opened.tensor, after, picture.info) if options.side_by_side else picture
+                return (
+                    beside(opened.tensor, after, picture.info) if options.side_by_side else picture
+                )
 
             restored = self._restore_opened(opened._replace(close=close))
             content = encode(restored.image, file_format, str(job.target), options.quality)
@@ -323,7 +368,10 @@ class Restorer:
         """
         try:
             with open_regular(path) as file, open_header(file, str(path)) as picture:
-                size, opening = picture.size, opening_bytes(picture, os.fstat(file.fileno()).st_size)
+                size, opening = (
+                    picture.size,
+                    opening_bytes(picture, os.fstat(file.fileno()).st_size),
+                )
         except Exception:
             return 0
         needed = opening + self._network_bytes(*size)
@@ -333,12 +381,16 @@ class Restorer:
     def _network_bytes(self, width: int, height: int) -> int:
         """About what the network takes beside the image that is given to it."""
         padded = self._padded(width, height)
-        if self.device.type != "cpu":  # whose memory is another: here are only the image and its result
+        if (
+            self.device.type != "cpu"
+        ):  # whose memory is another: here are only the image and its result
             return 24 * padded
         if padded <= WHOLE_PIXELS or isinstance(self.model, ExportedModel):
             return 700 * padded
         # A very wide image has bands of the fewest rows that can be, and still many pixels.
-        return 700 * max(WHOLE_PIXELS // 2, min(padded, self._padded(width, WIDE_ROWS))) + 60 * padded
+        return (
+            700 * max(WHOLE_PIXELS // 2, min(padded, self._padded(width, WIDE_ROWS))) + 60 * padded
+        )
 
     def _padded(self, width: int, height: int) -> int:
         """The pixels of an image as the network sees it: one of 1 x 1000 is sixteen times as large
@@ -346,7 +398,9 @@ class Restorer:
         multiple = self.model.config.multiple
         return (width + -width % multiple) * (height + -height % multiple)
 
-    def _video(self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None) -> Finish:
+    def _video(
+        self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None
+    ) -> Finish:
         format_of_video(job.target)
         reader = VideoReader(job.source)
 
@@ -373,15 +427,23 @@ class Restorer:
                         on_frame(number, reader.frames_expected)
                 if not written:  # here, so that no target without a picture is left
                     if waiting:
-                        raise VideoError(f"none of the frames of {job.source} can be decoded undamaged; get it again")
-                    raise VideoError(f"the frames of {job.source} have no times; put it into a container first, such as .mkv")
+                        raise VideoError(
+                            f"none of the frames of {job.source} can be decoded undamaged; get it again"
+                        )
+                    raise VideoError(
+                        f"the frames of {job.source} have no times; put it into a container first, such as .mkv"
+                    )
             return Told(stream.report.shares, stream.report)
 
         return finish
 
     def fingerprint(self) -> str:
         """By which a run that is taken up again knows that it has the same network: its values' SHA-256, config and precision."""
-        weights = state_sha256(self.model) if isinstance(self.model, VRDIR) else self.model.facts.weights_sha256
+        weights = (
+            state_sha256(self.model)
+            if isinstance(self.model, VRDIR)
+            else self.model.facts.weights_sha256
+        )
         return f"{weights} {self.model.config.model_dump_json()} {self.precision} {self.control}"
 
 
@@ -407,19 +469,29 @@ def network_of(weights: str | Path | VRDIR) -> VRDIR:
     Raises ValueError for one that is not float32 or not finite.
     """
     if isinstance(weights, VRDIR):
-        others = {str(parameter.dtype).removeprefix("torch.") for parameter in weights.parameters()} - {"float32"}
+        others = {
+            str(parameter.dtype).removeprefix("torch.") for parameter in weights.parameters()
+        } - {"float32"}
         if others:
-            raise ValueError(f"the network holds {' and '.join(sorted(others))}; give it in float32: network.float()")
+            raise ValueError(
+                f"the network holds {' and '.join(sorted(others))}; give it in float32: network.float()"
+            )
         check_finite(weights.state_dict(), "the network")
         return weights
     if _exported_file(weights) is not None:
-        raise ValueError(f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch")
+        raise ValueError(
+            f"{weights} is the name of an exported network; those run with backend onnx or openvino, not torch"
+        )
     return VRDIR.from_pretrained(weights)
 
 
 def _exported_file(weights: str | Path | VRDIR) -> Path | None:
     """The file, if an exported network is meant."""
-    return Path(weights) if not isinstance(weights, VRDIR) and Path(weights).suffix in SUFFIXES else None
+    return (
+        Path(weights)
+        if not isinstance(weights, VRDIR) and Path(weights).suffix in SUFFIXES
+        else None
+    )
 
 
 def choose_device(device: str) -> torch.device:
@@ -430,6 +502,12 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        hint = did_you_mean(str(device), ("cpu", "cuda", "auto", "mps"), {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"})
-        raise ValueError(f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto{hint}") from None
+        hint = did_you_mean(
+            str(device),
+            ("cpu", "cuda", "auto", "mps"),
+            {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"},
+        )
+        raise ValueError(
+            f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto{hint}"
+        ) from None
     return chosen

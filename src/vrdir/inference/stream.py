@@ -20,7 +20,9 @@ from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 SMOOTHING = 0.8
 CUT = 0.1  # levels, of 1, that the pixels of a channel move by on average from a frame to the next
 BINS = 64  # of a histogram
-REMEMBERED = 10_000  # latencies of which the median is taken, and damaged frames whose numbers are kept
+REMEMBERED = (
+    10_000  # latencies of which the median is taken, and damaged frames whose numbers are kept
+)
 
 Damaged = Literal["repeat", "pass"]
 
@@ -54,7 +56,9 @@ class StreamReport(NamedTuple):
         return self.frames / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
-        speed = f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} a second"
+        speed = (
+            f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} a second"
+        )
         latency = f"latency {self.mean_ms:.1f} ms on average, {self.median_ms:.1f} ms median, {self.p95_ms:.1f} ms at the 95th percentile"
         return f"{speed}; {latency}" + (f"; {self.damaged} damaged" if self.damaged else "")
 
@@ -97,7 +101,9 @@ def _read_frames(camera: Camera) -> Iterator[Any]:
         answer = camera.read()
         if not isinstance(answer, tuple) or len(answer) != 2:
             kind = type(answer).__name__
-            raise ValueError(f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}")
+            raise ValueError(
+                f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}"
+            )
         ok, frame = answer
         if not ok:
             return
@@ -112,14 +118,18 @@ class FrameStream(Iterator[Any]):
 
     def __init__(
         self,
-        restore: Callable[[OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]], Any]],
+        restore: Callable[
+            [OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]], Any]
+        ],
         frames: Iterable[Any] | Camera,
         smoothing: float,
         damaged: Damaged,
         channels: Channels = "rgb",
     ) -> None:
         if damaged not in get_args(Damaged):
-            raise ValueError(f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}")
+            raise ValueError(
+                f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
+            )
         self._restore = restore
         self._frames = frames_of(frames)
         self._channels = channels
@@ -143,7 +153,11 @@ class FrameStream(Iterator[Any]):
         try:
             result = self._restored(frame)
         except ImageError:
-            result = frame if self._damaged == "pass" or self._last_good is None else copy.deepcopy(self._last_good)
+            result = (
+                frame
+                if self._damaged == "pass" or self._last_good is None
+                else copy.deepcopy(self._last_good)
+            )
             self._damaged_count += 1
             if len(self._damaged_frames) < REMEMBERED:
                 self._damaged_frames.append(self._count)

@@ -72,7 +72,9 @@ class Control(NamedTuple):
 ALL = Control()
 
 
-def checked_control(strength: float, only: Iterable[str] | str | None, branches: Sequence[str]) -> Control:
+def checked_control(
+    strength: float, only: Iterable[str] | str | None, branches: Sequence[str]
+) -> Control:
     """Return the control for a network with these branches.
 
     Raises:

@@ -36,7 +36,12 @@ class DegradationNormalization(nn.Module):
         self.excite = nn.Conv2d(squeezed, 2 * channels, 1)
         self.blocks = ResidualBlocks(channels, blocks)
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None, found: Moments | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        statistics: GlobalStatistics | None = None,
+        found: Moments | None = None,
+    ) -> Tensor:
         # Statistics in float32 also under bfloat16 autocast. `found` are the features' own, if they are known already.
         full = features.float()
         found = found or own_moments(full)

@@ -55,8 +55,13 @@ class GlobalContext(nn.Module):
     def __init__(self, taps: Sequence[Tap], channels: int) -> None:
         super().__init__()
         extra = [3] + [0] * (len(taps) - 1)  # the finest also sees the colours
-        self.lateral = nn.ModuleList(nn.Conv2d(tap.channels + more, channels, 1) for tap, more in zip(taps, extra, strict=True))
-        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(len(taps)))
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(tap.channels + more, channels, 1)
+            for tap, more in zip(taps, extra, strict=True)
+        )
+        self.smooth = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in range(len(taps))
+        )
         self.norm = nn.ModuleList(nn.GroupNorm(4, channels) for _ in range(len(taps)))
         self.film = nn.Sequential(
             nn.Linear(2 * channels + 12, 2 * channels),
@@ -162,7 +167,9 @@ def _exposed(image: Tensor, veil: Veil) -> tuple[Tensor, Tensor]:
 def lift_whole(image: Tensor, veil: Veil) -> Tensor:
     """Take the veil of whole images (B, 3, H, W) away."""
     (height, width), (h, w) = image.shape[-2:], veil.log_gain.shape[-2:]
-    return lift(image, veil, resampling(h, height, image.device), resampling(w, width, image.device))
+    return lift(
+        image, veil, resampling(h, height, image.device), resampling(w, width, image.device)
+    )
 
 
 def reduced(image: Tensor, side: int) -> Tensor:

@@ -26,7 +26,9 @@ class Moments(NamedTuple):
 def own_moments(values: Tensor) -> Moments:
     """Mean and variance of a map (B, C, H, W)."""
     # The population's variance is finite where a 1 x 1 map has no spread at all (the sample's is NaN there).
-    return Moments(values.mean((2, 3), keepdim=True), values.var((2, 3), correction=0, keepdim=True))
+    return Moments(
+        values.mean((2, 3), keepdim=True), values.var((2, 3), correction=0, keepdim=True)
+    )
 
 
 class GlobalStatistics:

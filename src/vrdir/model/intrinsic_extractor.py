@@ -68,7 +68,9 @@ class Vgg16(nn.Module):
         """Copy in torchvision's ImageNet weights: from `path` (a VGG16 state dict), else downloaded and checked by hash."""
         if path is None:
             try:
-                state = torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
+                state = torch.hub.load_state_dict_from_url(
+                    VGG16_URL, map_location="cpu", check_hash=True, weights_only=True
+                )
             except (OSError, RuntimeError) as error:  # no network, or a file with another hash
                 raise FileNotFoundError(
                     f"VGG16's weights could not be fetched from {VGG16_URL} ({error}); give their file with --extractor-weights PATH"
@@ -85,13 +87,17 @@ class MobileBlock(nn.Module):
     Padding is TensorFlow's "same" for even sizes, which is uneven at stride 2: that is how the weights were trained.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int
+    ) -> None:
         super().__init__()
         hidden = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion > 1 else None
         total = kernel - stride
         even = total % 2 == 0  # then the convolution pads by itself, without a copy of the map
-        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, padding=total // 2 if even else 0, groups=hidden)
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, kernel, stride, padding=total // 2 if even else 0, groups=hidden
+        )
         self.padding = None if even else (total // 2, total - total // 2) * 2
         self.project = nn.Conv2d(hidden, channels_out, 1)
         self.residual = stride == 1 and channels_in == channels_out
@@ -170,20 +176,32 @@ class EfficientNetLite0(nn.Module):
                 if block.expand is not None:
                     names.append(("expand", "_bn0"))
                 for name, norm in names:
-                    own |= fold_batch_norm(state, f"{prefix}._{name}_conv", f"{prefix}.{norm}", f"blocks.{index}.{name}")
+                    own |= fold_batch_norm(
+                        state,
+                        f"{prefix}._{name}_conv",
+                        f"{prefix}.{norm}",
+                        f"blocks.{index}.{name}",
+                    )
         except KeyError as error:
-            raise ValueError(f"{path} holds no EfficientNet-Lite0: {error} is missing in it") from None
+            raise ValueError(
+                f"{path} holds no EfficientNet-Lite0: {error} is missing in it"
+            ) from None
         load_checked(self, own, f"{path} as EfficientNet-Lite0")
 
 
-EXTRACTORS: dict[str, type[Vgg16] | type[EfficientNetLite0]] = {"vgg16_conv2_2": Vgg16, "efficientnet_lite0": EfficientNetLite0}
+EXTRACTORS: dict[str, type[Vgg16] | type[EfficientNetLite0]] = {
+    "vgg16_conv2_2": Vgg16,
+    "efficientnet_lite0": EfficientNetLite0,
+}
 
 
 def select_taps(available: tuple[Tap, ...], strides: tuple[int, ...]) -> tuple[Tap, ...]:
     """The taps at `strides`, fine to coarse. Raises ValueError for a stride that is not there."""
     unknown = set(strides) - {tap.stride for tap in available}
     if unknown or not strides:
-        raise ValueError(f"no features at stride {sorted(unknown) or '(none given)'}; there are {[tap.stride for tap in available]}")
+        raise ValueError(
+            f"no features at stride {sorted(unknown) or '(none given)'}; there are {[tap.stride for tap in available]}"
+        )
     return tuple(tap for tap in available if tap.stride in strides)
 
 
@@ -195,7 +213,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is no readable PyTorch state dict ({type(error).__name__}); download it again") from None
+        raise ValueError(
+            f"{path} is no readable PyTorch state dict ({type(error).__name__}); download it again"
+        ) from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state
@@ -210,7 +230,9 @@ def load_checked(module: nn.Module, state: dict[str, Tensor], what: str) -> None
     check_finite(module.state_dict(), what)
 
 
-def fold_batch_norm(state: dict[str, Tensor], convolution: str, norm: str, name: str, eps: float = 1e-3) -> dict[str, Tensor]:
+def fold_batch_norm(
+    state: dict[str, Tensor], convolution: str, norm: str, name: str, eps: float = 1e-3
+) -> dict[str, Tensor]:
     """Weight and bias of a convolution with the batch normalisation behind it folded in (it is frozen: it stays linear)."""
     scale = state[f"{norm}.weight"] * torch.rsqrt(state[f"{norm}.running_var"] + eps)
     return {

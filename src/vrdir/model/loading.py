@@ -15,7 +15,15 @@ from vrdir.image_files.regular_files import refuse_pointer
 from vrdir.image_files.whole_files import first_line
 
 CONFIG_BYTES = 2**16
-HUB_KEYS = {"architectures", "auto_map", "dtype", "library_name", "model_type", "torch_dtype", "transformers_version"}
+HUB_KEYS = {
+    "architectures",
+    "auto_map",
+    "dtype",
+    "library_name",
+    "model_type",
+    "torch_dtype",
+    "transformers_version",
+}
 DTYPES = {"F16", "BF16", "F32", "F64"}  # as a safetensors header calls them
 REMEDY = "get or train the weights again"
 
@@ -32,10 +40,18 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         content = from_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is no VRDIR config: it is no JSON ({first_line(error)})") from None
+        raise ValueError(
+            f"{path} is no VRDIR config: it is no JSON ({first_line(error)})"
+        ) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no VRDIR config: expected a JSON object, found {type(content).__name__}")
-    return {key: value for key, value in content.items() if not key.startswith("_") and key not in HUB_KEYS}
+        raise ValueError(
+            f"{path} is no VRDIR config: expected a JSON object, found {type(content).__name__}"
+        )
+    return {
+        key: value
+        for key, value in content.items()
+        if not key.startswith("_") and key not in HUB_KEYS
+    }
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -48,12 +64,16 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            found = {
+                name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
+            }
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
     others = [f"{name} is {dtype}" for name, (dtype, _) in found.items() if dtype not in DTYPES]
     if others:
-        raise ValueError(f"{path}: weights are float16, bfloat16, float32 or float64, but {_shown(others)}; {REMEDY}")
+        raise ValueError(
+            f"{path}: weights are float16, bfloat16, float32 or float64, but {_shown(others)}; {REMEDY}"
+        )
     return {name: shape for name, (_, shape) in found.items()}
 
 
@@ -69,7 +89,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def check_finite(state: Mapping[str, Tensor], what: str, remedy: str = REMEDY) -> None:
     """Raise ValueError, naming the tensors, if one holds a value that is no finite number: every image would come out black."""
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    bad = [
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
     if bad:
         raise ValueError(f"{what} has NaN or infinite values in {_shown(bad)}; {remedy}")
 

@@ -29,7 +29,9 @@ class SemanticsDecoder(nn.Module):
     def __init__(self, taps: Sequence[Tap]) -> None:
         super().__init__()
         if len(taps) != 1 or taps[0].stride != 2:
-            raise ValueError(f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}")
+            raise ValueError(
+                f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}"
+            )
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
         self.to_image = nn.Conv2d(64, 3, 3, padding=1)
 
@@ -76,22 +78,33 @@ class PixelSkipDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
-            raise ValueError("decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other")
+            raise ValueError(
+                "decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other"
+            )
         strides = [2 ** (scale + 1) for scale in range(len(widths))]
         unreachable = [tap.stride for tap in taps if tap.stride not in strides]
         if unreachable:
-            raise ValueError(f"features of stride {unreachable} have no scale in a decoder of strides {strides}")
+            raise ValueError(
+                f"features of stride {unreachable} have no scale in a decoder of strides {strides}"
+            )
         self.widths = tuple(widths)
         self.scale_of_tap = tuple(strides.index(tap.stride) for tap in taps)
 
         self.sees_veiled = sees_veiled
         self.stem = nn.Conv2d(24 if sees_veiled else 12, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlocks(w, n, channel_attention) for w, n in zip(widths, encoder_blocks, strict=True))
+        self.encoder = nn.ModuleList(
+            ResidualBlocks(w, n, channel_attention)
+            for w, n in zip(widths, encoder_blocks, strict=True)
+        )
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.semantics = nn.ModuleList(
-            nn.Conv2d(tap.channels, widths[scale], 1) for tap, scale in zip(taps, self.scale_of_tap, strict=True)
+            nn.Conv2d(tap.channels, widths[scale], 1)
+            for tap, scale in zip(taps, self.scale_of_tap, strict=True)
         )
-        self.decoder = nn.ModuleList(ResidualBlocks(w, n, channel_attention) for w, n in zip(widths, decoder_blocks, strict=True))
+        self.decoder = nn.ModuleList(
+            ResidualBlocks(w, n, channel_attention)
+            for w, n in zip(widths, decoder_blocks, strict=True)
+        )
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.to_correction = nn.Conv2d(widths[0], 24, 3, padding=1)
         nn.init.zeros_(self.to_correction.weight)
@@ -112,14 +125,19 @@ class PixelSkipDecoder(nn.Module):
             if scale < len(self.down):
                 x = self.down[scale](x)
 
-        semantics = {scale: project(f) for scale, project, f in zip(self.scale_of_tap, self.semantics, features, strict=True)}
+        semantics = {
+            scale: project(f)
+            for scale, project, f in zip(self.scale_of_tap, self.semantics, features, strict=True)
+        }
         for scale in reversed(range(len(skips))):
             if scale < len(self.up):  # not the coarsest, where x is the skip itself
                 x = self.up[scale](x) + skips[scale]
             if scale in semantics:
                 x = x + semantics[scale]
             x = self.decoder[scale](x, statistics)
-        correction = levelled(self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics)
+        correction = levelled(
+            self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics
+        )
         gain, residual = correction.chunk(2, dim=1)  # (B, 3, H, W) each
         return image + gain * image + residual
 

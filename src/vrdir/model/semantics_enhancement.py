@@ -26,21 +26,31 @@ class SemanticsEnhancement(nn.Module):
     Shape: (B, C, H, W) -> features (B, C, H, W) and guidance (B, K, H, W).
     """
 
-    def __init__(self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool) -> None:
+    def __init__(
+        self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool
+    ) -> None:
         super().__init__()
-        self.branches = nn.ModuleDict({name: DegradationNormalization(channels, branch_blocks) for name in branches})
+        self.branches = nn.ModuleDict(
+            {name: DegradationNormalization(channels, branch_blocks) for name in branches}
+        )
         self.clean_branch = clean_branch
         self.modulation = FourierGuidedModulation(channels, len(branches) + clean_branch)
 
-    def forward(self, features: Tensor, statistics: GlobalStatistics | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, statistics: GlobalStatistics | None = None
+    ) -> tuple[Tensor, Tensor]:
         guidance = self.modulation(features, statistics)
         return self.mix(features, guidance, statistics), guidance
 
-    def mix(self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+    def mix(
+        self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None
+    ) -> Tensor:
         """The branches' features, mixed by guidance that was found before: (B, C, H, W)."""
         found = own_moments(features.float())
         mixed = torch.zeros_like(features)
-        for branch, share in zip(self.branches.values(), guidance.to(features.dtype).split(1, dim=1), strict=False):
+        for branch, share in zip(
+            self.branches.values(), guidance.to(features.dtype).split(1, dim=1), strict=False
+        ):
             mixed = torch.addcmul(mixed, branch(features, statistics, found), share)
         if self.clean_branch:
             mixed = torch.addcmul(mixed, features, guidance[:, -1:].to(features.dtype))

@@ -48,7 +48,9 @@ class ContextConfig(BaseModel):
         max_length=5,
         description="Strides at which E is tapped on the copy.",
     )
-    channels: int = Field(default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4.")
+    channels: int = Field(
+        default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
@@ -68,15 +70,21 @@ class VRDIRConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    extractor: ExtractorName = Field(description="The recognition network that the extractor E is cut from.")
+    extractor: ExtractorName = Field(
+        description="The recognition network that the extractor E is cut from."
+    )
     strides: Annotated[tuple[int, ...], SCALES] = Field(
         description="Strides at which E is tapped, in pixels; each has an enhancement (ISE)."
     )
-    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = Field(
-        default=("haze", "noise", "rain"),
-        description="The degradations, with one branch (DNC) each at every tap, in the order of the guidance maps.",
+    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = (
+        Field(
+            default=("haze", "noise", "rain"),
+            description="The degradations, with one branch (DNC) each at every tap, in the order of the guidance maps.",
+        )
     )
-    clean_branch: bool = Field(default=False, description="Add a further branch, the identity, after the others.")
+    clean_branch: bool = Field(
+        default=False, description="Add a further branch, the identity, after the others."
+    )
     branch_blocks: Blocks = Field(default=0, description="Residual blocks in each branch.")
     decoder: Literal["semantics", "pixel_skip"] = Field(
         default="semantics",
@@ -86,10 +94,12 @@ class VRDIRConfig(BaseModel):
         default=(), description="Channels of the pixel_skip decoder at strides 2, 4, 8, ..."
     )
     encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
-        default=(), description="Residual blocks of the pixel_skip encoder at each of these strides."
+        default=(),
+        description="Residual blocks of the pixel_skip encoder at each of these strides.",
     )
     decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
-        default=(), description="Residual blocks of the pixel_skip decoder at each of these strides."
+        default=(),
+        description="Residual blocks of the pixel_skip decoder at each of these strides.",
     )
     channel_attention: bool = Field(default=False, description="Channel attention in these blocks.")
     context: ContextConfig | None = Field(
@@ -101,15 +111,24 @@ class VRDIRConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> VRDIRConfig:
         if not self.branches or len(set(self.branches)) != len(self.branches):
-            raise ValueError(f"branches must be different names, at least one, not {list(self.branches)}")
+            raise ValueError(
+                f"branches must be different names, at least one, not {list(self.branches)}"
+            )
         if CLEAN in self.branches:
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
         if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
-            raise ValueError(f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}")
+            raise ValueError(
+                f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}"
+            )
         for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
             select_taps(EXTRACTORS[self.extractor].available, strides)
-        if self.decoder == "pixel_skip" and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1:
-            raise ValueError("widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one")
+        if (
+            self.decoder == "pixel_skip"
+            and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1
+        ):
+            raise ValueError(
+                "widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one"
+            )
         return self
 
     @property
@@ -189,7 +208,9 @@ class VRDIR(nn.Module):
         self.taps = select_taps(self.extractor.available, config.strides)
         self.enhancement = nn.ModuleDict(
             {
-                f"stride{tap.stride}": SemanticsEnhancement(tap.channels, config.branches, config.branch_blocks, config.clean_branch)
+                f"stride{tap.stride}": SemanticsEnhancement(
+                    tap.channels, config.branches, config.branch_blocks, config.clean_branch
+                )
                 for tap in self.taps
             }
         )
@@ -242,21 +263,36 @@ class VRDIR(nn.Module):
         veil = self.veil(copy)
         assert veil is not None
         matrix = resampling(veil.log_gain.shape[-1], int(place[0, 2]), windows.device)
-        rows, columns = (matrix[place[:, i, None] + torch.arange(windows.shape[i + 2], device=windows.device)] for i in (0, 1))
+        rows, columns = (
+            matrix[place[:, i, None] + torch.arange(windows.shape[i + 2], device=windows.device)]
+            for i in (0, 1)
+        )
         return lift(windows, veil, rows, columns), veil
 
-    def enhance(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    def enhance(
+        self, features: list[Tensor], statistics: GlobalStatistics | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """ISE at every tap: the mixed features and the guidance maps."""
         guidance = self.guide(features, statistics)
         return self.mix(features, guidance, statistics), guidance
 
-    def guide(self, features: list[Tensor], statistics: GlobalStatistics | None = None) -> list[Tensor]:
+    def guide(
+        self, features: list[Tensor], statistics: GlobalStatistics | None = None
+    ) -> list[Tensor]:
         """FGM at every tap: the guidance maps."""
         return [ise.modulation(f, statistics) for ise, f in zip(self.scales, features, strict=True)]
 
-    def mix(self, features: list[Tensor], guidance: list[Tensor], statistics: GlobalStatistics | None = None) -> list[Tensor]:
+    def mix(
+        self,
+        features: list[Tensor],
+        guidance: list[Tensor],
+        statistics: GlobalStatistics | None = None,
+    ) -> list[Tensor]:
         """The branches at every tap, mixed by the guidance maps."""
-        return [ise.mix(f, g, statistics) for ise, f, g in zip(self.scales, features, guidance, strict=True)]
+        return [
+            ise.mix(f, g, statistics)
+            for ise, f, g in zip(self.scales, features, guidance, strict=True)
+        ]
 
     def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
         """One DNC branch alone, unmixed, at every tap (stage 2). Raises KeyError for a branch that is not there."""
@@ -312,7 +348,9 @@ class VRDIR(nn.Module):
             image = in_range(crop_to(restored, image.shape[-2:]))
             return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
-            raise RuntimeError("skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off")
+            raise RuntimeError(
+                "skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off"
+            )
 
         check_result(shares)  # NaN is above no threshold
         unclean = (~is_clean(shares, veil, threshold)).nonzero().flatten()
@@ -334,7 +372,9 @@ class VRDIR(nn.Module):
         state = super().state_dict(*args, **kwargs)
         if not kwargs.get("keep_vars"):
             prefix = kwargs.get("prefix", "")
-            state.update({name: state[name].contiguous() for name in state if name.startswith(prefix)})
+            state.update(
+                {name: state[name].contiguous() for name in state if name.startswith(prefix)}
+            )
         return state
 
     def load_pretrained_extractor(self, path: Path | None = None) -> None:
@@ -351,7 +391,10 @@ class VRDIR(nn.Module):
             ValueError: a value is not finite, or not in float16.
         """
         folder = Path(folder)
-        state = {name: (t.half() if half else t).detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        state = {
+            name: (t.half() if half else t).detach().cpu().contiguous()
+            for name, t in self.state_dict().items()
+        }
         check_finite(state, "the network in float16" if half else "the network", "it is not saved")
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
@@ -390,7 +433,9 @@ class VRDIR(nn.Module):
             return upload(Path(folder), repository, private=private, token=token, message=message)
 
     @classmethod
-    def from_pretrained(cls, weights: str | Path = "small", *, device: torch.device | str = "cpu") -> VRDIR:
+    def from_pretrained(
+        cls, weights: str | Path = "small", *, device: torch.device | str = "cpu"
+    ) -> VRDIR:
         """Load a model in evaluation mode. Nothing is unpickled and nothing is skipped.
 
         Args:
@@ -406,14 +451,21 @@ class VRDIR(nn.Module):
         config = read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+            raise FileNotFoundError(
+                f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+            )
         shapes = read_shapes(path)
         try:
             with torch.device("meta"):  # no memory for what the file does not hold
                 outline = cls(config)
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
-        check_state(outline, shapes, f"{path} does not fit the config beside it", f"use the {CONFIG_FILE} it was saved with")
+        check_state(
+            outline,
+            shapes,
+            f"{path} does not fit the config beside it",
+            f"use the {CONFIG_FILE} it was saved with",
+        )
         model = cls(config)
         model.load_state_dict(read_tensors(path))
         return model.to(device).eval()
@@ -422,7 +474,9 @@ class VRDIR(nn.Module):
 def check_image(image: Tensor) -> None:
     """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise ValueError(f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}")
+        raise ValueError(
+            f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}"
+        )
 
 
 def in_range(restored: Tensor) -> Tensor:
@@ -457,17 +511,23 @@ def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | No
     if skip_clean is False:
         return None
     if not config.clean_branch:
-        raise ValueError("skip_clean needs a network with a clean branch (clean_branch in its config), which this one has not")
+        raise ValueError(
+            "skip_clean needs a network with a clean branch (clean_branch in its config), which this one has not"
+        )
     threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
     if not 0 < threshold <= 1:
-        raise ValueError(f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}")
+        raise ValueError(
+            f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}"
+        )
     return threshold
 
 
 def read_config(path: Path) -> VRDIRConfig:
     """Read `config.json`. Raises FileNotFoundError or ValueError, naming the file and the field."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise FileNotFoundError(
+            f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+        )
     try:
         return VRDIRConfig.model_validate(read_settings(path))
     except ValidationError as error:
@@ -493,5 +553,7 @@ def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: s
         if name in shapes and shapes[name] != tensor.shape
     ]
     if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        shown = "; ".join(problems[:4]) + (
+            f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+        )
         raise ValueError(f"{problem} ({shown}); {remedy}")

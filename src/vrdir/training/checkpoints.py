@@ -43,6 +43,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError("it is no checkpoint of vrdir")
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]
-        remedy = f"delete it to go on from {before[-1].name}" if before else "delete it and start the stage again"
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {first_line(error)}); {remedy}") from None
+        remedy = (
+            f"delete it to go on from {before[-1].name}"
+            if before
+            else "delete it and start the stage again"
+        )
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {first_line(error)}); {remedy}"
+        ) from None
     return state

@@ -40,14 +40,22 @@ class RunLog:
         watcher: is told each line too.
     """
 
-    def __init__(self, work_dir: Path, stage: str, steps: int, start: int = 0, watcher: Watcher | None = None) -> None:
+    def __init__(
+        self, work_dir: Path, stage: str, steps: int, start: int = 0, watcher: Watcher | None = None
+    ) -> None:
         self.work_dir, self.stage, self.steps, self.watcher = work_dir, stage, steps, watcher
-        kept = [line for line in read_metrics(work_dir) if line["stage"] != stage or (start and line["step"] <= start)]
+        kept = [
+            line
+            for line in read_metrics(work_dir)
+            if line["stage"] != stage or (start and line["step"] <= start)
+        ]
         write_whole("".join(json.dumps(line) + "\n" for line in kept).encode(), work_dir / METRICS)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board: Any = SummaryWriter(str(work_dir / "tensorboard" / stage), purge_step=start + 1 if start else 0)
+            self.board: Any = SummaryWriter(
+                str(work_dir / "tensorboard" / stage), purge_step=start + 1 if start else 0
+            )
         except ImportError:
             logger.info("no TensorBoard log, for tensorboard is not installed")
             self.board = None
@@ -57,7 +65,9 @@ class RunLog:
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """A line of figures, to six digits."""
-        line = {"stage": self.stage, "step": step, "steps": self.steps} | {name: float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"stage": self.stage, "step": step, "steps": self.steps} | {
+            name: float(f"{value:.6g}") for name, value in figures.items()
+        }
         with (self.work_dir / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
@@ -105,10 +115,22 @@ def draw_curves(work_dir: Path) -> None:
         for row, prefix in enumerate(("loss_", "psnr_")):
             plot = axes[row][column]
             of_stage = [line for line in lines if line["stage"] == stage]
-            for name in sorted({name for line in of_stage for name in line if name.startswith(prefix)}):
-                points = [(line["step"], min(line[name], DRAWN_UP_TO)) for line in of_stage if name in line]
-                plot.plot(*zip(*points, strict=True), label=name.removeprefix(prefix), marker="." if len(points) < 30 else "")
-            plot.set(xlabel="step", ylabel=("loss", "validation PSNR, dB")[row] if column == 0 else "")
+            for name in sorted(
+                {name for line in of_stage for name in line if name.startswith(prefix)}
+            ):
+                points = [
+                    (line["step"], min(line[name], DRAWN_UP_TO))
+                    for line in of_stage
+                    if name in line
+                ]
+                plot.plot(
+                    *zip(*points, strict=True),
+                    label=name.removeprefix(prefix),
+                    marker="." if len(points) < 30 else "",
+                )
+            plot.set(
+                xlabel="step", ylabel=("loss", "validation PSNR, dB")[row] if column == 0 else ""
+            )
             plot.set_title(stage if row == 0 else "")
             plot.grid(alpha=0.3)
             plot.xaxis.get_major_locator().set_params(integer=True)

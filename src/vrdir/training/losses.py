@@ -27,7 +27,9 @@ def balanced_detail(restored: Tensor, clean: Tensor, floor: float = 0.02) -> Ten
 
     The local contrast, balanced as in `balanced_l1`.
     """
-    errors = [(restored.diff(dim=side) - clean.diff(dim=side)).abs().mean((1, 2, 3)) for side in (2, 3)]
+    errors = [
+        (restored.diff(dim=side) - clean.diff(dim=side)).abs().mean((1, 2, 3)) for side in (2, 3)
+    ]
     return torch.log(floor + errors[0] + errors[1]).mean()
 
 
@@ -37,7 +39,13 @@ def spectrum(restored: Tensor, clean: Tensor) -> Tensor:
     return ((a - b).abs().mean((1, 2, 3)) / b.mean((1, 2, 3)).clamp_min(1e-3)).mean()
 
 
-def ranking(restored_clean: Tensor, clean: Tensor, restored_degraded: Tensor, degraded: Tensor, margin: float) -> Tensor:
+def ranking(
+    restored_clean: Tensor,
+    clean: Tensor,
+    restored_degraded: Tensor,
+    degraded: Tensor,
+    margin: float,
+) -> Tensor:
     """Similarity ranking: `max(0, margin - (cos(SAD(E(y)), y) - cos(SAD(E(x)), x)))` (VRD-IR, stage 1).
 
     The decoder is to be a better prior for clean semantics than for degraded ones.
@@ -58,11 +66,16 @@ def semantic_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) ->
 
 def dense_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
     """`1 - cos(F, E(y))` over the channels, at every position, averaged over positions and taps (ours, stage 4)."""
-    distances = [1 - functional.cosine_similarity(f.float(), c.float(), dim=1).mean() for f, c in zip(features, clean, strict=True)]
+    distances = [
+        1 - functional.cosine_similarity(f.float(), c.float(), dim=1).mean()
+        for f, c in zip(features, clean, strict=True)
+    ]
     return torch.stack(distances).mean()
 
 
-def guidance_loss(guidance: Sequence[Tensor], present: Tensor, known: Tensor, clean_branch: bool) -> Tensor:
+def guidance_loss(
+    guidance: Sequence[Tensor], present: Tensor, known: Tensor, clean_branch: bool
+) -> Tensor:
     """Cross-entropy between the mean guidance and what was really done to the image: even shares of what is present.
 
     It needs no labels but those that the synthesis itself wrote, or the name of a pair list, and makes the guidance maps a diagnosis.

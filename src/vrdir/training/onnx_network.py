@@ -35,7 +35,9 @@ class OnnxNetwork(nn.Module):
         except Exception as error:  # protobuf has errors of its own
             raise ValueError(f"{path} is no readable ONNX file ({type(error).__name__})") from None
         self.tensors = tuple(tensors)
-        constants = {c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in graph.initializer}
+        constants = {
+            c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in graph.initializer
+        }
         (self.image,) = (i.name for i in graph.input if i.name not in constants)
         makers = {name: node for node in graph.node for name in node.output}
         missing = [name for name in tensors if name not in makers]
@@ -64,7 +66,9 @@ class OnnxNetwork(nn.Module):
             self.register_buffer(place, constants[name])
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        values: dict[str, Tensor | None] = {name: getattr(self, place) for name, place in self.places.items()}
+        values: dict[str, Tensor | None] = {
+            name: getattr(self, place) for name, place in self.places.items()
+        }
         values |= {self.image: image, "": None}
         for operator, names, output, given in self.steps:
             values[output] = operator(*(values[name] for name in names), **given)
@@ -105,7 +109,9 @@ def _resize(x: Tensor, *inputs: Tensor | None, **given: Any) -> Tensor:
     scales = next(i for i in inputs if i is not None and i.is_floating_point() and len(i) == 4)
     mode = given.get("mode", b"nearest").decode()
     factor = tuple(scales[2:].tolist())
-    return functional.interpolate(x, scale_factor=factor, mode={"linear": "bilinear"}.get(mode, mode))
+    return functional.interpolate(
+        x, scale_factor=factor, mode={"linear": "bilinear"}.get(mode, mode)
+    )
 
 
 OPERATORS: dict[str, Callable[..., Tensor]] = {

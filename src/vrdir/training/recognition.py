@@ -72,15 +72,24 @@ class Detection:
         assert self.detector is not None
         count = self.settings.images
         size = (self.settings.side, self.settings.side)
-        sized = [functional.interpolate(image[:count].float(), size, mode="bilinear") for image in (restored, clean)]
+        sized = [
+            functional.interpolate(image[:count].float(), size, mode="bilinear")
+            for image in (restored, clean)
+        ]
         with torch.no_grad():
             wanted = [t.float() for t in self.detector(sized[1])]
         found = [t.float() for t in self.detector(sized[0])]
         kinds = len(self.settings.features)
-        pairs = [(probabilities(f), probabilities(w)) for f, w in zip(found[kinds:], wanted[kinds:], strict=True)]
+        pairs = [
+            (probabilities(f), probabilities(w))
+            for f, w in zip(found[kinds:], wanted[kinds:], strict=True)
+        ]
         objects = torch.stack([w.sum() for _, w in pairs]).sum() + len(sized[0])
         divergence = torch.stack([bernoulli_divergence(w, f).sum() for f, w in pairs]).sum()
-        errors = [relative_error(f, w, [p for _, p in pairs]) for f, w in zip(found[:kinds], wanted[:kinds], strict=True)]
+        errors = [
+            relative_error(f, w, [p for _, p in pairs])
+            for f, w in zip(found[:kinds], wanted[:kinds], strict=True)
+        ]
         return divergence / objects + torch.stack(errors).mean()
 
 

@@ -25,8 +25,19 @@ from vrdir.training.settings import Recipe
 logger = logging.getLogger(__name__)
 
 RECIPE, RUN, DATA = "recipe.yaml", "run.json", "data.txt"
-FREE = {"data.workers", "data.cache_gib", "data.on_device", "compile", "log_every", "keep_checkpoints"}  # how the work is done, not what
-MAY_CHANGE = {"learning_rate", "clip_norm", "precision"}  # when a run goes on: the remedies of a loss that is not finite
+FREE = {
+    "data.workers",
+    "data.cache_gib",
+    "data.on_device",
+    "compile",
+    "log_every",
+    "keep_checkpoints",
+}  # how the work is done, not what
+MAY_CHANGE = {
+    "learning_rate",
+    "clip_norm",
+    "precision",
+}  # when a run goes on: the remedies of a loss that is not finite
 
 
 def open_work_dir(
@@ -51,44 +62,75 @@ def open_work_dir(
     listing = "".join(f"{part} {item.name}\n" for part, items in parts for item in items)
     now = {
         "stages": list(stages),
-        "data": {"training": len(training), "validation": len(validation), "fingerprint": fingerprint(parts)},
-        "priors": {name: hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest() for name, folder in sorted(priors.items())},
+        "data": {
+            "training": len(training),
+            "validation": len(validation),
+            "fingerprint": fingerprint(parts),
+        },
+        "priors": {
+            name: hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+            for name, folder in sorted(priors.items())
+        },
     }
-    session: dict[str, Any] = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "code": code_version()}
+    session: dict[str, Any] = {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "code": code_version(),
+    }
     session |= environment(device, processes)
     recipe_file, run_file = work_dir / RECIPE, work_dir / RUN
     if not resume:
         if recipe_file.exists():
-            raise FileExistsError(f"{work_dir} already holds a run; go on with it by --resume, or choose another --work-dir")
+            raise FileExistsError(
+                f"{work_dir} already holds a run; go on with it by --resume, or choose another --work-dir"
+            )
         if work_dir.exists() and not work_dir.is_dir():
-            raise FileExistsError(f"{work_dir} is a file; give a folder, new or empty, for --work-dir")
+            raise FileExistsError(
+                f"{work_dir} is a file; give a folder, new or empty, for --work-dir"
+            )
         if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
-            raise FileExistsError(f"{work_dir} holds other things than a run; give a new folder for --work-dir")
+            raise FileExistsError(
+                f"{work_dir} holds other things than a run; give a new folder for --work-dir"
+            )
         work_dir.mkdir(parents=True, exist_ok=True)
         write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
         write_json(now | {"seed": recipe.seed, "sessions": [session]}, run_file)
         recipe.write(recipe_file)  # last: with it, the run is there
         return
     if not recipe_file.exists():
-        raise FileNotFoundError(f"{work_dir} holds no run to go on with; leave --resume out to start one")
+        raise FileNotFoundError(
+            f"{work_dir} holds no run to go on with; leave --resume out to start one"
+        )
     different = differences(Recipe.read(recipe_file), recipe)
     fixed = [key for key in different if key.split(".")[-1] not in MAY_CHANGE]
     if fixed:
-        raise ValueError(f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that one, or start anew")
+        raise ValueError(
+            f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that one, or start anew"
+        )
     try:
         before = json.loads(run_file.read_text())
         said = [before[key] for key in now]
         before["sessions"].append(session)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir") from None
-    remedies = {"stages": "the same command", "data": f"the data of {work_dir / DATA}, in the same order", "priors": "the same weights"}
+        raise ValueError(
+            f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir"
+        ) from None
+    remedies = {
+        "stages": "the same command",
+        "data": f"the data of {work_dir / DATA}, in the same order",
+        "priors": "the same weights",
+    }
     for then, (key, value) in zip(said, now.items(), strict=True):
         if then != value:
-            raise ValueError(f"{run_file} is another run: its {key} are {then}, not {value}; resume with {remedies[key]}")
+            raise ValueError(
+                f"{run_file} is another run: its {key} are {then}, not {value}; resume with {remedies[key]}"
+            )
     for left in work_dir.rglob(".*.partial"):  # of writes that a kill cut short
         left.unlink()
     if different:
-        logger.warning("the run goes on with another %s, so it will not end as it would have", ", ".join(different))
+        logger.warning(
+            "the run goes on with another %s, so it will not end as it would have",
+            ", ".join(different),
+        )
         session["changed"] = different
         recipe.write(recipe_file)
     write_json(before, run_file)
@@ -104,7 +146,9 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as "decoder.steps" style keys."""
     values: dict[str, Any] = {}
     for key, value in content.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        values |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return values
 
 
@@ -113,9 +157,17 @@ def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
     digest = hashlib.sha256()
     for part, items in parts:
         for item in items:
-            files = [f"{path.name}:{path.stat().st_size}" for path in (item.degraded, item.clean) if path is not None]
+            files = [
+                f"{path.name}:{path.stat().st_size}"
+                for path in (item.degraded, item.clean)
+                if path is not None
+            ]
             said = "" if item.degradations is None else ",".join((*item.degradations, ""))
-            digest.update("|".join([part, item.kind, item.synthesis, said, *files, ""]).encode("utf-8", "surrogateescape"))
+            digest.update(
+                "|".join([part, item.kind, item.synthesis, said, *files, ""]).encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
     return digest.hexdigest()
 
 
@@ -124,10 +176,14 @@ def code_version() -> str:
     folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
 
     try:
-        tracked = git("ls-files", "__init__.py")  # not any repository that happens to be around an installed package
+        tracked = git(
+            "ls-files", "__init__.py"
+        )  # not any repository that happens to be around an installed package
         return (
             f"{__version__} {git('rev-parse', 'HEAD')}{' with changes' if git('status', '--porcelain', '.') else ''}"
             if tracked
@@ -145,7 +201,11 @@ def environment(device: str, processes: int) -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else platform.processor() or platform.machine()
+    )
     return {
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -25,7 +25,15 @@ from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
 from vrdir.training.record import open_work_dir
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import BranchStage, ContextStage, DecoderStage, FusionStage, RefineStage, Stage, all_stages
+from vrdir.training.stages import (
+    BranchStage,
+    ContextStage,
+    DecoderStage,
+    FusionStage,
+    RefineStage,
+    Stage,
+    all_stages,
+)
 from vrdir.training.trainer import Interrupted, Trainer
 from vrdir.weights.bundled import manifest, resolve_weights
 
@@ -57,20 +65,31 @@ class Sources:
         if self.val_clean is None and not self.val_pairs:
             drawn = [item for item in training if item.drawn]
             if not drawn:
-                raise ValueError("there is nothing to validate on: give --val-pairs LIST or --val-clean FOLDER")
+                raise ValueError(
+                    "there is nothing to validate on: give --val-pairs LIST or --val-clean FOLDER"
+                )
             if count is None:
-                raise ValueError("validation.photos must say how many photos of --clean to hold out; or give --val-clean or --val-pairs")
+                raise ValueError(
+                    "validation.photos must say how many photos of --clean to hold out; or give --val-clean or --val-pairs"
+                )
             kept, held_out = split(drawn, count)
             photos = {item.clean.resolve() for item in held_out}
             pairs = [item for item in training if not item.drawn]
             others = [item for item in pairs if item.clean.resolve() not in photos]
             if len(others) < len(pairs):
-                logger.warning("%d pairs are not trained on: their photos are held out for validation", len(pairs) - len(others))
+                logger.warning(
+                    "%d pairs are not trained on: their photos are held out for validation",
+                    len(pairs) - len(others),
+                )
             return kept + others, held_out
         held_out = items_of(self.val_clean, self.val_pairs, names, "--val-pairs")
-        seen = {item.clean.resolve() for item in training} & {item.clean.resolve() for item in held_out}
+        seen = {item.clean.resolve() for item in training} & {
+            item.clean.resolve() for item in held_out
+        }
         if seen:
-            logger.warning("%d photos are both trained and validated on, such as %s", len(seen), min(seen))
+            logger.warning(
+                "%d photos are both trained and validated on, such as %s", len(seen), min(seen)
+            )
         by_kind: dict[str, list[Item]] = {}
         for item in held_out:
             by_kind.setdefault(item.kind, []).append(item)
@@ -96,7 +115,10 @@ class Prior:
 
     def files(self) -> dict[str, Path]:
         """The model folder of each part. Raises FileNotFoundError."""
-        found = {f"branch-{name}": model_folder(path, f"branch-{name}") for name, path in self.branches.items()}
+        found = {
+            f"branch-{name}": model_folder(path, f"branch-{name}")
+            for name, path in self.branches.items()
+        }
         if self.decoder is not None:
             found["decoder"] = model_folder(self.decoder, "decoder")
         if self.whole is not None:
@@ -109,13 +131,25 @@ class Prior:
         for part, folder in self.files().items():
             other = VRDIR.from_pretrained(folder)
             name = part.removeprefix("branch-")
-            check_config(model.config, other.config, folder, name if part.startswith("branch-") else "", whole=part == "whole")
-            belongs: Callable[[str], bool] = {
-                "whole": lambda key: True,
-                "decoder": lambda key: key.startswith(("decoder.", "extractor.", "context.")),
-            }.get(part, lambda key, name=name: key.startswith("extractor.") or f".branches.{name}." in key)  # type: ignore[misc]
-            state |= {key: value for key, value in other.state_dict().items() if belongs(key)}
+            check_config(
+                model.config,
+                other.config,
+                folder,
+                name if part.startswith("branch-") else "",
+                whole=part == "whole",
+            )
+            found = other.state_dict().items()
+            state |= {key: value for key, value in found if belongs_to(part, name, key)}
         model.load_state_dict(state)
+
+
+def belongs_to(part: str, branch: str, key: str) -> bool:
+    """Return whether a tensor of a network belongs to a part of it, E included."""
+    if part == "whole":
+        return True
+    if part == "decoder":
+        return key.startswith(("decoder.", "extractor.", "context."))
+    return key.startswith("extractor.") or f".branches.{branch}." in key
 
 
 def model_folder(path: Path, *stages: str) -> Path:
@@ -139,7 +173,9 @@ def whole_folder(path: Path | str) -> Path:
     return model_folder(Path(path), "refine", "fusion", "context")
 
 
-def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool) -> None:
+def check_config(
+    config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: str, whole: bool
+) -> None:
     """Raise ValueError unless what stands in `folder` fits into a network of this config."""
     free: set[str] = set()
     if not whole:
@@ -150,7 +186,9 @@ def check_config(config: VRDIRConfig, other: VRDIRConfig, folder: Path, branch: 
     different = [key for key in ours if key not in free and ours[key] != theirs[key]]
     if different:
         said = "; ".join(f"{key} is {theirs[key]}, not {ours[key]}" for key in different)
-        raise ValueError(f"{folder} holds another network than the recipe's ({said}); give the recipe that it was trained by")
+        raise ValueError(
+            f"{folder} holds another network than the recipe's ({said}); give the recipe that it was trained by"
+        )
     if branch and branch not in other.branches:
         raise ValueError(f"{folder} has no branch {branch}; it has {', '.join(other.branches)}")
 
@@ -248,16 +286,30 @@ def train(
     )
     held_out.check()
     if recipe.compile is not None and recipe.compile not in torch.compiler.list_backends(()):
-        raise ValueError(f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}")
+        raise ValueError(
+            f"compile: no backend {recipe.compile!r} here; there are {', '.join(torch.compiler.list_backends(()))}"
+        )
     for stage in stages:  # before anything is written
         data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
         check_division(stage.settings.batch_size, stage.settings.accumulate, fabric.world_size)
         if not held_out.kinds(stage.shares, stage.accepts):
-            raise ValueError(f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it")
+            raise ValueError(
+                f"there is nothing to validate the stage {stage.name} on; give --val-pairs or --val-clean that fit it"
+            )
     names = [stage.name for stage in stages]
     if fabric.is_global_zero:
         with naming_disk(work_dir):
-            open_work_dir(work_dir, names, recipe, training, validation, prior.files(), str(fabric.device), fabric.world_size, resume)
+            open_work_dir(
+                work_dir,
+                names,
+                recipe,
+                training,
+                validation,
+                prior.files(),
+                str(fabric.device),
+                fabric.world_size,
+                resume,
+            )
     fabric.barrier()
     trainer = Trainer(fabric, model, recipe, data, held_out, work_dir, watcher)
     with leaving_together(), naming_disk(work_dir):
@@ -273,13 +325,19 @@ def train(
 
 def launched(device: str, recipe: Recipe) -> Fabric:
     """The devices of this process, and the other processes that torchrun started, if it did."""
-    here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    here, everywhere = (
+        int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    )
     kind, _, index = device.partition(":")
-    devices: list[int] | int = [int(index)] if kind == "cuda" and index and everywhere == 1 else here
+    devices: list[int] | int = (
+        [int(index)] if kind == "cuda" and index and everywhere == 1 else here
+    )
     # Weights lie channels last; where they are 1 x 1 the two layouts are one, and DDP warns of it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if kind == "cuda" and here > torch.cuda.device_count():
-        raise ValueError(f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; start as many as it has")
+        raise ValueError(
+            f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; start as many as it has"
+        )
     fabric = Fabric(
         accelerator=kind,
         devices=devices,
@@ -318,4 +376,6 @@ def naming_disk(work_dir: Path) -> Iterator[None]:
         advice = HOPELESS.get(error.errno or 0)
         if advice is None:
             raise
-        raise DiskError(f"{work_dir} cannot be written ({error.strerror}); {advice}, then go on by --resume") from None
+        raise DiskError(
+            f"{work_dir} cannot be written ({error.strerror}); {advice}, then go on by --resume"
+        ) from None

@@ -31,7 +31,9 @@ from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml
 
-RECIPES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+RECIPES = {
+    path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+}
 """Those that come with vrdir, by name."""
 
 
@@ -46,7 +48,9 @@ def _duration(value: Any) -> Any:
     if match and int(match[1]):
         return f"{int(match[1])} epochs"
     if type(value) is not int or value < 1:
-        raise ValueError(f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {reprlib.repr(value)}')
+        raise ValueError(
+            f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {reprlib.repr(value)}'
+        )
     return value
 
 
@@ -70,7 +74,9 @@ def described(settings: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     """
     for name, field in settings.model_fields.items():
         parts = (field.annotation, *get_args(field.annotation))
-        inner = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
+        inner = next(
+            (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
+        )
         if inner is None or inner is VRDIRConfig:
             default = "" if field.is_required() else json.dumps(field.default)
             yield Setting(prefix + name, field.description or "", default)
@@ -89,20 +95,28 @@ class StageSettings(Settings):
     """How long, how fast and on how much a stage trains."""
 
     steps: Duration = Field(description='Optimiser steps, or epochs, as in "1200 epochs".')
-    batch_size: Count = Field(default=8, description="Images per step, over all processes together.")
+    batch_size: Count = Field(
+        default=8, description="Images per step, over all processes together."
+    )
     accumulate: Count = Field(
         default=1,
         description="Number of parts into which each process cuts its share of a batch, where it does not fit into memory at once.",
     )
-    learning_rate: PositiveFloat = Field(default=2e-4, description="Peak learning rate of the optimiser.")
+    learning_rate: PositiveFloat = Field(
+        default=2e-4, description="Peak learning rate of the optimiser."
+    )
     schedule: Literal["cosine", "constant", "halving"] = Field(
         default="cosine",
         description='"cosine" falls to zero after a linear warm-up; "constant" stays at its peak '
         'after it, for a run that another one continues; "halving" halves the rate every quarter '
         "of the steps, as in the paper.",
     )
-    warmup_steps: int = Field(default=100, ge=0, strict=True, description="Length of the warm-up, of cosine and constant.")
-    clip_norm: PositiveFloat | None = Field(default=1.0, description="Largest norm of the gradient; null for no limit.")
+    warmup_steps: int = Field(
+        default=100, ge=0, strict=True, description="Length of the warm-up, of cosine and constant."
+    )
+    clip_norm: PositiveFloat | None = Field(
+        default=1.0, description="Largest norm of the gradient; null for no limit."
+    )
     loss_weights: dict[str, NonNegativeFloat] = Field(
         default={},
         description="Weight of each further loss of the stage, by its name; a loss that is not named keeps its default.",
@@ -124,7 +138,9 @@ class ValidationSettings(Settings):
     crop_px: Annotated[int, Field(ge=16, strict=True)] | None = Field(
         default=256, description="Side of the centre crops; null for whole images."
     )
-    every: Duration = Field(default=1000, description='Steps between validations, or epochs, as in "10 epochs".')
+    every: Duration = Field(
+        default=1000, description='Steps between validations, or epochs, as in "10 epochs".'
+    )
 
 
 class DataSettings(Settings):
@@ -174,8 +190,16 @@ class DetectorSettings(Settings):
 class Recipe(Settings):
     """A whole run. Each setting's description is also its help text and its line in the docs."""
 
-    model: VRDIRConfig = Field(description='The network: the name of a config ("paper", "small", "field", "base") or the config itself.')
-    seed: int = Field(default=2025, ge=0, lt=2**63, strict=True, description="Seed of weights, crops and degradations.")
+    model: VRDIRConfig = Field(
+        description='The network: the name of a config ("paper", "small", "field", "base") or the config itself.'
+    )
+    seed: int = Field(
+        default=2025,
+        ge=0,
+        lt=2**63,
+        strict=True,
+        description="Seed of weights, crops and degradations.",
+    )
     crop_px: Count = Field(default=128, description="Side of the random training crops.")
     view_px: Count | None = Field(
         default=None,
@@ -231,13 +255,20 @@ class Recipe(Settings):
         default=None,
         description='Backend of torch.compile, such as "inductor"; null does not compile.',
     )
-    validation: ValidationSettings = Field(default=ValidationSettings(), description="What is validated on, and when.")
+    validation: ValidationSettings = Field(
+        default=ValidationSettings(), description="What is validated on, and when."
+    )
     data: DataSettings = Field(default=DataSettings(), description="How images are kept and cut.")
     log_every: Count = Field(default=50, description="Steps between lines of losses.")
-    checkpoint_every: Duration = Field(default=1000, description='Steps between checkpoints, or epochs, as in "10 epochs".')
-    keep_checkpoints: Count = Field(default=2, description="Number of checkpoints to keep, the last ones.")
+    checkpoint_every: Duration = Field(
+        default=1000, description='Steps between checkpoints, or epochs, as in "10 epochs".'
+    )
+    keep_checkpoints: Count = Field(
+        default=2, description="Number of checkpoints to keep, the last ones."
+    )
     detector: DetectorSettings | None = Field(
-        default=None, description='Detector of the loss "detection" of the stage context; null for none.'
+        default=None,
+        description='Detector of the loss "detection" of the stage context; null for none.',
     )
     context: StageSettings | None = Field(
         default=None,
@@ -267,7 +298,9 @@ class Recipe(Settings):
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
-            raise ValueError(f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}")
+            raise ValueError(
+                f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}"
+            )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
             raise ValueError("shares are numbers from 0, not all of them 0")
         return value
@@ -280,13 +313,24 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Recipe:
-        for name, size in (("crop_px", self.crop_px), ("validation.crop_px", self.validation.crop_px)):
+        for name, size in (
+            ("crop_px", self.crop_px),
+            ("validation.crop_px", self.validation.crop_px),
+        ):
             if size is not None and size % self.model.multiple:
-                raise ValueError(f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}")
+                raise ValueError(
+                    f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}"
+                )
         if self.view_px is not None and self.view_px < self.crop_px:
-            raise ValueError(f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}")
-        if any(name in DEGRADATIONS for name in self.model.branches) and not sum(self.mixture.values()):  # else all is from lists
-            raise ValueError(f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}")
+            raise ValueError(
+                f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}"
+            )
+        if any(name in DEGRADATIONS for name in self.model.branches) and not sum(
+            self.mixture.values()
+        ):  # else all is from lists
+            raise ValueError(
+                f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}"
+            )
         return self
 
     @property
@@ -318,11 +362,17 @@ class Recipe(Settings):
         content["model"]["branches"] = list(names)
         of_degradations = [share for kind, share in self.shares.items() if kind in DEGRADATIONS]
         mean = sum(of_degradations) / max(len(of_degradations), 1) or 1.0
-        content["shares"] |= {name: mean for name in names if name in DEGRADATIONS and name not in {*self.shares, *self.model.branches}}
+        content["shares"] |= {
+            name: mean
+            for name in names
+            if name in DEGRADATIONS and name not in {*self.shares, *self.model.branches}
+        }
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:
-            raise ValueError(f"the recipe with the branches {', '.join(names)}: {describe(error)}") from None
+            raise ValueError(
+                f"the recipe with the branches {', '.join(names)}: {describe(error)}"
+            ) from None
 
     @classmethod
     def read(cls, path: Path | str, **changes: Any) -> Recipe:
@@ -345,8 +395,12 @@ class Recipe(Settings):
         except ValueError as error:
             raise ValueError(f"{path} is no YAML: {error}") from None
         if not isinstance(content, dict):
-            raise ValueError(f"{path} is no recipe: expected keys and values, found {type(content).__name__}")
-        for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):  # what holds others first
+            raise ValueError(
+                f"{path} is no recipe: expected keys and values, found {type(content).__name__}"
+            )
+        for key, value in sorted(
+            changes.items(), key=lambda change: change[0].count(".")
+        ):  # what holds others first
             *parents, last = key.split(".")
             named = content.get("model")
             if parents[:1] == ["model"] and isinstance(named, str) and named in CONFIGS:
@@ -355,8 +409,12 @@ class Recipe(Settings):
             for parent in parents:
                 inner = place.get(parent) or {}
                 if not isinstance(inner, dict):
-                    raise ValueError(f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}")
-                place[parent] = place = dict(inner)  # its own: YAML's anchors let two keys share one
+                    raise ValueError(
+                        f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}"
+                    )
+                place[parent] = place = dict(
+                    inner
+                )  # its own: YAML's anchors let two keys share one
             place[last] = value
         try:
             return cls.model_validate(content)

@@ -48,13 +48,21 @@ class Stage(ABC):
     weights: dict[str, float]
     whole = False
 
-    def __init__(self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]) -> None:
+    def __init__(
+        self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]
+    ) -> None:
         self.settings = settings
-        self.shares = dict(shares) if settings.shares is None else recipe.mixture_of(settings.shares)
-        self.pixel_loss = l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=recipe.pixel_loss_floor)
+        self.shares = (
+            dict(shares) if settings.shares is None else recipe.mixture_of(settings.shares)
+        )
+        self.pixel_loss = (
+            l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=recipe.pixel_loss_floor)
+        )
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
-            raise ValueError(f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}")
+            raise ValueError(
+                f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}"
+            )
         self.weights = {**self.weights, **settings.loss_weights}
 
     @abstractmethod
@@ -108,7 +116,9 @@ class ContextStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.context is None or recipe.model.context is None:
-            raise ValueError("the recipe has no settings for the stage context, or its model has no context")
+            raise ValueError(
+                "the recipe has no settings for the stage context, or its model has no context"
+            )
         self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5}
         super().__init__(recipe, recipe.context, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)
@@ -166,7 +176,10 @@ class DecoderStage(Stage):
             clear = lifted(model, batch)
             clean, degraded = model.extract(batch.clean), model.extract(clear)
         if model.decoder.uses_image:
-            from_clean, wanted_of_degraded = model.decoder(clean, clear, batch.degraded), batch.clean
+            from_clean, wanted_of_degraded = (
+                model.decoder(clean, clear, batch.degraded),
+                batch.clean,
+            )
         else:
             from_clean, wanted_of_degraded = model.decoder(clean, batch.clean), batch.degraded
         from_degraded = model.decoder(degraded, clear, batch.degraded)
@@ -175,7 +188,9 @@ class DecoderStage(Stage):
             "degraded": self.pixel_loss(from_degraded, wanted_of_degraded),
         }
         if self.weights["ranking"]:
-            losses["ranking"] = ranking(from_clean, batch.clean, from_degraded, wanted_of_degraded, margin=1.0)
+            losses["ranking"] = ranking(
+                from_clean, batch.clean, from_degraded, wanted_of_degraded, margin=1.0
+            )
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
@@ -188,10 +203,14 @@ class BranchStage(Stage):
 
     def __init__(self, recipe: Recipe, degradation: str) -> None:
         if degradation not in recipe.model.branches:
-            raise ValueError(f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}")
+            raise ValueError(
+                f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}"
+            )
         self.name, self.degradation = f"branch-{degradation}", degradation
         self.weights = {"consistency": 1.0}
-        super().__init__(recipe, recipe.branch, {degradation: 1.0} if degradation in DEGRADATIONS else {})
+        super().__init__(
+            recipe, recipe.branch, {degradation: 1.0} if degradation in DEGRADATIONS else {}
+        )
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         return model.branch_parameters(self.degradation)
@@ -199,7 +218,9 @@ class BranchStage(Stage):
     def accepts(self, item: Item) -> bool:
         if item.drawn:  # a degradation of a user's own cannot be synthesised
             return self.degradation in DEGRADATIONS
-        return item.degradations == (self.degradation,) or (item.degradations is None and not item.several)
+        return item.degradations == (self.degradation,) or (
+            item.degradations is None and not item.several
+        )
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -237,7 +258,9 @@ class FusionStage(Stage):
         return {
             "pixel": self.pixel_loss(model.decoder(features, clear, batch.degraded), batch.clean),
             "consistency": semantic_consistency(features, clean),
-            "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
+            "guidance": guidance_loss(
+                guidance, batch.present, batch.known, model.config.clean_branch
+            ),
         }
 
 
@@ -277,9 +300,13 @@ class RefineStage(Stage):
         losses = {
             "pixel": self.pixel_loss(restored, batch.clean),
             "consistency": semantic_consistency(features, clean),
-            "guidance": guidance_loss(guidance, batch.present, batch.known, model.config.clean_branch),
+            "guidance": guidance_loss(
+                guidance, batch.present, batch.known, model.config.clean_branch
+            ),
         }
-        restored = restored.clamp(-1, 2)  # a wild step's output is far outside; its pixels are told so above, and its spectrum has no end
+        restored = restored.clamp(
+            -1, 2
+        )  # a wild step's output is far outside; its pixels are told so above, and its spectrum has no end
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
         if self.weights["recognition"]:

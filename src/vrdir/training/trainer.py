@@ -38,7 +38,9 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
     """A signal asked the run to stop; what it had done is in a checkpoint."""
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}, --resume goes on from there")
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}, --resume goes on from there"
+        )
         self.signal_number = signal_number
 
 
@@ -82,7 +84,13 @@ class Trainer:
         work_dir: Path,
         watcher: Watcher | None = None,
     ) -> None:
-        self.fabric, self.recipe, self.data, self.validation, self.work_dir = fabric, recipe, data, validation, work_dir
+        self.fabric, self.recipe, self.data, self.validation, self.work_dir = (
+            fabric,
+            recipe,
+            data,
+            validation,
+            work_dir,
+        )
         self.model = placed(model, fabric.device)
         self.watcher = watcher if fabric.is_global_zero else None
 
@@ -108,11 +116,17 @@ class Trainer:
         with stop_signals() as received, ExitStack() as closing:
             run = StageRun(self, stage, steps)
             start = run.resume() if resume else 0
-            log = RunLog(self.work_dir, stage.name, steps, start, self.watcher) if fabric.is_global_zero else None
+            log = (
+                RunLog(self.work_dir, stage.name, steps, start, self.watcher)
+                if fabric.is_global_zero
+                else None
+            )
             if log is not None:
                 closing.callback(log.close)
             if start == 0:
-                run.validate(0, log)  # also a rehearsal: what would fail at the first validation fails now
+                run.validate(
+                    0, log
+                )  # also a rehearsal: what would fail at the first validation fails now
             batches = data.batches(
                 settings.batch_size,
                 range(start + 1, steps + 1),
@@ -129,7 +143,11 @@ class Trainer:
                     log.watcher.step(stage.name, step, steps, settings.batch_size)
                 last = step == steps
                 if log is not None and (step % recipe.log_every == 0 or last):
-                    log.write(step, figures | {"patches_per_second": (step - logged) * settings.batch_size / seconds})
+                    log.write(
+                        step,
+                        figures
+                        | {"patches_per_second": (step - logged) * settings.batch_size / seconds},
+                    )
                     seconds, logged = 0.0, step
                 if step % validate_every == 0 or last:
                     run.validate(step, log)
@@ -138,7 +156,9 @@ class Trainer:
                     checkpoint = run.save(step)
                 if stop:
                     raise Interrupted(stop, checkpoint)
-                clock = time.perf_counter()  # what was logged, validated and saved is no part of the training rate
+                clock = (
+                    time.perf_counter()
+                )  # what was logged, validated and saved is no part of the training rate
             self.model.load_state_dict(run.averaged.state_dict())
             self.model.requires_grad_(False).eval()
             if log is not None:
@@ -150,23 +170,36 @@ class Trainer:
     def _agreed(self, received: list[int]) -> int:
         """The signal that any process got, so that all stop after the same step; 0 for none."""
         number = received[0] if received else 0
-        return int(reduced(self.fabric, torch.tensor(float(number), device=self.fabric.device), "max"))
+        return int(
+            reduced(self.fabric, torch.tensor(float(number), device=self.fabric.device), "max")
+        )
 
 
 class StageRun:
     """A stage on its way: what the optimiser holds and what goes into a checkpoint."""
 
     def __init__(self, trainer: Trainer, stage: Stage, steps: int) -> None:
-        self.stage, self.steps, self.model, self.recipe = stage, steps, trainer.model, trainer.recipe
+        self.stage, self.steps, self.model, self.recipe = (
+            stage,
+            steps,
+            trainer.model,
+            trainer.recipe,
+        )
         self.fabric, self.validation = trainer.fabric, trainer.validation
         self.work_dir, self.folder = trainer.work_dir, trainer.work_dir / "checkpoints" / stage.name
         self.model.requires_grad_(False)
         self.parameters = stage.trained(self.model)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        optimizer = optimizer_for(self.parameters, self.recipe.optimizer, stage.settings.learning_rate)
+        optimizer = optimizer_for(
+            self.parameters, self.recipe.optimizer, stage.settings.learning_rate
+        )
         decay = self.recipe.ema_decay
-        self.average = AveragedModel(self.model, multi_avg_fn=moving_average(decay)) if decay is not None else None
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=moving_average(decay))
+            if decay is not None
+            else None
+        )
         network: Any = StageNetwork(self.model, stage)
         if self.recipe.compile is not None:
             network = torch.compile(network, backend=self.recipe.compile)
@@ -191,15 +224,29 @@ class StageRun:
         for number, batch in enumerate(parts, 1):
             with self.fabric.no_backward_sync(self.network, enabled=number < len(parts)):
                 losses = self.network(batch)
-                self.fabric.backward(torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum() / len(parts))
+                self.fabric.backward(
+                    torch.stack(
+                        [weights.get(name, 1.0) * loss for name, loss in losses.items()]
+                    ).sum()
+                    / len(parts)
+                )
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / len(parts)
         limit = settings.clip_norm if settings.clip_norm is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         means = reduced(self.fabric, torch.stack([*sums.values(), norm]), "mean")
-        figures = dict(zip([*(f"loss_{name}" for name in sums), "gradient_norm"], means.tolist(), strict=True))
+        figures = dict(
+            zip([*(f"loss_{name}" for name in sums), "gradient_norm"], means.tolist(), strict=True)
+        )
         if not all(map(math.isfinite, figures.values())):
-            raise FloatingPointError(not_finite(self.stage.name, step, figures, [name for batch in parts for name in batch.names]))
+            raise FloatingPointError(
+                not_finite(
+                    self.stage.name,
+                    step,
+                    figures,
+                    [name for batch in parts for name in batch.names],
+                )
+            )
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -213,17 +260,25 @@ class StageRun:
             psnr: dict[str, list[float]] = {}
             ssim: dict[str, list[float]] = {}
             rows = []
-            for kind, degraded, clean in self.validation.pairs(self.stage.shares, self.stage.accepts):
+            for kind, degraded, clean in self.validation.pairs(
+                self.stage.shares, self.stage.accepts
+            ):
                 padded = pad_to_multiple(degraded, model.config.multiple).to(self.fabric.device)
                 with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                    restored = crop_to(self.stage.restored(model, padded).float().cpu(), clean.shape[-2:])
+                    restored = crop_to(
+                        self.stage.restored(model, padded).float().cpu(), clean.shape[-2:]
+                    )
                 psnr.setdefault(kind, []).extend(psnr_rgb(restored, clean))
                 ssim.setdefault(kind, []).extend(ssim_rgb(restored, clean))
                 if len(psnr[kind]) <= PICTURED:
                     rows.append((clean[0], degraded[0], restored[0]))
             figures = {f"psnr_{kind}": sum(values) / len(values) for kind, values in psnr.items()}
             mean = sum(min(value, ENOUGH) for value in figures.values()) / len(figures)
-            log.write(step, figures | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()})
+            log.write(
+                step,
+                figures
+                | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()},
+            )
             log.strip(step, rows)
             if step and mean > self.best:
                 self.best = mean
@@ -235,8 +290,17 @@ class StageRun:
         path = self.folder / f"step-{step:08d}.pt"
         if self.fabric.is_global_zero:
             average = self.average.state_dict() if self.average is not None else None
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": average}
-            save_checkpoint(self.folder, step, {"step": step, "best": self.best, **state}, self.recipe.keep_checkpoints)
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": average,
+            }
+            save_checkpoint(
+                self.folder,
+                step,
+                {"step": step, "best": self.best, **state},
+                self.recipe.keep_checkpoints,
+            )
         self.fabric.barrier()
         return path
 
@@ -245,23 +309,38 @@ class StageRun:
         found = checkpoints_in(self.folder)
         state: dict[str, Any] = load_checkpoint(found[-1]) if found else {"step": 0}
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
-        if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # told by all alike, for all have to stop
-            raise ValueError(f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory")
+        if (
+            reduced(self.fabric, seen, "max").tolist() != seen.tolist()
+        ):  # told by all alike, for all have to stop
+            raise ValueError(
+                f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory"
+            )
         if not found:
             return 0
-        check_state(self.model, state["model"], f"{found[-1]} is of another network than the recipe's", "train in another folder")
+        check_state(
+            self.model,
+            state["model"],
+            f"{found[-1]} is of another network than the recipe's",
+            "train in another folder",
+        )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best = state["best"]
-        logger.info("stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps)
+        logger.info(
+            "stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps
+        )
         return int(state["step"])
 
 
 def reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
     """The "mean" or "max" of a tensor over all processes."""
-    return cast(Tensor, fabric.all_reduce(value.clone(), reduce_op=how)) if fabric.world_size > 1 else value  # it writes into its argument
+    return (
+        cast(Tensor, fabric.all_reduce(value.clone(), reduce_op=how))
+        if fabric.world_size > 1
+        else value
+    )  # it writes into its argument
 
 
 def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Sequence[str]) -> str:
@@ -282,7 +361,9 @@ def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
         return settings.learning_rate * step / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.learning_rate
-    progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)  # the last step is one too
+    progress = (step - 1 - settings.warmup_steps) / max(
+        steps - settings.warmup_steps, 1
+    )  # the last step is one too
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -290,16 +371,22 @@ def optimizer_for(parameters: Sequence[nn.Parameter], name: str, learning_rate: 
     """Adam, or Muon for the weights of convolutions and Adam for the rest."""
     if name == "adam":
         return Adam(parameters, lr=learning_rate)
-    from pytorch_optimizer import Muon  # imports a hundred others; only who trains by it waits for that
+    from pytorch_optimizer import (
+        Muon,
+    )  # imports a hundred others; only who trains by it waits for that
 
-    matrices = [p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3]  # what is thin has no directions to level out
+    matrices = [
+        p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3
+    ]  # what is thin has no directions to level out
     theirs = set(map(id, matrices))
     others = [p for p in parameters if id(p) not in theirs]
     groups = [
         {"params": matrices, "use_muon": True, "use_adjusted_lr": True},
         {"params": others, "use_muon": False, "betas": (0.9, 0.99), "eps": 1e-8},
     ]
-    return cast(Optimizer, Muon([{"lr": learning_rate, **group} for group in groups if group["params"]]))
+    return cast(
+        Optimizer, Muon([{"lr": learning_rate, **group} for group in groups if group["params"]])
+    )
 
 
 def moving_average(decay: float) -> Any:

@@ -12,7 +12,10 @@ from vrdir.image_files.whole_files import ImageError
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-H264 = {"crf": "16", "preset": "medium"}  # visually lossless: what was restored is not to be lost again
+H264 = {
+    "crf": "16",
+    "preset": "medium",
+}  # visually lossless: what was restored is not to be lost again
 VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 FORMATS = {  # by suffix: FFmpeg's name of the container, the encoder, its options
     ".mp4": ("mp4", "libx264", H264),
@@ -23,7 +26,9 @@ FORMATS = {  # by suffix: FFmpeg's name of the container, the encoder, its optio
 }
 VIDEO_SUFFIXES = set(FORMATS)
 
-SCALER = 4 | 0x2000 | 0x40000  # bicubic, full chroma for RGB, accurate rounding: there and back moves no level
+SCALER = (
+    4 | 0x2000 | 0x40000
+)  # bicubic, full chroma for RGB, accurate rounding: there and back moves no level
 
 
 class VideoError(ImageError):
@@ -66,4 +71,6 @@ def format_of_video(path: Path) -> tuple[str, str, dict[str, str]]:
         return FORMATS[path.suffix.lower()]
     except KeyError:
         known = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise VideoError(f"cannot write {path}: no video format for the suffix {path.suffix or '(none)'!r}; use {known}") from None
+        raise VideoError(
+            f"cannot write {path}: no video format for the suffix {path.suffix or '(none)'!r}; use {known}"
+        ) from None

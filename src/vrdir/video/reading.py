@@ -54,31 +54,47 @@ class VideoReader:
             first = self._first_frame(container)
         self.rotation: int = first.rotation % 360
         if self.rotation % 90:
-            logger.warning("%s asks to be turned by %d degrees; only quarter turns are applied", self.path, self.rotation)
+            logger.warning(
+                "%s asks to be turned by %d degrees; only quarter turns are applied",
+                self.path,
+                self.rotation,
+            )
             self.rotation = 0
         self._stored = first.width, first.height
         self.width, self.height = self._stored if self.rotation % 180 == 0 else self._stored[::-1]
         if any(component.bits > 8 for component in first.format.components):
-            logger.warning("%s has more than 8 bits a channel; it is restored and written with 8", self.path)
+            logger.warning(
+                "%s has more than 8 bits a channel; it is restored and written with 8", self.path
+            )
         transparent = any(component.is_alpha for component in first.format.components)
         self.container = self._open()
         self.stream: av.VideoStream = self._picture_stream(self.container)
         # WebM has its alpha beside the picture, where FFmpeg's own decoders do not look.
         if transparent or self.stream.metadata.get("alpha_mode") == "1":
-            logger.warning("%s can be transparent (it has an alpha channel); it is restored and written without", self.path)
+            logger.warning(
+                "%s can be transparent (it has an alpha channel); it is restored and written without",
+                self.path,
+            )
         tick = self.stream.time_base or Fraction(1, 1000)
         # Matroska's clock has a millisecond, in which there may be several frames.
         self._finer = FINER if tick >= Fraction(1, 1000) else 1
         self.time_base: Fraction = tick / self._finer
         self._interval = max(round(1 / (self.stream.average_rate or 25) / self.time_base), 1)
-        self._counts = self.container.format.name == "avi"  # its frames, in the order of decoding, and has no other times
+        self._counts = (
+            self.container.format.name == "avi"
+        )  # its frames, in the order of decoding, and has no other times
         self._jumps = bool(self.container.format.flags & TS_DISCONT)
         self.frames_expected = self._frames_expected()
 
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.container.close()
 
     def frames(self, pass_on: Callable[[Any], None] | None = None) -> Iterator[Frame]:
@@ -91,7 +107,12 @@ class VideoReader:
         """
         for number, frame in enumerate(self._frames(pass_on)):
             if frame.pixels is None:
-                logger.info("%s: frame %d, at %.3f s, is damaged", self.path, number, float(frame.pts * self.time_base))
+                logger.info(
+                    "%s: frame %d, at %.3f s, is damaged",
+                    self.path,
+                    number,
+                    float(frame.pts * self.time_base),
+                )
             yield frame
 
     def _frames(self, pass_on: Callable[[Any], None] | None) -> Iterator[Frame]:
@@ -118,9 +139,14 @@ class VideoReader:
             order.arrive(frame.pts, frame)
         yield from map(self._frame, order.ready(finished=True))
         if met < self.stream.frames and not self._lasts_to_the_end(met, last):
-            logger.warning("%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames)
+            logger.warning(
+                "%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames
+            )
         if self._goes_on(position):
-            logger.warning("%s holds a further video, which is left out; join them by ffmpeg or mkvmerge, not as files", self.path)
+            logger.warning(
+                "%s holds a further video, which is left out; join them by ffmpeg or mkvmerge, not as files",
+                self.path,
+            )
 
     def _expected(self, packet: Any, number: int, shift: int, last: int | None) -> Expected | None:
         """What is known of a packet's frame; None if there is no time to be had."""
@@ -128,8 +154,12 @@ class VideoReader:
         time = next((time for time in times if time is not None), None)
         duration = (packet.duration or 0) * self._finer
         if time is not None:
-            return Expected(time * self._finer + shift, number, duration, self._counts or time == packet.pts)
-        return None if last is None else Expected(last + self._interval, number, duration, own=False)
+            return Expected(
+                time * self._finer + shift, number, duration, self._counts or time == packet.pts
+            )
+        return (
+            None if last is None else Expected(last + self._interval, number, duration, own=False)
+        )
 
     def _decoded(self, packet: Any) -> list[av.VideoFrame]:
         """The frames that come out of the decoder after a packet, or with None the last ones."""
@@ -145,7 +175,14 @@ class VideoReader:
 
     def _goes_on(self, position: int) -> bool:
         """Whether another file begins after the last packet: of files that were joined, FFmpeg may read the first alone."""
-        beginning = next((BEGINNINGS[name] for name in self.container.format.name.split(",") if name in BEGINNINGS), None)
+        beginning = next(
+            (
+                BEGINNINGS[name]
+                for name in self.container.format.name.split(",")
+                if name in BEGINNINGS
+            ),
+            None,
+        )
         if beginning is None:
             return False
         with self.path.open("rb") as file:
@@ -174,7 +211,9 @@ class VideoReader:
             logger.warning("%s cannot be read to its end (%s)", self.path, error.strerror)
 
     def _pixels(self, frame: av.VideoFrame) -> Pixels:
-        width, height = self._stored  # a picture that changes its size midway is brought back to the first one
+        width, height = (
+            self._stored
+        )  # a picture that changes its size midway is brought back to the first one
         rgb = frame.reformat(width, height, "rgb24", interpolation=SCALER).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, self.rotation // 90))
 
@@ -187,7 +226,11 @@ class VideoReader:
         except (self._av.error.FFmpegError, OSError) as error:
             if not self.path.exists():
                 raise VideoError(f"{self.path} does not exist") from None
-            reason = "is a folder" if self.path.is_dir() else f"is no video, or is damaged ({error.strerror})"
+            reason = (
+                "is a folder"
+                if self.path.is_dir()
+                else f"is no video, or is damaged ({error.strerror})"
+            )
             raise VideoError(f"{self.path} {reason}") from None
 
     def _picture_stream(self, container: Any) -> av.VideoStream:
@@ -224,5 +267,7 @@ def _moved(packet: Any, shift: Fraction) -> Any:
     """A packet with its times moved by so many seconds."""
     ticks = round(shift / packet.time_base)
     if ticks:
-        packet.pts, packet.dts = (None if time is None else time + ticks for time in (packet.pts, packet.dts))
+        packet.pts, packet.dts = (
+            None if time is None else time + ticks for time in (packet.pts, packet.dts)
+        )
     return packet

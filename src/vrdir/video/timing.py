@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-BACK, AHEAD = Fraction(1, 10), 10  # seconds; what FFmpeg's own tool takes for a clock that starts again
+BACK, AHEAD = (
+    Fraction(1, 10),
+    10,
+)  # seconds; what FFmpeg's own tool takes for a clock that starts again
 REORDERED = 17  # packets after which a frame that has not come never will: no decoder of FFmpeg's holds back more than 16
 
 
@@ -50,12 +53,17 @@ class Clock:
         """Seconds to add to the times of a packet; of all streams in the file's order."""
         newest = len(self._parts) - 1
         times = [time * packet.time_base for time in (packet.dts, packet.pts) if time is not None]
-        if not times or packet.stream.type not in ("video", "audio"):  # too rare to tell a jump from a pause
+        if not times or packet.stream.type not in (
+            "video",
+            "audio",
+        ):  # too rare to tell a jump from a pause
             return self._parts[newest].shift
         decoded, shown = times[0], times[-1]
         part, first, last = self._places.get(packet.stream_index, _Place(newest, decoded, decoded))
         back = decoded < last - BACK or first >= decoded != last
-        if (back and (self._jumps or packet.is_keyframe)) or (self._jumps and decoded > last + AHEAD):
+        if (back and (self._jumps or packet.is_keyframe)) or (
+            self._jumps and decoded > last + AHEAD
+        ):
             if part == newest or abs(decoded - self._parts[newest].start) > AHEAD:
                 self._parts.append(_Part(shown, self._end - shown))
             part, first = len(self._parts) - 1, decoded

@@ -25,11 +25,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What the old file said about itself, not about what it shows.
-CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id", "alpha_mode"}
+CONTAINER_TAGS = {
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+    "duration",
+    "handler_name",
+    "vendor_id",
+    "alpha_mode",
+}
 CONTAINER_TAG_PREFIXES = ("bps", "number_of_bytes", "number_of_frames", "_statistics")
 
 BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 5, 6, 7, 9  # FFmpeg's AVColorSpace
-MATRICES = {BT709: 1, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}  # and what its scaler calls them
+MATRICES = {
+    BT709: 1,
+    BT470BG: 5,
+    SMPTE170M: 5,
+    SMPTE240M: 7,
+    BT2020: 9,
+}  # and what its scaler calls them
 
 
 class VideoWriter:
@@ -60,15 +75,26 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         container_format, codec, options = format_of_video(self.path)
         if codec not in self._av.codecs_available:
-            raise VideoError(f"{self.path} cannot be written: this build of FFmpeg has no encoder {codec}; choose another container")
+            raise VideoError(
+                f"{self.path} cannot be written: this build of FFmpeg has no encoder {codec}; choose another container"
+            )
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._errors_in_words())
             partial = self._partial or stack.enter_context(result_file(self.path))
-            self._lenient = container_format in ("matroska", "webm")  # which take several packets at one time
+            self._lenient = container_format in (
+                "matroska",
+                "webm",
+            )  # which take several packets at one time
             # A track of MP4 counts in whole fractions of a second: the source's, so that every time stays what it was.
-            timescale = {"video_track_timescale": str(self._like.time_base.denominator)} if container_format in ("mp4", "mov") else {}
+            timescale = (
+                {"video_track_timescale": str(self._like.time_base.denominator)}
+                if container_format in ("mp4", "mov")
+                else {}
+            )
             file = stack.enter_context(_TargetFile(partial, "w"))
-            self._container = self._av.open(file, "w", format=container_format, container_options=timescale)
+            self._container = self._av.open(
+                file, "w", format=container_format, container_options=timescale
+            )
             stack.push(self._closed)
             self._stream = self._picture_stream(codec, options)
             self._copy_streams()
@@ -76,7 +102,12 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stack.__exit__(kind, error, trace)
 
     def write(self, pixels: Pixels, at: Frame) -> None:
@@ -103,13 +134,22 @@ class VideoWriter:
             return
         self._container.start_encoding()  # sets the target's unit of time
         unit = packet.time_base / stream.time_base
-        pts, dts, duration = (None if time is None else round(time * unit) for time in (packet.pts, packet.dts, packet.duration))
-        dts = next((time for time in (dts, pts, self._ends.get(stream.index)) if time is not None), 0)
+        pts, dts, duration = (
+            None if time is None else round(time * unit)
+            for time in (packet.pts, packet.dts, packet.duration)
+        )
+        dts = next(
+            (time for time in (dts, pts, self._ends.get(stream.index)) if time is not None), 0
+        )
         dts = max(dts, self._earliest.get(stream.index, dts))
         self._earliest[stream.index] = dts + (stream.type == "audio" and not self._lenient)
         self._ends[stream.index] = dts + (duration or 0)
         packet.stream, packet.time_base = stream, stream.time_base
-        packet.dts, packet.pts, packet.duration = dts, max(dts, dts if pts is None else pts), duration
+        packet.dts, packet.pts, packet.duration = (
+            dts,
+            max(dts, dts if pts is None else pts),
+            duration,
+        )
         self._container.mux(packet)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
@@ -119,7 +159,9 @@ class VideoWriter:
 
     def _picture_stream(self, codec: str, options: dict[str, str]) -> Any:
         like, source = self._like, self._like.stream.codec_context
-        stream = self._container.add_stream(codec, rate=like.stream.average_rate or 25, options=options)
+        stream = self._container.add_stream(
+            codec, rate=like.stream.average_rate or 25, options=options
+        )
         context = stream.codec_context
         context.width, context.height, context.time_base = like.width, like.height, like.time_base
         odd = like.width % 2 or like.height % 2
@@ -150,9 +192,16 @@ class VideoWriter:
                     raise VideoError(
                         f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); choose another container, such as .mkv"
                     ) from None
-                missed = stream.type in ("video", "subtitle")  # data are mostly the container's own: chapters, time codes
+                missed = stream.type in (
+                    "video",
+                    "subtitle",
+                )  # data are mostly the container's own: chapters, time codes
                 logger.log(
-                    logging.WARNING if missed else logging.INFO, "%s: a stream of %s (%s) is left out", self.path, stream.type, codec
+                    logging.WARNING if missed else logging.INFO,
+                    "%s: a stream of %s (%s) is left out",
+                    self.path,
+                    stream.type,
+                    codec,
                 )
                 continue
             copy.metadata.update(_kept_tags(stream.metadata))
@@ -165,7 +214,12 @@ class VideoWriter:
         if chapters:
             self._container.set_chapters(chapters)
 
-    def _closed(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def _closed(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """What the encoder still holds, and the container's end; after an error only that nothing stays open."""
         if kind is None:
             self._mux(None)
@@ -186,8 +240,12 @@ class VideoWriter:
             if advice:
                 raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
             if isinstance(error, ValueError):  # FFmpeg's for what the container does not take
-                raise VideoError(f"{self.path} cannot be written ({reason}); choose another container, such as .mkv") from None
-            raise VideoError(f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space") from None
+                raise VideoError(
+                    f"{self.path} cannot be written ({reason}); choose another container, such as .mkv"
+                ) from None
+            raise VideoError(
+                f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space"
+            ) from None
 
 
 class _TargetFile(io.FileIO):
@@ -214,5 +272,6 @@ def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in metadata.items()
-        if name.lower() not in CONTAINER_TAGS and not name.lower().startswith(CONTAINER_TAG_PREFIXES)
+        if name.lower() not in CONTAINER_TAGS
+        and not name.lower().startswith(CONTAINER_TAG_PREFIXES)
     }

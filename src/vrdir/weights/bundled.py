@@ -39,19 +39,29 @@ def resolve_weights(weights: str | Path) -> Path:
         if path.is_dir() and isinstance(weights, Path):
             return trained_below(path)
         if path.is_dir():
-            logger.warning("taking the bundled weights %s; for the folder of that name here say ./%s", weights, weights)
+            logger.warning(
+                "taking the bundled weights %s; for the folder of that name here say ./%s",
+                weights,
+                weights,
+            )
         return FOLDER / str(weights)
     if path.is_dir():
         return trained_below(path)
     if path.exists():
         inside = all((path.parent / file).is_file() for file in MODEL_FILES)
-        advice = f"give {path.parent}" if inside else f"weights are a folder with {' and '.join(MODEL_FILES)}"
+        advice = (
+            f"give {path.parent}"
+            if inside
+            else f"weights are a folder with {' and '.join(MODEL_FILES)}"
+        )
         raise FileNotFoundError(f"{path} is a file; {advice}")
     near = did_you_mean(str(weights), manifest()) or did_you_mean(str(path), _folders_beside(path))
     owner, _, name = str(weights).partition("/")
     if owner and name and "/" not in name and not owner.startswith((".", "~")):
         return download(str(weights), near)
-    raise FileNotFoundError(f"no weights {str(weights)!r}: bundled are {', '.join(manifest()) or 'none'}; else give a folder{near}")
+    raise FileNotFoundError(
+        f"no weights {str(weights)!r}: bundled are {', '.join(manifest()) or 'none'}; else give a folder{near}"
+    )
 
 
 def trained_below(folder: Path) -> Path:
@@ -60,15 +70,25 @@ def trained_below(folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is none below, but other model folders, which are named.
     """
-    if any((folder / file).exists() for file in MODEL_FILES):  # who reads it will say what is missing
+    if any(
+        (folder / file).exists() for file in MODEL_FILES
+    ):  # who reads it will say what is missing
         return folder
     for stage in ("refine", "fusion"):
         if (folder / "weights" / stage / MODEL_FILES[1]).is_file():
             return folder / "weights" / stage
-    below = sorted({path.parent for pattern in ("", "*/", "*/*/", "*/*/*/") for path in folder.glob(pattern + MODEL_FILES[1])})
+    below = sorted(
+        {
+            path.parent
+            for pattern in ("", "*/", "*/*/", "*/*/*/")
+            for path in folder.glob(pattern + MODEL_FILES[1])
+        }
+    )
     if below:
         shown = ", ".join(map(str, below[:8])) + (", ..." if len(below) > 8 else "")
-        raise FileNotFoundError(f"{folder} holds no {MODEL_FILES[1]}; give one of the folders below it that do: {shown}")
+        raise FileNotFoundError(
+            f"{folder} holds no {MODEL_FILES[1]}; give one of the folders below it that do: {shown}"
+        )
     return folder
 
 
@@ -96,7 +116,9 @@ def download(repository: str, hint: str = "") -> Path:
         ) from None
 
 
-def upload(folder: Path, repository: str, *, private: bool | None, token: str | None, message: str) -> str:
+def upload(
+    folder: Path, repository: str, *, private: bool | None, token: str | None, message: str
+) -> str:
     """Put a folder's files into a repository on the Hugging Face hub, made if it is not there; return the commit's address.
 
     Raises ValueError if huggingface_hub is not installed, or the hub does not take them.
@@ -108,7 +130,11 @@ def upload(folder: Path, repository: str, *, private: bool | None, token: str | 
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message).commit_url)
+        return str(
+            api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message=message
+            ).commit_url
+        )
     except Exception as error:  # its own errors, and those of whatever HTTP library is behind it
         raise ValueError(
             f"{repository!r} could not be uploaded to the Hugging Face hub: {first_line(error)}; log in by hf auth login, or give a token"
