@@ -83,12 +83,9 @@ def main() -> None:
     console = Console()
     restorer, recogniser = vrdir.Restorer(), load_recogniser()
     classes = (HERE / "imagenet_classes.txt").read_text().splitlines()
-    rows, captions, table = (
-        [],
-        [],
-        Table(
-            "photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "the network saw"
-        ),
+    rows, captions = [], []
+    table = Table(
+        "photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "the network saw"
     )
     for number, (name, steps, right) in enumerate(CASES):
         clean = sample_photo(name)
@@ -96,7 +93,8 @@ def main() -> None:
         for step, (degradation, parameters) in enumerate(steps):
             degraded = vrdir.degrade(degraded, degradation, seed=10 * number + step, **parameters)
         degraded = (degraded * 255).round() / 255  # as a file would hold it
-        restored, shares = restorer.restore(degraded)
+        result = restorer.restore(degraded)
+        restored, shares = result.image, result.shares
         row = (clean, degraded, restored)
         seen = [recognise(recogniser, image, classes) for image in row]
         marks = ["yes" if label.split(",")[0] in right else "no" for label, _ in seen]
