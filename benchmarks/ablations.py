@@ -23,13 +23,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from vrdir.inference.files import plan_files
-from vrdir.inference.restorer import Restorer
+from vrdir.batch.plan import plan_files
 from vrdir.model import semantics_enhancement, vrdir
 from vrdir.model.degradation_normalization import DegradationNormalization
 from vrdir.model.global_statistics import GlobalStatistics, Moments
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.restorer import Restorer
 from vrdir.training.run import Sources, train
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import all_stages

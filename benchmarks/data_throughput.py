@@ -27,9 +27,9 @@ from vrdir.data.pairs import Pair, write_pairs
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import degrade, ranges_of
-from vrdir.image_files.reading import read_file
-from vrdir.inference.restorer import choose_device
+from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.restorer import choose_device
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import RefineStage
 from vrdir.training.trainer import StageRun, Trainer

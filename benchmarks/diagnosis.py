@@ -20,7 +20,7 @@ import torch
 from vrdir.data.image_cache import decode
 from vrdir.data.items import items_of, split
 from vrdir.degradations.degrade import apply_degradation
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 
 def true_haze(clean: torch.Tensor, hazy: torch.Tensor, airlight: torch.Tensor) -> float:

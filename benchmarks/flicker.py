@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vrdir.degradations.degrade import Step, apply_degradation, at_severity, parse_degradations
-from vrdir.image_files.reading import read_file
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
-from vrdir.inference.stream import SMOOTHING
+from vrdir.images.convert import open_image
+from vrdir.images.reading import read_file
+from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.stream import SMOOTHING
 from vrdir.video.formats import Pixels, is_video
 from vrdir.video.reading import VideoReader
 

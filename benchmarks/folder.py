@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.image_files.reading import read_file
-from vrdir.image_files.writing import encode, format_of
-from vrdir.images import open_image
+from vrdir.images.convert import open_image
+from vrdir.images.reading import read_file
+from vrdir.images.writing import encode, format_of
 
 
 def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import vrdir
-from vrdir.inference.front_end import CPU_PIXELS
+from vrdir.frontend.front_end import CPU_PIXELS
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration
 

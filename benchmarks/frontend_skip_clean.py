@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.image_files.formats import IMAGE_SUFFIXES
-from vrdir.images import open_image
+from vrdir.images.convert import open_image
+from vrdir.images.formats import IMAGE_SUFFIXES
 from vrdir.model.vrdir import CLEAN_SHARE
 
 THRESHOLDS = (0.2, 0.25, CLEAN_SHARE, 0.35, 0.4, 0.5)

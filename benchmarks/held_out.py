@@ -39,7 +39,7 @@ from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
 from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo

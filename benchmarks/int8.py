@@ -35,9 +35,9 @@ from torch import Tensor
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.inference.export import export
-from vrdir.inference.exported_model import INPUT, Backend, ExportedModel
-from vrdir.inference.restorer import network_of
+from vrdir.export.export import export
+from vrdir.export.runtimes import INPUT, Backend, ExportedModel
+from vrdir.restoring.restorer import network_of
 
 CALIBRATION = ("astronaut.png", "chelsea.png", "motorcycle_left.png")
 KINDS: dict[str, dict[str, float]] = {

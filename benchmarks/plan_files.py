@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vrdir.inference.files import plan_files
+from vrdir.batch.plan import plan_files
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(

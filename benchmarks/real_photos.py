@@ -20,8 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from vrdir.folders import files_below
-from vrdir.inference.restorer import Restorer
+from vrdir.images.folders import files_below
+from vrdir.restoring.restorer import Restorer
 
 SIDES = (400, 640, 1600)
 CHANGED = 4.0  # levels from which on a photo counts as changed

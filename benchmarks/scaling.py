@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
-from vrdir.image_files.reading import allow_megapixels
-from vrdir.images import open_image
-from vrdir.inference.bands import restore_in_bands
+from vrdir.images.convert import open_image
+from vrdir.images.reading import allow_megapixels
+from vrdir.restoring.bands import restore_in_bands
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from vrdir.inference.exported_model import Backend
-from vrdir.inference.restorer import Restorer
+from vrdir.export.runtimes import Backend
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import BASE, PAPER, VRDIR
+from vrdir.restoring.restorer import Restorer
 
 Network = Callable[[Tensor], Any]
 

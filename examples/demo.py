@@ -22,7 +22,7 @@ from torch import Tensor
 
 import vrdir
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.pictures import contact_sheet, save_picture
+from vrdir.images.contact_sheet import contact_sheet, save_picture
 
 HERE = Path(__file__).parent
 OUTPUT = Path("demo/contact_sheet.png")

@@ -11,8 +11,8 @@ import vrdir
 
 def test_public_names() -> None:
     assert vrdir.__all__ == [
-        "VRDIR", "ImageError", "Restoration", "Restore", "Restored", "Restorer", "VRDIRConfig", "__version__", "degrade",
-        "restore_before",
+        "VRDIR", "ImageError", "Restoration", "Restore", "Restored", "Restorer", "VRDIRConfig", "VrdirError",
+        "__version__", "degrade", "restore_before",
     ]  # fmt: skip
     assert set(dir(vrdir)) == set(vrdir.__all__)
     for name in vrdir.__all__:

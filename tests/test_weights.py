@@ -9,9 +9,9 @@ import torch
 from vrdir import Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.inference import golden
-from vrdir.inference.golden import golden_problems
 from vrdir.model.vrdir import CONFIGS, VRDIR
+from vrdir.restoring import golden
+from vrdir.restoring.golden import golden_problems
 from vrdir.training.settings import RECIPES
 from vrdir.weights import bundled
 

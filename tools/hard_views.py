@@ -31,9 +31,9 @@ from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.items import distinct_stems
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.degradations.registry import CLEAN
-from vrdir.image_files.whole_files import ImageError
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.errors import ImageError
+from vrdir.images.convert import open_image
+from vrdir.restoring.restorer import Restorer
 
 SIDE_PX = 192
 LEAST, MOST = 64, 320  # sides in the photo: magnified to three times the size, or reduced

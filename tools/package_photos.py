@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from vrdir.image_files.whole_files import whole_file
+from vrdir.atomic import whole_file
 
 LIST = Path(__file__).with_suffix(".txt")
 START = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP", re.DOTALL)  # of a JPEG or WebP file

@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from vrdir.image_files.whole_files import write_whole
-from vrdir.inference.golden import GOLDEN_FILE, write_golden
+from vrdir.atomic import write_whole
 from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
+from vrdir.restoring.golden import GOLDEN_FILE, write_golden
 from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
 
 

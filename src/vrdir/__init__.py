@@ -4,18 +4,19 @@
 >>> clear = vrdir.Restorer()(foggy)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vrdir.lazy import offer
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
-    from vrdir.image_files.whole_files import ImageError
-    from vrdir.inference.recognition_frontend import restore_before
-    from vrdir.inference.restorer import Restored, Restorer
-    from vrdir.inference.transform import Restore
+    from vrdir.errors import ImageError, VrdirError
+    from vrdir.frontend.recognition_frontend import restore_before
+    from vrdir.frontend.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
+    from vrdir.restoring.restorer import Restored, Restorer
 
 __all__ = [
     "VRDIR",
@@ -25,29 +26,26 @@ __all__ = [
     "Restored",
     "Restorer",
     "VRDIRConfig",
+    "VrdirError",
     "__version__",
     "degrade",
     "restore_before",
 ]
 
-# Loaded when first asked for: `import vrdir` stays fast and does not pull torch in.
 _HOMES = {
-    "degrade": "vrdir.degradations.degrade",
-    "ImageError": "vrdir.image_files.whole_files",
-    "Restore": "vrdir.inference.transform",
-    "restore_before": "vrdir.inference.recognition_frontend",
-    "Restored": "vrdir.inference.restorer",
-    "Restorer": "vrdir.inference.restorer",
+    "ImageError": "vrdir.errors",
     "Restoration": "vrdir.model.vrdir",
+    "Restore": "vrdir.frontend.transform",
+    "Restored": "vrdir.restoring.restorer",
+    "Restorer": "vrdir.restoring.restorer",
     "VRDIR": "vrdir.model.vrdir",
     "VRDIRConfig": "vrdir.model.vrdir",
+    "VrdirError": "vrdir.errors",
+    "degrade": "vrdir.degradations.degrade",
+    "restore_before": "vrdir.frontend.recognition_frontend",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'vrdir' has no attribute {name!r}")
+__getattr__, _ = offer(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

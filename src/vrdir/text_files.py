@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vrdir.image_files.regular_files import read_regular
-from vrdir.image_files.whole_files import first_line
+from vrdir.errors import first_line
+from vrdir.regular_files import read_regular
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vrdir.image_files.whole_files import first_line
+from vrdir.errors import first_line
 from vrdir.text_files import read_text
 
 MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST = 2**20, 100_000, 32, 10_000

@@ -18,7 +18,7 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 
 def run(*arguments: object) -> Any:
@@ -396,7 +396,7 @@ def test_an_export_that_is_stopped_leaves_nothing(
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(
-        "vrdir.inference.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+        "vrdir.export.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
     )
     result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
     assert result.exit_code == 143

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from vrdir.cli.app import app
 from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.restorer import Restorer
 from vrdir.weights.bundled import sha256
 
 BAD_NAME = "<b>&.png"

@@ -16,10 +16,10 @@ from PIL import Image
 from tests.conftest import text
 from typer.testing import CliRunner
 
+from vrdir import atomic as whole_files
 from vrdir.cli.app import app
 from vrdir.cli.recognition_inputs import remembered, severities
 from vrdir.evaluation.variants import Item, Pixels
-from vrdir.image_files import whole_files
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import sha256
 

@@ -19,13 +19,15 @@ from PIL import Image
 from tests.conftest import TINY, text
 from typer.testing import CliRunner
 
+from vrdir.batch.manifest import Manifest
+from vrdir.batch.plan import plan_files
+from vrdir.batch.process import process_files
+from vrdir.batch.results import FileJob, Finish, writing
 from vrdir.cli import console
 from vrdir.cli.app import app
-from vrdir.image_files.whole_files import DiskError
-from vrdir.inference import restorer
-from vrdir.inference.files import FileJob, Finish, plan_files, process_files, writing
-from vrdir.inference.manifest import Manifest
+from vrdir.errors import DiskError
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring import restorer
 from vrdir.training.checkpoints import save_checkpoint
 from vrdir.training.run import Prior, Sources, train
 from vrdir.training.settings import Recipe
@@ -475,7 +477,8 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from vrdir.cli import console
-from vrdir.inference.files import FileJob, Told, process_files
+from vrdir.batch.results import (FileJob, Outcome)
+from vrdir.batch.process import (process_files)
 
 def process(job):
     def finish(path):
@@ -483,7 +486,7 @@ def process(job):
         sys.stdout.write("begun\\n")  # in one piece, from any thread
         sys.stdout.flush()
         time.sleep(600)  # like a decoder: no signal reaches it
-        return Told({})
+        return Outcome({})
     return finish
 
 jobs = [FileJob(Path(sys.argv[1]), Path(sys.argv[2], name)) for name in ("a.png", "b.png")]

@@ -12,10 +12,10 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.image_files.reading import read_file
-from vrdir.image_files.reducing import reduced
-from vrdir.image_files.sixteen_bits import DeepPicture
-from vrdir.inference.restorer import Restorer
+from vrdir.images.reading import read_file
+from vrdir.images.reducing import reduced
+from vrdir.images.sixteen_bits import DeepPicture
+from vrdir.restoring.restorer import Restorer
 
 
 def run(*arguments: object) -> Any:

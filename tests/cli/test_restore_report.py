@@ -15,10 +15,10 @@ from PIL import Image
 from tests.conftest import text
 from typer.testing import CliRunner
 
+from vrdir.batch.folder_report import FolderReport, Summary, preview_px
+from vrdir.batch.results import FileJob, FileResult
 from vrdir.cli.app import app
-from vrdir.inference.changes import beside, mean_change, preview
-from vrdir.inference.files import FileJob, FileResult
-from vrdir.inference.folder_report import FolderReport, Summary, preview_px
+from vrdir.images.changes import beside, mean_change, preview
 
 
 def run(*arguments: object) -> Any:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
 from vrdir.cli.console import FrameProgress, progress_bars
-from vrdir.inference.files import FileJob
 
 pytest.importorskip("av")
 

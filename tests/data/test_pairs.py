@@ -22,7 +22,7 @@ from vrdir.data.pairs import (
     survey,
     write_pairs,
 )
-from vrdir.image_files.whole_files import ImageError
+from vrdir.errors import ImageError
 
 Put = Callable[..., Path]
 

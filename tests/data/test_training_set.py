@@ -16,7 +16,7 @@ from vrdir.data.items import Item, items_of, seed_of, split
 from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
-from vrdir.image_files.whole_files import ImageError
+from vrdir.errors import ImageError
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import BranchStage
 

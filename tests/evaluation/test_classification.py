@@ -13,7 +13,7 @@ from vrdir.evaluation.classification import evaluate_classification, likeliest
 from vrdir.evaluation.labels import ClassificationData, read_classification
 from vrdir.evaluation.recognisers import Classifier
 from vrdir.evaluation.variants import Condition, Pixels, by_function
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle_left")
 SIDE = 64

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vrdir.evaluation.detection_labels import read_detection
 from vrdir.evaluation.labels import class_numbers, read_classification, read_reid
-from vrdir.image_files.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from vrdir.images.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
 
 def save(*paths: Path, size: tuple[int, int] = (40, 30)) -> None:

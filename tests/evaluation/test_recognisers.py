@@ -15,10 +15,10 @@ from PIL import Image
 from tests.conftest import LFS_POINTER
 from tests.evaluation.onnx_files import FLOAT, INT64, write_onnx
 
+from vrdir.errors import RecogniserError
 from vrdir.evaluation.recogniser_files import centre_cropped, letterboxed
 from vrdir.evaluation.recogniser_loading import load_recogniser
 from vrdir.evaluation.recognisers import Classifier, Detector, Embedder, Task
-from vrdir.evaluation.recognition import RecogniserError
 
 CROP = {
     "mode": "shorter_side_centre_crop",

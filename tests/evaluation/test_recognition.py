@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from vrdir.data.pairs import synthesised
-from vrdir.evaluation.recognition import CASES, RecogniserError, Said, ask, cases_of
+from vrdir.errors import ImageError, RecogniserError
+from vrdir.evaluation.recognition import CASES, Said, ask, cases_of
 from vrdir.evaluation.variants import (
     AS_TAKEN,
     CLEAN,
@@ -25,10 +26,9 @@ from vrdir.evaluation.variants import (
     load_restorer,
     pixels_of,
 )
-from vrdir.image_files.whole_files import ImageError
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.restorer import Restorer
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from vrdir.evaluation.restoration import (
 from vrdir.evaluation.restoration_metrics import Scores, measure
 from vrdir.evaluation.restoration_report import called, verdict
 from vrdir.evaluation.variants import Condition, Item, Source, by_function
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.restorer import Restorer
 
 
 def scored(name: str, before: float, after: float, line: int = 1) -> Measured:

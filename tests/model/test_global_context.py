@@ -131,7 +131,7 @@ def test_an_untrained_head_changes_next_to_nothing() -> None:
 
 
 def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
-    from vrdir.inference.bands import restore_in_bands
+    from vrdir.restoring.bands import restore_in_bands
 
     image = torch.rand(1, 3, 83, 61)
     whole = model(image)
@@ -141,7 +141,7 @@ def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
 
 
 def test_the_exported_graph_gives_what_the_network_gives(model: VRDIR) -> None:
-    from vrdir.inference.export_graph import ExportableVRDIR
+    from vrdir.export.graph import ExportableVRDIR
 
     image = torch.rand(2, 3, 45, 70)
     assert torch.allclose(ExportableVRDIR(model)(image)[0], model(image), atol=2e-4)

@@ -28,11 +28,10 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from vrdir.inference.files import FileJob, FileResult
-    from vrdir.inference.folder_report import FolderReport
-    from vrdir.inference.manifest import Manifest
-    from vrdir.inference.restorer import Restorer
-    from vrdir.inference.stream import StreamReport
+    from vrdir.batch.folder_report import FolderReport
+    from vrdir.batch.manifest import Manifest
+    from vrdir.batch.results import FileJob, FileResult, StreamReport
+    from vrdir.restoring.restorer import Restorer
 
 # Without emoji: file names and "list:100:" are to stay as they are.
 out, err = (
@@ -184,7 +183,7 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
         ValueError: two are one file, or one is a folder or lies where nothing can be written.
         FileExistsError: one exists and may not be replaced.
     """
-    from vrdir.folders import check_writable
+    from vrdir.images.folders import check_writable
 
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"{paths[0]} cannot hold two results; give them different names")
@@ -218,8 +217,8 @@ def networks_of(weights: Sequence[str], device: str) -> tuple[dict[str, Restorer
         return {}, {}
     import torch
 
-    from vrdir.inference.restorer import Restorer
     from vrdir.model.vrdir import WEIGHTS_FILE
+    from vrdir.restoring.restorer import Restorer
     from vrdir.weights.bundled import resolve_weights, sha256
 
     networks: dict[str, Restorer] = {}
@@ -267,7 +266,7 @@ def manifest_of(
     Raises:
         ValueError: with `resume`, the output is one file, or as `Manifest`.
     """
-    from vrdir.inference.manifest import Manifest
+    from vrdir.batch.manifest import Manifest
 
     if jobs[0].target == output:
         if resume:
@@ -285,8 +284,8 @@ def manifest_of(
 
 def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
     """Raise ValueError if --quality was given and no result is of a format that has one."""
-    from vrdir.image_files.whole_files import ImageError
-    from vrdir.image_files.writing import WITH_QUALITY, format_of
+    from vrdir.errors import ImageError
+    from vrdir.images.writing import WITH_QUALITY, format_of
 
     def may_have_one(target: Path) -> bool:
         try:
@@ -302,7 +301,7 @@ def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
 
 def allow(max_megapixels: float | None) -> None:
     if max_megapixels is not None:
-        from vrdir.image_files.reading import allow_megapixels
+        from vrdir.images.reading import allow_megapixels
 
         allow_megapixels(max_megapixels)
 
@@ -419,9 +418,9 @@ def run_files(
 
     Exit status 1 if one failed, 130 or 143 if a signal stopped it.
     """
-    from vrdir.folders import skipped
-    from vrdir.image_files.whole_files import remove_partials
-    from vrdir.inference.folder_report import Summary
+    from vrdir.atomic import remove_partials
+    from vrdir.batch.folder_report import Summary
+    from vrdir.images.folders import skipped
 
     counts, stopped, summary = Counter[str](), 0, Summary()
     lines: list[dict[str, Any]] = []
@@ -567,7 +566,7 @@ def video_facts(report: StreamReport) -> dict[str, Any]:
 
 def suffix_of(file_format: str | None) -> str | None:
     """ ".png" for "png". Raises ImageError for a format that cannot be written."""
-    from vrdir.image_files.writing import format_of
+    from vrdir.images.writing import format_of
 
     if file_format is None:
         return None

@@ -33,8 +33,8 @@ from vrdir.cli.console import (
 from vrdir.cli.pipes import is_piped, through_pipe
 
 if TYPE_CHECKING:
+    from vrdir.batch.results import FileJob, Finish
     from vrdir.degradations.degrade import Step
-    from vrdir.inference.files import FileJob, Finish
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
@@ -89,13 +89,14 @@ def degrade(
     if list_all:
         list_degradations(as_json)
         return
+    from vrdir.batch.plan import plan_files
+    from vrdir.batch.process import process_files
     from vrdir.degradations.degrade import (
         check_steps,
         degrade_with,
         parse_degradations,
         taking_depth,
     )
-    from vrdir.inference.files import plan_files, process_files
 
     with one_line_errors():
         allow(max_megapixels)
@@ -193,10 +194,10 @@ def degraded(
     job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
 ) -> Finish:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
+    from vrdir.batch.results import writing
     from vrdir.degradations.degrade import degrade_with
-    from vrdir.image_files.reading import read_file
-    from vrdir.image_files.writing import encode, format_of
-    from vrdir.inference.files import writing
+    from vrdir.images.reading import read_file
+    from vrdir.images.writing import encode, format_of
 
     if depth is not None and not depth.is_file():
         raise FileNotFoundError(

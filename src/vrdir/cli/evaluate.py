@@ -95,8 +95,8 @@ def evaluate_restoration(
     as_json: AsJson = False,
 ) -> None:
     """PSNR and SSIM before and after restoring, in RGB and in Y, per image and per set, on whole images."""
-    from vrdir.image_files.whole_files import ImageError
-    from vrdir.image_files.writing import write_file
+    from vrdir.errors import ImageError
+    from vrdir.images.writing import write_file
 
     with one_line_errors():
         try:

@@ -22,7 +22,7 @@ from vrdir.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from vrdir.inference.exported_model import Backend
+    from vrdir.export.runtimes import Backend
 
 export_app = typer.Typer(
     help="Write the network for other runtimes, compared with PyTorch.", no_args_is_help=True
@@ -119,8 +119,8 @@ def run(
             raise ValueError(f"{output} must be named with the suffix {suffixes[0]}")
         files = [output.with_suffix(suffix) for suffix in suffixes]
         check_outputs(files, overwrite)
-        from vrdir.inference.export import export
-        from vrdir.inference.restorer import network_of
+        from vrdir.export.export import export
+        from vrdir.restoring.restorer import network_of
 
         network = network_of(weights)
         if not as_json:

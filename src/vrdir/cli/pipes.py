@@ -12,7 +12,7 @@ from vrdir.cli.console import check_outputs, fail, refuse_unused, stoppable
 if TYPE_CHECKING:
     import typer
 
-    from vrdir.image_files.reading import Picture
+    from vrdir.images.reading import Picture
 
 PIPE = "-"
 
@@ -45,9 +45,9 @@ def through_pipe(
     Raises:
         FileExistsError, ValueError: it cannot be done as asked.
     """
-    from vrdir.image_files.reading import decode, read_file
-    from vrdir.image_files.whole_files import ImageError
-    from vrdir.image_files.writing import WITH_QUALITY, encode, format_of, write_file
+    from vrdir.errors import ImageError
+    from vrdir.images.reading import decode, read_file
+    from vrdir.images.writing import WITH_QUALITY, encode, format_of, write_file
     from vrdir.video.formats import is_video
 
     if len(inputs) != 1:

@@ -160,8 +160,8 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         as_json: AsJson = False,
     ) -> None:
         from vrdir import __version__
-        from vrdir.image_files.whole_files import ImageError
-        from vrdir.image_files.writing import write_file
+        from vrdir.errors import ImageError
+        from vrdir.images.writing import write_file
 
         # What a recogniser prints of its own is no part of the JSON.
         with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():

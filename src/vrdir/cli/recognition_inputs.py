@@ -74,10 +74,10 @@ def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogni
     Raises:
         FileNotFoundError, ValueError: one cannot be had, breaks its contract, or is called like another.
     """
+    from vrdir.errors import RecogniserError
     from vrdir.evaluation.recogniser_loading import load_recogniser
-    from vrdir.evaluation.recognition import RecogniserError
     from vrdir.evaluation.variants import pixels_of
-    from vrdir.images import open_image
+    from vrdir.images.convert import open_image
 
     recognisers: list[Any] = [load_recogniser(spec, task) for spec in specs]
     names = [one.name for one in recognisers]
@@ -186,7 +186,7 @@ def remembered(
 def _remembered(restore: Restore, folder: Path) -> Restore:
     import numpy as np
 
-    from vrdir.image_files.whole_files import write_whole
+    from vrdir.atomic import write_whole
 
     folder.mkdir()
 

@@ -37,7 +37,7 @@ from vrdir.cli.console import (
 from vrdir.cli.pipes import is_piped, through_pipe
 
 if TYPE_CHECKING:
-    from vrdir.inference.files import FileJob
+    from vrdir.batch.results import FileJob
 
 
 def restore(
@@ -97,10 +97,11 @@ def restore(
 ) -> None:
     """Restore images and videos: files, or whole folders with names and formats kept."""
     from vrdir import __version__
-    from vrdir.image_files.reducing import reduced
-    from vrdir.inference.files import PLAIN, ImageOptions, plan_files
-    from vrdir.inference.folder_report import FolderReport, preview_px
-    from vrdir.inference.restorer import Restorer
+    from vrdir.batch.folder_report import FolderReport, preview_px
+    from vrdir.batch.plan import plan_files
+    from vrdir.batch.results import PLAIN, ImageOptions
+    from vrdir.images.reducing import reduced
+    from vrdir.restoring.restorer import Restorer
 
     def make() -> Restorer:
         return Restorer(

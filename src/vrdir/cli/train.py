@@ -259,8 +259,8 @@ def run(command: str, given: Mapping[str, Any]) -> None:
     """Run the stages of a command, with what was given to it by name."""
     with one_line_errors():
         try:
-            from vrdir.image_files.whole_files import DiskError
-            from vrdir.inference.restorer import choose_device
+            from vrdir.errors import DiskError
+            from vrdir.restoring.restorer import choose_device
             from vrdir.training.run import Sources, stages_of, train
             from vrdir.training.settings import Recipe
             from vrdir.training.trainer import Interrupted

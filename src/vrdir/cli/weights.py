@@ -65,7 +65,7 @@ def weights_verify(
     backend: VerifyBackend = "torch",
 ) -> None:
     """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
-    from vrdir.inference.golden import golden_problems
+    from vrdir.restoring.golden import golden_problems
     from vrdir.weights.bundled import manifest
 
     with one_line_errors():

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vrdir.folders import files_below, skipped
-from vrdir.image_files.formats import open_header
-from vrdir.image_files.regular_files import open_regular
-from vrdir.image_files.whole_files import ImageError, first_line
-from vrdir.images import open_image
+from vrdir.errors import ImageError, first_line
+from vrdir.images.convert import open_image
+from vrdir.images.folders import files_below, skipped
+from vrdir.images.formats import open_header
+from vrdir.regular_files import open_regular
 
 logger = logging.getLogger(__name__)
 

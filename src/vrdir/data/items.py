@@ -12,7 +12,7 @@ from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
 from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import CLEAN, MIXED, SYNONYMS
-from vrdir.folders import composed
+from vrdir.images.folders import composed
 from vrdir.spelling import did_you_mean
 
 

@@ -18,13 +18,14 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from vrdir.atomic import write_whole
 from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
-from vrdir.folders import ForeignPaths, composed
-from vrdir.image_files.formats import open_header
-from vrdir.image_files.reading import frames_of
-from vrdir.image_files.regular_files import open_regular
-from vrdir.image_files.whole_files import ImageError, first_line, write_whole
-from vrdir.images import MODES, open_image
+from vrdir.errors import ImageError, first_line
+from vrdir.images.convert import MODES, open_image
+from vrdir.images.folders import ForeignPaths, composed
+from vrdir.images.formats import open_header
+from vrdir.images.reading import frames_of
+from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text
 
 NAMED = 3  # of a list's problems, how many an error names

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
-from vrdir.folders import Names, composed, files_below, skipped
+from vrdir.images.folders import Names, composed, files_below, skipped
 
 logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"

@@ -21,7 +21,7 @@ from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
 from vrdir.degradations.registry import DEGRADATIONS, meant_by
-from vrdir.image_files.whole_files import ImageError
+from vrdir.errors import ImageError
 from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)

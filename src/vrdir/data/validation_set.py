@@ -16,7 +16,7 @@ from vrdir.degradations.degrade import with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
-from vrdir.image_files.whole_files import ImageError
+from vrdir.errors import ImageError
 
 logger = logging.getLogger(__name__)
 

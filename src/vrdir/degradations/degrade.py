@@ -16,9 +16,9 @@ from vrdir.degradations.depth import DepthKind
 from vrdir.degradations.draws import Degraded, Generators, Range, index
 from vrdir.degradations.overlays import KINDS
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, STEPS, meant_by
-from vrdir.image_files.reading import read_file
-from vrdir.image_files.regular_files import open_regular
-from vrdir.images import Channels, checked_channels, open_image
+from vrdir.images.convert import Channels, checked_channels, open_image
+from vrdir.images.reading import read_file
+from vrdir.regular_files import open_regular
 
 WORDS = {"depth": get_args(DepthKind), "kind": KINDS}  # the parameters that are no numbers
 

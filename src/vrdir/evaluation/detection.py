@@ -34,7 +34,7 @@ from vrdir.evaluation.recognition import (
 )
 from vrdir.evaluation.resampling import Figure, bootstrap_weights, randomisation_p_value, sign_flips
 from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 

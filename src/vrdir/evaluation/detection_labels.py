@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from vrdir.errors import first_line
 from vrdir.evaluation.labels import Array, FilesByName, check_distinct, item_of
 from vrdir.evaluation.recognition import nothing_left
 from vrdir.evaluation.variants import Exclusion, Item, images_below, not_taken
-from vrdir.folders import Names, composed, files_below
-from vrdir.image_files.formats import open_header
-from vrdir.image_files.regular_files import open_regular, read_regular
-from vrdir.image_files.whole_files import first_line
+from vrdir.images.folders import Names, composed, files_below
+from vrdir.images.formats import open_header
+from vrdir.regular_files import open_regular, read_regular
 from vrdir.text_files import read_json, read_names, read_text
 from vrdir.yaml_files import read_yaml
 

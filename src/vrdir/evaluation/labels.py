@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from vrdir.errors import first_line
 from vrdir.evaluation.recognition import nothing_left
 from vrdir.evaluation.variants import Exclusion, Item, images_below, not_taken
-from vrdir.folders import Names, composed, is_litter
-from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
-from vrdir.image_files.whole_files import first_line
+from vrdir.images.folders import Names, composed, is_litter
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.text_files import read_text
 
 Array = np.ndarray[Any, np.dtype[Any]]

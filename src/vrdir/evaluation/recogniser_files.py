@@ -11,9 +11,9 @@ from PIL import Image
 
 from vrdir.evaluation.recognisers import Array, Classifier, Detector, Embedder, Task
 from vrdir.evaluation.variants import Pixels
-from vrdir.folders import ForeignPaths
-from vrdir.image_files.regular_files import refuse_pointer
-from vrdir.inference.exported_model import onnx_session
+from vrdir.export.runtimes import onnx_session
+from vrdir.images.folders import ForeignPaths
+from vrdir.regular_files import refuse_pointer
 from vrdir.text_files import read_json, read_names
 from vrdir.weights.bundled import sha256
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vrdir.errors import RecogniserError, first_line
 from vrdir.evaluation.recognisers import Classifier, Detector, Embedder, Task
-from vrdir.evaluation.recognition import RecogniserError
 from vrdir.evaluation.variants import Pixels
-from vrdir.image_files.whole_files import first_line
 
 LEAST_SCORE = 0.01  # of boxes asked from torchvision and transformers: a precision-recall curve needs the doubtful ones too
 

@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vrdir.evaluation.recognition import RecogniserError
+from vrdir.errors import RecogniserError, first_line
 from vrdir.evaluation.variants import Pixels
-from vrdir.image_files.whole_files import first_line
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Task = Literal["classification", "detection", "reid"]

@@ -14,9 +14,9 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
+from vrdir.errors import RecogniserError, first_line
 from vrdir.evaluation.resampling import Estimate, Figure, estimate, recovered_share
 from vrdir.evaluation.variants import CLEAN, Exclusion, Item, Pixels, Source, Variant
-from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -114,10 +114,6 @@ class Answered(Generic[Answer]):
     items: list[Item]
     answers: dict[Variant, list[Answer]]
     excluded: list[Exclusion]
-
-
-class RecogniserError(ValueError):
-    """A recogniser that breaks its contract: no image could be measured by it."""
 
 
 def ask(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from vrdir.errors import first_line
 from vrdir.evaluation.charts import Chart, curves, forest
 from vrdir.evaluation.recognition import Case, RecognitionResult
 from vrdir.evaluation.recognition_verdict import (
@@ -27,7 +28,6 @@ from vrdir.evaluation.report import Case as ShownCase
 from vrdir.evaluation.report import Page, Section, Table, plain_picture, render
 from vrdir.evaluation.resampling import Estimate
 from vrdir.evaluation.variants import AS_TAKEN, CLEAN
-from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
 

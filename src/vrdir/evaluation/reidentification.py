@@ -22,7 +22,7 @@ from vrdir.evaluation.recognition import (
 )
 from vrdir.evaluation.resampling import bootstrap_weights, mcnemar, mean_figure, paired_mean_test
 from vrdir.evaluation.variants import Condition, Exclusion, Item, Pixels, Restore, Source, Variant
-from vrdir.inference.restorer import Restorer
+from vrdir.restoring.restorer import Restorer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

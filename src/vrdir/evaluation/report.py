@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.evaluation.charts import Chart, round_step
-from vrdir.pictures import to_pil
+from vrdir.images.contact_sheet import to_pil
 
 PICTURE_PX, ZOOM_PX = 480, 96  # the longer side of an embedded picture; the side of a zoomed window
 MOST_BARS = 400

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from vrdir.data.pairs import Pair, open_pair
 from vrdir.degradations.registry import CLEAN
+from vrdir.errors import ImageError, first_line
 from vrdir.evaluation.restoration_metrics import Scores, measure
-from vrdir.folders import Names
-from vrdir.image_files.formats import IMAGE_SUFFIXES, plain_suffix
-from vrdir.image_files.whole_files import ImageError, first_line
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.images.convert import open_image
+from vrdir.images.folders import Names
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.restoring.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 

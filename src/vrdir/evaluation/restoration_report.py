@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrdir.data.pairs import open_pair
+from vrdir.errors import first_line
 from vrdir.evaluation.report import (
     Case,
     Page,
@@ -22,7 +23,6 @@ from vrdir.evaluation.report import (
 )
 from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult, name_of
 from vrdir.evaluation.restoration_metrics import DEFINITIONS, PSNR_CEILING, Scores
-from vrdir.image_files.whole_files import first_line
 
 logger = logging.getLogger(__name__)
 

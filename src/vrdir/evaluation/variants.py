@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from vrdir.data.pairs import check_synthesis, synthesised
-from vrdir.folders import ForeignPaths, Names, files_below
-from vrdir.image_files.formats import IMAGE_SUFFIXES
-from vrdir.image_files.whole_files import ImageError, first_line
-from vrdir.images import open_image
-from vrdir.inference.restorer import Restorer
+from vrdir.errors import ImageError, first_line
+from vrdir.images.convert import open_image
+from vrdir.images.folders import ForeignPaths, Names, files_below
+from vrdir.images.formats import IMAGE_SUFFIXES
+from vrdir.restoring.restorer import Restorer
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # (H, W, 3), RGB
 COMPANIONS = {

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vrdir.image_files.regular_files import refuse_pointer
 from vrdir.model.loading import check_finite
+from vrdir.regular_files import refuse_pointer
 
 ExtractorName = Literal["vgg16_conv2_2", "efficientnet_lite0"]
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vrdir.image_files.regular_files import refuse_pointer
-from vrdir.image_files.whole_files import first_line
+from vrdir.errors import first_line
+from vrdir.regular_files import refuse_pointer
 
 CONFIG_BYTES = 2**16
 HUB_KEYS = {

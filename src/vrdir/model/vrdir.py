@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from vrdir.atomic import write_whole
 from vrdir.forks import survive_forks
-from vrdir.image_files.whole_files import write_whole
-from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
@@ -22,6 +21,7 @@ from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_ta
 from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
+from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.weights.bundled import resolve_weights, upload
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

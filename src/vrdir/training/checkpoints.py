@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vrdir.image_files.whole_files import first_line, write_whole
+from vrdir.atomic import write_whole
+from vrdir.errors import first_line
 
 KEYS = {"step", "model", "optimizer", "average", "best"}
 

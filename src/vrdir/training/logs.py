@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from vrdir.image_files.whole_files import write_whole
-from vrdir.pictures import contact_sheet, save_picture
+from vrdir.atomic import write_whole
+from vrdir.images.contact_sheet import contact_sheet, save_picture
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from vrdir import __version__
+from vrdir.atomic import write_whole
 from vrdir.data.items import Item
-from vrdir.image_files.whole_files import first_line, write_whole
+from vrdir.errors import first_line
 from vrdir.model.vrdir import WEIGHTS_FILE
 from vrdir.training.settings import Recipe
 

@@ -14,13 +14,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from vrdir.atomic import HOPELESS
 from vrdir.data.items import Item, items_of, split, spread
 from vrdir.data.training_set import TrainingSet, check_division
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import DEGRADATIONS
-from vrdir.folders import check_writable
-from vrdir.image_files.whole_files import HOPELESS, DiskError
+from vrdir.errors import DiskError
+from vrdir.images.folders import check_writable
 from vrdir.model.vrdir import VRDIR, VRDIRConfig
 from vrdir.training.logs import Watcher
 from vrdir.training.record import open_work_dir

@@ -23,10 +23,10 @@ from pydantic import (
     model_validator,
 )
 
+from vrdir.atomic import write_whole
 from vrdir.data.augmentation import Augmentation
 from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, meant_by
-from vrdir.image_files.whole_files import write_whole
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml

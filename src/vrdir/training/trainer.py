@@ -20,9 +20,9 @@ from torch.optim.swa_utils import AveragedModel
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
-from vrdir.images import crop_to, pad_to_multiple
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
+from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.logs import RunLog, Watcher
 from vrdir.training.settings import Recipe, StageSettings, steps_in

@@ -1,4 +1,4 @@
-"""What reading and writing videos share: frames, container formats, errors."""
+"""What reading and writing videos share: frames and container formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vrdir.image_files.whole_files import ImageError
+from vrdir.errors import VideoError
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -29,10 +29,6 @@ VIDEO_SUFFIXES = set(FORMATS)
 SCALER = (
     4 | 0x2000 | 0x40000
 )  # bicubic, full chroma for RGB, accurate rounding: there and back moves no level
-
-
-class VideoError(ImageError):
-    """A video that cannot be read or written. The message names it and says what to do."""
 
 
 class Frame(NamedTuple):

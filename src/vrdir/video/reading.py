@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vrdir.image_files.regular_files import check_regular
-from vrdir.image_files.whole_files import ImageError
-from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, import_av
+from vrdir.errors import ImageError, VideoError
+from vrdir.regular_files import check_regular
+from vrdir.video.formats import SCALER, Frame, Pixels, import_av
 from vrdir.video.timing import Clock, Expected, Order, Shown
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vrdir.image_files.whole_files import HOPELESS, DiskError, ImageError, first_line, result_file
-from vrdir.video.formats import SCALER, Frame, Pixels, VideoError, format_of_video, import_av
+from vrdir.atomic import HOPELESS, result_file
+from vrdir.errors import DiskError, ImageError, VideoError, first_line
+from vrdir.video.formats import SCALER, Frame, Pixels, format_of_video, import_av
 from vrdir.video.reading import VideoReader
 
 if TYPE_CHECKING:

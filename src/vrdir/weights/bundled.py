@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from vrdir.image_files.whole_files import first_line
+from vrdir.errors import first_line
 from vrdir.spelling import did_you_mean
 
 logger = logging.getLogger(__name__)

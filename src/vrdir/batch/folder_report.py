@@ -1,0 +1,122 @@
+"""The page and the summary of a run over many files: what was restored, by how much, and what was not.
+
+The page is one self-contained HTML file, which opens without a network. Its files are shown page by page, so thousands fit in.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vrdir.batch.results import FileResult
+from vrdir.images.changes import UNCHANGED
+from vrdir.images.writing import write_file
+
+TEMPLATE = Path(__file__).with_name("folder_report.html")
+PREVIEWS = ((100, 640), (1000, 400), (5000, 240))  # up to so many files, pixels on the longer side
+SMALLEST_PX = 128
+
+
+def preview_px(files: int) -> int:
+    """Return the size of previews for a page of so many files, which keeps it below about 100 MB."""
+    return next((side for most, side in PREVIEWS if files <= most), SMALLEST_PX)
+
+
+class Summary:
+    """Counts what became of the images of a run."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[float, str]] = []
+        self.mostly: Counter[str] = Counter()
+
+    def add(self, result: FileResult) -> None:
+        """Count a file; videos, earlier and failed ones have no change."""
+        if result.change is not None:
+            self.changes.append((result.change, result.job.source.name))
+            if result.shares:
+                self.mostly[max(result.shares, key=result.shares.__getitem__)] += 1
+
+    def __str__(self) -> str:
+        """Return the summary in one line; "" for fewer than two images."""
+        if len(self.changes) < 2:
+            return ""
+        mean = sum(change for change, _ in self.changes) / len(self.changes)
+        (least, first), (most, last) = min(self.changes), max(self.changes)
+        same = sum(change < UNCHANGED for change, _ in self.changes)
+        parts = [
+            f"changed by {mean:.1f} of 255 levels on average, from {least:.1f} ({first}) to {most:.1f} ({last})",
+            f"{same} left as they were" if same else "",
+            "mostly " + ", ".join(f"{name} {count}" for name, count in self.mostly.most_common())
+            if self.mostly
+            else "",
+        ]
+        return "; ".join(filter(None, parts))
+
+
+class FolderReport:
+    """Collects the files of a run for a page.
+
+    Args:
+        path: of the page.
+        facts: of the run, by name.
+
+    Attributes:
+        skipped: what was left out of the folders, in words.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
+        self.path, self.facts, self.skipped = path, dict(facts), ""
+        self.files: list[dict[str, Any]] = []
+        self.summary = Summary()
+
+    def add(self, result: FileResult) -> None:
+        """Note a file."""
+        self.summary.add(result)
+        file: dict[str, Any] = {
+            "name": str(result.job.source),
+            "target": str(result.job.target),
+            "state": state_of(result),
+        }
+        if result.error is not None:
+            file["note"] = result.error
+        elif result.video is not None:
+            file["note"] = str(result.video)
+        if result.change is not None:
+            file["change"] = round(result.change, 2)
+        if result.shares:
+            file["shares"] = {name: round(share, 3) for name, share in result.shares.items()}
+        if result.previews is not None:
+            file["before"], file["after"] = (
+                base64.b64encode(preview).decode() for preview in result.previews
+            )
+        self.files.append(file)
+
+    def write(self, title: str) -> None:
+        """Write the page. Raises ImageError if it cannot be written."""
+        content = {
+            "title": title,
+            "facts": self.facts,
+            "summary": str(self.summary),
+            "skipped": self.skipped,
+            "files": self.files,
+        }
+        data = json.dumps(content).replace(
+            "<", "\\u003c"
+        )  # no name can end the script that holds it
+        page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data)
+        write_file(page.encode("utf-8", "backslashreplace"), self.path)
+
+
+def state_of(result: FileResult) -> str:
+    """Return "failed", "earlier", "video", "same" (changed by less than half a level) or "restored"."""
+    if result.error is not None:
+        return "failed"
+    if result.earlier:
+        return "earlier"
+    if result.video is not None:
+        return "video"
+    return "same" if result.change is not None and result.change < UNCHANGED else "restored"

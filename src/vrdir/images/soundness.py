@@ -1,0 +1,219 @@
+"""What Pillow does not see in a file: that half of its picture is missing, or that it would take
+minutes to decode."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vrdir.errors import ImageError
+from vrdir.images.formats import opened
+from vrdir.images.sixteen_bits import DeepPicture
+
+JPEG_START, JPEG_END, PNG_START, JP2_STREAM = (
+    b"\xff\xd8\xff",
+    b"\xff\xd9",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\x4f\xff\x51",
+)
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+END, SCAN, FRAMES = (
+    0xD9,
+    0xDA,
+    {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF},
+)
+SEQUENTIAL = {0xC0, 0xC1}
+# A progressive JPEG has about ten scans. Each goes over the whole picture, however little it holds.
+SCANS, MOST_SCANS, SCANNED_PIXELS = 20, 500, 2_000_000_000
+HEADER_BYTES = (
+    2**16
+)  # before the pixels of a PPM, and of what fills the room between a JPEG's segments
+PPM_HEADERS = {
+    b"P1": 2,
+    b"P2": 3,
+    b"P3": 3,
+    b"P4": 2,
+    b"P5": 3,
+    b"P6": 3,
+}  # numbers before the pixels
+CORNER = 8  # pixels, a JPEG's block
+GREY = 128  # which a JPEG's decoder puts where nothing is
+ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # first x, y, steps x, y
+
+
+class Jpeg(NamedTuple):
+    """What a JPEG says of itself before it is decoded.
+
+    Attributes:
+        kind: the marker of its frame; 0 where there is none.
+        height, width: in pixels, 0 where there is no frame.
+        scans: how many.
+        fill: the longest run of bytes without meaning between two segments.
+        end: where its last marker begins; -1 where that is missing.
+    """
+
+    kind: int
+    height: int
+    width: int
+    scans: int
+    fill: int
+    end: int
+
+
+def jpeg_of(content: bytes) -> Jpeg:
+    """Look at the markers of the first picture in a JPEG."""
+    place, kind, height, width, scans, fill = 2, 0, 0, 0, 0, 0
+    while found := JPEG_MARKER.search(content, place):
+        marker, place = found[1][0], found.end()
+        fill = max(fill, len(found[0]) - 2)
+        if marker == END:
+            return Jpeg(kind, height, width, scans, fill, place - 2)
+        scans += marker == SCAN
+        if marker in FRAMES and not kind and place + 7 <= len(content):
+            kind = marker
+            height, width = struct.unpack_from(">HH", content, place + 3)
+        if marker not in (0x01, 0xD8):
+            place += int.from_bytes(content[place : place + 2], "big")
+    return Jpeg(kind, height, width, scans, fill, -1)
+
+
+def check_effort(content: bytes, name: str) -> None:
+    """Raise ImageError, which calls the file `name`, where decoding would take far longer than an
+    honest file's."""
+    if content.startswith(JPEG_START):
+        jpeg = jpeg_of(content)
+        if jpeg.scans > MOST_SCANS or (
+            jpeg.scans > SCANS and jpeg.scans * jpeg.width * jpeg.height > SCANNED_PIXELS
+        ):
+            raise ImageError(
+                f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: it is damaged or malicious"
+            )
+        if jpeg.fill > HEADER_BYTES:
+            raise ImageError(
+                f"{name} has {jpeg.fill} bytes of nothing between two segments: it is damaged or malicious"
+            )
+    elif content[:2] in PPM_HEADERS:
+        header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_HEADERS[content[:2]]
+        if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
+            raise ImageError(
+                f"{name} has more than {HEADER_BYTES} bytes before its pixels: it is damaged or malicious"
+            )
+
+
+def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
+    """What a file lacks of the picture that came of it, in words; "" if nothing.
+
+    Pillow says nothing where a PNG's data end in good order before its last row, a JPEG's before
+    its last block, or a tile of a JPEG 2000 is not there. Only where a corner of the picture has
+    what is then left there is the file looked at more closely.
+    """
+    if content.startswith(PNG_START) and any(
+        not corner[[0, -1], [0, -1]].all() for corner in corners(picture)
+    ):
+        missing = png_bytes_missing(content)
+        return f"{missing} bytes of its pixels are missing" if missing else ""
+    if content.startswith(JPEG_START) and any(
+        (corner == GREY).all() for corner in corners(picture)
+    ):
+        return "its last rows are missing" if jpeg_is_short(content) else ""
+    if picture.format == "JPEG2000" and JP2_STREAM in content:
+        there, wanted = jp2_tiles(content)
+        return f"{there} of its {wanted} tiles are there" if there < wanted else ""
+    return ""
+
+
+def corners(picture: Image.Image | DeepPicture) -> Sequence[np.ndarray[Any, Any]]:
+    """The four corners, up to 8 x 8 pixels each: an upright picture may have been turned."""
+    width, height = picture.size
+    across, down = (min(side, CORNER) for side in picture.size)
+    boxes = [(x, y, x + across, y + down) for x in (0, width - across) for y in (0, height - down)]
+    if isinstance(picture, DeepPicture):
+        return [picture.pixels[y0:y1, x0:x1] for x0, y0, x1, y1 in boxes]
+    return [np.asarray(picture.crop(box)) for box in boxes]
+
+
+def png_bytes_missing(content: bytes) -> int:
+    """How many bytes of rows, filters included, a PNG's data lack."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    passes = (
+        [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in ADAM7]
+        if interlaced
+        else [(width, height)]
+    )
+    missing = sum(
+        rows * (1 + -(-columns * bits // 8)) for columns, rows in passes if columns > 0 and rows > 0
+    )
+    inflate = zlib.decompressobj()
+    for data in _png_data(content):
+        while data and missing > 0 and not inflate.eof:
+            missing -= len(inflate.decompress(data, 2**20))
+            data = inflate.unconsumed_tail
+    return max(missing - (0 if inflate.eof else len(inflate.flush())), 0)
+
+
+def _png_data(content: bytes) -> Iterator[bytes]:
+    place = len(PNG_START)
+    while place + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        if content[place + 4 : place + 8] == b"IDAT":
+            yield content[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
+def jpeg_is_short(content: bytes) -> bool:
+    """Whether a JPEG's blocks end before its picture: then, without the end's marker, no row comes
+    after the last one that is there."""
+    jpeg = jpeg_of(content)
+    if jpeg.kind not in SEQUENTIAL or jpeg.end < 0:
+        return False
+    picture = opened(io.BytesIO(content[: jpeg.end] + bytes(2 * CORNER)))
+    try:
+        picture.load()
+    except OSError:  # it waits for the end
+        picture.tile = []  # type: ignore[attr-defined]
+    return not np.asarray(picture)[-1].any()
+
+
+def jp2_tiles(content: bytes) -> tuple[int, int]:
+    """How many different tiles of a JPEG 2000 are there, and how many there should be."""
+    start = content.find(JP2_STREAM) + 2
+    x1, y1, _, _, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(
+        ">8I", content, start + 6
+    )
+    if not (tile_width and tile_height):
+        return 0, 1
+    wanted = -(-(x1 - tile_x) // tile_width) * -(-(y1 - tile_y) // tile_height)
+    tiles, place = set(), start
+    while (
+        place + 12 <= len(content)
+        and content[place : place + 1] == b"\xff"
+        and content[place : place + 2] != JPEG_END
+    ):
+        (length,) = struct.unpack_from(">H", content, place + 2)
+        if (
+            content[place : place + 2] == b"\xff\x90"
+        ):  # of a part of a tile: which one, and its length with all its data
+            tile, length = struct.unpack_from(">HI", content, place + 4)
+            tiles.add(tile)
+            if length < 14:  # 0: to the end
+                break
+            place += length
+        else:
+            place += 2 + length
+    return len(tiles), wanted

@@ -1,0 +1,89 @@
+"""Files opened to be read: regular ones only, as a pipe or a device may never end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from vrdir.errors import ImageError
+
+# O_NONBLOCK: a pipe that takes the file's place between look and opening holds nobody up. Windows
+# has none of these pipes.
+FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+LFS_STARTS = (
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+)
+LFS_BYTES = 1024  # no pointer is longer, by the specification
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file to read its bytes. Every file that a user names or a folder holds is opened by
+    this function.
+
+    Raises:
+        ImageError: it is a pipe, a socket or a device, which is not even opened; or a Git LFS
+            pointer.
+        OSError: as `open` does, for a folder too.
+    """
+    path = Path(path)
+    _check_regular(path.stat().st_mode, path)
+    descriptor = os.open(path, FLAGS)
+    try:
+        _check_regular(os.fstat(descriptor).st_mode, path)
+        file = open(descriptor, "rb")  # noqa: SIM115, PTH123 - the caller closes it
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_lfs_pointer(file.peek(LFS_BYTES)):
+        file.close()
+        raise ImageError(lfs_advice(path))
+    return file
+
+
+def check_regular(path: Path | str) -> None:
+    """Raise as `open_regular` does, for a file that another library is to open by its name."""
+    open_regular(path).close()
+
+
+def refuse_pointer(path: Path, error: type[ValueError] = ValueError) -> None:
+    """Raise an error for a Git LFS pointer, a pipe or a device; whoever opens a file that is not
+    there, or a folder, says so."""
+    try:
+        with contextlib.suppress(OSError):
+            check_regular(path)
+    except ImageError as problem:
+        raise error(str(problem)) from None
+
+
+def read_regular(path: Path | str) -> bytes:
+    """Read a file whole. Raises as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether this is what Git leaves in a file's place where its LFS extension has not fetched the
+    file."""
+    return len(content) <= LFS_BYTES and content.startswith(LFS_STARTS)
+
+
+def lfs_advice(name: Path | str) -> str:
+    return f"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    if not stat.S_ISREG(mode):
+        raise ImageError(
+            f"{path} is no ordinary file, but a pipe, a socket or a device; give a regular file"
+        )

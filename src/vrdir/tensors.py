@@ -1,0 +1,57 @@
+"""Padding and cropping of image tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Extend a (B, C, H, W) tensor at the bottom and the right until H and W are multiples of `multiple`.
+
+    By reflection where the image is large enough for it, else by repeating its edge; `crop_to` undoes it.
+    """
+    if torch.compiler.is_compiling():
+        return pad_by_gather(image, multiple)
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom or right:
+        reflects = bottom < height and right < width
+        image = functional.pad(
+            image, (0, right, 0, bottom), mode="reflect" if reflects else "replicate"
+        )
+    return image
+
+
+def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
+    """As `pad_to_multiple`, for graphs of any size: whether to reflect or to repeat is decided inside."""
+    height, width = image.shape[-2:]
+    reflected_y, repeated_y, reflects_y = _padded_positions(height, multiple, image.device)
+    reflected_x, repeated_x, reflects_x = _padded_positions(width, multiple, image.device)
+    reflects = reflects_y & reflects_x
+    y = torch.where(reflects, reflected_y, repeated_y)
+    x = torch.where(reflects, reflected_x, repeated_x)
+    return image.index_select(2, y).index_select(3, x)
+
+
+def _padded_positions(
+    size: int, multiple: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each padded position takes its value when reflecting, when repeating, and whether this side can be reflected."""
+    padded = (size + multiple - 1) // multiple * multiple
+    last = torch.full((), size, device=device) - 1
+    position = torch.arange(padded, device=device)
+    return last - (last - position).abs(), torch.minimum(position, last), padded - last <= last + 1
+
+
+def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
+    """The top left `size` = (H, W) of a (B, C, H', W') tensor."""
+    if (
+        torch.compiler.is_compiling()
+    ):  # a slice would make a graph ask how sizes compare, and it could not tell for all
+        height, width = (torch.arange(length, device=image.device) for length in size)
+        return image.index_select(-2, height).index_select(-1, width)
+    return image[..., : size[0], : size[1]]

@@ -1,0 +1,83 @@
+"""Memory for files side by side."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from vrdir.batch.memory_budget import Room, RoomClosedError, share_of_memory
+
+
+def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
+    room, lock = Room(100), threading.Lock()
+    now, most, threads_of_large = [0], [0], []
+
+    def work(size: int) -> None:
+        torch.set_num_threads(1)
+        with room.taken(size):
+            with lock:
+                now[0] += min(size, 100)
+                most[0] = max(most[0], now[0])
+            if size >= 100:
+                threads_of_large.append(torch.get_num_threads())
+                assert now[0] == 100
+            time.sleep(0.01)
+            with lock:
+                now[0] -= min(size, 100)
+        assert torch.get_num_threads() == 1
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        room.threads = 2
+        workers = [
+            threading.Thread(target=work, args=(size,))
+            for size in (40, 40, 1000, 60, 100, 30, 30, 30, 10)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        torch.set_num_threads(before)
+    assert 40 < most[0] <= 100
+    assert threads_of_large == [2, 2]
+    assert room._taken == 0
+
+
+def test_what_is_taken_is_given_back_after_an_error() -> None:
+    room = Room(10)
+    for _ in range(2):
+        try:
+            with room.taken(None):
+                raise ValueError("no image")
+        except ValueError:
+            pass
+    with room.taken(10):
+        pass
+
+
+def test_who_waits_for_a_room_that_is_closed_gives_up() -> None:
+    room, gave_up = Room(10), []
+
+    def wait() -> None:
+        try:
+            with room.taken(None):
+                raise AssertionError("there was no room")
+        except RoomClosedError:
+            gave_up.append(True)
+
+    with room.taken(5):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        room.check()
+        room.close()
+        waiting.join(10)
+        with pytest.raises(RoomClosedError):
+            room.check()
+    assert gave_up == [True]
+
+
+def test_the_machine_has_memory() -> None:
+    assert share_of_memory() > 100 << 20

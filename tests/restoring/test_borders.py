@@ -1,0 +1,84 @@
+"""Borders of one colour: found, set aside, put back bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import vrdir
+from vrdir.model.vrdir import VRDIR, Restoration
+from vrdir.restoring.borders import Inner, inside_borders, restore_inside
+
+
+def scene(height: int = 40, width: int = 60) -> Tensor:
+    return 0.2 + 0.6 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("pads", "value"),
+    [
+        ((0, 0, 5, 5), 0.0),  # black bars above and below
+        ((7, 7, 0, 0), 0.0),
+        ((0, 20, 0, 0), 114 / 255),  # a letterbox that places the picture at the left
+        ((4, 4, 4, 4), 1.0),  # the frame of a scan
+        ((0, 0, 1, 0), 0.0),  # one row
+    ],
+)
+def test_the_picture_inside_is_found(pads: tuple[int, ...], value: float) -> None:
+    image = functional.pad(scene(), pads, value=value)
+    left, right, top, bottom = pads
+    assert inside_borders(image) == Inner(top, top + 40, left, left + 60)
+    assert right + 60 + left == image.shape[2]
+    assert bottom + 40 + top == image.shape[1]
+
+
+def test_borders_may_be_inside_each_other() -> None:
+    bars = functional.pad(scene(), (0, 0, 6, 6), value=0.0)
+    framed = functional.pad(bars, (2, 2, 2, 2), value=1.0)
+    assert inside_borders(framed) == Inner(8, 48, 2, 62)
+
+
+def test_what_is_no_border_is_left() -> None:
+    whole = Inner(0, 40, 0, 60)
+    assert inside_borders(scene()) == whole
+    assert inside_borders(torch.full((3, 40, 60), 0.5)) == whole
+    sky = scene()
+    sky[:, :10] = 0.7  # of one colour, and goes on below almost as it is
+    sky[:, 10:20] = 0.7 + 0.5 / 255 * torch.rand(3, 10, 60)
+    assert inside_borders(sky) == whole
+    coloured = scene()
+    coloured[:, 0] = torch.linspace(0, 1, 60)
+    assert inside_borders(coloured) == whole
+
+
+def test_borders_keep_each_bit_and_the_picture_is_restored_as_alone(tiny: VRDIR) -> None:
+    restorer = vrdir.Restorer(tiny, device="cpu")
+    picture = (scene() * 255).byte().permute(1, 2, 0).numpy()
+    barred = np.pad(picture, ((9, 9), (0, 0), (0, 0)))
+    restored = restorer(barred)
+    assert np.array_equal(restored[:9], barred[:9])
+    assert np.array_equal(restored[-9:], barred[-9:])
+    assert np.array_equal(restored[9:-9], restorer(picture))
+    seen = vrdir.Restorer(tiny, device="cpu", borders=False)(barred)
+    assert not np.array_equal(seen, restored)
+
+
+def test_each_image_of_a_batch_has_its_own_borders(tiny: VRDIR) -> None:
+    restorer = vrdir.Restorer(tiny, device="cpu")
+    batch = torch.stack([scene(), scene()])
+    batch[1, :, :, :12] = 0.0
+    restored = restorer.restore(batch)
+    assert torch.allclose(restored.image[0], restorer(batch[0]), atol=1e-5)
+    assert torch.allclose(restored.image[1, :, :, 12:], restorer(batch[1, :, :, 12:]), atol=1e-5)
+    assert torch.equal(restored.image[1, :, :, :12], batch[1, :, :, :12])
+    assert len(restored.shares) == len(restored.diagnosis) == 2
+
+
+def test_gradients_pass_inside_borders_and_around_them() -> None:
+    image = functional.pad(scene(), (0, 0, 5, 5))[None].requires_grad_()
+    result = restore_inside(image, lambda part: Restoration(2 * part, [], torch.zeros(1, 1)))
+    result.image.sum().backward()
+    assert image.grad is not None
+    assert torch.equal(image.grad[:, :, 5:-5], torch.full((1, 3, 40, 60), 2.0))
+    assert torch.equal(image.grad[:, :, :5], torch.ones(1, 3, 5, 60))
