@@ -33,7 +33,7 @@ from vrdir.images.convert import open_image
 from vrdir.images.reading import read_file
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
-from vrdir.video.formats import Pixels, is_video
+from vrdir.video.formats import FramePixels, is_video
 from vrdir.video.reading import VideoReader
 
 DRIFT = 1 / 3  # of haze's strength
@@ -48,7 +48,7 @@ class Flicker(NamedTuple):
     psnr: float
 
 
-def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]:
+def pan(photo: FramePixels, frames: int, width: int, height: int) -> Iterator[FramePixels]:
     """A view that moves over a photo to the right and down and back again, at most two pixels a frame."""
     room_y, room_x = (
         max(side - part, 0) for side, part in zip(photo.shape[:2], (height, width), strict=True)
@@ -61,13 +61,13 @@ def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]
         yield photo[y : y + height, x : x + width]
 
 
-def clean_clip(source: Path, frames: int, side: int) -> list[Pixels]:
+def clean_clip(source: Path, frames: int, side: int) -> list[FramePixels]:
     """The clean frames, at most `side` pixels wide and high, cut from the middle of a video."""
     if not is_video(source):
         photo = np.asarray(read_file(source).convert("RGB"))
         height, width = (min(side, max(part * 3 // 4, 1)) for part in photo.shape[:2])
         return list(pan(photo, frames, width, height))
-    clip: list[Pixels] = []
+    clip: list[FramePixels] = []
     with VideoReader(source) as reader:
         for frame in reader.frames():
             if frame.pixels is not None:
@@ -78,7 +78,7 @@ def clean_clip(source: Path, frames: int, side: int) -> list[Pixels]:
     return clip
 
 
-def degraded(frame: Pixels, number: int, steps: Iterable[Step], seed: int) -> Pixels:
+def degraded(frame: FramePixels, number: int, steps: Iterable[Step], seed: int) -> FramePixels:
     """A frame with its degradations: haze of the same air in every frame, drifting; all else drawn anew."""
     opened = open_image(frame)
     image = opened.tensor
@@ -91,11 +91,11 @@ def degraded(frame: Pixels, number: int, steps: Iterable[Step], seed: int) -> Pi
             middle = float(np.mean(beta))
             ranges |= {"beta": middle * (1 + DRIFT * math.sin(2 * math.pi * number / PERIOD))}
         image = apply_degradation(image, step.name, generator, **ranges).image
-    result: Pixels = opened.close(image)
+    result: FramePixels = opened.close(image)
     return result
 
 
-def measure(clip: Iterable[Pixels], clean: list[Pixels]) -> Flicker:
+def measure(clip: Iterable[FramePixels], clean: list[FramePixels]) -> Flicker:
     """Figures of a clip of as many frames as the clean one."""
     flicker, level, errors = [], [], []
     last: np.ndarray[Any, Any] | None = None

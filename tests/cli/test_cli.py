@@ -249,7 +249,7 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(
         result = run("restore", folder, "-o", output, "--weights", weights)
         assert result.exit_code == 2
         assert (
-            f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output"
+            f"{output} cannot be written: {tmp_path / 'file'} is not a folder; choose another output"
             in text(result)
         )
     # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.

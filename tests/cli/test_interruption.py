@@ -339,7 +339,7 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(
     assert 2 <= written <= 6
     # Of two files at work the second may still fit in after the first did not.
     failed = min(i for i in range(8) if not (small_disk / "out" / f"{i}.png").exists())
-    said = f"failed: {small_disk / 'out' / f'{failed}.png'} cannot be written (No space left on device); make room on the disk"
+    said = f"failed: {small_disk / 'out' / f'{failed}.png'} cannot be written (No space left on device); free some space on the disk"
     assert said in text(result)
     assert f"{failed} of 8 restored, 1 failed (named above), {7 - failed} left" in text(result)
     assert "given up: the same command goes on from here" in text(result)
@@ -359,7 +359,7 @@ def test_no_room_for_the_manifest(noise_folder: Path, small_disk: Path) -> None:
     result = run("degrade", noise_folder, "-o", small_disk, "--with", "haze", "--resume")
     assert result.exit_code in (1, 2)
     assert (
-        ".vrdir-degrade.jsonl cannot be written (No space left on device); make room on the disk"
+        ".vrdir-degrade.jsonl cannot be written (No space left on device); free some space on the disk"
         in text(result)
     )
     assert not list(small_disk.glob("*.png"))
@@ -380,9 +380,9 @@ def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_d
             *options,
         )
         assert result.exit_code == 2
-        reason = "its permissions forbid it, or its disk can only be read"
+        reason = "its permissions forbid it, or its disk is read-only"
         assert (
-            f"out cannot be written: {small_disk} takes no files ({reason}); choose another output"
+            f"out cannot be written: {small_disk} cannot be written to ({reason}); choose another output"
             in text(result)
         )
     front = restorer.Restorer(
@@ -552,7 +552,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
 
     with pytest.raises(
         DiskError,
-        match=r"run cannot be written \(No space left on device\); make room on the disk, then go on by --resume",
+        match=r"run cannot be written \(No space left on device\); free some space on the disk, then go on by --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
     assert not list(small_disk.rglob("*.partial"))
@@ -573,4 +573,4 @@ def test_a_work_directory_that_can_only_be_read_is_refused_first(small_disk: Pat
         small_disk / "run",
     )
     assert result.exit_code == 2
-    assert f"run cannot be written: {small_disk} takes no files" in text(result)
+    assert f"run cannot be written: {small_disk} cannot be written to" in text(result)

@@ -301,7 +301,7 @@ class TestVideos:
                 )
             )
             assert [result.error for result in results] == [
-                f"{disk / '0.mp4'} cannot be written (No space left on device); make room on the disk"
+                f"{disk / '0.mp4'} cannot be written (No space left on device); free some space on the disk"
             ]
             assert list(disk.iterdir()) == []
         finally:
@@ -354,7 +354,7 @@ class TestVideos:
             )
         )
         assert [result.error for result in results] == [
-            f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); make room within the quota"
+            f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); free some space within the quota"
         ]
 
 

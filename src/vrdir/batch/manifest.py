@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from vrdir import __version__
 from vrdir.atomic import HOPELESS
 from vrdir.errors import DiskError, ImageError
-from vrdir.images.folders import Places
+from vrdir.images.folders import RealPaths
 
 
 class Stamp(NamedTuple):
@@ -71,7 +71,7 @@ class Manifest:
         self.written: dict[
             str, set[tuple[str, Stamp]]
         ] = {}  # target: source and stamp of all that were ever written there
-        self.places = Places()
+        self.places = RealPaths()
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be taken back
         run = {"command": command, "vrdir": __version__, **settings}
@@ -129,12 +129,12 @@ class Manifest:
             made is not None
             and made == Stamp.of(target)
             and made_from == Stamp.of(source)
-            and noted == self.places.of(source)
+            and noted == self.places.find(source)
         )
 
     def is_own(self, source: Path, target: Path) -> bool:
         """Whether what lies at the target was made from the source by this run, whatever the source was then, and not changed since."""
-        return self.resume and (self.places.of(source), Stamp.of(target)) in self.written.get(
+        return self.resume and (self.places.find(source), Stamp.of(target)) in self.written.get(
             self._name(target), ()
         )
 
@@ -146,7 +146,7 @@ class Manifest:
         self, source: Path, made_from: Stamp, target: Path, made: Stamp, shares: Mapping[str, float]
     ) -> None:
         """Note a file that is about to get its name; threads may. Raises DiskError or ImageError if the line cannot be written."""
-        noted = self.places.of(
+        noted = self.places.find(
             source
         )  # an absolute path: "a.png" would be another file in another working directory
         line = {

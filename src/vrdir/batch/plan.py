@@ -11,7 +11,7 @@ from pathlib import Path
 from vrdir.batch.results import (
     FileJob,
 )
-from vrdir.images.folders import Places, check_writable, files_below, skipped
+from vrdir.images.folders import RealPaths, check_writable, files_below, skipped
 from vrdir.images.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.images.writing import format_of
 from vrdir.video.formats import VIDEO_SUFFIXES, is_video
@@ -52,7 +52,7 @@ def plan_files(
             raise FileNotFoundError(f"{given} does not exist")
         if Path(given).exists() and not (Path(given).is_file() or Path(given).is_dir()):
             raise ValueError(
-                f"{given} is no ordinary file, but a pipe, a socket or a device; give files or folders"
+                f"{given} is a pipe, a socket or a device; give files or folders"
             )
     to_file = (
         single and output.suffix[1:2].isalpha() and not output.is_dir()
@@ -145,11 +145,11 @@ def _within(path: Path, output: Path) -> bool:
 
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
-    places = Places()
+    places = RealPaths()
     taken: dict[str, Path] = {}
     for source, target in jobs:
-        place = places.of(target)
-        if place == places.of(source) or (
+        place = places.find(target)
+        if place == places.find(source) or (
             source.is_symlink() and place == os.path.realpath(source)
         ):
             raise ValueError(f"{source} would be written over itself; choose another output")

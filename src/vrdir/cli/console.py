@@ -285,7 +285,8 @@ def manifest_of(
 def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
     """Raise ValueError if --quality was given and no result is of a format that has one."""
     from vrdir.errors import ImageError
-    from vrdir.images.writing import WITH_QUALITY, format_of
+    from vrdir.images.formats import WITH_QUALITY
+    from vrdir.images.writing import format_of
 
     def may_have_one(target: Path) -> bool:
         try:

@@ -17,7 +17,7 @@ def info(as_json: AsJson = False) -> None:
     import torch
 
     from vrdir import __version__
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     facts: dict[str, Any] = {
         "vrdir": __version__,
@@ -44,7 +44,7 @@ def info(as_json: AsJson = False) -> None:
     facts["devices"] = ["cpu"] + [
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     ]
-    facts["weights"] = list(manifest())
+    facts["weights"] = list(bundled_weights())
     if as_json:
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")
         return

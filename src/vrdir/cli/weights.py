@@ -28,13 +28,13 @@ weights_app = typer.Typer(
 @weights_app.command("list")
 def weights_list(as_json: AsJson = False) -> None:
     """What is bundled: names, sizes, licences."""
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     if as_json:
-        sys.stdout.write(json.dumps(manifest(), indent=1) + "\n")
+        sys.stdout.write(json.dumps(bundled_weights(), indent=1) + "\n")
         return
     table = Table("name", "parameters", "file", "licence", "description")
-    for name, facts in manifest().items():
+    for name, facts in bundled_weights().items():
         table.add_row(
             name,
             f"{facts['parameters']:,}",
@@ -50,10 +50,10 @@ def weights_show(
     name: Annotated[str, typer.Argument(help="Name of bundled weights.")] = "small",
 ) -> None:
     """All facts about a set of weights, as JSON."""
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     with one_line_errors():
-        facts = known_weights(name, manifest())
+        facts = known_weights(name, bundled_weights())
     sys.stdout.write(json.dumps(facts, indent=1) + "\n")
 
 
@@ -66,12 +66,12 @@ def weights_verify(
 ) -> None:
     """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
     from vrdir.restoring.golden import golden_problems
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     with one_line_errors():
         if name is not None:
-            known_weights(name, manifest())
-    for each in [name] if name else manifest():
+            known_weights(name, bundled_weights())
+    for each in [name] if name else bundled_weights():
         with one_line_errors():
             problems = golden_problems(each, backend)
         if problems:

@@ -51,7 +51,7 @@ from vrdir.restoring.borders import joined_veils, restore_inside
 from vrdir.restoring.diagnosis import diagnose
 from vrdir.restoring.stream import SMOOTHING, Camera, Damaged, FrameStream, is_camera
 from vrdir.spelling import did_you_mean
-from vrdir.video.formats import Frame, Pixels, format_of_video, is_video
+from vrdir.video.formats import Frame, FramePixels, format_of_video, is_video
 from vrdir.video.reading import VideoReader
 from vrdir.video.writing import VideoWriter
 
@@ -167,7 +167,7 @@ class Restorer:
         Arrays and tensors are RGB, unless the restorer was made with `channels="bgr"`.
 
         Returns:
-            The same kind as came in; for a path, a PIL image, or a `DeepPicture` (`vrdir.images.sixteen_bits`) for 16 bits a channel.
+            The same kind as came in; for a path, a PIL image, or a `DeepPicture` (`vrdir.images.sixteen_bits`) for 16 bits per channel.
 
         Raises:
             ImageError: it is no image, is damaged, or holds values out of range.
@@ -413,7 +413,7 @@ class Restorer:
             written = False
             with reader, VideoWriter(job.target, reader, path) as writer:
 
-                def pixels() -> Iterator[Pixels | None]:
+                def pixels() -> Iterator[FramePixels | None]:
                     for frame in reader.frames(writer.copy):
                         times.append(frame)
                         yield frame.pixels
