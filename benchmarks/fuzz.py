@@ -14,8 +14,8 @@ A case may succeed or raise a `VrdirError`. Counted as failures are:
 - memory: a case needed more than 1 GiB above the idle process, or ran out of that;
 - bare: another exception than a `VrdirError`.
 
-The same seed gives the same cases. The exit status is 1 if there was a failure; `--keep` saves the
-failing files.
+The same seed gives the same cases. Ctrl-C prints the counts so far. The exit status is 1 if there
+was a failure; `--keep` saves the failing files.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,13 +52,14 @@ MEMORY_BYTES = 1 << 30
 FAILURES = ("crash", "hang", "memory", "bare")
 NUMBERS = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF]
 WORDS = [
-    b"-1", b"0", b"1e999", b"nan", b"9" * 400, b"null", b"{}", b"[]", b"[" * 2000, b'"', b"\\", b"|",
-    b"../../..", b"/dev/zero", b"\0", b"\xff\xfe", b"&a [*a, *a]", b"<!DOCTYPE", b"\n", b"true", b"\xed\xa0\x80",
+    b"-1", b"0", b"1e999", b"nan", b"9" * 400, b"null", b"true", b"{}", b"[]", b"[" * 2000, b'"',
+    b"\\", b"|", b"\n", b"../../..", b"/dev/zero", b"\0", b"\xff\xfe", b"\xed\xa0\x80",
+    b"&a [*a, *a]", b"<!DOCTYPE",
 ]  # fmt: skip
 
 
 class Outcome(NamedTuple):
-    """What became of a case: "read", "refused" or one of `FAILURES`, with a line about it."""
+    """The outcome of a case: "read", "refused" or one of `FAILURES`, with a line about it."""
 
     kind: str
     result: str
@@ -117,14 +119,24 @@ def _make_images(folder: Path) -> None:
     rgba.putalpha(colour.getchannel(0))
     grey16 = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
     modes = {
-        "1": colour.convert("1"), "L": colour.convert("L"), "LA": rgba.convert("LA"), "P": colour.quantize(32),
-        "RGB": colour, "RGBA": rgba, "CMYK": colour.convert("CMYK"), "I16": grey16,
+        "1": colour.convert("1"),
+        "L": colour.convert("L"),
+        "LA": rgba.convert("LA"),
+        "P": colour.quantize(32),
+        "RGB": colour,
+        "RGBA": rgba,
+        "CMYK": colour.convert("CMYK"),
+        "I16": grey16,
         "F": Image.fromarray(np.asarray(colour.convert("L"), np.float32) / 255),
-    }  # fmt: skip
+    }
     unwanted = {"BUFR", "EPS", "GRIB", "HDF5", "PDF", "WMF", "PALM"}  # not readable as images
     for file_format in sorted(set(Image.SAVE) - unwanted):
         for mode, picture in modes.items():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with (
+                contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")  # of deprecated formats
                 picture.save(folder / f"{mode}.{file_format.lower()}", file_format)
     for file_format in ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "HEIF"):
         if file_format in Image.SAVE:
@@ -574,22 +586,23 @@ class Child:
 
 
 def cases(files: int, kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Share `files` cases among the kinds: kind and number of each."""
+    """Yield the kind and number of each of `files` cases, the kinds mixed by their shares."""
     whole = sum(SHARES[kind] for kind in kinds)
-    for kind in kinds:
-        for number in range(round(files * SHARES[kind] / whole)):
-            yield kind, number
+    counts = {kind: round(files * SHARES[kind] / whole) for kind in kinds}
+    mixed = [
+        (number / counts[kind], kind, number) for kind in kinds for number in range(counts[kind])
+    ]
+    yield from ((kind, number) for _, kind, number in sorted(mixed))
 
 
 def run(
-    files: int, seed: int, kinds: Sequence[str], keep: Path | None = None
+    given: Sequence[tuple[str, int]], seed: int, keep: Path | None = None
 ) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """Read `files` cases in child processes.
+    """Read cases in child processes.
 
     Args:
-        files: how many cases.
+        given: the kind and number of each case (see `cases`).
         seed: of the changes.
-        kinds: of `SHARES`.
         keep: a folder for the files that fail, or None.
 
     Returns:
@@ -600,9 +613,9 @@ def run(
     child: Child | None = None
     with tempfile.TemporaryDirectory(prefix="vrdir-fuzz-") as folder:
         seeds = Path(folder) / "seeds"
-        make_seeds(seeds, kinds)
+        make_seeds(seeds, list(dict.fromkeys(kind for kind, _ in given)))
         try:
-            for kind, number in cases(files, kinds):
+            for kind, number in given:
                 child = child if child is not None and child.alive else Child(seeds, seed)
                 outcome = child.read(kind, number)
                 counts[kind, outcome.result] += 1
@@ -613,6 +626,8 @@ def run(
                         case = keep / f"{kind}-{number}"
                         shutil.rmtree(case, ignore_errors=True)
                         shutil.copytree(Path(folder) / child.folder, case)
+        except KeyboardInterrupt:  # the counts so far are returned
+            print("interrupted", file=sys.stderr)
         finally:
             if child is not None and child.alive:
                 child.end()
@@ -635,7 +650,7 @@ def main() -> int:
         return 0
     kinds = given.kinds.split(",")
     start = time.monotonic()
-    counts, failures = run(given.files, given.seed, kinds, given.keep)
+    counts, failures = run(list(cases(given.files, kinds)), given.seed, given.keep)
     outcomes = ("read", "refused", *FAILURES)
     print(" ".join(f"{word:>9}" for word in ("kind", "files", *outcomes)))
     for kind in [*kinds, "all"]:

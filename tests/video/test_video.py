@@ -22,7 +22,7 @@ from vrdir.errors import (  # noqa: E402
     ImageError,
     VideoError,
 )
-from vrdir.video.formats import Frame  # noqa: E402
+from vrdir.video.formats import FORMATS, Frame, format_table  # noqa: E402
 from vrdir.video.reading import VideoReader  # noqa: E402
 from vrdir.video.writing import VideoWriter  # noqa: E402
 
@@ -48,6 +48,22 @@ def difference(first: list[Any], second: list[Any]) -> float:
     return float(
         np.mean([np.abs(a.astype(float) - b).mean() for a, b in zip(first, second, strict=True)])
     )
+
+
+def test_docs_have_the_table_of_formats() -> None:
+    assert format_table() in (Path(__file__).parents[2] / "docs" / "video.md").read_text()
+    assert len({each.suffix for each in FORMATS}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_tags_in_latin_1_are_read(suffix: str, tmp_path: Path) -> None:
+    source = clip(tmp_path / f"a{suffix}", frames=3)
+    content = source.read_bytes()
+    assert TITLE.startswith("Ü")
+    source.write_bytes(content.replace("Ü".encode(), b"\xdcu"))
+    assert len(copy(source, tmp_path / f"b{suffix}")) == 3
+    with av.open(str(tmp_path / f"b{suffix}")) as new:
+        assert new.metadata["title"] == "\ufffdu" + TITLE[1:]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])

@@ -46,8 +46,8 @@ def through_pipe(
         FileExistsError, ValueError: it cannot be done as asked.
     """
     from vrdir.errors import ImageError
-    from vrdir.images.reading import decode, read_file
     from vrdir.images.formats import WITH_QUALITY
+    from vrdir.images.reading import decode, read_file
     from vrdir.images.writing import encode, format_of, write_file
     from vrdir.video.formats import is_video
 

@@ -186,9 +186,10 @@ class VideoWriter:
         for stream in self._like.container.streams:
             if stream.index == self._like.stream.index:
                 continue
+            if stream.type not in ("audio", "subtitle"):
+                self._leave_out(stream)
+                continue
             try:
-                if stream.type not in ("audio", "subtitle"):
-                    raise ValueError
                 copy = self._container.add_stream_from_template(stream)
             except (ValueError, self._av.error.FFmpegError):
                 self._leave_out(stream)
