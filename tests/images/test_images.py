@@ -262,7 +262,9 @@ def test_memory_error_is_not_reported_as_damage(
     def short(*arguments: object, **options: object) -> None:
         raise MemoryError
 
-    content = encoded(photo, "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(photo, "PNG", exif=exif)
     for owner, name in (
         (Image, "preinit"),
         (ImageFile.ImageFile, "load"),
