@@ -98,7 +98,7 @@ def _photo(width: int = 48, height: int = 40) -> Any:
 def _make_images(folder: Path) -> None:
     """Write images in every format and mode that Pillow can write here, some with metadata."""
     import numpy as np
-    from PIL import Image, ImageCms
+    from PIL import Image
 
     from vrdir.images.sixteen_bits import DeepPicture
 
@@ -107,28 +107,7 @@ def _make_images(folder: Path) -> None:
 
         pillow_heif.register_heif_opener()
     Image.init()
-    colour = Image.fromarray(_photo())
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "Maker"
-    metadata: dict[str, Any] = {
-        "exif": exif.tobytes(),
-        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
-        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a/></x:xmpmeta>',
-    }
-    rgba = colour.convert("RGBA")
-    rgba.putalpha(colour.getchannel(0))
-    grey16 = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
-    modes = {
-        "1": colour.convert("1"),
-        "L": colour.convert("L"),
-        "LA": rgba.convert("LA"),
-        "P": colour.quantize(32),
-        "RGB": colour,
-        "RGBA": rgba,
-        "CMYK": colour.convert("CMYK"),
-        "I16": grey16,
-        "F": Image.fromarray(np.asarray(colour.convert("L"), np.float32) / 255),
-    }
+    modes = _pictures()
     unwanted = {"BUFR", "EPS", "GRIB", "HDF5", "PDF", "WMF", "PALM"}  # not readable as images
     for file_format in sorted(set(Image.SAVE) - unwanted):
         for mode, picture in modes.items():
@@ -138,24 +117,59 @@ def _make_images(folder: Path) -> None:
             ):
                 warnings.simplefilter("ignore")  # of deprecated formats
                 picture.save(folder / f"{mode}.{file_format.lower()}", file_format)
-    for file_format in ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "HEIF"):
-        if file_format in Image.SAVE:
-            colour.save(folder / f"metadata.{file_format.lower()}", file_format, **metadata)
-    colour.save(folder / "progressive.jpeg", progressive=True)
-    colour.save(folder / "restart.jpeg", restart_marker_rows=1)
+    _make_variants(folder, modes["RGB"])
     modes["P"].save(folder / "transparent.png", transparency=bytes(range(32)))
-    colour.save(folder / "tiled.jp2", tile_size=(16, 16))
-    for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "group4", "zstd"):
-        picture = modes["1"] if compression == "group4" else colour
-        with contextlib.suppress(OSError):
-            picture.save(folder / f"{compression}.tiff", compression=compression)
-    deep = np.asarray(rgba).astype(np.uint16) * 257
+    modes["1"].save(folder / "group4.tiff", compression="group4")
+    deep = np.asarray(modes["RGBA"]).astype(np.uint16) * 257
     for name, pixels in (("deep", deep[..., :3]), ("deep_alpha", deep)):
         for suffix in (".png", ".tiff"):
             DeepPicture(np.ascontiguousarray(pixels), {}).save(folder / f"{name}{suffix}")
     for file in folder.iterdir():
         if not file.stat().st_size:
             file.unlink()
+
+
+def _pictures() -> dict[str, Any]:
+    """Return the same picture in several modes."""
+    import numpy as np
+    from PIL import Image
+
+    colour = Image.fromarray(_photo())
+    rgba = colour.convert("RGBA")
+    rgba.putalpha(colour.getchannel(0))
+    return {
+        "1": colour.convert("1"),
+        "L": colour.convert("L"),
+        "LA": rgba.convert("LA"),
+        "P": colour.quantize(32),
+        "RGB": colour,
+        "RGBA": rgba,
+        "CMYK": colour.convert("CMYK"),
+        "I16": Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257),
+        "F": Image.fromarray(np.asarray(colour.convert("L"), np.float32) / 255),
+    }
+
+
+def _make_variants(folder: Path, colour: Any) -> None:
+    """Write a picture with metadata, and with options of the encoders."""
+    from PIL import Image, ImageCms
+
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    metadata: dict[str, Any] = {
+        "exif": exif.tobytes(),
+        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a/></x:xmpmeta>',
+    }
+    for file_format in ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "HEIF"):
+        if file_format in Image.SAVE:
+            colour.save(folder / f"metadata.{file_format.lower()}", file_format, **metadata)
+    colour.save(folder / "progressive.jpeg", progressive=True)
+    colour.save(folder / "restart.jpeg", restart_marker_rows=1)
+    colour.save(folder / "tiled.jp2", tile_size=(16, 16))
+    for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "zstd"):
+        with contextlib.suppress(OSError):
+            colour.save(folder / f"{compression}.tiff", compression=compression)
 
 
 def _make_videos(folder: Path) -> None:

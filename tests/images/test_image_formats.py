@@ -660,13 +660,13 @@ def test_heic_photos_are_read_by_training_and_pairs(photo: Image.Image, tmp_path
         "path = Path(sys.argv[1]); header = _header(path)\n"
         "print(header_bytes(path), header.size, repr(header.problem))"
     )
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.heic"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert said == f"{3 * photo.width * photo.height} {photo.size} ''\n"
+    assert done == f"{3 * photo.width * photo.height} {photo.size} ''\n"
 
 
 def test_heic_error_names_the_missing_extra(
@@ -853,14 +853,14 @@ def test_colours_without_a_profile_warn(
 
 def test_colours_of_heic_warn(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
     heif = pytest.importorskip("pillow_heif")
-    for primaries, told in ((12, "Display P3"), (1, "")):
+    for primaries, space in ((12, "Display P3"), (1, "")):
         caplog.clear()
         file = io.BytesIO()
         heif.from_pillow(Image.fromarray(np.asarray(photo))).save(
             file, color_primaries=primaries, transfer_characteristics=13, quality=90
         )
         decode(file.getvalue(), "a.heic")
-        assert ("a.heic is in Display P3" in caplog.text) == bool(told)
+        assert ("a.heic is in Display P3" in caplog.text) == bool(space)
 
 
 def test_palettes_of_greys_and_with_alpha(
