@@ -88,11 +88,11 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
       [0, 1];
     - a torch tensor: (H, W), (C, H, W) or (B, C, H, W) with C 1, 3 or 4; uint8, or float in [0, 1].
 
-    A fourth channel is alpha: it is not restored, and put back. Grey is restored as grey. A colour
-    profile (Display P3, Adobe RGB)
-    is kept and the values stay in its space, though the network was trained on sRGB: a conversion
-    to sRGB and back would clip every colour outside of sRGB, while the network sees colours that
-    are only a little weaker than they should be.
+    A fourth channel is alpha: it is not restored, and put back. Grey is restored as grey.
+
+    A colour profile (Display P3, Adobe RGB) is kept, and the values stay in its space, although
+    the network was trained on sRGB. A conversion to sRGB and back would clip every colour outside
+    of sRGB; without it, the network sees colours that are only a little weaker.
 
     Args:
         image: the image.

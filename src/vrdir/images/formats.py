@@ -64,11 +64,6 @@ class Format(NamedTuple):
     bare_suffixes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
-    @property
-    def metadata(self) -> bool:
-        """Whether it holds any of EXIF, XMP and an ICC profile."""
-        return self.exif or self.xmp or self.icc
-
 
 FORMATS = (
     Format(

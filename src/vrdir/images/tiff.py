@@ -3,7 +3,7 @@
 Why no library: Pillow reads the pixels, but it opens the first directory whatever it holds (a
 thumbnail, the preview of a camera's RAW file), and leaves missing strips black without an error.
 This module reads the few tags that show it, before anything is decoded. tifffile knows more kinds
-of TIFF, but would be a further dependency for a few tags, and it takes damaged files on trust.
+of TIFF, but it would be a further dependency for a few tags, and does not check these either.
 
 Source: TIFF 6.0 (Adobe, 1992), its supplement 1 for sub-directories, and the BigTIFF layout.
 """

@@ -171,11 +171,11 @@ def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
     """
     mode = picture.mode
     if mode not in ("RGB", "RGBA"):  # such as grey, which WebP writes as RGB
-        blank: Picture = (
-            Image.new(mode, (16, 16))
-            if not isinstance(picture, DeepPicture)
-            else (DeepPicture(np.zeros((16, 16, picture.pixels.shape[2]), np.uint16), {}))
-        )
+        blank: Picture
+        if isinstance(picture, DeepPicture):
+            blank = DeepPicture(np.zeros((16, 16, picture.pixels.shape[2]), np.uint16), {})
+        else:
+            blank = Image.new(mode, (16, 16))
         mode = open_with_pillow(io.BytesIO(_encode(blank, target.name, {}))).mode
     space = b"GRAY" if mode.startswith(("L", "I", "F", "1")) else b"RGB "
     declared = profile[16:20]

@@ -33,10 +33,10 @@ class _Position(NamedTuple):
 class Clock:
     """Finds where the clock of a file starts again, and continues the times from there.
 
-    Clocks start again in files that were joined (`cat a.ts b.ts`, pieces of a live stream) and
+    Clocks start again in files that were joined (`cat a.ts b.ts`, pieces of a live stream), and
     where a recorder was stopped. Everything after that is moved by one amount for picture and
-    sound, so that they stay together. Streams do not start again at
-    the same packet: each goes over to the new part by itself.
+    sound, so that they stay together. Streams do not start again at the same packet: each goes over
+    to the new part by itself.
 
     Args:
         jumps: the format allows its clock to jump, also ahead, as MPEG-TS does. In other formats
