@@ -553,7 +553,7 @@ class Child:
         if self._answer(START_SECONDS) is None:
             raise SystemExit("the child process does not start")
 
-    def read(self, kind: str, number: int) -> Outcome | None:
+    def read(self, kind: str, number: int) -> Outcome:
         """Return the outcome of a case; a crash or a hang ends the child (`alive`)."""
         start, busy = time.monotonic(), self._seconds()
         self._process.stdin.write(f"{kind} {number}\n")

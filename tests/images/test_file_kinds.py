@@ -22,7 +22,7 @@ from vrdir.images.reading import decode, read_file
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
 SMALL = PIXELS[::4, ::4].copy()
 DNG = [(50706, "B", 4, b"\1\4\0\0", True)]
-CFA = {"photometric": 32803}
+CFA: dict[str, Any] = {"photometric": 32803}
 
 
 def tiff(
@@ -199,6 +199,7 @@ def test_palette_with_more_alpha_values_than_colours(length: int) -> None:
         opened = open_image(image)
         back = opened.close(opened.tensor)
         back = decode(back, "it") if isinstance(back, bytes) else back
+        assert isinstance(back, Image.Image)
         np.testing.assert_array_equal(
             np.asarray(back.convert("RGB")), np.asarray(palette.convert("RGB"))
         )

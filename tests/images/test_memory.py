@@ -109,7 +109,7 @@ def test_padding_of_thin_images_counts(
     restorer, in_bands = Restorer(tiny, "cpu"), []
     assert (
         restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
-    )  # a million pixels and fifteen million of padding
+    )  # of the million pixels and fifteen as many beside them
     assert restorer._network_bytes(1, 2**20) < 2 << 30
     restore = restoring.restore_in_bands
     monkeypatch.setattr(
