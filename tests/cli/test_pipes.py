@@ -111,7 +111,7 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
     ("arguments", "content", "status", "message"),
     [
         (("-", "-o", "-"), b"", 1, "standard input is empty (0 bytes)"),
-        (("-", "-o", "-"), b"hello", 1, "standard input is no image"),
+        (("-", "-o", "-"), b"hello", 1, "standard input is not an image"),
         (
             ("-", "a.png", "-o", "-"),
             b"",

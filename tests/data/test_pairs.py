@@ -296,7 +296,7 @@ def test_problems_are_named_with_their_lines(
         "print.jpg": "is a CMYK picture; convert it to RGB first",
         "film.gif": "holds 2 frames or pages",
         "empty.png": r"is empty \(0 bytes\)",
-        "words.png": "is no image",
+        "words.png": "is not an image",
         "folder.png": "is a folder, not an image",
         "clean.png": "is both the degraded and the clean image",
         "link.png": "is both the degraded and the clean image",

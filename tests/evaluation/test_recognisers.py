@@ -359,7 +359,7 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
         ),
         (b"{", "colours.json is not JSON"),
         (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is not JSON"),
-        (b"\xff", "colours.json is no text"),
+        (b"\xff", "colours.json is not a text"),
         (b"9" * 400, "colours.json says no `resize`"),
         (
             json.dumps(

@@ -457,7 +457,7 @@ def test_a_name_is_that_of_bundled_weights_and_a_path_a_folder(
     assert whole_folder(Path("small")) == Path("small/weights/refine")
     assert whole_folder("./small") == Path("small/weights/refine")
     assert whole_folder("small") == bundled.FOLDER / "small"
-    assert "taking the bundled weights small" in caplog.text
+    assert "the bundled weights small are used" in caplog.text
 
 
 def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_folder: Path) -> None:

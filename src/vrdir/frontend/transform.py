@@ -71,7 +71,7 @@ class Restore(KeepsTypes):
         """Restore the image of a sample. Where images come by position, names are a pipeline's own parameters and passed over.
 
         Raises:
-            ImageError: it is no image, is damaged, or holds values out of range, such as normalised ones.
+            ImageError: it is not an image, is damaged, or holds values out of range, such as normalised ones.
             ValueError: no image is found in the sample.
         """
         if not sample:

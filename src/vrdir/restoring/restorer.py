@@ -170,7 +170,7 @@ class Restorer:
             The same kind as came in; for a path, a PIL image, or a `DeepPicture` (`vrdir.images.sixteen_bits`) for 16 bits per channel.
 
         Raises:
-            ImageError: it is no image, is damaged, or holds values out of range.
+            ImageError: it is not an image, is damaged, or holds values out of range.
             ArithmeticError: what the network makes of it is not finite.
         """
         return self.restore(image).image
@@ -253,7 +253,7 @@ class Restorer:
                 Or a camera such as `cv2.VideoCapture(0)`: it is read until it has no further frame; the caller releases it.
             smoothing: against flicker: the share of the past in how strongly the network acts on a frame as a whole (see
                 `SmoothedLevels`); it starts anew where the scene changes. 0 looks at each frame alone.
-            damaged: what comes in the place of a frame that is no image (None, of a wrong shape, NaN): a copy of the last good
+            damaged: what comes in the place of a frame that is not an image (None, of a wrong shape, NaN): a copy of the last good
                 one ("repeat"), or what came in ("pass"). Before the first good one it is always what came in.
             channels: the order of the colours in arrays and tensors, both ways. None: as the restorer's, of a camera "bgr".
 
