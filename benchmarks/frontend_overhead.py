@@ -21,9 +21,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import vrdir
-from vrdir.frontend.front_end import CPU_PIXELS
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration
+from vrdir.restoring.bands import CPU_PIXELS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -1,11 +1,12 @@
-"""The connectors on real objects of other packages, tiny and with random weights; skipped where a package is not installed."""
+"""The connectors on tiny real models of other packages, with random weights.
 
-import importlib
+Tests are skipped where a package is not installed.
+"""
+
 import pickle
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,29 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from tests.conftest import IDENTITY_ONNX
+from tests.frontend.optional import import_or_skip
 from torch.utils.data import Dataset, IterableDataset
 
 import vrdir
-from vrdir.frontend.normalisation import Normalisation
+from vrdir.frontend import Normalisation
 from vrdir.model.vrdir import VRDIR
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def have(name: str) -> ModuleType:
-    """The module; the test is skipped if it cannot be imported, for whatever reason: torchvision fails in ways of its own."""
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        pytest.skip(f"{name}: {error}")
-
-
 def test_onnx_runtime(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
-    plain = have("onnxruntime").InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"])
+    plain = import_or_skip("onnxruntime").InferenceSession(
+        IDENTITY_ONNX, providers=["CPUExecutionProvider"]
+    )
     session = vrdir.restore_before(plain, tiny, range=255)
     (seen,) = session.run(["seen"], {"image": photo_batch.numpy() * 255})
     np.testing.assert_allclose(seen, tiny(photo_batch).detach().numpy() * 255, atol=1e-2)
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
-def test_onnx_runtime_by_its_own_values_and_bindings(
-    tiny: VRDIR, photo_batch: torch.Tensor
-) -> None:
-    runtime = have("onnxruntime")
+def test_onnx_runtime_values_and_bindings(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    runtime = import_or_skip("onnxruntime")
     plain = runtime.InferenceSession(IDENTITY_ONNX, providers=["CPUExecutionProvider"])
     session, array = vrdir.restore_before(plain, tiny, range=1), photo_batch.numpy()
     (expected,) = session.run(["seen"], {"image": array})
@@ -59,7 +53,7 @@ def test_onnx_runtime_by_its_own_values_and_bindings(
         session.run_with_iobinding(binding)
         np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], expected)
         if bind == "bind_cpu_input":
-            image[:] = image[::-1]  # what is bound may change from run to run
+            image[:] = image[::-1]  # the bound array may change between runs
         else:
             image.update_inplace(np.ascontiguousarray(array[::-1]))
         session.run_with_iobinding(binding)
@@ -70,14 +64,14 @@ def test_onnx_runtime_by_its_own_values_and_bindings(
             match="the image 'image' is not bound; use bind_cpu_input or bind_ortvalue_input",
         ):
             session.run_with_iobinding(binding)
-    with pytest.raises(ValueError, match="of the session's own would go past"):
+    with pytest.raises(ValueError, match="made by the session itself would bypass"):
         session.run_with_iobinding(plain.io_binding())
     with pytest.raises(ValueError, match="cannot be restored at an address"):
         binding.bind_input("image", "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
 
 class Photos(Dataset[Any]):
-    """A data set that has a length and knows no IndexError."""
+    """A data set with a length that never raises IndexError."""
 
     def __init__(self, photo: Image.Image) -> None:
         self.photo = photo
@@ -90,7 +84,7 @@ class Photos(Dataset[Any]):
 
 
 class PhotoStream(IterableDataset[Any]):
-    """One that can only be gone through."""
+    """A data set that can only be iterated."""
 
     def __init__(self, photo: Image.Image) -> None:
         self.photo = photo
@@ -100,7 +94,7 @@ class PhotoStream(IterableDataset[Any]):
 
 
 def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
-    hf: Any = have("transformers")
+    hf: Any = import_or_skip("transformers")
     restore = vrdir.Restore(tiny, device="cpu")
     small = {
         "hidden_size": 16,
@@ -131,9 +125,8 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
         for answers in (list(pipeline(images)), list(pipeline(inputs=images, batch_size=2))):
             scores = [[one["score"] for one in answer] for answer in (*answers, expected)]
             assert len(scores) == 4
-            np.testing.assert_allclose(
-                scores, scores[-1:] * 4, atol=1e-6
-            )  # in a batch not to the last digit
+            # In a batch the last digit may differ.
+            np.testing.assert_allclose(scores, scores[-1:] * 4, atol=1e-6)
 
     fronted = vrdir.restore_before(model, tiny, preprocessing=processor)
     assert fronted.front_end.normalisation == Normalisation((0.5,) * 3, (0.5,) * 3)
@@ -152,14 +145,13 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     )
     found = vrdir.restore_before(plain, tiny, device="cpu")(photo, threshold=0.0)
     assert found == plain(restore(photo), threshold=0.0)
-    assert (
-        found[0]["box"]["xmax"] > 40
-    )  # of a photo 97 wide: pixels of the original, not of the detector's input
+    # Boxes are in pixels of the photo, 97 wide, not of the detector's input, 48 wide.
+    assert found[0]["box"]["xmax"] > 48
 
 
 def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
-    hf: Any = have("transformers")
-    have("accelerate")
+    hf: Any = import_or_skip("transformers")
+    import_or_skip("accelerate")
     small = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -171,7 +163,7 @@ def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
     recogniser = hf.ViTForImageClassification(hf.ViTConfig(image_size=32, num_labels=2, **small))
     model = vrdir.restore_before(recogniser, tiny, mean=0.5, std=0.5)
     items = [
-        {"pixel_values": torch.rand(3, 32, 32) * 2 - 1, "labels": n % 2, "name": "left out"}
+        {"pixel_values": torch.rand(3, 32, 32) * 2 - 1, "labels": n % 2, "name": "not used"}
         for n in range(4)
     ]
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -202,7 +194,7 @@ def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
 
 
 def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
-    hf: Any = have("transformers")
+    hf: Any = import_or_skip("transformers")
     torch.manual_seed(0)
     backbone = hf.ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic"
@@ -241,12 +233,12 @@ def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
 
 
 def test_timm() -> None:
-    model = have("timm").create_model("resnet18")
+    model = import_or_skip("timm").create_model("resnet18")
     assert vrdir.restore_before(model).front_end.normalisation == IMAGENET
 
 
 def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
-    vision: Any = have("torchvision")
+    vision: Any = import_or_skip("torchvision")
     restore = vrdir.Restore(tiny, device="cpu")
     weights = vision.models.ResNet18_Weights.DEFAULT
     for preprocessing in (weights, weights.transforms()):
@@ -263,7 +255,10 @@ def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
             strict=True,
         ):
             torch.testing.assert_close(mine["boxes"], theirs["boxes"], atol=1e-2, rtol=0)
-    v2, tv_tensors = have("torchvision.transforms.v2"), have("torchvision.tv_tensors")
+    v2, tv_tensors = (
+        import_or_skip("torchvision.transforms.v2"),
+        import_or_skip("torchvision.tv_tensors"),
+    )
     image = tv_tensors.Image(torch.from_numpy(np.array(photo)).permute(2, 0, 1))
     boxes = tv_tensors.BoundingBoxes([[1, 2, 30, 40]], format="XYXY", canvas_size=(75, 97))
     out, target = v2.Compose([restore, v2.Identity()])(image, {"boxes": boxes})
@@ -273,17 +268,17 @@ def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
 
 
 def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
-    a: Any = have("albumentations")
+    a: Any = import_or_skip("albumentations")
     restore, array = vrdir.Restore(tiny, device="cpu"), np.array(photo)
     answer = a.Compose([a.Lambda(image=restore, p=1)], bbox_params=a.BboxParams(format="coco"))(
         image=array, bboxes=[[1, 2, 30, 40, 5]]
     )
     assert np.array_equal(answer["image"], restore(array))
-    np.testing.assert_allclose(
-        answer["bboxes"], [[1, 2, 30, 40, 5]], rtol=1e-5
-    )  # it keeps them relative to the size
-    transform: Any = importlib.import_module("vrdir.frontend.albumentations")
-    own = transform.Restore(weights=str(weights), device="cpu", channels="bgr")
+    # albumentations stores boxes relative to the size.
+    np.testing.assert_allclose(answer["bboxes"], [[1, 2, 30, 40, 5]], rtol=1e-5)
+    from vrdir.frontend import AlbumentationsRestore
+
+    own = AlbumentationsRestore(weights=str(weights), device="cpu", channels="bgr")
     bgr = np.ascontiguousarray(array[..., ::-1])
     mask = array[..., 0]
     again = a.Compose([own], bbox_params=a.BboxParams(format="coco"))(
@@ -296,7 +291,7 @@ def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
 
 
 def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
-    plain = have("ultralytics").YOLO("yolov8n.yaml", task="detect")
+    plain = import_or_skip("ultralytics").YOLO("yolov8n.yaml", task="detect")
     model, seen = (
         vrdir.restore_before(plain, tiny, device="cpu"),
         np.asarray(vrdir.Restore(tiny, device="cpu")(photo)),
@@ -313,7 +308,7 @@ def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
 def test_the_classifier_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    have("efficientnet_lite_pytorch")
+    import_or_skip("efficientnet_lite_pytorch")
     monkeypatch.setattr(sys, "argv", ["frontend_classifier.py"])
     runpy.run_path(str(EXAMPLES / "frontend_classifier.py"))
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Restore as a transform of albumentations', which has to be installed: `pip install albumentations`."""
+"""The restorer as a transform of albumentations, which has to be installed separately."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from typing import Any
 from albumentations import ImageOnlyTransform
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
-from vrdir.frontend.transform import Restore as Transform
+from vrdir.frontend.transform import Restore
 from vrdir.images.convert import Channels
 
 
-class Restore(ImageOnlyTransform):  # type: ignore[misc]
-    """Restores the image; boxes, masks and key points stay as they are, since its size does.
+class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
+    """A transform of albumentations that restores the image.
 
-    >>> pipeline = A.Compose([Restore(device="cpu"), A.Resize(416, 416)], bbox_params=...)
+    The image keeps its size, so boxes, masks and key points stay as they are.
+
+    >>> restore = vrdir.frontend.AlbumentationsRestore(device="cpu")
+    >>> pipeline = A.Compose([restore, A.Resize(416, 416)], bbox_params=...)
 
     Args:
-        weights, device, skip_clean, channels: as for `vrdir.Restore`; weights by name or path.
-        p: how often it is applied; 1: to every image.
+        weights: as for `vrdir.Restore`, by name or path.
+        device: as for `vrdir.Restore`.
+        skip_clean: as for `vrdir.Restore`.
+        channels: as for `vrdir.Restore`.
+        p: the probability of applying it; 1 for every image.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        """The types of the arguments, which albumentations checks."""
+
         weights: str
         device: str
         skip_clean: bool | float
@@ -36,16 +44,14 @@ class Restore(ImageOnlyTransform):  # type: ignore[misc]
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
-        self.weights, self.device, self.skip_clean, self.channels = (
-            weights,
-            device,
-            skip_clean,
-            channels,
-        )
-        self.restore = Transform(weights, device, skip_clean, channels)
+        self.weights, self.device = weights, device
+        self.skip_clean, self.channels = skip_clean, channels
+        self.restore = Restore(weights, device, skip_clean, channels)
 
     def apply(self, img: Any, *_: Any, **__: Any) -> Any:
+        """Restore an array (H, W, 3) or (H, W), uint8, uint16, or float in [0, 1]."""
         return self.restore(img)
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
+        """Return the names of the arguments, for albumentations to save the transform."""
         return "weights", "device", "skip_clean", "channels"
