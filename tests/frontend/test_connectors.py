@@ -163,6 +163,9 @@ def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -
     assert len(model([photo, bgr])[0]) == 2
     with pytest.raises(ValueError, match="cannot find images in a int"):
         model(0)
+    for source in (tmp_path, tmp_path / "*.png", str(tmp_path / "clip.mp4")):
+        with pytest.raises(ValueError, match=r"is not one image; restore it to files first"):
+            model(source)
     assert (
         vrdir.Restore(tiny, "cpu")(photo).size
         == model(DeepPicture(np.asarray(photo).astype(np.uint16) * 257, {}))[0].size

@@ -4,8 +4,6 @@ Tests are skipped where a package is not installed.
 """
 
 import pickle
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from tests.frontend.optional import import_or_skip
 from torch.utils.data import Dataset, IterableDataset
 
 import vrdir
-from vrdir.frontend import Normalisation
+from vrdir.frontend import Normalisation, find_normalisation
 from vrdir.model.vrdir import VRDIR
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -149,6 +146,28 @@ def test_transformers(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     assert found[0]["box"]["xmax"] > 48
 
 
+def test_other_pipelines_keep_the_size_of_the_photo(tiny: VRDIR, photo: Image.Image) -> None:
+    hf: Any = import_or_skip("transformers")
+    torch.manual_seed(0)
+    restored = vrdir.Restore(tiny, device="cpu")(photo)
+    two = {"depths": [1, 1], "sr_ratios": [4, 2], "patch_sizes": [7, 3], "strides": [4, 2]}
+    heads = {"num_attention_heads": [1, 2], "mlp_ratios": [2, 2], "hidden_sizes": [8, 16]}
+    config = hf.SegformerConfig(
+        num_encoder_blocks=2, decoder_hidden_size=16, num_labels=3, **two, **heads
+    )
+    plain = hf.pipeline(
+        "image-segmentation",
+        model=hf.SegformerForSemanticSegmentation(config).eval(),
+        image_processor=hf.SegformerImageProcessor(size={"height": 64, "width": 64}),
+    )
+    found = vrdir.restore_before(plain, tiny, device="cpu")(photo, subtask="semantic")
+    expected = plain(restored, subtask="semantic")
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine["mask"].size == photo.size
+        assert np.array_equal(mine["mask"], theirs["mask"])
+
+
 def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
     hf: Any = import_or_skip("transformers")
     import_or_skip("accelerate")
@@ -232,9 +251,20 @@ def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
     torch.testing.assert_close(found.pred_boxes, expected.pred_boxes)
 
 
-def test_timm() -> None:
-    model = import_or_skip("timm").create_model("resnet18")
-    assert vrdir.restore_before(model).front_end.normalisation == IMAGENET
+def test_timm(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+    timm: Any = import_or_skip("timm")
+    recogniser = timm.create_model("resnet18", num_classes=3).eval()
+    model = vrdir.restore_before(recogniser, tiny)
+    normalisation = model.front_end.normalisation
+    assert normalisation == IMAGENET
+    with torch.no_grad():
+        expected = recogniser(normalisation.redo(tiny(photo_batch)))
+        found = model(normalisation.redo(photo_batch))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    config = timm.data.resolve_model_data_config(recogniser)
+    for preprocessing in (config, timm.data.create_transform(**config)):
+        found = find_normalisation(torch.nn.Sequential(recogniser), preprocessing)
+        assert (*found.mean, *found.std) == pytest.approx((*IMAGENET.mean, *IMAGENET.std))
 
 
 def test_torchvision(tiny: VRDIR, photo: Image.Image) -> None:
@@ -292,24 +322,31 @@ def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
 
 def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     plain = import_or_skip("ultralytics").YOLO("yolov8n.yaml", task="detect")
-    model, seen = (
-        vrdir.restore_before(plain, tiny, device="cpu"),
-        np.asarray(vrdir.Restore(tiny, device="cpu")(photo)),
-    )
+    model = vrdir.restore_before(plain, tiny, device="cpu")
+    restored = vrdir.Restore(tiny, device="cpu")(photo)
+    settings = {"verbose": False, "imgsz": 64, "device": "cpu"}
     photo.save(tmp_path / "photo.png")
     bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
     for source in (photo, bgr, tmp_path / "photo.png"):
-        (result,) = model(source, verbose=False, imgsz=64, device="cpu")
-        assert np.array_equal(result.orig_img[..., ::-1], seen)
+        (result,) = model(source, **settings)
+        assert np.array_equal(result.orig_img[..., ::-1], np.asarray(restored))
         assert result.orig_shape == (75, 97)
     assert result.path == str(tmp_path / "photo.png")
+    results = list(model.predict([photo, bgr], stream=True, **settings))
+    assert [np.array_equal(r.orig_img[..., ::-1], np.asarray(restored)) for r in results] == [
+        True
+    ] * 2
+    torch.testing.assert_close(model.embed(photo, **settings), plain.embed(restored, **settings))
+    assert model.names == plain.names
 
 
-def test_the_classifier_example(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import_or_skip("efficientnet_lite_pytorch")
-    monkeypatch.setattr(sys, "argv", ["frontend_classifier.py"])
-    runpy.run_path(str(EXAMPLES / "frontend_classifier.py"))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["as it is", "restored before"]
+def test_ultralytics_tracks(tiny: VRDIR, photo: Image.Image) -> None:
+    import_or_skip("lap")  # else Ultralytics tries to install it
+    plain = import_or_skip("ultralytics").YOLO("yolov8n.yaml", task="detect")
+    model = vrdir.restore_before(plain, tiny, device="cpu")
+    bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
+    for _ in range(2):
+        (result,) = model.track(bgr, persist=True, verbose=False, imgsz=64, device="cpu")
+        assert np.array_equal(
+            result.orig_img[..., ::-1], np.asarray(vrdir.Restore(tiny, device="cpu")(photo))
+        )

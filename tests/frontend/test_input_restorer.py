@@ -183,9 +183,8 @@ def test_large_pictures_are_processed_in_strips(
     tiny: VRDIR, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Restoration] = []
-    noise = np.random.default_rng(0).integers(
-        0, 256, (1000, 1100, 3), dtype=np.uint8
-    )  # more than a megapixel
+    # More than a megapixel
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1100, 3), dtype=np.uint8)
     whole: list[torch.Size] = []
     monkeypatch.setattr(VRDIR, "restore", lambda self, image, *_, **__: whole.append(image.shape))
     restored = vrdir.restore_before(Seen(), tiny, hook=seen.append)(Image.fromarray(noise))

@@ -171,19 +171,16 @@ def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> N
     model = vrdir.restore_before(Labelling(), tiny)
     names = ["input_ids", "pixel_values", "labels"]
     assert list(inspect.signature(model.forward).parameters) == names
-    assert list(inspect.signature(type(model).forward).parameters) == [
-        "self",
-        *names,
-    ]  # what Hugging Face's Trainer looks at
+    # Hugging Face's Trainer reads the signature of the class.
+    assert list(inspect.signature(type(model).forward).parameters) == ["self", *names]
     assert inspect.signature(model.forward) == inspect.signature(model.recogniser.forward)
     plain = vrdir.restore_before(Seen(), tiny)
     assert list(inspect.signature(plain.forward).parameters) == ["images", "rest"]
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert list(inspect.signature(type(again).forward).parameters) == ["self", *names]
         assert isinstance(again, type(model).__mro__[1])
-    assert type(model._replicate_for_data_parallel()) is type(
-        model
-    )  # as torch.nn.DataParallel makes them
+    # As torch.nn.DataParallel makes replicas
+    assert type(model._replicate_for_data_parallel()) is type(model)
     seen, labels = model(None, photo_batch, labels=7)  # by position, but not the first
     torch.testing.assert_close(seen, tiny(photo_batch))
     assert labels == 7

@@ -69,10 +69,9 @@ def test_a_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path
     assert not any(module.training for module in restore.modules())
     assert {p.dtype for p in restore.parameters()} == {torch.float32}
     assert not any(p.requires_grad for p in restore.parameters())
-    assert all(
-        p.requires_grad
-        for p in vrdir.Restore(VRDIR(tiny.config), "cpu").network.decoder.parameters()
-    )  # a network given by the caller is not frozen
+    # A network given by the caller is not frozen.
+    given = vrdir.Restore(VRDIR(tiny.config), "cpu").network
+    assert all(p.requires_grad for p in given.decoder.parameters())
     other = nn.Sequential(vrdir.Restore(VRDIR(tiny.config), "cpu"), classifier())
     other.load_state_dict(model.state_dict())
     torch.testing.assert_close(other[0](photo_batch), restore(photo_batch))
@@ -115,10 +114,8 @@ def test_arrays_in_opencv_channel_order(tiny: VRDIR, photo: Image.Image, tmp_pat
     tensor = torch.from_numpy(bgr).permute(2, 0, 1)
     assert np.array_equal(restorer(tensor).flip(0).permute(1, 2, 0).numpy(), expected)
     photo.save(tmp_path / "photo.png")
-    for picture in (
-        photo,
-        tmp_path / "photo.png",
-    ):  # pictures and files have their own channel order
+    # Pictures and files have their own channel order.
+    for picture in (photo, tmp_path / "photo.png"):
         assert np.array_equal(np.asarray(restorer(picture)), expected)
     assert np.array_equal(
         vrdir.degrade(bgr, "haze", seed=3, channels="bgr")[..., ::-1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from vrdir.errors import InputError
 from vrdir.frontend.connectors.callables import RestoredCallable
 from vrdir.frontend.input_restorer import InputRestorer
 from vrdir.images.sixteen_bits import DeepPicture
+from vrdir.video.formats import is_video
 
 
 class RestoredUltralytics(RestoredCallable):
@@ -17,8 +19,8 @@ class RestoredUltralytics(RestoredCallable):
 
     Images keep their size, so boxes refer to the original image. A source is a PIL image, the path
     of an image file, a BGR array (H, W, 3) as OpenCV reads it, an RGB tensor (B, 3, H, W) in
-    [0, 1], or a list of these. Videos, cameras, folders and addresses are not supported: read their
-    frames and pass those.
+    [0, 1], or a list of these. Videos, cameras, folders and addresses are not supported: restore
+    files before (`vrdir restore`), or read frames and pass those.
 
     Args:
         recogniser: the model.
@@ -68,4 +70,16 @@ class RestoredUltralytics(RestoredCallable):
             return [self._restored(image) for image in source]
         if isinstance(source, np.ndarray) and source.ndim == 3 and source.shape[-1] == 3:
             return np.ascontiguousarray(self.front_end(source[..., ::-1])[..., ::-1])
+        if isinstance(source, (str, Path)):
+            _check_file(source)
         return self.front_end(source)
+
+
+def _check_file(source: str | Path) -> None:
+    """Raise InputError for a folder, a pattern or a video, which Ultralytics reads by itself."""
+    path = Path(source)
+    if path.is_dir() or "*" in path.name or is_video(path):
+        raise InputError(
+            f"{source} is not one image; restore it to files first (vrdir restore), and call the "
+            "Ultralytics model on those; or read the images or frames and pass them"
+        )
