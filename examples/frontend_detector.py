@@ -23,12 +23,13 @@ from PIL import Image, ImageDraw
 import vrdir
 
 GREY = 114  # of 255, around the photo
+SAME_PLACE = 0.7  # intersection over union from which on two boxes show one object
 
 
 class Found(NamedTuple):
-    """A detected object: its box in the photo's pixels, its score and its class."""
+    """A detected object: its box x0 y0 x1 y1 in the photo's pixels, its score and its class."""
 
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     score: float
     label: int
 
@@ -42,11 +43,29 @@ def detect(session: Any, photo: Image.Image, threshold: float) -> list[Found]:
     canvas.paste(photo.resize(size, Image.Resampling.BILINEAR))
     image = np.asarray(canvas, np.float32).transpose(2, 0, 1)[None] / 255
     boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": image})
-    return [
-        Found(tuple(float(corner) / scale for corner in box), float(score), int(label))
+    found = [
+        Found(tuple((box / scale).tolist()), float(score), int(label))
         for box, score, label in zip(boxes, scores, labels, strict=True)
         if score >= threshold
     ]
+    return without_duplicates(found)
+
+
+def without_duplicates(found: list[Found]) -> list[Found]:
+    """Return one object for each place: the detector may give one box several classes."""
+    kept: list[Found] = []
+    for one in sorted(found, key=lambda one: -one.score):
+        if all(overlap(one.box, other.box) < SAME_PLACE for other in kept):
+            kept.append(one)
+    return kept
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Return intersection over union of two boxes x0 y0 x1 y1."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return width * height / (areas - width * height)
 
 
 def draw(photo: Image.Image, found: list[Found], names: list[str]) -> Image.Image:
@@ -57,8 +76,9 @@ def draw(photo: Image.Image, found: list[Found], names: list[str]) -> Image.Imag
     for one in found:
         name = names[one.label] if one.label < len(names) else str(one.label)
         pen.rectangle(one.box, outline="red", width=line)
-        left, top = one.box[0] + line, max(0.0, one.box[1] - 6 * line)
-        pen.text((left, top), f"{name} {one.score:.0%}", fill="red", font_size=5 * line)
+        corner, text = (one.box[0], max(0.0, one.box[1] - 5 * line)), f"{name} {one.score:.0%}"
+        pen.rectangle(pen.textbbox(corner, text, font_size=5 * line), fill="red")
+        pen.text(corner, text, fill="white", font_size=5 * line)
     return picture
 
 

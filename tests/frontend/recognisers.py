@@ -38,7 +38,7 @@ def normalised(image: Tensor, mean: Any = MEAN, std: Any = STD) -> Tensor:
     return (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
-def classifier() -> nn.Module:
+def classifier() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Conv2d(3, 4, 5, stride=4),

@@ -43,6 +43,7 @@ def test_onnx_runtime_values_and_bindings(tiny: VRDIR, photo_batch: torch.Tensor
     np.testing.assert_array_equal(seen, expected)
     (seen,) = session.run_with_ort_values(["seen"], {"image": value})
     np.testing.assert_array_equal(seen.numpy(), expected)
+    image: Any
     for bind, image in (("bind_cpu_input", array.copy()), ("bind_ortvalue_input", value)):
         binding = session.io_binding()
         getattr(binding, bind)("image", image)
@@ -192,6 +193,7 @@ def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
         "report_to": [],
         "use_cpu": True,
         "save_steps": 1,
+        "gradient_checkpointing": True,
     }
     arguments = hf.TrainingArguments(
         str(tmp_path), **settings, logging_strategy="no", disable_tqdm=True

@@ -204,11 +204,12 @@ def test_large_pictures_are_processed_in_strips(
     expected = np.stack([vrdir.Restorer(tiny, "cpu")(one) for one in small])
     pieces: list[int] = []
     restore = VRDIR.restore
-    monkeypatch.setattr(
-        VRDIR,
-        "restore",
-        lambda self, image, *a, **k: pieces.append(len(image)) or restore(self, image, *a, **k),
-    )
+
+    def record(self: VRDIR, image: Tensor, *args: Any, **kwargs: Any) -> Restoration:
+        pieces.append(len(image))
+        return restore(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(VRDIR, "restore", record)
     assert np.abs(vrdir.Restorer(tiny, "cpu")(small).astype(int) - expected).max() <= 1
     assert pieces == [2, 2, 1]  # a long batch needs no more memory than a short one
 

@@ -195,7 +195,8 @@ def test_the_state_can_be_saved_as_safetensors(
     other = vrdir.restore_before(classifier(), VRDIR(tiny.config))
     assert other.load_state_dict(load_file(tmp_path / "model.safetensors")).missing_keys == []
     torch.testing.assert_close(other(photo_batch), expected)
-    save_file(vrdir.Restorer(tiny, "cpu").model.state_dict(), tmp_path / "network.safetensors")
+    network: Any = vrdir.Restorer(tiny, "cpu").model
+    save_file(network.state_dict(), tmp_path / "network.safetensors")
     state = model.state_dict(keep_vars=True)
     assert all(state[name] is parameter for name, parameter in model.named_parameters())
 

@@ -165,7 +165,8 @@ def test_an_undeclared_normalisation_is_logged_once(
 ) -> None:
     foggy = (photo_batch * 0.3 + 0.63 - 0.5) / 0.5  # normalised, but within [0, 1]
     assert 0 <= foggy.min() <= foggy.max() <= 1
-    timm, detector = Seen(), Seen()
+    timm: Any = Seen()
+    detector: Any = Seen()
     timm.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     # torchvision's detectors normalise inside
     detector.transform = SimpleNamespace(image_mean=[0.5] * 3)
@@ -193,6 +194,8 @@ def test_an_undeclared_normalisation_is_logged_once(
 
 
 def test_a_mean_is_any_number_and_others_raise() -> None:
+    one: Any
+    wrong: Any
     for one in (np.float32(0.5), torch.tensor(0.5), [0.5, 0.5, 0.5], np.full(3, 0.5)):
         assert find_normalisation(nn.Identity(), mean=one).mean == (0.5, 0.5, 0.5)
     for wrong in (float("nan"), "imagenet", (1.0, 2.0)):

@@ -20,7 +20,7 @@ from vrdir.model.vrdir import VRDIR
 class TypedTensor(Tensor):
     """A subclass of Tensor that operations do not keep, like torchvision's tv_tensors."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 def test_torchvisions_calling_convention(
@@ -123,4 +123,4 @@ def test_arrays_in_opencv_channel_order(tiny: VRDIR, photo: Image.Image, tmp_pat
     )
     for wrong in (vrdir.Restorer, vrdir.Restore):
         with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not'):
-            wrong(tiny, "cpu", channels="BGR")
+            wrong(tiny, "cpu", channels="BGR")  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ def test_vgg16_comes_from_torchvisions_official_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Without a network, only the request (with a hash) and the use of its result can be tested.
-    asked = {}
+    asked: dict[str, object] = {}
 
     def download(url: str, **options: object) -> dict[str, torch.Tensor]:
         asked.update(url=url, **options)

@@ -31,8 +31,8 @@ def test_dnc_computes_its_formula() -> None:
         + beta
     )
     pooled = np.concatenate([f, normalized], 1).mean((2, 3))  # (2, 16)
-    w_in, b_in = (p.detach().double().numpy() for p in (branch.squeeze.weight, branch.squeeze.bias))
-    w_out, b_out = (p.detach().double().numpy() for p in (branch.excite.weight, branch.excite.bias))
+    w_in, b_in = (p.detach().double().numpy() for p in branch.squeeze.parameters())
+    w_out, b_out = (p.detach().double().numpy() for p in branch.excite.parameters())
     hidden = np.maximum(pooled @ w_in[:, :, 0, 0].T + b_in, 0)
     weights = sigmoid(hidden @ w_out[:, :, 0, 0].T + b_out)[:, :, None, None]
     expected = weights[:, :8] * f + weights[:, 8:] * normalized
@@ -55,10 +55,7 @@ def test_fgm_computes_its_formula(size: tuple[int, int]) -> None:
     modulation = FourierGuidedModulation(3, 4)
     features = torch.randn(2, 3, *size)
     spectrum = np.fft.rfft2(features.double().numpy(), norm="ortho")
-    weight, bias = (
-        p.detach().double().numpy()
-        for p in (modulation.amplitude.weight, modulation.amplitude.bias)
-    )
+    weight, bias = (p.detach().double().numpy() for p in modulation.amplitude.parameters())
     amplitude = (
         np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], np.abs(spectrum)) + bias[None, :, None, None]
     )
@@ -96,10 +93,9 @@ def test_channel_attention_computes_its_formula_and_starts_at_one() -> None:
     attending.load_state_dict(plain.state_dict(), strict=False)
     torch.testing.assert_close(attending(x), plain(x))
     assert attending.attend is not None
-    nn.init.normal_(attending.attend.weight)
-    nn.init.normal_(attending.attend.bias)
+    weight, bias = (nn.init.normal_(p) for p in attending.attend.parameters())
     hidden = torch.relu(attending.expand(x))
-    logits = hidden.mean((2, 3)) @ attending.attend.weight[:, :, 0, 0].T + attending.attend.bias
+    logits = hidden.mean((2, 3)) @ weight[:, :, 0, 0].T + bias
     scaled = hidden * (2 / (1 + torch.exp(-logits)))[:, :, None, None]
     torch.testing.assert_close(attending(x), x + attending.project(scaled))
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from albumentations import ImageOnlyTransform
-from albumentations.core.transforms_interface import BaseTransformInitSchema
-
+from vrdir.errors import MissingPackageError
 from vrdir.frontend.transform import Restore
 from vrdir.images.convert import Channels
+
+try:
+    from albumentations import ImageOnlyTransform
+    from albumentations.core.transforms_interface import BaseTransformInitSchema
+except ModuleNotFoundError as error:
+    raise MissingPackageError(
+        f"AlbumentationsRestore needs albumentations ({error}): pip install albumentations"
+    ) from None
 
 
 class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]

@@ -20,15 +20,22 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save
-from spandrel import Architecture, ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
 from vrdir.atomic import write_whole
-from vrdir.errors import WeightsError
+from vrdir.errors import MissingPackageError, WeightsError
 from vrdir.frontend.batch_restoration import restore_batch
 from vrdir.model.control import ALL
 from vrdir.model.vrdir import VRDIR, VRDIRConfig, check_result, check_state, describe
 from vrdir.restoring.restorer import network_of
+
+try:
+    from spandrel import Architecture, ImageModelDescriptor, ModelTiling
+except ModuleNotFoundError as error:
+    raise MissingPackageError(
+        f"VRDIRArchitecture needs spandrel and torchvision ({error}): "
+        "pip install spandrel torchvision"
+    ) from None
 
 CONFIG_KEY = "vrdir_config"
 

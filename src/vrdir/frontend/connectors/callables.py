@@ -56,19 +56,22 @@ class RestoredCallable:
         # Copying and unpickling look up attributes before there is a recogniser.
         if name.startswith("__") or "recogniser" not in self.__dict__:
             raise AttributeError(name)
-        if name.startswith(self.unrestored_methods):
-            return getattr(self.recogniser, name)
-        return plain_attribute(self.recogniser, name)
+        return safe_attribute(self.recogniser, name, self.unrestored_methods)
 
 
-def plain_attribute(recogniser: Any, name: str) -> Any:
-    """Return an attribute of the recogniser that is not a method.
+def safe_attribute(recogniser: Any, name: str, unrestored_methods: tuple[str, ...]) -> Any:
+    """Return an attribute of the recogniser that cannot bypass the restoration.
+
+    Args:
+        recogniser: the object that has it.
+        name: its name.
+        unrestored_methods: prefixes of the methods that receive no images.
 
     Raises:
-        AttributeError: it is a method, which would receive images without restoration.
+        AttributeError: it is another method, which would receive images without restoration.
     """
     value = getattr(recogniser, name)
-    if callable(value):
+    if callable(value) and not name.startswith(unrestored_methods):
         raise AttributeError(
             f"{type(recogniser).__name__}.{name} would bypass the restoration; "
             f"if that is intended, call .recogniser.{name}"

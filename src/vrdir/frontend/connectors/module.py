@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from vrdir.frontend.connectors.callables import plain_attribute
+from vrdir.frontend.connectors.callables import safe_attribute
 from vrdir.frontend.image_arguments import positional_names, restore_arguments
 from vrdir.frontend.input_restorer import InputRestorer
 
@@ -28,10 +28,12 @@ class RestoredModule(nn.Module):
     Attributes:
         input_is_known: see `RestoredCallable`.
         shares_device: likewise.
+        unrestored_methods: likewise; Hugging Face's Trainer calls these.
     """
 
     input_is_known: ClassVar[bool] = False
     shares_device: ClassVar[bool] = True
+    unrestored_methods: ClassVar[tuple[str, ...]] = ("gradient_checkpointing_",)
 
     def __new__(
         cls, recogniser: nn.Module | None = None, *rest: Any, **named: Any
@@ -71,7 +73,7 @@ class RestoredModule(nn.Module):
         except AttributeError:
             if name.startswith("__") or "recogniser" not in self.__dict__.get("_modules", ()):
                 raise
-        return plain_attribute(self.recogniser, name)
+        return safe_attribute(self.recogniser, name, self.unrestored_methods)
 
 
 def _with_signature(kind: type[RestoredModule], recogniser: nn.Module) -> type[RestoredModule]:
