@@ -11,6 +11,8 @@ from tests.frontend.recognisers import Seen
 from torch import Tensor, nn
 
 import vrdir
+from vrdir.frontend import RestoredCallable
+from vrdir.frontend.connectors import table
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR
 
@@ -85,6 +87,36 @@ def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
         vrdir.restore_before(two, tiny, argument="middle")
     with pytest.raises(ValueError, match="no input looks like an image"):
         vrdir.restore_before(Session(("tokens", "tensor(int64)", ["B", "L"])), tiny)
+
+
+class Predictor:
+    """A recogniser with a calling convention that no connector knows."""
+
+    def predict(self, image: Any) -> Any:
+        return image
+
+
+class RestoredPredictor(RestoredCallable):
+    """A connector for it, as docs/frontend.md tells to write one."""
+
+    @classmethod
+    def accepts(cls, recogniser: Any) -> bool:
+        return hasattr(recogniser, "predict")
+
+    def predict(self, image: Any) -> Any:
+        return self.recogniser.predict(self.front_end(image))
+
+
+def test_a_new_connector_is_an_entry_in_the_table(
+    tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TypeError, match="cannot be called"):
+        vrdir.restore_before(Predictor(), tiny)
+    monkeypatch.setattr(table, "CONNECTORS", (RestoredPredictor, *table.CONNECTORS))
+    model = vrdir.restore_before(Predictor(), tiny, device="cpu")
+    expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
+    assert np.array_equal(np.asarray(model.predict(photo)), expected)
+    assert isinstance(vrdir.restore_before(Yolo(), tiny, device="cpu"), RestoredCallable)
 
 
 class Pipeline:

@@ -1,6 +1,7 @@
 """The examples of the front-end run and print what they should."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,6 +68,47 @@ def test_the_classifier_example(capsys: pytest.CaptureFixture[str]) -> None:
     run("frontend_classifier.py")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["as it is", "restored before"]
+
+
+def test_the_onnx_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_or_skip("onnxruntime")
+    write_detector(tmp_path / "net.onnx")
+    run("frontend_onnx.py", tmp_path / "net.onnx")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["boxes (1, 4)", "scores (1,)", "labels (1,)"]
+
+
+def test_the_transform_example() -> None:
+    # As a program: its data loader starts a process that imports it again.
+    command = [sys.executable, str(EXAMPLES / "frontend_transform.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "(400, 600, 3) [(10, 20, 200, 300)]",
+        "torch.Size([2, 224, 224, 3]) torch.uint8",
+        "torch.Size([2, 224, 224, 3]) torch.uint8",
+    ]
+
+
+def test_the_huggingface_example(capsys: pytest.CaptureFixture[str]) -> None:
+    import_or_skip("transformers")
+    run("frontend_huggingface.py")
+    assert capsys.readouterr().out.splitlines()[-2:] == ["2", "torch.Size([1, 2])"]
+
+
+def test_the_torchvision_example(capsys: pytest.CaptureFixture[str]) -> None:
+    import_or_skip("torchvision")
+    run("frontend_torchvision.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == ["torch.Size([1, 1000])", "torch.Size([3, 224, 224])"]
+
+
+def test_the_ultralytics_example(
+    photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_or_skip("ultralytics")
+    photo.save(tmp_path / "photo.png")
+    run("frontend_ultralytics.py", tmp_path / "photo.png", "--model", "yolov8n.yaml")
+    assert f"{tmp_path / 'photo.png'} (75, 97)" in capsys.readouterr().out
 
 
 def test_the_spandrel_example(

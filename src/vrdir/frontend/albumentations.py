@@ -30,6 +30,9 @@ class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
         device: as for `vrdir.Restore`.
         skip_clean: as for `vrdir.Restore`.
         channels: as for `vrdir.Restore`.
+        strength: as for `vrdir.Restore`.
+        only: as for `vrdir.Restore`, as a name or a list of names.
+        borders: as for `vrdir.Restore`.
         p: the probability of applying it; 1 for every image.
     """
 
@@ -40,6 +43,9 @@ class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
         device: str
         skip_clean: bool | float
         channels: Channels
+        strength: float
+        only: list[str] | str | None
+        borders: bool
 
     def __init__(
         self,
@@ -47,12 +53,16 @@ class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
         device: str = "auto",
         skip_clean: bool | float = False,
         channels: Channels = "rgb",
+        strength: float = 1.0,
+        only: list[str] | str | None = None,
+        borders: bool = True,
         p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
         self.weights, self.device = weights, device
         self.skip_clean, self.channels = skip_clean, channels
-        self.restore = Restore(weights, device, skip_clean, channels)
+        self.strength, self.only, self.borders = strength, only, borders
+        self.restore = Restore(weights, device, skip_clean, channels, strength, only, borders)
 
     def apply(self, img: Any, *_: Any, **__: Any) -> Any:
         """Restore an array (H, W, 3) or (H, W), uint8, uint16, or float in [0, 1]."""
@@ -60,4 +70,4 @@ class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
 
     def get_transform_init_args_names(self) -> tuple[str, ...]:
         """Return the names of the arguments, for albumentations to save the transform."""
-        return "weights", "device", "skip_clean", "channels"
+        return "weights", "device", "skip_clean", "channels", "strength", "only", "borders"

@@ -1,4 +1,6 @@
-"""E, intrinsic extractor: the frozen first layers of a recognition network (section 3.1).
+"""E, intrinsic extractor (VRD-IR): the frozen first layers of a recognition network.
+
+    F = E(x)        x: RGB (B, 3, H, W) in [0, 1]; F: features (B, C, H/s, W/s) at stride s
 
 It includes the normalisation of that network's input. Both networks are implemented here, so that
 restoring needs no other package. Their pretrained weights are copied in before training, and are

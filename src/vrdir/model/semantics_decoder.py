@@ -1,4 +1,6 @@
-"""SAD, semantic-aware decoder: from features back to an image (sections 3.1 and 3.4).
+"""SAD, semantic-aware decoder (VRD-IR): from features back to an image.
+
+    restored = SAD(ISE(E(x)))
 
 Two decoders have the same interface, `decoder(features, image, original)`. The paper's uses only
 the features. `PixelSkipDecoder` (not in the paper) also uses the pixels, and returns them unchanged

@@ -310,7 +310,8 @@ def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
     np.testing.assert_allclose(answer["bboxes"], [[1, 2, 30, 40, 5]], rtol=1e-5)
     from vrdir.frontend import AlbumentationsRestore
 
-    own = AlbumentationsRestore(weights=str(weights), device="cpu", channels="bgr")
+    settings: Any = {"weights": str(weights), "device": "cpu", "channels": "bgr"}
+    own = AlbumentationsRestore(**settings)
     bgr = np.ascontiguousarray(array[..., ::-1])
     mask = array[..., 0]
     again = a.Compose([own], bbox_params=a.BboxParams(format="coco"))(
@@ -320,6 +321,8 @@ def test_albumentations(tiny: VRDIR, weights: Path, photo: Image.Image) -> None:
     assert np.array_equal(again["mask"], mask)
     assert np.array_equal(a.from_dict(a.to_dict(own))(image=bgr)["image"], again["image"])
     assert np.array_equal(pickle.loads(pickle.dumps(own))(image=bgr)["image"], again["image"])
+    unchanged = AlbumentationsRestore(**settings, strength=0.0)
+    assert np.array_equal(a.from_dict(a.to_dict(unchanged))(image=bgr)["image"], bgr)
 
 
 def test_ultralytics(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
