@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("photo", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("restored.png"))
     arguments = parser.parse_args()
-    MAIN_REGISTRY.add(ArchSupport.from_architecture(VRDIRArchitecture()))
+    support = ArchSupport.from_architecture(VRDIRArchitecture())
+    MAIN_REGISTRY.add(support, ignore_duplicates=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vrdir-small.safetensors"
         save_one_file("small", file)

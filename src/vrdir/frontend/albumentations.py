@@ -22,8 +22,10 @@ class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
 
     The image keeps its size, so boxes, masks and key points stay as they are.
 
-    >>> restore = vrdir.frontend.AlbumentationsRestore(device="cpu")
-    >>> pipeline = A.Compose([restore, A.Resize(416, 416)], bbox_params=...)
+    >>> import albumentations as A
+    >>> from vrdir.frontend import AlbumentationsRestore
+    >>> boxes = A.BboxParams(format="yolo", label_fields=["labels"])
+    >>> pipeline = A.Compose([AlbumentationsRestore(), A.Resize(416, 416)], bbox_params=boxes)
 
     Args:
         weights: as for `vrdir.Restore`, by name or path.

@@ -5,10 +5,14 @@ The settings of a VRDIR are in `config.json` beside its weights, and tensors in 
 have no order, so the order of the branches would be lost. Therefore `save_one_file` writes both
 into one file: the weights, and the config as a tensor of bytes.
 
+>>> import torch
+>>> from spandrel import MAIN_REGISTRY, ArchSupport, ModelLoader
+>>> from vrdir.frontend import VRDIRArchitecture, save_one_file
 >>> save_one_file("small", "vrdir-small.safetensors")
->>> MAIN_REGISTRY.add(ArchSupport.from_architecture(VRDIRArchitecture()))
+>>> support = ArchSupport.from_architecture(VRDIRArchitecture())
+>>> added = MAIN_REGISTRY.add(support, ignore_duplicates=True)
 >>> model = ModelLoader().load_from_file("vrdir-small.safetensors")
->>> restored = model(image)  # (1, 3, H, W) in [0, 1]
+>>> restored = model(torch.rand(1, 3, 64, 96))
 """
 
 from __future__ import annotations

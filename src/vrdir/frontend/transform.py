@@ -20,6 +20,7 @@ from vrdir.restoring.restorer import Restorer, network_of
 class Restore(KeepsDtypes):
     """A transform that restores images. The output has the type of the input.
 
+    >>> from torchvision.transforms import v2
     >>> transform = v2.Compose([vrdir.Restore(), v2.Resize(256), v2.CenterCrop(224), v2.ToImage()])
 
     Use it as the first step: before resizing, which blurs rain and noise into the scene, and before
