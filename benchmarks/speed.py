@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from vrdir.export.runtimes import Backend
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import BASE, PAPER, VRDIR
 from vrdir.restoring.restorer import Restorer
 
@@ -65,7 +65,7 @@ def peers(device: str) -> dict[str, Network]:
         "Restormer": Restormer(),
     }
     return {
-        name: runner(placed(model.eval(), torch.device(device))) for name, model in models.items()
+        name: runner(move_to(model.eval(), torch.device(device))) for name, model in models.items()
     }
 
 

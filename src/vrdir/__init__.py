@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
     from vrdir.errors import ImageError, VrdirError
-    from vrdir.frontend.recognition_frontend import restore_before
+    from vrdir.frontend.attach import restore_before
     from vrdir.frontend.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
     from vrdir.restoring.restorer import Restored, Restorer
@@ -42,7 +42,7 @@ _HOMES = {
     "VRDIRConfig": "vrdir.model.vrdir",
     "VrdirError": "vrdir.errors",
     "degrade": "vrdir.degradations.degrade",
-    "restore_before": "vrdir.frontend.recognition_frontend",
+    "restore_before": "vrdir.frontend.attach",
 }
 
 __getattr__, _ = offer(__name__, _HOMES)

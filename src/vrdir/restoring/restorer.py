@@ -40,7 +40,7 @@ from vrdir.images.memory import check_memory, opening_bytes
 from vrdir.images.reading import read_file
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode, format_of
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.control import ALL, checked_control
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.loading import check_finite
@@ -126,7 +126,7 @@ class Restorer:
         self.precision, self.channels = precision, checked_channels(channels)
         self.model: VRDIR | ExportedModel
         if backend == "torch":
-            self.model = placed(network_of(weights), choose_device(device)).eval()
+            self.model = move_to(network_of(weights), choose_device(device)).eval()
         else:
             if str(device) not in ("auto", "cpu"):
                 raise ValueError(

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import VRDIR, check_state
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
@@ -91,7 +91,7 @@ class Trainer:
             validation,
             work_dir,
         )
-        self.model = placed(model, fabric.device)
+        self.model = move_to(model, fabric.device)
         self.watcher = watcher if fabric.is_global_zero else None
 
     def run(self, stage: Stage, resume: bool = False) -> None:
