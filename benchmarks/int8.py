@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,9 +35,11 @@ from torch import Tensor
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.export.export import export
-from vrdir.export.runtimes import INPUT, Backend, ExportedModel
-from vrdir.restoring.restorer import network_of
+from vrdir.export.backends import BACKENDS
+from vrdir.export.contract import INPUT
+from vrdir.export.exported_model import ExportedModel
+from vrdir.export.exporting import export
+from vrdir.restoring.loading import network_of
 
 CALIBRATION = ("astronaut.png", "chelsea.png", "motorcycle_left.png")
 KINDS: dict[str, dict[str, float]] = {
@@ -141,7 +143,7 @@ def main() -> None:
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
-            for backend in [b for b in get_args(Backend) if b != "torch"]:
+            for backend in BACKENDS:
                 models = ExportedModel(exact, backend), ExportedModel(coarse, backend)
                 image = photo("coffee.png", arguments.side)
                 for kind in KINDS:

@@ -29,7 +29,7 @@ from rich.table import Table
 import vrdir
 from vrdir.images.convert import open_image
 from vrdir.images.reading import allow_megapixels
-from vrdir.restoring.bands import restore_in_bands
+from vrdir.restoring.strips import restore_in_strips
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -74,7 +74,7 @@ def exactness(arguments: argparse.Namespace) -> str:
     )
     with torch.no_grad():
         whole = restorer.model.restore(image).image
-        bands = restore_in_bands(restorer.model, image).image  # type: ignore[arg-type]
+        bands = restore_in_strips(restorer.model, image).image  # type: ignore[arg-type]
     largest = float((whole - bands).abs().max())
     size = f"{arguments.exact} x {arguments.exact}"
     return f"{size}: PSNR {psnr(whole, bands):.1f} dB between bands and one piece, largest difference {largest:.1e}"
@@ -95,7 +95,7 @@ def seams(arguments: argparse.Namespace) -> str:
     image = image.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         whole = restorer.model.restore(image).image
-        bands = restore_in_bands(restorer.model, image, band_pixels=2**17).image  # type: ignore[arg-type]
+        bands = restore_in_strips(restorer.model, image, strip_pixels=2**17).image  # type: ignore[arg-type]
         tiles = torch.cat(
             [restorer.model.restore(tile).image for tile in image.split(280, dim=2)], 2
         )

@@ -19,14 +19,14 @@ import sys
 import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from vrdir.export.runtimes import Backend
+from vrdir.export.backends import BACKEND_NAMES
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import BASE, PAPER, VRDIR
 from vrdir.restoring.restorer import Restorer
@@ -40,7 +40,7 @@ def ours(device: str) -> dict[str, Network]:
         "small, bf16": Restorer("small", device, precision="bf16"),
     }
     packages = {"onnx": "onnxruntime", "openvino": "openvino"}
-    for backend in get_args(Backend):
+    for backend in BACKEND_NAMES:
         if device == "cpu" and backend in packages and importlib.util.find_spec(packages[backend]):
             networks[f"small by {backend}"] = Restorer("small", device, backend=backend)
     return networks | {

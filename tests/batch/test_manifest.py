@@ -16,7 +16,7 @@ import vrdir
 from vrdir.batch.manifest import Manifest, Stamp
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, FileResult, Finish, writing
+from vrdir.batch.results import FileJob, FileResult, ResultWriter, content_writer
 from vrdir.errors import DiskError
 
 SETTINGS = {"inputs": ["in"], "weights": "0123", "format": None}
@@ -30,12 +30,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def process(job: FileJob) -> Finish:
-    return writing(b"result of " + job.source.read_bytes(), {"haze": 0.5})
+def process(job: FileJob) -> ResultWriter:
+    return content_writer(b"result of " + job.source.read_bytes(), {"haze": 0.5})
 
 
 def run(
-    root: Path, overwrite: bool = False, process: Callable[[FileJob], Finish] = process
+    root: Path, overwrite: bool = False, process: Callable[[FileJob], ResultWriter] = process
 ) -> list[FileResult]:
     jobs = plan_files([root / "in"], root / "out")
     with Manifest(root / "out", "restore", SETTINGS) as manifest:
@@ -282,7 +282,7 @@ def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(
     """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
     both, made = threading.Barrier(2, timeout=60), threading.Event()
 
-    def wait_for_room(job: FileJob) -> Finish:
+    def wait_for_room(job: FileJob) -> ResultWriter:
         both.wait()  # b.png is at work when the disk fails, so it is not called off
         if job.source.name == "b.png":
             made.wait(60)

@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 from vrdir.batch.manifest import Manifest
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, Finish, writing
+from vrdir.batch.results import FileJob, ResultWriter, content_writer
 from vrdir.cli import console
 from vrdir.cli.app import app
 from vrdir.errors import DiskError
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring import restorer
+from vrdir.restoring import loading
+from vrdir.restoring.restorer import Restorer
 from vrdir.training.checkpoints import save_checkpoint
 from vrdir.training.run import Prior, Sources, train
 from vrdir.training.settings import Recipe
@@ -154,10 +155,10 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(
 ) -> None:
     out, begun, printed = tmp_path / "out", [], []
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         begun.append(job.target)
         time.sleep(0.3 if len(begun) > 1 else 0)
-        return writing(job.source.read_bytes(), {})
+        return content_writer(job.source.read_bytes(), {})
 
     def stopped_in(line: object) -> None:
         printed.append(line)
@@ -192,7 +193,7 @@ def test_ctrl_c_before_the_first_file(
         signal.SIGINT, signal.default_int_handler
     )  # what a shell starts in the background ignores it
     monkeypatch.setattr(
-        restorer, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
+        loading, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
     )
     try:
         result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
@@ -385,7 +386,7 @@ def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_d
             f"out cannot be written: {small_disk} takes no files ({reason}); choose another output"
             in text(result)
         )
-    front = restorer.Restorer(
+    front = Restorer(
         weights, "cpu"
     )  # and where the disk is found so later on, the run ends there
     jobs = [
@@ -458,10 +459,10 @@ def test_a_stopped_evaluation_leaves_nothing_behind(
 def test_ctrl_c_in_a_program_of_ones_own_waits_for_no_image(folder: Path, tmp_path: Path) -> None:
     jobs, may_end = plan_files([folder], tmp_path / "out")[:1], threading.Event()
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         os.kill(os.getpid(), signal.SIGINT)
         may_end.wait(60)
-        return writing(b"", {})
+        return content_writer(b"", {})
 
     before, start = signal.signal(signal.SIGINT, signal.default_int_handler), time.monotonic()
     try:

@@ -18,8 +18,8 @@ from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 
 import vrdir
 from vrdir import ImageError, Restorer
-from vrdir.export.export import cache_path, compare, export, state_sha256
-from vrdir.export.runtimes import Backend, ExportedModel
+from vrdir.export.exported_model import ExportedModel
+from vrdir.export.exporting import cache_path, compare, export, state_sha256
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.restoring.golden import golden_problems
 from vrdir.weights import bundled
@@ -29,7 +29,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-FILES: list[tuple[str, Backend]] = [
+FILES: list[tuple[str, str]] = [
     ("tiny.onnx", "onnx"),
     ("tiny.onnx", "openvino"),
     ("tiny.xml", "openvino"),
@@ -284,7 +284,7 @@ def test_it_travels_to_workers(exported: ExportedModel, photo_batch: torch.Tenso
 
 FORK = """
 import multiprocessing, sys, torch
-from vrdir.export.runtimes import ExportedModel
+from vrdir.export.exported_model import ExportedModel
 torch.set_num_threads(3)
 image = torch.rand(1, 3, 120, 160)
 for path, backend in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -358,7 +358,7 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(IDENTITY_ONNX)
     (tmp_path / "cut.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:5000])
     shutil.copy(folder / "tiny.xml", tmp_path / "alone.xml")
-    backends: list[Backend] = ["onnx", "openvino"]
+    backends: list[str] = ["onnx", "openvino"]
     for backend in backends:
         with pytest.raises(ValueError, match="other.onnx was not written by vrdir export"):
             Restorer.from_onnx(tmp_path / "other.onnx", backend=backend)
@@ -380,7 +380,7 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_values_that_are_no_numbers_are_refused_by_name(
-    folder: Path, tmp_path: Path, backend: Backend, raw: bool
+    folder: Path, tmp_path: Path, backend: str, raw: bool
 ) -> None:
     proto = onnx.load(folder / "tiny.onnx")
     tensor = next(
@@ -424,7 +424,7 @@ def test_a_network_that_holds_nan_is_not_exported(network: VRDIR, tmp_path: Path
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: Backend) -> None:
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: str) -> None:
     (tmp_path / "a.onnx").write_text(LFS_POINTER)
     with pytest.raises(
         ValueError, match=r"a.onnx is a Git LFS pointer, not the file itself; run: git lfs pull"
@@ -478,7 +478,7 @@ signal.raise_signal(signal.SIGUSR1)
 )
 def test_a_missing_package_is_named(
     package: str,
-    backend: Backend,
+    backend: str,
     extra: str,
     tiny: VRDIR,
     tmp_path: Path,
@@ -493,7 +493,7 @@ def test_a_missing_package_is_named(
 @pytest.mark.parametrize("name", sorted(bundled.manifest()))
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_the_golden_outputs_in_each_backend(
-    name: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert golden_problems(name, backend) == []

@@ -16,7 +16,7 @@ from vrdir.batch.results import FileJob
 from vrdir.images import memory
 from vrdir.images.reading import decode, read_file
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring import restorer as restoring
+from vrdir.restoring import network as restoring
 
 TREES = {
     "v2": ({"proc/self/cgroup": "0::/u/job\n", "sys/fs/cgroup/u/job/memory.max": "max\n", "sys/fs/cgroup/u/memory.max": "1000\n"}, 1000),
@@ -97,13 +97,13 @@ def test_a_thin_image_is_as_large_as_the_network_sees_it(
 ) -> None:
     restorer, in_bands = Restorer(tiny, "cpu"), []
     assert (
-        restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
+        restorer.network.memory_bytes(1, 2**20) > 16 * 2**20 * 12
     )  # of the million pixels and fifteen as many beside them
-    assert restorer._network_bytes(1, 2**20) < 2 << 30
-    restore = restoring.restore_in_bands
+    assert restorer.network.memory_bytes(1, 2**20) < 2 << 30
+    restore = restoring.restore_in_strips
     monkeypatch.setattr(
         restoring,
-        "restore_in_bands",
+        "restore_in_strips",
         lambda *given, **named: in_bands.append(True) or restore(*given, **named),
     )
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))

@@ -77,7 +77,7 @@ def test_each_image_of_a_batch_has_its_own_borders(tiny: VRDIR) -> None:
 
 def test_gradients_pass_inside_borders_and_around_them() -> None:
     image = functional.pad(scene(), (0, 0, 5, 5))[None].requires_grad_()
-    result = restore_inside(image, lambda part: Restoration(2 * part, [], torch.zeros(1, 1)))
+    result = restore_inside(image, lambda part: Restoration(2 * part, [], torch.zeros(1, 1)), 8)
     result.image.sum().backward()
     assert image.grad is not None
     assert torch.equal(image.grad[:, :, 5:-5], torch.full((1, 3, 40, 60), 2.0))

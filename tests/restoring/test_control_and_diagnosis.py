@@ -8,8 +8,8 @@ import vrdir
 from vrdir.model.control import Control, checked_control
 from vrdir.model.global_context import LEVELS, Veil, lift_whole
 from vrdir.model.vrdir import VRDIR, ContextConfig, Restoration, VRDIRConfig
-from vrdir.restoring.bands import restore_in_bands
 from vrdir.restoring.diagnosis import diagnose
+from vrdir.restoring.strips import restore_in_strips
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_only_noise_leaves_the_veil_and_the_other_branches(network: VRDIR, image
 )
 def test_bands_obey_as_the_whole_does(network: VRDIR, image: Tensor, control: Control) -> None:
     whole = network.restore(image[:1], control=control).image
-    banded = restore_in_bands(
-        network, image[:1], band_pixels=1024, precision=torch.float32, control=control
+    banded = restore_in_strips(
+        network, image[:1], strip_pixels=1024, precision=torch.float32, control=control
     )
     assert torch.allclose(banded.image, whole, atol=2e-5)
 

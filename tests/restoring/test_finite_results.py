@@ -17,8 +17,8 @@ from vrdir.cli.app import app
 from vrdir.frontend.recognition_frontend import restore_before
 from vrdir.frontend.transform import Restore
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.strips import WHOLE_PIXELS, restore_in_strips
 
 NOT_FINITE = "NaN or infinite values"
 FLOATS = np.full((24, 24, 3), 0.5, np.float32)
@@ -123,7 +123,9 @@ def test_guidance_that_is_not_finite_is_not_clean(tiny: VRDIR, where: str) -> No
 def test_bands_hide_no_infinity(tiny: VRDIR) -> None:
     broken(tiny, float("inf"), "decoder.to_correction.bias")
     assert (
-        not restore_in_bands(tiny, torch.rand(1, 3, 40, 40), band_pixels=400).image.isfinite().any()
+        not restore_in_strips(tiny, torch.rand(1, 3, 40, 40), strip_pixels=400)
+        .image.isfinite()
+        .any()
     )
 
 

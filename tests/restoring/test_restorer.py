@@ -13,7 +13,7 @@ from PIL import Image
 from vrdir import ImageError, Restorer
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, Finish, writing
+from vrdir.batch.results import FileJob, ResultWriter, content_writer
 from vrdir.errors import DiskError
 from vrdir.model.vrdir import VRDIR
 
@@ -144,12 +144,12 @@ def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) ->
         FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")
     ]
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         if job.source.name == "a.png":
             raise MemoryError
         if job.source.name == "b.png":
             raise RuntimeError("no memory on the device\nand a long story")
-        return writing(b"content", {})
+        return content_writer(b"content", {})
 
     assert [result.error for result in process_files(jobs, process)] == [
         f"{tmp_path / 'a.png'}: MemoryError",
@@ -252,7 +252,7 @@ def test_files_side_by_side(tmp_path: Path) -> None:
     both = threading.Barrier(2, timeout=20)
     threads = set()
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         number = int(job.source.stem)
         if number < 2:
             both.wait()  # two are at work at once
@@ -260,7 +260,7 @@ def test_files_side_by_side(tmp_path: Path) -> None:
         time.sleep(0.02 * (number % 3))  # the first need not be the first that is done
         if number == 5:
             raise ValueError("five")
-        return writing(str(number).encode(), {})
+        return content_writer(str(number).encode(), {})
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -284,11 +284,11 @@ def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
     ]
     begun = []
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         begun.append(job)
         if len(begun) == 3:
             raise DiskError("the disk is full")
-        return writing(b"", {})
+        return content_writer(b"", {})
 
     results = list(process_files(jobs, process, workers=2))
     assert "the disk is full" in (results[-1].error or "")
@@ -300,7 +300,7 @@ def test_precision(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPa
     exact = np.asarray(Restorer(tiny, "cpu")(photo), np.float32) / 255
     nearly = np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255
     assert 0 < np.abs(nearly - exact).mean() < 0.01
-    monkeypatch.setattr("vrdir.restoring.restorer.WHOLE_PIXELS", 1)  # in bands
+    monkeypatch.setattr("vrdir.restoring.network.WHOLE_PIXELS", 1)  # in bands
     assert (
         np.abs(
             np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact

@@ -120,7 +120,7 @@ def run(
         files = [output.with_suffix(suffix) for suffix in suffixes]
         check_outputs(files, overwrite)
         from vrdir.export.export import export
-        from vrdir.restoring.restorer import network_of
+        from vrdir.restoring.loading import network_of
 
         network = network_of(weights)
         if not as_json:

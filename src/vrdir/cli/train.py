@@ -260,7 +260,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
     with one_line_errors():
         try:
             from vrdir.errors import DiskError
-            from vrdir.restoring.restorer import choose_device
+            from vrdir.restoring.loading import choose_device
             from vrdir.training.run import Sources, stages_of, train
             from vrdir.training.settings import Recipe
             from vrdir.training.trainer import Interrupted

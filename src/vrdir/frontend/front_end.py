@@ -17,16 +17,17 @@ from PIL import Image
 from torch import Tensor, fx, nn
 
 from vrdir.errors import ImageError
-from vrdir.export.runtimes import ExportedModel
+from vrdir.export.exported_model import ExportedModel
 from vrdir.frontend.normalisation import Normalisation
 from vrdir.images.convert import OVERSHOOT, open_image, overshoots_only
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.blocks import placed
 from vrdir.model.control import ALL, Control
 from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
-from vrdir.restoring.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
 from vrdir.restoring.borders import joined_veils, restore_inside
-from vrdir.restoring.restorer import Restorer, network_of
+from vrdir.restoring.loading import network_of
+from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -236,7 +237,7 @@ class FrontEnd(KeepsTypes):
         pieces = image.split(at_once)
         large = image.shape[-2] * image.shape[-1] > WHOLE_PIXELS
         network = (
-            partial(restore_in_bands, self.restorer)
+            partial(restore_in_strips, self.restorer)
             if in_bands and large
             else self.restorer.restore
         )
@@ -246,7 +247,9 @@ class FrontEnd(KeepsTypes):
         )  # a captured graph cannot be waited for
         with _without_autocast(image.device):
             restorations = [
-                restore_inside(piece, restore) if self.borders and not captured else restore(piece)
+                restore_inside(piece, restore, self.restorer.config.multiple)
+                if self.borders and not captured
+                else restore(piece)
                 for piece in pieces
             ]
         restoration = restorations[0] if len(pieces) == 1 else joined(restorations)

@@ -23,7 +23,8 @@ from vrdir.frontend.front_end import FrontEnd, load_network
 from vrdir.frontend.normalisation import find_normalisation, is_declared
 from vrdir.model.control import ALL, checked_control
 from vrdir.model.vrdir import VRDIR, Restoration
-from vrdir.restoring.restorer import Restorer, choose_device
+from vrdir.restoring.loading import choose_device
+from vrdir.restoring.restorer import Restorer
 
 
 class RestoreBefore(nn.Module):

@@ -13,7 +13,8 @@ from vrdir.frontend.front_end import KeepsTypes, image_key
 from vrdir.images.convert import Channels
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import Restorer, network_of
+from vrdir.restoring.loading import network_of
+from vrdir.restoring.restorer import Restorer
 
 
 class Restore(KeepsTypes):

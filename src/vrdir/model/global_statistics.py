@@ -4,7 +4,7 @@ Some parts of the network use a mean over the whole image: DNC its mean and vari
 out at a level of their own, their mean over the image, which jumps from frame to frame of a video with the noise: FGM's guidance and
 the decoder's correction. Each takes what it finds, unless the caller of `VRDIR.restore` passes `statistics`, which is asked with the
 module and what that module found, and answers with what it is to use. Whoever goes through an image in bands supplies each with the
-whole image's moments (`SuppliedStatistics`, see `vrdir.restoring.bands`); a video smooths the levels over time (`SmoothedLevels`).
+whole image's moments (`SuppliedStatistics`, see `vrdir.restoring.strips`); a video smooths the levels over time (`SmoothedLevels`).
 """
 
 from __future__ import annotations

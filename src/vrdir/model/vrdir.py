@@ -179,7 +179,8 @@ class Restoration(NamedTuple):
         image: (B, 3, H, W) in [0, 1].
         guidance: one (B, K, h, w) per tap, fine to coarse; the K maps sum to 1 at every position.
         shares: (B, K), the mean of the guidance over positions and taps: how much of each degradation the network sees.
-        veil: what was taken away first, of the whole image; None without a global context.
+        veil: the veil over the whole image, which is removed first, as strongly as `control` says;
+            None without a global context, or if haze is not to be removed.
     """
 
     image: Tensor
@@ -332,8 +333,8 @@ class VRDIR(nn.Module):
         check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
         veil = self.find_veil(image) if control.lifts() else None
-        veil = None if veil is None else control.of_veil(veil)
-        clear = image if veil is None else lift_whole(image, veil)
+        lifted = None if veil is None else control.of_veil(veil)
+        clear = image if lifted is None else lift_whole(image, lifted)
         original = pad_to_multiple(image, self.config.multiple)
         padded = pad_to_multiple(clear, self.config.multiple)
         features = self.extract(padded)
@@ -353,7 +354,7 @@ class VRDIR(nn.Module):
             )
 
         check_result(shares)  # NaN is above no threshold
-        unclean = (~is_clean(shares, veil, threshold)).nonzero().flatten()
+        unclean = (~is_clean(shares, lifted, threshold)).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares, veil)
         if len(unclean) < len(image):

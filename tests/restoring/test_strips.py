@@ -11,8 +11,8 @@ from torch import Tensor
 import vrdir
 from vrdir.model.global_statistics import SmoothedLevels
 from vrdir.model.vrdir import BASE, PAPER, VRDIR, VRDIRConfig
-from vrdir.restoring import restorer as restorer_module
-from vrdir.restoring.bands import restore_in_bands
+from vrdir.restoring import network as network_module
+from vrdir.restoring.strips import restore_in_strips
 
 HALF_PRECISION = 2e-3  # of pixels in [0, 1]: half a level of 8 bits, with these wild weights
 
@@ -54,7 +54,7 @@ def test_any_size_in_any_bands(name: str, height: int, width: int, band_rows: in
     model, image = NETWORKS[name], picture(height, width)
     with torch.no_grad():
         whole = model.restore(image)
-    parts = restore_in_bands(model, image, band_pixels=band_rows * width, precision=torch.float32)
+    parts = restore_in_strips(model, image, strip_pixels=band_rows * width, precision=torch.float32)
     assert parts.image.shape == image.shape
     torch.testing.assert_close(parts.image, whole.image, atol=1e-4, rtol=0)
     torch.testing.assert_close(parts.shares, whole.shares, atol=3e-5, rtol=0)
@@ -68,7 +68,7 @@ def test_the_smallest(size: tuple[int, int]) -> None:
     with torch.no_grad():
         whole = model.restore(image).image
     torch.testing.assert_close(
-        restore_in_bands(model, image, band_pixels=1).image, whole, atol=5e-3, rtol=0
+        restore_in_strips(model, image, strip_pixels=1).image, whole, atol=5e-3, rtol=0
     )
 
 
@@ -76,7 +76,7 @@ def test_half_precision_is_nearly_as_good() -> None:
     model, image = NETWORKS["tiny"], picture(170, 130)
     with torch.no_grad():
         whole = model.restore(image).image
-    parts = restore_in_bands(model, image, band_pixels=2000).image
+    parts = restore_in_strips(model, image, strip_pixels=2000).image
     assert 0 < (parts - whole).abs().amax() < HALF_PRECISION
 
 
@@ -97,25 +97,25 @@ def test_smoothed_levels_are_asked_and_followed() -> None:
         in_bands.next_frame()
         with torch.no_grad():
             whole, alone = model.restore(image, statistics=in_one), model.restore(image)
-        parts = restore_in_bands(model, image, statistics=in_bands, band_pixels=70 * 32)
+        parts = restore_in_strips(model, image, statistics=in_bands, strip_pixels=70 * 32)
         torch.testing.assert_close(parts.image, whole.image, atol=HALF_PRECISION, rtol=0)
     assert (whole.image - alone.image).abs().amax() > 2 * HALF_PRECISION
 
 
 def test_skip_clean() -> None:
     model, image = NETWORKS["tiny"], picture(100, 80)
-    share = float(restore_in_bands(model, image).shares[0, -1])
-    assert restore_in_bands(model, image, skip_clean=share * 0.9).image is image
+    share = float(restore_in_strips(model, image).shares[0, -1])
+    assert restore_in_strips(model, image, skip_clean=share * 0.9).image is image
     assert not torch.equal(
-        restore_in_bands(model, image, skip_clean=min(share * 1.1, 1)).image, image
+        restore_in_strips(model, image, skip_clean=min(share * 1.1, 1)).image, image
     )
 
 
 def test_one_image_at_a_time() -> None:
     with pytest.raises(ValueError, match="one image at a time, not a batch of 2"):
-        restore_in_bands(NETWORKS["tiny"], torch.rand(2, 3, 32, 32))
+        restore_in_strips(NETWORKS["tiny"], torch.rand(2, 3, 32, 32))
     with pytest.raises(ValueError, match="expected an RGB tensor"):
-        restore_in_bands(NETWORKS["tiny"], torch.rand(1, 1, 32, 32))
+        restore_in_strips(NETWORKS["tiny"], torch.rand(1, 1, 32, 32))
 
 
 def test_the_restorer_goes_through_large_images_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +126,10 @@ def test_the_restorer_goes_through_large_images_in_bands(monkeypatch: pytest.Mon
 
     def counted(model: VRDIR, image: Tensor, *arguments: object, **named: object) -> object:
         calls.append(image.shape)
-        return restore_in_bands(model, image, *arguments, **named)  # type: ignore[arg-type]
+        return restore_in_strips(model, image, *arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(restorer_module, "WHOLE_PIXELS", 90 * 70 - 1)
-    monkeypatch.setattr(restorer_module, "restore_in_bands", counted)
+    monkeypatch.setattr(network_module, "WHOLE_PIXELS", 90 * 70 - 1)
+    monkeypatch.setattr(network_module, "restore_in_strips", counted)
     parts = restorer.restore(batch)
     assert calls == [(1, 3, 90, 70)] * 2
     np.testing.assert_allclose(parts.image, whole.image, atol=HALF_PRECISION)
