@@ -1,4 +1,4 @@
-"""Memory for files side by side."""
+"""The memory budget for files that are processed at the same time."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import torch
 from vrdir.batch.memory_budget import BudgetClosedError, MemoryBudget, share_of_memory
 
 
-def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
+def test_the_budget_is_never_exceeded_and_a_large_file_has_all_threads() -> None:
     budget, lock = MemoryBudget(100), threading.Lock()
     now, most, threads_of_large = [0], [0], []
 
@@ -46,7 +46,7 @@ def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
     assert budget._reserved == 0
 
 
-def test_what_is_taken_is_given_back_after_an_error() -> None:
+def test_memory_is_released_after_an_error() -> None:
     budget = MemoryBudget(10)
     for _ in range(2):
         try:
@@ -58,13 +58,13 @@ def test_what_is_taken_is_given_back_after_an_error() -> None:
         pass
 
 
-def test_who_waits_for_a_room_that_is_closed_gives_up() -> None:
+def test_a_thread_that_waits_for_a_closed_budget_gives_up() -> None:
     budget, gave_up = MemoryBudget(10), []
 
     def wait() -> None:
         try:
             with budget.reserve(None):
-                raise AssertionError("there was no room")
+                raise AssertionError("there was not enough memory")
         except BudgetClosedError:
             gave_up.append(True)
 

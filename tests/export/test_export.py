@@ -1,4 +1,4 @@
-"""Exported networks: real files, run by ONNX Runtime and OpenVINO, beside PyTorch."""
+"""Exported networks: real files, run by ONNX Runtime and OpenVINO, compared with PyTorch."""
 
 import copy
 import os
@@ -73,9 +73,7 @@ def exported(folder: Path, request: pytest.FixtureRequest) -> ExportedModel:
     return ExportedModel(folder / name, backend)
 
 
-def test_one_size_alone_in_another_opset(
-    network: VRDIR, photo: Image.Image, tmp_path: Path
-) -> None:
+def test_a_single_size_in_another_opset(network: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "static.onnx"
     errors = export(network, path, "onnx", size=(45, 70), opset=20)
     assert list(errors) == [(1, 45, 70)]
@@ -105,7 +103,7 @@ def test_one_size_alone_in_another_opset(
     assert [one.name for one in tmp_path.iterdir()] == ["static.onnx"]
 
 
-def test_names_can_be_read(folder: Path) -> None:
+def test_nodes_have_readable_names(folder: Path) -> None:
     graph = onnx.load(folder / "tiny.onnx").graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
@@ -168,7 +166,7 @@ def test_any_batch_height_and_width(network: VRDIR, exported: ExportedModel) -> 
     assert max(errors.values()) < 2e-5, errors
 
 
-def test_a_comparison_does_not_overlook_nan(network: VRDIR, exported: ExportedModel) -> None:
+def test_a_comparison_finds_nan(network: VRDIR, exported: ExportedModel) -> None:
     broken = copy.deepcopy(network)
     with torch.no_grad():
         next(broken.enhancement.parameters()).fill_(torch.nan)
@@ -187,7 +185,7 @@ def test_flat_images(network: VRDIR, exported: ExportedModel, value: float) -> N
         )
 
 
-def test_the_file_says_what_it_holds_and_nothing_of_where_it_was_made(
+def test_the_file_contains_its_facts_and_no_local_paths(
     network: VRDIR, folder: Path, exported: ExportedModel
 ) -> None:
     assert exported.config == network.config
@@ -213,7 +211,7 @@ def test_the_onnx_file_is_plain_onnx_with_free_sizes(folder: Path) -> None:
     assert {opset.domain for opset in proto.opset_import} == {""}
 
 
-def test_a_restorer_works_alike_on_every_backend(
+def test_a_restorer_gives_the_same_results_on_every_backend(
     network: VRDIR, folder: Path, photo: Image.Image, photo_batch: torch.Tensor
 ) -> None:
     expected = Restorer(network, "cpu")
@@ -228,7 +226,7 @@ def test_a_restorer_works_alike_on_every_backend(
                 np.asarray(restorer(image)).astype(int),
                 np.asarray(expected(image)).astype(int),
             )
-            assert np.abs(ours - theirs).max() <= 1  # where a value lies between two levels
+            assert np.abs(ours - theirs).max() <= 1  # for a value between two levels
             assert not np.array_equal(ours, np.asarray(image))
         ours, theirs = restorer.restore(photo_batch), expected.restore(photo_batch)
         torch.testing.assert_close(ours.image, theirs.image, atol=1e-4, rtol=0)
@@ -277,7 +275,7 @@ def test_threads_may_share_an_exported_network(
         torch.testing.assert_close(image, expected[i], atol=1e-6, rtol=0)
 
 
-def test_it_travels_to_workers(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
+def test_it_can_be_pickled(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
     there = pickle.loads(pickle.dumps(exported))
     assert torch.equal(there.restore(photo_batch).image, exported.restore(photo_batch).image)
 
@@ -305,7 +303,7 @@ def test_forked_processes_compute(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", FORK, *files], check=True, timeout=500)
 
 
-def test_what_is_no_image_is_an_error(exported: ExportedModel) -> None:
+def test_invalid_images_raise(exported: ExportedModel) -> None:
     with pytest.raises(ValueError, match=r"expected an RGB tensor .* got shape \(3, 8, 8\)"):
         exported.restore(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match="True, False or a share"):
@@ -354,7 +352,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         Restorer(tiny, backend="onnx")
 
 
-def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
+def test_foreign_and_damaged_files_are_rejected(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(IDENTITY_ONNX)
     (tmp_path / "cut.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:5000])
     shutil.copy(folder / "tiny.xml", tmp_path / "alone.xml")
@@ -372,14 +370,14 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
         Restorer(folder / "tiny.xml", backend="onnx")
     with pytest.raises(
         ValueError,
-        match="tiny.onnx is the name of an exported network; those run with backend onnx or openvino",
+        match="tiny.onnx is the name of an exported network; those run with backend onnx or ",
     ):
         Restorer(folder / "tiny.onnx")
 
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_values_that_are_no_numbers_are_refused_by_name(
+def test_values_that_are_not_finite_are_rejected_by_name(
     folder: Path, tmp_path: Path, backend: str, raw: bool
 ) -> None:
     proto = onnx.load(folder / "tiny.onnx")
@@ -441,7 +439,7 @@ def test_a_git_lfs_pointer_in_place_of_openvinos_values_is_named(
         ExportedModel(tmp_path / "tiny.xml", "openvino")
 
 
-def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: Path) -> None:
+def test_impossible_requests_are_named(tiny: VRDIR, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="backend onnx runs on the CPU, not on 'cuda'"):
         Restorer(tiny, "cuda", backend="onnx")
     unknown: Any = "tensorflow"
@@ -454,7 +452,7 @@ def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: P
 
 
 def test_signals_are_handled_after_networks_were_closed(folder: Path) -> None:
-    """In whatever order: OpenVINO's device brings a stack for signals along, and takes it away."""
+    """Handle a signal after OpenVINO's networks are deleted (see `openvino_core`)."""
     script = f"""
 import faulthandler, signal
 faulthandler.enable()

@@ -1,4 +1,4 @@
-"""Images in bands: what comes out is what the network makes of the whole."""
+"""Images in strips: the result is the same as for the whole image."""
 
 import numpy as np
 import pytest
@@ -49,12 +49,14 @@ def picture(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(height=st.integers(17, 200), width=st.integers(17, 90), band_rows=st.integers(1, 80))
-def test_any_size_in_any_bands(name: str, height: int, width: int, band_rows: int) -> None:
+@given(height=st.integers(17, 200), width=st.integers(17, 90), strip_rows=st.integers(1, 80))
+def test_any_size_in_any_strips(name: str, height: int, width: int, strip_rows: int) -> None:
     model, image = NETWORKS[name], picture(height, width)
     with torch.no_grad():
         whole = model.restore(image)
-    parts = restore_in_strips(model, image, strip_pixels=band_rows * width, precision=torch.float32)
+    parts = restore_in_strips(
+        model, image, strip_pixels=strip_rows * width, precision=torch.float32
+    )
     assert parts.image.shape == image.shape
     torch.testing.assert_close(parts.image, whole.image, atol=1e-4, rtol=0)
     torch.testing.assert_close(parts.shares, whole.shares, atol=3e-5, rtol=0)
@@ -63,7 +65,7 @@ def test_any_size_in_any_bands(name: str, height: int, width: int, band_rows: in
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (9, 1), (16, 5), (40, 1)])
-def test_the_smallest(size: tuple[int, int]) -> None:
+def test_the_smallest_images(size: tuple[int, int]) -> None:
     model, image = NETWORKS["no attention"], picture(*size)
     with torch.no_grad():
         whole = model.restore(image).image
@@ -72,7 +74,7 @@ def test_the_smallest(size: tuple[int, int]) -> None:
     )
 
 
-def test_half_precision_is_nearly_as_good() -> None:
+def test_half_precision_differs_little() -> None:
     model, image = NETWORKS["tiny"], picture(170, 130)
     with torch.no_grad():
         whole = model.restore(image).image
@@ -80,7 +82,7 @@ def test_half_precision_is_nearly_as_good() -> None:
     assert 0 < (parts - whole).abs().amax() < HALF_PRECISION
 
 
-def test_halves_by_themselves_would_differ() -> None:
+def test_separate_halves_would_differ() -> None:
     model, image = NETWORKS["tiny"], picture(160, 64)
     with torch.no_grad():
         whole = model.restore(image).image
@@ -88,16 +90,16 @@ def test_halves_by_themselves_would_differ() -> None:
     assert (halves - whole).abs().amax() > 10 * HALF_PRECISION
 
 
-def test_smoothed_levels_are_asked_and_followed() -> None:
+def test_smoothed_levels_are_used() -> None:
     model = NETWORKS["tiny"]
-    in_one, in_bands = SmoothedLevels(0.8), SmoothedLevels(0.8)
+    in_one, in_strips = SmoothedLevels(0.8), SmoothedLevels(0.8)
     for brightness in (1.0, 0.6, 0.3):  # the past has a say from the second on
         image = picture(130, 70) * brightness
         in_one.next_frame()
-        in_bands.next_frame()
+        in_strips.next_frame()
         with torch.no_grad():
             whole, alone = model.restore(image, statistics=in_one), model.restore(image)
-        parts = restore_in_strips(model, image, statistics=in_bands, strip_pixels=70 * 32)
+        parts = restore_in_strips(model, image, statistics=in_strips, strip_pixels=70 * 32)
         torch.testing.assert_close(parts.image, whole.image, atol=HALF_PRECISION, rtol=0)
     assert (whole.image - alone.image).abs().amax() > 2 * HALF_PRECISION
 
@@ -118,7 +120,7 @@ def test_one_image_at_a_time() -> None:
         restore_in_strips(NETWORKS["tiny"], torch.rand(1, 1, 32, 32))
 
 
-def test_the_restorer_goes_through_large_images_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_restorer_processes_large_images_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = vrdir.Restorer(NETWORKS["tiny"], device="cpu")
     batch = torch.cat([picture(90, 70), 1 - picture(90, 70)])
     whole = restorer.restore(batch)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import (
+from vrdir.cli.console import escape, out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import (
     AsJson,
     Format,
     MaxMegapixels,
@@ -23,14 +25,10 @@ from vrdir.cli.console import (
     Threads,
     allow,
     check_quality,
-    escape,
-    manifest_of,
-    one_line_errors,
-    out,
-    run_files,
     suffix_of,
 )
 from vrdir.cli.pipes import is_piped, through_pipe
+from vrdir.cli.runs import manifest_of, run_files
 
 if TYPE_CHECKING:
     from vrdir.batch.results import FileJob, ResultWriter

@@ -19,7 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperCommand
 
-from vrdir.cli.console import Device, Threads, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import err, escape, out
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.options import Device, Threads
 
 if TYPE_CHECKING:
     from vrdir.training.run import Prior

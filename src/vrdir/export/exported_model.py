@@ -28,8 +28,8 @@ class ExportFacts(BaseModel):
 
     Attributes:
         vrdir: the version that exported it.
-        weights_sha256: of the network's values (see `vrdir.export.exporting.state_sha256`), not of a
-            file.
+        weights_sha256: of the network's values, not of a file (see
+            `vrdir.export.exporting.state_sha256`).
         config: the network's shape.
         size: (H, W) if the file takes images of that size only, one at a time; None for any size
             and batches.

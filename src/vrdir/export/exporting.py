@@ -1,4 +1,4 @@
-"""Export a network for other runtimes; the file is kept only if its results are those of PyTorch."""
+"""Export a network for other runtimes. Its file is kept only if the results are PyTorch's."""
 
 from __future__ import annotations
 

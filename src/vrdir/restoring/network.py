@@ -100,7 +100,7 @@ class Network(NamedTuple):
         return parts[0] if len(parts) == 1 else joined(parts)
 
     def padded_pixels(self, width: int, height: int) -> int:
-        """Return the pixels of an image after padding: one of 1 x 1000 becomes 16 times as large."""
+        """Return the pixels of an image after padding: 1 x 1000 become 16 times as many."""
         multiple = self.model.config.multiple
         return (width + -width % multiple) * (height + -height % multiple)
 

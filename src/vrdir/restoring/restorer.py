@@ -298,16 +298,14 @@ class Restorer:
         return restore_video(job, start, on_frame)
 
     def fingerprint(self) -> str:
-        """Return what identifies the network: the SHA-256 of its values, config, precision, control.
+        """Return what identifies the network, so that a run can be resumed with the same.
 
-        A run that is resumed compares it.
+        These are the SHA-256 of its values, its config, the precision and the control.
         """
-        model = self.model
-        if isinstance(model, ExportedModel):
-            sha256 = model.facts.weights_sha256
-        else:
-            sha256 = state_sha256(model)
-        return f"{sha256} {model.config.model_dump_json()} {self.precision} {self.control}"
+        facts = f"{self.model.config.model_dump_json()} {self.precision} {self.control}"
+        if isinstance(self.model, ExportedModel):
+            return f"{self.model.facts.weights_sha256} {facts}"
+        return f"{state_sha256(self.model)} {facts}"
 
 
 def _check_precision(backend: str, precision: str) -> None:
