@@ -30,10 +30,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from vrdir import Restorer
 from vrdir.degradations.degrade import Step, apply_degradation, at_severity, parse_degradations
 from vrdir.images.convert import open_image
 from vrdir.images.reading import read_file
-from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
 from vrdir.video.formats import Pixels, is_video
 from vrdir.video.reading import VideoReader

@@ -37,11 +37,9 @@ from torch import Tensor
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.export.backends import BACKENDS
+from vrdir.export import BACKENDS, ExportedModel, export
 from vrdir.export.contract import INPUT
-from vrdir.export.exported_model import ExportedModel
-from vrdir.export.exporting import export
-from vrdir.restoring.loading import network_of
+from vrdir.restoring import network_of
 
 CALIBRATION = ("astronaut.png", "chelsea.png", "motorcycle_left.png")
 KINDS: dict[str, dict[str, float]] = {

@@ -31,7 +31,8 @@ from rich.table import Table
 import vrdir
 from vrdir.images.convert import open_image
 from vrdir.images.reading import allow_megapixels
-from vrdir.restoring.strips import STRIP_PIXELS, restore_in_strips
+from vrdir.restoring import restore_in_strips
+from vrdir.restoring.strips import STRIP_PIXELS
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from vrdir.export.backends import BACKENDS
+from vrdir import Restorer
+from vrdir.export import BACKENDS
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import BASE, PAPER, VRDIR
-from vrdir.restoring.restorer import Restorer
 
 Network = Callable[[Tensor], Any]
 
