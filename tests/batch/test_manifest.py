@@ -99,9 +99,8 @@ def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
     for content in (b"another source", (root / "in" / "a.png").read_bytes()):
         other.write_bytes(content)
         facts = (root / "in" / "a.png").stat()
-        os.utime(
-            other, ns=(facts.st_atime_ns, facts.st_mtime_ns)
-        )  # size and time may be the same by chance
+        # Size and time may be the same by chance.
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         with Manifest(root / "out", "restore", SETTINGS) as manifest:
             (result,) = process_files(
                 [FileJob(other, root / "out" / "a.png")], process, manifest=manifest
@@ -265,9 +264,8 @@ def test_a_run_killed_at_any_moment_leaves_whole_files_and_can_be_resumed(
         assert (root / "out" / name).read_bytes() == b"result of " + (
             root / "in" / name
         ).read_bytes()
-    assert [path.name for path in (root / "out").rglob("*.partial")] == [
-        foreign.name
-    ]  # of its own, none is left
+    # Only the file of another run is left.
+    assert [path.name for path in (root / "out").rglob("*.partial")] == [foreign.name]
     assert done_now(run(root)) == []
 
 

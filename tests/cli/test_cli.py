@@ -252,7 +252,7 @@ def test_an_unwritable_output_is_found_before_anything_is_restored(
             f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output"
             in text(result)
         )
-    # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.
+    # A folder's name may contain a dot; a misspelt file name is reported first.
     assert (
         run(
             "restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights

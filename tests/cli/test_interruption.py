@@ -133,11 +133,8 @@ def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_p
     assert not list((tmp_path / "out").glob(".vrdir*"))
     assert run(*command, "--overwrite", "--resume").exit_code == 0
     kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
-    other = (
-        "degrade",
-        folder / "1",
-        *command[2:],
-    )  # into the same folder: the manifest of another run stays as it is
+    # Into the same folder: the manifest of another run is kept.
+    other = ("degrade", folder / "1", *command[2:])
     assert run(*other).exit_code == 0
     assert (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes() == kept
     assert "10 of them earlier" in text(run(*command, "--resume"))
@@ -180,7 +177,7 @@ def test_a_signal_while_a_line_is_printed_waits_for_running_files(
     time.sleep(0.5)
     assert begun == at_end  # none is begun after the stop
     assert len(begun) < 6
-    assert sorted(out.rglob("*.png")) == sorted(begun)  # and what was at work is not thrown away
+    assert sorted(out.rglob("*.png")) == sorted(begun)  # running files are finished
     with Manifest(out, "restore", {}) as manifest:
         assert all(manifest.is_done(*job) for job in jobs if job.target in begun)
 
@@ -189,9 +186,8 @@ def test_ctrl_c_before_the_first_file(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stop the command while it loads weights, which takes a second or two."""
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what a shell starts in the background ignores it
+    # A shell's background job ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(
         loading, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
     )
@@ -246,9 +242,8 @@ def test_another_folder_of_the_same_name_is_another_run(
     made = {path.name: path.read_bytes() for path in out.glob("*.png")}
     monkeypatch.chdir(folder / "1")
     for path in (folder / "1").iterdir():
-        path.rename(
-            path.with_name(path.name.replace(" 1", " "))
-        )  # photo 0.png, as in the other folder
+        # To photo 0.png, as in the other folder.
+        path.rename(path.with_name(path.name.replace(" 1", " ")))
     refused = run(*command, out)
     assert refused.exit_code == 2
     assert f"inputs was ['{folder / '0'}'] and is ['{folder / '1'}']" in text(refused)
@@ -338,7 +333,7 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
     assert result.exit_code == 1
     written = len(list((small_disk / "out").glob("*.png")))
     assert 2 <= written <= 6
-    # Of two files at work the second may still fit in after the first did not.
+    # Of two running files the second may still fit after the first did not.
     failed = min(i for i in range(8) if not (small_disk / "out" / f"{i}.png").exists())
     path = small_disk / "out" / f"{failed}.png"
     reason = "cannot be written (No space left on device); make room on the disk"
@@ -585,9 +580,8 @@ def test_work_that_no_signal_reaches_is_given_up(
     start = time.monotonic()
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
-    assert (
-        time.monotonic() - start < 60
-    )  # not 600; two seconds, on a machine that has nothing else to do
+    # Not 600; it takes two seconds on an idle machine.
+    assert time.monotonic() - start < 60
     assert process.returncode == 128 + number
     assert "stopped: --overwrite starts over" in errors
     assert json.loads(output)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in output

@@ -137,9 +137,9 @@ def test_without_a_terminal_lines_show_the_progress(
     job = FileJob(Path("a [1].mp4"), Path("b.mp4"))
     progress(job, 5, 10)
     progress(job._replace(source=Path("c.mkv")), 1, None)
-    said = capsys.readouterr().err
-    assert re.search(r"a \[1\]\.mp4: 5 frames of 10, \d+ s left", said)
-    assert "c.mkv: 1 frames\n" in said
+    errors = capsys.readouterr().err
+    assert re.search(r"a \[1\]\.mp4: 5 frames of 10, \d+ s left", errors)
+    assert "c.mkv: 1 frames\n" in errors
     assert FrameProgress(progress_bars(as_json=True), as_json=True).lines is False
 
 
@@ -170,9 +170,8 @@ def test_the_python_lines_in_the_docs(tiny: Any, tmp_path: Path, photo: Image.Im
 
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
     shown: list[Any] = []
-    cv2 = SimpleNamespace(
-        VideoCapture=lambda number: [photo, None, photo]
-    )  # any iterable is a camera
+    # Any iterable is a camera.
+    cv2 = SimpleNamespace(VideoCapture=lambda number: [photo, None, photo])
     names = {"restorer": Restorer(tiny, "cpu"), "cv2": cv2, "show": shown.append}
     for code in re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         exec(compile(code, "video.md", "exec"), names)

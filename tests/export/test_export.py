@@ -45,9 +45,8 @@ def network() -> VRDIR:
         for parameter in [*model.decoder.parameters(), *model.enhancement.parameters()]:
             parameter.add_(0.05 * torch.randn_like(parameter))
         for parameter in model.extractor.parameters():
-            parameter.mul_(
-                2.5 if parameter.ndim == 4 else 1
-            )  # fresh ones let what is in the image fade away
+            # With fresh weights the image would fade away.
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1)
         for ise in model.scales:
             ise.modulation.guidance.weight.mul_(20)
     return model
@@ -140,9 +139,8 @@ def test_convolutions_in_float16(
         onnx.TensorProto.FLOAT
     ] * 3
     found, expected = Restorer.from_onnx(path)(photo), Restorer(network, "cpu")(photo)
-    assert (
-        np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
-    )  # its weights are random, and let errors grow
+    # The weights are random, so errors grow.
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
     with pytest.raises(ArithmeticError, match="allowed is 1e-07"):
         export(
             network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7
@@ -176,9 +174,8 @@ def test_a_comparison_finds_nan(network: VRDIR, exported: ExportedModel) -> None
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images(network: VRDIR, exported: ExportedModel, value: float) -> None:
-    image = torch.full(
-        (1, 3, 90, 120), value
-    )  # most of the spectrum is rounding, whose phase is taken all the same
+    # Most of the spectrum is rounding errors, whose phase is used, too.
+    image = torch.full((1, 3, 90, 120), value)
     with torch.no_grad():
         torch.testing.assert_close(
             exported.restore(image).image, network.restore(image).image, atol=1e-4, rtol=0

@@ -44,7 +44,7 @@ def test_other_edges_are_no_border() -> None:
     assert inside_borders(scene()) == whole
     assert inside_borders(torch.full((3, 40, 60), 0.5)) == whole
     sky = scene()
-    sky[:, :10] = 0.7  # of one colour, and goes on below almost as it is
+    sky[:, :10] = 0.7  # of one colour, and almost the same below
     sky[:, 10:20] = 0.7 + 0.5 / 255 * torch.rand(3, 10, 60)
     assert inside_borders(sky) == whole
     coloured = scene()

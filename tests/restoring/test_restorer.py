@@ -214,7 +214,7 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         "a.png",
         "b.jpg",
         "sub/a.png",
-    ]  # the input lies inside the output
+    ]  # the input is inside the output
     assert targets([source], out, ".webp") == ["out/a.webp", "out/b.webp", "out/sub/a.webp"]
     # Results inside the input are not restored again.
     photo.save(source / "sub" / "b.png")
@@ -255,7 +255,7 @@ def test_files_are_processed_at_the_same_time(tmp_path: Path) -> None:
     def process(job: FileJob) -> ResultWriter:
         number = int(job.source.stem)
         if number < 2:
-            both.wait()  # two are at work at once
+            both.wait()  # two run at the same time
         threads.add((threading.get_ident(), torch.get_num_threads()))
         time.sleep(0.02 * (number % 3))  # the first need not be the first that is done
         if number == 5:

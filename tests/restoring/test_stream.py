@@ -125,7 +125,7 @@ def test_a_damaged_frame_is_repeated_or_passed_on(
         True,
         False,
     ]
-    # The last one goes on as if the bad ones had not been.
+    # The last result is the same as without the damaged frames.
     assert np.array_equal(passed[-1], list(restorer.stream(noisy[:3]))[-1])
 
 
@@ -258,9 +258,8 @@ class TestVideos:
             clip(tmp_path / "a.mp4", 1, sound=sound, options={"crf": "10"}),
             tmp_path / "out" / "b.mp4",
         )
-        damage(
-            source, 0, slice(-500, None)
-        )  # its beginning decodes: FFmpeg gives a frame, and calls it corrupt
+        # The beginning can be decoded: FFmpeg gives a frame and marks it as corrupt.
+        damage(source, 0, slice(-500, None))
         with pytest.raises(
             ImageError,
             match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again",
