@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import text
+from tests.conftest import IDENTITY_ONNX, TINY, text
 from typer.testing import CliRunner
 
-from vrdir import Restorer
 from vrdir.cli.app import app
 from vrdir.errors import InputError
 from vrdir.export.backends import BACKEND_NAMES, BACKENDS, FORMATS, exported_backend
+from vrdir.export.contract import FACTS_KEY
+from vrdir.export.exported_model import ExportFacts
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -75,11 +76,12 @@ def open_network(path):
 """
 
 
-def test_a_new_backend_is_one_module_and_one_entry(weights: Path, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    from vrdir.export import export
-
-    export(Restorer(weights, "cpu").model, tmp_path / "net.onnx", "onnx", sizes=[(1, 9, 9)])
+def test_a_new_backend_is_one_module_and_one_entry(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_from_string(IDENTITY_ONNX)
+    facts = ExportFacts(vrdir="0", weights_sha256="0", config=TINY)
+    onnx.helper.set_model_props(proto, {FACTS_KEY: facts.model_dump_json()})
+    onnx.save(proto, tmp_path / "net.onnx")
     (tmp_path / "mirror_runtime.py").write_text(MIRROR)
     command = [sys.executable, "-c", NEW_BACKEND, str(tmp_path), str(tmp_path / "net.onnx")]
     subprocess.run(command, check=True)
