@@ -96,7 +96,7 @@ def workers() -> list[int]:
 
 
 def test_killed_workers_lose_nothing(bucket: str, connected: str, tiny: Path) -> None:
-    names = fill(bucket, 40, (160, 120))
+    names = fill(bucket, 24, (96, 80))
     options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)
     rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, engine="ray", ray=SETTINGS)
     finished = [next(rows)]
@@ -128,7 +128,7 @@ for row in rows:
 def test_a_killed_driver_resumes(
     bucket: str, cluster: "ray.cluster_utils.Cluster", tiny: Path
 ) -> None:
-    names = fill(bucket, 40, (160, 120))
+    names = fill(bucket, 24, (96, 80))
     variables = ",".join(name for name in os.environ if name.startswith("AWS_"))
     command = [sys.executable, "-c", DRIVER, cluster.address, bucket, str(tiny), variables]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -146,7 +146,7 @@ def test_a_killed_driver_resumes(
 def test_a_lost_node_loses_nothing(
     bucket: str, cluster: "ray.cluster_utils.Cluster", connected: str, tiny: Path
 ) -> None:
-    names = fill(bucket, 40, (160, 120))
+    names = fill(bucket, 24, (96, 80))
     third = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)

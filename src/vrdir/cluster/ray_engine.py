@@ -21,7 +21,8 @@ from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
 
 REASON = "--engine ray needs Ray"
-BLOCK = 2048  # sources in a block of the list
+WINDOW = 2048  # sources of the list that are sorted by size together
+BATCHES = 8  # of a block, after the first window, so that ten million sources are few blocks
 OVERLAPPED = 4  # threads of a worker that read and write while others restore
 
 
@@ -76,7 +77,7 @@ def restore_on_ray(
     data = require("ray.data", "cluster", REASON)
     connect(ray, settings)
     data.DataContext.get_current().enable_progress_bars = False
-    blocks = [ray.put(block) for block in blocks_of(listed)]
+    blocks = [ray.put(block) for block in blocks_of(listed, settings.batch)]
     if not blocks:
         return
     rows = data.from_arrow_refs(blocks).map_batches(
@@ -118,19 +119,24 @@ def connect(ray: Any, settings: RaySettings) -> None:
         ) from None
 
 
-def blocks_of(listed: Iterable[Source]) -> Iterator[Any]:
-    """Divide sources into pyarrow tables, each sorted by size."""
+def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:
+    """Divide sources into pyarrow tables of sources of like size.
+
+    A block is what a worker gets at once. The first ones hold a batch each, so that a short list is
+    divided among all workers.
+    """
     arrow = require("pyarrow", "cluster", REASON)
-    sources = iter(listed)
-    while block := list(islice(sources, BLOCK)):
-        block.sort(key=lambda source: (source.size or 0, source.address))
-        yield arrow.table(
-            {
-                "address": [source.address for source in block],
-                "name": [source.name for source in block],
-                "size": arrow.array(
-                    [-1 if source.size is None else source.size for source in block],
-                    arrow.int64(),
-                ),
-            }
-        )
+    sources, length = iter(listed), batch
+    while window := list(islice(sources, WINDOW)):
+        window.sort(key=lambda source: (source.size or 0, source.address))
+        for start in range(0, len(window), length):
+            block = window[start : start + length]
+            sizes = [-1 if source.size is None else source.size for source in block]
+            yield arrow.table(
+                {
+                    "address": [source.address for source in block],
+                    "name": [source.name for source in block],
+                    "size": arrow.array(sizes, arrow.int64()),
+                }
+            )
+        length = BATCHES * batch
