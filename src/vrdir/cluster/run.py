@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -32,7 +32,7 @@ def restore_addresses(
     engine: Engine = "local",
     others: Counter[str] | None = None,
     ray: RaySettings | None = None,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Restore images at addresses into a folder at an address, with an account of each.
 
     Args:

@@ -179,7 +179,7 @@ def attempt(action: Callable[[], Result], address: str, attempts: int = ATTEMPTS
         retry=tenacity.retry_if_exception_type(PassingError),
         reraise=True,
     )
-    return retrying(once)  # type: ignore[no-any-return]
+    return retrying(once)
 
 
 def translated(error: Exception, address: str) -> VrdirError:
