@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections import deque
@@ -379,6 +380,23 @@ class Restorer:
             return 0
         needed = opening + self._network_bytes(*size)
         check_memory(needed, picture, str(path))
+        return needed
+
+    def bytes_needed(self, content: bytes, name: str) -> int:
+        """Return about how many bytes of memory an encoded image needs at its peak, itself included.
+
+        Returns 0 for one that cannot be read.
+
+        Raises:
+            ImageError: it needs more memory than there is; the message names it `name`.
+        """
+        try:
+            with open_header(io.BytesIO(content), name) as picture:
+                size, opening = picture.size, opening_bytes(picture, len(content))
+        except Exception:
+            return 0
+        needed = opening + self._network_bytes(*size)
+        check_memory(needed, picture, name)
         return needed
 
     def _network_bytes(self, width: int, height: int) -> int:
