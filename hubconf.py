@@ -1,4 +1,4 @@
-"""What `torch.hub.load("OWNER/REPOSITORY", ENTRY)` offers; see `torch.hub.help`."""
+"""The entry points of `torch.hub.load("OWNER/REPOSITORY", ENTRY)`; see `torch.hub.help`."""
 
 import sys as _sys
 from pathlib import Path as _Path
@@ -10,7 +10,10 @@ dependencies = ["torch", "numpy", "PIL", "pydantic", "safetensors"]
 
 
 def restorer(weights: str = "small", **options: _Any) -> _Any:
-    """A `vrdir.Restorer`: call it on an image (path, PIL image, RGB array or tensor), and it gives back the same kind, restored.
+    """Return a `vrdir.Restorer`.
+
+    Call it on an image (path, PIL image, RGB array or tensor); it returns a restored one of the
+    same kind.
 
     Args:
         weights: bundled weights by name, a model folder, or a Hugging Face repository id.
@@ -22,11 +25,13 @@ def restorer(weights: str = "small", **options: _Any) -> _Any:
 
 
 def network(weights: str = "small", pretrained: bool = True, **options: _Any) -> _Any:
-    """The network itself, a `vrdir.VRDIR` in evaluation mode: RGB (B, 3, H, W) in [0, 1] -> the same, restored.
+    """Return the network itself, a `vrdir.VRDIR` in evaluation mode.
+
+    It takes RGB images (B, 3, H, W) in [0, 1] and returns restored ones of the same shape.
 
     Args:
         weights: as for `restorer`.
-        pretrained: False for the same shape with random weights.
+        pretrained: False for a network of the same shape with random weights.
         options: device.
     """
     import vrdir
@@ -40,7 +45,7 @@ def network(weights: str = "small", pretrained: bool = True, **options: _Any) ->
 
 
 def restore_before(recogniser: _Any, weights: str = "small", **options: _Any) -> _Any:
-    """A recogniser with a restorer in front of it; arguments as for `vrdir.restore_before`."""
+    """Return a recogniser with a restorer in front of it; see `vrdir.restore_before`."""
     import vrdir
 
     return vrdir.restore_before(recogniser, weights, **options)

@@ -35,7 +35,7 @@ from vrdir.degradations.degrade import Step, apply_degradation, at_severity, par
 from vrdir.images.convert import open_image
 from vrdir.images.reading import read_file
 from vrdir.restoring.stream import SMOOTHING
-from vrdir.video.formats import Pixels, is_video
+from vrdir.video.formats import FramePixels, is_video
 from vrdir.video.reading import VideoReader
 
 DRIFT = 1 / 3  # of the strength of haze
@@ -50,7 +50,7 @@ class Flicker(NamedTuple):
     psnr: float
 
 
-def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]:
+def pan(photo: FramePixels, frames: int, width: int, height: int) -> Iterator[FramePixels]:
     """Yield views that move over a photo and back, at most two pixels a frame."""
     free_y, free_x = (
         max(side - part, 0) for side, part in zip(photo.shape[:2], (height, width), strict=True)
@@ -63,13 +63,13 @@ def pan(photo: Pixels, frames: int, width: int, height: int) -> Iterator[Pixels]
         yield photo[y : y + height, x : x + width]
 
 
-def clean_clip(source: Path, frames: int, side: int) -> list[Pixels]:
+def clean_clip(source: Path, frames: int, side: int) -> list[FramePixels]:
     """Return the clean frames, at most `side` pixels wide and high, from the middle of a video."""
     if not is_video(source):
         photo = np.asarray(read_file(source).convert("RGB"))
         height, width = (min(side, max(part * 3 // 4, 1)) for part in photo.shape[:2])
         return list(pan(photo, frames, width, height))
-    clip: list[Pixels] = []
+    clip: list[FramePixels] = []
     with VideoReader(source) as reader:
         for frame in reader.frames():
             if frame.pixels is not None:
@@ -80,7 +80,7 @@ def clean_clip(source: Path, frames: int, side: int) -> list[Pixels]:
     return clip
 
 
-def degraded(frame: Pixels, number: int, steps: Iterable[Step], seed: int) -> Pixels:
+def degraded(frame: FramePixels, number: int, steps: Iterable[Step], seed: int) -> FramePixels:
     """Return a degraded frame: the haze drifts, everything else is drawn again for each frame."""
     opened = open_image(frame)
     image = opened.tensor
@@ -93,11 +93,11 @@ def degraded(frame: Pixels, number: int, steps: Iterable[Step], seed: int) -> Pi
             middle = float(np.mean(beta))
             ranges |= {"beta": middle * (1 + DRIFT * math.sin(2 * math.pi * number / PERIOD))}
         image = apply_degradation(image, step.name, generator, **ranges).image
-    result: Pixels = opened.close(image)
+    result: FramePixels = opened.close(image)
     return result
 
 
-def measure(clip: Iterable[Pixels], clean: list[Pixels]) -> Flicker:
+def measure(clip: Iterable[FramePixels], clean: list[FramePixels]) -> Flicker:
     """Return the figures of a clip with as many frames as the clean one."""
     flicker, level, errors = [], [], []
     last: np.ndarray[Any, Any] | None = None
@@ -146,7 +146,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def rows(
-    text: str, clip: list[Pixels], clean: list[Pixels], restorer: Restorer, smoothings: list[float]
+    text: str,
+    clip: list[FramePixels],
+    clean: list[FramePixels],
+    restorer: Restorer,
+    smoothings: list[float],
 ) -> Iterator[list[str]]:
     """Yield the rows of one degradation: the degraded clip, then the restored ones."""
     before = measure(clip, clean)

@@ -20,7 +20,7 @@ from torch import Tensor
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.images.contact_sheet import contact_sheet, save_picture
+from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 
@@ -67,7 +67,7 @@ def main() -> None:
         rows.append(row)
         captions.append(caption)
     columns = ("photo", *(f"severity {severity}" for severity in range(1, 6)))
-    save_picture(contact_sheet(rows, columns, captions), arguments.output)
+    save_picture(draw_contact_sheet(rows, columns, captions), arguments.output)
     print(f"{len(rows)} degradations: {arguments.output}")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import vrdir
 from vrdir.evaluation.restoration_metrics import psnr_rgb
-from vrdir.images.contact_sheet import contact_sheet, save_picture
+from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 HERE = Path(__file__).parent
 OUTPUT = Path("demo/contact_sheet.png")
@@ -117,7 +117,7 @@ def main() -> None:
         rows.append(row)
         captions.append((said[0], f"{said[1]}\n{psnr[0]:.1f} dB", f"{said[2]}\n{psnr[1]:.1f} dB"))
     save_picture(
-        contact_sheet(rows, ("clean", "degraded (synthetic)", "restored"), captions), OUTPUT
+        draw_contact_sheet(rows, ("clean", "degraded (synthetic)", "restored"), captions), OUTPUT
     )
     console.print(table)
     console.print(

@@ -1,4 +1,4 @@
-"""Real video files for the tests: a view that pans over a photo, with a tone as sound."""
+"""Video files for the tests: a view that pans over a photo, with a tone as sound."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -10,12 +10,12 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-TICKS = Fraction(1, 12800)  # of the picture's clock
+TICKS = Fraction(1, 12800)  # the unit of the video stream's clock
 TITLE = "Überfahrt, 3 Uhr"
 
 
 def view(number: int, width: int = 64, height: int = 48) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Frame `number`: (H, W, 3) uint8."""
+    """Return frame `number`: (H, W, 3) uint8."""
     photo = (
         Image.open(Path(skimage.data.__file__).parent / "chelsea.png")
         .convert("RGB")
@@ -41,7 +41,10 @@ def clip(
     tags: Sequence[tuple[str, Any]] = (),
     ticks: Fraction = TICKS,
 ) -> Path:
-    """Write a clip of 25 frames a second (or of those times, in ticks), with a title, a chapter, a tone tagged as German, and subtitles."""
+    """Write a clip with a title, a chapter, a tone tagged as German, and subtitles.
+
+    It has 25 frames per second, or the times that `pts` returns, in ticks.
+    """
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
@@ -98,7 +101,7 @@ def clip(
 
 
 def pictures(path: Path) -> list[Any]:
-    """The frames, (H, W, 3) uint8 each, as any player decodes them."""
+    """Return the frames, (H, W, 3) uint8 each, as any player decodes them."""
     with av.open(str(path)) as container:
         return [
             frame.to_ndarray(format="rgb24")
@@ -107,14 +110,14 @@ def pictures(path: Path) -> list[Any]:
 
 
 def times(path: Path) -> list[Fraction]:
-    """When each is shown, in seconds."""
+    """Return the time of each frame, in seconds."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         return [frame.pts * stream.time_base for frame in container.decode(stream)]
 
 
 def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
-    """Time and bytes of each packet of the first stream of a kind."""
+    """Return the time and bytes of each packet of the first stream of a kind."""
     with av.open(str(path)) as container:
         stream = getattr(container.streams, kind)[0]
         return [
@@ -125,7 +128,10 @@ def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
 
 
 def damage(path: Path, number: int, part: slice = slice(None)) -> None:
-    """Overwrite a frame's bytes in the file, all or a part of them; `number` counts as shown."""
+    """Overwrite a frame's bytes in the file, all or a part of them.
+
+    `number` counts the frames in the order in which they are shown.
+    """
     with av.open(str(path)) as container:
         found = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
         packet = sorted(found, key=lambda packet: packet.pts)[number]

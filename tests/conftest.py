@@ -1,4 +1,4 @@
-"""What the tests share: real photos from scikit-image's wheel, and tiny real networks with random weights."""
+"""Shared by all tests: photos from scikit-image's wheel, and tiny networks with random weights."""
 
 import re
 from pathlib import Path
@@ -36,7 +36,7 @@ LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'
 
 @pytest.fixture
 def tiny() -> VRDIR:
-    """A network of every part, small, whose random weights change its input (fresh ones would return it)."""
+    """Return a small network with every part, whose random weights change its input."""
     torch.manual_seed(0)
     model = VRDIR(TINY).eval()
     with torch.no_grad():
@@ -47,7 +47,7 @@ def tiny() -> VRDIR:
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clean photos to train on, cut from those in scikit-image's wheel."""
+    """Return a folder of clean photos, cut from those in scikit-image's wheel."""
     folder = tmp_path_factory.mktemp("clean")
     for name in ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"):
         photo = Image.open(Path(skimage.data.__file__).parent / name).convert("RGB")
@@ -60,25 +60,25 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo() -> Image.Image:
-    """A small real photo of odd size, RGB."""
+    """Return a small photo of odd size, RGB."""
     whole = Image.open(Path(skimage.data.__file__).parent / "chelsea.png").convert("RGB")
     return whole.crop((100, 50, 100 + 97, 50 + 75))
 
 
 @pytest.fixture
 def photo_batch(photo: Image.Image) -> torch.Tensor:
-    """The photo, twice, once mirrored: (2, 3, 75, 97) in [0, 1]."""
+    """Return the photo and its mirror image: (2, 3, 75, 97) in [0, 1]."""
     image = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255
     return torch.stack([image, image.flip(2)])
 
 
 @pytest.fixture
 def weights(tiny: VRDIR, tmp_path: Path) -> Path:
-    """The tiny network in a folder."""
+    """Return a folder with the tiny network."""
     tiny.save_pretrained(tmp_path / "weights")
     return tmp_path / "weights"
 
 
 def text(result: Any) -> str:
-    """What a command said: output and errors in one line, without colours and line breaks."""
+    """Return a command's output and errors in one line, without colours and line breaks."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", result.output + result.stderr).split())

@@ -1,4 +1,4 @@
-"""torch.hub loads from a checkout, and weights go to a Hugging Face hub and come back: a small one of its protocol, run here."""
+"""Loading with torch.hub, and upload to and download from a Hugging Face hub that runs here."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ def test_torch_hub_loads_from_a_checkout(weights: Path, photo: Image.Image) -> N
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Takes a repository and a commit as huggingface.co does."""
+    """A server that accepts a repository and a commit as huggingface.co does."""
 
     files: dict[str, bytes]
     created: list[dict[str, Any]]
@@ -96,7 +96,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server.server_close()
 
 
-def test_weights_are_pushed_to_a_hub(tiny: VRDIR, hub: type[Hub], tmp_path: Path) -> None:
+def test_weights_are_uploaded_to_a_hub(tiny: VRDIR, hub: type[Hub], tmp_path: Path) -> None:
     assert tiny.push_to_hub("me/net", private=True, token="right").endswith("/me/net/commit/abc")
     assert hub.created[0]["name"] == "net"
     assert (
@@ -109,6 +109,6 @@ def test_weights_are_pushed_to_a_hub(tiny: VRDIR, hub: type[Hub], tmp_path: Path
     assert torch.equal(again(image), tiny(image))
     with pytest.raises(
         ValueError,
-        match=r"'me/net' could not be uploaded to the Hugging Face hub: .*; log in by hf auth login",
+        match=r"'me/net' could not be uploaded to the Hugging Face hub: .*; log in with hf auth",
     ):
         tiny.push_to_hub("me/net", token="wrong")

@@ -1,4 +1,4 @@
-"""Names that were mistyped: of degradations, weights, devices and recipes."""
+"""Suggestions for mistyped names of degradations, weights, devices and recipes."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from vrdir.training.settings import Recipe
 from vrdir.weights.bundled import resolve_weights
 
 
-def test_the_nearest_names_are_shown() -> None:
+def test_closest_names_are_suggested() -> None:
     assert did_you_mean("haz", ["haze", "noise"]) == "; did you mean haze?"
     assert did_you_mean("NOISE", ["haze", "noise"]) == "; did you mean noise?"
     assert (
@@ -24,7 +24,7 @@ def test_the_nearest_names_are_shown() -> None:
     assert did_you_mean("", ["haze"]) == ""
 
 
-def test_synonyms_mean_what_there_is() -> None:
+def test_synonyms_suggest_known_names() -> None:
     assert set(SYNONYMS.values()) <= DEGRADATIONS.keys()
     assert not SYNONYMS.keys() & DEGRADATIONS.keys()
 
@@ -33,23 +33,23 @@ def test_synonyms_mean_what_there_is() -> None:
     ("given", "meant"),
     [("fog", "haze"), ("haz", "haze"), ("Rain", "rain"), ("dark:severity=2", "low_light")],
 )
-def test_a_degradation(given: str, meant: str) -> None:
+def test_mistyped_degradation(given: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown degradation .*; did you mean {meant}\?$"):
         parse_degradations(given)
 
 
-def test_a_share_of_a_recipe() -> None:
+def test_mistyped_share_in_a_recipe() -> None:
     with pytest.raises(ValueError, match=r"did you mean haze\?"):
         Recipe.read("smoke", shares={"fog": 1})
 
 
-def test_a_recipe() -> None:
+def test_mistyped_recipe() -> None:
     with pytest.raises(FileNotFoundError, match=r"no recipe at smal; .*; did you mean small\?$"):
         Recipe.read("smal")
 
 
 @pytest.mark.parametrize(("given", "meant"), [("gpu", "cuda"), ("CPU", "cpu"), ("cud", "cuda")])
-def test_a_device(given: str, meant: str) -> None:
+def test_mistyped_device(given: str, meant: str) -> None:
     with pytest.raises(
         ValueError, match=rf"no device '{given}' here .*; did you mean .*{meant}.*\?$"
     ):

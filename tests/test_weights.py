@@ -1,4 +1,4 @@
-"""The bundled weights: whole, small enough, described, and doing what they did when they were released."""
+"""The bundled weights: complete, small, described, and with the outputs of their release."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from vrdir.restoring.golden import golden_problems
 from vrdir.training.settings import RECIPES
 from vrdir.weights import bundled
 
-NAMES = sorted(bundled.manifest())
+NAMES = sorted(bundled.bundled_weights())
 
 
 def test_small_is_bundled() -> None:
@@ -23,13 +23,13 @@ def test_small_is_bundled() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_and_outputs_are_those_released(name: str) -> None:
+def test_files_and_outputs_match_the_release(name: str) -> None:
     assert golden_problems(name) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_manifest_says_all_that_it_should(name: str) -> None:
-    facts = bundled.manifest()[name]
+def test_manifest_is_complete(name: str) -> None:
+    facts = bundled.bundled_weights()[name]
     for key in (
         "source",
         "licence",
@@ -57,7 +57,7 @@ def test_small_is_small() -> None:
     assert (bundled.FOLDER / "small" / "model.safetensors").stat().st_size < 4 * 2**20
 
 
-def test_a_changed_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_finds_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "FOLDER", tmp_path)
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "model.safetensors").write_bytes(b"hello")
@@ -92,7 +92,7 @@ def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
     assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 40
 
 
-def test_a_hugging_face_repository_is_fetched_without_its_other_files(
+def test_hub_download_fetches_only_the_model(
     tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -116,12 +116,12 @@ def test_a_hugging_face_repository_is_fetched_without_its_other_files(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(
         FileNotFoundError,
-        match="'someone/snow' is no folder here and could not be fetched .*: no network$",
+        match="'someone/snow' is not a folder here and could not be fetched .*: no network$",
     ):
         VRDIR.from_pretrained("someone/snow")
 
 
-def test_outputs_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_check_finds_outputs_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     real = golden.golden_outputs
     monkeypatch.setattr(
         golden,
@@ -134,7 +134,7 @@ def test_outputs_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_a_folder_called_like_bundled_weights(
+def test_folder_with_the_name_of_bundled_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -145,14 +145,12 @@ def test_a_folder_called_like_bundled_weights(
     assert not caplog.text
     assert bundled.resolve_weights("small") == bundled.FOLDER / "small"
     assert (
-        "taking the bundled weights small; for the folder of that name here say ./small"
+        "the bundled weights small are used; to use the folder of that name, write ./small"
         in caplog.text
     )
 
 
-def test_a_work_directory_of_training_stands_for_its_latest_network(
-    tiny: VRDIR, tmp_path: Path
-) -> None:
+def test_work_directory_means_its_latest_network(tiny: VRDIR, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "all"
     for stage in ("decoder", "branch-haze", "fusion", "fusion-best"):
         tiny.save_pretrained(run / "weights" / stage)
@@ -162,7 +160,7 @@ def test_a_work_directory_of_training_stands_for_its_latest_network(
     assert bundled.resolve_weights(str(run)) == run / "weights" / "refine"
     with pytest.raises(
         FileNotFoundError,
-        match=r"runs holds no model.safetensors; give one of the folders below it that do: .*fusion",
+        match=r"runs holds no model.safetensors; give one of the folders below it that do:.*fusion",
     ):
         bundled.resolve_weights(tmp_path / "runs")
     with pytest.raises(
@@ -171,12 +169,10 @@ def test_a_work_directory_of_training_stands_for_its_latest_network(
         bundled.resolve_weights(run / "weights" / "refine" / "model.safetensors")
 
 
-def test_a_work_directory_without_a_whole_network_names_what_it_has(
-    tiny: VRDIR, tmp_path: Path
-) -> None:
+def test_error_lists_model_folders_in_a_work_directory(tiny: VRDIR, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path / "run" / "weights" / "decoder")
     with pytest.raises(
         FileNotFoundError,
-        match=rf"give one of the folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
+        match=rf"folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
     ):
         VRDIR.from_pretrained(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""YAML that stands for far more than it is long, and values that no constructor of PyYAML's takes."""
+"""YAML that expands to far more than its length, and values that PyYAML cannot construct."""
 
 import time
 from pathlib import Path
@@ -20,19 +20,19 @@ MERGES = "a0: &a0 {k0: 1, l0: 2}\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (LAUGHS, "stands for more than 100000 values"),
-        (MERGES, "stands for more than 100000 values"),
+        (LAUGHS, "expands to more than 100000 values"),
+        (MERGES, "expands to more than 100000 values"),
         ("[" * 20_000, "nested in more than 32 levels"),
         ("[" * 20_000 + "]" * 20_000, "nested in more than 32 levels"),
         ("{a: " * 20_000 + "1" + "}" * 20_000, "nested in more than 32 levels"),
         ("- " * 20_000 + "x", "nested in more than 32 levels"),
         ("\n".join(" " * n + f"k{n}:" for n in range(500)), "nested in more than 32 levels"),
-        ("[" + "x, " * 110_000 + "]", "stands for more than 100000 values"),
-        ("a: &a [*a]", "holds itself"),
-        ("a: &a {b: *a}", "holds itself"),
+        ("[" + "x, " * 110_000 + "]", "expands to more than 100000 values"),
+        ("a: &a [*a]", "inside of its own anchor"),
+        ("a: &a {b: *a}", "inside of its own anchor"),
         ("a: *nothing", "nothing"),
-        ("9" * 50_000, "a value of 50000 characters"),
-        ("1" + ":10" * 20_000, "a value of 60001 characters"),
+        ("9" * 50_000, "a value has 50000 characters"),
+        ("1" + ":10" * 20_000, "a value has 60001 characters"),
         ("9" * 5_000, "limit"),
         ("2001-99-99", "month"),
         ("!!timestamp never", "."),
@@ -46,7 +46,7 @@ MERGES = "a0: &a0 {k0: 1, l0: 2}\n" + "".join(
     ],
     ids=lambda value: value[:12],
 )
-def test_what_is_refused_at_once_in_a_line(tmp_path: Path, content: str, reason: str) -> None:
+def test_unreasonable_yaml_is_refused_quickly(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "a.yaml").write_text(content)
     start = time.process_time()
     for read in (lambda: parse_yaml(content), lambda: read_yaml(tmp_path / "a.yaml")):
@@ -57,12 +57,12 @@ def test_what_is_refused_at_once_in_a_line(tmp_path: Path, content: str, reason:
     assert time.process_time() - start < 5
 
 
-def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+def test_large_yaml_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(ValueError, match=r"it has 1048577 bytes; at most 1048576 are read"):
         read_yaml(tmp_path / "a.yaml")
-    with pytest.raises(ValueError, match="it is no file"):
+    with pytest.raises(ValueError, match="it is not a file"):
         read_yaml(tmp_path)
 
 
@@ -77,7 +77,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     ],
     ids=lambda value: str(value)[:12],
 )
-def test_what_is_sensible_is_read_as_by_the_safe_loader(content: str, value: object) -> None:
+def test_reasonable_yaml_is_read_like_the_safe_loader(content: str, value: object) -> None:
     assert parse_yaml(content) == yaml.safe_load(content)
     assert value is None or parse_yaml(content) == value
     assert parse_yaml(content.encode("utf-8-sig")) == parse_yaml(content)

@@ -15,7 +15,7 @@ from pathlib import Path
 from vrdir.atomic import write_whole
 from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
 from vrdir.restoring.golden import GOLDEN_FILE, write_golden
-from vrdir.weights.bundled import FOLDER, MANIFEST, manifest, sha256
+from vrdir.weights.bundled import FOLDER, MANIFEST, bundled_weights, sha256
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
         parser.error(str(error))
     model.save_pretrained(folder, half=True)
     write_golden(arguments.name)
-    entries = manifest() | {
+    entries = bundled_weights() | {
         arguments.name: {
             "description": arguments.description,
             "source": "trained by vrdir itself; the extractor derives from EfficientNet-Lite0 (Google, Apache-2.0)",

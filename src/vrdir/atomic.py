@@ -11,15 +11,14 @@ from pathlib import Path
 
 from vrdir.errors import DiskError, ImageError
 
-# Errors that every further file would meet too, and what to do about them.
+# Errors that would also occur for every further file, and advice on them.
 HOPELESS = {
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room within the quota",
+    errno.ENOSPC: "free some space on the disk",
+    errno.EDQUOT: "free some space within the quota",
     errno.EROFS: "choose an output on a disk that can be written to",
 }
 
-
-_partials: set[Path] = set()  # temporary files that are written to
+_partials: set[Path] = set()  # the temporary files that are being written
 
 
 @contextlib.contextmanager
@@ -28,11 +27,11 @@ def result_file(
     partial_name: str | None = None,
     before: Callable[[os.stat_result], None] | None = None,
 ) -> Iterator[Path]:
-    """`whole_file` in a folder that is made if need be.
+    """Open a file as `whole_file` does, in a folder that is created if necessary.
 
     Raises:
-        DiskError: the disk is full or can only be read, so that no other file could be written either.
-        ImageError: it cannot be written for another reason.
+        DiskError: the disk is full or read-only, so that no other file could be written either.
+        ImageError: the file cannot be written for another reason.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +47,7 @@ def result_file(
 
 
 def write_whole(content: bytes | memoryview, path: Path) -> None:
-    """Write under a temporary name and rename, so that a reader meets the whole file or none."""
+    """Write a file under a temporary name and rename it: a reader sees the whole file or none."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
 
@@ -59,11 +58,14 @@ def whole_file(
     partial_name: str | None = None,
     before: Callable[[os.stat_result], None] | None = None,
 ) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; at the end of the block it takes its place, after an error it is removed.
+    """Yield a temporary path beside `path` to write to.
+
+    At the end of the block the temporary file is renamed to `path`; after an error it is removed.
 
     Args:
-        partial_name: the temporary name; None for one that nobody else has.
-        before: called just before the renaming, with what the file's size and time will be.
+        path: the file.
+        partial_name: the temporary name; None for a new one.
+        before: called just before the renaming, with the size and time that the file will have.
     """
     partial = path.with_name(partial_name or f".{uuid.uuid4().hex[:12]}.partial")
     _partials.add(partial)
@@ -73,16 +75,16 @@ def whole_file(
             before(partial.stat())
         partial.replace(path)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # where the folder itself cannot be written to, nothing was left
+        with contextlib.suppress(OSError):  # nothing was written into a read-only folder
             partial.unlink(missing_ok=True)
         _partials.discard(partial)
 
 
 def remove_partials() -> None:
-    """Remove the temporary files that are written to just now: for a process that ends without its
-    threads."""
+    """Remove the temporary files that are being written.
+
+    For a process that ends without waiting for its threads.
+    """
     for partial in list(_partials):
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

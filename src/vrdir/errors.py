@@ -1,7 +1,7 @@
-"""The package's own errors: one family, `VrdirError`, of which each is a built-in error too.
+"""The package's own errors: one family, `VrdirError`. Each class is also a built-in error.
 
-`except VrdirError` catches what the user can put right, and nothing else: a bug keeps its own type.
-`except ValueError`, `except FileNotFoundError` and the like go on to work.
+`except VrdirError` catches what the user can correct, and nothing else: a bug keeps its own type.
+`except ValueError`, `except FileNotFoundError` and the like work too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 class VrdirError(Exception):
     """The base of all errors that this package raises on purpose.
 
-    The message is for the user: it names the file or argument, says what was expected and what to do.
+    The message is for the user: it names the file or argument, what was expected, and what to do.
     """
 
 
@@ -45,7 +45,7 @@ class ImageError(InputError):
 
 
 class DiskError(ImageError):
-    """A disk that is full or read-only, so that no further result can be written to it."""
+    """A disk that is full or read-only, so that no further result can be written."""
 
 
 class VideoError(ImageError):
@@ -69,11 +69,11 @@ class RecogniserError(InputError):
 
 
 class ResultError(VrdirError, ArithmeticError):
-    """A result with values that are not finite, which is of no use to anyone."""
+    """A result with values that are not finite, and so cannot be used."""
 
 
 class MissingFileError(VrdirError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """A file or folder that does not exist."""
 
 
 class NotPermittedError(VrdirError, PermissionError):
@@ -81,7 +81,7 @@ class NotPermittedError(VrdirError, PermissionError):
 
 
 class ExistsError(VrdirError, FileExistsError):
-    """A file or folder that is there already and is not overwritten."""
+    """A file or folder that exists already and is not overwritten."""
 
 
 class MissingPackageError(InputError, ImportError):
@@ -94,16 +94,16 @@ def require(module: str, extra: str, reason: str) -> ModuleType:
     Args:
         module: the name to import, such as "onnxruntime".
         extra: the extra of vrdir that installs it, such as "export".
-        reason: what needs it, such as "an ONNX file needs onnxruntime"; the message begins with it.
+        reason: the beginning of the message, such as "an ONNX file needs onnxruntime".
 
     Raises:
-        MissingPackageError: it is not installed; the message ends with the command that installs it.
+        MissingPackageError: it is not installed; the message ends with the command to install it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # the package is there, and lacks something itself
+            raise  # the package is installed, but one that it needs is not
         raise MissingPackageError(f"{reason}: pip install 'vrdir[{extra}]'") from None
 
 

@@ -1,4 +1,4 @@
-"""Forked processes, into which torch's threads do not follow."""
+"""Forked processes, which do not have torch's threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @cache
 def survive_forks() -> None:
-    """Have every process that is forked from now on compute with one thread.
+    """Make every process that is forked from now on compute with one thread.
 
-    OpenMP, with which torch computes on a CPU, goes on to count on the threads that it had before the fork. They are not
-    there in the child, which would wait for them for ever; alone it waits for nobody.
+    Torch computes with OpenMP on a CPU. After a fork, OpenMP in the child still counts on the
+    threads of the parent, which do not exist there, and would wait for them forever.
     """
-    if hasattr(os, "register_at_fork"):  # Windows forks nothing
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

@@ -1,4 +1,4 @@
-"""What a mistyped name was meant to be."""
+"""Suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 
 
 def did_you_mean(name: str, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
-    """Return "; did you mean haze?", with the known names that are nearest to a name, or "" where none is near.
+    """Return "; did you mean haze?" with the known names closest to a name; "" if none is close.
 
     Args:
-        name: what was given.
-        known: the names there are.
-        synonyms: other words, in lower case, and the known name that each means.
+        name: the name that was given.
+        known: the names that exist.
+        synonyms: the known name that each other word, in lower case, means.
     """
     lower, known = name.lower(), list(known)
     if name in known:

@@ -10,9 +10,10 @@ from torch.nn import functional
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Extend a (B, C, H, W) tensor at the bottom and the right until H and W are multiples of `multiple`.
+    """Pad a (B, C, H, W) tensor at the bottom and right until H and W are multiples of `multiple`.
 
-    By reflection where the image is large enough for it, else by repeating its edge; `crop_to` undoes it.
+    It is padded by reflection if it is large enough for it, else by repeating its edge. `crop_to`
+    removes the padding.
     """
     if torch.compiler.is_compiling():
         return pad_by_gather(image, multiple)
@@ -27,7 +28,10 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
-    """As `pad_to_multiple`, for graphs of any size: whether to reflect or to repeat is decided inside."""
+    """Pad as `pad_to_multiple` does, in a graph for any size.
+
+    The choice between reflecting and repeating is a part of the graph.
+    """
     height, width = image.shape[-2:]
     reflected_y, repeated_y, reflects_y = _padded_positions(height, multiple, image.device)
     reflected_x, repeated_x, reflects_x = _padded_positions(width, multiple, image.device)
@@ -40,7 +44,11 @@ def pad_by_gather(image: Tensor, multiple: int) -> Tensor:
 def _padded_positions(
     size: int, multiple: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each padded position takes its value when reflecting, when repeating, and whether this side can be reflected."""
+    """Return the source of each padded position, and whether this side can be reflected.
+
+    Returns:
+        The source positions when reflecting, those when repeating, and a boolean scalar.
+    """
     padded = (size + multiple - 1) // multiple * multiple
     last = torch.full((), size, device=device) - 1
     position = torch.arange(padded, device=device)
@@ -48,10 +56,8 @@ def _padded_positions(
 
 
 def crop_to(image: Tensor, size: Sequence[int]) -> Tensor:
-    """The top left `size` = (H, W) of a (B, C, H', W') tensor."""
-    if (
-        torch.compiler.is_compiling()
-    ):  # a slice would make a graph ask how sizes compare, and it could not tell for all
+    """Return the top left part of `size` = (H, W) of a (B, C, H', W') tensor."""
+    if torch.compiler.is_compiling():  # a slice would make a graph compare sizes it does not know
         height, width = (torch.arange(length, device=image.device) for length in size)
         return image.index_select(-2, height).index_select(-1, width)
     return image[..., : size[0], : size[1]]

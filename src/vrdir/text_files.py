@@ -1,4 +1,7 @@
-"""Text that users give: pair lists, labels, class names, cards. All of it is read here, however it was encoded."""
+"""Reading of text files that users give: pair lists, labels, class names, cards.
+
+Every such file is read here, whatever its encoding.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vrdir.errors import first_line
+from vrdir.errors import DataError, MissingFileError, NotPermittedError, first_line
 from vrdir.regular_files import read_regular
 
-MARKS = {
+# Encodings by byte order mark; UTF-32's first, because one of them begins with that of UTF-16.
+BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -20,56 +24,64 @@ MARKS = {
 
 
 def read_text(path: Path) -> str:
-    """Read a text file: UTF-8, or UTF-16 as Windows programs write it; a byte order mark is no part of it.
+    """Read a text file in UTF-8, or in UTF-16 as Windows programs write it.
 
     Returns:
-        The text; a line ends in "\\n", whether the file has "\\n" or "\\r\\n" there.
+        The text without a byte order mark; lines end in a line feed, also where the file has a
+        carriage return before it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        PermissionError: it cannot be read.
-        ValueError: it is a folder, a pipe, a device or a Git LFS pointer, or holds no such text.
+        MissingFileError: the file does not exist.
+        NotPermittedError: it may not be read.
+        DataError: it is a folder, a pipe, a device or a Git LFS pointer, or no text in UTF-8 or
+            UTF-16.
     """
     try:
         content = read_regular(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no file {path}") from None
+        raise MissingFileError(f"there is no file {path}") from None
     except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not a text file") from None
+        raise DataError(f"{path} is a folder, not a text file") from None
     except PermissionError:
-        raise PermissionError(f"{path} cannot be read; check its permissions") from None
+        raise NotPermittedError(f"{path} cannot be read; check its permissions") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
     try:
         text = content.decode(_encoding(content))
-        if "\0" in text:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"{path} is no text in UTF-8 or UTF-16; save it as UTF-8") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise DataError(f"{path} is not a text in UTF-8 or UTF-16; save it as UTF-8")
     return text.replace("\r\n", "\n")
 
 
 def read_names(path: Path) -> list[str]:
-    """A name a line; blank lines at the end are none. Raises as `read_text`."""
+    """Read one name per line; blank lines at the end are ignored. Raises as `read_text`."""
     return [name.strip() for name in read_text(path).rstrip().splitlines()]
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises as `read_text`, and ValueError where it is none, or nested too deeply."""
+    """Read a JSON file.
+
+    Raises:
+        DataError: it is not JSON, or nested too deeply.
+        VrdirError: it cannot be read; as `read_text`.
+    """
     text = read_text(path)
     try:
         return json.loads(text)
-    except ValueError as error:  # a number of thousands of digits too
-        raise ValueError(f"{path} is no JSON ({first_line(error)})") from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise DataError(f"{path} is not JSON ({first_line(error)})") from None
     except RecursionError:
-        raise ValueError(
-            f"{path} is no JSON that can be read: its brackets are nested too deeply"
-        ) from None
+        raise DataError(f"{path} cannot be read: its brackets are nested too deeply") from None
 
 
 def _encoding(content: bytes) -> str:
-    """By its byte order mark; without one the zeros that half of UTF-16's bytes mostly are tell it from UTF-8."""
-    for mark, encoding in MARKS.items():
+    """Return the encoding by the byte order mark; without one, by the zeros among the first bytes.
+
+    About half of the bytes of UTF-16 are mostly zeros; UTF-8 has none.
+    """
+    for mark, encoding in BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return encoding
     if b"\0" not in content[:1024]:

@@ -1,75 +1,87 @@
-"""YAML from strangers: what a few hundred bytes can stand for is counted before any of it is built."""
+"""Reading of YAML files from strangers.
+
+A few hundred bytes of YAML can expand to billions of values. So the values are counted before any
+are built.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from vrdir.errors import first_line
+from vrdir.errors import DataError, VrdirError, first_line
 from vrdir.text_files import read_text
 
 MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST = 2**20, 100_000, 32, 10_000
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says, by the safe loader.
+    """Read a YAML file with the safe loader.
 
     Raises:
-        ValueError: why not, in a line without the file's name: it is no YAML, no regular file, or holds more than a sensible one:
-            a megabyte, 100 000 values with all aliases followed, 32 levels, a value of 10 000 characters.
+        DataError: it is not a regular file, not YAML, or larger than allowed: a megabyte, 100 000
+            values with all aliases expanded, 32 levels, 10 000 characters in a value. The message
+            is one line, without the file's name.
         ModuleNotFoundError: PyYAML is not installed.
     """
     if not path.is_file():
-        raise ValueError("it is no file")
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"it has {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
+        raise DataError("it is not a file")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise DataError(f"it has {size} bytes; at most {MOST_BYTES} are read")
     return parse_yaml(read_text(path))
 
 
 def parse_yaml(content: str | bytes) -> Any:
-    """What YAML says; see `read_yaml`. Raises ValueError, in one line."""
+    """Parse YAML; see `read_yaml`. Raises DataError, with a message of one line."""
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _count(yaml.parse(content, loader))
+        _check_size(yaml.parse(content, loader))
         return yaml.load(content, loader)
-    except Exception as error:  # of wrong values its constructors raise all sorts
-        reason = (
-            " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else first_line(error)
-        )
-        raise ValueError(reason) from None
+    except VrdirError:
+        raise
+    except yaml.YAMLError as error:
+        raise DataError(" ".join(str(error).split())) from None
+    except Exception as error:  # its constructors raise many kinds for wrong values
+        raise DataError(first_line(error)) from None
 
 
-def _count(events: Any) -> None:
-    """Raise ValueError for too many values, with every alias counted as what it stands for, or too deep ones."""
-    sizes: dict[str, int] = {}  # of what has been given a name
-    open_ones: list[tuple[str | None, int]] = [
-        (None, 0)
-    ]  # name and size so far, of each collection around
+def _check_size(events: Any) -> None:
+    """Raise DataError for too many values, or too deep or too long ones.
+
+    An alias counts as many values as the collection that it repeats.
+
+    Args:
+        events: of PyYAML's parser.
+    """
+    sizes: dict[str, int] = {}  # the number of values of each anchor
+    # The anchor and number of values so far, of each collection that is open.
+    open_collections: list[tuple[str | None, int]] = [(None, 0)]
     for event in events:
         kind, name, size = type(event).__name__, getattr(event, "anchor", None), 1
         if kind in ("SequenceStartEvent", "MappingStartEvent"):
-            open_ones.append((name, 1))
-            if len(open_ones) > DEEPEST:
-                raise ValueError(f"it is nested in more than {DEEPEST} levels")
+            open_collections.append((name, 1))
+            if len(open_collections) > DEEPEST:
+                raise DataError(f"it is nested in more than {DEEPEST} levels")
             sizes.pop(name or "", None)
             continue
         if kind in ("SequenceEndEvent", "MappingEndEvent"):
-            name, size = open_ones.pop()
+            name, size = open_collections.pop()
         elif kind == "AliasEvent":
             if name is None or name not in sizes:
-                raise ValueError(f"*{name} stands for nothing before it, or holds itself")
+                raise DataError(f"*{name} has no anchor before it, or is inside of its own anchor")
             size, name = sizes[name], None
         elif kind != "ScalarEvent":
             continue
         elif len(event.value) > LONGEST:
-            raise ValueError(
-                f"a value of {len(event.value)} characters; at most {LONGEST} are read"
+            raise DataError(
+                f"a value has {len(event.value)} characters; at most {LONGEST} are read"
             )
         if name is not None:
             sizes[name] = size
-        around, so_far = open_ones[-1]
+        outer, so_far = open_collections[-1]
         if so_far + size > MOST_VALUES:
-            raise ValueError(f"it stands for more than {MOST_VALUES} values")
-        open_ones[-1] = (around, so_far + size)
+            raise DataError(f"it expands to more than {MOST_VALUES} values")
+        open_collections[-1] = (outer, so_far + size)

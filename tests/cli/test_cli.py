@@ -249,8 +249,8 @@ def test_an_unwritable_output_is_found_before_anything_is_restored(
         result = run("restore", folder, "-o", output, "--weights", weights)
         assert result.exit_code == 2
         assert (
-            f"{output} cannot be written: {tmp_path / 'file'} is no folder; choose another output"
-            in text(result)
+            f"{output} cannot be written: {tmp_path / 'file'} is not a folder; "
+            "choose another output" in text(result)
         )
     # A folder's name may contain a dot; a misspelt file name is reported first.
     assert (

@@ -336,7 +336,7 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
     # Of two running files the second may still fit after the first did not.
     failed = min(i for i in range(8) if not (small_disk / "out" / f"{i}.png").exists())
     path = small_disk / "out" / f"{failed}.png"
-    reason = "cannot be written (No space left on device); make room on the disk"
+    reason = "cannot be written (No space left on device); free some space on the disk"
     assert f"failed: {path} {reason}" in text(result)
     assert f"{failed} of 8 restored, 1 failed (named above), {7 - failed} left" in text(result)
     assert "given up: the same command continues from here" in text(result)
@@ -356,8 +356,8 @@ def test_a_full_disk_at_the_manifest(noise_folder: Path, small_disk: Path) -> No
     result = run("degrade", noise_folder, "-o", small_disk, "--with", "haze", "--resume")
     assert result.exit_code in (1, 2)
     assert (
-        ".vrdir-degrade.jsonl cannot be written (No space left on device); make room on the disk"
-        in text(result)
+        ".vrdir-degrade.jsonl cannot be written (No space left on device); "
+        "free some space on the disk" in text(result)
     )
     assert not list(small_disk.glob("*.png"))
 
@@ -377,12 +377,12 @@ def test_a_read_only_disk(noise_folder: Path, weights: Path, small_disk: Path) -
             *options,
         )
         assert result.exit_code == 2
-        reason = "its permissions forbid it, or its disk can only be read"
+        reason = "its permissions forbid it, or its disk is read-only"
         assert (
-            f"out cannot be written: {small_disk} takes no files ({reason}); choose another output"
-            in text(result)
+            f"out cannot be written: {small_disk} cannot be written to ({reason}); "
+            "choose another output" in text(result)
         )
-    front = Restorer(weights, "cpu")  # and where the disk is found so later on, the run ends there
+    front = Restorer(weights, "cpu")  # a run that finds it later ends there
     jobs = [
         FileJob(source, small_disk / "out" / source.name)
         for source in sorted(noise_folder.iterdir())
@@ -615,7 +615,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
 
     with pytest.raises(
         DiskError,
-        match=r"run cannot be written \(No space left on device\); make room on the disk, "
+        match=r"run cannot be written \(No space left on device\); free some space on the disk, "
         "then go on by --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
@@ -637,4 +637,4 @@ def test_a_read_only_work_directory_is_rejected_first(small_disk: Path) -> None:
         small_disk / "run",
     )
     assert result.exit_code == 2
-    assert f"run cannot be written: {small_disk} takes no files" in text(result)
+    assert f"run cannot be written: {small_disk} cannot be written to" in text(result)

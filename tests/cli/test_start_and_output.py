@@ -172,11 +172,11 @@ import vrdir.weights.bundled as bundled
 from vrdir.__main__ import main
 
 
-def manifest():
+def bundled_weights():
     return {}["no such key"]
 
 
-bundled.manifest = manifest
+bundled.bundled_weights = bundled_weights
 main()
 """
 

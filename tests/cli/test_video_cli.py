@@ -70,7 +70,7 @@ def test_a_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_
     (folder / "c.mp4").write_text("no video")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--format", "jpg")
     assert result.exit_code == 1
-    assert "c.mp4 is no video, or is damaged" in text(result)
+    assert "c.mp4 is not a video, or is damaged" in text(result)
     assert "2 of 3 restored, 1 failed" in text(result)
     found = sorted(
         p.relative_to(tmp_path / "out").as_posix()

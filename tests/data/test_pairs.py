@@ -166,20 +166,20 @@ def test_what_is_no_list(tmp_path: Path, listed: Callable[[str], Path], put: Put
         read_pairs(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="is a folder, not a pair list"):
         read_pairs(tmp_path)
-    with pytest.raises(ValueError, match="is no text in UTF-8"):
+    with pytest.raises(ValueError, match="is not a text in UTF-8"):
         read_pairs(put("a.png"))
     for content in ("", "\n\n", "# only words\n"):
         with pytest.raises(ValueError, match="holds no pairs"):
             read_pairs(listed(content))
     (tmp_path / "pairs.txt").write_bytes("é.png|b.png\n".encode("latin-1"))
     with pytest.raises(
-        ValueError, match=r"pairs.txt is no text in UTF-8 or UTF-16; save it as UTF-8"
+        ValueError, match=r"pairs.txt is not a text in UTF-8 or UTF-16; save it as UTF-8"
     ):
         read_pairs(tmp_path / "pairs.txt")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is no ordinary file"):
+    with pytest.raises(ValueError, match="pipe is a pipe, a socket or a device"):
         read_pairs(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="is no ordinary file"):
+    with pytest.raises(ValueError, match="is a pipe, a socket or a device"):
         read_pairs(Path("/dev/zero"))
 
 

@@ -346,7 +346,7 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
     )
     assert load_recogniser(str(path), "classification").classes == ["rot", "gr\u00fcn", "blau"]
     (tmp_path / "caf\u00e9.txt").write_bytes(b"rot\ngr\xfcn\nblau\n")
-    with pytest.raises(ValueError, match=r"caf\u00e9.txt is no text in UTF-8 or UTF-16"):
+    with pytest.raises(ValueError, match=r"caf\u00e9.txt is not a text in UTF-8 or UTF-16"):
         load_recogniser(str(path), "classification")
 
 
@@ -355,10 +355,10 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
     [
         (
             b"[" * 100000,
-            "colours.json is no JSON that can be read: its brackets are nested too deeply",
+            "colours.json cannot be read: its brackets are nested too deeply",
         ),
-        (b"{", "colours.json is no JSON"),
-        (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is no JSON"),
+        (b"{", "colours.json is not JSON"),
+        (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is not JSON"),
         (b"\xff", "colours.json is no text"),
         (b"9" * 400, "colours.json says no `resize`"),
         (

@@ -485,7 +485,7 @@ def test_a_missing_package_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", sorted(bundled.manifest()))
+@pytest.mark.parametrize("name", sorted(bundled.bundled_weights()))
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_the_golden_outputs_in_each_backend(
     name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,4 @@
-"""Files that are taken for what they are: camera RAW, TIFFs with smaller copies, pointers of Git
-LFS, documents."""
+"""Recognition of file kinds: camera RAW, TIFFs with smaller copies, Git LFS pointers, documents."""
 
 import io
 import os
@@ -33,8 +32,7 @@ def tiff(
     big: bool = False,
     **options: Any,
 ) -> bytes:
-    """A TIFF of pages, each with its NewSubfileType; the last `below` of them in SubIFDs of the
-    first."""
+    """Return a TIFF of pages with their NewSubfileType; the last `below` are in SubIFDs."""
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer, bigtiff=big) as file:
         for number, (pixels, kind) in enumerate(pages):
@@ -70,7 +68,7 @@ RAWS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", RAWS)
-def test_a_cameras_raw_is_recognised(name: str, tmp_path: Path) -> None:
+def test_camera_raw_is_refused_with_advice(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(RAWS[name])
     message = f"{name} is a camera's RAW file: develop it first .rawpy, darktable."
     with pytest.raises(ImageError, match=message):
@@ -81,7 +79,7 @@ def test_a_cameras_raw_is_recognised(name: str, tmp_path: Path) -> None:
     assert "develop it first" in problem
 
 
-def test_a_dng_opened_by_pillow_is_recognised() -> None:
+def test_dng_opened_by_pillow_is_refused() -> None:
     for name in ("a.dng", "a.nef"):
         with pytest.raises(ImageError, match="camera's RAW file"):
             open_image(Image.open(io.BytesIO(RAWS[name])))
@@ -103,17 +101,17 @@ PYRAMIDS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", PYRAMIDS)
-def test_a_tiff_with_smaller_copies_is_one_page(kind: str, tmp_path: Path) -> None:
+def test_tiff_with_smaller_copies_is_one_page(kind: str, tmp_path: Path) -> None:
     content = PYRAMIDS[kind]()
     (tmp_path / "a.tif").write_bytes(content)
     np.testing.assert_array_equal(np.asarray(decode(content, "a.tif")), PIXELS)
     assert header_bytes(tmp_path / "a.tif") == PIXELS.size
     assert not pair_problems([Pair(tmp_path / "a.tif", None, "noise", 1)], tmp_path / "list")
-    if kind != "full size below":  # which Pillow does not look at
+    if kind != "full size below":  # Pillow ignores that
         assert open_image(Image.open(tmp_path / "a.tif")).tensor.shape == (1, 3, 80, 64)
 
 
-def test_deep_tiffs_with_smaller_copies_too() -> None:
+def test_16_bit_tiff_with_smaller_copies_is_one_page() -> None:
     deep = PIXELS.astype(np.uint16) * 257 ^ 5
     for content in (
         tiff((deep, 0), (deep[::2, ::2], 1)),
@@ -122,7 +120,7 @@ def test_deep_tiffs_with_smaller_copies_too() -> None:
         np.testing.assert_array_equal(np.asarray(decode(content, "a.tif")), deep)
 
 
-def test_pages_are_still_refused(tmp_path: Path) -> None:
+def test_tiff_with_several_pages_is_refused(tmp_path: Path) -> None:
     content = tiff((PIXELS, 0), (SMALL, 1), (PIXELS, 0))
     with pytest.raises(ImageError, match=r"a.tif holds 2 pages"):
         decode(content, "a.tif")
@@ -131,7 +129,7 @@ def test_pages_are_still_refused(tmp_path: Path) -> None:
     assert "holds 2 frames or pages" in problem
 
 
-def test_a_tiff_whose_directories_go_round_ends() -> None:
+def test_tiff_directories_in_a_circle_do_not_hang() -> None:
     content = bytearray(tiff((PIXELS, 0)))
     (first,) = struct.unpack_from("<I", content, 4)
     link = first + 2 + 12 * struct.unpack_from("<H", content, first)[0]
@@ -142,7 +140,7 @@ def test_a_tiff_whose_directories_go_round_ends() -> None:
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 
-def test_git_lfs_pointers_are_told(tmp_path: Path) -> None:
+def test_git_lfs_pointers_are_reported(tmp_path: Path) -> None:
     message = "a.jpg is a Git LFS pointer, not the file itself; run: git lfs pull"
     (tmp_path / "a.jpg").write_bytes(LFS)
     for read in (read_file, header_bytes, open_image):
@@ -166,13 +164,13 @@ def test_git_lfs_pointers_are_told(tmp_path: Path) -> None:
         (b"PK\3\4", "an archive"),
     ],
 )
-def test_what_is_no_picture_is_called_what_it_is(content: bytes, kind: str) -> None:
+def test_error_names_the_kind_of_other_files(content: bytes, kind: str) -> None:
     with pytest.raises(ImageError, match=f"it is {kind}"):
         decode(content + bytes(50), "it")
 
 
-def test_another_open_in_pillows_place_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ultralytics has it, which for whatever is no image tries to install another library."""
+def test_a_replaced_image_open_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ultralytics replaces it, and tries to install a library for files that are not images."""
 
     def other(*arguments: object, **options: object) -> None:
         raise ModuleNotFoundError("No module named 'pi_heif'")
@@ -182,13 +180,13 @@ def test_another_open_in_pillows_place_is_not_asked(monkeypatch: pytest.MonkeyPa
     Image.fromarray(PIXELS).save(content, "PNG")
     np.testing.assert_array_equal(np.asarray(decode(content.getvalue(), "it")), PIXELS)
     with pytest.raises(
-        ImageError, match="it is no image, or of a file format that Pillow does not know"
+        ImageError, match="it is not an image, or of a file format that Pillow does not know"
     ):
         decode(b"hello", "it")
 
 
 @pytest.mark.parametrize("length", [257, 300, 5000])
-def test_a_palette_with_more_alpha_than_colours(length: int) -> None:
+def test_palette_with_more_alpha_values_than_colours(length: int) -> None:
     from tests.images.test_incomplete_images import chunk
 
     palette = Image.fromarray(PIXELS).quantize(16)
@@ -206,8 +204,8 @@ def test_a_palette_with_more_alpha_than_colours(length: int) -> None:
         )
 
 
-def test_whatever_decoders_raise_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what comes after decoding: conversions, turning, looking for depth."""
+def test_every_decoder_exception_becomes_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also exceptions after decoding: of conversions, turning, looking for depth."""
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).quantize(16).save(buffer, "PNG")
     for error in (
@@ -233,17 +231,17 @@ def test_whatever_decoders_raise_is_an_image_error(monkeypatch: pytest.MonkeyPat
                     open_image(buffer.getvalue())
 
 
-def test_pipes_are_not_opened_anywhere(tmp_path: Path) -> None:
+def test_pipes_are_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.png").symlink_to("pipe")
     for read in (read_file, header_bytes, open_image):
-        with pytest.raises(ImageError, match="link.png is no ordinary file"):
+        with pytest.raises(ImageError, match="link.png is a pipe, a socket or a device"):
             read(tmp_path / "link.png")
     (problem,) = pair_problems([Pair(tmp_path / "link.png", None, "noise", 1)], tmp_path / "list")
-    assert "is no ordinary file" in problem
+    assert "is a pipe, a socket or a device" in problem
 
 
-def test_a_video_that_is_no_regular_file(tmp_path: Path) -> None:
+def test_video_that_is_not_a_regular_file(tmp_path: Path) -> None:
     pytest.importorskip("av")
     from vrdir.errors import VideoError
     from vrdir.video.reading import VideoReader
@@ -251,7 +249,7 @@ def test_a_video_that_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "pointer.mp4").write_bytes(LFS)
     for name, message in (
-        ("pipe.mp4", "pipe.mp4 is no ordinary file"),
+        ("pipe.mp4", "pipe.mp4 is a pipe, a socket or a device"),
         ("pointer.mp4", "pointer.mp4 is a Git LFS pointer, not the file itself; run: git lfs pull"),
         ("nowhere.mp4", "nowhere.mp4 does not exist"),
     ):
@@ -259,7 +257,7 @@ def test_a_video_that_is_no_regular_file(tmp_path: Path) -> None:
             VideoReader(tmp_path / name)
 
 
-def test_lists_and_labels_that_are_no_regular_files(tmp_path: Path) -> None:
+def test_lists_and_labels_that_are_not_regular_files(tmp_path: Path) -> None:
     from vrdir.data.pairs import read_pairs
     from vrdir.degradations.degrade import degrade
     from vrdir.evaluation.detection_labels import read_detection
@@ -275,7 +273,7 @@ def test_lists_and_labels_that_are_no_regular_files(tmp_path: Path) -> None:
         lambda: read_classification(tmp_path / "labels.csv"),
         lambda: degrade(PIXELS, "haze", depth=tmp_path / "depth.npy"),
     ):
-        with pytest.raises(ValueError, match="is no ordinary file"):
+        with pytest.raises(ValueError, match="is a pipe, a socket or a device"):
             read()
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     (tmp_path / "a.txt").symlink_to("pipe")
@@ -285,7 +283,7 @@ def test_lists_and_labels_that_are_no_regular_files(tmp_path: Path) -> None:
         read_detection(tmp_path)
 
 
-def test_a_folder_with_a_link_to_a_pipe_is_restored(tiny: Any, tmp_path: Path) -> None:
+def test_folder_with_a_link_to_a_pipe_is_restored(tiny: Any, tmp_path: Path) -> None:
     from vrdir import Restorer
     from vrdir.batch.plan import plan_files
 
@@ -295,8 +293,8 @@ def test_a_folder_with_a_link_to_a_pipe_is_restored(tiny: Any, tmp_path: Path) -
     Image.fromarray(PIXELS).save(tmp_path / "in" / "b.png")
     jobs = plan_files([tmp_path / "in"], tmp_path / "out")
     first, second = Restorer(tiny, "cpu").restore_files(jobs)
-    assert "is no ordinary file" in (first.error or "")
+    assert "is a pipe, a socket or a device" in (first.error or "")
     assert second.error is None
     for given in (tmp_path / "pipe", tmp_path / "in" / "a.png", "/dev/zero"):
-        with pytest.raises(ValueError, match="is no ordinary file"):
+        with pytest.raises(ValueError, match="is a pipe, a socket or a device"):
             plan_files([given], tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The walk through folders, over real links and loops."""
+"""Listing of folders, with real links and loops."""
 
 import os
 from collections import Counter
@@ -30,7 +30,7 @@ def names(root: Path, **options: object) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files_below(root / "in", **options)]
 
 
-def test_a_folders_own_files_come_first_sorted(root: Path) -> None:
+def test_own_files_come_before_those_of_sub_folders(root: Path) -> None:
     assert names(root) == ["in/A.JPG", "in/b.png", "in/sub/d.webp", "in/sub/deep/c.tif"]
     assert names(root, hidden=None) == [
         "in/.hidden.png",
@@ -41,7 +41,7 @@ def test_a_folders_own_files_come_first_sorted(root: Path) -> None:
         "in/sub/deep/c.tif",
     ]
     assert names(root, without=root / "in" / "sub") == ["in/A.JPG", "in/b.png"]
-    assert len(names(root, without=root / "in")) == 4  # the folder itself is not left out
+    assert len(names(root, without=root / "in")) == 4  # the folder itself is not excluded
     assert len(names(root, without=root / "nowhere")) == 4
 
 
@@ -58,12 +58,12 @@ def test_links_are_followed_once_and_loops_end(root: Path) -> None:
     assert names(root, links=False) == [*own, *below]
 
 
-def test_pipes_are_no_files(root: Path) -> None:
+def test_pipes_are_not_listed(root: Path) -> None:
     os.mkfifo(root / "in" / "pipe.png")
     assert "in/pipe.png" not in names(root)
 
 
-def test_a_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def refuse(path: str) -> object:
@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPa
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
+    if os.geteuid() == 0:  # root may read everything, so the system's error is raised here
         monkeypatch.setattr(os, "scandir", refuse)
     else:
         (root / "in" / "sub").chmod(0)
@@ -83,7 +83,7 @@ def test_a_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPa
     (root / "in" / "sub").chmod(0o700)
 
 
-def test_what_is_left_out_is_counted(root: Path) -> None:
+def test_files_of_other_types_are_counted(root: Path) -> None:
     for name in (
         "in/a.pdf",
         "in/b.PDF",
@@ -100,10 +100,8 @@ def test_what_is_left_out_is_counted(root: Path) -> None:
     assert "in/photo.JPG_large" in names(root, others=others)
     assert others == {".pdf": 3, ".dng": 1, ".txt": 1, "without a suffix": 1, "pipe or device": 1}
     types = "3 .pdf, 1 .dng, 1 .txt, 1 pipe or device, 1 without a suffix"
-    assert (
-        skipped(others)
-        == f"7 files of other types ({types}); develop a camera's RAW files first (rawpy, darktable)"
-    )
+    advice = "develop a camera's RAW files first (rawpy, darktable)"
+    assert skipped(others) == f"7 files of other types ({types}); {advice}"
     assert skipped({}) == ""
     assert skipped({".txt": 1}) == "1 file of other types (1 .txt)"
     assert skipped({f".{n}": 1 for n in range(9)}).endswith(".5, 3 more types)")

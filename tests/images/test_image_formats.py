@@ -1,4 +1,4 @@
-"""What each file format keeps (the table in docs/images.md), and files as they come from cameras, editors and archives."""
+"""The table of file formats in docs/images.md, and files from cameras, editors and archives."""
 
 import io
 import os
@@ -23,34 +23,15 @@ from tests.conftest import TINY
 from vrdir import ImageError, Restorer
 from vrdir.batch.results import FileJob
 from vrdir.images.convert import open_image
-from vrdir.images.formats import WRITTEN
+from vrdir.images.formats import COLUMNS, FORMATS, ONLY_READ, format_table, keeps
 from vrdir.images.reading import Picture, allow_megapixels, decode, read_file
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.images.writing import encode, format_of
 from vrdir.model.vrdir import VRDIR
 
-FORMATS = {
-    "PNG": "png",
-    "TIFF": "tif",
-    "JPEG": "jpg",
-    "WEBP": "webp",
-    "AVIF": "avif",
-    "HEIF": "heic",
-    "JPEG2000": "jp2",
-    "BMP": "bmp",
-}
-FORMATS |= {"DIB": "dib", "TGA": "tga", "PPM": "ppm", "GIF": "gif"}
+SUFFIXES = {each.name: each.suffixes[0] for each in FORMATS}
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
-# The columns of the table in docs/images.md: the formats that keep it.
-KEEPS = {
-    "exact": {"PNG", "TIFF", "JPEG2000", "BMP", "DIB", "TGA", "PPM"},
-    "grey16": {"PNG", "TIFF", "JPEG2000", "PPM"},
-    "colour16": {"PNG", "TIFF"},
-    "alpha": {"PNG", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "TGA"},
-    "exif": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
-    "xmp": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
-    "icc": {"PNG", "TIFF", "JPEG", "WEBP", "AVIF", "HEIF"},
-}
+KEEPS = {column: {each.name for each in FORMATS if keeps(each)[column]} for column in COLUMNS}
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +42,14 @@ def heif_where_it_is_needed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module")
 def identity() -> Restorer:
-    """A network whose decoder was never trained gives back what it is given."""
+    """Return a restorer that returns its input: its decoder was never trained."""
     torch.manual_seed(0)
     return Restorer(VRDIR(TINY), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def display_p3() -> bytes:
-    """An ICC profile of Display P3: littlecms' sRGB with P3's primaries, adapted to D50, in place of its own."""
+    """Return an ICC profile of Display P3: that of sRGB with P3's primaries, adapted to D50."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     primaries = {
         b"rXYZ": (0.51512, 0.2412, -0.00105),
@@ -107,7 +88,7 @@ def encoded(picture: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def picture_of(pixels: np.ndarray[Any, Any]) -> Picture:
-    """uint8 or uint16, (H, W) or (H, W, 2 to 4)."""
+    """Return a picture of uint8 or uint16 pixels, (H, W) or (H, W, 2 to 4)."""
     return (
         DeepPicture(pixels, {})
         if pixels.dtype == np.uint16 and pixels.ndim == 3
@@ -115,27 +96,21 @@ def picture_of(pixels: np.ndarray[Any, Any]) -> Picture:
     )
 
 
-def test_the_table_says_what_is_tested_here() -> None:
-    lines = (Path(__file__).parents[2] / "docs" / "images.md").read_text().splitlines()
-    columns, _, *rows = (
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.startswith("|")
-    )
-    assert columns[2:] == list(KEEPS)
-    assert {row[0] for row in rows} == set(FORMATS)
-    assert {row[0]: set(row[1].split()) for row in rows} == WRITTEN
-    for row in rows:
-        assert dict(zip(columns[2:], row[2:], strict=True)) == {
-            what: "yes" if row[0] in KEEPS[what] else "-" for what in KEEPS
-        }, row[0]
+def test_docs_have_the_table_of_formats() -> None:
+    assert format_table() in (Path(__file__).parents[2] / "docs" / "images.md").read_text()
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_what_a_format_keeps_of_pixels(
+def test_formats_share_no_suffix() -> None:
+    suffixes = [suffix for each in FORMATS for suffix in each.suffixes]
+    assert len(set(suffixes)) == len(suffixes)
+    assert not ONLY_READ & set(suffixes)
+
+
+@pytest.mark.parametrize("file_format", SUFFIXES)
+def test_pixels_that_each_format_keeps(
     file_format: str, identity: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
-    """A PNG with everything, restored into each format."""
+    """PNG files are restored into each format."""
     rgb = np.asarray(photo)
     ramp = np.asarray(Image.linear_gradient("L").resize(photo.size))
     pictures = {
@@ -145,13 +120,13 @@ def test_what_a_format_keeps_of_pixels(
         "colour16": rgb * np.uint16(257) ^ np.uint16(5),
     }
     for what, pixels in pictures.items():
-        source, target = tmp_path / f"{what}.png", tmp_path / f"{what}.{FORMATS[file_format]}"
+        source, target = tmp_path / f"{what}.png", tmp_path / f"{what}{SUFFIXES[file_format]}"
         source.write_bytes(encode(picture_of(pixels), "PNG"))
         target = target if file_format != "PNG" else tmp_path / f"{what} again.png"
         identity.restore_file(source, target)
         read = np.asarray(read_file(target))
         if what == "alpha":
-            blur = 3 if file_format in ("AVIF", "HEIF") else 0  # which compress alpha too
+            blur = 3 if file_format in ("AVIF", "HEIF") else 0  # they compress alpha too
             kept = (
                 read.ndim == 3
                 and read.shape[2] == 4
@@ -162,28 +137,28 @@ def test_what_a_format_keeps_of_pixels(
         assert kept == (file_format in KEEPS[what]), what
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_what_a_format_keeps_of_metadata(
+@pytest.mark.parametrize("file_format", SUFFIXES)
+def test_metadata_that_each_format_keeps(
     file_format: str, identity: Restorer, photo: Image.Image, display_p3: bytes, tmp_path: Path
 ) -> None:
-    """A JPEG as a camera writes it, restored into each format, and that once more into its own."""
+    """A camera's JPEG is restored into each format, and the result into the same format."""
     (tmp_path / "a.jpg").write_bytes(
         encoded(photo, "JPEG", exif=camera_exif(6), xmp=XMP, icc_profile=display_p3, quality=95)
     )
-    suffix = FORMATS[file_format]
-    identity.restore_file(tmp_path / "a.jpg", tmp_path / f"b.{suffix}")
-    identity.restore_file(tmp_path / f"b.{suffix}", tmp_path / f"c.{suffix}")
+    suffix = SUFFIXES[file_format]
+    identity.restore_file(tmp_path / "a.jpg", tmp_path / f"b{suffix}")
+    identity.restore_file(tmp_path / f"b{suffix}", tmp_path / f"c{suffix}")
     for name in ("b", "c"):
-        picture = read_file(tmp_path / f"{name}.{suffix}")
-        assert picture.size == (photo.height, photo.width)  # upright, and turned once
+        picture = read_file(tmp_path / f"{name}{suffix}")
+        assert picture.size == (photo.height, photo.width)  # upright, turned only once
         exif = exif_of(picture)
-        said = (
+        values = (
             exif.get(0x010F),
             exif.get_ifd(0x8769).get(0x8827),
             exif.get_ifd(0x8825).get(1),
             exif.get(0x0112, 1),
         )
-        assert said == (
+        assert values == (
             ("Maker", 400, "N", 1) if file_format in KEEPS["exif"] else (None, None, None, 1)
         )
         assert (picture.info.get("xmp") == XMP) == (file_format in KEEPS["xmp"])
@@ -214,8 +189,8 @@ def test_every_orientation_in_every_format(
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "AVIF", "TIFF"])
-def test_an_orientation_in_xmp_goes_too(file_format: str, photo: Image.Image) -> None:
-    """Else the next to open the file, this package among them, would turn it once more."""
+def test_orientation_is_removed_from_xmp_too(file_format: str, photo: Image.Image) -> None:
+    """Otherwise the next program to open the file would turn it again."""
     xmp, exif = XMP.replace(b"<rdf:RDF", b'<rdf:RDF tiff:Orientation="6"'), camera_exif(6)
     if file_format == "TIFF":
         exif[0x02BC] = xmp
@@ -241,7 +216,7 @@ def test_an_orientation_in_xmp_goes_too(file_format: str, photo: Image.Image) ->
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=60)
-def test_the_identity_gives_back_the_same_pixels(
+def test_identity_network_returns_the_same_pixels(
     mode: str, height: int, width: int, file_format: str, seed: int
 ) -> None:
     draws = np.random.default_rng(seed)
@@ -274,7 +249,7 @@ def lab(picture: Image.Image, profile: bytes) -> np.ndarray[Any, Any]:
 
 
 def test_wide_gamut_pictures_keep_their_colours(identity: Restorer, display_p3: bytes) -> None:
-    """A green outside of sRGB stays that green; a way through sRGB, which a network trained on it might suggest, would lose it."""
+    """A green outside of sRGB is kept; a conversion to sRGB and back would clip it."""
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, :4], pixels[:, 4:] = (20, 250, 30), (255, 10, 20)
     picture = Image.fromarray(pixels)
@@ -303,7 +278,7 @@ def frames(photo: Image.Image) -> Iterator[tuple[str, bytes]]:
         yield kind, encoded(photo, file_format, **more)
 
 
-def test_animations_and_pages_are_refused_in_words(photo: Image.Image) -> None:
+def test_animations_and_pages_are_refused_with_advice(photo: Image.Image) -> None:
     for kind, content in frames(photo):
         with pytest.raises(
             ImageError, match=f"it holds 2 {kind}; save each as a file of its own first"
@@ -311,7 +286,7 @@ def test_animations_and_pages_are_refused_in_words(photo: Image.Image) -> None:
             decode(content, "it")
 
 
-def test_a_cameras_mpo_is_one_photo(identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_mpo_is_one_photo(identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(
         encoded(photo, "MPO", save_all=True, append_images=[photo.resize((20, 20))], quality=95)
     )
@@ -324,12 +299,12 @@ def test_cmyk_is_refused_with_advice(photo: Image.Image) -> None:
     for file_format in ("JPEG", "TIFF"):
         with pytest.raises(
             ImageError,
-            match="CMYK picture, made for print; convert it to RGB first, in a program that applies its",
+            match="CMYK picture, made for print; convert it to RGB first, in a program",
         ):
             open_image(encoded(photo.convert("CMYK"), file_format))
 
 
-def test_a_refused_file_is_named_once(
+def test_error_names_a_refused_file_once(
     identity: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "print.jpg", tmp_path / "b.png"
@@ -341,7 +316,7 @@ def test_a_refused_file_is_named_once(
     assert (result.error or "").count(str(source)) == 1
 
 
-def test_a_result_that_cannot_be_written_is_named(
+def test_error_names_a_result_that_cannot_be_written(
     identity: Restorer, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: Image.Image, *arguments: object, **options: object) -> None:
@@ -349,7 +324,8 @@ def test_a_result_that_cannot_be_written_is_named(
 
     photo.save(tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "save", broken)
-    message = rf"{re.escape(str(tmp_path / 'b.webp'))}: a RGB picture cannot be written as WEBP \(encoder error -2\)"
+    reason = r"a RGB picture cannot be written as WEBP \(encoder error -2\)"
+    message = f"{re.escape(str(tmp_path / 'b.webp'))}: {reason}"
     with pytest.raises(ImageError, match=f"^{message}"):
         identity.restore_file(tmp_path / "a.png", tmp_path / "b.webp")
     (result,) = identity.restore_files([FileJob(tmp_path / "a.png", tmp_path / "b.webp")])
@@ -357,7 +333,7 @@ def test_a_result_that_cannot_be_written_is_named(
 
 
 def in_jpeg(content: bytes, exif: bytes) -> bytes:
-    """A JPEG with this for its EXIF, whatever it is."""
+    """Return a JPEG with these bytes as its EXIF."""
     return content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:]
 
 
@@ -385,7 +361,7 @@ def test_exif_that_cannot_be_read_is_left_out(
     assert restored.size == photo.size
     assert "exif" not in restored.info
     assert caplog.text.count(f"{path} has EXIF that cannot be read") == 1
-    assert identity(Image.open(path)).size == photo.size  # opened by Pillow, too
+    assert identity(Image.open(path)).size == photo.size  # also if opened by Pillow
     for suffix in ("jpg", "png", "tif", "webp", "avif"):
         identity.restore_file(path, tmp_path / f"b.{suffix}")
         assert read_file(tmp_path / f"b.{suffix}").info.get("xmp") == (
@@ -393,7 +369,7 @@ def test_exif_that_cannot_be_read_is_left_out(
         )
 
 
-def test_exif_of_16_bits_that_cannot_be_read_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_exif_of_16_bit_file_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), dtype=np.uint16)
     content = encode(DeepPicture(deep, {"exif": camera_exif().tobytes()}), "PNG")
     start, (length,) = (
@@ -411,7 +387,7 @@ def test_exif_of_16_bits_that_cannot_be_read_is_told_once(caplog: pytest.LogCapt
     assert caplog.text.count("deep.png has EXIF that cannot be read") == 1
 
 
-def test_an_orientation_is_applied_though_exif_cannot_be_written_anew(
+def test_orientation_is_applied_if_exif_cannot_be_rewritten(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = encoded(photo, "JPEG", exif=camera_exif(6))
@@ -434,7 +410,7 @@ def many_bytes(key: str, number: int) -> bytes:
 
 
 @pytest.mark.parametrize(("key", "what"), [("exif", "EXIF"), ("xmp", "XMP")])
-def test_what_is_too_long_for_a_jpeg_is_left_out(
+def test_metadata_too_long_for_jpeg_is_left_out(
     key: str,
     what: str,
     identity: Restorer,
@@ -467,7 +443,7 @@ def test_what_is_too_long_for_a_jpeg_is_left_out(
     assert len(read_file(tmp_path / "b.png").info[key]) > 70000
 
 
-def test_exif_of_a_webp_is_kept_in_a_jpeg(
+def test_exif_of_webp_is_kept_in_jpeg(
     identity: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     photo.save(tmp_path / "a.webp", exif=camera_exif().tobytes())
@@ -477,7 +453,7 @@ def test_exif_of_a_webp_is_kept_in_a_jpeg(
 
 @pytest.mark.parametrize("file_format", ["AVIF", "WEBP", "JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"", None, b"Exif\0\0nonsense, and more"])
-def test_exif_that_is_none_is_not_written(
+def test_invalid_exif_is_not_written(
     file_format: str, exif: bytes | None, photo: Image.Image
 ) -> None:
     picture = photo.copy()
@@ -501,7 +477,7 @@ def test_exif_that_is_none_is_not_written(
         (1, 2, 3),
     ],
 )
-def test_a_resolution_that_is_none_is_left_out(
+def test_invalid_resolution_is_left_out(
     file_format: str, dpi: Any, photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     picture = photo.copy()
@@ -514,7 +490,7 @@ def test_a_resolution_that_is_none_is_left_out(
     )
 
 
-def test_a_resolution_is_kept_where_there_is_room_for_it(
+def test_resolution_is_kept_if_the_format_can_hold_it(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     for file_format, dpi in (
@@ -531,12 +507,12 @@ def test_a_resolution_is_kept_where_there_is_room_for_it(
             [dpi, dpi], rel=1e-4
         )
     assert not caplog.text
-    picture.info["dpi"] = (70000, 70000)  # of which a JPEG would hold the rest of a division
+    picture.info["dpi"] = (70000, 70000)  # Pillow would write it modulo 65536
     assert "dpi" not in decode(encode(picture, "JPEG"), "it").info
-    assert "70000 x 70000 dots per inch are none that JPEG can hold" in caplog.text
+    assert "JPEG cannot hold 70000 x 70000 dots per inch" in caplog.text
 
 
-def test_a_tiff_of_no_resolution_becomes_any_other(
+def test_tiff_without_resolution_can_be_written_in_any_format(
     identity: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     content = bytearray(encoded(photo, "TIFF", dpi=(300, 300)))
@@ -555,13 +531,13 @@ def test_a_tiff_of_no_resolution_becomes_any_other(
 
 @pytest.fixture(scope="session")
 def grey_profile(display_p3: bytes) -> bytes:
-    """An ICC profile that says it is for grey."""
+    """Return an ICC profile for grey."""
     return display_p3[:16] + b"GRAY" + display_p3[20:]
 
 
 @pytest.mark.parametrize("file_format", sorted(KEEPS["icc"]))
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16", "LA;16", "RGB", "RGBA", "RGB;16"])
-def test_a_profile_is_kept_where_it_fits(
+def test_profile_is_kept_if_it_matches_the_channels(
     mode: str,
     file_format: str,
     grey_profile: bytes,
@@ -581,7 +557,7 @@ def test_a_profile_is_kept_where_it_fits(
         kept = (written.mode in ("L", "LA", "I;16")) == grey
         assert (written.info.get("icc_profile") or None) == (profile if kept else None)
         assert ("b: the colour profile is left out (it is for" in caplog.text) == (not kept)
-        assert picture.info["icc_profile"] == profile  # the caller's own
+        assert picture.info["icc_profile"] == profile  # the caller's picture is unchanged
     if file_format == "WEBP":
         assert written.mode.startswith("RGB")
 
@@ -589,7 +565,7 @@ def test_a_profile_is_kept_where_it_fits(
 def previewed(
     photo: Image.Image, order: str, strip: bool = False, between: bytes = b""
 ) -> tuple[bytes, bytes]:
-    """EXIF with a small picture in its second directory, as cameras write it, and that small picture's bytes."""
+    """Return EXIF with a preview in its second directory, and the preview's bytes."""
     exif = camera_exif()
     exif.endian = order
     content = bytearray(exif.tobytes()[6:])
@@ -610,7 +586,7 @@ def previewed(
 @pytest.mark.parametrize("strip", [False, True])
 @pytest.mark.parametrize("behind", [b"", b"a maker's own"])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "avif", "tif"])
-def test_the_preview_of_how_it_was_goes(
+def test_preview_in_exif_is_removed(
     suffix: str,
     behind: bytes,
     strip: bool,
@@ -636,61 +612,64 @@ def test_the_preview_of_how_it_was_goes(
         assert preview[100:200] not in content
     assert len(restored.info["exif"]) == len(exif) - (
         0 if behind else len(preview)
-    )  # all else keeps its place
+    )  # everything else keeps its offset
     assert restored.info["exif"].endswith(behind)
 
 
 @given(cut=st.integers(0, 400), place=st.integers(0, 399), value=st.integers(0, 255))
 @settings(deadline=None, max_examples=100)
-def test_a_preview_in_odd_exif_does_no_harm(cut: int, place: int, value: int) -> None:
+def test_preview_in_damaged_exif_raises_nothing(cut: int, place: int, value: int) -> None:
     exif = bytearray(previewed(Image.new("RGB", (16, 16)), "<")[0])
     exif[min(place, len(exif) - 1)] = value
     picture = Image.new("RGB", (8, 8))
     picture.info["exif"] = bytes(exif[: len(exif) - cut])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own, of EXIF cut short
+        warnings.simplefilter("ignore")  # Pillow warns of EXIF that is cut short
         opened = open_image(picture)
         for file_format in ("JPEG", "TIFF", "PNG"):
             assert encode(opened.close(opened.tensor), file_format)
 
 
-def test_depth_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_reduced_bit_depth_warns(caplog: pytest.LogCaptureFixture) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3), dtype=np.uint16)
     ppm = b"P6 # a comment\n11 9\n65535\n" + deep.astype(">u2").tobytes()
     assert decode(ppm, "deep.ppm").mode == "RGB"
-    assert "deep.ppm has 16 bits a channel; only the upper 8 are read" in caplog.text
+    assert "deep.ppm has 16 bits per channel; only the upper 8 are read" in caplog.text
     caplog.clear()
     for file_format in ("PPM", "JPEG2000", "AVIF", "PNG"):
         decode(encoded(Image.new("RGB", (16, 16)), file_format), "shallow")
     assert not caplog.text
 
 
-def test_heic_with_ten_bits_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_heic_with_ten_bits_warns(caplog: pytest.LogCaptureFixture) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     deep = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), dtype=np.uint16)
     buffer = io.BytesIO()
     pillow_heif.encode("RGB;16", (64, 64), deep.tobytes(), buffer, quality=90)
     assert decode(buffer.getvalue(), "deep.heic").mode == "RGB"
-    assert re.search(r"deep.heic has 1\d bits a channel; only the upper 8 are read", caplog.text)
+    assert re.search(r"deep.heic has 1\d bits per channel; only the upper 8 are read", caplog.text)
 
 
-def test_heic_photos_are_trained_and_measured_on_too(photo: Image.Image, tmp_path: Path) -> None:
+def test_heic_photos_are_read_by_training_and_pairs(photo: Image.Image, tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif")
     (tmp_path / "a.heic").write_bytes(encode(photo, "HEIF"))
-    code = (  # a process that has not yet met HEIC
-        "import sys; from pathlib import Path; from vrdir.data.image_cache import header_bytes; from vrdir.data.pairs import _header\n"
-        "path = Path(sys.argv[1]); print(header_bytes(path), _header(path).size, repr(_header(path).problem))"
+    code = (  # a process in which HEIC is not registered yet
+        "import sys; from pathlib import Path\n"
+        "from vrdir.data.image_cache import header_bytes\n"
+        "from vrdir.data.pairs import _header\n"
+        "path = Path(sys.argv[1]); header = _header(path)\n"
+        "print(header_bytes(path), header.size, repr(header.problem))"
     )
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.heic"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert said == f"{3 * photo.width * photo.height} {photo.size} ''\n"
+    assert done == f"{3 * photo.width * photo.height} {photo.size} ''\n"
 
 
-def test_heic_names_its_extra_where_that_is_missing(
+def test_heic_error_names_the_missing_extra(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     heic = b"\0\0\0\x18ftypheic" + bytes(100)
@@ -703,8 +682,8 @@ def test_heic_names_its_extra_where_that_is_missing(
         format_of(tmp_path / "b.heic")
 
 
-def test_large_photos_are_opened_when_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back afterwards
+def test_megapixel_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
     large = encoded(Image.new("1", (20000, 10000)), "PNG")
     with pytest.raises(
         ImageError,
@@ -721,7 +700,7 @@ def test_large_photos_are_opened_when_the_user_says_so(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", [">u2", "<u2", ">f4", ">f8", ">f2", "u1"])
-def test_arrays_of_any_byte_order_come_back_as_they_were(kind: str) -> None:
+def test_arrays_keep_their_byte_order(kind: str) -> None:
     white = {"u2": 65535, "u1": 255}.get(kind[-2:], 1)
     array = (np.random.default_rng(0).random((5, 6, 3)) * white).astype(kind)
     opened = open_image(array)
@@ -743,7 +722,9 @@ def test_arrays_of_any_byte_order_come_back_as_they_were(kind: str) -> None:
         "n" * 250,
     ],
 )
-def test_any_name(name: str, identity: Restorer, photo: Image.Image, tmp_path: Path) -> None:
+def test_unusual_file_names(
+    name: str, identity: Restorer, photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     folder = tmp_path / name
     folder.mkdir()
@@ -766,16 +747,16 @@ def test_very_long_paths(identity: Restorer, photo: Image.Image, tmp_path: Path)
         identity.restore_file(deep / "a.png", tmp_path / ("n" * 300 + ".png"))
 
 
-def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+def test_error_names_a_link_to_itself(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
     with pytest.raises(
-        ImageError, match=r"a.png cannot be read .*; it is a link that leads to itself"
+        ImageError, match=r"a.png cannot be read .*; it is a link to itself"
     ):
         read_file(tmp_path / "a.png")
 
 
 def with_chunk(content: bytes, name: bytes, data: bytes, crc: int | None = None) -> bytes:
-    """A PNG with one more chunk after its header, its checksum right or not."""
+    """Return a PNG with one more chunk after its header, with this checksum or the right one."""
     chunk = name + data
     whole = (
         struct.pack(">I", len(data))
@@ -796,11 +777,11 @@ def with_chunk(content: bytes, name: bytes, data: bytes, crc: int | None = None)
         (b"iCCP", b"profile\0\0" + zlib.compress(bytes(2_000_000)), None),
     ],
 )
-def test_metadata_that_pillow_refuses_costs_the_metadata_alone(
+def test_image_with_metadata_that_pillow_refuses_is_read(
     name: bytes, data: bytes, crc: int | None, photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = with_chunk(encode(photo, "PNG"), name, data, crc)
-    with pytest.raises(Exception):  # noqa: B017, PT011 - all sorts
+    with pytest.raises(Exception):  # noqa: B017, PT011
         Image.open(io.BytesIO(content)).load()
     np.testing.assert_array_equal(np.asarray(decode(content, "a.png")), np.asarray(photo))
     assert caplog.text.count("a.png has metadata that cannot be read; all but EXIF") == 1
@@ -811,11 +792,11 @@ def test_metadata_that_pillow_refuses_costs_the_metadata_alone(
         ),
         deep,
     )
-    with pytest.raises(ImageError, match="cut.png is "):  # the same words as without the chunk
+    with pytest.raises(ImageError, match="cut.png is "):  # the same message as without the chunk
         decode(content[:-200], "cut.png")
 
 
-def test_a_photo_is_turned_and_keeps_its_colours_though_other_metadata_is_damaged(
+def test_orientation_and_profile_survive_damage_to_other_metadata(
     photo: Image.Image, display_p3: bytes
 ) -> None:
     bare = Image.fromarray(np.asarray(photo))
@@ -831,7 +812,7 @@ def test_a_photo_is_turned_and_keeps_its_colours_though_other_metadata_is_damage
         assert "exif" in turned.info
 
 
-def test_a_jpeg_whose_segments_are_cut_short_is_read(
+def test_jpeg_with_a_short_segment_is_read(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = encode(photo, "JPEG")
@@ -842,13 +823,13 @@ def test_a_jpeg_whose_segments_are_cut_short_is_read(
         )
 
 
-def test_colours_that_are_told_without_a_profile_are_warned_of(
+def test_colours_without_a_profile_warn(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = encode(Image.fromarray(np.asarray(photo)), "PNG")  # the photo has a profile
     p3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
     srgb = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
-    for name, data, told in (
+    for name, data, space in (
         (b"cICP", b"\x0c\x0d\0\1", "Display P3"),
         (b"cICP", b"\x09\x10\0\1", "BT.2020 PQ"),
         (b"gAMA", struct.pack(">I", 100000), "a gamma of 1"),
@@ -858,7 +839,7 @@ def test_colours_that_are_told_without_a_profile_are_warned_of(
         np.testing.assert_array_equal(
             np.asarray(decode(with_chunk(plain, name, data), "a.png")), np.asarray(photo)
         )
-        assert caplog.text.count(f"a.png is in {told}, which is left out") == 1
+        assert caplog.text.count(f"a.png is in {space}, which is ignored") == 1
     caplog.clear()
     for name, data in (
         (b"cICP", b"\x01\x0d\0\1"),
@@ -870,18 +851,16 @@ def test_colours_that_are_told_without_a_profile_are_warned_of(
     assert not caplog.text
 
 
-def test_colours_of_a_heic_are_warned_of(
-    photo: Image.Image, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_colours_of_heic_warn(photo: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
     heif = pytest.importorskip("pillow_heif")
-    for primaries, told in ((12, "Display P3"), (1, "")):
+    for primaries, space in ((12, "Display P3"), (1, "")):
         caplog.clear()
         file = io.BytesIO()
         heif.from_pillow(Image.fromarray(np.asarray(photo))).save(
             file, color_primaries=primaries, transfer_characteristics=13, quality=90
         )
         decode(file.getvalue(), "a.heic")
-        assert ("a.heic is in Display P3" in caplog.text) == bool(told)
+        assert ("a.heic is in Display P3" in caplog.text) == bool(space)
 
 
 def test_palettes_of_greys_and_with_alpha(
@@ -890,12 +869,12 @@ def test_palettes_of_greys_and_with_alpha(
     grey = photo.convert("L").quantize(64)
     opened = open_image(grey)
     assert opened.grey
-    grey.info["icc_profile"] = photo.info["icc_profile"]  # of RGB, as every palette's
+    grey.info["icc_profile"] = photo.info["icc_profile"]  # for RGB, as in every palette picture
     noisy = (opened.tensor + 0.1 * torch.randn(opened.tensor.shape)).clamp(0, 1)
     closed = open_image(grey).close(noisy)
     assert closed.mode == "RGB"
     assert closed.info["icc_profile"] == photo.info["icc_profile"]
-    assert open_image(closed).tensor.std(1).max() == 0  # no colour has come in
+    assert open_image(closed).tensor.std(1).max() == 0  # it has no colour
     grey.save(tmp_path / "grey.png", transparency=3)
     assert identity(tmp_path / "grey.png").mode == "RGBA"
     rgba = photo.convert("RGBA")
@@ -906,9 +885,9 @@ def test_palettes_of_greys_and_with_alpha(
     np.testing.assert_array_equal(np.asarray(restored), np.asarray(palette.convert("RGBA")))
 
 
-def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")
     for name in ("pipe.png", "link.png"):
-        with pytest.raises(ImageError, match=f"{name} is no ordinary file, but a pipe"):
+        with pytest.raises(ImageError, match=f"{name} is a pipe"):
             read_file(tmp_path / name)

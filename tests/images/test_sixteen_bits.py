@@ -1,4 +1,4 @@
-"""16 bits a channel, in files made by other encoders than the one under test."""
+"""16 bits per channel, in files made by other encoders: pypng and tifffile."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def noise(mode: str, height: int = 21, width: int = 34) -> np.ndarray[Any, np.dt
 
 
 def as_png(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
-    """By pypng."""
+    """Encode with pypng."""
     height, width, channels = pixels.shape
     buffer = io.BytesIO()
     writer = png.Writer(
@@ -41,7 +41,7 @@ def as_png(pixels: np.ndarray[Any, Any], **options: Any) -> bytes:
 
 
 def as_tiff(pixels: np.ndarray[Any, Any], alpha: str = "unassalpha", **options: Any) -> bytes:
-    """By tifffile."""
+    """Encode with tifffile."""
     buffer = io.BytesIO()
     extra = [alpha] if pixels.shape[-1] == 4 else None
     tifffile.imwrite(buffer, pixels, photometric="rgb", extrasamples=extra, **options)
@@ -56,7 +56,7 @@ def deep(content: bytes) -> DeepPicture:
 
 @pytest.mark.parametrize("interlace", [False, True])
 @pytest.mark.parametrize("mode", CHANNELS)
-def test_png_is_read_to_the_last_bit(mode: str, interlace: bool) -> None:
+def test_png_is_read_exactly(mode: str, interlace: bool) -> None:
     pixels = noise(mode)
     picture = deep(as_png(pixels, interlace=interlace))
     assert (picture.mode, picture.size, picture.format) == (f"{mode};16", (34, 21), "PNG")
@@ -67,7 +67,7 @@ def test_png_is_read_to_the_last_bit(mode: str, interlace: bool) -> None:
 @pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_tiff_is_read_to_the_last_bit(
+def test_tiff_is_read_exactly(
     mode: str, byteorder: str, compression: str | None, tile: tuple[int, int] | None
 ) -> None:
     pixels = noise(mode)
@@ -75,10 +75,11 @@ def test_tiff_is_read_to_the_last_bit(
     np.testing.assert_array_equal(deep(content).pixels, pixels)
 
 
-def test_tiff_with_a_predictor_is_read_to_the_last_bit() -> None:
+def test_tiff_with_a_predictor_is_read_exactly() -> None:
     pixels = noise("RGB")
     differences = np.diff(pixels, axis=1, prepend=np.uint16(0))  # modulo 65536
-    # tifffile itself predicts only with another library, so its neighbour's place is taken for the predictor's tag.
+    # tifffile needs another library to predict, so a neighbouring tag is turned into the
+    # predictor's.
     content = as_tiff(
         differences, byteorder="<", compression="zlib", extratags=[(316, 3, 1, 2, True)]
     )
@@ -86,7 +87,7 @@ def test_tiff_with_a_predictor_is_read_to_the_last_bit() -> None:
     np.testing.assert_array_equal(deep(content).pixels, pixels)
 
 
-def test_alpha_that_colours_are_multiplied_by_is_undone_in_16_bits() -> None:
+def test_premultiplied_alpha_is_undone_in_16_bits() -> None:
     colour, alpha = noise("RGB"), np.maximum(noise("RGBA")[..., 3:], 20000)
     multiplied = np.round(colour * (alpha / 65535)).astype(np.uint16)
     picture = deep(as_tiff(np.concatenate([multiplied, alpha], -1), alpha="assocalpha"))
@@ -94,11 +95,11 @@ def test_alpha_that_colours_are_multiplied_by_is_undone_in_16_bits() -> None:
     np.testing.assert_allclose(picture.pixels[..., :3].astype(int), colour.astype(int), atol=2)
 
 
-def test_channels_one_after_the_other_are_refused_by_name() -> None:
+def test_error_names_a_file_with_separate_channels() -> None:
     planes = np.moveaxis(noise("RGB"), -1, 0).copy()
     with pytest.raises(
         ImageError,
-        match=r"photo.tif cannot be read: it holds its 16-bit channels one after the other; save it",
+        match=r"photo.tif cannot be read: it holds its 16-bit channels one after the other; save",
     ):
         decode(as_tiff(planes, planarconfig="separate"), "photo.tif")
 
@@ -120,7 +121,9 @@ def test_a_transparent_colour_becomes_alpha(mode: str) -> None:
     smooth=st.booleans(),
 )
 @settings(deadline=None, max_examples=40)
-def test_what_is_written_others_read(mode: str, height: int, width: int, smooth: bool) -> None:
+def test_written_files_are_read_by_other_libraries(
+    mode: str, height: int, width: int, smooth: bool
+) -> None:
     pixels = noise(mode, height, width)
     if smooth:
         pixels = (pixels // 1000).cumsum(1).astype(np.uint16)
@@ -153,22 +156,24 @@ def test_orientation_turns_all_16_bits(file_format: str, orientation: int) -> No
     expected = decode(buffer.getvalue(), "8 bits")
     np.testing.assert_array_equal(picture.pixels >> 8, np.asarray(expected))
     again = deep(encode(picture, file_format))
-    np.testing.assert_array_equal(again.pixels, picture.pixels)  # not turned a second time
+    np.testing.assert_array_equal(again.pixels, picture.pixels)  # not turned again
 
 
-def test_what_pillow_has_opened_already_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_16_bit_picture_opened_by_pillow_warns(caplog: pytest.LogCaptureFixture) -> None:
     picture = Image.open(io.BytesIO(as_png(noise("RGB"))))
     assert open_image(picture).tensor.shape == (1, 3, 21, 34)
     assert "has lost the lower 8; give its path or its bytes instead" in caplog.text
 
 
-def test_damaged_files_are_named() -> None:
+def test_error_names_a_damaged_file() -> None:
     for content in (as_png(noise("RGB")), as_tiff(noise("RGB"), compression="zlib")):
-        with pytest.raises(ImageError, match=r"photo is damaged or cut short|photo is no image"):
+        with pytest.raises(
+            ImageError, match=r"photo is damaged or cut short|photo is not an image"
+        ):
             decode(content[: len(content) // 2], "photo")
 
 
-def test_the_door_takes_and_gives_them_back(tmp_path: Path) -> None:
+def test_open_image_keeps_16_bits(tmp_path: Path) -> None:
     for mode in CHANNELS:
         pixels = noise(mode)
         (tmp_path / "deep.png").write_bytes(as_png(pixels))
@@ -187,14 +192,14 @@ def test_the_door_takes_and_gives_them_back(tmp_path: Path) -> None:
         content = open_image(as_png(pixels))
         assert isinstance(content.close(content.tensor), bytes)
     with pytest.raises(
-        ValueError, match=r"again.jpg: 16 bits a channel are kept by .png, .tif, .tiff"
+        ValueError, match=r"again.jpg: 16 bits per channel can be saved as .png, .apng, .tif, .tiff"
     ):
         back.save(tmp_path / "again.jpg")
     np.testing.assert_allclose(np.asarray(back.reduced(), float), pixels / 257, atol=0.5)
 
 
-def test_a_picture_replaces_a_file_whole(tmp_path: Path) -> None:
-    """Renamed into its place, not written over what is there: who has the former file open still reads all of it."""
+def test_saving_replaces_a_file_atomically(tmp_path: Path) -> None:
+    """A program that has the old file open can still read all of it."""
     (tmp_path / "deep.png").write_bytes(as_png(noise("RGB")))
     picture = read_file(tmp_path / "deep.png")
     assert isinstance(picture, DeepPicture)
@@ -206,7 +211,7 @@ def test_a_picture_replaces_a_file_whole(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep.png", "out.png"]
 
 
-def test_white_as_zero_is_read_as_it_looks() -> None:
+def test_tiff_with_white_as_zero_is_inverted() -> None:
     pixels = noise("RGB")[..., 0]
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, photometric="miniswhite")
@@ -218,12 +223,12 @@ def test_white_as_zero_is_read_as_it_looks() -> None:
     np.testing.assert_array_equal(np.asarray(decode(black_is_zero.getvalue(), "a.tif")), pixels)
 
 
-def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
+def test_unsupported_tiff_has_its_own_error() -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, noise("RGB").astype(np.float32) / 65535, photometric="rgb")
     with pytest.raises(
         ImageError,
-        match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits",
+        match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8",
     ):
         decode(file.getvalue(), "float.tif")
     whole = io.BytesIO()
@@ -234,13 +239,13 @@ def test_what_pillow_cannot_read_of_tiff_is_told_apart_from_no_image() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> None:
+def test_saving_keeps_metadata(suffix: str, tmp_path: Path) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
     info = {
         "xmp": xmp,
         "dpi": (300, 300),
         "transparency": (1, 2, 3),
-    }  # of which the last is of other pixels
+    }  # a profile for other pixels
     DeepPicture(noise("RGB"), info | {"xmp": xmp.decode()}).save(tmp_path / f"b{suffix}")
     assert read_file(tmp_path / f"b{suffix}").info["xmp"] == xmp
     DeepPicture(noise("RGB"), info).save(tmp_path / f"a{suffix}")
@@ -250,14 +255,14 @@ def test_saving_keeps_what_the_picture_carries(suffix: str, tmp_path: Path) -> N
     assert saved.info["dpi"][0] == pytest.approx(300, abs=0.1)
 
 
-def test_a_tall_picture_is_filtered_band_by_band() -> None:
+def test_bands_do_not_change_the_file() -> None:
     pixels = noise("RGBA", 200, 9)
     np.testing.assert_array_equal(
         np.asarray(decode(encode(DeepPicture(pixels, {}), "PNG"), "a")), pixels
     )
 
 
-def test_encoding_takes_a_small_multiple_of_the_picture() -> None:
+def test_encoding_needs_little_memory() -> None:
     pixels = noise("RGB", 1500, 800)
     tracemalloc.start()
     try:
@@ -265,4 +270,4 @@ def test_encoding_takes_a_small_multiple_of_the_picture() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * pixels.nbytes + 2 * len(content)  # sixteen times it, filtered in one piece
+    assert peak < 3 * pixels.nbytes + 2 * len(content)  # 16 times, if filtered in one piece

@@ -1,4 +1,4 @@
-"""XMP that points to what is not in it, in the words that phones and cameras use."""
+"""XMP that points outside itself, as phones and cameras write it."""
 
 import io
 import logging
@@ -14,8 +14,9 @@ from vrdir.images.xmp import without_pointers
 PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">'
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-    'xmp:Rating="5" {declared} {attributes}><dc:title>B&#228;r &amp; Co</dc:title>{elements}</rdf:Description></rdf:RDF>'
+    '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+    'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5" {declared} {attributes}>'
+    "<dc:title>B&#228;r &amp; Co</dc:title>{elements}</rdf:Description></rdf:RDF>"
     "</x:xmpmeta>{padding}<?xpacket end='w'?>"
 )
 G = "http://ns.google.com/photos/1.0/"
@@ -24,10 +25,12 @@ CAMERA, CONTAINER = (
     f'xmlns:Container="{G}container/" xmlns:Item="{G}container/item/"',
 )
 DIRECTORY = (
-    '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" '
-    'Item:Length="1234"/></rdf:li></rdf:Seq></Container:Directory>'
+    '<Container:Directory><rdf:Seq><rdf:li rdf:parseType="Resource">'
+    '<Container:Item Item:Semantic="GainMap" Item:Mime="image/jpeg" Item:Length="1234"/>'
+    "</rdf:li></rdf:Seq></Container:Directory>"
 )
-CASES = {  # declared, attributes, elements, what they point to, what must be gone
+# Declarations, attributes, elements, the target in words, and a text that must be removed.
+CASES = {
     "micro video": (
         CAMERA,
         'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"',
@@ -88,7 +91,7 @@ CASES = {  # declared, attributes, elements, what they point to, what must be go
         "",
         "",
         "<xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails>",
-        "a preview of how it was",
+        "a preview of the old photo",
         "Thumbnails",
     ),
 }
@@ -103,7 +106,7 @@ def packet(
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_xmp_that_points_outside_is_dropped_and_told(
+def test_xmp_that_points_outside_is_removed_with_a_warning(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     declared, attributes, elements, what, gone = CASES[kind]
@@ -130,7 +133,7 @@ def test_xmp_that_points_outside_is_dropped_and_told(
     assert gone.encode() not in opened.close(opened.tensor).info["xmp"]
 
 
-def test_all_other_xmp_stays_as_it_is() -> None:
+def test_other_xmp_is_unchanged() -> None:
     pano = packet(
         f'xmlns:GPano="{G}panorama/" {CAMERA}',
         'GPano:ProjectionType="equirectangular" GCamera:BurstID="7"',
@@ -139,7 +142,7 @@ def test_all_other_xmp_stays_as_it_is() -> None:
         assert without_pointers(xmp) == (xmp, [])
 
 
-def test_xmp_that_may_point_outside_and_cannot_be_read_goes_whole(
+def test_unreadable_xmp_with_pointers_is_dropped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     entities = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
@@ -156,7 +159,7 @@ def test_xmp_that_may_point_outside_and_cannot_be_read_goes_whole(
         assert "has XMP that points to" in caplog.text
 
 
-def test_utf_16_is_read_too() -> None:
+def test_xmp_in_utf_16() -> None:
     xmp = packet(CAMERA, 'GCamera:MotionPhoto="1"').decode().encode("utf-16")
     kept, found = without_pointers(xmp)
     assert found == ["a motion photo's film"]

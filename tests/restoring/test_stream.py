@@ -171,7 +171,8 @@ def test_frames_are_read_one_at_a_time_and_freed(
     before = tracemalloc.get_traced_memory()[0]
     for _ in range(100):
         next(stream)
-    assert tracemalloc.get_traced_memory()[0] - before < 3 * noisy[0].nbytes
+    # Small objects in free lists, and the latencies; not the 100 frames.
+    assert tracemalloc.get_traced_memory()[0] - before < 10 * noisy[0].nbytes
     tracemalloc.stop()
 
 
@@ -301,7 +302,7 @@ class TestVideos:
             )
             assert [result.error for result in results] == [
                 f"{disk / '0.mp4'} cannot be written (No space left on device); "
-                "make room on the disk"
+                "free some space on the disk"
             ]
             assert list(disk.iterdir()) == []
         finally:
@@ -357,7 +358,7 @@ class TestVideos:
         )
         assert [result.error for result in results] == [
             f"{tmp_path / 'b0.mkv'} cannot be written (Disk quota exceeded); "
-            "make room within the quota"
+            "free some space within the quota"
         ]
 
 

@@ -496,7 +496,7 @@ def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Pat
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other things than a run"):
         train_all(recipe(), photo_folder, tmp_path / "other")
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
 
 

@@ -1,4 +1,4 @@
-"""Video files in and out: nothing but the pixels changes."""
+"""Reading and writing of video files: only the pixels change."""
 
 import logging
 import os
@@ -22,13 +22,16 @@ from vrdir.errors import (  # noqa: E402
     ImageError,
     VideoError,
 )
-from vrdir.video.formats import Frame  # noqa: E402
+from vrdir.video.formats import FORMATS, Frame, format_table  # noqa: E402
 from vrdir.video.reading import VideoReader  # noqa: E402
 from vrdir.video.writing import VideoWriter  # noqa: E402
 
 
 def copy(source: Path, target: Path, stop_at: int | None = None) -> list[Frame]:
-    """Every frame through reader and writer, a damaged one as black, to a KeyError at `stop_at`. Returns the frames."""
+    """Copy every frame through reader and writer, damaged ones as black, and return the frames.
+
+    Raises a KeyError after frame `stop_at`.
+    """
     frames = []
     with VideoReader(source) as reader, VideoWriter(target, reader) as writer:
         for frame in reader.frames(writer.copy):
@@ -41,14 +44,30 @@ def copy(source: Path, target: Path, stop_at: int | None = None) -> list[Frame]:
 
 
 def difference(first: list[Any], second: list[Any]) -> float:
-    """Mean absolute difference in levels of 255."""
+    """Return the mean absolute difference in 8-bit levels."""
     return float(
         np.mean([np.abs(a.astype(float) - b).mean() for a, b in zip(first, second, strict=True)])
     )
 
 
+def test_docs_have_the_table_of_formats() -> None:
+    assert format_table() in (Path(__file__).parents[2] / "docs" / "video.md").read_text()
+    assert len({each.suffix for each in FORMATS}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_tags_in_latin_1_are_read(suffix: str, tmp_path: Path) -> None:
+    source = clip(tmp_path / f"a{suffix}", frames=3)
+    content = source.read_bytes()
+    assert TITLE.startswith("Ü")
+    source.write_bytes(content.replace("Ü".encode(), b"\xdcu"))
+    assert len(copy(source, tmp_path / f"b{suffix}")) == 3
+    with av.open(str(tmp_path / f"b{suffix}")) as new:
+        assert new.metadata["title"] == "\ufffdu" + TITLE[1:]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_number_times_sound_and_tags_stay(tmp_path: Path, suffix: str) -> None:
+def test_frames_times_sound_and_tags_are_kept(tmp_path: Path, suffix: str) -> None:
     source = clip(tmp_path / f"a{suffix}", frames=30)
     target = tmp_path / "deep" / f"b{suffix}"
     frames = copy(source, target)
@@ -60,7 +79,7 @@ def test_number_times_sound_and_tags_stay(tmp_path: Path, suffix: str) -> None:
     with av.open(str(source)) as old, av.open(str(target)) as new:
         assert new.metadata["title"] == old.metadata["title"] == TITLE
         assert new.chapters()[0]["metadata"]["title"] == "Abfahrt"
-        if suffix != ".mov":  # whose own codes for languages know no "deu"
+        if suffix != ".mov":  # its language codes have no "deu"
             assert (
                 new.streams.audio[0].metadata["language"]
                 == old.streams.audio[0].metadata["language"]
@@ -68,13 +87,13 @@ def test_number_times_sound_and_tags_stay(tmp_path: Path, suffix: str) -> None:
             )
         assert new.streams.video[0].average_rate == old.streams.video[0].average_rate == 25
         assert new.streams.video[0].frames == old.streams.video[0].frames
-        if suffix != ".mkv":  # which does not say how long its last sound is
+        if suffix != ".mkv":  # it does not store the duration of its last sound
             assert new.duration == old.duration
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_varying_frame_rate_stays(tmp_path: Path, suffix: str) -> None:
+def test_varying_frame_rate_is_kept(tmp_path: Path, suffix: str) -> None:
     at = [0, 512, 1536, 1600, 4000, 4512, 9999, 12800, 13000, 20000]
     source = clip(tmp_path / f"a{suffix}", len(at), pts=lambda number: 640 + at[number])
     frames = copy(source, tmp_path / f"b{suffix}")
@@ -90,7 +109,7 @@ def test_a_varying_frame_rate_stays(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("suffix", "codec", "sound"), [(".mp4", "libx264", "aac"), (".webm", "libvpx-vp9", "libopus")]
 )
-def test_odd_sizes_stay(tmp_path: Path, suffix: str, codec: str, sound: str) -> None:
+def test_odd_sizes_are_kept(tmp_path: Path, suffix: str, codec: str, sound: str) -> None:
     pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
     source = clip(tmp_path / f"a{suffix}", 6, 67, 45, codec=codec, sound=sound, pix_fmt=pix_fmt)
     copy(source, tmp_path / f"b{suffix}")
@@ -99,13 +118,13 @@ def test_odd_sizes_stay(tmp_path: Path, suffix: str, codec: str, sound: str) -> 
     assert packets(tmp_path / f"b{suffix}", "audio") == packets(source, "audio")
 
 
-def test_a_file_without_sound(tmp_path: Path) -> None:
+def test_video_without_sound(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.webm", codec="libvpx-vp9", sound=None)
     copy(source, tmp_path / "b.mp4")
     assert len(pictures(tmp_path / "b.mp4")) == 12
 
 
-def test_subtitles_stay(tmp_path: Path) -> None:
+def test_subtitles_are_kept(tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv", words=("words", "more words"))
     copy(tmp_path / "a.mkv", tmp_path / "b.mkv")
     assert [content for _, content in packets(tmp_path / "b.mkv", "subtitles")] == [
@@ -115,7 +134,7 @@ def test_subtitles_stay(tmp_path: Path) -> None:
     assert packets(tmp_path / "b.mkv", "subtitles") == packets(tmp_path / "a.mkv", "subtitles")
 
 
-def test_a_turned_clip_comes_out_upright(tmp_path: Path) -> None:
+def test_rotated_video_is_written_upright(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", rotation=90, tags=[("sample_aspect_ratio", Fraction(4, 3))])
     frames = copy(source, tmp_path / "b.mp4")
     assert frames[0].pixels is not None
@@ -128,7 +147,7 @@ def test_a_turned_clip_comes_out_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("colour_range", [1, 2])
-def test_colours_and_their_tags_stay(tmp_path: Path, colour_range: int) -> None:
+def test_colours_and_their_tags_are_kept(tmp_path: Path, colour_range: int) -> None:
     def patches(_: int) -> Any:
         return np.kron(
             np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [128, 128, 128]]], np.uint8),
@@ -178,25 +197,23 @@ def test_alpha_is_left_out_with_a_warning(
     source = clip(tmp_path / f"a{suffix}", 3, codec=codec, pix_fmt=pix_fmt, sound=None)
     copy(source, tmp_path / f"b{suffix}")
     transparent = pix_fmt.startswith("yuva")
-    assert (
-        f"a{suffix} can be transparent (it has an alpha channel); it is restored and written without"
-        in caplog.text
-    ) == transparent
+    warning = f"a{suffix} can be transparent (it has an alpha channel)"
+    assert (f"{warning}; it is restored and written without" in caplog.text) == transparent
     with av.open(str(tmp_path / f"b{suffix}")) as new:
         assert not any(
             component.is_alpha for component in next(new.decode(video=0)).format.components
         )
         assert "alpha_mode" not in map(
             str.lower, new.streams.video[0].metadata
-        )  # a promise that the new picture does not keep
+        )  # the new picture has no alpha
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(40, None)])
 @pytest.mark.parametrize("bad", [[4], [0], [11], [5, 6, 7]])
-def test_damaged_frames_are_told_at_their_times(
+def test_damaged_frames_are_reported_with_their_times(
     tmp_path: Path, bad: list[int], part: slice, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Every frame is a key frame here, so that damage stays where it is.
+    # Every frame is a key frame here, so that damage does not spread.
     source = clip(tmp_path / "a.mp4", options={"g": "1", "crf": "10"})
     for number in bad:
         damage(source, number, part)
@@ -209,10 +226,10 @@ def test_damaged_frames_are_told_at_their_times(
         assert f"frame {number}, at {number / 25:.3f} s, is damaged" in caplog.text
 
 
-def test_packets_that_show_nothing_are_no_frames(
+def test_packets_without_a_shown_picture_are_not_frames(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """VP8's alternate reference frames: in the file, with a time, and never shown."""
+    """VP8's alternate reference frames have a time, and are never shown."""
     caplog.set_level(logging.INFO)
     plain = clip(
         tmp_path / "plain.webm",
@@ -242,7 +259,7 @@ def test_packets_that_show_nothing_are_no_frames(
     assert "damaged" not in caplog.text
 
 
-def test_the_number_stays_exact_where_frames_lean_on_a_damaged_one(tmp_path: Path) -> None:
+def test_frame_count_is_exact_after_damage(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4", frames=40, options={"bf": "3", "g": "10"})
     for number in (3, 10, 25):
         damage(source, number)
@@ -254,7 +271,7 @@ def test_the_number_stays_exact_where_frames_lean_on_a_damaged_one(tmp_path: Pat
     assert packets(tmp_path / "b.mp4", "audio") == packets(source, "audio")
 
 
-def test_a_file_cut_short_is_restored_as_far_as_it_goes(
+def test_truncated_video_is_read_to_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = clip(tmp_path / "a.mkv", frames=40)
@@ -263,7 +280,7 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(
     frames = copy(source, tmp_path / "b.mkv")
     assert 5 < len(frames) < 40
     assert len(pictures(tmp_path / "b.mkv")) == len(frames)
-    # An MP4 whose index comes first promises what is no longer there.
+    # An MP4 whose index comes first lists frames that are missing.
     source = clip(tmp_path / "c.mp4", frames=40, container_options={"movflags": "faststart"})
     content = source.read_bytes()
     source.write_bytes(content[: len(content) * 2 // 3])
@@ -273,13 +290,13 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(
     assert "c.mp4 is cut short" in caplog.text
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_error_names_an_unreadable_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"gone.mp4 does not exist"):
         VideoReader(tmp_path / "gone.mp4")
     with pytest.raises(VideoError, match="is a folder"):
         VideoReader(tmp_path)
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(VideoError, match=r"text.mp4 is no video, or is damaged"):
+    with pytest.raises(VideoError, match=r"text.mp4 is not a video, or is damaged"):
         VideoReader(tmp_path / "text.mp4")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         tone: Any = container.add_stream("aac", rate=48000, layout="stereo")
@@ -289,7 +306,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         piece.sample_rate = 48000
         container.mux(tone.encode(piece))
         container.mux(tone.encode())
-    with pytest.raises(VideoError, match=r"sound.mp4 has no moving picture"):
+    with pytest.raises(VideoError, match=r"sound.mp4 has no video stream"):
         VideoReader(tmp_path / "sound.mp4")
     source = clip(tmp_path / "bad.mp4", options={"g": "1"})
     for number in range(12):
@@ -298,7 +315,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         VideoReader(source)
 
 
-def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_writing_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4")
     with pytest.raises(
         VideoError,
@@ -317,7 +334,9 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.mp4"]
 
 
-def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_pyav_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(VideoError, match=r"pip install 'vrdir\[video\]'"):
         VideoReader(tmp_path / "a.mp4")
@@ -347,7 +366,7 @@ def run(source: Path, target: Path, body: str = "pass", before: str = "", after:
     )
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     source = clip(
         tmp_path / "a.mp4", picture=lambda _: noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -374,14 +393,14 @@ def copied(reader: VideoReader, writer: VideoWriter) -> None:
     not (Path("/dev/full").exists() and Path("/proc/self/fd").exists()), reason="needs Linux"
 )
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
-def test_a_disk_too_full_for_the_header_leaves_no_file_open(
+def test_disk_full_at_the_header_leaves_no_open_file(
     tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = clip(tmp_path / "a.mp4", sound=None)
     with (
         VideoReader(source) as reader,
         pytest.raises(
-            DiskError, match=r"b\.\w+ cannot be written \(No space left on device\); make room"
+            DiskError, match=r"b\.\w+ cannot be written \(No space left on device\); free some"
         ),
     ):
         copied(reader, VideoWriter(tmp_path / f"b{suffix}", reader, Path("/dev/full")))
@@ -391,7 +410,7 @@ def test_a_disk_too_full_for_the_header_leaves_no_file_open(
     }
 
 
-def test_a_killed_run_leaves_no_target(tmp_path: Path) -> None:
+def test_killed_run_leaves_no_target(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4")
     result = run(
         source,
@@ -403,7 +422,7 @@ def test_a_killed_run_leaves_no_target(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
-    """Both ways of holding on to frames: our arrays are counted, what FFmpeg holds shows in the process's memory."""
+    """Our arrays are counted; the frames that FFmpeg holds show in the process's memory."""
     source = clip(tmp_path / "a.mp4", frames=50)
     alive: list[weakref.ref[Any]] = []
     most = 0
@@ -414,7 +433,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
             most = max(most, len(alive))
             writer.write(frame.pixels, frame)
     assert most <= 2
-    # 700 frames of 320 x 240 are 160 MB in RGB, 80 MB as the encoder has them.
+    # 700 frames of 320 x 240 are 160 MB in RGB, and 80 MB in the encoder's format.
     still = view(0, 320, 240)
     source = clip(
         tmp_path / "long.mp4",
@@ -425,8 +444,9 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         options={"preset": "ultrafast"},
         sound=None,
     )
-    memory = "import resource; peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
-    grown = "import resource; print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) // 1024)"
+    usage = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
+    memory = f"import resource; peak = {usage}"
+    grown = f"import resource; print(({usage} - peak) // 1024)"
     result = run(
         source,
         tmp_path / "c.mp4",

@@ -1,4 +1,4 @@
-"""Videos whose time stamps are odd: every frame that decodes is there, once, in its order, and sound stays with the picture."""
+"""Videos with unusual time stamps: every frame is read once, in order, in step with the sound."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -13,12 +13,12 @@ import pytest
 av = pytest.importorskip("av")
 
 from tests.clips import clip, damage, packets, pictures, times, view  # noqa: E402
-from tests.test_video import copy  # noqa: E402
+from tests.video.test_video import copy  # noqa: E402
 
 from vrdir.errors import VideoError  # noqa: E402
 from vrdir.video.reading import VideoReader  # noqa: E402
 
-# Three B-frames between two others, whatever is in the picture
+# Three B-frames between two others, for any content.
 REORDERED = {"x264-params": "bframes=3:b-adapt=0:scenecut=0:keyint=12", "crf": "5"}
 FRAMES = 30
 
@@ -29,12 +29,12 @@ def views() -> Any:
 
 
 def numbers(frames: list[Any]) -> list[int]:
-    """Which view each is."""
+    """Return the number of the view in each frame."""
     return [int(np.abs(views() - frame).mean((1, 2, 3)).argmin()) for frame in frames]
 
 
 def check(source: Path, target: Path, shown: list[int] | None = None) -> list[Fraction]:
-    """Copy; every frame is there, undamaged, in order, and so is the sound. Returns the times in the target."""
+    """Copy a video, check that every frame is kept, undamaged and in order; return its times."""
     shown = list(range(FRAMES)) if shown is None else shown
     frames = copy(source, target)
     assert [frame.pixels is None for frame in frames] == [False] * len(shown)
@@ -42,7 +42,7 @@ def check(source: Path, target: Path, shown: list[int] | None = None) -> list[Fr
     assert all(a.pts < b.pts for a, b in pairwise(frames))
     assert numbers(pictures(target)) == shown
     found = times(target)
-    strict = target.suffix != ".mkv"  # counts in milliseconds
+    strict = target.suffix != ".mkv"  # it counts in milliseconds
     assert all(a < b or (a == b and not strict) for a, b in pairwise(found))
     return found
 
@@ -56,7 +56,7 @@ def sound_of(path: Path) -> list[bytes]:
     ("codec", "options"),
     [("libx264", REORDERED), ("mpeg4", {"bf": "2", "qscale": "2"}), ("mjpeg", {})],
 )
-def test_avi_which_has_no_times(
+def test_avi_without_times(
     tmp_path: Path,
     codec: str,
     options: dict[str, str],
@@ -85,19 +85,17 @@ def test_avi_which_has_no_times(
     assert "cut short" not in caplog.text
 
 
-def test_avi_with_places_for_frames_that_stay_longer(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_avi_with_empty_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = clip(
         tmp_path / "a.avi", FRAMES, options=REORDERED, sound="libmp3lame"
-    )  # 600 places a second
+    )  # 600 places per second
     with av.open(str(source)) as container:
         assert container.streams.video[0].frames > 20 * FRAMES
     check(source, tmp_path / "b.mp4")
     assert "cut short" not in caplog.text
 
 
-def test_avi_that_is_cut_short(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_truncated_avi(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = clip(
         tmp_path / "a.avi", FRAMES, options=REORDERED, ticks=Fraction(1, 25), pts=int, sound=None
     )
@@ -105,7 +103,7 @@ def test_avi_that_is_cut_short(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     source.write_bytes(content[: len(content) * 2 // 3])
     frames = copy(source, tmp_path / "b.mp4")
     assert 5 < len(frames) < FRAMES
-    assert sum(frame.pixels is None for frame in frames) <= 1  # the one that was cut
+    assert sum(frame.pixels is None for frame in frames) <= 1  # the one that was cut off
     assert "a.avi is cut short" in caplog.text
 
 
@@ -127,7 +125,7 @@ def test_damage_in_avi(tmp_path: Path, bad: list[int]) -> None:
 
 
 def rewritten(source: Path, target: Path, change: Callable[[int, Any], None]) -> Path:
-    """The picture's packets in another file, each changed."""
+    """Copy the video's packets to another file, each changed."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(
@@ -151,12 +149,10 @@ def test_times_in_the_order_of_decoding(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("target", ["b.mp4", "b.mkv"])
 @pytest.mark.parametrize("options", [REORDERED, {"bf": "0", "crf": "5"}])
-def test_more_frames_than_the_clock_has_ticks(
-    tmp_path: Path, options: dict[str, str], target: str
-) -> None:
+def test_several_frames_in_one_tick(tmp_path: Path, options: dict[str, str], target: str) -> None:
     source = clip(
         tmp_path / "a.mkv", FRAMES, options=options, pts=lambda number: 5 * number
-    )  # 2560 a second, milliseconds
+    )  # 2560 per second, with a clock of milliseconds
     found = check(source, tmp_path / target)
     assert max(
         abs(time - Fraction(5 * number, 12800)) for number, time in enumerate(found)
@@ -164,7 +160,7 @@ def test_more_frames_than_the_clock_has_ticks(
 
 
 @pytest.mark.parametrize("target", ["b.mp4", "b.mkv"])
-def test_a_time_given_twice(tmp_path: Path, target: str) -> None:
+def test_repeated_time(tmp_path: Path, target: str) -> None:
     at = [512 * number if number % 5 else 512 * number - 506 for number in range(FRAMES)]
     at[0] = 0
     source = clip(tmp_path / "a.mkv", FRAMES, options=REORDERED, pts=at.__getitem__)
@@ -187,7 +183,7 @@ def joined(target: Path, *sources: Path) -> Path:
 
 
 def moved(source: Path, target: Path, seconds: int) -> Path:
-    """The same file by another clock."""
+    """Copy a file with another clock."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         picture_and_sound = [old.streams.video[0], old.streams.audio[0]]
         streams = {
@@ -209,13 +205,13 @@ def moved(source: Path, target: Path, seconds: int) -> Path:
         *[(".ts", starts) for starts in ((0, 0, 0), (2, 5000), (5000, 2))],
         *[
             (".mpg", starts) for starts in ((0, 0, 0), (5000, 2))
-        ],  # a leap ahead is a pause there (docs/video.md)
+        ],  # a jump ahead is a pause there (docs/video.md)
         *[
             (".mkv", starts) for starts in ((0, 0), (50, 2))
-        ],  # of which FFmpeg reads two parts; a leap ahead is a pause there
+        ],  # FFmpeg reads two parts; a jump ahead is a pause there
     ],
 )
-def test_a_clock_that_starts_again(
+def test_clock_that_starts_again(
     tmp_path: Path, suffix: str, starts: tuple[int, ...], target: str
 ) -> None:
     codec, sound = ("mpeg2video", "mp2") if suffix == ".mpg" else ("libx264", "aac")
@@ -243,15 +239,16 @@ def test_a_clock_that_starts_again(
     )
     assert all(
         0 < gaps[number] < Fraction(1, 4) for number in ends
-    )  # sound lasts a little longer than the picture
+    )  # sound is a little longer than the picture
     sound_there = packets(tmp_path / target, "audio")
-    bare = 7 if suffix == ".ts" else 0  # AAC has headers there
+    bare = 7 if suffix == ".ts" else 0  # AAC packets have headers there
     assert [content for _, content in sound_there] == [
         content[bare:] for content in sound_of(source)
     ]
     if target == "b.mp4":
         assert all(a < b for (a, _), (b, _) in pairwise(sound_there))
-    # In every part, sound and picture are as far apart as in the first: looked at in its middle, since its beginning may overlap.
+    # In every part, the offset of sound and picture is that of the first part. It is measured in
+    # the middle, because the beginning may overlap.
     per_part = len(sound_there) // len(starts)
     apart = [
         sound_there[per_part * part + per_part // 2][0] - found[FRAMES * part]
@@ -261,7 +258,7 @@ def test_a_clock_that_starts_again(
 
 
 @pytest.mark.parametrize(("suffix", "parts"), [(".mkv", 3), (".mp4", 2)])
-def test_parts_that_are_not_read_are_told(
+def test_unread_parts_warn(
     tmp_path: Path, suffix: str, parts: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = clip(tmp_path / f"plain{suffix}", 6, options=REORDERED, sound=None)
@@ -272,18 +269,18 @@ def test_parts_that_are_not_read_are_told(
     assert 6 * (parts - 1) == len(frames)
 
 
-def test_parts_without_sound(tmp_path: Path) -> None:
+def test_joined_parts_without_sound(tmp_path: Path) -> None:
     plain = clip(
         tmp_path / "plain.ts", 4, options=REORDERED, sound=None
-    )  # shorter than what FFmpeg takes for a jump
+    )  # shorter than a jump in FFmpeg's sense
     found = check(
         joined(tmp_path / "a.ts", plain, plain, plain), tmp_path / "b.mkv", [0, 1, 2, 3] * 3
     )
     assert [b - a for a, b in pairwise(found)] == [Fraction(1, 25)] * 11
 
 
-def test_sound_of_coarse_times_fits_into_mp4(tmp_path: Path) -> None:
-    """Two packets of sound at one time, which MP4 does not take."""
+def test_sound_packets_with_equal_times_fit_into_mp4(tmp_path: Path) -> None:
+    """MP4 does not accept two packets of sound at one time."""
     source = clip(tmp_path / "plain.mkv", FRAMES, options=REORDERED)
     with av.open(str(source)) as old, av.open(str(tmp_path / "a.mkv"), "w") as new:
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
@@ -303,7 +300,7 @@ def test_sound_of_coarse_times_fits_into_mp4(tmp_path: Path) -> None:
     assert packets(tmp_path / "b.mkv", "audio") == packets(tmp_path / "a.mkv", "audio")
 
 
-def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+def test_git_lfs_pointer_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{64 * '0'}\nsize 12345\n"
     )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from vrdir import __version__
 from vrdir.atomic import HOPELESS
 from vrdir.errors import DataError, DiskError, ImageError, InputError
-from vrdir.images.folders import Places
+from vrdir.images.folders import RealPaths
 
 
 class Stamp(NamedTuple):
@@ -87,7 +87,7 @@ class Manifest:
         self.done: dict[str, FinishedFile] = {}  # by target, the last one
         # By target: the sources, and the stamps of all results that were ever written there.
         self.written: dict[str, set[tuple[str, Stamp]]] = {}
-        self.places = Places()
+        self.places = RealPaths()
         self.lock = threading.Lock()
         self.torn = False  # the file ends in half a line that could not be removed
         run = {"command": command, "vrdir": __version__, **settings}
@@ -143,7 +143,7 @@ class Manifest:
             finished is not None
             and finished.target_stamp == stamp_of(target)
             and finished.source_stamp == stamp_of(source)
-            and finished.source == self.places.of(source)
+            and finished.source == self.places.find(source)
         )
 
     def is_own(self, source: Path, target: Path) -> bool:
@@ -152,7 +152,7 @@ class Manifest:
         The source may have changed since.
         """
         written = self.written.get(self._name(target), ())
-        return self.resume and (self.places.of(source), stamp_of(target)) in written
+        return self.resume and (self.places.find(source), stamp_of(target)) in written
 
     def shares(self, target: Path) -> dict[str, float]:
         """Return the shares that were recorded for a finished file."""
@@ -175,7 +175,9 @@ class Manifest:
             ImageError: the line cannot be written for another reason.
         """
         line = {
-            "source": self.places.of(source),  # absolute, so that the working directory may change
+            "source": self.places.find(
+                source
+            ),  # absolute, so that the working directory may change
             "source_stamp": made_from,
             "target": self._name(target),
             "target_stamp": made,

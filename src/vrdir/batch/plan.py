@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vrdir.batch.results import FileJob
 from vrdir.errors import InputError, MissingFileError, NotPermittedError
-from vrdir.images.folders import Places, check_writable, files_below, skipped
+from vrdir.images.folders import RealPaths, check_writable, files_below, skipped
 from vrdir.images.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.images.writing import format_of
 from vrdir.video.formats import VIDEO_SUFFIXES, is_video
@@ -77,9 +77,7 @@ def _check_input(given: str | Path) -> None:
     if not path.exists() and not any(wildcard in str(given) for wildcard in WILDCARDS):
         raise MissingFileError(f"{given} does not exist")
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(
-            f"{given} is no ordinary file, but a pipe, a socket or a device; give files or folders"
-        )
+        raise InputError(f"{given} is a pipe, a socket or a device; give files or folders")
 
 
 def _names_a_file(output: Path) -> bool:
@@ -170,11 +168,11 @@ def _within(path: Path, output: Path) -> bool:
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
     """Return the jobs. Raises InputError if two share a target, or one replaces its own source."""
-    places = Places()
+    places = RealPaths()
     sources: dict[str, Path] = {}  # by the place of the target
     for source, target in jobs:
-        place = places.of(target)
-        own = place == places.of(source)
+        place = places.find(target)
+        own = place == places.find(source)
         if own or (source.is_symlink() and place == os.path.realpath(source)):
             raise InputError(f"{source} would be written over itself; choose another output")
         if place in sources:

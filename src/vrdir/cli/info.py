@@ -30,7 +30,7 @@ def info(as_json: AsJson = False) -> None:
     import torch
 
     from vrdir import __version__
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     facts: dict[str, Any] = {
         "vrdir": __version__,
@@ -45,7 +45,7 @@ def info(as_json: AsJson = False) -> None:
     facts["threads"] = torch.get_num_threads()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts["devices"] = ["cpu", *gpus]
-    facts["weights"] = list(manifest())
+    facts["weights"] = list(bundled_weights())
     if as_json:
         print_json(facts)
         return

@@ -135,7 +135,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 def check_quality(context: typer.Context, jobs: Sequence[FileJob]) -> None:
     """Raise InputError if --quality was given and no result has a format with a quality."""
-    from vrdir.images.writing import WITH_QUALITY, format_of
+    from vrdir.images.formats import WITH_QUALITY
+    from vrdir.images.writing import format_of
 
     def may_have_quality(target: Path) -> bool:
         try:

@@ -51,8 +51,9 @@ def through_pipe(
         ExistsError: the output file exists.
         typer.Exit: the image cannot be read or written; status 1.
     """
+    from vrdir.images.formats import WITH_QUALITY
     from vrdir.images.reading import decode, read_file
-    from vrdir.images.writing import WITH_QUALITY, encode, write_file
+    from vrdir.images.writing import encode, write_file
 
     source, to_pipe = check_pipe(context, inputs, output)
     if not to_pipe:

@@ -31,13 +31,13 @@ weights_app = typer.Typer(
 @weights_app.command("list")
 def weights_list(as_json: AsJson = False) -> None:
     """List the bundled weights: names, sizes, licences."""
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     if as_json:
-        print_json(manifest())
+        print_json(bundled_weights())
         return
     table = Table("name", "parameters", "file", "licence", "description")
-    for name, facts in manifest().items():
+    for name, facts in bundled_weights().items():
         table.add_row(
             name,
             f"{facts['parameters']:,}",
@@ -53,10 +53,10 @@ def weights_show(
     name: Annotated[str, typer.Argument(help="Name of bundled weights.")] = "small",
 ) -> None:
     """Print all facts about a set of weights, as JSON."""
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     with one_line_errors():
-        facts = known_weights(name, manifest())
+        facts = known_weights(name, bundled_weights())
     print_json(facts)
 
 
@@ -69,12 +69,12 @@ def weights_verify(
 ) -> None:
     """Compare the files with their released hashes, and the outputs with the golden ones."""
     from vrdir.restoring.golden import golden_problems
-    from vrdir.weights.bundled import manifest
+    from vrdir.weights.bundled import bundled_weights
 
     with one_line_errors():
         if name is not None:
-            known_weights(name, manifest())
-    for each in [name] if name else manifest():
+            known_weights(name, bundled_weights())
+    for each in [name] if name else bundled_weights():
         with one_line_errors():
             problems = golden_problems(each, backend)
         if problems:

@@ -286,7 +286,7 @@ def _header(path: Path) -> _Header:
         problem = str(error)
     except UnidentifiedImageError:
         problem = (
-            f"{path} is no image, or of a file format that Pillow does not know"
+            f"{path} is not an image, or of a file format that Pillow does not know"
             if length
             else f"{path} is empty (0 bytes)"
         )

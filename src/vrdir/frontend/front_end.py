@@ -317,7 +317,7 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _for_recognisers(picture: Any) -> Any:
-    """A PIL picture, whatever it came as: none of them knows those of 16 bits a channel."""
+    """A PIL picture, whatever it came as: none of them knows those of 16 bits per channel."""
     return picture.reduced() if isinstance(picture, DeepPicture) else picture
 
 

@@ -1,4 +1,4 @@
-"""What restoring did to an image: by how much it changed, and both pictures, small or side by side."""
+"""How much restoring changed an image, and previews of both pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from vrdir.images.contact_sheet import to_pil
 
-ROWS = 256  # looked at in one go, so that a large image needs little memory
+ROWS = 256  # compared at once, so that a large image needs little memory
 GAP_PX = 8
-UNCHANGED = 0.5  # 8-bit levels: what is changed by less on average looks as it did
+UNCHANGED = 0.5  # 8-bit levels: images that changed by less on average look unchanged
 
 
 def mean_change(before: Tensor, after: Tensor) -> float:
@@ -28,7 +28,12 @@ def mean_change(before: Tensor, after: Tensor) -> float:
 
 
 def preview(image: Tensor, side_px: int) -> bytes:
-    """Return an image (1, 3, H, W) in [0, 1] as a WebP file of at most this many pixels on its longer side."""
+    """Return a small copy of an image as a WebP file.
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+        side_px: the most pixels on the longer side.
+    """
     scale = min(1.0, side_px / max(image.shape[-2:]))
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
     buffer = io.BytesIO()
@@ -39,7 +44,13 @@ def preview(image: Tensor, side_px: int) -> bytes:
 
 
 def beside(before: Tensor, after: Tensor, info: Mapping[Any, Any]) -> Image.Image:
-    """Return two images (1, 3, H, W) in [0, 1] as one 8-bit picture, the first on the left, with the colour profile of `info`."""
+    """Return two images side by side as one 8-bit picture.
+
+    Args:
+        before: the left image, (1, 3, H, W) in [0, 1].
+        after: the right one, of the same size.
+        info: the `info` of the PIL picture they come from, whose RGB profile is kept.
+    """
     left, right = to_pil(before[0]), to_pil(after[0])
     both = Image.new("RGB", (left.width + GAP_PX + right.width, left.height), "white")
     both.paste(left)

@@ -1,4 +1,4 @@
-"""The files below a folder: the one walk that restoring, training, pairing and measuring share."""
+"""The files below a folder, and names and paths that were written on another system."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from vrdir.errors import InputError
 from vrdir.images.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, plain_suffix
 
-NO_SUFFIX, NO_FILE = (
-    "without a suffix",
-    "pipe or device",
-)  # what `files_below` counts that has no suffix to be counted by
-NAMED_TYPES = 6  # of the types that were skipped, how many are named
+# What `files_below` counts that cannot be counted by a suffix.
+NO_SUFFIX, NO_FILE = "without a suffix", "pipe or device"
+NAMED_TYPES = 6  # how many types of skipped files are named
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or what archives made on a Mac leave behind: ._0001.png, __MACOSX."""
+    """Return whether a file or folder is hidden, or left by an archive program of a Mac.
+
+    Such as ._0001.png and __MACOSX.
+    """
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -32,24 +34,26 @@ def files_below(
     others: Counter[str] | None = None,
     unreadable: Callable[[OSError], None] | None = None,
 ) -> Iterator[Path]:
-    """The files below a folder that have one of these suffixes, as they are found: a folder's own, sorted, then its sub-folders'.
+    """Yield the files below a folder that have one of these suffixes.
 
-    Each folder is listed once and held only while its files are given out. A folder that several names lead to, such as a link to
-    a folder above itself, is entered under the first of them only.
+    A folder's own files come first, sorted, then those of its sub-folders. Each folder is listed
+    once, and its list is kept only while its files are yielded. A folder that several names lead
+    to, such as a link to a folder above itself, is entered once.
 
     Args:
-        without: a folder to leave out, with all below it.
-        hidden: names of files and folders to leave out, by default `is_litter`; None leaves out none.
-        links: enter folders that are links. Files that are links are always taken.
+        folder: the folder.
+        suffixes: in lower case.
+        without: a folder to leave out, with everything below it.
+        hidden: returns whether to leave out a file or folder of this name; None leaves out none.
+        links: enter folders that are links. Files that are links are always yielded.
         others: counts the files that are left out for their suffix, by suffix; hidden ones do not
             count. See `skipped`.
-        unreadable: called with the error of a folder that cannot be listed, which is then passed over; None raises it.
+        unreadable: called with the error of a folder that cannot be listed, which is then left out;
+            None raises the error.
     """
-    seen = (
-        {_identity(without)}
-        if without is not None and without.is_dir() and not same_folder(folder, without)
-        else set()
-    )
+    seen: set[tuple[int, int]] = set()
+    if without is not None and without.is_dir() and not same_folder(folder, without):
+        seen.add(_identity(without))
     waiting = [str(folder)]
     while waiting:
         here = waiting.pop()
@@ -57,11 +61,7 @@ def files_below(
             identity = _identity(here)
             if identity in seen:
                 continue
-            with os.scandir(here) as listing:
-                entries = sorted(
-                    (entry for entry in listing if hidden is None or not hidden(entry.name)),
-                    key=lambda entry: entry.name,
-                )
+            entries = _listed(here, hidden)
         except OSError as error:
             if unreadable is None:
                 raise
@@ -82,9 +82,18 @@ def files_below(
         waiting += reversed(folders)
 
 
+def _listed(folder: str, hidden: Callable[[str], bool] | None) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden, sorted by name."""
+    with os.scandir(folder) as listing:
+        entries = [entry for entry in listing if hidden is None or not hidden(entry.name)]
+    return sorted(entries, key=lambda entry: entry.name)
+
+
 def skipped(others: Mapping[str, int]) -> str:
-    """What `files_below` left out, in words: "6 files of other types (3 .pdf, 2 .txt, 1 .dng)"; ""
-    for nothing."""
+    """Return the files that `files_below` left out, in words.
+
+    Such as "6 files of other types (3 .pdf, 2 .txt, 1 .dng)"; "" if there are none.
+    """
     number = sum(others.values())
     if not number:
         return ""
@@ -92,21 +101,22 @@ def skipped(others: Mapping[str, int]) -> str:
     named = [f"{count} {kind}" for kind, count in by_number[:NAMED_TYPES]]
     more = len(by_number) - len(named)
     types = ", ".join([*named, f"{more} more types"] if more else named)
-    advice = (
-        "; develop a camera's RAW files first (rawpy, darktable)"
-        if RAW_SUFFIXES & others.keys()
-        else ""
-    )
+    advice = ""
+    if RAW_SUFFIXES & others.keys():
+        advice = "; develop a camera's RAW files first (rawpy, darktable)"
     return f"{number} {'file' if number == 1 else 'files'} of other types ({types}){advice}"
 
 
 def composed(name: str) -> str:
-    """A name with its letters composed (NFC). Macs, and archives made on them, part "\u00e9" into "e" and its accent (NFD)."""
+    """Return a name with its letters composed (Unicode NFC).
+
+    Macs, and archives made on them, split "\u00e9" into "e" and its accent (NFD).
+    """
     return unicodedata.normalize("NFC", name)
 
 
 class Names:
-    """Names that are found whether letters are composed or not: first as they are, then by what is the same when composed."""
+    """Names that are found whether their letters are composed or not (see `composed`)."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = set(names)
@@ -116,37 +126,48 @@ class Names:
                 self.composed.setdefault(composed(name), []).append(name)
 
     def find(self, name: str) -> str:
-        """The one among them that is this name; the name itself if there is none, or several."""
+        """Return the one known name that equals this one, or is the same when composed.
+
+        The name itself is returned if there is no such name, or several.
+        """
         found = [name] if name in self.names else self.composed.get(composed(name), [])
         return found[0] if len(found) == 1 else name
 
 
 class ForeignPaths:
-    """Files by paths that another system wrote: letters composed otherwise, folders parted by backslashes. Folders are listed once."""
+    """Finds files by paths from another system.
+
+    Letters may be composed differently, and folders separated by backslashes. Folders are listed
+    once each.
+    """
 
     def __init__(self) -> None:
         self.listings: dict[Path, Names] = {}
 
     def find(self, folder: Path, text: str) -> Path:
-        """The file that a path below a folder (or an absolute one) means; that path itself, if there is no such file."""
+        """Return the file that a path below a folder, or an absolute one, means.
+
+        The path itself is returned if there is no such file.
+        """
         path = folder / text
         if (text.isascii() and "\\" not in text) or _exists(path):
             return path
         tries = (
-            self._walked(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
+            self._follow(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
         )
         return next((found for found in tries if _exists(found)), path)
 
-    def _walked(self, folder: Path, text: str) -> Path:
+    def _follow(self, folder: Path, text: str) -> Path:
         here = folder
         for part in PurePosixPath(text).parts:
-            here = here / part if _exists(here / part) else here / self._listed(here).find(part)
+            here = here / part if _exists(here / part) else here / self._listing(here).find(part)
         return here
 
-    def _listed(self, folder: Path) -> Names:
+    def _listing(self, folder: Path) -> Names:
         if folder not in self.listings:
             try:
-                self.listings[folder] = Names(os.listdir(folder))  # noqa: PTH208 - names, not a hundred thousand Paths
+                # As names: a hundred thousand Path objects would be slow.
+                self.listings[folder] = Names(os.listdir(folder))  # noqa: PTH208
             except OSError:
                 self.listings[folder] = Names(())
         return self.listings[folder]
@@ -155,12 +176,12 @@ class ForeignPaths:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long a name, say
+    except OSError:  # such as too long a name
         return False
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; a link that leads nowhere, or to itself, is none."""
+    """Return whether an entry is a folder, or a link to one; False for a broken link."""
     try:
         return entry.is_dir()
     except OSError:
@@ -168,40 +189,56 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a link that may lead to one: who reads it will say so if it does not. A pipe would never end."""
+    """Return whether an entry is a regular file, or a link, which may lead to one.
+
+    A broken link counts, so that reading it gives an error. A pipe does not: reading it may never
+    end.
+    """
     return entry.is_symlink() or entry.is_file()
 
 
 def same_folder(one: Path, other: Path) -> bool:
-    """Whether two names lead to one folder."""
+    """Return whether two names lead to one folder."""
     return _identity(one) == _identity(other)
 
 
 def check_writable(path: Path, folder: Path) -> None:
-    """Raise ValueError if `path` cannot be written into a folder: that, or the nearest above it, is a file or has no permission."""
+    """Check that a file can be written into a folder, which need not exist yet.
+
+    Args:
+        path: the file, as errors name it.
+        folder: the folder.
+
+    Raises:
+        InputError: the folder, or the nearest above it, is a file or has no permission to write.
+    """
     parent = next(
         above for above in (folder.absolute(), *folder.absolute().parents) if above.exists()
     )
     if not parent.is_dir():
-        raise ValueError(f"{path} cannot be written: {parent} is no folder; choose another output")
+        raise InputError(
+            f"{path} cannot be written: {parent} is not a folder; choose another output"
+        )
     if not os.access(parent, os.W_OK):
-        reason = "its permissions forbid it, or its disk can only be read"
-        raise ValueError(
-            f"{path} cannot be written: {parent} takes no files ({reason}); choose another output"
+        raise InputError(
+            f"{path} cannot be written: {parent} cannot be written to "
+            "(its permissions forbid it, or its disk is read-only); choose another output"
         )
 
 
-class Places:
-    """Where files really are, whatever links lead there. Folders are resolved once each, not with every file in them."""
+class RealPaths:
+    """Finds the real paths of files, all links resolved. Folders are resolved once each."""
 
     def __init__(self) -> None:
         self.folders: dict[str, str] = {}
 
-    def of(self, path: Path) -> str:
+    def find(self, path: Path) -> str:
+        """Return the real path of a file in its real folder; if the file is a link, it is kept."""
         folder, name = os.path.split(path)
         if folder not in self.folders:
             self.folders[folder] = os.path.realpath(folder)
-        return os.path.join(self.folders[folder], name)  # noqa: PTH118 - a hundred thousand of them
+        # As text: a hundred thousand Path objects would be slow.
+        return os.path.join(self.folders[folder], name)  # noqa: PTH118
 
 
 def _identity(folder: Path | str) -> tuple[int, int]:

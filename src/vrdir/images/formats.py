@@ -1,49 +1,172 @@
-"""Which file is of which format: by its suffix, by its first bytes, and which of them are taken."""
+"""The image file formats: what each can hold, and how a file's format is recognised.
+
+`FORMATS` is the one table of the formats that are read and written. The suffixes, the checks of the
+writer, the memory budget, the help texts and the table in docs/images.md are made from it. A new
+format is one more entry; if Pillow cannot read and write it, also a Pillow plug-in, registered
+where `register_heif` is called.
+"""
 
 from __future__ import annotations
 
 import re
 import struct
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from vrdir.errors import ImageError
+from vrdir.errors import ImageError, MissingPackageError, require
 from vrdir.images.tiff import TIFF_STARTS, directories, full_page, with_one_page
 from vrdir.regular_files import is_lfs_pointer, lfs_advice
 
-HEIF_SUFFIXES = {".heic", ".heif"}  # read and written with the extra `heic`
-JPEG2000_STREAM_SUFFIXES = {
-    ".j2c",
-    ".j2k",
-    ".jpc",
-}  # of a JPEG 2000 without the boxes of a JP2 around it
-# By Pillow's name: the suffixes of the formats that are read and written.
-WRITTEN = {
-    "PNG": {".apng", ".png"},
-    "TIFF": {".tif", ".tiff"},
-    "JPEG": {".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"},
-    "WEBP": {".webp"},
-    "AVIF": {".avif"},
-    "HEIF": HEIF_SUFFIXES,
-    "JPEG2000": {".jp2", ".jpf", ".jpx"} | JPEG2000_STREAM_SUFFIXES,
-    "BMP": {".bmp"},
-    "DIB": {".dib"},
-    "TGA": {".icb", ".tga", ".vda", ".vst"},
-    "PPM": {".pbm", ".pgm", ".pnm", ".ppm"},
-    "GIF": {".gif"},
-}
-# Pictures that Pillow reads and that few programs want written: what is restored of them becomes
-# PNG.
+TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers hold, in dpi
+
+
+class Format(NamedTuple):
+    """What a file format can hold.
+
+    Attributes:
+        name: Pillow's name for it.
+        suffixes: in lower case, the usual one first.
+        lossy: the pixels change when written.
+        quality: the encoder takes a quality of 1 to 100.
+        alpha: it holds an alpha channel.
+        grey_bits, colour_bits: the most bits per channel of grey and of RGB that are kept.
+        floats: it holds grey in 32-bit floating point.
+        exif, xmp, icc: it holds EXIF, XMP, an ICC profile.
+        highest_dpi: the highest resolution that its header holds, in dots per inch; 0 if it holds
+            none.
+        exif_limit, xmp_limit: the most bytes of these; None for no limit.
+        decoding_bytes: bytes per pixel and channel that the decoder needs beside the picture; 0 if
+            it works row by row.
+        blocking: the decoder holds Python's lock to the end, so that Ctrl-C has to wait for it.
+        bare_suffixes: those of its suffixes that mean a code stream without a container (JPEG
+            2000).
+        aliases: further names that Pillow reports for files of this format.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    lossy: bool = False
+    quality: bool = False
+    alpha: bool = False
+    grey_bits: int = 8
+    colour_bits: int = 8
+    floats: bool = False
+    exif: bool = False
+    xmp: bool = False
+    icc: bool = False
+    highest_dpi: float = 0.0
+    exif_limit: int | None = None
+    xmp_limit: int | None = None
+    decoding_bytes: int = 0
+    blocking: bool = False
+    bare_suffixes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+FORMATS = (
+    Format(
+        "PNG",
+        (".png", ".apng"),
+        alpha=True,
+        grey_bits=16,
+        colour_bits=16,
+        exif=True,
+        xmp=True,
+        icc=True,
+        highest_dpi=PIXELS_PER_METRE,
+    ),
+    Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        alpha=True,
+        grey_bits=16,
+        colour_bits=16,
+        floats=True,
+        exif=True,
+        xmp=True,
+        icc=True,
+        highest_dpi=PIXELS_PER_METRE,
+    ),
+    Format(
+        "JPEG",
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        lossy=True,
+        quality=True,
+        exif=True,
+        xmp=True,
+        icc=True,
+        highest_dpi=TWO_BYTES,
+        exif_limit=65533,  # a segment without its length
+        xmp_limit=65504,  # and without the XMP marker
+        decoding_bytes=2,
+        aliases=("MPO",),
+    ),
+    Format(
+        "WEBP",
+        (".webp",),
+        lossy=True,
+        quality=True,
+        alpha=True,
+        exif=True,
+        xmp=True,
+        icc=True,
+        decoding_bytes=3,
+        blocking=True,
+    ),
+    Format(
+        "AVIF",
+        (".avif",),
+        lossy=True,
+        quality=True,
+        alpha=True,
+        exif=True,
+        xmp=True,
+        icc=True,
+        decoding_bytes=4,
+        blocking=True,
+    ),
+    Format(
+        "HEIF",
+        (".heic", ".heif"),
+        lossy=True,
+        quality=True,
+        alpha=True,
+        exif=True,
+        xmp=True,
+        icc=True,
+        decoding_bytes=4,
+    ),
+    Format(
+        "JPEG2000",
+        (".jp2", ".jpf", ".jpx", ".j2k", ".j2c", ".jpc"),
+        alpha=True,
+        grey_bits=16,
+        decoding_bytes=8,
+        blocking=True,
+        bare_suffixes=(".j2k", ".j2c", ".jpc"),
+    ),
+    Format("BMP", (".bmp",), highest_dpi=PIXELS_PER_METRE),
+    Format("DIB", (".dib",), highest_dpi=PIXELS_PER_METRE),
+    Format("TGA", (".tga", ".icb", ".vda", ".vst"), alpha=True),
+    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), grey_bits=16),
+    Format("GIF", (".gif",), lossy=True),
+)
+BY_NAME = {name: each for each in FORMATS for name in (each.name, *each.aliases)}
+UNKNOWN = Format("", ())  # what is assumed of formats that are only read
+
+# Formats that Pillow reads and few programs want written: their results are written as PNG.
 ONLY_READ = {
-    ".blp", ".bw", ".cur", ".dcx", ".dds", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".icns", ".ico", ".im", ".msp",
-    ".pcd", ".pcx", ".pfm", ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".xbm", ".xpm",
+    ".blp", ".bw", ".cur", ".dcx", ".dds", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr",
+    ".icns", ".ico", ".im", ".msp", ".pcd", ".pcx", ".pfm", ".psd", ".pxr", ".qoi", ".ras", ".rgb",
+    ".rgba", ".sgi", ".xbm", ".xpm",
 }  # fmt: skip
-WRITTEN_SUFFIXES = {suffix for suffixes in WRITTEN.values() for suffix in suffixes}
+WRITTEN_SUFFIXES = {suffix for each in FORMATS for suffix in each.suffixes}
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | ONLY_READ
-# What Pillow opens for another program to read: drawings (EPS by running Ghostscript), weather,
-# films.
+HEIF_SUFFIXES = set(BY_NAME["HEIF"].suffixes)  # which need the extra `heic`
+WITH_QUALITY = tuple(each.name for each in FORMATS if each.quality)
+# Formats that Pillow hands to another program (EPS runs Ghostscript), weather data, films.
 NOT_TAKEN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -58,23 +181,69 @@ RAW_STARTS = (
     b"II\x1a\0\0\0HEAPCCDR",
 )
 RAW_SUFFIXES = {
-    ".3fr", ".arq", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef", ".mos",
-    ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+    ".3fr", ".arq", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq",
+    ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2",
+    ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 }  # fmt: skip
-OTHERS = {  # what files that are no pictures for Pillow often are, by their first bytes
+# Advice for files that are not images, by a regular expression for their first bytes.
+OTHER_KINDS = {
     rb"%PDF": "a PDF document; export its pages as PNG or TIFF first",
     rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS drawing; export it as PNG first",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg": "an SVG drawing; export it as PNG first",
-    rb"\s*<(!doctype html|html)": "a web page, not the image that it may show; get the image itself",
-    rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL, which Pillow cannot read; turn it into PNG first (djxl)",
-    rb"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)|\x1aE\xdf\xa3|RIFF....AVI ": "a video, by what is in it; give it a video's suffix",
+    rb"\s*<(!doctype html|html)": (
+        "a web page, not the image that it may show; get the image itself"
+    ),
+    rb"\xff\x0a|\x00\x00\x00\x0cJXL ": (
+        "JPEG XL, which Pillow cannot read; turn it into PNG first (djxl)"
+    ),
+    rb"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)|\x1aE\xdf\xa3|RIFF....AVI ": (
+        "a video, by its content; give it a video's suffix"
+    ),
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive; unpack it first",
 }
+# The columns of the table in docs/images.md.
+COLUMNS = ("exact", "grey16", "colour16", "alpha", "exif", "xmp", "icc")
+
+
+def format_named(name: str | None) -> Format:
+    """Return the entry of `FORMATS` for Pillow's name of a format, or else `UNKNOWN`."""
+    return BY_NAME.get(name or "", UNKNOWN)
+
+
+def format_of_suffix(suffix: str) -> Format | None:
+    """Return the format that is written for a suffix in lower case, or None."""
+    return next((each for each in FORMATS if suffix in each.suffixes), None)
+
+
+def keeps(each: Format) -> dict[str, bool]:
+    """Return what a format keeps, by the columns of the table in docs/images.md."""
+    return {
+        "exact": not each.lossy,
+        "grey16": each.grey_bits == 16,
+        "colour16": each.colour_bits == 16,
+        "alpha": each.alpha,
+        "exif": each.exif,
+        "xmp": each.xmp,
+        "icc": each.icc,
+    }
+
+
+def format_table() -> str:
+    """Return the table of formats as Markdown, as docs/images.md has it."""
+    rows = [["Format", "Suffix", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
+    for each in FORMATS:
+        answers = ["yes" if kept else "-" for kept in keeps(each).values()]
+        rows.append([each.name, " ".join(each.suffixes), *answers])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines[1] = lines[1].replace(" ", "")
+    return "\n".join(lines)
 
 
 def plain_suffix(name: str | Path) -> str:
-    """The suffix that tells a file's format, in small letters: ".jpg" for "photo.JPG", and for
-    "photo.JPG_large" as some sites call it."""
+    """Return the suffix that gives a file's format, in lower case.
+
+    ".jpg" for "photo.JPG", and for "photo.JPG_large", as some sites name their files.
+    """
     suffix = Path(name).suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return suffix
@@ -83,10 +252,18 @@ def plain_suffix(name: str | Path) -> str:
 
 
 def open_header(file: IO[bytes], name: str) -> Image.Image:
-    """A picture of which the header is read and no pixel; of a TIFF with smaller copies in it the
-    full one.
+    """Open a picture: its header is read, its pixels are not.
 
-    Raises ImageError, which calls it `name`, or what Pillow raises.
+    A TIFF with smaller copies of its picture is opened at the full one.
+
+    Args:
+        file: the image file.
+        name: its name in errors.
+
+    Raises:
+        ImageError: it is a Git LFS pointer, a camera's RAW file or of another known kind that is
+            not an image; or HEIC without the extra `heic`.
+        Exception: whatever Pillow raises for a damaged file.
     """
     start = file.read(1024)
     if is_lfs_pointer(start):
@@ -96,85 +273,96 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
     if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
         register_heif(name)
     if start.startswith(TIFF_STARTS):
-        chain, below = directories(file)
-        if (
-            any(directory.is_raw for directory in chain + below)
-            or plain_suffix(name) in RAW_SUFFIXES
-        ):
-            raise ImageError(raw_advice(name))
-        page = full_page(chain, below)
-        if page is not None and len(chain) + len(below) > 1:
-            file = with_one_page(file, page)
+        file = _at_full_page(file, name)
     try:
-        return opened(file)
+        return open_with_pillow(file)
     except UnidentifiedImageError:
-        kind = next(
-            (
-                words
-                for form, words in OTHERS.items()
-                if re.match(form, start, re.DOTALL | re.IGNORECASE)
-            ),
-            "",
-        )
         if plain_suffix(name) in RAW_SUFFIXES:
             raise ImageError(raw_advice(name)) from None
-        if kind:
-            raise ImageError(f"{name} is {kind}") from None
+        for form, kind in OTHER_KINDS.items():
+            if re.match(form, start, re.DOTALL | re.IGNORECASE):
+                raise ImageError(f"{name} is {kind}") from None
         raise
 
 
+def _at_full_page(file: IO[bytes], name: str) -> IO[bytes]:
+    """Return a TIFF whose first picture is the full one.
+
+    Raises ImageError for a camera's RAW file.
+    """
+    chain, below = directories(file)
+    if any(directory.is_raw for directory in chain + below) or plain_suffix(name) in RAW_SUFFIXES:
+        raise ImageError(raw_advice(name))
+    page = full_page(chain, below)
+    if page is not None and len(chain) + len(below) > 1:
+        return with_one_page(file, page)
+    return file
+
+
 def is_raw(start: bytes) -> bool:
-    """Whether a file that begins like this is a camera's RAW; those that begin like any TIFF are
-    known by their directories."""
+    """Return whether a file that begins like this is a camera's RAW.
+
+    RAW files that begin like any TIFF are recognised by their directories (`Directory.is_raw`).
+    """
     return start.startswith(RAW_STARTS) or start[8:11] == b"CR\2" or start[4:12] == b"ftypcrx "
 
 
 def raw_advice(name: str) -> str:
-    return f"{name} is a camera's RAW file: develop it first (rawpy, darktable), and restore the TIFF, PNG or JPEG that comes of it"
+    """Return the error message for a camera's RAW file."""
+    return (
+        f"{name} is a camera's RAW file: develop it first (rawpy, darktable), "
+        "and restore the resulting TIFF, PNG or JPEG"
+    )
 
 
-def opened(file: IO[bytes]) -> Image.Image:
-    """`PIL.Image.open`, whoever has put something else in its place, as ultralytics does; without
-    the formats that are not taken.
+def open_with_pillow(file: IO[bytes]) -> Image.Image:
+    """Open a picture with Pillow's own readers, but not those in `NOT_TAKEN`.
 
-    Raises UnidentifiedImageError where no format knows it, DecompressionBombError, or what the
-    format's reader raises.
+    `PIL.Image.open` is not used: other packages replace it (ultralytics does), and it would try the
+    formats in `NOT_TAKEN`.
+
+    Raises:
+        UnidentifiedImageError: no reader knows the format.
+        DecompressionBombError: it has more pixels than Pillow's limit allows.
+        Exception: whatever the format's reader raises.
     """
     file.seek(0)
     start = file.read(16)
     tried = set(NOT_TAKEN)
-    for load in (Image.preinit, Image.init):  # the few that are common, then all
+    for load in (Image.preinit, Image.init):  # the few common formats, then all
         load()
         for file_format in [name for name in Image.ID if name not in tried]:
             tried.add(file_format)
-            factory, accepts = Image.OPEN[file_format]
-            try:
-                accepted = not accepts or accepts(start)
-                if not accepted or isinstance(accepted, str):  # a text says why not
-                    continue
-                file.seek(0)
-                picture = factory(file, "")
-            except (
-                SyntaxError,
-                IndexError,
-                TypeError,
-                struct.error,
-            ):  # by which a reader says that it is another format
+            picture = _try_format(file, start, file_format)
+            if picture is None:
                 continue
             most = 2 * (Image.MAX_IMAGE_PIXELS or float("inf"))
             if picture.width * picture.height > most:
                 raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
             return picture
-    raise UnidentifiedImageError("no known format")
+    raise UnidentifiedImageError("unknown format")
+
+
+def _try_format(file: IO[bytes], start: bytes, file_format: str) -> Image.Image | None:
+    """Return the picture if the file is of this format, else None."""
+    factory, accepts = Image.OPEN[file_format]
+    try:
+        accepted = not accepts or accepts(start)
+        if not accepted or isinstance(accepted, str):  # a text gives the reason against it
+            return None
+        file.seek(0)
+        return factory(file, "")
+    except (SyntaxError, IndexError, TypeError, struct.error):  # how readers reject a format
+        return None
 
 
 def register_heif(name: str) -> None:
-    """Teach Pillow HEIC. Raises ImageError, which names the file and the extra, where that is not
-    installed."""
+    """Add HEIC to Pillow's formats.
+
+    Raises ImageError, naming the file and the extra, if that is not installed.
+    """
     try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError(
-            f"{name} is HEIC, which needs an extra: pip install 'vrdir[heic]'"
-        ) from None
+        pillow_heif = require("pillow_heif", "heic", f"{name} is HEIC, which needs an extra")
+    except MissingPackageError as error:
+        raise ImageError(str(error)) from None
     pillow_heif.register_heif_opener()

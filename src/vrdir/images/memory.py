@@ -1,5 +1,4 @@
-"""How much memory there is, and how much of it an image file will take: known before it is
-decoded."""
+"""The memory that there is, and what an image file will need of it, before it is decoded."""
 
 from __future__ import annotations
 
@@ -11,42 +10,34 @@ from pathlib import Path
 from PIL import Image
 
 from vrdir.errors import ImageError
+from vrdir.images.formats import format_named
 
-MOST = 0.8  # of the memory, for one image
-ELSEWHERE = 8 << 30  # bytes, where the system does not say how much memory it has
-NO_LIMIT = 1 << 60  # cgroup v1 says about 2^63 where there is none
-STORED = {
-    "1": 1,
-    "L": 1,
-    "P": 1,
-    "I;16": 2,
-    "I;16B": 2,
-    "I;16L": 2,
-    "LA": 4,
-    "PA": 4,
-}  # bytes a pixel, in Pillow's own memory
-# Bytes a pixel and channel that decoders take which do not go row by row: whole numbers,
-# coefficients, planes.
-DECODING = {"JPEG2000": 8, "JPEG": 2, "MPO": 2, "WEBP": 3, "AVIF": 4, "HEIF": 4}
-GREY = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"}
+SHARE = 0.8  # of the memory, for one image
+UNKNOWN_MEMORY = 8 << 30  # bytes, assumed where the system does not tell its memory
+NO_LIMIT = 1 << 60  # cgroup v1 writes about 2^63 for "no limit"
+# Bytes per pixel in Pillow's own memory; 4 for all other modes.
+STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L"}
 
 
 def memory_limit(root: Path = Path("/")) -> int:
-    """The bytes that this process can have: the machine's memory, or its container's limit (cgroup
-    v1 or v2) where that is less.
+    """Return the bytes of memory that this process can have.
+
+    That is the machine's memory, or less if the container (cgroup v1 or v2) or the process (`ulimit
+    -v`, `ulimit -d`) has a limit.
 
     Args:
-        root: of the file system that says it.
+        root: the root of the file system that is asked for the container's limits.
     """
     try:
-        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        there = ELSEWHERE
-    return min([there, *cgroup_limits(root)])
+        machine = UNKNOWN_MEMORY
+    return min([machine, *cgroup_limits(root), *process_limits()])
 
 
 def cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of this process's control group and of all above it."""
+    """Yield the limits of this process's control group and of all groups above it, in bytes."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except (OSError, ValueError):
@@ -61,39 +52,67 @@ def cgroup_limits(root: Path) -> Iterator[int]:
         else:
             continue
         group = Path(path.lstrip("/"))
-        for folder in (
-            group,
-            *group.parents,
-        ):  # within a container the path may be that of the machine, and only the top is there
+        # Within a container the path may be that of the machine, of which only the top is visible.
+        for folder in (group, *group.parents):
             for file in files:
                 try:
                     limit = int((hierarchy / folder / file).read_text())
-                except (OSError, ValueError):  # not there, or "max"
+                except (OSError, ValueError):  # no such file, or "max"
                     continue
                 if 0 < limit < NO_LIMIT:
                     yield limit
 
 
+def process_limits() -> Iterator[int]:
+    """Yield what this process may still take by its resource limits (`ulimit`), in bytes."""
+    try:
+        import resource
+
+        fields = Path("/proc/self/statm").read_text().split()
+    except (ImportError, OSError):  # not on Linux
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    for kind, used in ((resource.RLIMIT_AS, fields[0]), (resource.RLIMIT_DATA, fields[5])):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield max(limit - int(used) * page, 0)
+
+
 @cache
 def most_for_one() -> int:
-    """The bytes that one image may need."""
-    return int(MOST * memory_limit())
+    """Return the bytes that one image may need."""
+    return int(SHARE * memory_limit())
 
 
 def opening_bytes(picture: Image.Image, file_bytes: int) -> int:
-    """About what it takes to decode an opened file, turn it upright and make 32-bit numbers of
-    it."""
-    channels = 1 if picture.mode in GREY else 3
+    """Return about how many bytes it takes to open an image.
+
+    That is: to decode it, turn it upright and convert it to float32.
+
+    Args:
+        picture: the opened image, not yet decoded.
+        file_bytes: the size of its file.
+    """
+    channels = 1 if picture.mode in GREY_MODES else 3
     stored = STORED.get(picture.mode, 4)
-    a_pixel = 2 * stored + channels * (1 + 4 + DECODING.get(picture.format or "", 0))
-    return file_bytes + a_pixel * picture.width * picture.height
+    per_pixel = 2 * stored + channels * (1 + 4 + format_named(picture.format).decoding_bytes)
+    return file_bytes + per_pixel * picture.width * picture.height
 
 
 def check_memory(needed: int, picture: Image.Image, name: str) -> None:
-    """Raise ImageError, which calls the file `name`, where an image needs more memory than there is
-    for one."""
+    """Check that an image does not need more memory than one image may.
+
+    Args:
+        needed: in bytes.
+        picture: the opened image.
+        name: the file's name in the error.
+
+    Raises:
+        ImageError: it needs more.
+    """
     if needed > most_for_one():
         raise ImageError(
-            f"{name} ({picture.width} x {picture.height} pixels) needs about {needed / 2**30:.1f} GiB of memory, and there are "
-            f"{most_for_one() / 2**30:.1f} for one image; give a smaller copy, cut it up, or use a machine with more"
+            f"{name} ({picture.width} x {picture.height} pixels) needs about "
+            f"{needed / 2**30:.1f} GiB of memory, and there are {most_for_one() / 2**30:.1f} "
+            "for one image; give a smaller copy, cut it up, or use a machine with more"
         )

@@ -1,4 +1,7 @@
-"""Encoded images, read: any file format that Pillow knows, whole, upright, and with 16 bits where it has them."""
+"""Reading of encoded images.
+
+Every file format that Pillow knows is read: upright, and with 16 bits where the file has them.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vrdir.errors import ImageError, first_line
-from vrdir.images.formats import open_header, raw_advice
+from vrdir.errors import ImageError, InputError, first_line
+from vrdir.images.formats import format_named, open_header, raw_advice
 from vrdir.images.memory import check_memory, most_for_one, opening_bytes
 from vrdir.images.metadata import descriptive, other_colours, with_less_metadata
 from vrdir.images.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
-from vrdir.images.soundness import check_effort, what_is_missing
+from vrdir.images.soundness import check_effort, missing_part
 from vrdir.images.tiff import PHOTOMETRIC, TIFF_STARTS, directories, full_page, strips_missing
 from vrdir.images.xmp import without_pointers
 from vrdir.regular_files import read_regular
 
 logger = logging.getLogger(__name__)
-ORIENTATION = 0x0112
-# Decoders that hold Python's lock until all is done, so that Ctrl-C would wait for them; from so
-# many pixels on for seconds.
-HOLDING, APART_PIXELS = {"AVIF", "JPEG2000", "WEBP"}, 16_000_000
+ORIENTATION = 0x0112  # an EXIF tag
+# Larger images of formats whose decoders block (`Format.blocking`) are decoded in another process:
+# above this size they take seconds.
+APART_PIXELS = 16_000_000
 DECODE = """
 import io, sys
 from PIL import Image
@@ -39,94 +42,105 @@ Image.MAX_IMAGE_PIXELS = None
 with Image.open(io.BytesIO(sys.stdin.buffer.read())) as picture:
     sys.stdout.buffer.write(picture.tobytes())
 """
-ONE_PICTURE = {
-    "MPO",
-    "PSD",
-}  # a camera's MPO holds one photo and previews of it, a PSD the picture and its layers
+# Formats whose further frames are previews (a camera's MPO) or layers (PSD).
+ONE_PICTURE = {"MPO", "PSD"}
 Picture = Image.Image | DeepPicture
 P = TypeVar("P", Image.Image, DeepPicture)
 
 
 def read_file(path: Path) -> Picture:
-    """Read an image file whole and upright. Raises ImageError: no such file, a folder, empty, no image, damaged, unreadable."""
+    """Read an image file, upright.
+
+    Raises:
+        ImageError: the file does not exist, cannot be read, is empty, damaged, or not an image.
+    """
     try:
-        if path.stat().st_size > most_for_one():
+        size = path.stat().st_size
+        if size > most_for_one():
             raise ImageError(
-                f"{path} has {path.stat().st_size / 2**30:.1f} GiB, which is more than there is memory for one image"
+                f"{path} has {size / 2**30:.1f} GiB, "
+                "which is more memory than there is for one image"
             )
         content = read_regular(path)
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except IsADirectoryError:
         readable = os.access(path, os.R_OK | os.X_OK)
-        raise ImageError(
-            f"{path} is a folder{', not an image' if readable else ' that cannot be read; check its permissions'}"
-        ) from None
+        rest = ", not an image" if readable else " that cannot be read; check its permissions"
+        raise ImageError(f"{path} is a folder{rest}") from None
     except OSError as error:
         advice = {
             errno.ENAMETOOLONG: "give it a shorter name",
-            errno.ELOOP: "it is a link that leads to itself",
-        }
-        raise ImageError(
-            f"{path} cannot be read ({error.strerror}); {advice.get(error.errno or 0, 'check its permissions')}"
-        ) from None
+            errno.ELOOP: "it is a link to itself",
+        }.get(error.errno or 0, "check its permissions")
+        raise ImageError(f"{path} cannot be read ({error.strerror}); {advice}") from None
     return decode(content, str(path))
 
 
 def decode(content: bytes, name: str) -> Picture:
-    """Decode an encoded image file. Raises ImageError, which calls it `name`."""
+    """Decode an encoded image file.
+
+    If its metadata cannot be read, they are left out with a warning.
+
+    Args:
+        content: the file.
+        name: its name in errors and warnings.
+
+    Raises:
+        ImageError: it is empty, damaged, or not an image.
+    """
     try:
         with decoding(name):
-            return _decoded(content, name)
+            return _decode(content, name)
     except ImageError as error:
         for less, what in with_less_metadata(content):
             if len(less) < len(content):
                 with contextlib.suppress(ImageError), decoding(name):
-                    picture = _decoded(less, name)
+                    picture = _decode(less, name)
                     logger.warning("%s has metadata that cannot be read; %s", name, what)
                     return picture
         raise error from None
 
 
-def _decoded(content: bytes, name: str) -> Picture:
+def _decode(content: bytes, name: str) -> Picture:
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
     check_effort(content, name)
-    picture = _opened(content, name)
+    picture = _open(content, name)
     check_memory(opening_bytes(picture, len(content)), picture, name)
     space = other_colours(picture, content)
     if space:
         logger.warning(
-            "%s is in %s, which is left out: what comes out is taken for sRGB; give it an ICC profile to keep its colours",
+            "%s is in %s, which is ignored: the result is taken for sRGB; "
+            "give it an ICC profile to keep its colours",
             name,
             space,
         )
     if raw_mode_of(picture, name):
         planes = itertools.count()  # of one file, so that one warning is enough
         pixels, info = read_deep(
-            lambda: _opened(content, name),
-            lambda plane: settled(plane, name, quiet=next(planes) > 0),
+            lambda: _open(content, name),
+            lambda plane: load_upright(plane, name, own=True, quiet=next(planes) > 0),
         )
-        return _all_there(DeepPicture(pixels, info, picture.format), content, name)
+        return _check_complete(DeepPicture(pixels, info, picture.format), content, name)
     bits = _bits_lost(picture, content)
     if bits:
         logger.warning(
-            "%s has %d bits a channel; only the upper 8 are read (PNG and TIFF are read whole)",
+            "%s has %d bits per channel; only the upper 8 are read (PNG and TIFF keep them all)",
             name,
             bits,
         )
-    upright = _all_there(settled(picture, name), content, name)
+    upright = _check_complete(load_upright(picture, name, own=True), content, name)
     if upright.mode == "I;16" and "transparency" in upright.info:
-        return DeepPicture(
-            with_alpha(np.asarray(upright)[..., None], upright.info["transparency"]),
-            upright.info,
-            picture.format,
-        )
+        grey = np.asarray(upright)[..., None]
+        pixels = with_alpha(grey, upright.info["transparency"])
+        return DeepPicture(pixels, upright.info, picture.format)
     return upright
 
 
-def _all_there(picture: P, content: bytes, name: str) -> P:
-    missing = what_is_missing(content, picture)
+def _check_complete(picture: P, content: bytes, name: str) -> P:
+    """Return a picture. Raises ImageError if its file lacks a part of it."""
+    missing = missing_part(content, picture)
     if missing:
         raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
     return picture
@@ -134,10 +148,12 @@ def _all_there(picture: P, content: bytes, name: str) -> P:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turn whatever decoders raise for a file, called `name`, into an ImageError that says what is
-    wrong: one guard for all callers.
+    """Turn every exception of a decoder into an ImageError that says what is wrong with the file.
 
-    MemoryError passes, and so does what is no Exception.
+    All callers of decoders use this one guard. MemoryError passes, and so does KeyboardInterrupt.
+
+    Args:
+        name: the file's name in errors.
     """
     try:
         yield
@@ -145,35 +161,37 @@ def decoding(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is no image, or of a file format that Pillow does not know"
+            f"{name} is not an image, or of a file format that Pillow does not know"
         ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ImageError(
-            f"{name} has more than {limit:.0f} megapixels, which few honest files have; if you trust it, raise the limit "
+            f"{name} has more than {limit:.0f} megapixels, which is refused to stop "
+            "decompression bombs; if you trust it, raise the limit "
             "(--max-megapixels, or PIL.Image.MAX_IMAGE_PIXELS)"
         ) from None
-    except Exception as error:  # decoders of damaged files raise all sorts
+    except Exception as error:  # decoders raise many kinds for damaged files
         raise ImageError(
             f"{name} is damaged or cut short ({first_line(error)}); get it again"
         ) from None
 
 
 def allow_megapixels(limit: float) -> None:
-    """Open pictures of up to `limit` megapixels, in this whole process. Pillow's own limit is about 179.
+    """Set the largest size of pictures that are opened, in megapixels, for this whole process.
+
+    Pillow's own limit is about 179.
 
     Raises:
-        ValueError: the limit is not positive, or infinite.
+        InputError: the limit is not positive, or infinite.
     """
     if not (limit > 0 and np.isfinite(limit)):
-        raise ValueError(f"a limit of megapixels is a positive number, not {limit}")
-    Image.MAX_IMAGE_PIXELS = round(
-        limit * 1e6 / 2
-    )  # Pillow warns from there on and refuses from twice that
+        raise InputError(f"a limit of megapixels is a positive number, not {limit}")
+    # Pillow warns from this number on, and refuses from twice this number on.
+    Image.MAX_IMAGE_PIXELS = round(limit * 1e6 / 2)
 
 
-def _opened(content: bytes, name: str) -> Image.Image:
-    """The header read, the pixels not yet. Raises ImageError, which calls it `name`."""
+def _open(content: bytes, name: str) -> Image.Image:
+    """Read the header, not the pixels. Raises ImageError, naming the file `name`."""
     with decoding(name):
         try:
             return open_header(io.BytesIO(content), name)
@@ -187,51 +205,80 @@ def _opened(content: bytes, name: str) -> Image.Image:
                     f"{name} is damaged or cut short (its directory is missing); get it again"
                 ) from None
             raise ImageError(
-                f"{name} is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8 or 16 bits, or as grey"
+                f"{name} is a kind of TIFF that Pillow cannot read; "
+                "save it as RGB or RGBA of 8 or 16 bits, or as grey"
             ) from None
 
 
 def raw_mode_of(picture: Image.Image, name: str) -> str | None:
+    """Return an opened picture's `raw_mode`. Raises ImageError, naming the file `name`."""
     try:
         return raw_mode(picture)
-    except ValueError as error:
+    except ImageError as error:
         raise ImageError(f"{name} cannot be read: {error}") from None
 
 
-def settled(picture: Image.Image, name: str, quiet: bool = False) -> Image.Image:
-    """Decoded whole, one frame, upright. Raises ImageError, which calls it `name`, as warnings do unless `quiet`."""
+def load_upright(
+    picture: Image.Image, name: str, *, own: bool = False, quiet: bool = False
+) -> Image.Image:
+    """Decode an opened picture and turn it upright, as its EXIF orientation tells.
+
+    XMP that points outside the picture is left out with a warning.
+
+    Args:
+        picture: the opened picture.
+        name: its name in errors and warnings.
+        own: nobody else uses `picture`, so that it may be changed in place, which saves a copy.
+        quiet: log no warnings.
+
+    Raises:
+        ImageError: it is damaged, or has several frames or pages.
+    """
     with decoding(name):
         frames = frames_of(picture, name)
         if frames > 1:
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(
-                f"{name} holds {frames} {kind}; save each as a file of its own first (such as `magick FILE %04d.png`)"
+                f"{name} holds {frames} {kind}; save each as a file of its own first "
+                "(such as `magick FILE %04d.png`)"
             )
-        _check_whole(picture, name)
+        _check_strips(picture, name)
         white = _grey_white(picture)
-        return _settled(_loaded(picture), name, white, quiet)
+        loaded = _load(picture)
+        upright = _transpose(loaded, name, own, quiet)
+        transparent = upright.info.get("transparency")
+        if isinstance(transparent, int) and transparent <= white < 255:
+            # Pillow scales the pixels to 255, but not this value.
+            upright.info["transparency"] = transparent * 255 // white
+        if isinstance(transparent, bytes):  # of a palette, which has 256 colours at most
+            upright.info["transparency"] = transparent[:256]
+        white_is_zero = getattr(loaded, "tag_v2", {}).get(PHOTOMETRIC) == 0
+        if upright.mode.startswith("I;16") and white_is_zero:  # which Pillow inverts only in 8 bits
+            info = upright.info
+            upright = Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
+            upright.info = info
+        _drop_pointers(upright, name, quiet)
+        upright.format = picture.format
+        return upright
 
 
-def _loaded(picture: Image.Image) -> Image.Image:
-    """An opened picture with its pixels decoded: large ones of some formats by another process,
-    which a signal can interrupt."""
+def _load(picture: Image.Image) -> Image.Image:
+    """Decode an opened picture.
+
+    Large ones of some formats are decoded in another process, which a signal can interrupt.
+    """
     file: Any = getattr(picture, "fp", None)
-    if (
-        picture.format in HOLDING
-        and picture.width * picture.height > APART_PIXELS
-        and file is not None
-        and sys.executable
-    ):
+    large = picture.width * picture.height > APART_PIXELS
+    if large and format_named(picture.format).blocking and file is not None and sys.executable:
         file.seek(0)
-        command = [sys.executable, "-c", DECODE]
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", DECODE],
             input=file.read(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             check=False,
         )
-        with contextlib.suppress(ValueError):  # too few bytes: then what is wrong is told here
+        with contextlib.suppress(ValueError):  # too few bytes: `load` below raises the error
             apart = Image.frombytes(picture.mode, picture.size, done.stdout)
             apart.info, apart.format = picture.info, picture.format
             return apart
@@ -240,11 +287,17 @@ def _loaded(picture: Image.Image) -> Image.Image:
 
 
 def frames_of(picture: Image.Image, name: str) -> int:
-    """How many pictures an opened file holds; 1 where the others are smaller copies of the first,
-    previews or layers.
+    """Return the number of pictures in an opened file.
 
-    A TIFF that its caller opened is moved to its full page. Raises ImageError for a camera's RAW,
-    of which Pillow opens the preview.
+    Smaller copies, masks, previews and layers do not count. A TIFF opened by a caller is moved to
+    its full page.
+
+    Args:
+        picture: the opened file.
+        name: its name in errors.
+
+    Raises:
+        ImageError: it is a camera's RAW file, of which Pillow would open the preview.
     """
     file: Any = getattr(picture, "fp", None) or getattr(picture, "_fp", None)
     if picture.format == "TIFF" and hasattr(file, "seek") and not getattr(file, "closed", False):
@@ -260,9 +313,8 @@ def frames_of(picture: Image.Image, name: str) -> int:
     return 1 if picture.format in ONE_PICTURE else getattr(picture, "n_frames", 1)
 
 
-def _check_whole(picture: Image.Image, name: str) -> None:
-    """Raise ImageError for an opened file that does not hold all of its picture, where Pillow would
-    leave the rest black."""
+def _check_strips(picture: Image.Image, name: str) -> None:
+    """Raise ImageError for an opened TIFF without all of its strips, which Pillow leaves black."""
     file, tags = getattr(picture, "fp", None), getattr(picture, "tag_v2", None)
     if picture.format == "TIFF" and file is not None and tags is not None:
         missing = strips_missing(tags, file)
@@ -270,28 +322,8 @@ def _check_whole(picture: Image.Image, name: str) -> None:
             raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
 
 
-def _settled(picture: Image.Image, name: str, white: int, quiet: bool) -> Image.Image:
-    upright = _upright(picture, name, quiet)
-    transparent = upright.info.get("transparency")
-    if (
-        isinstance(transparent, int) and transparent <= white < 255
-    ):  # Pillow scales the pixels to 255, and leaves this as it was
-        upright.info["transparency"] = transparent * 255 // white
-    if isinstance(transparent, bytes):  # of a palette, which has 256 colours at most
-        upright.info["transparency"] = transparent[:256]
-    if (
-        upright.mode.startswith("I;16") and getattr(picture, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    ):  # white is zero, which Pillow undoes in 8 bits
-        info = upright.info
-        upright = Image.fromarray(65535 - np.asarray(upright).astype(np.uint16))
-        upright.info = info
-    _drop_pointers(upright, name, quiet)
-    upright.format = picture.format
-    return upright
-
-
 def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
-    """Leave out the XMP that points to what the restored picture will not have beside it."""
+    """Remove XMP that points to parts of the old file which the restored picture will not have."""
     xmp = picture.info.get("xmp")
     if not xmp:
         return
@@ -309,7 +341,7 @@ def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
 
 
 def _grey_white(picture: Image.Image) -> int:
-    """The value of white in an opened PNG, not yet decoded, of grey with 2 or 4 bits; 255 for all others."""
+    """Return the value of white in an opened PNG of grey with 2 or 4 bits, 255 for all others."""
     tiles = getattr(picture, "tile", None)
     if picture.format != "PNG" or not tiles:
         return 255
@@ -317,22 +349,24 @@ def _grey_white(picture: Image.Image) -> int:
     return {"L;2": 3, "L;4": 15}.get(args if isinstance(args, str) else args[0], 255)
 
 
-def _upright(picture: Image.Image, name: str, quiet: bool) -> Image.Image:
-    """A decoded picture turned as its EXIF says. What of that cannot be read is left behind: the pixels are sound all the same."""
+def _transpose(picture: Image.Image, name: str, own: bool, quiet: bool) -> Image.Image:
+    """Return a decoded picture turned by its EXIF orientation.
+
+    EXIF that cannot be read is left out.
+    """
     try:
         if picture.info.get("exif"):
-            Image.Exif().load(
-                picture.info["exif"]
-            )  # what the picture itself says of it, after an error, is that there is none
-        upright = ImageOps.exif_transpose(picture)
-        if picture.format == "TIFF" and (
-            exif := descriptive(picture.getexif())
-        ):  # which Pillow leaves among the file's tags
-            upright.info["exif"] = exif.tobytes()
+            # After an error, the picture's own `getexif` reports no EXIF instead of the error.
+            Image.Exif().load(picture.info["exif"])
+        upright = _transposed(picture, own)
+        if picture.format == "TIFF":  # Pillow leaves its EXIF among the file's tags
+            exif = descriptive(picture.getexif())
+            if exif:
+                upright.info["exif"] = exif.tobytes()
         return upright
     except MemoryError:
         raise
-    except Exception as error:  # and so do those of odd metadata
+    except Exception as error:  # readers of damaged EXIF raise many kinds
         if not quiet:
             logger.warning(
                 "%s has EXIF that cannot be read (%s); it is left out", name, first_line(error)
@@ -341,7 +375,8 @@ def _upright(picture: Image.Image, name: str, quiet: bool) -> Image.Image:
     for key in ("exif", "Raw profile type exif"):
         bare.info.pop(key, None)
     try:
-        orientation = picture.getexif().get(ORIENTATION)  # which may be read where the rest cannot
+        # The orientation may be readable where the rest is not.
+        orientation = picture.getexif().get(ORIENTATION)
         if orientation is not None:
             bare.getexif()[ORIENTATION] = orientation
         return ImageOps.exif_transpose(bare)
@@ -351,31 +386,39 @@ def _upright(picture: Image.Image, name: str, quiet: bool) -> Image.Image:
         return bare
 
 
+def _transposed(picture: Image.Image, own: bool) -> Image.Image:
+    if own and picture.getexif().get(ORIENTATION) not in range(2, 9):  # nothing to turn
+        return picture
+    return ImageOps.exif_transpose(picture)
+
+
 def _bits_lost(picture: Image.Image, content: bytes) -> int:
-    """The bits a channel of a file that Pillow reads as 8; 0 for one that loses none."""
+    """Return the bits per channel of a file that Pillow reduces to 8; 0 if it loses none."""
+    if picture.mode not in ("L", "LA", "RGB", "RGBA"):
+        return 0
     bits = 8
-    if picture.mode in ("L", "LA", "RGB", "RGBA"):
-        if picture.format == "PPM":  # P6, width, height, white: comments aside, the fourth word
-            white = [
-                word
-                for line in content[:200].split(b"\n")
-                for word in line.partition(b"#")[0].split()
-            ][3:4]
-            bits = (
-                int(white[0]).bit_length()
-                if white and white[0].isdigit() and content[:2] in (b"P2", b"P3", b"P5", b"P6")
-                else 8
-            )
-        elif picture.format == "JPEG2000":  # the SIZ segment, up to the first channel's depth
-            start = content.find(b"\xff\x4f\xff\x51")
-            bits = (content[start + 42] & 0x7F) + 1 if 0 <= start < len(content) - 42 else 8
-        elif picture.format == "AVIF":  # the av1C box: high_bitdepth, twelve_bit
-            start = content.find(b"av1C")
-            bits = (
-                8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1)
-                if 0 <= start < len(content) - 6
-                else 8
-            )
-        elif picture.format == "HEIF":
-            bits = int(picture.info.get("bit_depth", 8))
+    if picture.format == "PPM":
+        bits = _ppm_bits(content)
+    elif picture.format == "JPEG2000":  # the SIZ segment, up to the first channel's depth
+        start = content.find(b"\xff\x4f\xff\x51")
+        bits = (content[start + 42] & 0x7F) + 1 if 0 <= start < len(content) - 42 else 8
+    elif picture.format == "AVIF":  # the av1C box: the bits high_bitdepth and twelve_bit
+        start = content.find(b"av1C")
+        if 0 <= start < len(content) - 6:
+            bits = 8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1)
+    elif picture.format == "HEIF":
+        bits = int(picture.info.get("bit_depth", 8))
     return bits if bits > 8 else 0
+
+
+def _ppm_bits(content: bytes) -> int:
+    """Return the bits per channel of a PPM.
+
+    Its header is P6, width, height, white, with comments between them.
+    """
+    words = [
+        word for line in content[:200].split(b"\n") for word in line.partition(b"#")[0].split()
+    ]
+    if content[:2] in (b"P2", b"P3", b"P5", b"P6") and len(words) > 3 and words[3].isdigit():
+        return int(words[3]).bit_length()
+    return 8

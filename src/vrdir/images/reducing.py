@@ -1,4 +1,4 @@
-"""Pictures reduced to a size, in whatever depth they have."""
+"""Reducing of pictures to a size, in their own depth."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import numpy as np
 from PIL import Image
 
 from vrdir.images.reading import Picture
-from vrdir.images.sixteen_bits import DeepPicture, Pixels
+from vrdir.images.sixteen_bits import DeepPicture, Pixels16
 
 
 def reduced(picture: Picture, max_side: int) -> Picture:
-    """Return a picture with its longer side at most `max_side` pixels, with what it carries; one that is small enough as it is."""
+    """Return a picture whose longer side has at most `max_side` pixels, with its metadata.
+
+    A picture that is small enough is returned unchanged.
+    """
     width, height = picture.size
     if max(width, height) <= max_side:
         return picture
     scale = max_side / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if isinstance(picture, DeepPicture):
-        return DeepPicture(_deep(picture.pixels, size), picture.info, picture.format)
+        return DeepPicture(_reduce_deep(picture.pixels, size), picture.info, picture.format)
     if picture.mode.startswith("I"):
-        smaller = Image.fromarray(
-            _deep(np.asarray(picture).clip(0, 65535)[..., None], size)[..., 0]
-        )
+        grey = np.asarray(picture).clip(0, 65535)[..., None]
+        smaller = Image.fromarray(_reduce_deep(grey, size)[..., 0])
     else:
         smaller = _without_palette(picture).resize(size, Image.Resampling.LANCZOS)
     # The transparent value of a picture without alpha has become alpha.
@@ -30,8 +32,8 @@ def reduced(picture: Picture, max_side: int) -> Picture:
     return smaller
 
 
-def _deep(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(H, W, C) of 16 bits; colours count by their alpha, so that what is transparent has no say."""
+def _reduce_deep(pixels: Pixels16, size: tuple[int, int]) -> Pixels16:
+    """Reduce (H, W, C) of 16 bits to (width, height); colours are weighted by their alpha."""
     values = pixels.astype(np.float32)
     alpha = values[..., -1:] / 65535 if values.shape[2] in (2, 4) else None
     if alpha is not None:
@@ -49,7 +51,7 @@ def _deep(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _without_palette(picture: Image.Image) -> Image.Image:
-    """A picture whose values can be averaged."""
+    """Return a picture in a mode whose values can be averaged."""
     if picture.mode in ("P", "PA"):
         return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     if "transparency" in picture.info and picture.mode in ("1", "L", "RGB"):

@@ -1,5 +1,4 @@
-"""What Pillow does not see in a file: that half of its picture is missing, or that it would take
-minutes to decode."""
+"""Checks that Pillow does not make: a part is missing, or decoding would take minutes."""
 
 from __future__ import annotations
 
@@ -14,37 +13,22 @@ import numpy as np
 from PIL import Image
 
 from vrdir.errors import ImageError
-from vrdir.images.formats import opened
+from vrdir.images.formats import open_with_pillow
 from vrdir.images.sixteen_bits import DeepPicture
 
-JPEG_START, JPEG_END, PNG_START, JP2_STREAM = (
-    b"\xff\xd8\xff",
-    b"\xff\xd9",
-    b"\x89PNG\r\n\x1a\n",
-    b"\xff\x4f\xff\x51",
-)
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+PNG_START, JP2_STREAM = b"\x89PNG\r\n\x1a\n", b"\xff\x4f\xff\x51"
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-END, SCAN, FRAMES = (
-    0xD9,
-    0xDA,
-    {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF},
-)
+END, SCAN = 0xD9, 0xDA
+FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 SEQUENTIAL = {0xC0, 0xC1}
-# A progressive JPEG has about ten scans. Each goes over the whole picture, however little it holds.
+# A progressive JPEG has about ten scans. Decoding each visits every pixel, however short the scan.
 SCANS, MOST_SCANS, SCANNED_PIXELS = 20, 500, 2_000_000_000
-HEADER_BYTES = (
-    2**16
-)  # before the pixels of a PPM, and of what fills the room between a JPEG's segments
-PPM_HEADERS = {
-    b"P1": 2,
-    b"P2": 3,
-    b"P3": 3,
-    b"P4": 2,
-    b"P5": 3,
-    b"P6": 3,
-}  # numbers before the pixels
-CORNER = 8  # pixels, a JPEG's block
-GREY = 128  # which a JPEG's decoder puts where nothing is
+HEADER_BYTES = 2**16  # the most before the pixels of a PPM, or of padding between JPEG segments
+PPM_NUMBERS = {b"P1": 2, b"P2": 3, b"P3": 3, b"P4": 2, b"P5": 3, b"P6": 3}  # in the header
+CORNER = 8  # pixels: a JPEG's block
+GREY = 128  # the value that a JPEG decoder leaves where data are missing
+# The passes of an interlaced PNG: first x, first y, step in x, step in y.
 ADAM7 = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -53,18 +37,18 @@ ADAM7 = (
     (0, 2, 2, 4),
     (1, 0, 2, 2),
     (0, 1, 1, 2),
-)  # first x, y, steps x, y
+)
 
 
 class Jpeg(NamedTuple):
-    """What a JPEG says of itself before it is decoded.
+    """Facts from the markers of a JPEG, before it is decoded.
 
     Attributes:
-        kind: the marker of its frame; 0 where there is none.
-        height, width: in pixels, 0 where there is no frame.
-        scans: how many.
-        fill: the longest run of bytes without meaning between two segments.
-        end: where its last marker begins; -1 where that is missing.
+        kind: the marker of its frame; 0 if it has none.
+        height, width: in pixels; 0 without a frame.
+        scans: the number of scans.
+        fill: the longest run of padding bytes between two segments.
+        end: the offset of the end marker; -1 if it is missing.
     """
 
     kind: int
@@ -75,8 +59,8 @@ class Jpeg(NamedTuple):
     end: int
 
 
-def jpeg_of(content: bytes) -> Jpeg:
-    """Look at the markers of the first picture in a JPEG."""
+def read_jpeg_markers(content: bytes) -> Jpeg:
+    """Read the markers of the first picture in a JPEG file."""
     place, kind, height, width, scans, fill = 2, 0, 0, 0, 0, 0
     while found := JPEG_MARKER.search(content, place):
         marker, place = found[1][0], found.end()
@@ -93,34 +77,45 @@ def jpeg_of(content: bytes) -> Jpeg:
 
 
 def check_effort(content: bytes, name: str) -> None:
-    """Raise ImageError, which calls the file `name`, where decoding would take far longer than an
-    honest file's."""
+    """Refuse files whose decoding would take far longer than that of ordinary ones.
+
+    Raises:
+        ImageError: a JPEG has hundreds of scans or much padding, or the header of a PPM is longer
+            than 64 KB. It names the file `name`.
+    """
     if content.startswith(JPEG_START):
-        jpeg = jpeg_of(content)
+        jpeg = read_jpeg_markers(content)
         if jpeg.scans > MOST_SCANS or (
             jpeg.scans > SCANS and jpeg.scans * jpeg.width * jpeg.height > SCANNED_PIXELS
         ):
             raise ImageError(
-                f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: it is damaged or malicious"
+                f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: "
+                "it is damaged or malicious"
             )
         if jpeg.fill > HEADER_BYTES:
             raise ImageError(
-                f"{name} has {jpeg.fill} bytes of nothing between two segments: it is damaged or malicious"
+                f"{name} has {jpeg.fill} padding bytes between two segments: "
+                "it is damaged or malicious"
             )
-    elif content[:2] in PPM_HEADERS:
-        header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_HEADERS[content[:2]]
+    elif content[:2] in PPM_NUMBERS:
+        header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_NUMBERS[content[:2]]
         if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
             raise ImageError(
-                f"{name} has more than {HEADER_BYTES} bytes before its pixels: it is damaged or malicious"
+                f"{name} has more than {HEADER_BYTES} bytes before its pixels: "
+                "it is damaged or malicious"
             )
 
 
-def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
-    """What a file lacks of the picture that came of it, in words; "" if nothing.
+def missing_part(content: bytes, picture: Image.Image | DeepPicture) -> str:
+    """Return which part of the picture a file lacks, in words; "" if nothing is missing.
 
-    Pillow says nothing where a PNG's data end in good order before its last row, a JPEG's before
-    its last block, or a tile of a JPEG 2000 is not there. Only where a corner of the picture has
-    what is then left there is the file looked at more closely.
+    Pillow reports no error when a PNG's data end properly before its last row, a JPEG's before its
+    last block, or a tile of a JPEG 2000 is missing. To save time, PNG and JPEG files are examined
+    only if a corner of the picture has the value that decoders leave where data are missing.
+
+    Args:
+        content: the file.
+        picture: the picture decoded from it.
     """
     if content.startswith(PNG_START) and any(
         not corner[[0, -1], [0, -1]].all() for corner in corners(picture)
@@ -132,13 +127,13 @@ def what_is_missing(content: bytes, picture: Image.Image | DeepPicture) -> str:
     ):
         return "its last rows are missing" if jpeg_is_short(content) else ""
     if picture.format == "JPEG2000" and JP2_STREAM in content:
-        there, wanted = jp2_tiles(content)
-        return f"{there} of its {wanted} tiles are there" if there < wanted else ""
+        found, wanted = jp2_tiles(content)
+        return f"{found} of its {wanted} tiles are there" if found < wanted else ""
     return ""
 
 
 def corners(picture: Image.Image | DeepPicture) -> Sequence[np.ndarray[Any, Any]]:
-    """The four corners, up to 8 x 8 pixels each: an upright picture may have been turned."""
+    """Return the four corners, up to 8 x 8 pixels each: an upright picture may have been turned."""
     width, height = picture.size
     across, down = (min(side, CORNER) for side in picture.size)
     boxes = [(x, y, x + across, y + down) for x in (0, width - across) for y in (0, height - down)]
@@ -148,7 +143,7 @@ def corners(picture: Image.Image | DeepPicture) -> Sequence[np.ndarray[Any, Any]
 
 
 def png_bytes_missing(content: bytes) -> int:
-    """How many bytes of rows, filters included, a PNG's data lack."""
+    """Return how many bytes of rows, filter bytes included, a PNG's data lack."""
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
     passes = (
@@ -168,6 +163,7 @@ def png_bytes_missing(content: bytes) -> int:
 
 
 def _png_data(content: bytes) -> Iterator[bytes]:
+    """Yield the contents of a PNG's IDAT chunks."""
     place = len(PNG_START)
     while place + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
@@ -177,21 +173,23 @@ def _png_data(content: bytes) -> Iterator[bytes]:
 
 
 def jpeg_is_short(content: bytes) -> bool:
-    """Whether a JPEG's blocks end before its picture: then, without the end's marker, no row comes
-    after the last one that is there."""
-    jpeg = jpeg_of(content)
+    """Return whether a sequential JPEG has fewer blocks than its picture.
+
+    It is decoded once more without its end marker: then the decoder leaves missing rows black.
+    """
+    jpeg = read_jpeg_markers(content)
     if jpeg.kind not in SEQUENTIAL or jpeg.end < 0:
         return False
-    picture = opened(io.BytesIO(content[: jpeg.end] + bytes(2 * CORNER)))
+    picture = open_with_pillow(io.BytesIO(content[: jpeg.end] + bytes(2 * CORNER)))
     try:
         picture.load()
-    except OSError:  # it waits for the end
+    except OSError:  # it waits for the end marker
         picture.tile = []  # type: ignore[attr-defined]
     return not np.asarray(picture)[-1].any()
 
 
 def jp2_tiles(content: bytes) -> tuple[int, int]:
-    """How many different tiles of a JPEG 2000 are there, and how many there should be."""
+    """Return how many different tiles a JPEG 2000 has, and how many it should have."""
     start = content.find(JP2_STREAM) + 2
     x1, y1, _, _, tile_width, tile_height, tile_x, tile_y = struct.unpack_from(
         ">8I", content, start + 6
@@ -206,12 +204,10 @@ def jp2_tiles(content: bytes) -> tuple[int, int]:
         and content[place : place + 2] != JPEG_END
     ):
         (length,) = struct.unpack_from(">H", content, place + 2)
-        if (
-            content[place : place + 2] == b"\xff\x90"
-        ):  # of a part of a tile: which one, and its length with all its data
+        if content[place : place + 2] == b"\xff\x90":  # a part of a tile, with its data
             tile, length = struct.unpack_from(">HI", content, place + 4)
             tiles.add(tile)
-            if length < 14:  # 0: to the end
+            if length < 14:  # 0: up to the end of the file
                 break
             place += length
         else:

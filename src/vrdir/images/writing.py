@@ -1,4 +1,4 @@
-"""Pictures, encoded: with their metadata as far as the file format can hold it."""
+"""Encoding of pictures, with as much of their metadata as the file format holds."""
 
 from __future__ import annotations
 
@@ -15,60 +15,65 @@ from PIL import Image
 from vrdir.atomic import result_file
 from vrdir.errors import ImageError, first_line
 from vrdir.images.formats import (
-    JPEG2000_STREAM_SUFFIXES,
-    WRITTEN,
+    BY_NAME,
     WRITTEN_SUFFIXES,
-    opened,
+    Format,
+    format_named,
+    format_of_suffix,
+    open_with_pillow,
     plain_suffix,
     register_heif,
 )
-from vrdir.images.metadata import carried, save_options, tiff_tags
+from vrdir.images.metadata import kept_metadata, save_options, tiff_tags
 from vrdir.images.reading import Picture
 from vrdir.images.sixteen_bits import DeepPicture, encode_deep
 
 logger = logging.getLogger(__name__)
-EXIF_LIMIT, XMP_LIMIT = 65533, 65504  # bytes, in a JPEG: a segment less what it begins with
-QUALITY, WITH_QUALITY = 95, ("JPEG", "WEBP", "AVIF", "HEIF")
-DPI_LIMITS = {
-    "JPEG": 65535.0,
-    "PNG": 5e7,
-    "TIFF": 5e7,
-    "BMP": 5e7,
-    "DIB": 5e7,
-}  # in 16 bits; in 31 bits, as pixels a metre
+QUALITY = 95
 
 
 def encode(picture: Picture, file_format: str, name: str = "", quality: int = QUALITY) -> bytes:
-    """Encode as a file of a Pillow format name, with its EXIF, XMP, ICC profile and resolution; lossy formats at a quality of 1 to 100.
+    """Encode a picture with its EXIF, XMP, ICC profile and resolution.
 
-    What the format cannot hold is left out: 16 bit become 8, alpha goes, and so does metadata (docs/images.md has the table).
-    Raises ImageError if it cannot be written, which calls it `name`, as do warnings of metadata that other pictures would keep.
+    What the format cannot hold is left out: 16 bits become 8, alpha is dropped, and so is metadata
+    (docs/images.md has the table). Metadata that the format could hold, but not in this case, is
+    left out with a warning.
+
+    Args:
+        picture: the picture.
+        file_format: Pillow's name for the format, such as "PNG".
+        name: the file's name in errors and warnings; its suffix may choose a variant of the format.
+        quality: of lossy formats, 1 to 100.
+
+    Raises:
+        ImageError: it cannot be encoded.
     """
-    file_format = "JPEG" if file_format == "MPO" else file_format
-    if isinstance(picture, DeepPicture) and file_format not in ("PNG", "TIFF"):
+    target = format_named(file_format)
+    file_format = target.name or file_format
+    if isinstance(picture, DeepPicture) and target.colour_bits < 16:
         picture = picture.reduced()
     try:
-        metadata: dict[str, Any] = _fitting(picture, file_format, name or "the picture")
-        if plain_suffix(name) in JPEG2000_STREAM_SUFFIXES:
+        metadata: dict[str, Any] = _fitting(picture, target, name or "the picture")
+        if plain_suffix(name) in target.bare_suffixes:
             metadata["no_jp2"] = True
-        return _encoded(picture, file_format, metadata, quality)
+        return _encode(picture, file_format, metadata, quality)
     except MemoryError:
         raise
-    except Exception as error:  # encoders raise all sorts too
+    except Exception as error:  # encoders raise many kinds
         raise ImageError(
-            f"{name}{': ' if name else ''}a {picture.mode} picture cannot be written as {file_format} ({first_line(error)}); "
-            "choose another format"
+            f"{name}{': ' if name else ''}a {picture.mode} picture cannot be written as "
+            f"{file_format} ({first_line(error)}); choose another format"
         ) from None
 
 
-def _encoded(
+def _encode(
     picture: Picture, file_format: str, metadata: dict[str, Any], quality: int = QUALITY
 ) -> bytes:
-    """A file with this metadata, and none of the picture's own."""
+    """Return a file with this metadata, and none of the picture's own."""
     options = save_options(metadata, file_format)
     if file_format == "HEIF":
         options = {"exif": None, "xmp": None, **options}
-    if file_format in WITH_QUALITY:
+    if format_named(file_format).quality:
         options["quality"] = quality
     if file_format == "JPEG":
         options["subsampling"] = 0
@@ -80,122 +85,132 @@ def _encoded(
 
 
 def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any]) -> bytes:
-    if picture.mode in ("LA", "RGBA") and file_format in ("JPEG", "BMP", "DIB", "PPM"):
+    target = BY_NAME.get(file_format)
+    # GIF turns alpha into its transparent colour.
+    if picture.mode in ("LA", "RGBA") and target and not target.alpha and file_format != "GIF":
         picture = picture.convert(picture.mode.removesuffix("A"))
-    if picture.mode == "F" and file_format != "TIFF":
-        picture = Image.fromarray(
-            np.round(np.asarray(picture).clip(0, 1) * 65535).astype(np.uint16)
-        )
-    if picture.mode == "I;16" and file_format not in ("PNG", "TIFF", "JPEG2000", "PPM"):
+    if picture.mode == "F" and not (target and target.floats):
+        grey = np.round(np.asarray(picture).clip(0, 1) * 65535)
+        picture = Image.fromarray(grey.astype(np.uint16))
+    if picture.mode == "I;16" and not (target and target.grey_bits == 16):
         picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
     buffer = io.BytesIO()
     picture.save(buffer, format=file_format, **options)
     return buffer.getvalue()
 
 
-def _fitting(picture: Picture, file_format: str, name: str) -> dict[str, Any]:
-    """What a picture carries that a file of this format can hold. A warning tells what else it left out of the file, called `name`."""
+def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
+    """Return the metadata of a picture that a file of this format can hold.
+
+    A warning names what is left out although the format could hold it in other cases.
+    """
     fitting: dict[str, Any] = {}
-    checks: dict[str, tuple[str, Callable[[Any, Picture, str], Any]]] = {}
-    if file_format in DPI_LIMITS:
-        checks["dpi"] = ("the resolution", _fitting_dpi)
-    if file_format in (
-        "PNG",
-        "TIFF",
-        "JPEG",
-        "WEBP",
-        "AVIF",
-        "HEIF",
-    ):  # the others have no place for any of these
-        checks |= {
-            "exif": ("EXIF", _fitting_exif),
-            "xmp": ("XMP", _fitting_xmp),
-            "icc_profile": ("the colour profile", _fitting_profile),
-        }
-    metadata = carried(picture.info)
-    for key, (what, check) in checks.items():
-        if key in metadata:
+    checks: dict[str, tuple[bool, str, Callable[[Any, Picture, Format], Any]]] = {
+        "dpi": (target.highest_dpi > 0, "the resolution", _fitting_dpi),
+        "exif": (target.exif, "EXIF", _fitting_exif),
+        "xmp": (target.xmp, "XMP", _fitting_xmp),
+        "icc_profile": (target.icc, "the colour profile", _fitting_profile),
+    }
+    metadata = kept_metadata(picture.info)
+    for key, (held, what, check) in checks.items():
+        if held and key in metadata:
             try:
-                value = check(metadata[key], picture, file_format)
+                value = check(metadata[key], picture, target)
             except MemoryError:
                 raise
-            except Exception as error:  # readers of odd metadata raise all sorts
+            except Exception as error:  # readers of damaged metadata raise many kinds
                 logger.warning("%s: %s is left out (%s)", name, what, first_line(error))
             else:
                 fitting |= {key: value} if value else {}
     return fitting
 
 
-def _fitting_dpi(dpi: Any, picture: Picture, file_format: str) -> tuple[float, float]:
-    """Raises ValueError for what no file can say."""
+def _fitting_dpi(dpi: Any, picture: Picture, target: Format) -> tuple[float, float]:
+    """Return a resolution as two numbers. Raises ImageError if the format cannot hold it."""
     across, down = (float(value) for value in dpi)
-    if not all(
-        0 < value <= DPI_LIMITS[file_format] for value in (across, down)
-    ):  # NaN is not either
-        raise ValueError(
-            f"{across:g} x {down:g} dots per inch are none that {file_format} can hold"
-        )
+    if not all(0 < value <= target.highest_dpi for value in (across, down)):  # False for NaN too
+        raise ImageError(f"{target.name} cannot hold {across:g} x {down:g} dots per inch")
     return across, down
 
 
-def _fitting_exif(exif: bytes, picture: Picture, file_format: str) -> bytes:
-    """With the beginning that a JPEG needs, which a WebP's lacks. Raises whatever Pillow does for what is none."""
+def _fitting_exif(exif: bytes, picture: Picture, target: Format) -> bytes:
+    """Return EXIF with the marker that a JPEG needs and a WebP lacks.
+
+    Raises:
+        Exception: whatever Pillow raises for damaged EXIF.
+    """
     content = re.sub(rb"^(Exif\0\0)+", b"", exif)
     if not content:
         return b""
     exif = b"Exif\0\0" + content
     Image.Exif().load(exif)
-    if file_format == "TIFF":
+    if target.name == "TIFF":
         tiff_tags({"exif": exif})
-    if file_format == "JPEG" and len(exif) > EXIF_LIMIT:
-        raise ValueError(f"it has {len(exif)} bytes, a JPEG holds {EXIF_LIMIT}")
+    _check_length(exif, target.exif_limit, target)
     return exif
 
 
-def _fitting_xmp(xmp: str | bytes, picture: Picture, file_format: str) -> bytes:
-    """Raises ValueError for more of it than fits in."""
+def _fitting_xmp(xmp: str | bytes, picture: Picture, target: Format) -> bytes:
     xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else bytes(xmp)
-    if file_format == "JPEG" and len(xmp) > XMP_LIMIT:
-        raise ValueError(f"it has {len(xmp)} bytes, a JPEG holds {XMP_LIMIT}")
+    _check_length(xmp, target.xmp_limit, target)
     return xmp
 
 
-def _fitting_profile(profile: bytes, picture: Picture, file_format: str) -> bytes:
-    """Raises ValueError for one of other channels than the file will have, by which others would show wrong colours, or none."""
+def _check_length(content: bytes, limit: int | None, target: Format) -> None:
+    """Raise ImageError for metadata longer than the limit."""
+    if limit is not None and len(content) > limit:
+        raise ImageError(f"it has {len(content)} bytes, a {target.name} holds {limit}")
+
+
+def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
+    """Return a colour profile.
+
+    Raises:
+        ImageError: it is for other channels than the file will have; programs would show wrong
+            colours, or none.
+    """
     mode = picture.mode
     if mode not in ("RGB", "RGBA"):  # such as grey, which WebP writes as RGB
-        blank = (
-            np.zeros((16, 16, picture.pixels.shape[2]), np.uint16)
-            if isinstance(picture, DeepPicture)
-            else None
-        )
-        small = Image.new(mode, (16, 16)) if blank is None else DeepPicture(blank, {})
-        mode = opened(io.BytesIO(_encoded(small, file_format, {}))).mode
+        blank: Picture
+        if isinstance(picture, DeepPicture):
+            blank = DeepPicture(np.zeros((16, 16, picture.pixels.shape[2]), np.uint16), {})
+        else:
+            blank = Image.new(mode, (16, 16))
+        mode = open_with_pillow(io.BytesIO(_encode(blank, target.name, {}))).mode
     space = b"GRAY" if mode.startswith(("L", "I", "F", "1")) else b"RGB "
-    told = profile[16:20]
-    if told and told != space:
-        raise ValueError(
-            f"it is for {told.decode('ascii', 'replace').strip()}, {file_format} has this picture as {space.decode().strip()}"
+    declared = profile[16:20]
+    if declared and declared != space:
+        raise ImageError(
+            f"it is for {declared.decode('ascii', 'replace').strip()}, "
+            f"{target.name} has this picture as {space.decode().strip()}"
         )
     return profile
 
 
 def format_of(path: Path) -> str:
-    """Pillow's name for the file format that a suffix stands for. Raises ImageError if it cannot be written."""
-    suffix = plain_suffix(path)
-    file_format = next((name for name, suffixes in WRITTEN.items() if suffix in suffixes), None)
-    if file_format == "HEIF":
-        register_heif(str(path))
-    if file_format not in Image.SAVE:
-        Image.init()
-    if file_format is None or file_format not in Image.SAVE:
-        raise ImageError(
-            f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; use {', '.join(sorted(WRITTEN_SUFFIXES))}"
-        )
-    return file_format
+    """Return Pillow's name for the file format of a path, by its suffix.
+
+    Raises:
+        ImageError: no such format can be written.
+    """
+    file_format = format_of_suffix(plain_suffix(path))
+    if file_format is not None:
+        if file_format.name == "HEIF":
+            register_heif(str(path))
+        if file_format.name not in Image.SAVE:
+            Image.init()
+        if file_format.name in Image.SAVE:
+            return file_format.name
+    raise ImageError(
+        f"cannot write {path}: no image format for the suffix {path.suffix or '(none)'!r}; "
+        f"use {', '.join(sorted(WRITTEN_SUFFIXES))}"
+    )
 
 
 def write_file(content: bytes, path: Path) -> None:
-    """Write an encoded image, whole or not at all. Raises DiskError or ImageError as `result_file`."""
+    """Write an encoded image, whole or not at all.
+
+    Raises DiskError or ImageError (`result_file`).
+    """
     with result_file(path) as partial:
         partial.write_bytes(content)

@@ -1,5 +1,8 @@
-"""XMP that points outside itself: to a film, a gain map or a depth map that lay behind the photo,
-and is gone with the old file."""
+"""Removal of XMP properties that point outside the XMP.
+
+They point to a film, a gain map or a depth map that followed the photo in its old file, and is not
+in the new one.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from xml.dom import Node, minidom
 
+from vrdir.errors import ImageError
+
 
 class Pointer(NamedTuple):
-    """What points outside: a namespace's beginning, which properties (a regular expression), what
-    they point to."""
+    """Properties that point outside the XMP.
+
+    Attributes:
+        namespace: the beginning of their namespace.
+        names: a regular expression for their names.
+        target: what they point to, in words.
+    """
 
     namespace: str
     names: str
-    what: str
+    target: str
 
 
 PHOTOS = "http://ns.google.com/photos/1.0/"
@@ -37,60 +47,56 @@ POINTERS = (
         "a motion photo's film",
     ),
     Pointer("http://ns.adobe.com/xmp/note/", "HasExtendedXMP", "extended XMP"),
-    Pointer("http://ns.adobe.com/xap/1.0/", "Thumbnails", "a preview of how it was"),
+    Pointer("http://ns.adobe.com/xap/1.0/", "Thumbnails", "a preview of the old photo"),
 )
-TELLS = re.compile("|".join(re.escape(pointer.namespace) for pointer in POINTERS).encode())
-DECLARATIONS = (
-    b"<!DOCTYPE",
-    b"<!ENTITY",
-)  # which XMP has none of, and which can make a few bytes unfold without end
+NAMESPACES = re.compile("|".join(re.escape(pointer.namespace) for pointer in POINTERS).encode())
+# Declarations that XMP does not have, and with which a few bytes can expand without end.
+DECLARATIONS = (b"<!DOCTYPE", b"<!ENTITY")
 
 
 def without_pointers(xmp: bytes) -> tuple[bytes, list[str]]:
-    """XMP without the properties that point outside it, and what they point to; as it is where
-    there are none.
+    """Return XMP without the properties that point outside it, and what they point to.
 
-    XMP that may hold some and cannot be read is left out whole: (b"", ["..."]).
+    XMP without such properties is returned unchanged, with an empty list. XMP that may have some
+    and cannot be read is dropped as a whole.
     """
-    plain = xmp.replace(b"\0", b"")  # of UTF-16, to look for names in it
-    if not TELLS.search(plain):
+    plain = xmp.replace(b"\0", b"")  # so that names are found in UTF-16 too
+    if not NAMESPACES.search(plain):
         return xmp, []
     try:
         if any(declaration in plain for declaration in DECLARATIONS):
-            raise ValueError("entities")
+            raise ImageError("XMP with entities")
         text = xmp.decode("utf-16" if xmp.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
         document = minidom.parseString(text.strip("\0 \n\r\t\ufeff"))
-        found = list(dict.fromkeys(_removed(document)))
-        return (
-            "".join(node.toxml() for node in document.childNodes).encode() if found else xmp
-        ), found
-    except Exception:  # a parser raises all sorts, RecursionError too
-        return b"", ["what cannot be told, as it cannot be read"]
+        found = list(dict.fromkeys(_remove(document)))
+        kept = "".join(node.toxml() for node in document.childNodes).encode() if found else xmp
+        return kept, found
+    except Exception:  # a parser raises many kinds, RecursionError too
+        return b"", ["something unknown, as it cannot be read"]
 
 
-def _removed(element: minidom.Document | minidom.Element) -> Iterator[str]:
-    """Take out of an element, and of those in it, what points outside; what that was."""
+def _remove(element: minidom.Document | minidom.Element) -> Iterator[str]:
+    """Remove the pointers from an element and those below it; yield what each pointed to."""
     if isinstance(element, minidom.Element):
         for attribute in list(element.attributes.values()):
-            if what := _points_to(attribute.namespaceURI, attribute.localName):
+            if target := _target(attribute.namespaceURI, attribute.localName):
                 element.removeAttributeNode(attribute)
-                yield what
+                yield target
     for child in list(element.childNodes):
         if child.nodeType != Node.ELEMENT_NODE:
             continue
-        if what := _points_to(child.namespaceURI, child.localName):
+        if target := _target(child.namespaceURI, child.localName):
             element.removeChild(child)
-            yield what
+            yield target
         else:
-            yield from _removed(child)
+            yield from _remove(child)
 
 
-def _points_to(namespace: str | None, name: str | None) -> str:
-    """What a property points to; "" for those that do not, and for the declaration of a
-    namespace."""
+def _target(namespace: str | None, name: str | None) -> str:
+    """Return what a property points to; "" if it does not point outside the XMP."""
     for pointer in POINTERS:
         if (namespace or "").startswith(pointer.namespace) and re.fullmatch(
             pointer.names, name or ""
         ):
-            return pointer.what
+            return pointer.target
     return ""

@@ -32,7 +32,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The object in a `config.json`, without what the Hugging Face hub and its libraries note in it for themselves.
 
     Raises:
-        ValueError: it is no JSON object of a sensible size, or a Git LFS pointer.
+        ValueError: it is not JSON object of a sensible size, or a Git LFS pointer.
     """
     refuse_pointer(path)
     if path.stat().st_size > CONFIG_BYTES:
@@ -41,7 +41,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         content = from_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(
-            f"{path} is no VRDIR config: it is no JSON ({first_line(error)})"
+            f"{path} is no VRDIR config: it is not JSON ({first_line(error)})"
         ) from None
     if not isinstance(content, dict):
         raise ValueError(

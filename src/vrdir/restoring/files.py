@@ -27,7 +27,7 @@ from vrdir.images.writing import encode, format_of
 from vrdir.restoring.network import Network
 from vrdir.restoring.restored import restore_opened
 from vrdir.restoring.stream import FrameStream
-from vrdir.video.formats import Frame, Pixels, format_of_video
+from vrdir.video.formats import Frame, FramePixels, format_of_video
 from vrdir.video.reading import VideoReader
 from vrdir.video.writing import VideoWriter
 
@@ -82,7 +82,7 @@ def _open(path: Path, max_side: int | None) -> OpenImage:
 
 def restore_video(
     job: FileJob,
-    stream_of: Callable[[Iterator[Pixels | None]], FrameStream],
+    stream_of: Callable[[Iterator[FramePixels | None]], FrameStream],
     on_frame: FrameCallback | None = None,
 ) -> ResultWriter:
     """Open a video file and return what restores it frame by frame.
@@ -104,7 +104,7 @@ def restore_video(
 
         with reader, VideoWriter(job.target, reader, path) as writer:
 
-            def pixels() -> Iterator[Pixels | None]:
+            def pixels() -> Iterator[FramePixels | None]:
                 for frame in reader.frames(writer.copy):
                     given.append(frame)
                     yield frame.pixels

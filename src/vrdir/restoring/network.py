@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from vrdir.export.exported_model import ExportedModel
@@ -124,11 +126,37 @@ class Network(NamedTuple):
             ImageError: it needs more memory than this machine has.
         """
         try:
-            with open_regular(path) as file, open_header(file, str(path)) as picture:
-                size = picture.size
-                opening = opening_bytes(picture, os.fstat(file.fileno()).st_size)
+            with open_regular(path) as file:
+                header, opening = _header(file, os.fstat(file.fileno()).st_size, str(path))
         except Exception:
             return 0
-        needed = opening + self.memory_bytes(*size)
-        check_memory(needed, picture, str(path))
+        return self._checked_bytes(header, opening, str(path))
+
+    def content_bytes(self, content: bytes, name: str) -> int:
+        """Return roughly the memory that restoring an encoded image needs at its peak, in bytes.
+
+        Returns 0 for content that cannot be read: opening it gives the reason.
+
+        Args:
+            content: an encoded image, whose own memory counts, too.
+            name: for the error message.
+
+        Raises:
+            ImageError: it needs more memory than this machine has.
+        """
+        try:
+            header, opening = _header(io.BytesIO(content), len(content), name)
+        except Exception:
+            return 0
+        return self._checked_bytes(header, opening, name)
+
+    def _checked_bytes(self, header: Image.Image, opening: int, name: str) -> int:
+        needed = opening + self.memory_bytes(*header.size)
+        check_memory(needed, header, name)
         return needed
+
+
+def _header(file: BinaryIO, size: int, name: str) -> tuple[Image.Image, int]:
+    """Return a picture whose header alone is read, and the bytes that opening it needs."""
+    with open_header(file, name) as picture:
+        return picture, opening_bytes(picture, size)

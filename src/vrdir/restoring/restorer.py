@@ -34,7 +34,7 @@ from vrdir.restoring.loading import load_model
 from vrdir.restoring.network import Network, Precision
 from vrdir.restoring.restored import Restored, restore_opened
 from vrdir.restoring.stream import SMOOTHING, Camera, Damaged, FrameStream, open_stream
-from vrdir.video.formats import Pixels, is_video
+from vrdir.video.formats import FramePixels, is_video
 
 
 class Restorer:
@@ -145,7 +145,7 @@ class Restorer:
 
         Returns:
             An image of the type of the input. For a path it is a PIL image, or a `DeepPicture`
-            (`vrdir.images.sixteen_bits`) if the file has 16 bits a channel.
+            (`vrdir.images.sixteen_bits`) if the file has 16 bits per channel.
 
         Raises:
             ImageError: it is no image, is damaged, or has values out of range.
@@ -292,7 +292,7 @@ class Restorer:
     def _restore_video(
         self, job: FileJob, smoothing: float, on_frame: Callable[[int, int | None], None] | None
     ) -> ResultWriter:
-        start: Callable[[Iterator[Pixels | None]], FrameStream] = partial(
+        start: Callable[[Iterator[FramePixels | None]], FrameStream] = partial(
             self.stream, smoothing=smoothing
         )
         return restore_video(job, start, on_frame)

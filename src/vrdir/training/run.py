@@ -36,7 +36,7 @@ from vrdir.training.stages import (
     all_stages,
 )
 from vrdir.training.trainer import Interrupted, Trainer
-from vrdir.weights.bundled import manifest, resolve_weights
+from vrdir.weights.bundled import bundled_weights, resolve_weights
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def whole_folder(path: Path | str) -> Path:
     Raises:
         FileNotFoundError: it is none of these.
     """
-    if str(path) in manifest() and (isinstance(path, str) or not path.is_dir()):
+    if str(path) in bundled_weights() and (isinstance(path, str) or not path.is_dir()):
         return resolve_weights(path)
     return model_folder(Path(path), "refine", "fusion", "context")
 

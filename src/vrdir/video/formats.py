@@ -1,34 +1,63 @@
-"""What reading and writing videos share: frames and container formats."""
+"""The video formats that are written, and what reading and writing videos share.
+
+`FORMATS` is the one table of these formats: suffixes, checks, error texts and the table in
+docs/video.md are made from it. A new format is one more entry.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vrdir.errors import VideoError
+from vrdir.errors import MissingPackageError, VideoError, require
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+FramePixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-H264 = {
-    "crf": "16",
-    "preset": "medium",
-}  # visually lossless: what was restored is not to be lost again
+# FFmpeg's flags for conversions: bicubic, full chroma for RGB, accurate rounding. With these, a
+# conversion to YUV 4:4:4 and back changes no level.
+SCALER = 4 | 0x2000 | 0x40000
+
+
+class VideoFormat(NamedTuple):
+    """How files with one suffix are written.
+
+    Attributes:
+        suffix: in lower case.
+        container: FFmpeg's name of the container.
+        codec: the codec's usual name, for people.
+        encoder: FFmpeg's name of the encoder.
+        options: of the encoder.
+        own_clock: a track has a clock of its own, so that the source's can be used.
+        equal_times: several packets of a stream may have the same time.
+        odd_sizes: the pixel format for odd widths or heights.
+    """
+
+    suffix: str
+    container: str
+    codec: str
+    encoder: str
+    options: Mapping[str, str]
+    own_clock: bool = False
+    equal_times: bool = False
+    odd_sizes: str = "yuv444p"
+
+
+# Visually lossless, so that details which were restored are not lost again.
+H264 = {"crf": "16", "preset": "medium"}
 VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
-FORMATS = {  # by suffix: FFmpeg's name of the container, the encoder, its options
-    ".mp4": ("mp4", "libx264", H264),
-    ".m4v": ("mp4", "libx264", H264),
-    ".mov": ("mov", "libx264", H264),
-    ".mkv": ("matroska", "libx264", H264),
-    ".webm": ("webm", "libvpx-vp9", VP9),
-}
-VIDEO_SUFFIXES = set(FORMATS)
-
-SCALER = (
-    4 | 0x2000 | 0x40000
-)  # bicubic, full chroma for RGB, accurate rounding: there and back moves no level
+FORMATS = (
+    VideoFormat(".mp4", "mp4", "H.264", "libx264", H264, own_clock=True),
+    VideoFormat(".m4v", "mp4", "H.264", "libx264", H264, own_clock=True),
+    VideoFormat(".mov", "mov", "H.264", "libx264", H264, own_clock=True),
+    VideoFormat(".mkv", "matroska", "H.264", "libx264", H264, equal_times=True),
+    VideoFormat(".webm", "webm", "VP9", "libvpx-vp9", VP9, equal_times=True, odd_sizes="yuv420p"),
+)
+VIDEO_SUFFIXES = {each.suffix for each in FORMATS}
 
 
 class Frame(NamedTuple):
@@ -36,37 +65,48 @@ class Frame(NamedTuple):
 
     Attributes:
         pixels: (H, W, 3) uint8, RGB, upright; None where the file is damaged.
-        pts: when it is shown, in units of the reader's `time_base`.
-        duration: for how long, in the same units, as the file has it; 0 where it does not say.
+        pts: the time at which it is shown, in units of the reader's `time_base`.
+        duration: how long it is shown, in the same units; 0 if the file does not tell.
     """
 
-    pixels: Pixels | None
+    pixels: FramePixels | None
     pts: int
     duration: int
 
 
 def import_av() -> ModuleType:
-    """PyAV. Raises VideoError if it is not installed."""
+    """Import PyAV. Raises VideoError if it is not installed."""
     try:
-        import av
-        import av.error
-        import av.stream
-    except ImportError:
-        raise VideoError("videos need PyAV: pip install 'vrdir[video]'") from None
+        av = require("av", "video", "videos need PyAV")
+    except MissingPackageError as error:
+        raise VideoError(str(error)) from None
+    for part in ("av.error", "av.stream"):
+        import_module(part)
     return av
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its suffix."""
+    """Return whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def format_of_video(path: Path) -> tuple[str, str, dict[str, str]]:
-    """FFmpeg's name of the container, the encoder and its options, by suffix. Raises VideoError if it cannot be written."""
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
-        known = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise VideoError(
-            f"cannot write {path}: no video format for the suffix {path.suffix or '(none)'!r}; use {known}"
-        ) from None
+def format_of_video(path: Path) -> VideoFormat:
+    """Return the format to write for a file's suffix. Raises VideoError if there is none."""
+    for each in FORMATS:
+        if path.suffix.lower() == each.suffix:
+            return each
+    known = ", ".join(sorted(VIDEO_SUFFIXES))
+    raise VideoError(
+        f"cannot write {path}: no video format for the suffix "
+        f"{path.suffix or '(none)'!r}; use {known}"
+    )
+
+
+def format_table() -> str:
+    """Return the table of formats as Markdown, as docs/video.md has it."""
+    rows = ["| Suffix | Container | Codec | `crf` |", "|---|---|---|---|"]
+    rows += [
+        f"| {each.suffix} | {each.container} | {each.codec} | {each.options['crf']} |"
+        for each in FORMATS
+    ]
+    return "\n".join(rows)

@@ -1,6 +1,6 @@
-"""Video files in, frame by frame.
+"""Reading of video files, frame by frame.
 
-Only one frame at a time is held here; the decoder holds a few dozen, whatever the length of the clip.
+One frame at a time is held here; the decoder holds a few dozen, whatever the length of the video.
 """
 
 from __future__ import annotations
@@ -17,34 +17,37 @@ import numpy as np
 
 from vrdir.errors import ImageError, VideoError
 from vrdir.regular_files import check_regular
-from vrdir.video.formats import SCALER, Frame, Pixels, import_av
-from vrdir.video.timing import Clock, Expected, Order, Shown
+from vrdir.video.formats import SCALER, Frame, FramePixels, import_av
+from vrdir.video.timing import Clock, Expected, FrameOrder, TimedFrame
 
 if TYPE_CHECKING:
     import av
 
 logger = logging.getLogger(__name__)
 
-FINER = 100
-BEGINNINGS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # how files of these formats begin
+FINER = 100  # how many parts a coarse clock's unit is divided into
+STARTS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # the first bytes of files
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
 
 
 class VideoReader:
-    """The first moving picture of a video file.
+    """The first video stream of a file.
 
-    Frames come out upright (a rotation that the file asks for is applied), as 8-bit RGB: deeper ones are reduced, and alpha
-    is left out, each with a warning.
+    Frames are upright (the rotation that the file asks for is applied) and 8-bit RGB: deeper ones
+    are reduced, and alpha is dropped, each with a warning.
 
     Attributes:
         path: the file.
         height, width: of a frame, in pixels.
-        time_base: seconds per unit of time: the stream's, or a hundredth of one that is a millisecond and more.
-        frames_expected: how many frames the file says it holds, or None. An estimate where only its duration is known.
+        time_base: seconds per unit of time: the stream's, or a hundredth of it if that is a
+            millisecond or more.
+        frames_expected: the number of frames by the file's header, an estimate where it has only a
+            duration; None if unknown.
 
     Raises:
-        VideoError: there is no such file, it is no video, none of its frames can be decoded, or PyAV is not installed.
+        VideoError: the file does not exist, is not a video, none of its frames can be decoded, or
+            PyAV is not installed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -52,37 +55,19 @@ class VideoReader:
         self._av = import_av()
         with self._open() as container:
             first = self._first_frame(container)
-        self.rotation: int = first.rotation % 360
-        if self.rotation % 90:
-            logger.warning(
-                "%s asks to be turned by %d degrees; only quarter turns are applied",
-                self.path,
-                self.rotation,
-            )
-            self.rotation = 0
+        self.rotation = self._quarter_turns(first.rotation % 360)
         self._stored = first.width, first.height
         self.width, self.height = self._stored if self.rotation % 180 == 0 else self._stored[::-1]
-        if any(component.bits > 8 for component in first.format.components):
-            logger.warning(
-                "%s has more than 8 bits a channel; it is restored and written with 8", self.path
-            )
-        transparent = any(component.is_alpha for component in first.format.components)
         self.container = self._open()
         self.stream: av.VideoStream = self._picture_stream(self.container)
-        # WebM has its alpha beside the picture, where FFmpeg's own decoders do not look.
-        if transparent or self.stream.metadata.get("alpha_mode") == "1":
-            logger.warning(
-                "%s can be transparent (it has an alpha channel); it is restored and written without",
-                self.path,
-            )
+        self._warn_of_losses(first)
         tick = self.stream.time_base or Fraction(1, 1000)
-        # Matroska's clock has a millisecond, in which there may be several frames.
+        # Matroska's clock counts milliseconds, and several frames may be shown in one.
         self._finer = FINER if tick >= Fraction(1, 1000) else 1
         self.time_base: Fraction = tick / self._finer
         self._interval = max(round(1 / (self.stream.average_rate or 25) / self.time_base), 1)
-        self._counts = (
-            self.container.format.name == "avi"
-        )  # its frames, in the order of decoding, and has no other times
+        # AVI has no times: it numbers its frames in the order of decoding.
+        self._counts = self.container.format.name == "avi"
         self._jumps = bool(self.container.format.flags & TS_DISCONT)
         self.frames_expected = self._frames_expected()
 
@@ -98,12 +83,14 @@ class VideoReader:
         self.container.close()
 
     def frames(self, pass_on: Callable[[Any], None] | None = None) -> Iterator[Frame]:
-        """The frames in the order in which they are shown, one for each that the file holds.
+        """Yield the frames in the order in which they are shown.
 
-        One that does not decode, or only with errors, comes as a frame without pixels, at its own time, and is logged.
+        A frame that is not decoded, or only with errors, is yielded without pixels, at its own
+        time, and logged.
 
         Args:
-            pass_on: called with each packet of the other streams (sound, subtitles), in the file's order.
+            pass_on: called with each packet of the other streams (sound, subtitles), in the file's
+                order.
         """
         for number, frame in enumerate(self._frames(pass_on)):
             if frame.pixels is None:
@@ -116,92 +103,136 @@ class VideoReader:
             yield frame
 
     def _frames(self, pass_on: Callable[[Any], None] | None) -> Iterator[Frame]:
-        order, clock = Order(), Clock(self._jumps, self._interval * self.time_base)
-        met, last, position = 0, None, 0
+        order, clock = FrameOrder(), Clock(self._jumps, self._interval * self.time_base)
+        packets, last, position = 0, None, 0
         for packet in self._packets():
             shift = clock.shift(packet)
             position = max(position, (packet.pos or 0) + packet.size)
             if packet.stream.index != self.stream.index:
                 if pass_on is not None:
-                    pass_on(_moved(packet, shift))
+                    pass_on(_shifted(packet, shift))
                 continue
-            expected = self._expected(packet, met, round(shift / self.time_base), last)
+            expected = self._expected(packet, packets, round(shift / self.time_base), last)
             if expected is not None:
                 last = expected.time
                 if not packet.is_discard and self._shows(packet):
                     order.expect(expected)
-            packet.pts = met  # a decoder gives a frame the time of its packet: here its number, which no other has
-            met += 1
+            # Decoders give a frame the time of its packet: here the packet's number, which is
+            # unique.
+            packet.pts = packets
+            packets += 1
             for frame in self._decoded(packet):
-                order.arrive(frame.pts, frame)
+                order.add(frame.pts, frame)
             yield from map(self._frame, order.ready())
         for frame in self._decoded(None):
-            order.arrive(frame.pts, frame)
+            order.add(frame.pts, frame)
         yield from map(self._frame, order.ready(finished=True))
-        if met < self.stream.frames and not self._lasts_to_the_end(met, last):
+        self._warn_of_the_end(packets, last, position)
+
+    def _warn_of_the_end(self, packets: int, last: int | None, position: int) -> None:
+        """Warn if the file ends early, or if another file follows.
+
+        Args:
+            packets: the number of the stream's packets.
+            last: the time of the last one.
+            position: where in the file the last packet ends.
+        """
+        if packets < self.stream.frames and not self._reaches_the_end(packets, last):
             logger.warning(
-                "%s is cut short: it ends after %d of %d frames", self.path, met, self.stream.frames
+                "%s is cut short: it ends after %d of %d frames",
+                self.path,
+                packets,
+                self.stream.frames,
             )
-        if self._goes_on(position):
+        if self._is_followed(position):
             logger.warning(
-                "%s holds a further video, which is left out; join them by ffmpeg or mkvmerge, not as files",
+                "%s holds a further video, which is left out; "
+                "join them by ffmpeg or mkvmerge, not as files",
+                self.path,
+            )
+
+    def _quarter_turns(self, rotation: int) -> int:
+        """Return a rotation in degrees if it is a multiple of 90, else 0 with a warning."""
+        if rotation % 90:
+            logger.warning(
+                "%s asks to be turned by %d degrees; only quarter turns are applied",
+                self.path,
+                rotation,
+            )
+            return 0
+        return rotation
+
+    def _warn_of_losses(self, first: av.VideoFrame) -> None:
+        """Warn if the file has more than 8 bits per channel, or alpha."""
+        if any(component.bits > 8 for component in first.format.components):
+            logger.warning(
+                "%s has more than 8 bits per channel; it is restored and written with 8", self.path
+            )
+        transparent = any(component.is_alpha for component in first.format.components)
+        # WebM keeps alpha in a second picture, which FFmpeg's own decoders ignore.
+        if transparent or self.stream.metadata.get("alpha_mode") == "1":
+            logger.warning(
+                "%s can be transparent (it has an alpha channel); "
+                "it is restored and written without",
                 self.path,
             )
 
     def _expected(self, packet: Any, number: int, shift: int, last: int | None) -> Expected | None:
-        """What is known of a packet's frame; None if there is no time to be had."""
+        """Return what is known of a packet's frame; None if it cannot be given a time."""
         times = (packet.dts, None) if self._counts else (packet.pts, packet.dts)
         time = next((time for time in times if time is not None), None)
         duration = (packet.duration or 0) * self._finer
         if time is not None:
-            return Expected(
-                time * self._finer + shift, number, duration, self._counts or time == packet.pts
-            )
-        return (
-            None if last is None else Expected(last + self._interval, number, duration, own=False)
-        )
+            own = self._counts or time == packet.pts
+            return Expected(time * self._finer + shift, number, duration, own)
+        if last is None:
+            return None
+        return Expected(last + self._interval, number, duration, own=False)
 
     def _decoded(self, packet: Any) -> list[av.VideoFrame]:
-        """The frames that come out of the decoder after a packet, or with None the last ones."""
+        """Return the frames that the decoder returns after a packet; the last ones for None."""
         try:
             return self.stream.decode(packet)
         except self._av.error.FFmpegError as error:
             logger.debug("%s: %s", self.path, error)
             return []
 
-    def _frame(self, shown: Shown) -> Frame:
-        damaged = shown.frame is None or shown.frame.is_corrupt
-        return Frame(None if damaged else self._pixels(shown.frame), shown.time, shown.duration)
+    def _frame(self, timed: TimedFrame) -> Frame:
+        damaged = timed.frame is None or timed.frame.is_corrupt
+        return Frame(None if damaged else self._pixels(timed.frame), timed.time, timed.duration)
 
-    def _goes_on(self, position: int) -> bool:
-        """Whether another file begins after the last packet: of files that were joined, FFmpeg may read the first alone."""
-        beginning = next(
-            (
-                BEGINNINGS[name]
-                for name in self.container.format.name.split(",")
-                if name in BEGINNINGS
-            ),
-            None,
-        )
-        if beginning is None:
+    def _is_followed(self, position: int) -> bool:
+        """Return whether another file begins after the last packet.
+
+        Of files that were joined, FFmpeg may read only the first.
+        """
+        names = self.container.format.name.split(",")
+        start = next((STARTS[name] for name in names if name in STARTS), None)
+        if start is None:
             return False
         with self.path.open("rb") as file:
             file.seek(position)
             before = b""
             while block := file.read(2**20):
-                if beginning in before + block:
+                if start in before + block:
                     return True
-                before = block[-len(beginning) :]
+                before = block[-len(start) :]
         return False
 
-    def _lasts_to_the_end(self, met: int, last: int | None) -> bool:
-        """Whether the last frame is where a file ends that counts empty places, too: AVI's are for frames that stay longer."""
+    def _reaches_the_end(self, packets: int, last: int | None) -> bool:
+        """Return whether the last frame is at the end of a file that also counts empty places.
+
+        AVI does: an empty place repeats the frame before it.
+        """
         if not self._counts or last is None or self.stream.duration is None:
             return False
-        return last + 2 * (last // max(met - 1, 1)) >= self.stream.duration * self._finer
+        return last + 2 * (last // max(packets - 1, 1)) >= self.stream.duration * self._finer
 
     def _shows(self, packet: Any) -> bool:
-        """Whether there is a picture to be shown in it. VP8 has packets of their own for pictures that others are only predicted from."""
+        """Return whether a packet holds a picture that is shown.
+
+        VP8 has packets for pictures that only serve to predict others.
+        """
         return self.stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & VP8_SHOW_FRAME)
 
     def _packets(self) -> Iterator[Any]:
@@ -210,48 +241,50 @@ class VideoReader:
         except self._av.error.FFmpegError as error:
             logger.warning("%s cannot be read to its end (%s)", self.path, error.strerror)
 
-    def _pixels(self, frame: av.VideoFrame) -> Pixels:
-        width, height = (
-            self._stored
-        )  # a picture that changes its size midway is brought back to the first one
+    def _pixels(self, frame: av.VideoFrame) -> FramePixels:
+        # A video that changes its size midway is brought back to the first size.
+        width, height = self._stored
         rgb = frame.reformat(width, height, "rgb24", interpolation=SCALER).to_ndarray()
         return np.ascontiguousarray(np.rot90(rgb, self.rotation // 90))
 
     def _open(self) -> Any:
         try:
             check_regular(self.path)
-            return self._av.open(str(self.path))
+            # Tags need not be UTF-8: old cameras write them in the encoding of their country.
+            return self._av.open(str(self.path), metadata_errors="replace")
         except ImageError as error:
             raise VideoError(str(error)) from None
         except (self._av.error.FFmpegError, OSError) as error:
             if not self.path.exists():
                 raise VideoError(f"{self.path} does not exist") from None
-            reason = (
-                "is a folder"
-                if self.path.is_dir()
-                else f"is no video, or is damaged ({error.strerror})"
-            )
-            raise VideoError(f"{self.path} {reason}") from None
+            if self.path.is_dir():
+                raise VideoError(f"{self.path} is a folder") from None
+            raise VideoError(
+                f"{self.path} is not a video, or is damaged ({error.strerror})"
+            ) from None
 
     def _picture_stream(self, container: Any) -> av.VideoStream:
         cover = self._av.stream.Disposition.attached_pic
         moving = [stream for stream in container.streams.video if not stream.disposition & cover]
         if not moving:
-            raise VideoError(f"{self.path} has no moving picture in it")
+            raise VideoError(f"{self.path} has no video stream")
         stream: av.VideoStream = moving[0]
         if stream.codec_context is None:
-            raise VideoError(f"{self.path} is coded in a way for which FFmpeg has no decoder here")
-        # With threads, FFmpeg's H.264 decoder tells of no damage within a frame, and loses good frames around a damaged one.
+            raise VideoError(f"{self.path} has a codec for which FFmpeg has no decoder here")
+        # With threads, FFmpeg's H.264 decoder reports no damage within a frame, and loses good
+        # frames around a damaged one.
         stream.thread_type = "NONE"
         stream.thread_count = 1
         return stream
 
     def _first_frame(self, container: Any) -> av.VideoFrame:
+        """Return the first frame that can be decoded."""
         stream = self._picture_stream(container)
-        for packet in container.demux(stream):
-            with contextlib.suppress(self._av.error.FFmpegError):
-                for frame in packet.decode():
-                    return frame
+        with contextlib.suppress(self._av.error.FFmpegError):  # of a file that cannot be read on
+            for packet in container.demux(stream):
+                with contextlib.suppress(self._av.error.FFmpegError):
+                    for frame in packet.decode():
+                        return frame
         raise VideoError(f"none of the frames of {self.path} can be decoded; get it again")
 
     def _frames_expected(self) -> int | None:
@@ -263,8 +296,8 @@ class VideoReader:
         return max(round(self.container.duration / self._av.time_base * rate), 1)
 
 
-def _moved(packet: Any, shift: Fraction) -> Any:
-    """A packet with its times moved by so many seconds."""
+def _shifted(packet: Any, shift: Fraction) -> Any:
+    """Return a packet with its times moved by this many seconds."""
     ticks = round(shift / packet.time_base)
     if ticks:
         packet.pts, packet.dts = (

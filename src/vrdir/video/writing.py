@@ -1,4 +1,4 @@
-"""Video files out, frame by frame, and everything else in the old file carried over.
+"""Writing of video files, frame by frame, with sound, subtitles and tags copied from the source.
 
 with VideoReader(source) as reader, VideoWriter(target, reader) as writer:
     for frame in reader.frames(writer.copy):
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrdir.atomic import HOPELESS, result_file
 from vrdir.errors import DiskError, ImageError, VideoError, first_line
-from vrdir.video.formats import SCALER, Frame, Pixels, format_of_video, import_av
+from vrdir.video.formats import SCALER, Frame, FramePixels, format_of_video, import_av
 from vrdir.video.reading import VideoReader
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What the old file said about itself, not about what it shows.
+# Tags about the old file, not about its content.
 CONTAINER_TAGS = {
     "major_brand",
     "minor_version",
@@ -39,65 +39,62 @@ CONTAINER_TAGS = {
 CONTAINER_TAG_PREFIXES = ("bps", "number_of_bytes", "number_of_frames", "_statistics")
 
 BT709, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 1, 5, 6, 7, 9  # FFmpeg's AVColorSpace
-MATRICES = {
-    BT709: 1,
-    BT470BG: 5,
-    SMPTE170M: 5,
-    SMPTE240M: 7,
-    BT2020: 9,
-}  # and what its scaler calls them
+# The same in the numbers of FFmpeg's scaler.
+MATRICES = {BT709: 1, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}
 
 
 class VideoWriter:
-    """A video file with new pixels in an old one's place: the same size, times, tags, sound, subtitles and chapters.
+    """A video file with new pixels, and with everything else from an old one.
 
-    Written under a temporary name; the target appears when the `with` block ends without an error, whole or not at all. Odd sizes
-    are written in H.264 as 4:4:4, since 4:2:0 has none; everything else as 4:2:0.
+    That is: size, times, tags, sound, subtitles and chapters.
+
+    It is written under a temporary name; the target appears when the `with` block ends without an
+    error, whole or not at all. H.264 of odd width or height is written as 4:4:4, because 4:2:0 has
+    only even sizes; everything else as 4:2:0.
 
     Args:
-        path: the target, whose suffix decides container and codec (see `FORMATS`).
-        like: where the frames come from.
-        partial: the temporary name, if whoever asks gives the target its name.
+        path: the target, whose suffix decides container and codec (see
+            `vrdir.video.formats.FORMATS`).
+        like: the reader of the source.
+        partial: the temporary name, if the caller renames the file itself; None to have it done
+            here.
 
     Raises:
         VideoError: the container cannot hold the sound.
-        DiskError: the disk is full or can only be read.
-        ImageError: it cannot be written.
+        DiskError: the disk is full or read-only.
+        ImageError: it cannot be written for another reason.
     """
 
     def __init__(self, path: Path | str, like: VideoReader, partial: Path | None = None) -> None:
         self.path = Path(path)
         self._av = import_av()
         self._like, self._partial = like, partial
+        self._format = format_of_video(self.path)
         self._copies: dict[int, Any] = {}
-        self._earliest: dict[int, int] = {}  # when the next packet of a copied stream can come
+        self._earliest: dict[int, int] = {}  # of each copied stream: the earliest next time
         self._ends: dict[int, int] = {}
+        self._durations: dict[int, int] = {}
 
     def __enter__(self) -> VideoWriter:
-        container_format, codec, options = format_of_video(self.path)
-        if codec not in self._av.codecs_available:
+        if self._format.encoder not in self._av.codecs_available:
             raise VideoError(
-                f"{self.path} cannot be written: this build of FFmpeg has no encoder {codec}; choose another container"
+                f"{self.path} cannot be written: this build of FFmpeg has no encoder "
+                f"{self._format.encoder}; choose another container"
             )
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._errors_in_words())
             partial = self._partial or stack.enter_context(result_file(self.path))
-            self._lenient = container_format in (
-                "matroska",
-                "webm",
-            )  # which take several packets at one time
-            # A track of MP4 counts in whole fractions of a second: the source's, so that every time stays what it was.
-            timescale = (
-                {"video_track_timescale": str(self._like.time_base.denominator)}
-                if container_format in ("mp4", "mov")
-                else {}
-            )
+            # With the source's clock, every time stays exactly what it was.
+            clock = {"video_track_timescale": str(self._like.time_base.denominator)}
             file = stack.enter_context(_TargetFile(partial, "w"))
             self._container = self._av.open(
-                file, "w", format=container_format, container_options=timescale
+                file,
+                "w",
+                format=self._format.container,
+                container_options=clock if self._format.own_clock else {},
             )
-            stack.push(self._closed)
-            self._stream = self._picture_stream(codec, options)
+            stack.push(self._close)
+            self._stream = self._picture_stream()
             self._copy_streams()
             self._describe()
             self._stack = stack.pop_all()
@@ -111,8 +108,8 @@ class VideoWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def write(self, pixels: Pixels, at: Frame) -> None:
-        """Add a frame, (H, W, 3) uint8 RGB, at the time and for the duration of `at`."""
+    def write(self, pixels: FramePixels, at: Frame) -> None:
+        """Add a frame, (H, W, 3) uint8 RGB, with the time and duration of `at`."""
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
         context = self._stream.codec_context
         frame = frame.reformat(
@@ -126,9 +123,10 @@ class VideoWriter:
         self._mux(frame)
 
     def copy(self, packet: Any) -> None:
-        """Add a packet of another stream as it is; one that the target has no place for is left out.
+        """Add a packet of another stream unchanged; it is dropped if the target has no such stream.
 
-        Its times are kept but where they do not go on, as containers want it: then it follows the one before.
+        Its times are kept, unless they go backwards, which containers do not allow: then it follows
+            the packet before it.
         """
         stream = self._copies.get(packet.stream.index)
         if stream is None:
@@ -143,7 +141,9 @@ class VideoWriter:
             (time for time in (dts, pts, self._ends.get(stream.index)) if time is not None), 0
         )
         dts = max(dts, self._earliest.get(stream.index, dts))
-        self._earliest[stream.index] = dts + (stream.type == "audio" and not self._lenient)
+        self._earliest[stream.index] = dts + (
+            stream.type == "audio" and not self._format.equal_times
+        )
         self._ends[stream.index] = dts + (duration or 0)
         packet.stream, packet.time_base = stream, stream.time_base
         packet.dts, packet.pts, packet.duration = (
@@ -158,56 +158,58 @@ class VideoWriter:
             packet.duration = self._durations.pop(packet.pts, 0)
             self._container.mux(packet)
 
-    def _picture_stream(self, codec: str, options: dict[str, str]) -> Any:
+    def _picture_stream(self) -> Any:
         like, source = self._like, self._like.stream.codec_context
         stream = self._container.add_stream(
-            codec, rate=like.stream.average_rate or 25, options=options
+            self._format.encoder,
+            rate=like.stream.average_rate or 25,
+            options=dict(self._format.options),
         )
         context = stream.codec_context
         context.width, context.height, context.time_base = like.width, like.height, like.time_base
         odd = like.width % 2 or like.height % 2
-        context.pix_fmt = "yuv444p" if odd and codec == "libx264" else "yuv420p"
+        context.pix_fmt = self._format.odd_sizes if odd else "yuv420p"
         for tag in ("color_range", "color_primaries", "color_trc"):
             setattr(context, tag, getattr(source, tag))
-        # RGB was made with the source's matrix and goes back by it. What is no YUV matrix (a source in RGB) becomes BT.709.
+        # RGB was made with the source's matrix and is converted back with it. A source in RGB has
+        # no such matrix and becomes BT.709.
         context.colorspace = source.colorspace if source.colorspace != 0 else BT709
         aspect = like.stream.sample_aspect_ratio
         if aspect:
             context.sample_aspect_ratio = aspect if like.rotation % 180 == 0 else 1 / aspect
         stream.metadata.update(_kept_tags(like.stream.metadata))
         stream.disposition = like.stream.disposition
-        self._durations: dict[int, int] = {}
         return stream
 
     def _copy_streams(self) -> None:
+        """Add a stream to the target for each of the source's that it can hold."""
         for stream in self._like.container.streams:
             if stream.index == self._like.stream.index:
                 continue
+            if stream.type not in ("audio", "subtitle"):
+                self._leave_out(stream)
+                continue
             try:
-                if stream.type not in ("audio", "subtitle"):
-                    raise ValueError
                 copy = self._container.add_stream_from_template(stream)
             except (ValueError, self._av.error.FFmpegError):
-                codec = stream.codec_context.name if stream.codec_context else "unknown"
-                if stream.type == "audio":
-                    raise VideoError(
-                        f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); choose another container, such as .mkv"
-                    ) from None
-                missed = stream.type in (
-                    "video",
-                    "subtitle",
-                )  # data are mostly the container's own: chapters, time codes
-                logger.log(
-                    logging.WARNING if missed else logging.INFO,
-                    "%s: a stream of %s (%s) is left out",
-                    self.path,
-                    stream.type,
-                    codec,
-                )
+                self._leave_out(stream)
                 continue
             copy.metadata.update(_kept_tags(stream.metadata))
             copy.disposition = stream.disposition
             self._copies[stream.index] = copy
+
+    def _leave_out(self, stream: Any) -> None:
+        """Log that the target cannot hold a stream. Raises VideoError for sound."""
+        codec = stream.codec_context.name if stream.codec_context else "unknown"
+        if stream.type == "audio":
+            raise VideoError(
+                f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); "
+                "choose another container, such as .mkv"
+            ) from None
+        # Data streams are mostly the container's own: chapters, time codes.
+        level = logging.WARNING if stream.type in ("video", "subtitle") else logging.INFO
+        message = "%s: a stream of %s (%s) is left out"
+        logger.log(level, message, self.path, stream.type, codec)
 
     def _describe(self) -> None:
         self._container.metadata.update(_kept_tags(self._like.container.metadata))
@@ -215,13 +217,16 @@ class VideoWriter:
         if chapters:
             self._container.set_chapters(chapters)
 
-    def _closed(
+    def _close(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """What the encoder still holds, and the container's end; after an error only that nothing stays open."""
+        """Write what the encoder still holds, and the container's end.
+
+        After an error, only close the file.
+        """
         if kind is None:
             self._mux(None)
             self._container.close()
@@ -240,20 +245,18 @@ class VideoWriter:
             advice = HOPELESS.get(getattr(error, "errno", None) or 0)
             if advice:
                 raise DiskError(f"{self.path} cannot be written ({reason}); {advice}") from None
-            if isinstance(error, ValueError):  # FFmpeg's for what the container does not take
-                raise VideoError(
-                    f"{self.path} cannot be written ({reason}); choose another container, such as .mkv"
-                ) from None
-            raise VideoError(
-                f"{self.path} cannot be written ({reason}); check the folder, its permissions and the free space"
-            ) from None
+            rest = "check the folder, its permissions and the free space"
+            if isinstance(error, ValueError):  # FFmpeg's error for an unsuitable container
+                rest = "choose another container, such as .mkv"
+            raise VideoError(f"{self.path} cannot be written ({reason}); {rest}") from None
 
 
 class _TargetFile(io.FileIO):
-    """A file that says once that it cannot be written, and takes and drops what comes after that.
+    """A file that raises its first error only, and drops everything written after that.
 
-    FFmpeg goes on writing after an error, and PyAV prints each further one. Of a file that FFmpeg opens itself, it would say
-    nothing, but leave it open for good when not even the container's header can be written.
+    FFmpeg goes on writing after an error, and PyAV prints each further one. If FFmpeg opened the
+    file itself, it would report no error at all, and never close the file if even the container's
+    header cannot be written.
     """
 
     _failed = False
@@ -262,7 +265,7 @@ class _TargetFile(io.FileIO):
         rest = memoryview(content)
         try:
             while rest and not self._failed:
-                rest = rest[super().write(rest) :]  # a disk that is nearly full takes a part
+                rest = rest[super().write(rest) :]  # a nearly full disk takes a part
         except OSError:
             self._failed = True
             raise
@@ -270,6 +273,7 @@ class _TargetFile(io.FileIO):
 
 
 def _kept_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Return the tags about the content, without those about the old file."""
     return {
         name: value
         for name, value in metadata.items()
