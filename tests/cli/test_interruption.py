@@ -410,7 +410,7 @@ def test_a_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path:
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "latin\\udce9.png is no image" in result.stderr
+    assert "latin\\udce9.png is not an image" in result.stderr
     assert "fine\\udce9.png" in result.stdout
     assert "1 of 2 degraded, 1 failed" in result.stdout
 

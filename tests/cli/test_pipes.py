@@ -111,12 +111,12 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
     ("arguments", "content", "status", "message"),
     [
         (("-", "-o", "-"), b"", 1, "standard input is empty (0 bytes)"),
-        (("-", "-o", "-"), b"hello", 1, "standard input is no image"),
+        (("-", "-o", "-"), b"hello", 1, "standard input is not an image"),
         (
             ("-", "a.png", "-o", "-"),
             b"",
             2,
-            "- stands for one image; give no other input beside it",
+            "- is one image; give no other input with it",
         ),
         (("-", "-o", "-", "--json"), b"", 2, "--json is of no use for one image of a pipe"),
         (("-", "-o", "-", "--resume"), b"", 2, "--resume is of no use for one image of a pipe"),

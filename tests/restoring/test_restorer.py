@@ -89,7 +89,7 @@ def test_bad_files_in_a_folder_stop_no_other(
         "ä photo.jpg",
     ]
     assert [r.error is None for r in results] == [False, True, True]
-    assert "broken.png is no image" in (results[0].error or "")
+    assert "broken.png is not an image" in (results[0].error or "")
     written = sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file())
     assert written == ["deep er/grey.png", "ä photo.jpg"]
     assert Image.open(target / "deep er" / "grey.png").mode == "L"

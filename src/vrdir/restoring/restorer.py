@@ -148,7 +148,7 @@ class Restorer:
             (`vrdir.images.sixteen_bits`) if the file has 16 bits per channel.
 
         Raises:
-            ImageError: it is no image, is damaged, or has values out of range.
+            ImageError: it is not an image, is damaged, or has values out of range.
             ResultError: the result is not finite.
         """
         return self.restore(image).image
@@ -157,7 +157,7 @@ class Restorer:
         """Restore an image, and measure how much of each degradation was in it.
 
         Raises:
-            ImageError: it is no image, is damaged, or has values out of range.
+            ImageError: it is not an image, is damaged, or has values out of range.
             ResultError: the result is not finite.
         """
         return restore_opened(self.network, open_image(image, self.channels))
