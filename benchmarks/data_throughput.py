@@ -29,7 +29,7 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import degrade, ranges_of
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import choose_device
+from vrdir.restoring.loading import choose_device
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import RefineStage
 from vrdir.training.trainer import StageRun, Trainer

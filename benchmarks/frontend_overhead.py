@@ -25,7 +25,7 @@ import vrdir
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration
-from vrdir.restoring.bands import CPU_PIXELS
+from vrdir.restoring.strips import CPU_PIXELS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

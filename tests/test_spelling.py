@@ -7,7 +7,7 @@ import pytest
 from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import DEGRADATIONS, SYNONYMS
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import choose_device
+from vrdir.restoring.loading import choose_device
 from vrdir.spelling import did_you_mean
 from vrdir.training.settings import Recipe
 from vrdir.weights.bundled import resolve_weights

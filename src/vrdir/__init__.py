@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vrdir.frontend.attach import restore_before
     from vrdir.frontend.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
-    from vrdir.restoring.restorer import Restored, Restorer
+    from vrdir.restoring.restored import Restored
+    from vrdir.restoring.restorer import Restorer
 
 __all__ = [
     "VRDIR",
@@ -36,7 +37,7 @@ _HOMES = {
     "ImageError": "vrdir.errors",
     "Restoration": "vrdir.model.vrdir",
     "Restore": "vrdir.frontend.transform",
-    "Restored": "vrdir.restoring.restorer",
+    "Restored": "vrdir.restoring.restored",
     "Restorer": "vrdir.restoring.restorer",
     "VRDIR": "vrdir.model.vrdir",
     "VRDIRConfig": "vrdir.model.vrdir",

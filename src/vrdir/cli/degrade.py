@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import (
+from vrdir.cli.console import escape, out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import (
     AsJson,
     Format,
     MaxMegapixels,
@@ -23,17 +25,13 @@ from vrdir.cli.console import (
     Threads,
     allow,
     check_quality,
-    escape,
-    manifest_of,
-    one_line_errors,
-    out,
-    run_files,
     suffix_of,
 )
 from vrdir.cli.pipes import is_piped, through_pipe
+from vrdir.cli.runs import manifest_of, run_files
 
 if TYPE_CHECKING:
-    from vrdir.batch.results import FileJob, Finish
+    from vrdir.batch.results import FileJob, ResultWriter
     from vrdir.degradations.degrade import Step
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
@@ -192,9 +190,9 @@ def name_of(job: FileJob, output: Path) -> str:
 
 def degraded(
     job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
-) -> Finish:
+) -> ResultWriter:
     """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
-    from vrdir.batch.results import writing
+    from vrdir.batch.results import content_writer
     from vrdir.degradations.degrade import degrade_with
     from vrdir.images.reading import read_file
     from vrdir.images.writing import encode, format_of
@@ -204,7 +202,7 @@ def degraded(
             f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
         )
     image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, name), depth)
-    return writing(encode(image, format_of(job.target), str(job.target), quality), {})
+    return content_writer(encode(image, format_of(job.target), str(job.target), quality), {})
 
 
 def seed_of(seed: int, name: str) -> int:

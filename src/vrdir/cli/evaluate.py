@@ -19,25 +19,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vrdir.cli.console import (
+from vrdir.cli.console import err, escape, out, printable
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.networks import networks_of, shown_facts
+from vrdir.cli.options import (
     AsJson,
     Device,
     Overwrite,
     SeveralWeights,
     Threads,
     check_outputs,
-    err,
-    escape,
-    fail,
     name_and_value,
-    name_column,
-    networks_of,
-    one_line_errors,
-    out,
-    printable,
     refuse_unused,
-    shown_facts,
 )
+from vrdir.cli.progress import name_column
 from vrdir.cli.recognition import evaluate_recognition
 from vrdir.cli.recognition_inputs import named_option
 

@@ -20,24 +20,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from vrdir.cli.console import (
+from vrdir.cli.console import err, escape, out, printable
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.networks import shown_facts
+from vrdir.cli.options import (
     AsJson,
     Device,
     Overwrite,
     SeveralWeights,
     Threads,
     check_outputs,
-    err,
-    escape,
-    fail,
-    name_column,
-    one_line_errors,
-    out,
-    printable,
     refuse_unused,
-    shown_facts,
-    stoppable,
 )
+from vrdir.cli.progress import name_column
 from vrdir.cli.recognition_inputs import (
     Task,
     conditions_of,
@@ -47,6 +42,7 @@ from vrdir.cli.recognition_inputs import (
     remembered,
     restorers_of,
 )
+from vrdir.cli.signals import stoppable
 
 if TYPE_CHECKING:
     from vrdir.evaluation.recognition import RecognitionResult

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vrdir.cli.console import networks_of
+from vrdir.cli.networks import networks_of
 
 if TYPE_CHECKING:
     from vrdir.evaluation.detection_labels import DetectionData

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vrdir.evaluation.recognisers import Array, Classifier, Detector, Embedder, Task
 from vrdir.evaluation.variants import Pixels
-from vrdir.export.runtimes import onnx_session
+from vrdir.export.onnx_runtime import onnx_session
 from vrdir.images.folders import ForeignPaths
 from vrdir.regular_files import refuse_pointer
 from vrdir.text_files import read_json, read_names

@@ -15,7 +15,8 @@ from vrdir.frontend.network import load_network
 from vrdir.frontend.preprocessing import find_normalisation, is_declared
 from vrdir.model.control import ALL, checked_control
 from vrdir.model.vrdir import VRDIR, Restoration
-from vrdir.restoring.restorer import Restorer, choose_device
+from vrdir.restoring.loading import choose_device
+from vrdir.restoring.restorer import Restorer
 
 
 def restore_before(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vrdir.model.control import Control
 from vrdir.model.vrdir import VRDIR, Restoration
-from vrdir.restoring.bands import CPU_PIXELS, WHOLE_PIXELS, restore_in_bands
+from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
 from vrdir.restoring.borders import joined_veils, restore_inside
 
 
@@ -47,11 +47,11 @@ def restore_batch(
     in_strips = (
         not differentiable and height * width > WHOLE_PIXELS and (image.is_cpu or len(image) == 1)
     )
-    run = partial(restore_in_bands, network) if in_strips else network.restore
+    run = partial(restore_in_strips, network) if in_strips else network.restore
     restore = partial(run, skip_clean=skip_clean, control=control)
     with autocast_disabled(image.device):
         restorations = [
-            restore_inside(part, restore) if borders else restore(part) for part in parts
+            restore_inside(part, restore, network.config.multiple) if borders else restore(part) for part in parts
         ]
     restoration = restorations[0] if len(parts) == 1 else join(restorations)
     if all(one.image is part for one, part in zip(restorations, parts, strict=True)):

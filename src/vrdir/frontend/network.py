@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.errors import WeightsError
-from vrdir.export.runtimes import ExportedModel
+from vrdir.export.exported_model import ExportedModel
 from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import Restorer, network_of
+from vrdir.restoring.loading import network_of
+from vrdir.restoring.restorer import Restorer
 
 if TYPE_CHECKING:
     from typing_extensions import Self

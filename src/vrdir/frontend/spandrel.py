@@ -31,7 +31,7 @@ from vrdir.errors import MissingPackageError, WeightsError
 from vrdir.frontend.batch_restoration import restore_batch
 from vrdir.model.control import ALL
 from vrdir.model.vrdir import VRDIR, VRDIRConfig, check_result, check_state, describe
-from vrdir.restoring.restorer import network_of
+from vrdir.restoring.loading import network_of
 
 try:
     from spandrel import Architecture, ImageModelDescriptor, ModelTiling

@@ -14,7 +14,8 @@ from vrdir.frontend.network import KeepsDtypes
 from vrdir.images.convert import Channels
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import Restorer, network_of
+from vrdir.restoring.loading import network_of
+from vrdir.restoring.restorer import Restorer
 
 
 class Restore(KeepsDtypes):

@@ -7,7 +7,7 @@ With `statistics` in `VRDIR.restore`, each module passes what it measured to tha
 what it returns. Two uses:
 
 - Strips of a large image use the moments of the whole image (`SuppliedStatistics`, see
-  `vrdir.restoring.bands`).
+  `vrdir.restoring.strips`).
 - Videos smooth the levels over time (`SmoothedLevels`).
 """
 
