@@ -38,7 +38,7 @@ from vrdir.data.image_cache import decode
 from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
-from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
+from vrdir.evaluation.restoration.protocol import SetResult, by_network, measure_pairs
 from vrdir.restoring.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))

@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vrdir.degradations.degrade import apply_degradation
-from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.export.export import export
 from vrdir.export.runtimes import INPUT, Backend, ExportedModel
 from vrdir.restoring.restorer import network_of

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.registry import DEGRADATIONS
-from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.images.contact_sheet import contact_sheet, save_picture
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 import vrdir
-from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.images.contact_sheet import contact_sheet, save_picture
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
+from vrdir.evaluation.restoration.metrics import DEFINITIONS, measure
 from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from vrdir import atomic as whole_files
 from vrdir.cli.app import app
 from vrdir.cli.recognition_inputs import remembered, severities
-from vrdir.evaluation.variants import Item, Pixels
+from vrdir.evaluation.recognition.variants import Item, Pixels
 from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import sha256
 
@@ -696,9 +696,9 @@ def test_a_restorer_that_changes_the_size_is_named(photos: Path) -> None:
 def test_what_is_not_installed_is_said_with_its_remedy(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("report", "recognition_report"):
-        monkeypatch.delitem(sys.modules, f"vrdir.evaluation.{module}", raising=False)
-        monkeypatch.delattr(f"vrdir.evaluation.{module}", raising=False)
+    for package, module in (("report", "page"), ("recognition", "report")):
+        monkeypatch.delitem(sys.modules, f"vrdir.evaluation.{package}.{module}", raising=False)
+        monkeypatch.delattr(f"vrdir.evaluation.{package}.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     result = run("classification", *PEER)
     assert result.exit_code == 2

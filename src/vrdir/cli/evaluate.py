@@ -43,7 +43,7 @@ from vrdir.cli.recognition_inputs import named_option
 
 if TYPE_CHECKING:
     from vrdir.data.pairs import Pair
-    from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult
+    from vrdir.evaluation.restoration.protocol import Excluded, Measured, Restore, SetResult
 
 evaluate_app = typer.Typer(
     help="Measure restored images, and what recognisers make of them.", no_args_is_help=True
@@ -100,7 +100,7 @@ def evaluate_restoration(
 
     with one_line_errors():
         try:
-            from vrdir.evaluation import restoration_report
+            from vrdir.evaluation.restoration import report as restoration_report
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
@@ -167,13 +167,13 @@ def choose_restorers(
             each pair; or two have one name.
     """
     from vrdir import __version__
-    from vrdir.evaluation.restoration import (
+    from vrdir.evaluation.recognition.variants import load_function
+    from vrdir.evaluation.restoration.protocol import (
         by_function,
         by_network,
         check_restored_names,
         from_folder,
     )
-    from vrdir.evaluation.variants import load_function
 
     networks, facts = networks_of(weights, device)
     restorers: dict[str, Restore] = {
@@ -203,7 +203,7 @@ def measured(
     Returns:
         Set by set a result per restorer.
     """
-    from vrdir.evaluation.restoration import Excluded, SetResult, measure_by_each
+    from vrdir.evaluation.restoration.protocol import Excluded, SetResult, measure_by_each
 
     columns = (
         BarColumn(),
@@ -236,7 +236,7 @@ def measured(
 
 def changes(rows: Sequence[Measured | Excluded], restorers: Sequence[str]) -> str:
     """What became of a pair: "name  20.00 -> 25.00 dB", with several restorers the name of each before its figure."""
-    from vrdir.evaluation.restoration import Measured, name_of
+    from vrdir.evaluation.restoration.protocol import Measured, name_of
 
     done = [row for row in rows if isinstance(row, Measured)]
     after = [f"{row.restored.psnr_rgb:.2f}" for row in done]
@@ -247,7 +247,7 @@ def changes(rows: Sequence[Measured | Excluded], restorers: Sequence[str]) -> st
 
 def print_table(results: Sequence[SetResult]) -> None:
     """A line for RGB and one for Y per set, a column per restorer; verdicts, and how the restorers compare."""
-    from vrdir.evaluation.restoration_report import by_set, called, comparisons, figures_of, verdict
+    from vrdir.evaluation.restoration.report import by_set, called, comparisons, figures_of, verdict
 
     sets = by_set(results)
     several = len(sets[0]) > 1

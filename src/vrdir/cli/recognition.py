@@ -49,7 +49,7 @@ from vrdir.cli.recognition_inputs import (
 )
 
 if TYPE_CHECKING:
-    from vrdir.evaluation.recognition import RecognitionResult
+    from vrdir.evaluation.recognition.protocol import RecognitionResult
 
 DATA: Mapping[Task, str] = {
     "classification": "A folder with a folder per class; or a CSV file with columns file and label.",
@@ -166,7 +166,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         # What a recogniser prints of its own is no part of the JSON.
         with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
             try:
-                from vrdir.evaluation import recognition_report
+                from vrdir.evaluation.recognition import report as recognition_report
             except ModuleNotFoundError as error:
                 raise ValueError(
                     f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
@@ -231,14 +231,14 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
 def evaluation(task: Task) -> Callable[..., RecognitionResult]:
     """What measures a task."""
     if task == "classification":
-        from vrdir.evaluation.classification import evaluate_classification
+        from vrdir.evaluation.recognition.tasks.classification import evaluate_classification
 
         return evaluate_classification
     if task == "detection":
-        from vrdir.evaluation.detection import evaluate_detection
+        from vrdir.evaluation.recognition.tasks.detection import evaluate_detection
 
         return evaluate_detection
-    from vrdir.evaluation.reidentification import evaluate_reid
+    from vrdir.evaluation.recognition.tasks.reid import evaluate_reid
 
     return evaluate_reid
 
@@ -275,8 +275,8 @@ def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], N
 
 def print_result(result: RecognitionResult) -> None:
     """Under each condition a line per restorer, of the main metric and another; and the verdict."""
-    from vrdir.evaluation.recognition_report import NOTHING, rows_of
-    from vrdir.evaluation.recognition_verdict import (
+    from vrdir.evaluation.recognition.report import NOTHING, rows_of
+    from vrdir.evaluation.recognition.verdict import (
         called,
         main_metric,
         named,

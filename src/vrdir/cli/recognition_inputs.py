@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from vrdir.cli.console import networks_of
 
 if TYPE_CHECKING:
-    from vrdir.evaluation.detection_labels import DetectionData
-    from vrdir.evaluation.labels import ClassificationData, ReidData
-    from vrdir.evaluation.recognisers import Classifier, Detector, Embedder
-    from vrdir.evaluation.variants import Condition, Restore
+    from vrdir.evaluation.recognition.labels.detection import DetectionData
+    from vrdir.evaluation.recognition.labels.classification import ClassificationData, ReidData
+    from vrdir.evaluation.recognition.recognisers.contracts import Classifier, Detector, Embedder
+    from vrdir.evaluation.recognition.variants import Condition, Restore
 
     Data = ClassificationData | DetectionData | ReidData
     Recogniser = Classifier | Detector | Embedder
@@ -33,8 +33,8 @@ SEVERITIES = re.compile(r"severity=([1-5])\.\.([1-5])(?!\d)")
 
 def read_data(task: Task, path: Path, images: Path | None) -> Data:
     """The labelled images of a task. Raises FileNotFoundError or ValueError if there are none."""
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification, read_reid
+    from vrdir.evaluation.recognition.labels.detection import read_detection
+    from vrdir.evaluation.recognition.labels.classification import read_classification, read_reid
 
     if task != "reid":
         return (read_classification if task == "classification" else read_detection)(path, images)
@@ -75,8 +75,8 @@ def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogni
         FileNotFoundError, ValueError: one cannot be had, breaks its contract, or is called like another.
     """
     from vrdir.errors import RecogniserError
-    from vrdir.evaluation.recogniser_loading import load_recogniser
-    from vrdir.evaluation.variants import pixels_of
+    from vrdir.evaluation.recognition.loading import load_recogniser
+    from vrdir.evaluation.recognition.variants import pixels_of
     from vrdir.images.convert import open_image
 
     recognisers: list[Any] = [load_recogniser(spec, task) for spec in specs]
@@ -100,7 +100,7 @@ def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Conditi
     Raises:
         FileNotFoundError, ValueError: a degradation or folder is unknown, or two have one name.
     """
-    from vrdir.evaluation.variants import AsTaken, Condition
+    from vrdir.evaluation.recognition.variants import AsTaken, Condition
 
     conditions = [Condition(text) for step in steps for text in severities(step)]
     conditions += [
@@ -146,7 +146,7 @@ def restorers_of(
     Raises:
         FileNotFoundError, ValueError: there are no such weights, device, folder or function; two have one name, or there are none.
     """
-    from vrdir.evaluation.variants import by_network, load_restorer
+    from vrdir.evaluation.recognition.variants import by_network, load_restorer
 
     networks, facts = networks_of(weights, device)
     restorers: dict[str, Restore] = {
@@ -172,7 +172,7 @@ def remembered(
     if recognisers < 2:
         yield restorers
         return
-    from vrdir.evaluation.variants import FromFolders
+    from vrdir.evaluation.recognition.variants import FromFolders
 
     with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
         yield {

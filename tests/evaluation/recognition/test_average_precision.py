@@ -1,0 +1,145 @@
+"""Average precision: by hand, and against faster-coco-eval on scenes with crowds, ties and repeated images."""
+
+import numpy as np
+import pytest
+
+from vrdir.evaluation.recognition.average_precision import (
+    Matches,
+    Objects,
+    average_precisions,
+    coco_scores,
+    match,
+    overlap,
+    rank,
+)
+from vrdir.evaluation.recognition.recognisers.contracts import Detections
+from vrdir.evaluation.recognition.statistics import bootstrap_weights, sign_flips
+from vrdir.evaluation.recognition.tasks.detection import among, f1, swap_test
+
+Scene = tuple[list[Detections], list[Objects]]
+
+
+def scenes(images: int, seed: int, spread_px: float = 1.5, levels: int = 60) -> Scene:
+    """Random objects of five classes, some of them crowds, and detections near them and elsewhere; many images share their scores."""
+    generator = np.random.default_rng(seed)
+    found, objects = [], []
+    for _ in range(images):
+        count = int(generator.integers(0, 7))
+        corner = generator.uniform(0, 80, (count, 2))
+        boxes = np.concatenate([corner, corner + generator.uniform(6, 40, (count, 2))], 1)
+        labels = generator.integers(0, 5, count)
+        objects.append(Objects(boxes, labels, generator.random(count) < 0.15))
+        seen = np.repeat(np.arange(count), generator.integers(0, 3, count))
+        near = boxes[seen] + generator.normal(0, spread_px, (len(seen), 4))
+        elsewhere = np.concatenate([c := generator.uniform(0, 80, (4, 2)), c + 20], 1)
+        every = np.concatenate([near, elsewhere])
+        every[:, 2:] = np.maximum(every[:, 2:], every[:, :2] + 1)
+        kinds = np.concatenate([labels[seen], generator.integers(0, 5, 4)])
+        found.append(
+            Detections(
+                every, (generator.permutation(60)[: len(every)] % levels + 1) / levels, kinds
+            )
+        )
+    return found, objects
+
+
+def own(
+    found: list[Detections], objects: list[Objects], weights: np.ndarray | None = None
+) -> np.ndarray:
+    ranked = rank([match(*one) for one in zip(found, objects, strict=True)], objects)
+    return average_precisions(ranked, np.ones((1, len(objects))) if weights is None else weights)
+
+
+def test_two_of_three_objects_found_by_hand() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
+    objects = Objects(boxes, np.zeros(3, int), np.zeros(3, bool))
+    found = Detections(
+        np.array([boxes[0], [60, 60, 70, 70], [20, 0, 30, 8]]),
+        np.array([0.9, 0.8, 0.7]),
+        np.zeros(3, int),
+    )
+    (precision,) = own([found], [objects])
+    # Right, wrong, right (IoU .8): precision 1 up to recall 1/3 (34 of 101 points), 2/3 up to 2/3 (33 more), then nothing.
+    assert precision[0] == pytest.approx((34 + 33 * 2 / 3) / 101)
+    assert precision[6] == pytest.approx(precision[0])  # the threshold .8 is reached
+    assert precision[7] == pytest.approx(34 / 101)
+    matches = match(found, objects)
+    assert f1(matches, objects) == pytest.approx(2 * 2 / 6)
+    assert coco_scores([found], [objects])[1] == pytest.approx(precision[0])
+
+
+def test_overlap_by_hand() -> None:
+    boxes, others = (
+        np.array([[0, 0, 10, 10.0]]),
+        np.array([[5, 0, 15, 10.0], [20, 20, 30, 30], [0, 0, 40, 40]]),
+    )
+    assert overlap(boxes, others, np.array([False, False, False]))[0] == pytest.approx(
+        [1 / 3, 0, 1 / 16]
+    )
+    assert overlap(boxes, others, np.array([True, False, True]))[0] == pytest.approx([1 / 2, 0, 1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_whole_set_agrees_with_faster_coco_eval(seed: int) -> None:
+    found, objects = scenes(30, seed, levels=12)  # equal scores within an image too
+    assert any(one.ignored.any() for one in objects)
+    whole, half = coco_scores(found, objects)
+    (precision,) = own(found, objects)
+    assert 0.05 < whole < half < 0.9
+    assert precision.mean() == pytest.approx(whole, abs=1e-9)
+    assert precision[0] == pytest.approx(half, abs=1e-9)
+
+
+def test_a_resample_agrees_with_faster_coco_eval_on_the_images_it_drew() -> None:
+    found, objects = scenes(20, 7)
+    weights = bootstrap_weights(20, 8, 0)
+    for precision, row in zip(own(found, objects, weights), weights, strict=True):
+        drawn = np.repeat(np.arange(20), row)
+        whole, half = coco_scores([found[i] for i in drawn], [objects[i] for i in drawn])
+        assert precision.mean() == pytest.approx(whole, abs=1e-9)
+        assert precision[0] == pytest.approx(half, abs=1e-9)
+
+
+def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_classes_change_nothing() -> (
+    None
+):
+    found, objects = scenes(6, 2)
+    generator = np.random.default_rng(0)
+    corner = generator.uniform(0, 80, (150, 2))
+    many = [  # all that is right is less sure than 150 others, most of them of class 1
+        Detections(
+            np.concatenate([one.boxes, np.concatenate([corner, corner + 9], 1)]),
+            np.concatenate([one.scores / 2, 0.6 + 0.4 * generator.random(150)]),
+            np.concatenate([one.labels, generator.choice([1, 77], 150, p=[0.9, 0.1])]),
+        )
+        for one in found
+    ]
+    whole = coco_scores(many, objects)
+    assert own(many, objects)[0].mean() == pytest.approx(whole[0], abs=1e-9)
+    fewer = [among(one, np.arange(5)) for one in many]
+    assert max(int((one.labels == 1).sum()) for one in fewer) == 100
+    assert not any((one.labels == 77).any() for one in fewer)
+    assert coco_scores(fewer, objects) == pytest.approx(whole, abs=1e-12)
+
+
+def test_no_detection_is_no_precision_and_no_object_no_figure() -> None:
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    _, objects = scenes(5, 0)
+    assert coco_scores([nothing] * 5, objects) == (0, 0)
+    assert own([nothing] * 5, objects).tolist() == [[0.0] * 10]
+    assert np.isnan(own([nothing] * 5, objects, np.zeros((1, 5)))).all()
+
+
+def test_swapping_finds_a_better_detector_and_none_where_there_is_none() -> None:
+    def matched(found: list[Detections], objects: list[Objects]) -> list[Matches]:
+        return [match(*one) for one in zip(found, objects, strict=True)]
+
+    poor, objects = scenes(40, 3, spread_px=8)
+    exact = [Detections(one.boxes, np.ones(len(one.boxes)), one.labels) for one in objects]
+    swaps = sign_flips(40, 200, 0)
+    better = swap_test(matched(poor, objects), matched(exact, objects), objects, swaps)
+    assert better == {"map": 1 / 201, "map50": 1 / 201}
+    assert swap_test(matched(poor, objects), matched(poor, objects), objects, swaps) == {
+        "map": 1,
+        "map50": 1,
+    }

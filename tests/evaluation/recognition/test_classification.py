@@ -1,0 +1,180 @@
+"""Classification from end to end: a network trained here, on parts of real photos, before noise and behind restorers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import nn
+
+from vrdir.evaluation.recognition.labels.classification import (
+    ClassificationData,
+    read_classification,
+)
+from vrdir.evaluation.recognition.recognisers.contracts import Classifier
+from vrdir.evaluation.recognition.tasks.classification import evaluate_classification, likeliest
+from vrdir.evaluation.recognition.variants import Condition, Pixels, by_function
+from vrdir.restoring.restorer import Restorer
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle_left")
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per photo with 15 parts of it."""
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for name in PHOTOS:
+        photo = opened(name)
+        (root / name).mkdir()
+        for i in range(15):
+            left, top = (
+                generator.integers(0, photo.width - SIDE),
+                generator.integers(0, photo.height - SIDE),
+            )
+            photo.crop((left, top, left + SIDE, top + SIDE)).save(root / name / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Classifier:
+    """A small network that tells from which photo a part comes, trained on parts of the same photos."""
+    torch.manual_seed(0)
+    generator = np.random.default_rng(1)
+    network = nn.Sequential(
+        *(
+            nn.Conv2d(3, 16, 3, 2),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+        ),
+        *(nn.Conv2d(32, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)),
+    )
+    whole = [np.asarray(opened(name)) for name in PHOTOS]
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(250):
+        labels = generator.integers(0, 4, 32)
+        parts = []
+        for label in labels:
+            top, left = (generator.integers(0, size - SIDE) for size in whole[label].shape[:2])
+            parts.append(whole[label][top : top + SIDE, left : left + SIDE])
+        loss = nn.functional.cross_entropy(network(batch(parts)), torch.from_numpy(labels))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    network.eval()
+
+    def run(images: list[Pixels]) -> torch.Tensor:
+        with torch.no_grad():
+            return network(batch(images))
+
+    return Classifier("tiny", {"licence": "none"}, PHOTOS, run)
+
+
+def opened(name: str) -> Image.Image:
+    return Image.open(Path(skimage.data.__file__).parent / f"{name}.png").convert("RGB")
+
+
+def batch(images: list[Pixels]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).movedim(-1, 1).float() / 255 - 0.5
+
+
+def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
+    photos: Path, recogniser: Classifier
+) -> None:
+    data = read_classification(photos)
+    done: list[str] = []
+    spoil = by_function(lambda image: np.zeros_like(image))
+    result = evaluate_classification(
+        data,
+        recogniser,
+        [Condition("haze:beta=2"), Condition("jpeg:quality=95")],
+        {
+            "vrdir": Restorer("small", "cpu"),
+            "nothing": by_function(lambda image: image),
+            "spoil": spoil,
+        },
+        bootstrap=300,
+        progress=done.append,
+    )
+    haze, jpeg = result.conditions
+    assert result.images == len(data.items) == len(done) == 60
+    assert result.excluded == []
+    assert list(result.metrics) == ["top1"]  # of four classes, five are always right
+    clean, degraded = result.clean["top1"], haze.degraded["top1"]
+    assert clean.low <= clean.value <= clean.high
+    assert clean.value > 75
+    assert clean.value > degraded.value + 15
+    assert haze.synthetic
+
+    restored, recovered = haze.restored["vrdir"]["top1"], haze.recovered["vrdir"]["top1"]
+    assert recovered is not None
+    assert restored.value > degraded.value + 10
+    assert recovered.value == pytest.approx(
+        (restored.value - degraded.value) / (clean.value - degraded.value)
+    )
+    assert recovered.low <= recovered.value <= recovered.high
+    assert haze.p_value["vrdir"]["top1"] < 0.05
+    assert haze.restored["nothing"]["top1"] == degraded
+    assert haze.recovered["nothing"]["top1"] == (0, 0, 0)
+    assert haze.p_value["nothing"]["top1"] == 1
+    assert jpeg.recovered["vrdir"]["top1"] is None  # nothing worth the name was lost
+    assert result.clean_restored["spoil"]["top1"].value == 25  # of black images, one class is right
+    assert result.clean_p_value["spoil"]["top1"] < 1e-6
+
+    won = [
+        case
+        for case in result.cases
+        if case.won and case.restorer == "vrdir" and case.condition == haze.name
+    ]
+    assert 1 <= len(won) <= 4
+    for case in won:
+        assert case.truth in case.said["restored"]
+        assert case.truth not in case.said["degraded"]
+        assert case.name.startswith(case.truth)
+        pictures = {key: make() for key, make in case.pictures.items()}
+        assert all(picture.shape == (3, SIDE, SIDE) for picture in pictures.values())
+        assert (pictures["restored"] - pictures["clean"]).abs().mean() < (
+            pictures["degraded"] - pictures["clean"]
+        ).abs().mean()
+
+
+def test_labels_that_the_recogniser_does_not_know_are_excluded_by_name(
+    photos: Path, recogniser: Classifier
+) -> None:
+    data = read_classification(photos)
+    labels = ["unicorn" if label == "coffee" else label for label in data.labels]
+    result = evaluate_classification(
+        ClassificationData(data.items, labels, []),
+        recogniser,
+        [Condition("noise")],
+        {},
+        bootstrap=20,
+    )
+    assert result.images == 45
+    assert len(result.excluded) == 15
+    assert result.excluded[0].name == "coffee/00"
+    assert "none of the recogniser's 4 classes" in result.excluded[0].reason
+    with pytest.raises(ValueError, match="nothing is left to measure: 60 exclusions"):
+        evaluate_classification(
+            ClassificationData(data.items, ["unicorn"] * 60, []),
+            recogniser,
+            [Condition("noise")],
+            {},
+        )
+
+
+def test_the_likeliest_classes_and_how_sure() -> None:
+    assert likeliest(np.array([0.0, 2.0, 1.0])).classes.tolist() == [1, 2, 0]
+    assert likeliest(np.array([0.0, np.log(3)])).confidence == pytest.approx(0.75)
+    assert likeliest(np.array([0.1, 0.9])).confidence == pytest.approx(
+        0.9
+    )  # they are probabilities already
+    assert likeliest(np.array([5.0, 5.0, 1.0])).classes[0] == 0
+    assert len(likeliest(np.arange(9.0)).classes) == 5
