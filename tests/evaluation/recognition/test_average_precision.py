@@ -4,18 +4,22 @@ import numpy as np
 import pytest
 
 from vrdir.evaluation.recognition.average_precision import (
+    average_precisions,
+    coco_precisions,
+    rank_detections,
+)
+from vrdir.evaluation.recognition.box_matching import (
     Matches,
     Objects,
-    average_precisions,
-    coco_scores,
+    keep_classes,
     match,
     overlap,
-    rank,
 )
 from vrdir.evaluation.recognition.recognisers.contracts import Detections
-from vrdir.evaluation.recognition.statistics import bootstrap_weights, sign_flips
-from vrdir.evaluation.recognition.tasks.detection import among, f1, swap_test
+from vrdir.evaluation.recognition.statistics import Resampling, bootstrap_weights, random_swaps
+from vrdir.evaluation.recognition.tasks.detection import Detection, f1, swap_test
 
+METRICS = Detection.metrics
 Scene = tuple[list[Detections], list[Objects]]
 
 
@@ -46,7 +50,7 @@ def scenes(images: int, seed: int, spread_px: float = 1.5, levels: int = 60) -> 
 def own(
     found: list[Detections], objects: list[Objects], weights: np.ndarray | None = None
 ) -> np.ndarray:
-    ranked = rank([match(*one) for one in zip(found, objects, strict=True)], objects)
+    ranked = rank_detections([match(*one) for one in zip(found, objects, strict=True)], objects)
     return average_precisions(ranked, np.ones((1, len(objects))) if weights is None else weights)
 
 
@@ -65,7 +69,7 @@ def test_two_of_three_objects_found_by_hand() -> None:
     assert precision[7] == pytest.approx(34 / 101)
     matches = match(found, objects)
     assert f1(matches, objects) == pytest.approx(2 * 2 / 6)
-    assert coco_scores([found], [objects])[1] == pytest.approx(precision[0])
+    assert coco_precisions([found], [objects])[0] == pytest.approx(precision[0])
 
 
 def test_overlap_by_hand() -> None:
@@ -83,21 +87,19 @@ def test_overlap_by_hand() -> None:
 def test_the_whole_set_agrees_with_faster_coco_eval(seed: int) -> None:
     found, objects = scenes(30, seed, levels=12)  # equal scores within an image too
     assert any(one.ignored.any() for one in objects)
-    whole, half = coco_scores(found, objects)
+    whole = coco_precisions(found, objects)
     (precision,) = own(found, objects)
-    assert 0.05 < whole < half < 0.9
-    assert precision.mean() == pytest.approx(whole, abs=1e-9)
-    assert precision[0] == pytest.approx(half, abs=1e-9)
+    assert 0.05 < whole.mean() < whole[0] < 0.9
+    assert precision == pytest.approx(whole, abs=1e-9)
 
 
 def test_a_resample_agrees_with_faster_coco_eval_on_the_images_it_drew() -> None:
     found, objects = scenes(20, 7)
-    weights = bootstrap_weights(20, 8, 0)
+    weights = bootstrap_weights(20, Resampling(8, 0))
     for precision, row in zip(own(found, objects, weights), weights, strict=True):
         drawn = np.repeat(np.arange(20), row)
-        whole, half = coco_scores([found[i] for i in drawn], [objects[i] for i in drawn])
-        assert precision.mean() == pytest.approx(whole, abs=1e-9)
-        assert precision[0] == pytest.approx(half, abs=1e-9)
+        whole = coco_precisions([found[i] for i in drawn], [objects[i] for i in drawn])
+        assert precision == pytest.approx(whole, abs=1e-9)
 
 
 def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_classes_change_nothing() -> (
@@ -114,18 +116,18 @@ def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_class
         )
         for one in found
     ]
-    whole = coco_scores(many, objects)
-    assert own(many, objects)[0].mean() == pytest.approx(whole[0], abs=1e-9)
-    fewer = [among(one, np.arange(5)) for one in many]
+    whole = coco_precisions(many, objects)
+    assert own(many, objects)[0] == pytest.approx(whole, abs=1e-9)
+    fewer = [keep_classes(one, np.arange(5)) for one in many]
     assert max(int((one.labels == 1).sum()) for one in fewer) == 100
     assert not any((one.labels == 77).any() for one in fewer)
-    assert coco_scores(fewer, objects) == pytest.approx(whole, abs=1e-12)
+    assert coco_precisions(fewer, objects) == pytest.approx(whole, abs=1e-12)
 
 
 def test_no_detection_is_no_precision_and_no_object_no_figure() -> None:
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     _, objects = scenes(5, 0)
-    assert coco_scores([nothing] * 5, objects) == (0, 0)
+    assert coco_precisions([nothing] * 5, objects).tolist() == [0.0] * 10
     assert own([nothing] * 5, objects).tolist() == [[0.0] * 10]
     assert np.isnan(own([nothing] * 5, objects, np.zeros((1, 5)))).all()
 
@@ -136,10 +138,10 @@ def test_swapping_finds_a_better_detector_and_none_where_there_is_none() -> None
 
     poor, objects = scenes(40, 3, spread_px=8)
     exact = [Detections(one.boxes, np.ones(len(one.boxes)), one.labels) for one in objects]
-    swaps = sign_flips(40, 200, 0)
-    better = swap_test(matched(poor, objects), matched(exact, objects), objects, swaps)
+    swaps = random_swaps(40, Resampling(200, 0))
+    better = swap_test(METRICS, matched(poor, objects), matched(exact, objects), objects, swaps)
     assert better == {"map": 1 / 201, "map50": 1 / 201}
-    assert swap_test(matched(poor, objects), matched(poor, objects), objects, swaps) == {
+    assert swap_test(METRICS, matched(poor, objects), matched(poor, objects), objects, swaps) == {
         "map": 1,
         "map50": 1,
     }

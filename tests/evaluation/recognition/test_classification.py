@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vrdir.evaluation.recognition.labels.classification import (
-    ClassificationData,
-    read_classification,
-)
+from vrdir.evaluation.recognition.conditions import Condition
+from vrdir.evaluation.recognition.labels.classification import read_classification
+from vrdir.evaluation.recognition.labels.labelled import LabelledImages
 from vrdir.evaluation.recognition.recognisers.contracts import Classifier
-from vrdir.evaluation.recognition.tasks.classification import evaluate_classification, likeliest
-from vrdir.evaluation.recognition.variants import Condition, Pixels, by_function
+from vrdir.evaluation.recognition.restorers import function_for_images
+from vrdir.evaluation.recognition.tasks.classification import Classification, rank_classes
+from vrdir.evaluation.user_functions import Pixels
 from vrdir.restoring.restorer import Restorer
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "motorcycle_left")
@@ -90,23 +90,25 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
 ) -> None:
     data = read_classification(photos)
     done: list[str] = []
-    spoil = by_function(lambda image: np.zeros_like(image))
-    result = evaluate_classification(
+    spoil = function_for_images(lambda image: np.zeros_like(image))
+    result = Classification().evaluate(
         data,
         recogniser,
         [Condition("haze:beta=2"), Condition("jpeg:quality=95")],
         {
             "vrdir": Restorer("small", "cpu"),
-            "nothing": by_function(lambda image: image),
+            "nothing": function_for_images(lambda image: image),
             "spoil": spoil,
         },
         bootstrap=300,
         progress=done.append,
     )
     haze, jpeg = result.conditions
-    assert result.images == len(data.items) == len(done) == 60
+    assert result.count == len(data.images) == len(done) == 60
     assert result.excluded == []
-    assert list(result.metrics) == ["top1"]  # of four classes, five are always right
+    assert [metric.key for metric in result.metrics] == [
+        "top1"
+    ]  # of four classes, five are always right
     clean, degraded = result.clean["top1"], haze.degraded["top1"]
     assert clean.low <= clean.value <= clean.high
     assert clean.value > 75
@@ -130,13 +132,13 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
 
     won = [
         case
-        for case in result.cases
-        if case.won and case.restorer == "vrdir" and case.condition == haze.name
+        for case in result.examples
+        if case.improved and case.restorer == "vrdir" and case.condition == haze.name
     ]
     assert 1 <= len(won) <= 4
     for case in won:
-        assert case.truth in case.said["restored"]
-        assert case.truth not in case.said["degraded"]
+        assert case.truth in case.answers["restored"]
+        assert case.truth not in case.answers["degraded"]
         assert case.name.startswith(case.truth)
         pictures = {key: make() for key, make in case.pictures.items()}
         assert all(picture.shape == (3, SIDE, SIDE) for picture in pictures.values())
@@ -150,31 +152,36 @@ def test_labels_that_the_recogniser_does_not_know_are_excluded_by_name(
 ) -> None:
     data = read_classification(photos)
     labels = ["unicorn" if label == "coffee" else label for label in data.labels]
-    result = evaluate_classification(
-        ClassificationData(data.items, labels, []),
+    result = Classification().evaluate(
+        LabelledImages(data.images, labels),
         recogniser,
         [Condition("noise")],
         {},
         bootstrap=20,
     )
-    assert result.images == 45
+    assert result.count == 45
     assert len(result.excluded) == 15
     assert result.excluded[0].name == "coffee/00"
     assert "none of the recogniser's 4 classes" in result.excluded[0].reason
     with pytest.raises(ValueError, match="nothing is left to measure: 60 exclusions"):
-        evaluate_classification(
-            ClassificationData(data.items, ["unicorn"] * 60, []),
+        Classification().evaluate(
+            LabelledImages(data.images, ["unicorn"] * 60),
             recogniser,
             [Condition("noise")],
             {},
         )
 
 
-def test_the_likeliest_classes_and_how_sure() -> None:
-    assert likeliest(np.array([0.0, 2.0, 1.0])).classes.tolist() == [1, 2, 0]
-    assert likeliest(np.array([0.0, np.log(3)])).confidence == pytest.approx(0.75)
-    assert likeliest(np.array([0.1, 0.9])).confidence == pytest.approx(
-        0.9
-    )  # they are probabilities already
-    assert likeliest(np.array([5.0, 5.0, 1.0])).classes[0] == 0
-    assert len(likeliest(np.arange(9.0)).classes) == 5
+def test_classes_are_ranked_by_scores() -> None:
+    assert rank_classes(np.array([0.0, 2.0, 1.0]), 2) == (1, pytest.approx(0.665, abs=1e-3), 1)
+    assert rank_classes(np.array([0.0, np.log(3)]), 0).confidence == pytest.approx(0.75)
+    probabilities = np.array([0.1, 0.9])
+    assert rank_classes(probabilities, 0).confidence == pytest.approx(0.9)
+    assert rank_classes(np.array([5.0, 5.0, 1.0]), 1) == (0, pytest.approx(0.495, abs=1e-3), 1)
+    assert rank_classes(np.arange(9.0), 0).place == 8
+
+
+def test_top_k_counts_the_right_class_among_the_first_k() -> None:
+    places = np.array([0, 1, 4, 5])
+    hits = {metric.key: metric.function(places).tolist() for metric in Classification.metrics}
+    assert hits == {"top1": [True, False, False, False], "top5": [True, True, True, False]}

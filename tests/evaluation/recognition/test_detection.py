@@ -10,10 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from vrdir.evaluation.recognition.labels.detection import DetectionData, Truth, read_detection
+from vrdir.evaluation.recognition.conditions import Condition
+from vrdir.evaluation.recognition.labels.boxes import Truth
+from vrdir.evaluation.recognition.labels.detection import read_detection
+from vrdir.evaluation.recognition.labels.labelled import LabelledImages
 from vrdir.evaluation.recognition.recognisers.contracts import Detector
-from vrdir.evaluation.recognition.tasks.detection import evaluate_detection, objects_of
-from vrdir.evaluation.recognition.variants import Condition, FromFolders, Pixels, by_function
+from vrdir.evaluation.recognition.restorers import RestoredFolders, function_for_images
+from vrdir.evaluation.recognition.tasks.detection import Detection
+from vrdir.evaluation.user_functions import Pixels
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 
@@ -30,6 +34,10 @@ def find_rectangles(image: Pixels) -> tuple[list[list[float]], list[float], list
                 scores.append(float(lead[regions == i].mean() / 255))
                 labels.append(label)
     return boxes, scores, labels
+
+
+def detector(*classes: str) -> Detector:
+    return Detector("rectangles", {}, classes, find_rectangles)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +84,14 @@ def test_haze_hides_objects_and_a_restorer_shows_them_again(scenes: Path) -> Non
     def stretch(image: Pixels) -> Pixels:
         return ((image.astype(int) - 153).clip(0) * 2.5).clip(0, 255).astype(np.uint8)
 
-    detector = Detector("rectangles", {}, list(COLOURS), find_rectangles)
-    result = evaluate_detection(
-        data, detector, conditions, {"stretch": by_function(stretch)}, bootstrap=200
+    result = Detection().evaluate(
+        data,
+        detector(*COLOURS),
+        conditions,
+        {"stretch": function_for_images(stretch)},
+        bootstrap=200,
     )
-    assert result.images == 12
+    assert result.count == 12
     assert result.clean["map"] == (100, 100, 100)
     grey, noise = result.conditions
     assert not grey.synthetic
@@ -93,9 +104,9 @@ def test_haze_hides_objects_and_a_restorer_shows_them_again(scenes: Path) -> Non
     assert result.clean_restored["stretch"]["map"].value < 80  # it darkens what was clear
     assert result.clean_p_value["stretch"]["map"] < 0.05
 
-    won = [case for case in result.cases if case.won and case.condition == "grey"]
+    won = [case for case in result.examples if case.improved and case.condition == "grey"]
     assert 1 <= len(won) <= 4
-    found, _, total = won[0].said["restored"].split(" ")[:3]
+    found, _, total = won[0].answers["restored"].split(" ")[:3]
     assert found == total
     assert len(won[0].boxes["restored"]) == int(total)
     assert won[0].boxes["restored"][0][4].split()[0] in won[0].truth
@@ -104,12 +115,11 @@ def test_haze_hides_objects_and_a_restorer_shows_them_again(scenes: Path) -> Non
 
 def test_a_folder_of_results_stands_in_the_same_table(scenes: Path) -> None:
     conditions = [Condition("grey", scenes / "grey")]
-    detector = Detector("rectangles", {}, list(COLOURS), find_rectangles)
-    result = evaluate_detection(
+    result = Detection().evaluate(
         read_detection(scenes),
-        detector,
+        detector(*COLOURS),
         conditions,
-        {"peer": FromFolders(scenes / "restored", conditions)},
+        {"peer": RestoredFolders(scenes / "restored", conditions)},
         bootstrap=50,
     )
     assert result.conditions[0].restored["peer"] == result.clean
@@ -125,13 +135,12 @@ def test_images_without_any_object_are_no_measurement(scenes: Path, tmp_path: Pa
         ""
     )  # no object in it, and the only one there is in fog
     shutil.copy(scenes / "classes.txt", tmp_path)
-    detector = Detector("rectangles", {}, list(COLOURS), find_rectangles)
     with pytest.raises(
         ValueError, match="none of the 1 images that could be measured has an object"
     ):
-        evaluate_detection(
+        Detection().evaluate(
             read_detection(tmp_path),
-            detector,
+            detector(*COLOURS),
             [Condition("foggy", tmp_path / "foggy")],
             {},
             bootstrap=20,
@@ -152,7 +161,7 @@ def test_a_missing_package_is_missed_before_the_work(
         ValueError,
         match=r"mAP needs more packages \(faster_coco_eval is missing\): pip install 'vrdir\[evaluate\]'",
     ):
-        evaluate_detection(
+        Detection().evaluate(
             read_detection(scenes),
             Detector("rectangles", {}, list(COLOURS), run),
             [Condition("noise")],
@@ -172,7 +181,8 @@ def test_a_detector_may_answer_in_tensors(scenes: Path) -> None:
 
     detector = Detector("rectangles", {}, list(COLOURS), run)
     assert (
-        evaluate_detection(read_detection(scenes), detector, [Condition("jpeg")], {}, bootstrap=20)
+        Detection()
+        .evaluate(read_detection(scenes), detector, [Condition("jpeg")], {}, bootstrap=20)
         .clean["map"]
         .value
         == 100
@@ -181,17 +191,17 @@ def test_a_detector_may_answer_in_tensors(scenes: Path) -> None:
 
 def test_classes_that_the_detector_does_not_know_are_named(scenes: Path) -> None:
     data = read_detection(scenes)
-    objects, excluded = objects_of(data, ["red", "blue"])
-    greens = sum(list(truth.labels).count("green") for truth in data.truths)
-    assert [one.name for one in excluded] == [f"class green ({greens} boxes)"]
+    known = Detection().match_labels(data, detector("red", "blue"))
+    greens = sum(list(truth.labels).count("green") for truth in data.labels)
+    assert [one.name for one in known.excluded] == [f"class green ({greens} boxes)"]
     assert (
-        sum(len(one.labels) for one in objects.values())
-        == sum(len(truth.labels) for truth in data.truths) - greens
+        sum(len(one.objects.labels) for one in known.labels)
+        == sum(len(truth.labels) for truth in data.labels) - greens
     )
     with pytest.raises(
         ValueError, match="there is no object to find; nothing is left to measure: 3 exclusions"
     ):
-        objects_of(data, ["cat"])
+        Detection().match_labels(data, detector("cat"))
     empty = Truth(np.zeros((0, 4)), [], np.zeros(0, bool))
     with pytest.raises(ValueError, match="there is no object to find"):
-        objects_of(DetectionData(data.items[:1], [empty], []), ["cat"])
+        Detection().match_labels(LabelledImages(data.images[:1], [empty]), detector("cat"))

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrdir.evaluation.recognition.labels.classification import (
-    class_numbers,
-    read_classification,
-    read_reid,
-)
+from vrdir.evaluation.recognition.labels.classes import class_numbers
+from vrdir.evaluation.recognition.labels.classification import read_classification
 from vrdir.evaluation.recognition.labels.detection import read_detection
+from vrdir.evaluation.recognition.labels.reid import read_reid
 from vrdir.images.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
 
@@ -36,19 +34,19 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     )
     (tmp_path / "bird").mkdir()
     data = read_classification(tmp_path)
-    assert [(item.name, label) for item, label in zip(data.items, data.labels, strict=True)] == [
+    assert [(item.name, label) for item, label in zip(data.images, data.labels, strict=True)] == [
         ("cat/1", "cat"), ("cat/2", "cat"), ("dog/1", "dog")
     ]  # fmt: skip
     assert reasons(data) == {
         "bird/": "an empty class: no image in its folder",
-        "loose.png": "an image without label: it lies in no class's folder",
+        "loose.png": "an image without label: it is in no class's folder",
     }
     save(
         tmp_path / "cat/.ipynb_checkpoints/1-checkpoint.png",
         tmp_path / "cat/._2.jpg",
         tmp_path / ".trash/3.png",
     )
-    assert read_classification(tmp_path).items == data.items
+    assert read_classification(tmp_path).images == data.images
     save(tmp_path / "cat/1.jpg")
     with pytest.raises(ValueError, match=r"2 images are called cat/1"):
         read_classification(tmp_path)
@@ -65,7 +63,7 @@ def test_a_table_of_labels_whose_files_may_have_another_suffix(tmp_path: Path) -
         "file,index,name\na.jpg,3,crane\nb.png,,crane\nd.png,1,boat\ne.png,0,tench\n"
     )
     data = read_classification(tmp_path / "labels.csv", tmp_path / "images")
-    assert [(item.name, label) for item, label in zip(data.items, data.labels, strict=True)] == [
+    assert [(item.name, label) for item, label in zip(data.images, data.labels, strict=True)] == [
         ("a", "3"),
         ("e", "0"),
     ]
@@ -123,11 +121,11 @@ def test_coco(tmp_path: Path) -> None:
     }
     (tmp_path / "labels.json").write_text(json.dumps(content))
     data = read_detection(tmp_path / "labels.json")
-    assert [item.name for item in data.items] == ["a", "b"]
-    assert data.truths[0].boxes.tolist() == [[1, 2, 11, 22], [5, 5, 13, 13]]
-    assert data.truths[0].labels == ["cat", "cat"]
-    assert data.truths[0].ignored.tolist() == [False, True]
-    assert data.truths[1].boxes.shape == (0, 4)  # nothing to find is a label too
+    assert [item.name for item in data.images] == ["a", "b"]
+    assert data.labels[0].boxes.tolist() == [[1, 2, 11, 22], [5, 5, 13, 13]]
+    assert data.labels[0].labels == ["cat", "cat"]
+    assert data.labels[0].ignored.tolist() == [False, True]
+    assert data.labels[1].boxes.shape == (0, 4)  # nothing to find is a label too
     found = reasons(data)
     assert found["1 boxes"] in (
         "their image is not listed in labels.json",
@@ -157,16 +155,16 @@ def test_yolo(tmp_path: Path) -> None:
     }.items():
         (labels / f"{name}.txt").write_text(text)
     data = read_detection(tmp_path)
-    assert [item.name for item in data.items] == ["val/a", "val/b"]
-    assert data.truths[0].labels == ["1", "0"]
-    np.testing.assert_allclose(data.truths[0].boxes[0], [10, 12, 30, 18])
+    assert [item.name for item in data.images] == ["val/a", "val/b"]
+    assert data.labels[0].labels == ["1", "0"]
+    np.testing.assert_allclose(data.labels[0].boxes[0], [10, 12, 30, 18])
     found = reasons(data)
     assert "no none.txt" in found["val/none"]
     assert "line 1 is not: class, centre x" in found["val/bad"]
     assert "has no area" in found["val/flat"]
     assert "a label without image" in found["gone.txt"]
     (tmp_path / "classes.txt").write_text("cup\nfork\n")
-    assert read_detection(tmp_path).truths[0].labels == ["fork", "cup"]
+    assert read_detection(tmp_path).labels[0].labels == ["fork", "cup"]
     with pytest.raises(ValueError, match="holds no labels"):
         read_detection(tmp_path / "images")
 
@@ -179,9 +177,9 @@ def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     text = f"<annotation>{entry.format('cat', 0, box)}{entry.format('dog', 1, box)}</annotation>"
     (tmp_path / "Annotations/a.xml").write_text(text)
     data = read_detection(tmp_path)
-    assert data.truths[0].boxes.tolist() == [[0, 10, 40, 30]] * 2
-    assert data.truths[0].labels == ["cat", "dog"]
-    assert data.truths[0].ignored.tolist() == [False, True]
+    assert data.labels[0].boxes.tolist() == [[0, 10, 40, 30]] * 2
+    assert data.labels[0].labels == ["cat", "dog"]
+    assert data.labels[0].ignored.tolist() == [False, True]
     assert reasons(data) == {"1 boxes": "crowds or difficult: neither to be found nor missed"}
 
 
@@ -192,7 +190,7 @@ def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
         sides = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
         (tmp_path / f"{name}.xml").write_text(f"<annotation>{sides}{box}</annotation>")
     data = read_detection(tmp_path)
-    assert [item.name for item in data.items] == ["right", "silent"]
+    assert [item.name for item in data.images] == ["right", "silent"]
     assert reasons(data) == {"turned": "the labels are for 30 x 40 pixels, the image has 40 x 30"}
 
 
@@ -202,13 +200,13 @@ def test_yolo_class_names_are_the_data_sets_own(tmp_path: Path) -> None:
     (tmp_path / "VOC.yaml").write_text(
         "path: VOC\ntrain: images/train\nnames: [aeroplane, bicycle]\n"
     )
-    assert read_detection(data).truths[0].labels == ["1"]
+    assert read_detection(data).labels[0].labels == ["1"]
     (tmp_path / "some.yaml").write_text(
         "train: ../mine/images\nval: ../mine/images\nnames: {0: lorry, 1: tram}\n"
     )  # speaks of it
-    assert read_detection(data).truths[0].labels == ["tram"]
+    assert read_detection(data).labels[0].labels == ["tram"]
     (data / "data.yaml").write_text("names: [car, person]\n")
-    assert read_detection(data).truths[0].labels == ["person"]
+    assert read_detection(data).labels[0].labels == ["person"]
     (data / "other.yaml").write_text("names: [person, car]\n")
     with pytest.raises(
         ValueError,
@@ -216,7 +214,7 @@ def test_yolo_class_names_are_the_data_sets_own(tmp_path: Path) -> None:
     ):
         read_detection(data)
     (data / "classes.txt").write_text("van\nbus\n")
-    assert read_detection(data).truths[0].labels == ["bus"]
+    assert read_detection(data).labels[0].labels == ["bus"]
 
 
 def test_persons_and_cameras_by_market_names(tmp_path: Path) -> None:
@@ -231,14 +229,13 @@ def test_persons_and_cameras_by_market_names(tmp_path: Path) -> None:
         ),
     )
     data = read_reid(tmp_path)
-    assert data.persons == [2, 0, 2]  # person 0 stays in the gallery as a distractor
-    assert data.cameras == [1, 2, 6]
-    assert data.queries == [True, False, False]
+    # Person 0 stays in the gallery as a distractor.
+    assert list(data.labels) == [(2, 1, True), (0, 2, False), (2, 6, False)]
     assert list(data.set_aside) == ["bounding_box_test/-1_c1s1_01", "bounding_box_test/-1_c2s1_01"]
     found = reasons(data)
     assert found["bounding_box_test/-1_* (2 images)"].startswith("junk by the Market-1501 protocol")
     assert "a query without a person" in found["query/0000_c1s1_01"]
-    assert "tells no person and camera" in found["query/photo"]
+    assert "holds no person and camera" in found["query/photo"]
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
         read_reid(tmp_path / "query")
 
@@ -260,9 +257,9 @@ def test_a_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
         "3.txt": "0.5 .5 .5 .2 .2\n",
     }
     data = read_detection(yolo_tree(tmp_path, labels, ("1.png", "2.png", "3.png")))
-    assert [item.name for item in data.items] == ["2"]
+    assert [item.name for item in data.images] == ["2"]
     reasons = {one.name: one.reason for one in data.excluded}
-    assert "a polygon or a turned box" in reasons["1"]
+    assert "a polygon or a rotated box" in reasons["1"]
     assert "a class is a whole number" in reasons["3"]
 
 
@@ -270,7 +267,7 @@ def test_an_image_does_not_take_another_folders_label(tmp_path: Path) -> None:
     data = read_detection(
         yolo_tree(tmp_path, {"a/1.txt": "0 .5 .5 .2 .2\n"}, ("a/1.png", "b/1.png"))
     )
-    assert [item.name for item in data.items] == ["a/1"]
+    assert [item.name for item in data.images] == ["a/1"]
     assert [one.name for one in data.excluded] == ["b/1"]
 
 
@@ -293,11 +290,11 @@ def test_yaml_beside_a_data_set_may_be_anything(photo: Image.Image, tmp_path: Pa
     (tmp_path / "mkdocs.yml").write_text(
         "emoji: !!python/name:material.extensions.emoji.twemoji\n---\nmore: 1\n"
     )
-    assert len(read_detection(tmp_path / "data").items) == 1
+    assert len(read_detection(tmp_path / "data").images) == 1
     (tmp_path / "data" / "data.yaml").write_text("names: [a\n")
     with pytest.raises(
         ValueError,
-        match=r"data\.yaml cannot be read as YAML \(.*\); mend it, or write a classes\.txt",
+        match=r"data\.yaml cannot be read as YAML \(.*\); correct it, or write a classes\.txt",
     ):
         read_detection(tmp_path / "data")
 
@@ -315,7 +312,7 @@ def coco(
 
 
 def names_of(data: Any) -> list[str]:
-    return [item.name for item in data.items]
+    return [item.name for item in data.images]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +368,7 @@ def test_an_odd_coco_annotation_excludes_its_image_by_name(
         )
     )
     assert names_of(data) == ["a"]
-    assert data.truths[0].boxes.tolist() == [[1, 2, 4, 6]]
+    assert data.labels[0].boxes.tolist() == [[1, 2, 4, 6]]
     assert reason in reasons(data)["b"]
 
 
@@ -458,7 +455,7 @@ def test_coco_ids_may_be_numbers_or_text(tmp_path: Path) -> None:
             [{"id": "3", "name": "dog"}],
         )
     )
-    assert (data.truths[0].labels, data.truths[0].ignored.tolist()) == (["dog"], [True])
+    assert (data.labels[0].labels, data.labels[0].ignored.tolist()) == (["dog"], [True])
 
 
 def test_names_with_another_machines_folders_mean_the_only_file_so_called(tmp_path: Path) -> None:
@@ -503,7 +500,7 @@ def test_names_with_another_machines_folders_mean_the_only_file_so_called(tmp_pa
 def test_an_object_given_twice_counts_once_and_is_named(tmp_path: Path) -> None:
     lines = "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2\n0 0.50 0.5 0.2 0.2\n0 .5 .5 .2 .3\n"
     data = read_detection(yolo_tree(tmp_path / "yolo", {"a.txt": lines}, ("a.png",)))
-    assert data.truths[0].labels == ["0", "1", "0"]
+    assert data.labels[0].labels == ["0", "1", "0"]
     assert reasons(data) == {"2 boxes": "given twice: each counts once"}
     save(tmp_path / "coco/a.png")
     boxes = [
@@ -511,11 +508,11 @@ def test_an_object_given_twice_counts_once_and_is_named(tmp_path: Path) -> None:
         for i in range(4)
     ]
     data = read_detection(coco(tmp_path / "coco", [{"id": 1, "file_name": "a.png"}], boxes))
-    assert data.truths[0].ignored.tolist() == [False, True]
+    assert data.labels[0].ignored.tolist() == [False, True]
     save(tmp_path / "voc/a.png")
     box = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
     (tmp_path / "voc/a.xml").write_text(f"<annotation>{box}{box}</annotation>")
-    assert len(read_detection(tmp_path / "voc").truths[0].boxes) == 1
+    assert len(read_detection(tmp_path / "voc").labels[0].boxes) == 1
 
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
@@ -549,7 +546,7 @@ def test_letters_may_be_composed_or_not(labelled: str, there: str, tmp_path: Pat
         (tree.parent / "set.yaml").write_text(
             f"path: data/{labelled}\nnames: [{labelled}]\n", encoding="utf-8"
         )
-        assert read_detection(tree).truths[0].labels == [labelled]
+        assert read_detection(tree).labels[0].labels == [labelled]
 
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
@@ -560,10 +557,10 @@ def test_labels_may_be_in_any_unicode_and_end_in_blank_lines(encoding: str, tmp_
     tree = yolo_tree(tmp_path / "yolo", {"a.txt": ""}, ("a.png",))
     (tree / "labels/a.txt").write_bytes("1 .5 .5 .2 .2\r\n\r\n \r\n".encode(encoding))
     (tree / "classes.txt").write_bytes("tram\r\n b\u00fcs \r\n\r\n\r\n".encode(encoding))
-    assert read_detection(tree).truths[0].labels == ["b\u00fcs"]
+    assert read_detection(tree).labels[0].labels == ["b\u00fcs"]
     (tree / "classes.txt").unlink()
     (tree / "data.yaml").write_bytes("names:\n- tram\n- b\u00fcs\n\n".encode(encoding))
-    assert read_detection(tree).truths[0].labels == ["b\u00fcs"]
+    assert read_detection(tree).labels[0].labels == ["b\u00fcs"]
     save(tmp_path / "a.png")
     path = coco(
         tmp_path,

@@ -6,30 +6,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrdir.evaluation.recognition.labels.classification import read_reid
+from vrdir.evaluation.recognition.conditions import Condition
+from vrdir.evaluation.recognition.labels.reid import read_reid
 from vrdir.evaluation.recognition.recognisers.contracts import Embedder
-from vrdir.evaluation.recognition.tasks.reid import evaluate_reid, per_query, ranking
-from vrdir.evaluation.recognition.variants import Condition, Pixels, by_function
+from vrdir.evaluation.recognition.restorers import function_for_images
+from vrdir.evaluation.recognition.tasks.reid import Reidentification, rank_gallery
+from vrdir.evaluation.user_functions import Pixels
 
 
 def test_ranks_and_average_precision_by_hand() -> None:
     gallery = np.eye(6)
     likeness = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]])
     persons, cameras = np.array([1, 2, 1, 0, 2, 1]), np.array([1, 2, 2, 1, 2, 3])
-    found = ranking(likeness, gallery, (np.array([1, 2]), np.array([1, 1])), (persons, cameras))
+    found = rank_gallery(
+        likeness, gallery, (np.array([1, 2]), np.array([1, 1])), (persons, cameras)
+    )
     # Query 1: its own camera's image falls out, then 2 1 0 2 1: right at places 1 and 4 of 0 to 4.
     # Query 2: 1 2 0 1 2 1: right at places 1 and 4 too.
     assert found.first.tolist() == [1, 1]
     assert found.precision == pytest.approx([(1 / 2 + 2 / 5) / 2] * 2)
     assert found.nearest.tolist() == [2, 1]
-    hits = per_query(found)
+    hits = {metric.key: metric.function(found) for metric in Reidentification.metrics}
     assert hits["rank1"].tolist() == [False, False]
     assert hits["rank5"].tolist() == [True, True]
 
 
 def test_a_right_image_by_another_camera_counts_and_other_persons_of_the_same_camera_stay() -> None:
     likeness = np.array([[0.9, 0.8, 0.7]])
-    found = ranking(
+    found = rank_gallery(
         likeness,
         np.eye(3),
         (np.array([5]), np.array([1])),
@@ -46,9 +50,9 @@ def test_rankings_of_many_queries_do_not_depend_on_how_many_are_ranked_at_once(
     queries, gallery = generator.normal(size=(30, 8)), generator.normal(size=(90, 8))
     of_queries = (np.arange(30) % 10, np.zeros(30, int))
     of_gallery = (np.arange(90) % 10, np.arange(90) % 3)
-    whole = ranking(queries, gallery, of_queries, of_gallery)
+    whole = rank_gallery(queries, gallery, of_queries, of_gallery)
     monkeypatch.setattr("vrdir.evaluation.recognition.tasks.reid.QUERIES_AT_ONCE", 7)
-    parts = ranking(queries, gallery, of_queries, of_gallery)
+    parts = rank_gallery(queries, gallery, of_queries, of_gallery)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one, other)
     assert 0.05 < whole.precision.mean() < 0.5
@@ -90,21 +94,21 @@ def clothes(images: list[Pixels]) -> np.ndarray:
 
 def test_haze_makes_people_alike_and_a_restorer_tells_them_apart_again(people: Path) -> None:
     data = read_reid(people)
-    clear = {item.name: np.asarray(Image.open(item.path)) for item in data.items}
+    clear = {item.name: np.asarray(Image.open(item.path)) for item in data.images}
     knows = lambda item, condition, image: clear[item.name]  # noqa: E731 - a restorer that cannot be wrong
-    harms = by_function(lambda image: np.full_like(image, 77))
-    result = evaluate_reid(
+    harms = function_for_images(lambda image: np.full_like(image, 77))
+    result = Reidentification().evaluate(
         data,
         Embedder("clothes", {}, clothes),
         [Condition("haze:severity=5")],
         {"knows": knows, "harms": harms},
         bootstrap=200,
     )
-    assert result.images == 16
+    assert result.count == 16
     assert [(one.name, one.reason.split(":")[0]) for one in result.excluded] == [
         ("query/0017_c1s1_000001_01", "a query without a match")
     ]
-    assert list(result.metrics) == ["rank1", "rank5", "rank10", "map"]
+    assert [metric.key for metric in result.metrics] == ["rank1", "rank5", "rank10", "map"]
     (haze,) = result.conditions
     assert result.clean["rank1"].value > 60 > haze.degraded["rank1"].value + 25
     assert haze.restored["knows"] == result.clean
@@ -113,7 +117,7 @@ def test_haze_makes_people_alike_and_a_restorer_tells_them_apart_again(people: P
         assert haze.p_value["knows"][metric] < 0.05
     assert result.clean_restored["harms"]["map"].value < result.clean["map"].value - 30
     assert result.clean_p_value["harms"]["map"] < 0.02
-    won = next(case for case in result.cases if case.won)
-    assert won.said["restored"] == "found first"
-    assert won.said["degraded"].startswith("found at place")
+    won = next(case for case in result.examples if case.improved)
+    assert won.answers["restored"] == "found first"
+    assert won.answers["degraded"].startswith("found at place")
     assert won.truth == f"person {int(won.name.split('/')[1][:4])}"

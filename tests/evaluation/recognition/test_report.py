@@ -15,21 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrdir.evaluation.recognition.protocol import Case, ConditionResult, RecognitionResult
-from vrdir.evaluation.recognition.report import (
-    MOST_CASES,
-    MOST_EXCLUDED,
-    as_csv,
-    as_json,
-    as_page,
-    rows_of,
-    series_of,
-)
+from vrdir.evaluation.metric import Metric
+from vrdir.evaluation.recognition.image_files import Exclusion
+from vrdir.evaluation.recognition.report import MOST_EXAMPLES, MOST_EXCLUDED, as_page, series_of
+from vrdir.evaluation.recognition.results import ConditionResult, Example, RecognitionResult
 from vrdir.evaluation.recognition.statistics import Estimate
-from vrdir.evaluation.recognition.variants import Exclusion
+from vrdir.evaluation.recognition.tables import as_csv, as_json, rows_of
 from vrdir.evaluation.recognition.verdict import outcome, outcomes, verdict
-from vrdir.evaluation.report.page import plain_picture
+from vrdir.evaluation.report.pictures import boxed_picture
 
+METRICS = [
+    Metric("top1", "Top-1", 1, "share of right ones", len, unit="%"),
+    Metric("top5", "Top-5", 1, "share of those among five", len, unit="%"),
+]
 BAD = "<b>&\"'"
 CLEAN = 89.0
 
@@ -67,7 +65,7 @@ def condition(
 
 def result(
     conditions: Sequence[ConditionResult],
-    cases: Sequence[Case] = (),
+    examples: Sequence[Example] = (),
     excluded: Sequence[Exclusion] = (),
     **changes: Any,
 ) -> Any:
@@ -76,25 +74,26 @@ def result(
         task="classification",
         recogniser="some_net",
         facts={"licence": "MIT", "sha256": "0123456789abcdef"},
-        metrics={"top1": "Top-1: share of right ones", "top5": "Top-5: share of those among five"},
-        images=60,
+        metrics=METRICS,
+        count=60,
         excluded=excluded,
         clean={"top1": near(CLEAN), "top5": near(95)},
         clean_restored={one: {"top1": near(CLEAN + 0.4), "top5": near(95)} for one in restorers},
         clean_p_value={one: {"top1": 0.62, "top5": 1.0} for one in restorers},
         conditions=conditions,
-        cases=cases,
+        title="classification",
+        examples=examples,
     )
     return replace(whole, **changes)
 
 
 def case(
     name: str,
-    won: bool = True,
+    improved: bool = True,
     under: str = "haze:severity=3",
     size: tuple[int, int] = (30, 40),
     **changes: Any,
-) -> Case:
+) -> Example:
     def picture(shade: float) -> Tensor:
         return torch.full((3, *size), shade)
 
@@ -103,8 +102,8 @@ def case(
         "degraded": lambda: picture(0.5),
         "restored": lambda: picture(0.8),
     }
-    said = {"clean": "cat 90 %", "degraded": "vase 20 %", "restored": "cat 70 %"}
-    return replace(Case(name, under, "vrdir", won, pictures, said, "cat"), **changes)
+    answers = {"clean": "cat 90 %", "degraded": "vase 20 %", "restored": "cat 70 %"}
+    return replace(Example(name, under, "vrdir", improved, pictures, answers, "cat"), **changes)
 
 
 HAZE = condition("haze:severity=3", 70.4, vrdir=86.6)
@@ -112,7 +111,7 @@ HAZE = condition("haze:severity=3", 70.4, vrdir=86.6)
 
 def test_one_condition_is_told_in_full() -> None:
     assert verdict(result([HAZE])) == (
-        "vrdir in front of some_net, haze:severity=3 (synthetic): gets back 87 % (67 to 97) of what was lost "
+        "vrdir in front of some_net, haze:severity=3 (synthetic): recovers 87 % (67 to 97) of the loss "
         "(Top-1 70.4 -> 86.6 %, clean 89.0 %, p < 0.001). "
         "On clean images it changes Top-1 by +0.4 points (89.0 -> 89.4 %, not significant, p = 0.62)."
     )
@@ -125,21 +124,21 @@ def test_one_condition_is_told_in_full() -> None:
             70.0,
             74.0,
             0.2,
-            "makes no difference that can be told from chance (Top-1 70.0 -> 74.0 %",
-            "gets back",
+            "makes no significant difference (Top-1 70.0 -> 74.0 %",
+            "recovers",
         ),
-        (70.0, 74.0, 0.05, "makes no difference that can be told from chance", "gets back"),
-        (70.0, 74.0, float("nan"), "makes no difference that can be told from chance", "gets back"),
-        (70.0, 60.0, 0.001, "does harm, and loses 10.0 points (Top-1 70.0 -> 60.0 %", "gets back"),
-        (70.0, 60.0, 0.3, "makes no difference that can be told from chance", "harm"),
+        (70.0, 74.0, 0.05, "makes no significant difference", "recovers"),
+        (70.0, 74.0, float("nan"), "makes no significant difference", "recovers"),
+        (70.0, 60.0, 0.001, "does harm: it loses 10.0 points (Top-1 70.0 -> 60.0 %", "recovers"),
+        (70.0, 60.0, 0.3, "makes no significant difference", "harm"),
         (
             90.0,
             93.0,
             0.01,
             "gains 3.0 points (Top-1 90.0 -> 93.0 %",
-            "gets back",
+            "recovers",
         ),  # nothing was lost
-        (70.0, 80.0, 0.049, "gets back 53 %", "chance"),
+        (70.0, 80.0, 0.049, "recovers 53 %", "chance"),
     ],
 )
 def test_a_verdict_is_no_better_than_its_figures(
@@ -182,10 +181,10 @@ def test_several_conditions_are_counted() -> None:
     ]
     told = verdict(whole)
     assert (
-        "helps under 2 of 4 conditions, does harm under 1, makes no difference that can be told from chance under 1."
+        "helps under 2 of 4 conditions, does harm under 1, makes no significant difference under 1."
         in told
     )
-    assert "Where it helps, 50 to 87 % of what was lost in Top-1 comes back." in told
+    assert "Where it helps, it recovers 50 to 87 % of the loss in Top-1." in told
     assert told.endswith("1 exclusion.")
 
 
@@ -218,7 +217,7 @@ def test_json_and_csv_hold_every_figure() -> None:
         assert (line["condition"], line["in_front"], line["metric"]) == (
             row.condition,
             row.in_front,
-            row.metric,
+            row.metric.key,
         )
         assert [float(line[edge]) for edge in ("value", "low", "high")] == pytest.approx(
             row.value, rel=1e-5
@@ -237,7 +236,7 @@ def test_the_page_agrees_with_the_figures_and_opens_without_a_network() -> None:
         [
             result(
                 [HAZE, condition("fog", 70, 0.4, False, vrdir=72)],
-                [case("a"), case("b", won=False)],
+                [case("a"), case("b", improved=False)],
             )
         ],
         {"vrdir": "1.2"},
@@ -248,7 +247,7 @@ def test_the_page_agrees_with_the_figures_and_opens_without_a_network() -> None:
     assert table[6] == ["vrdir", "86.682.1 to 90.6", "+16.2", "87 %67 to 97", "< 0.001"]
     assert ["fog"] in table  # not called synthetic
     assert "<dt>Synthetic</dt>" in html
-    assert html.index("Won: ") < html.index("Lost: ")
+    assert html.index("Improved: ") < html.index("Worsened: ")
     assert html.count("<img ") == 6
     assert html.count('class="good"') == html.count('class="bad"') == 2
     assert "0123456789ab<" in html  # of the hash what fits
@@ -290,7 +289,7 @@ def test_peers_stand_in_the_same_table_and_chart() -> None:
         "peer",
     ]
     assert set(re.findall(r'class="mark (s\d)"', html)) == {"s0", "s1", "s2"}
-    assert "peer in front of some_net, fog (synthetic): gets back 34 %" in html.replace(
+    assert "peer in front of some_net, fog (synthetic): recovers 34 %" in html.replace(
         "\u00a0", " "
     )
 
@@ -298,7 +297,7 @@ def test_peers_stand_in_the_same_table_and_chart() -> None:
 def test_whatever_stands_in_a_result_is_escaped() -> None:
     bad = case(
         BAD,
-        said={"clean": BAD, "degraded": BAD, "restored": BAD},
+        answers={"clean": BAD, "degraded": BAD, "restored": BAD},
         truth=BAD,
         restorer=BAD,
         condition=BAD,
@@ -309,7 +308,7 @@ def test_whatever_stands_in_a_result_is_escaped() -> None:
         [Exclusion(BAD, BAD)],
         recogniser=BAD,
         facts={BAD: BAD},
-        metrics={"top1": f"{BAD}: {BAD}", "top5": BAD},
+        metrics=[Metric(key, BAD, 1, BAD, len) for key in ("top1", "top5")],
     )
     html = as_page([whole, whole], {BAD: BAD})
     assert BAD not in html
@@ -326,9 +325,11 @@ def test_pages_stay_small_and_every_condition_keeps_its_cases() -> None:
         for i in range(20)
     ]
     html = as_page([result([condition(name, 60, vrdir=70) for name in names], cases)], {})
-    assert html.count('class="case small"') == MOST_CASES
+    assert html.count('class="case small"') == MOST_EXAMPLES
     for name in names:
-        assert 6 <= html.count(f"<h3>Won: {name}, ") + html.count(f"<h3>Lost: {name}, ") <= 8
+        assert (
+            6 <= html.count(f"<h3>Improved: {name}, ") + html.count(f"<h3>Worsened: {name}, ") <= 8
+        )
     many = [Exclusion(f"{i}.png", "no label") for i in range(MOST_EXCLUDED + 7)]
     html = as_page([result([HAZE], excluded=many)], {})
     assert "and 7 more, named in the JSON and CSV results" in html
@@ -384,7 +385,7 @@ def opened(uri: str) -> np.ndarray[Any, Any]:
 
 def test_boxes_are_drawn_where_they_are_and_named_where_there_is_room() -> None:
     grey = torch.full((3, 300, 960), 0.5)  # shown at half its size
-    shown = opened(plain_picture("", "", grey, [(200, 100, 600, 280, "cat 90 %")]).whole)
+    shown = opened(boxed_picture("", "", grey, [(200, 100, 600, 280, "cat 90 %")]).whole)
     assert shown.shape == (150, 480)
     changed = abs(shown - 128) > 60
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
@@ -392,7 +393,7 @@ def test_boxes_are_drawn_where_they_are_and_named_where_there_is_room() -> None:
     assert 20 < rows[0] < 48  # the text stands above the box
     assert not changed[60:130, 110:290].any()  # nothing inside
     twice = opened(
-        plain_picture(
+        boxed_picture(
             "", "", grey, [(200, 100, 600, 280, "cat 90 %"), (200, 100, 600, 280, "dog 80 %")]
         ).whole
     )
@@ -406,7 +407,7 @@ def test_boxes_are_drawn_where_they_are_and_named_where_there_is_room() -> None:
         [(50, 50, 20, 20, "twisted")],
         [(9, 9, 99, 99, "")] * 9,
     ):
-        assert opened(plain_picture("", "", grey, boxes).whole).shape == (150, 480)
+        assert opened(boxed_picture("", "", grey, boxes).whole).shape == (150, 480)
 
 
 def test_detection_is_drawn_with_its_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,11 +415,13 @@ def test_detection_is_drawn_with_its_boxes(monkeypatch: pytest.MonkeyPatch) -> N
 
     def spy(title: str, caption: str, image: Tensor, boxes: Sequence[Any], mark: str) -> Any:
         drawn.append({"title": title, "boxes": boxes, "mark": mark})
-        return plain_picture(title, caption, image, boxes, mark)
+        return boxed_picture(title, caption, image, boxes, mark)
 
-    monkeypatch.setattr("vrdir.evaluation.recognition.report.plain_picture", spy)
+    monkeypatch.setattr("vrdir.evaluation.recognition.report.boxed_picture", spy)
     boxes = {"clean": [(1.0, 2.0, 20.0, 25.0, "cat 90 %")]}
-    html = as_page([result([HAZE], [case("a", boxes=boxes, won=False)], task="detection")], {})
+    html = as_page(
+        [result([HAZE], [case("a", boxes=boxes, improved=False)], large_pictures=True)], {}
+    )
     assert [one["boxes"] for one in drawn] == [boxes["clean"], (), ()]
     assert [one["mark"] for one in drawn] == ["", "good", "bad"]
     assert '<div class="case">' in html  # as wide as the page

@@ -8,23 +8,24 @@ from scipy.special import ndtr, ndtri
 
 from vrdir.evaluation.recognition.statistics import (
     Figure,
+    Resampling,
     bootstrap_weights,
     estimate,
     mcnemar,
     mean_figure,
     paired_mean_test,
+    random_swaps,
     randomisation_p_value,
     recovered_share,
-    sign_flips,
 )
 
 
 def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_for_a_seed() -> None:
-    weights = bootstrap_weights(40, 500, 3)
+    weights = bootstrap_weights(40, Resampling(500, 3))
     assert weights.shape == (500, 40)
     assert (weights.sum(1) == 40).all()
-    assert (weights == bootstrap_weights(40, 500, 3)).all()
-    assert (weights != bootstrap_weights(40, 500, 4)).any()
+    assert (weights == bootstrap_weights(40, Resampling(500, 3))).all()
+    assert (weights != bootstrap_weights(40, Resampling(500, 4))).any()
     assert (weights == 0).mean() == pytest.approx(
         math.exp(-1), abs=0.02
     )  # what a draw with replacement misses
@@ -32,7 +33,7 @@ def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_for_a_seed(
 
 def test_the_interval_of_a_share_is_that_of_theory() -> None:
     hits = np.arange(400) < 280
-    share = estimate(mean_figure(hits, bootstrap_weights(400, 4000, 0)))
+    share = estimate(mean_figure(hits, bootstrap_weights(400, Resampling(4000, 0))))
     half = 100 * 1.96 * math.sqrt(0.7 * 0.3 / 400)
     assert share.value == pytest.approx(70)
     assert share.low == pytest.approx(70 - half, abs=0.5)
@@ -61,9 +62,11 @@ def test_mcnemar_is_the_binomial_test_of_what_changed() -> None:
 def test_a_difference_by_chance_has_a_large_p_value_and_a_constant_one_the_smallest() -> None:
     generator = np.random.default_rng(1)
     before = generator.random(50)
-    assert paired_mean_test(before, before, 200, 0) == 1
-    assert paired_mean_test(before, before + 0.1, 200, 0) == 1 / 201
-    by_chance = [paired_mean_test(before, generator.random(50), 200, seed) for seed in range(40)]
+    assert paired_mean_test(before, before, Resampling(200, 0)) == 1
+    assert paired_mean_test(before, before + 0.1, Resampling(200, 0)) == 1 / 201
+    by_chance = [
+        paired_mean_test(before, generator.random(50), Resampling(200, seed)) for seed in range(40)
+    ]
     assert 0.3 < np.mean(by_chance) < 0.7  # uniform where nothing is the matter
 
 
@@ -78,11 +81,11 @@ def test_randomisation_of_three_images_counts_all_swaps() -> None:
     assert randomisation_p_value(2.0, swapped) == pytest.approx(
         (2 + 1) / (8 + 1)
     )  # all kept and all swapped are as large
-    assert sign_flips(2000, 1, 0).mean() == pytest.approx(0.5, abs=0.05)
+    assert random_swaps(2000, Resampling(1, 0)).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_share_recovered_and_its_interval_over_the_same_resamples() -> None:
-    weights = bootstrap_weights(200, 2000, 0)
+    weights = bootstrap_weights(200, Resampling(2000, 0))
     image = np.arange(200)
     clean, degraded, restored = (mean_figure(image % 10 < hits, weights) for hits in (9, 4, 7))
     share = recovered_share(clean, degraded, restored)
@@ -96,7 +99,7 @@ def test_the_share_recovered_and_its_interval_over_the_same_resamples() -> None:
 
 
 def test_nothing_is_recovered_where_nothing_was_lost() -> None:
-    weights = bootstrap_weights(100, 500, 0)
+    weights = bootstrap_weights(100, Resampling(500, 0))
     same, other = (np.arange(100) % 4 < 3, (np.arange(100) + 1) % 4 < 3)
     clean, degraded = mean_figure(same, weights), mean_figure(other, weights)
     assert recovered_share(clean, degraded, clean) is None
@@ -109,7 +112,7 @@ def test_nothing_is_recovered_where_nothing_was_lost() -> None:
 def test_ties_are_found_whatever_the_last_bit_is(images: int, right: int) -> None:
     """A rate's interval is that of exact counts, in which ties are exact."""
     values = np.arange(images) < right
-    weights = bootstrap_weights(images, 1000, 0)
+    weights = bootstrap_weights(images, Resampling(1000, 0))
     counts = np.round(weights @ values.astype(float))
     below = np.mean(counts < right) + np.mean(counts == right) / 2
     bias = 2 * ndtri(np.clip(below, 0.05, 0.95))

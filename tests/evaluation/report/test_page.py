@@ -8,19 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from vrdir.evaluation.report.page import (
-    MOST_BARS,
+from vrdir.evaluation.report.charts import MOST_BARS, sorted_bars
+from vrdir.evaluation.report.page import Page, PictureRow, Section, Table, render
+from vrdir.evaluation.report.pictures import (
     PICTURE_PX,
-    Case,
-    Page,
     Picture,
-    Section,
-    Table,
     error_map,
-    picture,
-    render,
-    sorted_bars,
     worst_window,
+    zoomed_picture,
 )
 
 
@@ -32,9 +27,9 @@ def opened(uri: str) -> Image.Image:
 def test_whatever_is_put_into_a_page_is_escaped() -> None:
     bad = "<script>&\"'"
     table = Table((bad,), ((bad,),))
-    case = Case(bad, bad, [Picture(bad, bad, "data:,", "data:,")])
+    row = PictureRow(bad, bad, [Picture(bad, bad, "data:,", "data:,")])
     section = Section(
-        bad, bad, bad, [table], [sorted_bars({bad: 1.0}, bad, bad)], [case], [bad], table
+        bad, bad, bad, [table], [sorted_bars({bad: 1.0}, bad, bad)], [row], [bad], table
     )
     html = render(Page(bad, {bad: bad}, table, [section], {bad: bad}))
     assert "<script" not in html
@@ -87,7 +82,7 @@ def test_thousands_of_bars_are_thinned_with_both_ends_kept() -> None:
 def test_pictures_are_reduced_and_show_the_window_pixel_by_pixel() -> None:
     torch.manual_seed(0)
     image = (torch.rand(3, 700, 1200) * 255).round() / 255
-    shown = picture("title", "caption", image, (300, 500, 96))
+    shown = zoomed_picture("title", "caption", image, (300, 500, 96))
     assert opened(shown.whole).size == (PICTURE_PX, 280)
     zoom = (
         torch.frombuffer(bytearray(opened(shown.zoom).convert("RGB").tobytes()), dtype=torch.uint8)
@@ -103,7 +98,9 @@ def test_pictures_of_any_size(size: tuple[int, int]) -> None:
     window = worst_window(image, torch.zeros_like(image))
     assert window[0] + window[2] <= size[0]
     assert window[1] + window[2] <= size[1]
-    assert max(opened(picture("", "", image, window).whole).size) == min(PICTURE_PX, max(size))
+    assert max(opened(zoomed_picture("", "", image, window).whole).size) == min(
+        PICTURE_PX, max(size)
+    )
 
 
 def test_the_window_is_where_the_error_is() -> None:

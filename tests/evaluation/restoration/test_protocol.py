@@ -10,22 +10,26 @@ from PIL import Image
 from torch import Tensor
 
 from vrdir.data.pairs import Pair, read_pairs
-from vrdir.evaluation.recognition.variants import Condition, Item, Source, by_function
-from vrdir.evaluation.restoration.metrics import Scores, measure
-from vrdir.evaluation.restoration.protocol import (
-    Excluded,
-    Measured,
-    SetResult,
-    by_network,
+from vrdir.evaluation.recognition.conditions import Condition
+from vrdir.evaluation.recognition.image_files import ImageFile
+from vrdir.evaluation.recognition.restorers import function_for_images
+from vrdir.evaluation.recognition.variants import Variants
+from vrdir.evaluation.restoration.metrics import METRICS, Scores, measure
+from vrdir.evaluation.restoration.protocol import ExcludedPair, Measured, SetResult, measure_pairs
+from vrdir.evaluation.restoration.restorers import (
     check_restored_names,
-    from_folder,
-    measure_pairs,
-    name_of,
+    folder_for_pairs,
+    network_for_pairs,
+    pair_name,
 )
-from vrdir.evaluation.restoration.report import called, verdict
+from vrdir.evaluation.restoration.summary import set_label, verdict
 from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer
+
+
+def scores(psnr: float) -> Scores:
+    return {metric.key: psnr if metric.label.startswith("PSNR") else 0.5 for metric in METRICS}
 
 
 def scored(name: str, before: float, after: float, line: int = 1) -> Measured:
@@ -33,8 +37,8 @@ def scored(name: str, before: float, after: float, line: int = 1) -> Measured:
         Pair(Path("clean") / name, Path(name), "", line),
         20,
         16,
-        Scores(before, 0.5, before, 0.5),
-        Scores(after, 0.5, after, 0.5),
+        scores(before),
+        scores(after),
     )
 
 
@@ -53,7 +57,9 @@ def pairs(photo: Image.Image, tmp_path: Path) -> list[Pair]:
 def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(
     pairs: list[Pair], tiny: VRDIR
 ) -> None:
-    done, other_size, missing, strip = measure_pairs(pairs, by_network(Restorer(tiny, "cpu")))
+    done, other_size, missing, strip = measure_pairs(
+        pairs, network_for_pairs(Restorer(tiny, "cpu"))
+    )
     assert isinstance(done, Measured)
     assert (done.width, done.height) == (97, 75)
     for row, message in (
@@ -61,7 +67,7 @@ def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(
         (missing, "nowhere.png does not exist"),
         (strip, "SSIM needs 11 pixels"),
     ):
-        assert isinstance(row, Excluded)
+        assert isinstance(row, ExcludedPair)
         assert message in row.reason
 
 
@@ -70,14 +76,14 @@ def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(
 ) -> None:
     degraded, clean = (open_image(path).tensor for path in (pairs[0].degraded, pairs[0].clean))
     restorer = Restorer(tiny, "cpu")
-    image = by_network(restorer)(pairs[0], degraded)
+    image = network_for_pairs(restorer)(pairs[0], degraded)
     assert torch.equal((image * 255).round() / 255, image)
     assert (image - restorer(degraded)).abs().max() <= 0.5 / 255 + 1e-6
-    (row,) = measure_pairs(pairs[:1], by_network(restorer))
+    (row,) = measure_pairs(pairs[:1], network_for_pairs(restorer))
     assert isinstance(row, Measured)
     assert row.degraded == measure(degraded, clean)
     assert row.restored == measure(image, clean)
-    assert row.gain == row.restored.psnr_rgb - row.degraded.psnr_rgb != 0
+    assert row.gain == row.restored["psnr_rgb"] - row.degraded["psnr_rgb"] != 0
 
 
 def test_a_grey_picture_is_measured_as_its_file_is_restored(
@@ -90,7 +96,7 @@ def test_a_grey_picture_is_measured_as_its_file_is_restored(
     restorer = Restorer(tiny, "cpu")
     restorer.restore_file(tmp_path / "pale.png", tmp_path / "restored.png")
     (row,) = measure_pairs(
-        [Pair(tmp_path / "clean.png", tmp_path / "pale.png", "", 1)], by_network(restorer)
+        [Pair(tmp_path / "clean.png", tmp_path / "pale.png", "", 1)], network_for_pairs(restorer)
     )
     assert isinstance(row, Measured)
     clean, restored = (
@@ -98,9 +104,9 @@ def test_a_grey_picture_is_measured_as_its_file_is_restored(
     )
     assert row.restored == pytest.approx(measure(restored, clean), abs=1e-3)
     seen: list[Any] = []
-    item = Item("pale", tmp_path / "pale.png")
-    source = Source([Condition("jpeg")], {"vrdir": restorer}, 0)
-    for variant, pixels in source.images(item):
+    image = ImageFile("pale", tmp_path / "pale.png")
+    variants = Variants([Condition("jpeg")], {"vrdir": restorer}, 0)
+    for variant, pixels in variants.images(image):
         seen.append(pixels)
         if variant == ("clean", "vrdir"):
             assert np.array_equal(
@@ -111,9 +117,11 @@ def test_a_grey_picture_is_measured_as_its_file_is_restored(
 
 def test_a_recogniser_may_write_into_what_it_is_given(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "a.png")
-    source = Source([Condition("jpeg")], {"nothing": by_function(lambda image: image)}, 0)
+    variants = Variants(
+        [Condition("jpeg")], {"nothing": function_for_images(lambda image: image)}, 0
+    )
     seen = {}
-    for variant, pixels in source.images(Item("a", tmp_path / "a.png")):
+    for variant, pixels in variants.images(ImageFile("a", tmp_path / "a.png")):
         seen[variant] = pixels.copy()
         pixels[:] = 0
     assert np.array_equal(seen["clean", "nothing"], seen["clean", ""])
@@ -126,9 +134,9 @@ def test_a_restorer_that_raises_or_returns_nan_excludes_one_pair(pairs: list[Pai
         raise RuntimeError("out of memory\nand much more")
 
     (row,) = measure_pairs(pairs[:1], fails)
-    assert row == Excluded(pairs[0], "out of memory")
+    assert row == ExcludedPair(pairs[0], "out of memory")
     (row,) = measure_pairs(pairs[:1], lambda pair, degraded: degraded * torch.nan)
-    assert isinstance(row, Excluded)
+    assert isinstance(row, ExcludedPair)
     assert "NaN" in row.reason
 
 
@@ -136,23 +144,23 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     folder = tmp_path / "restored"
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match="no images in"):
-        from_folder(folder)
+        folder_for_pairs(folder)
     photo.save(folder / "dark.webp", lossless=True)
-    (row,) = measure_pairs(pairs[:1], from_folder(folder))
+    (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, Measured)
-    assert row.restored.psnr_rgb == 100  # the very clean photo
+    assert row.restored["psnr_rgb"] == 100  # the very clean photo
     photo.save(folder / "dark.bmp")
-    (row,) = measure_pairs(pairs[:1], from_folder(folder))
-    assert isinstance(row, Excluded)
+    (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
+    assert isinstance(row, ExcludedPair)
     assert "holds dark.bmp and dark.webp" in row.reason
     (folder / "dark.bmp").unlink()
     photo.crop((0, 0, 40, 40)).save(folder / "dark.webp")
-    (row,) = measure_pairs(pairs[:1], from_folder(folder))
-    assert isinstance(row, Excluded)
+    (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
+    assert isinstance(row, ExcludedPair)
     assert "two sizes, 40 x 40 and 97 x 75 pixels" in row.reason
     (folder / "dark.webp").rename(folder / "other.webp")
-    (row,) = measure_pairs(pairs[:1], from_folder(folder))
-    assert isinstance(row, Excluded)
+    (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
+    assert isinstance(row, ExcludedPair)
     assert "holds no dark.*" in row.reason
 
 
@@ -161,7 +169,7 @@ def test_a_restored_file_from_a_mac_is_found(photo: Image.Image, tmp_path: Path)
     for path in ("caf\u00e9.png", "restored/cafe\u0301.png"):
         photo.save(tmp_path / path)
     pair = Pair(tmp_path / "caf\u00e9.png", tmp_path / "caf\u00e9.png", "", 1)
-    (row,) = measure_pairs([pair], from_folder(tmp_path / "restored"))
+    (row,) = measure_pairs([pair], folder_for_pairs(tmp_path / "restored"))
     assert isinstance(row, Measured)
 
 
@@ -173,18 +181,18 @@ def test_a_folder_that_cannot_hold_a_result_for_every_pair_is_refused(pairs: lis
         check_restored_names([pairs[0]._replace(degraded=None, synthesis="noise:sigma=25")])
 
 
-def test_means_cases_and_verdict() -> None:
+def test_means_examples_and_verdict() -> None:
     images = [scored("a", 20, 30), scored("b", 24.25, 24), scored("c", 30, 27), scored("d", 10, 40)]
-    excluded = Excluded(Pair(Path("e"), None, "noise:sigma=25", 9), "gone")
+    excluded = ExcludedPair(Pair(Path("e"), None, "noise:sigma=25", 9), "gone")
     result = SetResult("set", Path("set.txt"), [*images, excluded])
     assert result.degraded is not None
     assert result.restored is not None
-    assert (result.degraded.psnr_rgb, result.restored.psnr_rgb) == (21.0625, 30.25)
+    assert (result.degraded["psnr_rgb"], result.restored["psnr_rgb"]) == (21.0625, 30.25)
     assert (len(result.images), len(result.excluded), result.synthetic) == (4, 1, 1)
-    assert {case: name_of(image.pair) for case, image in result.cases.items()} == {
+    assert {title: pair_name(image.pair) for title, image in result.examples.items()} == {
         "worst": "b", "median": "c", "best": "d", "most harmed": "c"
     }  # fmt: skip
-    assert called(result) == "set (1 of 5 synthetic)"
+    assert set_label(result) == "set (1 of 5 synthetic)"
     assert verdict(result) == (
         "1 of 5 pairs excluded. PSNR rises from 21.06 to 30.25 dB (RGB, mean of 4 images). "
         "2 of 4 got worse, 1 of them by more than 0.5 dB; 1.62 dB on average, 3.00 dB at most (c)."
@@ -217,11 +225,11 @@ def test_means_cases_and_verdict() -> None:
             "The inputs are the clean images themselves. Restoring leaves 35.00 dB (RGB, mean of 2 images), 30.00 dB at worst (b).",
         ),
         (
-            [Excluded(Pair(Path("e"), None, "noise", 9), "gone")],
+            [ExcludedPair(Pair(Path("e"), None, "noise", 9), "gone")],
             "1 of 1 pair excluded. Nothing was measured.",
         ),
     ],
 )
-def test_verdicts(rows: list[Measured | Excluded], expected: str) -> None:
+def test_verdicts(rows: list[Measured | ExcludedPair], expected: str) -> None:
     result = SetResult("set", Path("set.txt"), rows)
     assert verdict(result) == expected

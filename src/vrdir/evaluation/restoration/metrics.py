@@ -1,111 +1,189 @@
-"""PSNR and SSIM of restored images, per image, in RGB and in Y; on whole images, nothing shaved off. scikit-image computes them."""
+"""PSNR and SSIM of restored images, per image, in RGB and in Y, on whole images.
+
+scikit-image computes them. `METRICS` is the table of all metrics: an entry more is all that a
+further metric takes.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from torch import Tensor
+from numpy.typing import NDArray
 
-PSNR_CEILING = 100.0  # dB, reported for identical images, whose PSNR is infinite
+from vrdir.errors import ImageError, require
+from vrdir.evaluation.metric import Metric
 
-DEFINITIONS = {
-    "psnr_rgb": f"PSNR in dB over all pixels and the channels R, G, B; peak 1; {PSNR_CEILING:.0f} stands for identical images",
-    "ssim_rgb": "SSIM with a 7 x 7 uniform window and sample covariance, the mean over windows inside the image and over R, G, B; peak 1",
-    "psnr_y": f"PSNR in dB of Y (BT.601, 16 to 235, not rounded); peak 255; {PSNR_CEILING:.0f} stands for identical images",
-    "ssim_y": "SSIM of Y (BT.601, 16 to 235) with Wang's 11 x 11 Gaussian window, sigma 1.5, and population covariance; peak 255",
-}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PSNR_CEILING = 100.0
+"""In dB, reported for identical images, whose PSNR is infinite."""
 WANG: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 """SSIM as Wang et al. (IEEE TIP 2004) define it."""
 
-
-class Scores(NamedTuple):
-    """The four figures of one image; `DEFINITIONS` says what each is."""
-
-    psnr_rgb: float
-    ssim_rgb: float
-    psnr_y: float
-    ssim_y: float
+Scores = Mapping[str, float]
+"""Key of a metric -> its value for one image, or the mean over images."""
 
 
 def measure(image: Tensor, clean: Tensor) -> Scores:
-    """All four figures of an image against the clean one, both (1, 3, H, W) in [0, 1].
+    """Return all metrics of an image against the clean one, both (1, 3, H, W) in [0, 1].
 
     Raises:
-        ValueError: two sizes, values that are not finite, or a side under 11 pixels, where the window of SSIM does not fit.
+        ImageError: the sizes differ, a value is not finite, or a side is under 11 pixels, where
+            the window of SSIM does not fit.
     """
-    figures = (metric(image, clean) for metric in (psnr_rgb, ssim_rgb, psnr_y, ssim_y))
-    scores = Scores(*(figure[0] for figure in figures))
-    if not all(map(math.isfinite, scores)):
-        raise ValueError("an image holds NaN or infinite values, which have no PSNR")
+    scores = {metric.key: metric.function(image, clean)[0] for metric in METRICS}
+    if not all(map(math.isfinite, scores.values())):
+        raise ImageError("an image holds NaN or infinite values, which have no PSNR")
     return scores
 
 
+def mean_scores(scores: Sequence[Scores]) -> Scores | None:
+    """Return the mean of the scores of several images; None for no images."""
+    if not scores:
+        return None
+    return {metric.key: sum(one[metric.key] for one in scores) / len(scores) for metric in METRICS}
+
+
 def psnr_rgb(restored: Tensor, clean: Tensor) -> list[float]:
-    """PSNR in dB over all pixels and channels, for each image of two (B, 3, H, W) batches in [0, 1]; at most 100."""
+    """Return the PSNR in dB over all pixels and channels, at most 100, of each image of a batch.
+
+    Args:
+        restored, clean: (B, 3, H, W) in [0, 1].
+
+    Raises:
+        ImageError: the sizes differ.
+    """
     return [_psnr(a, b, 1) for a, b in _images(restored, clean)]
 
 
 def psnr_y(restored: Tensor, clean: Tensor) -> list[float]:
-    """PSNR in dB of `luma`, peak 255, for each image of two (B, 3, H, W) batches in [0, 1]; at most 100."""
+    """Return the PSNR in dB of `luma`, peak 255, at most 100, of each image of a batch.
+
+    Args:
+        restored, clean: (B, 3, H, W) in [0, 1].
+
+    Raises:
+        ImageError: the sizes differ.
+    """
     return [_psnr(luma(a), luma(b), 255) for a, b in _images(restored, clean)]
 
 
 def ssim_rgb(restored: Tensor, clean: Tensor) -> list[float]:
-    """SSIM, the mean over the channels, for each image of two (B, 3, H, W) batches in [0, 1].
+    """Return the SSIM, the mean over the channels, of each image of a batch.
 
-    Window 7 x 7 uniform, sample covariance (n - 1), K1 0.01, K2 0.03: what scikit-image computes unless told otherwise.
+    Window 7 x 7 uniform, sample covariance (n - 1), K1 0.01, K2 0.03: scikit-image's defaults.
+
+    Args:
+        restored, clean: (B, 3, H, W) in [0, 1].
 
     Raises:
-        ValueError: the window does not fit into the image.
+        ImageError: the sizes differ, or the window does not fit into the image.
     """
+    ssim = _scikit_image("metrics").structural_similarity
     images = _images(restored, clean, window=7)
-    return [float(structural_similarity(b, a, channel_axis=2, data_range=1)) for a, b in images]
+    return [float(ssim(b, a, channel_axis=2, data_range=1)) for a, b in images]
 
 
 def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
-    """SSIM of `luma` as Wang et al. (IEEE TIP 2004) define it, for each image of two (B, 3, H, W) batches in [0, 1].
+    """Return the SSIM of `luma` as Wang et al. (IEEE TIP 2004) define it, per image of a batch.
 
-    Window 11 x 11 Gaussian of sigma 1.5, population covariance (n), K1 0.01, K2 0.03, peak 255: what papers report "on Y".
+    Window 11 x 11 Gaussian of sigma 1.5, population covariance (n), K1 0.01, K2 0.03, peak 255:
+    what papers report "on Y".
+
+    Args:
+        restored, clean: (B, 3, H, W) in [0, 1].
 
     Raises:
-        ValueError: the window does not fit into the image.
+        ImageError: the sizes differ, or the window does not fit into the image.
     """
+    ssim = _scikit_image("metrics").structural_similarity
     images = _images(restored, clean, window=11)
-    return [
-        float(structural_similarity(luma(b), luma(a), data_range=255, **WANG)) for a, b in images
-    ]
+    return [float(ssim(luma(b), luma(a), data_range=255, **WANG)) for a, b in images]
 
 
-def luma(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Y of BT.601 in studio range, 16 to 235, of an (H, W, 3) image in [0, 1]: (H, W).
+def luma(image: NDArray[Any]) -> NDArray[Any]:
+    """Return Y of BT.601 in studio range, 16 to 235, of an (H, W, 3) image in [0, 1]: (H, W).
 
     It is MATLAB's `rgb2ycbcr`, but for the rounding that MATLAB adds on 8-bit images.
     """
-    return rgb2ycbcr(image)[..., 0]
+    y: NDArray[Any] = _scikit_image("color").rgb2ycbcr(image)[..., 0]
+    return y
+
+
+def _scikit_image(module: str) -> ModuleType:
+    return require(
+        f"skimage.{module}", "evaluate", "PSNR and SSIM need more packages (skimage is missing)"
+    )
 
 
 def _images(
     restored: Tensor, clean: Tensor, window: int = 1
-) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """The images of two batches, (H, W, 3) in float64, if the two are of one size and a window fits in."""
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the pairs of images of two batches, (H, W, 3) in float64.
+
+    Raises:
+        ImageError: the sizes differ, or a window of so many pixels a side does not fit.
+    """
     if restored.shape != clean.shape:
-        sizes = " and ".join(
-            f"{shape[-1]} x {shape[-2]}" for shape in (restored.shape, clean.shape)
-        )
-        raise ValueError(f"only images of one size can be compared, not {sizes} pixels")
+        shapes = (restored.shape, clean.shape)
+        sizes = " and ".join(f"{shape[-1]} x {shape[-2]}" for shape in shapes)
+        raise ImageError(f"only images of one size can be compared, not {sizes} pixels")
     if min(clean.shape[-2:]) < window:
-        raise ValueError(
+        raise ImageError(
             f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}"
         )
     images = (image.permute(0, 2, 3, 1).double().numpy() for image in (restored, clean))
     return list(zip(*images, strict=True))
 
 
-def _psnr(restored: np.ndarray[Any, Any], clean: np.ndarray[Any, Any], peak: float) -> float:
+def _psnr(restored: NDArray[Any], clean: NDArray[Any], peak: float) -> float:
     if np.array_equal(restored, clean):
         return PSNR_CEILING
-    return min(float(peak_signal_noise_ratio(clean, restored, data_range=peak)), PSNR_CEILING)
+    psnr = _scikit_image("metrics").peak_signal_noise_ratio
+    return min(float(psnr(clean, restored, data_range=peak)), PSNR_CEILING)
+
+
+METRICS: tuple[Metric[Callable[[Tensor, Tensor], list[float]]], ...] = (
+    Metric(
+        "psnr_rgb",
+        "PSNR, RGB",
+        2,
+        "over all pixels and the channels R, G, B; peak 1; "
+        f"{PSNR_CEILING:.0f} means identical images",
+        psnr_rgb,
+        unit="dB",
+    ),
+    Metric(
+        "ssim_rgb",
+        "SSIM, RGB",
+        4,
+        "7 x 7 uniform window and sample covariance (scikit-image's default), "
+        "the mean over windows inside the image and over R, G, B; peak 1",
+        ssim_rgb,
+    ),
+    Metric(
+        "psnr_y",
+        "PSNR, Y",
+        2,
+        "of Y (BT.601, 16 to 235, MATLAB's `rgb2ycbcr`, not rounded); peak 255; "
+        f"{PSNR_CEILING:.0f} means identical images",
+        psnr_y,
+        unit="dB",
+    ),
+    Metric(
+        "ssim_y",
+        "SSIM, Y",
+        4,
+        "of the same Y with Wang's 11 x 11 Gaussian window, sigma 1.5, and population covariance; "
+        "peak 255",
+        ssim_y,
+    ),
+)
+"""All metrics; verdicts go by the first. A label is the metric's name and, after a comma, its
+channels; their functions take the restored and the clean batch, (B, 3, H, W) in [0, 1]."""
+MAIN = METRICS[0]

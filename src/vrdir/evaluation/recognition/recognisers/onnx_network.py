@@ -1,147 +1,150 @@
-"""Recognisers from ONNX files, each with a JSON card beside it that says its task, resizing and classes."""
+"""Recognisers in ONNX files, each with a JSON card beside it.
+
+The card tells the task, how the input is made from an image, and the names of the classes;
+docs/recognition.md shows one of each task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from vrdir.evaluation.recognition.recognisers.contracts import (
-    Array,
-    Classifier,
-    Detector,
-    Embedder,
-    Task,
-)
-from vrdir.evaluation.recognition.variants import Pixels
-from vrdir.export.runtimes import onnx_session
+from vrdir.errors import MissingFileError, RecogniserError, require
+from vrdir.evaluation.recognition.recognisers.resizing import Resizing, read_resizing
+from vrdir.evaluation.user_functions import Pixels
 from vrdir.images.folders import ForeignPaths
 from vrdir.regular_files import refuse_pointer
 from vrdir.text_files import read_json, read_names
-from vrdir.weights.bundled import sha256
 
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-OUTPUTS = {
-    "classification": {"logits": 2},
-    "detection": {"boxes": 2, "scores": 1, "labels": 1},
-    "reid": {"embedding": 2},
-}
-RESIZING = {
-    "classification": "shorter_side_centre_crop",
-    "detection": "letterbox",
-    "reid": "stretch",
-}
+FACTS = ("licence", "source", "trained_on")
+"""What reports show of a card."""
 
 
-def from_onnx(path: Path, task: Task) -> Classifier | Detector | Embedder:
-    """By a file and its card."""
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise ValueError("an ONNX file needs onnxruntime: pip install 'vrdir[evaluate]'") from None
-    card = _card(path, task)
-    session = onnx_session(onnxruntime, path)
-    height, width = _input_size(session, path)
-    _check_outputs(session, path, task)
-    resize = _resizing(card, path, task, (height, width))
-    facts = _facts(card) | {"sha256": sha256(path), "file": path.name}
-    name = str(card.get("name", path.stem))
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """An open ONNX file with its card.
 
-    def run(images: Sequence[Image.Image]) -> list[Array]:
-        batch = np.stack(
-            [np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images]
-        )
-        return session.run(list(OUTPUTS[task]), {"image": batch})
-
-    if task == "detection":
-
-        def detect(image: Pixels) -> tuple[Array, Array, Array]:
-            canvas, scale = letterboxed(
-                Image.fromarray(image), height, int(resize.get("pad", 114)), _filter(resize)
-            )
-            boxes, scores, labels = run([canvas])
-            return boxes / np.float64(scale), scores, labels
-
-        return Detector(name, facts, _class_names(card, path), detect)
-    one_by_one = session.get_inputs()[0].shape[0] == 1
-
-    def batched(images: Sequence[Pixels]) -> Array:
-        resized = [_resized(Image.fromarray(image), resize, (height, width)) for image in images]
-        return (
-            np.concatenate([run([image])[0] for image in resized])
-            if one_by_one
-            else run(resized)[0]
-        )
-
-    if task == "reid":
-        return Embedder(name, facts, batched)
-    classes = _class_names(card, path)
-    count = session.get_outputs()[
-        [output.name for output in session.get_outputs()].index("logits")
-    ].shape[1]
-    if isinstance(count, int) and count != len(classes):
-        raise ValueError(f"{path} has {count} classes, its card names {len(classes)}")
-    return Classifier(name, facts, classes, batched)
-
-
-def letterboxed(
-    image: Image.Image, side: int, pad: int, resampling: Image.Resampling
-) -> tuple[Image.Image, float]:
-    """Resize the longer side to `side` and place the picture at the top left of a square, the rest grey.
-
-    Returns:
-        The square, and the factor by which it was resized.
+    Attributes:
+        path: the file.
+        name: its name in reports.
+        facts: licence and source where the card tells them, the file's name and SHA-256.
+        card: the card's content.
+        session: of onnxruntime.
+        resizing: how the input is made.
+        outputs: the names of the outputs that the task needs.
     """
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", (side, side), (pad, pad, pad))
-    canvas.paste(image.resize(size, resampling), (0, 0))
-    return canvas, scale
+
+    path: Path
+    name: str
+    facts: Mapping[str, str]
+    card: Mapping[str, Any]
+    session: Any
+    resizing: Resizing
+    outputs: Sequence[str]
+
+    def run(self, inputs: Sequence[Image.Image]) -> list[NDArray[Any]]:
+        """Return the outputs for a batch of resized images."""
+        arrays = [np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in inputs]
+        return self.session.run(list(self.outputs), {"image": np.stack(arrays)})
+
+    def run_batch(self, images: Sequence[Pixels]) -> NDArray[Any]:
+        """Return the first output for a list of images; one by one if the file takes one only."""
+        resized = [self.resizing.apply(Image.fromarray(image))[0] for image in images]
+        if self.session.get_inputs()[0].shape[0] == 1:
+            return np.concatenate([self.run([image])[0] for image in resized])
+        return self.run(resized)[0]
+
+    def run_scaled(self, image: Pixels) -> tuple[list[NDArray[Any]], float]:
+        """Return all outputs for one image, and the factor by which it was resized."""
+        resized, scale = self.resizing.apply(Image.fromarray(image))
+        return self.run([resized]), scale
+
+    def class_names(self) -> list[str]:
+        """Return the names of the classes: the card's list, or the lines of the file it names.
+
+        Raises:
+            MissingFileError: the file is not there.
+            RecogniserError: the card names no classes, or another number of them.
+        """
+        beside = self.path.with_suffix(".json")
+        classes = self.card.get("classes") or {}
+        names = classes.get("names") if isinstance(classes, dict) else classes
+        if isinstance(names, str):
+            file = ForeignPaths().find(self.path.parent, names)
+            if not file.is_file():
+                raise MissingFileError(f"{beside} names its classes in {names}, which is not there")
+            names = read_names(file)
+        if not isinstance(names, list) or not names:
+            raise RecogniserError(f"{beside} does not name its classes")
+        count = classes.get("count", len(names)) if isinstance(classes, dict) else len(names)
+        if count != len(names):
+            raise RecogniserError(f"{beside}: {count} classes, but {len(names)} names")
+        return [str(name) for name in names]
+
+    def output_shape(self, name: str) -> Sequence[int | str | None]:
+        """Return the shape of an output; sizes that vary are text or None."""
+        return next(one.shape for one in self.session.get_outputs() if one.name == name)
 
 
-def centre_cropped(
-    image: Image.Image, shorter: int, side: int, resampling: Image.Resampling
-) -> Image.Image:
-    """Resize the shorter side to `shorter` and cut the centre `side` x `side`."""
-    scale = shorter / min(image.size)
-    resized = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
-    left, top = (resized.width - side) // 2, (resized.height - side) // 2
-    return resized.crop((left, top, left + side, top + side))
+def open_onnx(path: Path, task: str, outputs: Mapping[str, int], mode: str) -> OnnxNetwork:
+    """Open an ONNX file and its card.
+
+    Args:
+        path: the ONNX file.
+        task: the task's name, which the card must have.
+        outputs: name -> number of dimensions of each output that the task needs.
+        mode: the card's `resize.mode` that the task needs.
+
+    Raises:
+        MissingFileError: the file or its card is not there.
+        RecogniserError: file or card do not keep the task's contract.
+        MissingPackageError: onnxruntime is not installed.
+    """
+    # Here, so that `--help` does not wait for torch.
+    from vrdir.export.runtimes import onnx_session
+    from vrdir.weights.bundled import sha256
+
+    runtime = require("onnxruntime", "evaluate", "an ONNX file needs onnxruntime")
+    card = _read_card(path, task, sha256)
+    session = onnx_session(runtime, path)
+    size = _input_size(session, path)
+    _check_outputs(session, path, task, outputs)
+    facts = {key.replace("_", " "): str(card[key]) for key in FACTS if card.get(key)}
+    if card.get("non_commercial"):
+        facts["licence"] = f"{facts.get('licence', '')} (non-commercial use only)".strip()
+    return OnnxNetwork(
+        path=path,
+        name=str(card.get("name", path.stem)),
+        facts=facts | {"sha256": sha256(path), "file": path.name},
+        card=card,
+        session=session,
+        resizing=read_resizing(card, path, task, mode, size),
+        outputs=list(outputs),
+    )
 
 
-def _resized(image: Image.Image, resize: Mapping[str, Any], size: tuple[int, int]) -> Image.Image:
-    if resize["mode"] == "stretch":
-        return image.resize((size[1], size[0]), _filter(resize))
-    return centre_cropped(image, int(resize["shorter_side"]), int(resize["crop"]), _filter(resize))
-
-
-def _filter(resize: Mapping[str, Any]) -> Image.Resampling:
-    return FILTERS[resize["filter"]]
-
-
-def _card(path: Path, task: Task) -> dict[str, Any]:
+def _read_card(path: Path, task: str, sha256: Any) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no recogniser {path}")
+        raise MissingFileError(f"there is no recogniser {path}")
     refuse_pointer(path)
     beside = path.with_suffix(".json")
     if not beside.is_file():
-        raise FileNotFoundError(
-            f"{path} needs a card {beside.name} beside it that says its task, resizing and classes"
+        raise MissingFileError(
+            f"{path} needs a card {beside.name} beside it with its task, resizing and classes"
         )
     card = read_json(beside)
     if not isinstance(card, dict) or not isinstance(card.get("resize"), dict):
-        raise ValueError(f"{beside} says no `resize`: how the recogniser's input is made")
+        raise RecogniserError(f"{beside} has no `resize`: how the recogniser's input is made")
     if card.get("task") != task:
-        raise ValueError(f"{beside}: task {card.get('task')!r}, but {task!r} is wanted")
+        raise RecogniserError(f"{beside}: task {card.get('task')!r}, but {task!r} is wanted")
     if card.get("sha256") not in (None, sha256(path)):
-        raise ValueError(
+        raise RecogniserError(
             f"{beside} describes another file than {path.name}: their sha256 differ; get both again"
         )
     return card
@@ -150,88 +153,21 @@ def _card(path: Path, task: Task) -> dict[str, Any]:
 def _input_size(session: Any, path: Path) -> tuple[int, int]:
     inputs = session.get_inputs()
     found = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-    shape = inputs[0].shape
-    if (
-        [one.name for one in inputs] != ["image"]
-        or inputs[0].type != "tensor(float)"
-        or len(shape) != 4
-        or shape[1] != 3
-    ):
-        raise ValueError(
-            f"{path} takes {found}; the connector knows one input, image tensor(float) (B, 3, H, W)"
+    names, kind, shape = [one.name for one in inputs], inputs[0].type, inputs[0].shape
+    if names != ["image"] or kind != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
+        raise RecogniserError(
+            f"{path} takes {found}; it must take one input, image tensor(float) (B, 3, H, W)"
         )
     if not all(isinstance(side, int) for side in shape[2:]):
-        raise ValueError(
-            f"{path} takes images of any size, {shape}; the connector needs a fixed H and W"
-        )
+        raise RecogniserError(f"{path} takes images of any size, {shape}; H and W must be fixed")
     return int(shape[2]), int(shape[3])
 
 
-def _check_outputs(session: Any, path: Path, task: Task) -> None:
-    outputs = {one.name: len(one.shape) for one in session.get_outputs()}
+def _check_outputs(session: Any, path: Path, task: str, outputs: Mapping[str, int]) -> None:
+    found = {one.name: len(one.shape) for one in session.get_outputs()}
     missing = [
-        f"{name} of {rank} dimensions"
-        for name, rank in OUTPUTS[task].items()
-        if outputs.get(name) != rank
+        f"{name} of {rank} dimensions" for name, rank in outputs.items() if found.get(name) != rank
     ]
     if missing:
-        found = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
-        raise ValueError(
-            f"{path} gives {found}; for {task} the connector needs {', '.join(missing)}"
-        )
-
-
-def _resizing(
-    card: Mapping[str, Any], path: Path, task: Task, size: tuple[int, int]
-) -> Mapping[str, Any]:
-    """The card's rule, if the connector can follow it and it ends at the network's input size."""
-    resize, beside = card["resize"], path.with_suffix(".json")
-    if resize.get("mode") != RESIZING[task]:
-        raise ValueError(
-            f"{beside}: resize.mode {resize.get('mode')!r}; for {task} the connector knows {RESIZING[task]!r}"
-        )
-    if str(resize.get("filter")) not in FILTERS or not resize.get("antialias", True):
-        raise ValueError(
-            f"{beside}: resize.filter {resize.get('filter')!r}; the connector knows antialiased {', '.join(FILTERS)}"
-        )
-    crop = resize.get("crop")
-    wanted = resize.get("size") if crop is None else [crop, crop]
-    if (
-        wanted != list(size)
-        or (task == "detection" and size[0] != size[1])
-        or (crop is not None and "shorter_side" not in resize)
-    ):
-        raise ValueError(
-            f"{beside}: resize ends at {wanted} (H, W), but {path.name} takes {list(size)}"
-        )
-    if resize.get("align", "top-left") != "top-left":
-        raise ValueError(
-            f"{beside}: resize.align {resize['align']!r}; the connector knows 'top-left'"
-        )
-    return resize
-
-
-def _class_names(card: Mapping[str, Any], path: Path) -> list[str]:
-    """From the text file that the card names, one name a line, or the card's list."""
-    classes = card.get("classes") or {}
-    names = classes.get("names") if isinstance(classes, dict) else classes
-    if isinstance(names, str):
-        file = ForeignPaths().find(path.parent, names)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{path.with_suffix('.json')} names its classes in {names}, which is not there"
-            )
-        names = read_names(file)
-    if not isinstance(names, list) or not names:
-        raise ValueError(f"{path.with_suffix('.json')} does not name its classes")
-    count = classes.get("count", len(names)) if isinstance(classes, dict) else len(names)
-    if count != len(names):
-        raise ValueError(f"{path.with_suffix('.json')}: {count} classes, but {len(names)} names")
-    return [str(name) for name in names]
-
-
-def _facts(card: Mapping[str, Any]) -> dict[str, str]:
-    facts = {key: str(card[key]) for key in ("licence", "source", "trained_on") if card.get(key)}
-    if card.get("non_commercial"):
-        facts["licence"] = f"{facts.get('licence', '')} (non-commercial use only)".strip()
-    return {key.replace("_", " "): value for key, value in facts.items()}
+        shapes = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
+        raise RecogniserError(f"{path} gives {shapes}; {task} needs {', '.join(missing)}")

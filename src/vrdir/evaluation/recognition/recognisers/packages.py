@@ -1,173 +1,164 @@
-"""Recognisers from timm, torchvision and transformers, with their own preprocessing."""
+"""Models of timm, torchvision and transformers, with their own preprocessing.
+
+Each function loads a model for any task; the tasks wrap it as a recogniser.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 
-from vrdir.errors import RecogniserError, first_line
-from vrdir.evaluation.recognition.recognisers.contracts import Classifier, Detector, Embedder, Task
-from vrdir.evaluation.recognition.variants import Pixels
+from vrdir.errors import MissingPackageError, RecogniserError, first_line
+from vrdir.evaluation.user_functions import Pixels
 
-LEAST_SCORE = 0.01  # of boxes asked from torchvision and transformers: a precision-recall curve needs the doubtful ones too
+LEAST_SCORE = 0.01
+"""Of boxes asked from a detector: a precision-recall curve needs the uncertain ones, too."""
 
 
-def _package(name: str) -> Any:
+@dataclass(frozen=True)
+class PackageModel:
+    """A loaded model.
+
+    Attributes:
+        name: its name in reports, such as "timm:resnet18".
+        facts: source, and licence where known.
+        model: the torch module, in evaluation mode.
+        transform: makes one image's input tensor; None for transformers.
+        processor: the image processor of transformers; None for the others.
+        weights: the weights of torchvision; None for the others.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    model: Any
+    transform: Any = None
+    processor: Any = None
+    weights: Any = None
+
+    def run(self, images: Sequence[Pixels]) -> Any:
+        """Return the model's output for a batch of images."""
+        import torch
+
+        pictures = [Image.fromarray(image) for image in images]
+        with torch.no_grad():
+            if self.processor is not None:
+                return self.model(**self.processor(images=pictures, return_tensors="pt"))
+            return self.model(torch.stack([self.transform(picture) for picture in pictures]))
+
+    def run_list(self, image: Pixels) -> Any:
+        """Return the output of a model of torchvision that takes a list of images, for one."""
+        import torch
+
+        with torch.no_grad():
+            return self.model([self.transform(Image.fromarray(image))])[0]
+
+
+def load_timm(name: str, **options: Any) -> PackageModel:
+    """Load a model of timm.
+
+    Args:
+        name: the model's name in timm.
+        options: for timm.create_model, such as num_classes=0 for the features.
+
+    Raises:
+        MissingPackageError: timm is not installed.
+        RecogniserError: timm has no such model, or its weights cannot be had.
+    """
+    timm, data = import_package("timm"), import_package("timm.data")
+    spec = f"timm:{name}"
+    with _loading(spec):
+        model = timm.create_model(name, pretrained=True, **options).eval()
+        config = data.resolve_model_data_config(model)
+        transform = data.create_transform(**config, is_training=False)
+    facts = {"source": f"timm {timm.__version__}, {name}"}
+    licence = str(model.pretrained_cfg.get("license", ""))
+    if licence:
+        facts["licence"] = licence
+    return PackageModel(spec, facts, model, transform)
+
+
+def load_torchvision(name: str) -> PackageModel:
+    """Load a model of torchvision with its best weights. Raises as `load_timm`."""
+    torchvision, models = import_package("torchvision"), import_package("torchvision.models")
+    spec = f"torchvision:{name}"
+    with _loading(spec):
+        weights = models.get_model_weights(name).DEFAULT
+        model = models.get_model(name, weights=weights).eval()
+        transform = weights.transforms()
+    facts = {"source": f"torchvision {torchvision.__version__}, {weights}"}
+    return PackageModel(spec, facts, model, transform, weights=weights)
+
+
+def load_transformers(name: str, kind: str, task: str) -> PackageModel:
+    """Load a model of the Hugging Face hub, or a folder of one.
+
+    Args:
+        name: the model's name, or the folder.
+        kind: the class of transformers, such as "AutoModelForObjectDetection".
+        task: the task's name, for errors.
+
+    Raises:
+        MissingPackageError: transformers is not installed.
+        RecogniserError: there is no such model, or it was not trained for the task.
+    """
+    transformers = import_package("transformers")
+    spec = f"transformers:{name}"
+    with _loading(spec):
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        auto = getattr(transformers, kind)
+        model, loaded = auto.from_pretrained(name, output_loading_info=True)
+    model.eval()
+    missing = sorted(loaded["missing_keys"])
+    if missing:  # transformers would fill them with random numbers
+        raise RecogniserError(
+            f"{spec} holds no weights for {missing[0]} ({len(missing)} missing): "
+            f"it was not trained for {task}"
+        )
+    facts = {"source": f"transformers {transformers.__version__}, {name}"}
+    return PackageModel(spec, facts, model, processor=processor)
+
+
+def class_names(loaded: PackageModel) -> list[str]:
+    """Return the class names of a model of torchvision or transformers."""
+    if loaded.weights is not None:
+        return list(loaded.weights.meta["categories"])
+    names = loaded.model.config.id2label
+    return [str(names[number]) for number in range(len(names))]
+
+
+def import_package(name: str) -> Any:
+    """Import a package, or a module of one.
+
+    Raises:
+        MissingPackageError: it is not installed, or cannot be imported.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
-        needing = "" if missing == name.partition(".")[0] else f", which {name} needs,"
-        raise ValueError(
-            f"{missing}{needing} is not installed; install it with: pip install {missing}"
+        needed_by = "" if missing == name.partition(".")[0] else f", which {name} needs,"
+        raise MissingPackageError(
+            f"{missing}{needed_by} is not installed; install it with: pip install {missing}"
         ) from None
-    except (
-        Exception
-    ) as error:  # torchvision raises RuntimeError where its build and torch's do not fit
-        raise ValueError(
+    # torchvision raises RuntimeError if its build and torch's do not fit.
+    except Exception as error:
+        raise MissingPackageError(
             f"{name} is installed but cannot be imported here ({first_line(error)})"
         ) from None
 
 
 @contextmanager
 def _loading(spec: str) -> Iterator[None]:
-    """Turn whatever a package raises on the way to a model (no such name, no such folder, no network) into a ValueError that names it."""
+    """Turn what a package raises when a model cannot be loaded into a RecogniserError."""
     try:
         yield
-    except Exception as error:
-        raise ValueError(
-            f"{spec} cannot be loaded ({first_line(error)}); give the name of a model that the package has"
+    except Exception as error:  # no such name, no such folder, no network
+        raise RecogniserError(
+            f"{spec} cannot be loaded ({first_line(error)}); "
+            "give the name of a model that the package has"
         ) from None
-
-
-def _picture(image: Pixels) -> Image.Image:
-    return Image.fromarray(image)
-
-
-def _timm(name: str, task: Task) -> Classifier | Detector | Embedder:
-    """timm's model with its own preprocessing; in re-identification its features before the classifier."""
-    if task == "detection":
-        raise ValueError(f"timm:{name} is no detector; timm has classifiers and features only")
-    timm = _package("timm")
-    data = _package("timm.data")
-    with _loading(f"timm:{name}"):
-        model = timm.create_model(
-            name, pretrained=True, **({"num_classes": 0} if task == "reid" else {})
-        ).eval()
-        transform = data.create_transform(
-            **data.resolve_model_data_config(model), is_training=False
-        )
-
-    def run(images: Sequence[Pixels]) -> Any:
-        with torch.no_grad():
-            return model(torch.stack([transform(_picture(image)) for image in images]))
-
-    facts = {
-        "source": f"timm {timm.__version__}, {name}",
-        "licence": str(model.pretrained_cfg.get("license", "")),
-    }
-    facts = {key: value for key, value in facts.items() if value}
-    if task == "reid":
-        return Embedder(f"timm:{name}", facts, run)
-    subset = data.infer_imagenet_subset(model)
-    if subset is None:
-        raise ValueError(
-            f"timm:{name} does not say its classes; give a `module:function` that runs it, with `classes`"
-        )
-    return Classifier(f"timm:{name}", facts, data.ImageNetInfo(subset).label_descriptions(), run)
-
-
-def _torchvision(name: str, task: Task) -> Classifier | Detector | Embedder:
-    """torchvision's model with its best weights and their own preprocessing."""
-    if task == "reid":
-        raise ValueError(
-            f"torchvision:{name} does not embed persons; give FILE.onnx or module:function"
-        )
-    torchvision = _package("torchvision")
-    models = _package("torchvision.models")
-    with _loading(f"torchvision:{name}"):
-        weights = models.get_model_weights(name).DEFAULT
-        model = models.get_model(name, weights=weights).eval()
-        transform, classes = weights.transforms(), list(weights.meta["categories"])
-    for part in (
-        model,
-        getattr(model, "roi_heads", model),
-    ):  # of detectors of one stage, and of two
-        if hasattr(part, "score_thresh"):
-            part.score_thresh = LEAST_SCORE
-    facts = {"source": f"torchvision {torchvision.__version__}, {weights}"}
-
-    def classify(images: Sequence[Pixels]) -> Any:
-        with torch.no_grad():
-            return model(torch.stack([transform(_picture(image)) for image in images]))
-
-    def detect(image: Pixels) -> Any:
-        with torch.no_grad():
-            found = model([transform(_picture(image))])[0]
-        return found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy()
-
-    if task == "detection":
-        return Detector(f"torchvision:{name}", facts, classes, detect)
-    return Classifier(f"torchvision:{name}", facts, classes, classify)
-
-
-def _transformers(name: str, task: Task) -> Classifier | Detector | Embedder:
-    """A model of the Hugging Face hub, or a folder of one, with its own preprocessing; in re-identification its pooled output."""
-    transformers = _package("transformers")
-    kinds = {
-        "classification": "AutoModelForImageClassification",
-        "detection": "AutoModelForObjectDetection",
-        "reid": "AutoModel",
-    }
-    with _loading(f"transformers:{name}"):
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
-        model, loaded = getattr(transformers, kinds[task]).from_pretrained(
-            name, output_loading_info=True
-        )
-    model.eval()
-    missing = sorted(loaded["missing_keys"])
-    if missing:  # transformers would fill them with random numbers
-        raise ValueError(
-            f"transformers:{name} holds no weights for {missing[0]} ({len(missing)} missing): it was not trained for {task}"
-        )
-    facts = {"source": f"transformers {transformers.__version__}, {name}"}
-    spec = f"transformers:{name}"
-
-    def outputs(images: Sequence[Pixels]) -> Any:
-        with torch.no_grad():
-            return model(
-                **processor(images=[_picture(image) for image in images], return_tensors="pt")
-            )
-
-    def embed(images: Sequence[Pixels]) -> Any:
-        pooled = getattr(outputs(images), "pooler_output", None)
-        if pooled is None:
-            raise RecogniserError(
-                f"{spec} has no pooled output; give a `module:function` that runs it"
-            )
-        return pooled.flatten(1)
-
-    def detect(image: Pixels) -> Any:
-        (found,) = processor.post_process_object_detection(
-            outputs([image]), threshold=LEAST_SCORE, target_sizes=[image.shape[:2]]
-        )
-        return found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy()
-
-    if task == "reid":
-        return Embedder(spec, facts, embed)
-    classes = [str(model.config.id2label[i]) for i in range(len(model.config.id2label))]
-    if task == "detection":
-        return Detector(spec, facts, classes, detect)
-    return Classifier(spec, facts, classes, lambda images: outputs(images).logits)
-
-
-PACKAGES: Mapping[str, Callable[[str, Task], Classifier | Detector | Embedder]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "transformers": _transformers,
-}

@@ -1,265 +1,344 @@
-"""Detection in clean, degraded and restored images: mean average precision as COCO defines it."""
+"""Detection of objects: mean average precision as COCO defines it."""
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vrdir.errors import DataError
+from vrdir.evaluation.metric import Metric
 from vrdir.evaluation.recognition.average_precision import (
-    MOST,
-    Array,
-    Matches,
-    Objects,
     average_precisions,
     coco_package,
-    coco_scores,
-    match,
-    rank,
+    rank_detections,
+    resampled_precisions,
 )
-from vrdir.evaluation.recognition.labels.classification import class_numbers
-from vrdir.evaluation.recognition.labels.detection import DetectionData
-from vrdir.evaluation.recognition.protocol import (
-    RecognitionResult,
-    Said,
-    ask,
-    cases_of,
-    nothing_left,
-    result_of,
-)
+from vrdir.evaluation.recognition.box_matching import Matches, Objects, keep_classes, match
+from vrdir.evaluation.recognition.image_files import Exclusion, nothing_left
+from vrdir.evaluation.recognition.labels.boxes import Truth
+from vrdir.evaluation.recognition.labels.classes import class_numbers
+from vrdir.evaluation.recognition.labels.detection import read_detection
+from vrdir.evaluation.recognition.labels.labelled import LabelledImages
 from vrdir.evaluation.recognition.recognisers.contracts import Detections, Detector
+from vrdir.evaluation.recognition.recognisers.onnx_network import OnnxNetwork
+from vrdir.evaluation.recognition.recognisers.packages import (
+    LEAST_SCORE,
+    class_names,
+    load_torchvision,
+    load_transformers,
+)
+from vrdir.evaluation.recognition.scoring import Description, Scores
 from vrdir.evaluation.recognition.statistics import (
     Figure,
+    Resampling,
     bootstrap_weights,
+    random_swaps,
     randomisation_p_value,
-    sign_flips,
 )
-from vrdir.evaluation.recognition.variants import (
-    Condition,
-    Exclusion,
-    Item,
-    Pixels,
-    Restore,
-    Source,
-    Variant,
-)
-from vrdir.restoring.restorer import Restorer
+from vrdir.evaluation.recognition.task import RecognitionTask, classes_of
+from vrdir.evaluation.user_functions import Pixels
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from vrdir.evaluation.recognition.protocol import Answers
+    from vrdir.evaluation.recognition.variants import Variant
 
-METRICS = {
-    "map": "mAP: average precision in % over the classes, mean of the IoU thresholds .5 to .95 in steps of .05 (COCO)",
-    "map50": "mAP@.5: average precision in % over the classes, at an IoU of .5",
-}
-SHOWN_SCORE = 0.3  # from which on a detection is shown, and counted in the cases
+SHOWN_SCORE = 0.3
+"""Detections from this score on are shown, and counted for choosing examples."""
+
+
+class ImageObjects(NamedTuple):
+    """The label of an image.
+
+    Attributes:
+        objects: its objects.
+        classes: (C,), the classes that any image of the data set has.
+    """
+
+    objects: Objects
+    classes: NDArray[Any]
 
 
 class Found(NamedTuple):
-    """A detector's answer, of the classes that the data set has, and what of it is right."""
+    """A detector's output for the classes that the data set has, and which of it is right."""
 
     detections: Detections
     matches: Matches
 
 
-def evaluate_detection(
-    data: DetectionData,
-    recogniser: Detector,
-    conditions: Sequence[Condition],
-    restorers: Mapping[str, Restore | Restorer],
-    *,
-    seed: int = 0,
-    bootstrap: int = 1000,
-    progress: Callable[[str], None] | None = None,
-) -> RecognitionResult:
-    """What a detector finds in clean, degraded and restored images.
+class Detection(RecognitionTask[ImageObjects, Detector, Found]):
+    """Detection of objects.
 
-    Args:
-        data: from `labels.read_detection`.
-        recogniser: from `recognisers.load_recogniser`.
-        conditions: the degradations.
-        restorers: by name.
-        seed: of the synthesis and of the resamples.
-        bootstrap: how many resamples of the images the intervals are taken from, and swaps the tests.
-        progress: called with the name of each image that was dealt with.
-
-    Returns:
-        Average precisions over the images that could be measured in every variant; tests are by randomisation: the two
-        answers to each image are swapped at random. In the cases an image became better where F1 rose, at an IoU of .5 and
-        scores from 0.3.
-
-    Raises:
-        ValueError: no label is one of the recogniser's classes, the recogniser breaks its contract, or nothing can be measured.
+    The functions of the metrics take average precisions in [0, 1] at ten thresholds of
+    intersection over union, 0.5 to 0.95, (R, 10), and return one value per row. Tests are by
+    randomisation: the two answers to each image are swapped at random. An image is an example of
+    an improvement if its F1 rose (at a threshold of 0.5, scores from 0.3).
     """
-    coco_package()  # to be missed before the work, not after
-    objects, excluded = objects_of(data, recogniser.classes)
-    source = Source(conditions, restorers, seed)
-    kinds = np.unique(np.concatenate([one.labels for one in objects.values()]))
 
-    def recognise(item: Item, image: Pixels) -> Found:
-        found = among(recogniser(image), kinds)
-        return Found(found, match(found, objects[item.name]))
+    name = "detection"
+    title = "detection"
+    help = "Mean average precision of detectors on clean, degraded and restored images."
+    data_help = (
+        "A COCO JSON file; or a folder with YOLO text or VOC XML files beside its images, "
+        "or under labels/ beside images/."
+    )
+    metrics = (
+        Metric(
+            "map",
+            "mAP",
+            1,
+            "average precision in % over the classes, "
+            "mean of the IoU thresholds .5 to .95 in steps of .05 (COCO)",
+            lambda precisions: precisions.mean(1),
+            unit="%",
+        ),
+        Metric(
+            "map50",
+            "mAP@.5",
+            1,
+            "average precision in % over the classes, at an IoU of .5",
+            lambda precisions: precisions[:, 0],
+            unit="%",
+        ),
+    )
+    large_pictures = True
+    onnx_outputs: ClassVar[Mapping[str, int]] = {"boxes": 2, "scores": 1, "labels": 1}
+    onnx_resizing = "letterbox"
 
-    answered = ask(data.items, source, recognise, excluded, data.set_aside, progress)
-    truth = [objects[item.name] for item in answered.items]
-    if not any(map(_real, truth)):
-        raise ValueError(
-            f"none of the {len(truth)} images that could be measured has an object; {nothing_left(answered.excluded)}"
-        )
-    weights = bootstrap_weights(len(truth), bootstrap, seed)
-    figures = {
-        variant: _figures(answers, truth, weights) for variant, answers in answered.answers.items()
-    }
-    swaps = sign_flips(len(truth), bootstrap, seed)
+    def check_packages(self) -> None:
+        """Import faster-coco-eval."""
+        coco_package()
 
-    @functools.cache
-    def tests(before: Variant, after: Variant) -> dict[str, float]:
-        first, second = (
-            [answer.matches for answer in answered.answers[variant]] for variant in (before, after)
-        )
-        return swap_test(first, second, truth, swaps)
+    def read(self, path: Path, images: Path | None = None) -> LabelledImages[Truth]:
+        """Read images labelled with boxes; see `read_detection`."""
+        return read_detection(path, images)
 
-    def say(variant: Variant, i: int) -> Said:
-        found, matches = answered.answers[variant][i]
-        right, false = _counts(matches)
-        shown = [
-            (
-                float(x0),
-                float(y0),
-                float(x1),
-                float(y1),
-                f"{recogniser.classes[label]} {100 * score:.0f} %",
-            )
-            for (x0, y0, x1, y1), score, label in zip(*found, strict=True)
-            if score >= SHOWN_SCORE
+    def match_labels(
+        self, data: LabelledImages[Truth], recogniser: Detector
+    ) -> LabelledImages[ImageObjects]:
+        """Return the data with class numbers; classes that the detector lacks are excluded.
+
+        Raises:
+            DataError: no object is left.
+        """
+        counts = Counter(label for truth in data.labels for label in truth.labels)
+        numbers, problems = class_numbers(counts, recogniser.classes)
+        excluded = [
+            *data.excluded,
+            *(
+                Exclusion(f"class {label} ({counts[label]} boxes)", problem)
+                for label, problem in problems.items()
+            ),
         ]
-        return Said(f"{right} of {_real(truth[i])} found, {false} false", shown)
+        objects = [_objects(truth, numbers) for truth in data.labels]
+        if not any(one.wanted for one in objects):
+            raise DataError(f"there is no object to find; {nothing_left(excluded)}")
+        classes = np.unique(np.concatenate([one.labels for one in objects]))
+        labels = [ImageObjects(one, classes) for one in objects]
+        return LabelledImages(data.images, labels, excluded, data.set_aside)
 
-    def names(i: int) -> str:
-        counts = Counter(recogniser.classes[label] for label in truth[i].labels[~truth[i].ignored])
-        return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no object"
+    def from_function(self, spec: str, function: Callable[..., Any]) -> Detector:
+        """Return a detector that calls a function: image -> boxes, scores, labels."""
+        return Detector(spec, {"source": spec}, classes_of(spec, function), function)
 
-    number = sum(map(_real, truth))
-    return result_of(
-        task="detection",
-        recogniser=recogniser.name,
-        facts={
-            **recogniser.facts,
-            "data": f"{len(truth)} images, {number} objects of {len(kinds)} classes",
-        },
-        metrics=METRICS,
-        images=len(truth),
-        excluded=answered.excluded,
-        source=source,
-        figures=figures,
-        test=lambda metric, before, after: tests(before, after)[metric],
-        cases=cases_of(
-            source,
-            answered.items,
-            {
-                variant: [f1(*one) for one in zip((a.matches for a in answers), truth, strict=True)]
-                for variant, answers in answered.answers.items()
+    def from_onnx(self, network: OnnxNetwork) -> Detector:
+        """Return a detector that runs an ONNX file; its boxes are scaled to the image's pixels."""
+
+        def run(image: Pixels) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+            (boxes, scores, labels), scale = network.run_scaled(image)
+            return boxes / np.float64(scale), scores, labels
+
+        return Detector(network.name, network.facts, network.class_names(), run)
+
+    def packages(self) -> Mapping[str, Callable[[str], Detector]]:
+        """Return package -> a function that loads one of its detectors."""
+        return {"torchvision": _from_torchvision, "transformers": _from_transformers}
+
+    def call(self, recogniser: Detector, image: Pixels) -> Detections:
+        """Return the objects that the detector finds in an image."""
+        return recogniser(image)
+
+    def keep(self, output: Detections, label: ImageObjects) -> Found:
+        """Return the detections that count, matched with the objects."""
+        detections = keep_classes(output, label.classes)
+        return Found(detections, match(detections, label.objects))
+
+    def score(
+        self,
+        recogniser: Detector,
+        labels: Sequence[ImageObjects],
+        answers: Answers[Found],
+        resampling: Resampling,
+    ) -> Scores:
+        """Return average precisions.
+
+        Raises:
+            DataError: no image that could be measured has an object.
+        """
+        objects = [label.objects for label in labels]
+        number = sum(one.wanted for one in objects)
+        if not number:
+            raise DataError(
+                f"none of the {len(objects)} images that could be measured has an object; "
+                f"{nothing_left(answers.excluded)}"
+            )
+        matches = {
+            variant: [one.matches for one in by_image]
+            for variant, by_image in answers.by_variant.items()
+        }
+        classes = recogniser.classes
+        return Scores(
+            metrics=self.metrics,
+            count=len(objects),
+            data=f"{len(objects)} images, {number} objects of {len(labels[0].classes)} classes",
+            excluded=answers.excluded,
+            figures=self._figures(answers, objects, resampling),
+            p_value=self._tests(matches, objects, resampling),
+            images=answers.images,
+            quality={
+                variant: [f1(one, truth) for one, truth in zip(by_image, objects, strict=True)]
+                for variant, by_image in matches.items()
             },
-            say,
-            names,
-        ),
-    )
+            describe=lambda variant, index: _describe(
+                answers.by_variant[variant][index], objects[index], classes
+            ),
+            truth=lambda index: _names(objects[index], classes),
+        )
+
+    def _figures(
+        self, answers: Answers[Found], objects: Sequence[Objects], resampling: Resampling
+    ) -> dict[Variant, dict[str, Figure]]:
+        weights = bootstrap_weights(len(objects), resampling)
+        figures = {}
+        for variant, by_image in answers.by_variant.items():
+            whole, resampled = resampled_precisions(
+                [one.detections for one in by_image],
+                [one.matches for one in by_image],
+                objects,
+                weights,
+            )
+            figures[variant] = {
+                metric.key: Figure(
+                    100 * float(metric.function(whole[None])[0]), 100 * metric.function(resampled)
+                )
+                for metric in self.metrics
+            }
+        return figures
+
+    def _tests(
+        self,
+        matches: Mapping[Variant, Sequence[Matches]],
+        objects: Sequence[Objects],
+        resampling: Resampling,
+    ) -> Callable[[str, Variant, Variant], float]:
+        swaps = random_swaps(len(objects), resampling)
+
+        @functools.cache
+        def p_values(before: Variant, after: Variant) -> dict[str, float]:
+            return swap_test(self.metrics, matches[before], matches[after], objects, swaps)
+
+        return lambda metric, before, after: p_values(before, after)[metric]
 
 
-def objects_of(
-    data: DetectionData, classes: Sequence[str]
-) -> tuple[dict[str, Objects], list[Exclusion]]:
-    """The objects of each image by the recogniser's class numbers, and all exclusions: a class that it cannot name is left out.
-
-    Raises:
-        ValueError: it can name none.
-    """
-    numbers, problems = class_numbers(
-        (label for truth in data.truths for label in truth.labels), classes
-    )
-    counts = Counter(label for truth in data.truths for label in truth.labels)
-    excluded = [
-        *data.excluded,
-        *(
-            Exclusion(f"class {label} ({counts[label]} boxes)", problem)
-            for label, problem in problems.items()
-        ),
-    ]
-    objects = {}
-    for item, truth in zip(data.items, data.truths, strict=True):
-        mine = np.array([label in numbers for label in truth.labels], bool)
-        labels = np.array([numbers[label] for label in truth.labels if label in numbers], np.int64)
-        objects[item.name] = Objects(truth.boxes[mine], labels, truth.ignored[mine])
-    if not any(map(_real, objects.values())):
-        raise ValueError(f"there is no object to find; {nothing_left(excluded)}")
-    return objects, excluded
-
-
-def among(found: Detections, kinds: Array) -> Detections:
-    """The detections of some classes, at most 100 of each, the surest: no others count."""
-    order = np.argsort(-found.scores, kind="stable")
-    kept = [order[found.labels[order] == kind][:MOST] for kind in kinds]
-    places = np.sort(np.concatenate(kept))
-    return Detections(found.boxes[places], found.scores[places], found.labels[places])
+def _objects(truth: Truth, numbers: Mapping[str, int]) -> Objects:
+    """Return the objects of an image whose classes have numbers."""
+    known = np.array([label in numbers for label in truth.labels], bool)
+    labels = np.array([numbers[label] for label in truth.labels if label in numbers], np.int64)
+    return Objects(truth.boxes[known], labels, truth.ignored[known])
 
 
 def swap_test(
-    before: Sequence[Matches], after: Sequence[Matches], objects: Sequence[Objects], swaps: Array
+    metrics: Sequence[Metric[Callable[[NDArray[Any]], NDArray[Any]]]],
+    before: Sequence[Matches],
+    after: Sequence[Matches],
+    objects: Sequence[Objects],
+    swaps: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """Metric -> two-sided p-value of after against before: the two answers to each image are swapped at random (Noreen 1989).
+    """Return metric -> two-sided p-value of after against before (Noreen 1989).
+
+    The two answers to each image are swapped at random.
 
     Args:
+        metrics: as of `Detection`.
         before, after: of each image.
         objects: of each image.
-        swaps: (R, images), from `sign_flips`.
+        swaps: (R, images), from `random_swaps`.
     """
-    both = rank([*before, *after], [*objects, *objects])
-    none = np.zeros((1, len(objects)), bool)
-    swapped = np.concatenate([none, swaps])  # the observed difference first
-    one, other = (
+    both = rank_detections([*before, *after], [*objects, *objects])
+    unswapped = np.zeros((1, len(objects)), bool)
+    swapped = np.concatenate([unswapped, swaps])  # the observed difference first
+    first, second = (
         average_precisions(both, np.concatenate(halves, 1))
         for halves in ((~swapped, swapped), (swapped, ~swapped))
     )
+    differences = {
+        metric.key: metric.function(second) - metric.function(first) for metric in metrics
+    }
     return {
-        metric: randomisation_p_value(float(differences[0]), differences[1:])
-        for metric, differences in (("map", (other - one).mean(1)), ("map50", (other - one)[:, 0]))
+        key: randomisation_p_value(float(values[0]), values[1:])
+        for key, values in differences.items()
     }
 
 
 def f1(matches: Matches, objects: Objects) -> float:
-    """Harmonic mean of precision and recall in one image, at an IoU of .5 and scores from 0.3; 1 where there is nothing to find or say."""
+    """Return the harmonic mean of precision and recall in one image.
+
+    It is taken at an IoU of .5 and scores from 0.3, and 1 if nothing is there and nothing found.
+    """
     right, false = _counts(matches)
-    total = right + false + _real(objects)
+    total = right + false + objects.wanted
     return 2 * right / total if total else 1.0
 
 
 def _counts(matches: Matches) -> tuple[int, int]:
+    """Return how many of the shown detections are right, and how many are false."""
     shown = matches.scores >= SHOWN_SCORE
-    right = matches.right[0]
-    return int((shown & right).sum()), int((shown & ~right & ~matches.ignored[0]).sum())
+    right, ignored = matches.right[0], matches.ignored[0]
+    return int((shown & right).sum()), int((shown & ~right & ~ignored).sum())
 
 
-def _real(objects: Objects) -> int:
-    return int((~objects.ignored).sum())
+def _describe(found: Found, objects: Objects, classes: Sequence[str]) -> Description:
+    right, false = _counts(found.matches)
+    shown = [
+        (float(x0), float(y0), float(x1), float(y1), f"{classes[label]} {100 * score:.0f} %")
+        for (x0, y0, x1, y1), score, label in zip(*found.detections, strict=True)
+        if score >= SHOWN_SCORE
+    ]
+    return Description(f"{right} of {objects.wanted} found, {false} false", shown)
 
 
-def _figures(
-    answers: Sequence[Found], objects: Sequence[Objects], weights: Array
-) -> dict[str, Figure]:
-    whole, half = coco_scores([answer.detections for answer in answers], objects)
-    ranked = rank([answer.matches for answer in answers], objects)
-    once = average_precisions(ranked, np.ones((1, len(objects))))
-    if abs(once.mean() - whole) > 1e-6:  # on a set of which it is known to hold, see the tests
-        logger.warning(
-            "faster-coco-eval finds a mAP of %.6f, the resamples' own count %.6f: the intervals may be off",
-            whole,
-            once.mean(),
+def _names(objects: Objects, classes: Sequence[str]) -> str:
+    """Return the objects to be found as text, such as "2 car, 1 person"."""
+    counts = Counter(classes[label] for label in objects.labels[~objects.ignored])
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no object"
+
+
+def _from_torchvision(name: str) -> Detector:
+    loaded = load_torchvision(name)
+    # Detectors of one stage, and of two.
+    for part in (loaded.model, getattr(loaded.model, "roi_heads", loaded.model)):
+        if hasattr(part, "score_thresh"):
+            part.score_thresh = LEAST_SCORE
+
+    def run(image: Pixels) -> Any:
+        found = loaded.run_list(image)
+        return found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy()
+
+    return Detector(loaded.name, loaded.facts, class_names(loaded), run)
+
+
+def _from_transformers(name: str) -> Detector:
+    loaded = load_transformers(name, "AutoModelForObjectDetection", "detection")
+
+    def run(image: Pixels) -> Any:
+        (found,) = loaded.processor.post_process_object_detection(
+            loaded.run([image]), threshold=LEAST_SCORE, target_sizes=[image.shape[:2]]
         )
-    draws = average_precisions(ranked, weights)
-    return {
-        "map": Figure(100 * whole, 100 * draws.mean(1)),
-        "map50": Figure(100 * half, 100 * draws[:, 0]),
-    }
+        return found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy()
+
+    return Detector(loaded.name, loaded.facts, class_names(loaded), run)

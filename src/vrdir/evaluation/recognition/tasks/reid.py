@@ -1,4 +1,4 @@
-"""Re-identification in clean, degraded and restored images: is the person of a query found among those of other cameras?
+"""Re-identification of persons: is the person of a query found among images of other cameras?
 
 Query and gallery are degraded, and restored, alike: a camera in fog sees fog all day.
 """
@@ -6,50 +6,34 @@ Query and gallery are degraded, and restored, alike: a camera in fog sees fog al
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vrdir.evaluation.recognition.labels.classification import ReidData
-from vrdir.evaluation.recognition.protocol import (
-    RecognitionResult,
-    Said,
-    ask,
-    cases_of,
-    nothing_left,
-    result_of,
-)
+from vrdir.errors import DataError, InputError, RecogniserError
+from vrdir.evaluation.metric import Metric
+from vrdir.evaluation.recognition.image_files import Exclusion, ImageFile, nothing_left
+from vrdir.evaluation.recognition.labels.labelled import LabelledImages
+from vrdir.evaluation.recognition.labels.reid import DISTRACTOR, Sighting, read_reid
 from vrdir.evaluation.recognition.recognisers.contracts import Embedder
-from vrdir.evaluation.recognition.statistics import (
-    bootstrap_weights,
-    mcnemar,
-    mean_figure,
-    paired_mean_test,
-)
-from vrdir.evaluation.recognition.variants import (
-    Condition,
-    Exclusion,
-    Item,
-    Pixels,
-    Restore,
-    Source,
-    Variant,
-)
-from vrdir.restoring.restorer import Restorer
+from vrdir.evaluation.recognition.recognisers.onnx_network import OnnxNetwork
+from vrdir.evaluation.recognition.recognisers.packages import load_timm, load_transformers
+from vrdir.evaluation.recognition.scoring import Description, Scores, score_samples
+from vrdir.evaluation.recognition.statistics import Resampling
+from vrdir.evaluation.recognition.task import RecognitionTask
+from vrdir.evaluation.user_functions import Pixels
 
-Array = np.ndarray[Any, np.dtype[Any]]
+if TYPE_CHECKING:
+    from vrdir.evaluation.recognition.protocol import Answers
+    from vrdir.evaluation.recognition.variants import Variant
 
-METRICS = {
-    "rank1": "Rank-1: % of queries whose most similar gallery image shows the same person; images by the query's own camera are left out",
-    "rank5": "Rank-5: % of queries with the same person among the 5 most similar",
-    "rank10": "Rank-10: % of queries with the same person among the 10 most similar",
-    "map": "mAP: % mean over the queries of average precision, the mean of the precision at each right image",
-}
 QUERIES_AT_ONCE = 256
 
 
 class Ranking(NamedTuple):
-    """What became of each query that can be answered.
+    """Where the person of each query is found in the gallery.
 
     Attributes:
         first: (Q,) place of the first right gallery image, from 0.
@@ -57,154 +41,228 @@ class Ranking(NamedTuple):
         nearest: (Q,) person of the most similar gallery image.
     """
 
-    first: Array
-    precision: Array
-    nearest: Array
+    first: NDArray[Any]
+    precision: NDArray[Any]
+    nearest: NDArray[Any]
 
 
-def evaluate_reid(
-    data: ReidData,
-    recogniser: Embedder,
-    conditions: Sequence[Condition],
-    restorers: Mapping[str, Restore | Restorer],
-    *,
-    seed: int = 0,
-    bootstrap: int = 1000,
-    progress: Callable[[str], None] | None = None,
-) -> RecognitionResult:
-    """Whom an embedder finds in clean, degraded and restored images.
+class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
+    """Re-identification of persons by the protocol of Market-1501.
 
-    Args:
-        data: from `labels.read_reid`.
-        recogniser: from `recognisers.load_recogniser`.
-        conditions: the degradations.
-        restorers: by name.
-        seed: of the synthesis and of the resamples.
-        bootstrap: how many resamples of the queries the intervals are taken from (the gallery stays), and swaps the mAP's test.
-        progress: called with the name of each image that was dealt with.
-
-    Returns:
-        Figures over the queries that have a match by another camera; tests are McNemar's, exact, for the ranks, and by
-        randomisation for mAP.
-
-    Raises:
-        ValueError: the recogniser breaks its contract, or nothing can be measured.
+    The functions of the metrics take a `Ranking` and return a value per query. Tests are exact
+    McNemar tests for the ranks, and by randomisation for mAP. Resamples draw the queries; the
+    gallery stays.
     """
-    source = Source(conditions, restorers, seed)
 
-    def recognise(item: Item, image: Pixels) -> Array:
-        vector: Array = recogniser([image])[0]
+    name = "reid"
+    title = "re-identification"
+    help = "Rank-1 and mAP of person re-identification on clean, degraded and restored images."
+    data_help = (
+        "A folder with query/ and gallery/, named as in Market-1501: "
+        "0002_c1s1_000451_03.jpg is person 2 seen by camera 1."
+    )
+    metrics = (
+        Metric(
+            "rank1",
+            "Rank-1",
+            1,
+            "% of queries whose most similar gallery image shows the same person; "
+            "images by the query's own camera are left out",
+            lambda ranking: ranking.first < 1,
+            unit="%",
+        ),
+        Metric(
+            "rank5",
+            "Rank-5",
+            1,
+            "% of queries with the same person among the 5 most similar",
+            lambda ranking: ranking.first < 5,
+            unit="%",
+        ),
+        Metric(
+            "rank10",
+            "Rank-10",
+            1,
+            "% of queries with the same person among the 10 most similar",
+            lambda ranking: ranking.first < 10,
+            unit="%",
+        ),
+        Metric(
+            "map",
+            "mAP",
+            1,
+            "% mean over the queries of average precision, "
+            "the mean of the precision at each right image",
+            lambda ranking: ranking.precision,
+            unit="%",
+        ),
+    )
+    unit = "queries"
+    limit_unit = "persons by number"
+    takes_images_folder = False
+    onnx_outputs: ClassVar[Mapping[str, int]] = {"embedding": 2}
+    onnx_resizing = "stretch"
+
+    def read(self, path: Path, images: Path | None = None) -> LabelledImages[Sighting]:
+        """Read persons; see `read_reid`.
+
+        Raises:
+            InputError: a folder of images is given.
+        """
+        if images is not None:
+            raise InputError(
+                "--images is not for reid, whose images are in query/ and gallery/ of --data"
+            )
+        return read_reid(path)
+
+    def limit_key(self, image: ImageFile, label: Sighting) -> int | None:
+        """Return the person; None for distractors."""
+        return label.person if label.person != DISTRACTOR else None
+
+    def match_labels(
+        self, data: LabelledImages[Sighting], recogniser: Embedder
+    ) -> LabelledImages[Sighting]:
+        """Return the data as it is: an embedder knows no persons."""
+        return data
+
+    def from_function(self, spec: str, function: Callable[..., Any]) -> Embedder:
+        """Return an embedder that calls a function: list of B images -> vectors (B, D)."""
+        return Embedder(spec, {"source": spec}, function)
+
+    def from_onnx(self, network: OnnxNetwork) -> Embedder:
+        """Return an embedder that runs an ONNX file."""
+        return Embedder(network.name, network.facts, network.run_batch)
+
+    def packages(self) -> Mapping[str, Callable[[str], Embedder]]:
+        """Return package -> a function that loads one of its models as an embedder."""
+        return {"timm": _from_timm, "transformers": _from_transformers}
+
+    def call(self, recogniser: Embedder, image: Pixels) -> NDArray[Any]:
+        """Return the vector of one image, of length 1, (D,)."""
+        vector: NDArray[Any] = recogniser([image])[0]
         return vector
 
-    answered = ask(data.items, source, recognise, data.excluded, data.set_aside, progress)
-    facts = {
-        item.name: one
-        for item, *one in zip(data.items, data.persons, data.cameras, data.queries, strict=True)
-    }
-    persons, cameras, queries = (
-        np.array(column)
-        for column in zip(*(facts[item.name] for item in answered.items), strict=True)
-    )
-    gallery = ~queries
-    matched = np.array(
+    def keep(self, output: NDArray[Any], label: Sighting) -> NDArray[Any]:
+        """Return the vector."""
+        return output
+
+    def score(
+        self,
+        recogniser: Embedder,
+        labels: Sequence[Sighting],
+        answers: Answers[NDArray[Any]],
+        resampling: Resampling,
+    ) -> Scores:
+        """Return figures over the queries whose person another camera saw, too."""
+        persons, cameras, is_query = (np.array(column) for column in zip(*labels, strict=True))
+        asked, excluded = _answerable(answers.images, persons, cameras, is_query)
+        excluded = [*answers.excluded, *excluded]
+        if not asked:
+            raise DataError(nothing_left(excluded))
+        gallery = np.flatnonzero(~is_query)
+        rankings = {
+            variant: rank_gallery(
+                np.stack([vectors[i] for i in asked]),
+                np.stack([vectors[i] for i in gallery]),
+                (persons[asked], cameras[asked]),
+                (persons[gallery], cameras[gallery]),
+            )
+            for variant, vectors in answers.by_variant.items()
+        }
+        samples = score_samples(self.metrics, rankings, resampling)
+        main = self.metrics[0].key
+
+        def describe(variant: Variant, index: int) -> Description:
+            place = int(rankings[variant].first[index])
+            if place == 0:
+                return Description("found first")
+            nearest = rankings[variant].nearest[index]
+            return Description(f"found at place {place + 1}; first person {nearest}")
+
+        return Scores(
+            metrics=self.metrics,
+            count=len(asked),
+            data=f"{len(asked)} queries, {len(gallery)} gallery images, "
+            f"{len(set(persons[asked]))} persons",
+            excluded=excluded,
+            figures=samples.figures,
+            p_value=samples.p_value,
+            images=[answers.images[i] for i in asked],
+            quality={
+                variant: values[main].astype(float).tolist()
+                for variant, values in samples.values.items()
+            },
+            describe=describe,
+            truth=lambda index: f"person {persons[asked[index]]}",
+        )
+
+
+def _answerable(
+    images: Sequence[ImageFile],
+    persons: NDArray[Any],
+    cameras: NDArray[Any],
+    is_query: NDArray[Any],
+) -> tuple[list[int], list[Exclusion]]:
+    """Return the indices of queries with a match by another camera, and the other queries."""
+    has_match = np.array(
         [
-            bool((gallery & (persons == who) & (cameras != where)).any())
-            for who, where in zip(persons, cameras, strict=True)
+            bool((~is_query & (persons == person) & (cameras != camera)).any())
+            for person, camera in zip(persons, cameras, strict=True)
         ]
     )
-    asked = np.flatnonzero(queries & matched)
-    unmatched = [answered.items[i].name for i in np.flatnonzero(queries & ~matched)]
-    excluded = [
-        *answered.excluded,
-        *(
-            Exclusion(name, "a query without a match: no other camera saw this person")
-            for name in unmatched
-        ),
-    ]
-    if not len(asked):
-        raise ValueError(nothing_left(excluded))
-    rankings = {
-        variant: ranking(
-            np.stack([vectors[i] for i in asked]),
-            np.stack([vectors[i] for i in np.flatnonzero(gallery)]),
-            (persons[asked], cameras[asked]),
-            (persons[gallery], cameras[gallery]),
-        )
-        for variant, vectors in answered.answers.items()
-    }
-    weights = bootstrap_weights(len(asked), bootstrap, seed)
-    values = {variant: per_query(one) for variant, one in rankings.items()}
-
-    def test(metric: str, before: Variant, after: Variant) -> float:
-        pair = values[before][metric], values[after][metric]
-        return paired_mean_test(*pair, bootstrap, seed) if metric == "map" else mcnemar(*pair)
-
-    def say(variant: Variant, i: int) -> Said:
-        place = int(rankings[variant].first[i])
-        return Said(
-            "found first"
-            if place == 0
-            else f"found at place {place + 1}; first person {rankings[variant].nearest[i]}"
-        )
-
-    return result_of(
-        task="reid",
-        recogniser=recogniser.name,
-        facts={
-            **recogniser.facts,
-            "data": f"{len(asked)} queries, {gallery.sum()} gallery images, {len(set(persons[asked]))} persons",
-        },
-        metrics=METRICS,
-        images=len(asked),
-        excluded=excluded,
-        source=source,
-        figures={
-            variant: {key: mean_figure(value, weights) for key, value in one.items()}
-            for variant, one in values.items()
-        },
-        test=test,
-        cases=cases_of(
-            source,
-            [answered.items[i] for i in asked],
-            {variant: one["rank1"].astype(float).tolist() for variant, one in values.items()},
-            say,
-            lambda i: f"person {persons[asked[i]]}",
-        ),
-    )
+    reason = "a query without a match: no other camera saw this person"
+    unmatched: list[int] = np.flatnonzero(is_query & ~has_match).tolist()
+    excluded = [Exclusion(images[i].name, reason, by_protocol=True) for i in unmatched]
+    return np.flatnonzero(is_query & has_match).tolist(), excluded
 
 
-def per_query(one: Ranking) -> dict[str, Array]:
-    """Metric -> hit or miss, or average precision, of each query."""
-    return {"map": one.precision} | {
-        key: one.first < int(key[4:]) for key in METRICS if key != "map"
-    }
-
-
-def ranking(
-    queries: Array, gallery: Array, of_queries: tuple[Array, Array], of_gallery: tuple[Array, Array]
+def rank_gallery(
+    queries: NDArray[Any],
+    gallery: NDArray[Any],
+    of_queries: tuple[NDArray[Any], NDArray[Any]],
+    of_gallery: tuple[NDArray[Any], NDArray[Any]],
 ) -> Ranking:
-    """Rank the gallery for each query by the dot product; images of the query's person by its own camera are taken out first.
+    """Rank the gallery for each query by the dot product.
+
+    Images of the query's person by its own camera are left out. Average precision is the mean of
+    the precision at the right images, as in torchreid and others; Market-1501's own code takes
+    trapezia and gives slightly higher values.
 
     Args:
         queries, gallery: vectors of unit length, (Q, D) and (G, D).
         of_queries, of_gallery: the person and the camera of each.
 
     Returns:
-        The ranking; every query must have a match by another camera. Average precision is the mean of the precision at the
-        right images, as torchreid and others have it; Market-1501's own code takes trapezia and comes out a little higher.
+        The ranking. Every query must have a match by another camera.
     """
     (asked, asked_by), (persons, cameras) = of_queries, of_gallery
     first, precision, nearest = [], [], []
     for start in range(0, len(queries), QUERIES_AT_ONCE):
-        order = np.argsort(
-            -(queries[start : start + QUERIES_AT_ONCE] @ gallery.T), axis=1, kind="stable"
-        )
-        for row, who, where in zip(
-            order, asked[start:], asked_by[start:], strict=False
-        ):  # the last rows are fewer
-            row = row[(persons[row] != who) | (cameras[row] != where)]
-            places = np.flatnonzero(persons[row] == who)
+        part = slice(start, start + QUERIES_AT_ONCE)
+        order = np.argsort(-(queries[part] @ gallery.T), axis=1, kind="stable")
+        for row, person, camera in zip(order, asked[part], asked_by[part], strict=True):
+            row = row[(persons[row] != person) | (cameras[row] != camera)]
+            places = np.flatnonzero(persons[row] == person)
             first.append(places[0])
             precision.append(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
             nearest.append(persons[row[0]])
     return Ranking(np.array(first), np.array(precision), np.array(nearest))
+
+
+def _from_timm(name: str) -> Embedder:
+    loaded = load_timm(name, num_classes=0)  # the features before the classifier
+    return Embedder(loaded.name, loaded.facts, loaded.run)
+
+
+def _from_transformers(name: str) -> Embedder:
+    loaded = load_transformers(name, "AutoModel", "reid")
+
+    def run(images: Sequence[Pixels]) -> Any:
+        pooled = getattr(loaded.run(images), "pooler_output", None)
+        if pooled is None:
+            raise RecogniserError(
+                f"{loaded.name} has no pooled output; give a `module:function` that runs it"
+            )
+        return pooled.flatten(1)
+
+    return Embedder(loaded.name, loaded.facts, run)
