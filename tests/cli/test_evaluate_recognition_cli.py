@@ -722,7 +722,7 @@ def test_the_guide_runs_as_it_stands(
     lines = [
         line
         for block in re.findall(r"^```bash\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
+        for line in block.replace("\\\n", "").splitlines()
     ]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("vrdir ")]
     assert len(commands) == 5

@@ -59,43 +59,43 @@ class Scores:
     figures: Mapping[Variant, Mapping[str, Figure]]
     p_value: Callable[[str, Variant, Variant], float]
     images: Sequence[ImageFile]
-    quality: Mapping[Variant, Sequence[float]]
+    quality: Mapping[Variant, Sequence[float] | NDArray[Any]]
     describe: Callable[[Variant, int], Description]
     truth: Callable[[int], str]
-
-
-class SampleScores(NamedTuple):
-    """Scores of metrics that are means of one value per image (or query).
-
-    Attributes:
-        values: variant -> key of a metric -> a value in [0, 1] per image; bool for right or wrong.
-        figures: variant -> key of a metric -> figure.
-        p_value: as in `Scores`: exact McNemar test for right or wrong, randomisation for the rest.
-    """
-
-    values: Mapping[Variant, Mapping[str, NDArray[Any]]]
-    figures: Mapping[Variant, Mapping[str, Figure]]
-    p_value: Callable[[str, Variant, Variant], float]
 
 
 def score_samples(
     metrics: Sequence[Metric[Callable[[Outcomes], NDArray[Any]]]],
     outcomes: Mapping[Variant, Outcomes],
     resampling: Resampling,
-) -> SampleScores:
+    *,
+    images: Sequence[ImageFile],
+    excluded: Sequence[Exclusion],
+    data: str,
+    describe: Callable[[Variant, int], Description],
+    truth: Callable[[int], str],
+) -> Scores:
     """Return the scores of metrics that are means of one value per image (or query).
 
+    Tests are exact McNemar tests of metrics whose values are right or wrong, and by randomisation
+    of the others. Examples are chosen by the main metric.
+
     Args:
-        metrics: their functions take the outcomes of a variant and return a value per image.
+        metrics: their functions take the outcomes of a variant and return a value in [0, 1] per
+            image, (images,); bool for right or wrong.
         outcomes: variant -> what the functions take.
         resampling: of the intervals and tests.
+        images: the images (or queries) that the values are of.
+        excluded: as in `Scores`.
+        data: as in `Scores`.
+        describe: as in `Scores`.
+        truth: as in `Scores`.
     """
     values = {
         variant: {metric.key: metric.function(outcome) for metric in metrics}
         for variant, outcome in outcomes.items()
     }
-    count = len(next(iter(next(iter(values.values())).values())))
-    weights = bootstrap_weights(count, resampling)
+    weights = bootstrap_weights(len(images), resampling)
 
     def p_value(metric: str, before: Variant, after: Variant) -> float:
         first, second = values[before][metric], values[after][metric]
@@ -103,8 +103,19 @@ def score_samples(
             return mcnemar(first, second)
         return paired_mean_test(first, second, resampling)
 
-    figures = {
-        variant: {key: mean_figure(value, weights) for key, value in by_key.items()}
-        for variant, by_key in values.items()
-    }
-    return SampleScores(values, figures, p_value)
+    main = metrics[0].key
+    return Scores(
+        metrics=metrics,
+        count=len(images),
+        data=data,
+        excluded=excluded,
+        figures={
+            variant: {key: mean_figure(value, weights) for key, value in by_key.items()}
+            for variant, by_key in values.items()
+        },
+        p_value=p_value,
+        images=images,
+        quality={variant: by_key[main].astype(float) for variant, by_key in values.items()},
+        describe=describe,
+        truth=truth,
+    )

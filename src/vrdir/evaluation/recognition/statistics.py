@@ -105,7 +105,8 @@ def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
     It is a binomial test of the images whose answer changed.
 
     Args:
-        before, after: whether each image is answered rightly, (images,) each.
+        before: whether each image is answered rightly, (images,).
+        after: the same.
 
     Returns:
         The p-value; 1 if no answer changed.
@@ -139,7 +140,7 @@ def randomisation_p_value(observed: float, swapped: NDArray[Any]) -> float:
 
 
 def random_swaps(images: int, resampling: Resampling) -> NDArray[np.bool_]:
-    """Return which images have their two answers swapped, (R, images), each with probability 1/2."""
+    """Return which images have their two answers swapped, (R, images); each with 1/2."""
     generator = np.random.default_rng(resampling.seed)
     swaps = generator.integers(2, size=(resampling.resamples, images), dtype=np.uint8)
     return swaps.astype(bool)
@@ -151,7 +152,8 @@ def paired_mean_test(before: NDArray[Any], after: NDArray[Any], resampling: Resa
     The signs of the differences are flipped at random.
 
     Args:
-        before, after: a value per image, (images,) each.
+        before: a value per image, (images,).
+        after: the same.
         resampling: how the flips are drawn.
     """
     difference = (after - before).astype(np.float64)

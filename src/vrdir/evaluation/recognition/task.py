@@ -64,7 +64,8 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         limit_unit: what `--limit` counts, and in which order.
         large_pictures: whether a page shows the pictures of an example over its whole width.
         takes_images_folder: whether `--images` is allowed.
-        onnx_outputs: name -> number of dimensions of the outputs that an ONNX file must have.
+        onnx_outputs: name -> number of dimensions of the outputs that an ONNX file must have;
+            empty for a task that takes no ONNX files.
         onnx_resizing: the `resize.mode` that the card of an ONNX file must have.
     """
 
@@ -77,8 +78,8 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
     limit_unit: ClassVar[str] = "images by name"
     large_pictures: ClassVar[bool] = False
     takes_images_folder: ClassVar[bool] = True
-    onnx_outputs: ClassVar[Mapping[str, int]]
-    onnx_resizing: ClassVar[str]
+    onnx_outputs: ClassVar[Mapping[str, int]] = {}
+    onnx_resizing: ClassVar[str] = "stretch"
 
     @abstractmethod
     def read(self, path: Path, images: Path | None = None) -> LabelledImages[Any]:
@@ -93,25 +94,25 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             DataError: it cannot be used.
         """
 
-    @abstractmethod
     def match_labels(
         self, data: LabelledImages[Any], recogniser: Recogniser
     ) -> LabelledImages[Label]:
-        """Return the data with labels as the recogniser's numbers.
+        """Return the data with labels as the recogniser's numbers; by default as they are.
 
         What the recogniser does not know is excluded by name.
 
         Raises:
             DataError: nothing is left.
         """
+        return data
 
     @abstractmethod
     def from_function(self, spec: str, function: Callable[..., Any]) -> Recogniser:
         """Return a recogniser that calls a function of the user, given as `module:function`."""
 
-    @abstractmethod
     def from_onnx(self, network: OnnxNetwork) -> Recogniser:
-        """Return a recogniser that runs an ONNX file."""
+        """Return a recogniser that runs an ONNX file; needed if there are `onnx_outputs`."""
+        raise NotImplementedError
 
     def packages(self) -> Mapping[str, Callable[[str], Recogniser]]:
         """Return package -> a function that loads one of its models by name."""
@@ -125,9 +126,13 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             RecogniserError: the output breaks the task's contract.
         """
 
-    @abstractmethod
     def keep(self, output: Any, label: Label) -> Answer:
-        """Return what is kept of an output; it should be small, as it is kept for all images."""
+        """Return what is kept of an output, by default all of it.
+
+        It should be small, as it is kept for all images.
+        """
+        kept: Answer = output
+        return kept
 
     @abstractmethod
     def score(
@@ -189,6 +194,8 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             MissingPackageError: a package is not installed.
         """
         if spec.lower().endswith(".onnx"):
+            if not self.onnx_outputs:
+                raise RecogniserError(f"{spec}: ONNX files cannot be used for {self.title}")
             network = open_onnx(Path(spec), self.name, self.onnx_outputs, self.onnx_resizing)
             return self.from_onnx(network)
         origin, colon, name = spec.partition(":")

@@ -53,7 +53,8 @@ def psnr_rgb(restored: Tensor, clean: Tensor) -> list[float]:
     """Return the PSNR in dB over all pixels and channels, at most 100, of each image of a batch.
 
     Args:
-        restored, clean: (B, 3, H, W) in [0, 1].
+        restored: (B, 3, H, W) in [0, 1].
+        clean: the same.
 
     Raises:
         ImageError: the sizes differ.
@@ -65,7 +66,8 @@ def psnr_y(restored: Tensor, clean: Tensor) -> list[float]:
     """Return the PSNR in dB of `luma`, peak 255, at most 100, of each image of a batch.
 
     Args:
-        restored, clean: (B, 3, H, W) in [0, 1].
+        restored: (B, 3, H, W) in [0, 1].
+        clean: the same.
 
     Raises:
         ImageError: the sizes differ.
@@ -79,7 +81,8 @@ def ssim_rgb(restored: Tensor, clean: Tensor) -> list[float]:
     Window 7 x 7 uniform, sample covariance (n - 1), K1 0.01, K2 0.03: scikit-image's defaults.
 
     Args:
-        restored, clean: (B, 3, H, W) in [0, 1].
+        restored: (B, 3, H, W) in [0, 1].
+        clean: the same.
 
     Raises:
         ImageError: the sizes differ, or the window does not fit into the image.
@@ -96,7 +99,8 @@ def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
     what papers report "on Y".
 
     Args:
-        restored, clean: (B, 3, H, W) in [0, 1].
+        restored: (B, 3, H, W) in [0, 1].
+        clean: the same.
 
     Raises:
         ImageError: the sizes differ, or the window does not fit into the image.

@@ -120,7 +120,7 @@ def check_restored_names(pairs: Iterable[Pair]) -> None:
 
 
 def pair_name(pair: Pair) -> str:
-    """Return a pair's name in reports: the degraded file's, or the clean one's and the synthesis."""
+    """Return a pair's name in reports: the degraded file's, or "clean.png (noise:sigma=25)"."""
     if pair.degraded is not None:
         return pair.degraded.name
     return f"{pair.clean.name} ({pair.synthesis})"

@@ -78,13 +78,13 @@ class LabelledImages(Generic[Label]):
 
 
 class FilesByName:
-    """The images below a folder, found by the names that labels give; the suffix may differ.
+    r"""The images below a folder, found by the names that labels give; the suffix may differ.
 
     Args:
         folder: holds the images.
         wanted: all names that will be asked for. A name with another machine's folders, or with
             none, means the only file whose path ends like it, if no other name does, too:
-            C:\\data\\train\\1.jpg means train/1.jpg, or train/1.png.
+            C:\data\train\1.jpg means train/1.jpg, or train/1.png.
 
     Raises:
         MissingFileError: there is no such folder.

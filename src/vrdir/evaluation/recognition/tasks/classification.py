@@ -157,25 +157,19 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
             variant: np.array([answer.place for answer in by_image])
             for variant, by_image in answers.by_variant.items()
         }
-        samples = score_samples(metrics, places, resampling)
 
         def describe(variant: Variant, index: int) -> Description:
             answer = answers.by_variant[variant][index]
             name = recogniser.classes[answer.likeliest]
             return Description(f"{name} {100 * answer.confidence:.0f} %")
 
-        return Scores(
-            metrics=metrics,
-            count=len(labels),
-            data=f"{len(labels)} images of {len(set(labels))} classes",
-            excluded=answers.excluded,
-            figures=samples.figures,
-            p_value=samples.p_value,
+        return score_samples(
+            metrics,
+            places,
+            resampling,
             images=answers.images,
-            quality={
-                variant: values[main.key].astype(float).tolist()
-                for variant, values in samples.values.items()
-            },
+            excluded=answers.excluded,
+            data=f"{len(labels)} images of {len(set(labels))} classes",
             describe=describe,
             truth=lambda index: recogniser.classes[labels[index]],
         )

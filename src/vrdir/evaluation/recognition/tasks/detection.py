@@ -265,7 +265,8 @@ def swap_test(
 
     Args:
         metrics: as of `Detection`.
-        before, after: of each image.
+        before: of each image.
+        after: of each image.
         objects: of each image.
         swaps: (R, images), from `random_swaps`.
     """

@@ -119,12 +119,6 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
         """Return the person; None for distractors."""
         return label.person if label.person != DISTRACTOR else None
 
-    def match_labels(
-        self, data: LabelledImages[Sighting], recogniser: Embedder
-    ) -> LabelledImages[Sighting]:
-        """Return the data as it is: an embedder knows no persons."""
-        return data
-
     def from_function(self, spec: str, function: Callable[..., Any]) -> Embedder:
         """Return an embedder that calls a function: list of B images -> vectors (B, D)."""
         return Embedder(spec, {"source": spec}, function)
@@ -141,10 +135,6 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
         """Return the vector of one image, of length 1, (D,)."""
         vector: NDArray[Any] = recogniser([image])[0]
         return vector
-
-    def keep(self, output: NDArray[Any], label: Sighting) -> NDArray[Any]:
-        """Return the vector."""
-        return output
 
     def score(
         self,
@@ -169,8 +159,6 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             )
             for variant, vectors in answers.by_variant.items()
         }
-        samples = score_samples(self.metrics, rankings, resampling)
-        main = self.metrics[0].key
 
         def describe(variant: Variant, index: int) -> Description:
             place = int(rankings[variant].first[index])
@@ -179,19 +167,14 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             nearest = rankings[variant].nearest[index]
             return Description(f"found at place {place + 1}; first person {nearest}")
 
-        return Scores(
-            metrics=self.metrics,
-            count=len(asked),
+        return score_samples(
+            self.metrics,
+            rankings,
+            resampling,
+            images=[answers.images[i] for i in asked],
+            excluded=excluded,
             data=f"{len(asked)} queries, {len(gallery)} gallery images, "
             f"{len(set(persons[asked]))} persons",
-            excluded=excluded,
-            figures=samples.figures,
-            p_value=samples.p_value,
-            images=[answers.images[i] for i in asked],
-            quality={
-                variant: values[main].astype(float).tolist()
-                for variant, values in samples.values.items()
-            },
             describe=describe,
             truth=lambda index: f"person {persons[asked[index]]}",
         )
@@ -229,8 +212,10 @@ def rank_gallery(
     trapezia and gives slightly higher values.
 
     Args:
-        queries, gallery: vectors of unit length, (Q, D) and (G, D).
-        of_queries, of_gallery: the person and the camera of each.
+        queries: vectors of unit length, (Q, D).
+        gallery: vectors of unit length, (G, D).
+        of_queries: the person and the camera of each, (Q,) both.
+        of_gallery: the person and the camera of each, (G,) both.
 
     Returns:
         The ranking. Every query must have a match by another camera.
