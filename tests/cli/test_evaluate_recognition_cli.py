@@ -1,4 +1,4 @@
-"""`vrdir evaluate classification`, `detection` and `reid`: from files on disk to table, JSON, CSV and page, with real recognisers."""
+"""`vrdir evaluate TASK`: from files to table, JSON, CSV and page, with real recognisers."""
 
 import csv
 import io
@@ -74,7 +74,7 @@ def run(task: str, *arguments: object) -> Any:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the recognisers; they are imported from it, as from any current folder."""
+    """Return the current folder, in which the recognisers are; they are imported from there."""
     (tmp_path / "nets.py").write_text(NETS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -90,7 +90,7 @@ def weights(tiny: VRDIR, here: Path) -> Path:
 
 @pytest.fixture
 def photos(here: Path, photo: Image.Image) -> Path:
-    """Eight bright photos and four dark ones in a folder per class; dim/ has all of them at half the light."""
+    """Write eight bright and four dark photos in a folder per class; dim/ has darker versions."""
     small = photo.resize((48, 36))
     for i in range(12):
         kind, light = ("bright", 1.0 + 0.02 * i) if i < 8 else ("dark", 0.3)
@@ -174,7 +174,7 @@ def test_classification_from_folders_to_page(photos: Path, weights: Path, here: 
     ]  # nothing half-written
 
 
-def test_the_table_on_the_terminal_and_lines_on_the_way(photos: Path) -> None:
+def test_table_on_the_terminal_and_progress_lines(photos: Path) -> None:
     shown = text(run("classification", *PEER))
     assert "nets:by_brightness 6 of 12 images" in shown
     assert "dim nothing 33.3 " in shown
@@ -183,7 +183,7 @@ def test_the_table_on_the_terminal_and_lines_on_the_way(photos: Path) -> None:
     assert "vrdir" not in shown
 
 
-def test_synthesised_degradations_are_called_so_and_severities_expand(
+def test_synthesised_conditions_are_called_synthetic_and_severities_expand(
     photos: Path, here: Path
 ) -> None:
     command = (
@@ -240,9 +240,10 @@ def test_severity_ranges() -> None:
         expand_severities("haze:severity=3..1")
 
 
-def test_several_recognisers_see_the_same_restored_images(photos: Path, here: Path) -> None:
+def test_several_recognisers_get_the_same_restored_images(photos: Path, here: Path) -> None:
     (here / "counting.py").write_text(
-        "import nets\ncalls = []\ndef brighten(image):\n    calls.append(1)\n    return nets.brighten(image)\n"
+        "import nets\ncalls = []\n"
+        "def brighten(image):\n    calls.append(1)\n    return nets.brighten(image)\n"
     )
     command = (
         *DIM,
@@ -272,7 +273,7 @@ def test_several_recognisers_see_the_same_restored_images(photos: Path, here: Pa
     )
 
 
-def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Path) -> None:
+def test_excluded_images_are_named_in_all_outputs(photos: Path, here: Path) -> None:
     (here / "dim" / "bright" / "02.png").unlink()
     (here / "dim" / "bright" / "03.png").write_bytes(b"no image")
     Image.new("RGB", (48, 36), (200, 20, 20)).save(photos / "bright" / "red.png")
@@ -303,7 +304,7 @@ def test_what_fails_is_named_everywhere_and_in_no_figure(photos: Path, here: Pat
         assert f"<li>{name}: " in html
 
 
-def test_names_that_mean_something_to_html_rich_or_nobody(photos: Path, here: Path) -> None:
+def test_names_with_markup_or_invalid_unicode(photos: Path, here: Path) -> None:
     for folder in ("photos", "dim"):
         for stem in ("<b>&", "[red]", os.fsdecode(b"\xff")):
             (here / folder / "bright" / "00.png").with_stem(stem).write_bytes(
@@ -317,9 +318,7 @@ def test_names_that_mean_something_to_html_rich_or_nobody(photos: Path, here: Pa
     assert b"bright/[red]" in (here / "t.csv").read_bytes()
 
 
-def test_a_limit_is_said_in_every_output_and_hides_no_other_exclusion(
-    photos: Path, here: Path
-) -> None:
+def test_limit_is_noted_in_every_output(photos: Path, here: Path) -> None:
     Image.new("RGB", (48, 36)).save(here / "dim" / "astray.png")
     command = (*PEER, "--limit", "5", "--csv", "t.csv", "--report", "p.html", "--overwrite")
     result = run("classification", *command, "--json")
@@ -543,8 +542,8 @@ def test_photos_of_real_weather_are_compared_as_taken_and_restored(
         "vrdir in front of nets:by_brightness, photos as taken: makes no significant difference"
     )
     assert (
-        "peer in front of nets:by_brightness, photos as taken: gains 66.7 points (Top-1 33.3 -> 100.0 %, p = 0.008)."
-        in found["verdict"]
+        "peer in front of nets:by_brightness, photos as taken: "
+        "gains 66.7 points (Top-1 33.3 -> 100.0 %, p = 0.008)." in found["verdict"]
     )
     rows = list(csv.DictReader(io.StringIO((here / "t.csv").read_text())))
     assert [(row["condition"], row["in_front"], row["recovered"]) for row in rows] == [
@@ -563,7 +562,7 @@ def test_photos_of_real_weather_are_compared_as_taken_and_restored(
     assert "as taken,\npoints" in (here / "p.html").read_text()
 
 
-def test_several_weights_are_a_column_each(
+def test_each_of_several_weights_is_a_column(
     photos: Path, weights: Path, tiny: VRDIR, here: Path
 ) -> None:
     tiny.save_pretrained(here / "runs" / "mine")
@@ -587,7 +586,7 @@ def test_several_weights_are_a_column_each(
     )
 
 
-def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> None:
+def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> None:
     command = (*DIM, "--no-vrdir", "--restorer", "theirs=theirs", "--json")
     missing = run("classification", *command)
     assert missing.exit_code == 2
@@ -649,7 +648,7 @@ def test_a_folder_of_results_of_another_restorer(photos: Path, here: Path) -> No
         ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(
+def test_bad_arguments_are_reported_and_nothing_is_written(
     arguments: tuple[str, ...], message: str, photos: Path, here: Path
 ) -> None:
     before = sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts)
@@ -663,7 +662,7 @@ def test_bad_arguments_are_named_and_nothing_is_written(
     assert sorted(path for path in here.rglob("*") if "__pycache__" not in path.parts) == before
 
 
-def test_a_recogniser_that_breaks_its_contract_is_known_before_the_first_is_done(
+def test_broken_recogniser_is_noticed_before_any_image_is_restored(
     photos: Path, here: Path
 ) -> None:
     (here / "counting.py").write_text(
@@ -684,13 +683,13 @@ def test_a_recogniser_that_breaks_its_contract_is_known_before_the_first_is_done
     assert sys.modules["counting"].calls == []
 
 
-def test_a_restorer_that_changes_the_size_is_named(photos: Path) -> None:
+def test_restorer_that_changes_the_size_is_reported(photos: Path) -> None:
     result = run("classification", *DIM, "--no-vrdir", "--restorer", "peer=nets:shrink")
     assert result.exit_code == 2
     assert "peer returned uint8 (35, 48, 3) for an image of uint8 (36, 48, 3)" in text(result)
 
 
-def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
+def test_missing_package_is_reported_with_the_install_command(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
@@ -699,7 +698,7 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
     assert "jinja2 is missing): pip install 'vrdir[evaluate]'" in text(result)
 
 
-def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
+def test_unwritable_result_is_reported_after_the_table(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: True)
@@ -709,7 +708,7 @@ def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
     assert "recovers 100 %" in text(result)
 
 
-def test_the_guide_runs_as_it_stands(
+def test_commands_of_the_guide_run(
     photos: Path, weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "recognition.md").read_text()
@@ -736,7 +735,7 @@ def test_the_guide_runs_as_it_stands(
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "reid"])
-def test_help_says_how_the_data_lies(task: str) -> None:
+def test_help_describes_the_data(task: str) -> None:
     result = run(task, "--help")
     assert result.exit_code == 0
     words = {"classification": "folder per class", "detection": "COCO JSON", "reid": "Market-1501"}
@@ -744,7 +743,7 @@ def test_help_says_how_the_data_lies(task: str) -> None:
     assert "--restorer" in text(result)
 
 
-def test_an_image_is_restored_once_for_all_recognisers_while_there_is_room(
+def test_image_is_restored_once_for_all_recognisers_unless_the_disk_is_full(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []

@@ -1,4 +1,4 @@
-"""Tiny ONNX files, written byte by byte, so that the connector is tested where no package that writes ONNX is installed."""
+"""Tiny ONNX files, written byte by byte: the tests need no package that writes ONNX."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ def write_onnx(
     constants: Mapping[str, np.ndarray],
     card: Mapping[str, Any] | None,
 ) -> Path:
-    """A file of opset 17 and the card beside it (none for None).
+    """Write a file of opset 17, and a card beside it unless it is None.
 
     Args:
+        path: the file.
         nodes: operator, inputs, outputs.
         inputs: name -> shape, of float32.
         outputs: name -> element type and shape.
         constants: name -> values, float32 or int64.
+        card: the card's content, without name and hash.
     """
-    graph = b"".join(_field(1, b"".join(_text(1, name) for name in ins) + b"".join(_text(2, name) for name in outs) + _text(4, operator))
-                     for operator, ins, outs in nodes)  # fmt: skip
+    graph = b"".join(_field(1, _node(*node)) for node in nodes)
     graph += _text(2, "graph")
     for name, values in constants.items():
         kind = FLOAT if values.dtype == np.float32 else INT64
@@ -50,6 +51,11 @@ def write_onnx(
         }
         path.with_suffix(".json").write_text(json.dumps(content))
     return path
+
+
+def _node(operator: str, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    named = [*(_text(1, name) for name in inputs), *(_text(2, name) for name in outputs)]
+    return b"".join(named) + _text(4, operator)
 
 
 def _value(name: str, kind: int, shape: Shape) -> bytes:

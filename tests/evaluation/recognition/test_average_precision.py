@@ -1,4 +1,4 @@
-"""Average precision: by hand, and against faster-coco-eval on scenes with crowds, ties and repeated images."""
+"""Average precision: by hand, and against faster-coco-eval on random scenes."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,10 @@ Scene = tuple[list[Detections], list[Objects]]
 
 
 def scenes(images: int, seed: int, spread_px: float = 1.5, levels: int = 60) -> Scene:
-    """Random objects of five classes, some of them crowds, and detections near them and elsewhere; many images share their scores."""
+    """Return random objects of five classes, some of them crowds, and detections.
+
+    Detections are near the objects and elsewhere; many images share their scores.
+    """
     generator = np.random.default_rng(seed)
     found, objects = [], []
     for _ in range(images):
@@ -63,7 +66,8 @@ def test_two_of_three_objects_found_by_hand() -> None:
         np.zeros(3, int),
     )
     (precision,) = own([found], [objects])
-    # Right, wrong, right (IoU .8): precision 1 up to recall 1/3 (34 of 101 points), 2/3 up to 2/3 (33 more), then nothing.
+    # Right, wrong, right (IoU .8): precision 1 up to recall 1/3 (34 of 101 points),
+    # 2/3 up to recall 2/3 (33 more), then 0.
     assert precision[0] == pytest.approx((34 + 33 * 2 / 3) / 101)
     assert precision[6] == pytest.approx(precision[0])  # the threshold .8 is reached
     assert precision[7] == pytest.approx(34 / 101)
@@ -84,7 +88,7 @@ def test_overlap_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_whole_set_agrees_with_faster_coco_eval(seed: int) -> None:
+def test_average_precision_agrees_with_faster_coco_eval(seed: int) -> None:
     found, objects = scenes(30, seed, levels=12)  # equal scores within an image too
     assert any(one.ignored.any() for one in objects)
     whole = coco_precisions(found, objects)
@@ -93,7 +97,7 @@ def test_the_whole_set_agrees_with_faster_coco_eval(seed: int) -> None:
     assert precision == pytest.approx(whole, abs=1e-9)
 
 
-def test_a_resample_agrees_with_faster_coco_eval_on_the_images_it_drew() -> None:
+def test_resample_agrees_with_faster_coco_eval() -> None:
     found, objects = scenes(20, 7)
     weights = bootstrap_weights(20, Resampling(8, 0))
     for precision, row in zip(own(found, objects, weights), weights, strict=True):
@@ -102,13 +106,11 @@ def test_a_resample_agrees_with_faster_coco_eval_on_the_images_it_drew() -> None
         assert precision == pytest.approx(whole, abs=1e-9)
 
 
-def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_classes_change_nothing() -> (
-    None
-):
+def test_only_100_detections_of_a_present_class_count() -> None:
     found, objects = scenes(6, 2)
     generator = np.random.default_rng(0)
     corner = generator.uniform(0, 80, (150, 2))
-    many = [  # all that is right is less sure than 150 others, most of them of class 1
+    many = [  # all right ones have lower scores than 150 others, most of them of class 1
         Detections(
             np.concatenate([one.boxes, np.concatenate([corner, corner + 9], 1)]),
             np.concatenate([one.scores / 2, 0.6 + 0.4 * generator.random(150)]),
@@ -124,7 +126,7 @@ def test_only_the_hundred_surest_of_a_class_count_and_detections_of_absent_class
     assert coco_precisions(fewer, objects) == pytest.approx(whole, abs=1e-12)
 
 
-def test_no_detection_is_no_precision_and_no_object_no_figure() -> None:
+def test_precision_without_detections_is_0_and_without_objects_nan() -> None:
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     _, objects = scenes(5, 0)
     assert coco_precisions([nothing] * 5, objects).tolist() == [0.0] * 10
@@ -132,7 +134,7 @@ def test_no_detection_is_no_precision_and_no_object_no_figure() -> None:
     assert np.isnan(own([nothing] * 5, objects, np.zeros((1, 5)))).all()
 
 
-def test_swapping_finds_a_better_detector_and_none_where_there_is_none() -> None:
+def test_swap_test_of_a_better_and_of_the_same_detector() -> None:
     def matched(found: list[Detections], objects: list[Objects]) -> list[Matches]:
         return [match(*one) for one in zip(found, objects, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Classification from end to end: a network trained here, on parts of real photos, before noise and behind restorers."""
+"""Classification from end to end, with a network trained here on parts of real photos."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per photo with 15 parts of it."""
+    """Write a folder per photo with 15 parts of it."""
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for name in PHOTOS:
@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recogniser() -> Classifier:
-    """A small network that tells from which photo a part comes, trained on parts of the same photos."""
+    """Train a small network that tells from which photo a part is."""
     torch.manual_seed(0)
     generator = np.random.default_rng(1)
     network = nn.Sequential(
@@ -85,9 +85,7 @@ def batch(images: list[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).movedim(-1, 1).float() / 255 - 0.5
 
 
-def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
-    photos: Path, recogniser: Classifier
-) -> None:
+def test_restoring_recovers_accuracy_lost_to_haze(photos: Path, recogniser: Classifier) -> None:
     data = read_classification(photos)
     done: list[str] = []
     spoil = function_for_images(lambda image: np.zeros_like(image))
@@ -147,9 +145,7 @@ def test_haze_costs_accuracy_and_restoring_brings_some_of_it_back(
         ).abs().mean()
 
 
-def test_labels_that_the_recogniser_does_not_know_are_excluded_by_name(
-    photos: Path, recogniser: Classifier
-) -> None:
+def test_unknown_labels_are_excluded_by_name(photos: Path, recogniser: Classifier) -> None:
     data = read_classification(photos)
     labels = ["unicorn" if label == "coffee" else label for label in data.labels]
     result = Classification().evaluate(

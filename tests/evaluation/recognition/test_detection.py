@@ -1,4 +1,4 @@
-"""Detection from end to end: a detector of coloured rectangles, which haze hides and a restorer shows again."""
+"""Detection from end to end, with a detector of coloured rectangles."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ COLOURS = {"red": 0, "green": 1, "blue": 2}
 
 
 def find_rectangles(image: Pixels) -> tuple[list[list[float]], list[float], list[int]]:
-    """Connected regions in which one channel stands out by 60 levels; how far decides the score."""
+    """Return connected regions in which one channel exceeds the others by 60 levels."""
     boxes, scores, labels = [], [], []
     for label in range(3):
         lead = image[..., label].astype(int) - np.delete(image, label, 2).max(2)
@@ -42,7 +42,10 @@ def detector(*classes: str) -> Detector:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve scenes of two or three rectangles that do not touch, with YOLO labels; grey/ has them paler, restored/ as they were."""
+    """Write twelve scenes of two or three separate rectangles, with YOLO labels.
+
+    grey/ has paler versions, restored/ the scenes themselves.
+    """
     root = tmp_path_factory.mktemp("scenes")
     generator = np.random.default_rng(0)
     for folder in ("images", "labels", "grey", "restored/clean", "restored/grey"):
@@ -64,7 +67,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 [left, top, left + width - 1, top + height - 1], tuple(colour)
             )
             lines.append(
-                f"{label} {(left + width / 2) / 120} {(top + height / 2) / 80} {width / 120} {height / 80}"
+                f"{label} {(left + width / 2) / 120} {(top + height / 2) / 80} "
+                f"{width / 120} {height / 80}"
             )
         (root / "labels" / f"{number:02}.txt").write_text("\n".join(lines))
         for folder, picture in (
@@ -77,7 +81,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_haze_hides_objects_and_a_restorer_shows_them_again(scenes: Path) -> None:
+def test_restoring_recovers_objects_hidden_by_haze(scenes: Path) -> None:
     data = read_detection(scenes)
     conditions = [Condition("grey", scenes / "grey"), Condition("noise:sigma=2")]
 
@@ -113,7 +117,7 @@ def test_haze_hides_objects_and_a_restorer_shows_them_again(scenes: Path) -> Non
     assert len(won[0].boxes.get("degraded", ())) < int(total)
 
 
-def test_a_folder_of_results_stands_in_the_same_table(scenes: Path) -> None:
+def test_results_in_a_folder_are_evaluated(scenes: Path) -> None:
     conditions = [Condition("grey", scenes / "grey")]
     result = Detection().evaluate(
         read_detection(scenes),
@@ -125,7 +129,7 @@ def test_a_folder_of_results_stands_in_the_same_table(scenes: Path) -> None:
     assert result.conditions[0].restored["peer"] == result.clean
 
 
-def test_images_without_any_object_are_no_measurement(scenes: Path, tmp_path: Path) -> None:
+def test_images_without_any_object_raise(scenes: Path, tmp_path: Path) -> None:
     for folder in ("images", "labels", "foggy"):
         (tmp_path / folder).mkdir()
     for name, folder in (("00", "images"), ("01", "images"), ("01", "foggy")):
@@ -147,7 +151,7 @@ def test_images_without_any_object_are_no_measurement(scenes: Path, tmp_path: Pa
         )
 
 
-def test_a_missing_package_is_missed_before_the_work(
+def test_missing_package_is_noticed_before_the_detector_runs(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Pixels] = []
@@ -159,7 +163,7 @@ def test_a_missing_package_is_missed_before_the_work(
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(
         ValueError,
-        match=r"mAP needs more packages \(faster_coco_eval is missing\): pip install 'vrdir\[evaluate\]'",
+        match=r"mAP needs more packages \(faster_coco_eval is missing\): pip install",
     ):
         Detection().evaluate(
             read_detection(scenes),
@@ -170,7 +174,7 @@ def test_a_missing_package_is_missed_before_the_work(
     assert not calls
 
 
-def test_a_detector_may_answer_in_tensors(scenes: Path) -> None:
+def test_detector_may_return_tensors(scenes: Path) -> None:
     def run(image: Pixels) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         boxes, scores, labels = find_rectangles(image)
         return (
@@ -189,7 +193,7 @@ def test_a_detector_may_answer_in_tensors(scenes: Path) -> None:
     )
 
 
-def test_classes_that_the_detector_does_not_know_are_named(scenes: Path) -> None:
+def test_unknown_classes_are_excluded_by_name(scenes: Path) -> None:
     data = read_detection(scenes)
     known = Detection().match_labels(data, detector("red", "blue"))
     greens = sum(list(truth.labels).count("green") for truth in data.labels)

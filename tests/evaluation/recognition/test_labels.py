@@ -1,4 +1,4 @@
-"""Data sets on disk: what is read, and that all that does not fit is named."""
+"""Data sets on disk: what is read, and what is excluded by name."""
 
 import json
 from pathlib import Path
@@ -48,11 +48,11 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     )
     assert read_classification(tmp_path).images == data.images
     save(tmp_path / "cat/1.jpg")
-    with pytest.raises(ValueError, match=r"2 images are called cat/1"):
+    with pytest.raises(ValueError, match=r"2 images have the name cat/1"):
         read_classification(tmp_path)
 
 
-def test_a_table_of_labels_whose_files_may_have_another_suffix(tmp_path: Path) -> None:
+def test_csv_of_labels_with_other_image_suffixes(tmp_path: Path) -> None:
     save(
         tmp_path / "images/a.png",
         tmp_path / "images/b.png",
@@ -68,7 +68,9 @@ def test_a_table_of_labels_whose_files_may_have_another_suffix(tmp_path: Path) -
         ("e", "0"),
     ]
     assert {name: reason.split(":")[0] for name, reason in reasons(data).items()} == {
-        "b.png": "an image without label", "c.png": "an image without label", "d.png": "a label without image"
+        "b.png": "an image without label",
+        "c.png": "an image without label",
+        "d.png": "a label without image",
     }  # fmt: skip
     (tmp_path / "other.csv").write_text("photo,kind\na.png,3\n")
     with pytest.raises(ValueError, match=r"columns photo, kind; it needs one of file"):
@@ -77,7 +79,7 @@ def test_a_table_of_labels_whose_files_may_have_another_suffix(tmp_path: Path) -
         read_classification(tmp_path / "none.csv")
 
 
-def test_labels_are_names_numbers_or_all_wordnet_ids_in_order() -> None:
+def test_labels_are_names_numbers_or_wordnet_ids() -> None:
     classes = ["tench", "crane", "bull mastiff", "crane", "motorbike"]
     numbers, problems = class_numbers(
         ["Bull_Mastiff", "4", "motorcycle", "crane", "unicorn", "5"], classes
@@ -185,7 +187,8 @@ def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
 
 def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
     save(*(tmp_path / f"{name}.png" for name in ("right", "turned", "silent")))
-    box = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    edges = "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax>"
+    box = f"<object><name>cat</name><bndbox>{edges}</bndbox></object>"
     for name, size in (("right", (40, 30)), ("turned", (30, 40)), ("silent", (0, 0))):
         sides = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
         (tmp_path / f"{name}.xml").write_text(f"<annotation>{sides}{box}</annotation>")
@@ -194,7 +197,7 @@ def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
     assert reasons(data) == {"turned": "the labels are for 30 x 40 pixels, the image has 40 x 30"}
 
 
-def test_yolo_class_names_are_the_data_sets_own(tmp_path: Path) -> None:
+def test_yolo_class_names_are_found(tmp_path: Path) -> None:
     data = yolo_tree(tmp_path / "mine", {"a.txt": "1 0.5 0.5 0.2 0.2"}, ("a.png",))
     (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of whatever lies beside it
     (tmp_path / "VOC.yaml").write_text(
@@ -217,7 +220,7 @@ def test_yolo_class_names_are_the_data_sets_own(tmp_path: Path) -> None:
     assert read_detection(data).labels[0].labels == ["bus"]
 
 
-def test_persons_and_cameras_by_market_names(tmp_path: Path) -> None:
+def test_persons_and_cameras_from_file_names(tmp_path: Path) -> None:
     save(
         *(
             tmp_path / "query" / name
@@ -250,7 +253,7 @@ def yolo_tree(folder: Path, labels: dict[str, str], images: tuple[str, ...]) -> 
     return folder
 
 
-def test_a_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
+def test_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
     labels = {
         "1.txt": "0 .3 .3 .5 .3 .5 .6 .3 .6\n",
         "2.txt": "0 .5 .5 .2 .2\n",
@@ -263,7 +266,7 @@ def test_a_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
     assert "a class is a whole number" in reasons["3"]
 
 
-def test_an_image_does_not_take_another_folders_label(tmp_path: Path) -> None:
+def test_image_does_not_take_a_label_of_another_folder(tmp_path: Path) -> None:
     data = read_detection(
         yolo_tree(tmp_path, {"a/1.txt": "0 .5 .5 .2 .2\n"}, ("a/1.png", "b/1.png"))
     )
@@ -271,7 +274,7 @@ def test_an_image_does_not_take_another_folders_label(tmp_path: Path) -> None:
     assert [one.name for one in data.excluded] == ["b/1"]
 
 
-def test_two_coco_images_of_one_id_are_refused(tmp_path: Path) -> None:
+def test_coco_images_with_one_id_are_excluded(tmp_path: Path) -> None:
     content = {
         "images": [{"id": 1, "file_name": n} for n in ("a.png", "b.png")],
         "annotations": [],
@@ -349,7 +352,7 @@ def names_of(data: Any) -> list[str]:
         ),
     ],
 )
-def test_an_odd_coco_annotation_excludes_its_image_by_name(
+def test_invalid_coco_annotation_excludes_its_image(
     odd: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     save(tmp_path / "a.png", tmp_path / "b.png")
@@ -372,7 +375,7 @@ def test_an_odd_coco_annotation_excludes_its_image_by_name(
     assert reason in reasons(data)["b"]
 
 
-def test_odd_coco_images_are_excluded_by_name(tmp_path: Path) -> None:
+def test_invalid_coco_images_are_excluded_by_name(tmp_path: Path) -> None:
     save(*(tmp_path / f"{name}.png" for name in "abcdefg"))
     good = {"id": 1, "file_name": "a.png"}
     odd = [
@@ -458,7 +461,7 @@ def test_coco_ids_may_be_numbers_or_text(tmp_path: Path) -> None:
     assert (data.labels[0].labels, data.labels[0].ignored.tolist()) == (["dog"], [True])
 
 
-def test_names_with_another_machines_folders_mean_the_only_file_so_called(tmp_path: Path) -> None:
+def test_paths_of_another_machine_mean_the_only_file_with_that_ending(tmp_path: Path) -> None:
     images = tmp_path / "images"
     save(
         *(
@@ -497,7 +500,7 @@ def test_names_with_another_machines_folders_mean_the_only_file_so_called(tmp_pa
     assert names_of(read_classification(tmp_path / "labels.csv", images)) == names_of(data)
 
 
-def test_an_object_given_twice_counts_once_and_is_named(tmp_path: Path) -> None:
+def test_object_given_twice_counts_once(tmp_path: Path) -> None:
     lines = "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2\n0 0.50 0.5 0.2 0.2\n0 .5 .5 .2 .3\n"
     data = read_detection(yolo_tree(tmp_path / "yolo", {"a.txt": lines}, ("a.png",)))
     assert data.labels[0].labels == ["0", "1", "0"]
@@ -510,7 +513,8 @@ def test_an_object_given_twice_counts_once_and_is_named(tmp_path: Path) -> None:
     data = read_detection(coco(tmp_path / "coco", [{"id": 1, "file_name": "a.png"}], boxes))
     assert data.labels[0].ignored.tolist() == [False, True]
     save(tmp_path / "voc/a.png")
-    box = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    edges = "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>20</ymax>"
+    box = f"<object><name>cat</name><bndbox>{edges}</bndbox></object>"
     (tmp_path / "voc/a.xml").write_text(f"<annotation>{box}{box}</annotation>")
     assert len(read_detection(tmp_path / "voc").labels[0].boxes) == 1
 
@@ -519,7 +523,9 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
 @pytest.mark.parametrize(("labelled", "there"), [(NFC, NFD), (NFD, NFC)])
-def test_letters_may_be_composed_or_not(labelled: str, there: str, tmp_path: Path) -> None:
+def test_names_with_composed_or_decomposed_letters(
+    labelled: str, there: str, tmp_path: Path
+) -> None:
     save(tmp_path / "images" / there / f"{there}.png", tmp_path / "images/plain.png")
     (tmp_path / "labels.csv").write_text(
         f"file,label\n{labelled}/{labelled}.jpg,{labelled}\nplain.png,0\n"
@@ -553,7 +559,7 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_labels_may_be_in_any_unicode_and_end_in_blank_lines(encoding: str, tmp_path: Path) -> None:
+def test_labels_in_any_unicode_encoding(encoding: str, tmp_path: Path) -> None:
     tree = yolo_tree(tmp_path / "yolo", {"a.txt": ""}, ("a.png",))
     (tree / "labels/a.txt").write_bytes("1 .5 .5 .2 .2\r\n\r\n \r\n".encode(encoding))
     (tree / "classes.txt").write_bytes("tram\r\n b\u00fcs \r\n\r\n\r\n".encode(encoding))
@@ -573,7 +579,7 @@ def test_labels_may_be_in_any_unicode_and_end_in_blank_lines(encoding: str, tmp_
     assert read_classification(tmp_path / "labels.csv").labels == ["b\u00fcs"]
 
 
-def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_text_is_reported(tmp_path: Path) -> None:
     tree = yolo_tree(
         tmp_path / "yolo",
         {"a.txt": "0 .5 .5 .2 .2\n", "b.txt": "0 .5 .5 .2 .2\n"},
@@ -621,7 +627,7 @@ def test_text_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_coco_file_is_named(content: str, message: str, tmp_path: Path) -> None:
+def test_invalid_coco_file_is_reported(content: str, message: str, tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     (tmp_path / "labels.json").write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -630,7 +636,7 @@ def test_what_is_no_coco_file_is_named(content: str, message: str, tmp_path: Pat
     assert len(str(caught.value)) < 500
 
 
-def test_files_of_types_that_are_not_read_are_named(tmp_path: Path) -> None:
+def test_files_of_unread_types_are_excluded_by_name(tmp_path: Path) -> None:
     for name in (
         "a.png",
         "b.jxl",
@@ -674,7 +680,7 @@ def test_files_of_types_that_are_not_read_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES - HEIF_SUFFIXES))
-def test_every_type_of_image_is_taken(suffix: str, tmp_path: Path) -> None:
+def test_every_image_type_is_read(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "cat/a.png")
     (tmp_path / "cat/a.png").rename(tmp_path / f"cat/a{suffix}")
@@ -685,7 +691,7 @@ def test_every_type_of_image_is_taken(suffix: str, tmp_path: Path) -> None:
     assert (names_of(data), data.excluded) == (["a"], [])
 
 
-def test_what_a_macs_archive_leaves_is_no_class_and_no_label(tmp_path: Path) -> None:
+def test_files_of_mac_archives_are_ignored(tmp_path: Path) -> None:
     save(tmp_path / "cat/1.png", tmp_path / "__MACOSX/cat/._1.png")
     data = read_classification(tmp_path)
     assert (names_of(data), data.excluded) == (["cat/1"], [])

@@ -1,4 +1,4 @@
-"""The shared flow: where images come from, what is excluded, and what a result is made of."""
+"""The protocol: variants of images, exclusions, and what results are made of."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def mean_of(image: ImageFile, pixels: Pixels) -> float:
     return float(pixels.mean())
 
 
-def test_an_image_is_found_by_its_path_or_by_its_last_part(
+def test_image_is_found_by_its_path_or_its_file_name(
     photos: list[ImageFile], tmp_path: Path
 ) -> None:
     assert MatchedFolder(tmp_path / "dark").find(photos[1]) == tmp_path / "dark/1.png"
@@ -60,7 +60,7 @@ def test_an_image_is_found_by_its_path_or_by_its_last_part(
     assert MatchedFolder(tmp_path / "linked").find(photos[1]).name == "1.png"
 
 
-def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(
+def test_folders_without_common_names_raise_and_extra_files_are_excluded(
     photos: list[ImageFile], tmp_path: Path
 ) -> None:
     others = [ImageFile("x", tmp_path / "x.png")]
@@ -88,7 +88,7 @@ def test_two_sets_of_different_names_are_an_error_and_what_is_over_is_named(
         dark.find(twice[3])
 
 
-def test_letters_may_be_composed_or_not(photo: Image.Image, tmp_path: Path) -> None:
+def test_names_with_composed_or_decomposed_letters(photo: Image.Image, tmp_path: Path) -> None:
     nfc, nfd = "caf\u00e9", "cafe\u0301"
     for name in (f"{nfc}/{nfc}", "plain"):
         for folder, path in (
@@ -123,7 +123,7 @@ def test_letters_may_be_composed_or_not(photo: Image.Image, tmp_path: Path) -> N
     )  # the very name comes first
 
 
-def test_conditions_that_cannot_be(tmp_path: Path) -> None:
+def test_invalid_conditions_raise(tmp_path: Path) -> None:
     for name, message in (
         ("fog", "unknown degradation 'fog'"),
         ("haze:severity=9", "whole number from 1 to 5"),
@@ -137,7 +137,7 @@ def test_conditions_that_cannot_be(tmp_path: Path) -> None:
         Condition("foggy", tmp_path / "nowhere")
 
 
-def test_images_as_taken_stand_alone(photos: list[ImageFile]) -> None:
+def test_photos_as_taken_are_the_only_condition(photos: list[ImageFile]) -> None:
     variants = Variants([AsTaken()], {"peer": function_for_images(lambda image: 255 - image)}, 0)
     before, after = variants.all
     assert (before, after) == (Variant(AS_TAKEN, ""), Variant(AS_TAKEN, "peer"))
@@ -148,7 +148,7 @@ def test_images_as_taken_stand_alone(photos: list[ImageFile]) -> None:
         Variants([AsTaken(), Condition("noise")], {}, 0)
 
 
-def test_every_variant_is_made_at_the_images_own_size_by_8_bits(
+def test_variants_have_the_size_of_the_image_and_8_bits(
     photos: list[ImageFile], tmp_path: Path, tiny: VRDIR
 ) -> None:
     conditions = [Condition("dark", tmp_path / "dark"), Condition("noise:sigma=30")]
@@ -188,7 +188,7 @@ def test_restored_images_from_folders(photos: list[ImageFile], tmp_path: Path) -
         RestoredFolders(tmp_path / "restored", [Condition("noise")])
 
 
-def test_an_image_that_fails_anywhere_is_excluded_everywhere_by_name(
+def test_image_that_fails_in_one_variant_is_excluded_from_all(
     photos: list[ImageFile], tmp_path: Path
 ) -> None:
     Image.open(tmp_path / "dark/1.png").crop((0, 0, 20, 20)).save(tmp_path / "dark/1.png")
@@ -212,7 +212,7 @@ def test_an_image_that_fails_anywhere_is_excluded_everywhere_by_name(
     assert failed == Exclusion("c/2", "out of memory")
 
 
-def test_a_restorer_must_give_back_the_same_size_and_kind(photos: list[ImageFile]) -> None:
+def test_restorer_that_returns_another_size_or_type_is_excluded(photos: list[ImageFile]) -> None:
     for function, message in (
         (lambda image: image[:5], r"uint8 \(5, 40, 3\)"),
         (lambda image: image / 255, "float64"),
@@ -226,7 +226,7 @@ def test_a_restorer_must_give_back_the_same_size_and_kind(photos: list[ImageFile
             )
 
 
-def test_a_restorer_may_write_into_what_it_is_given(photos: list[ImageFile]) -> None:
+def test_restorer_that_changes_its_input_affects_no_other_variant(photos: list[ImageFile]) -> None:
     def blackens(image: Pixels) -> Pixels:
         image[:] = 0
         return image
@@ -244,7 +244,7 @@ def test_a_restorer_may_write_into_what_it_is_given(photos: list[ImageFile]) -> 
     assert answers[Variant(CLEAN, "second")] == answers[Variant(CLEAN, "")] != [0, 0, 0]
 
 
-def test_a_recogniser_that_breaks_its_contract_stops_the_evaluation(
+def test_recogniser_that_breaks_its_contract_stops_the_evaluation(
     photos: list[ImageFile],
 ) -> None:
     def broken(image: ImageFile, pixels: Pixels) -> float:
@@ -286,7 +286,7 @@ def test_examples_are_spread_over_all_images_that_changed(photos: list[ImageFile
     assert not torch.equal(last.pictures["degraded"](), last.pictures["clean"]())
 
 
-def test_functions_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_are_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "peer_of_ours.py").write_text(
         "def darker(image):\n    return image // 2\n\nnumber = 3\n"
     )

@@ -1,4 +1,4 @@
-"""Recognisers: the ONNX contract, resizing, functions by name, and what is said of those that do not fit."""
+"""Recognisers: ONNX files and their cards, resizing, functions, and errors."""
 
 import importlib
 import importlib.util
@@ -46,7 +46,7 @@ def load_recogniser(spec: str, task: str) -> Any:
 
 
 def classifier(path: Path, resize: dict[str, Any] = CROP, **card: Any) -> Path:
-    """The mean of each channel is the logit of its colour."""
+    """Write a classifier whose logit of a colour is the mean of its channel."""
     nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], ["logits"])]
     card = {
         "task": "classification",
@@ -76,7 +76,7 @@ def plain(colour: tuple[int, int, int], width: int = 40, height: int = 30) -> np
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def test_an_onnx_classifier_and_its_card(tmp_path: Path) -> None:
+def test_onnx_classifier_and_its_card(tmp_path: Path) -> None:
     recogniser = load_recogniser(str(classifier(tmp_path / "colours.onnx")), "classification")
     scores = recogniser([plain((255, 0, 51)), plain((0, 255, 0))])
     np.testing.assert_allclose(scores, [[1, 0, 0.2], [0, 1, 0]], atol=1e-6)
@@ -92,7 +92,7 @@ def test_an_onnx_classifier_and_its_card(tmp_path: Path) -> None:
     assert by_file.facts["licence"] == "MIT (non-commercial use only)"
 
 
-def test_the_documented_cards_are_cards(tmp_path: Path) -> None:
+def test_documented_cards_are_valid(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[3] / "docs" / "recognition.md").read_text()
     cards = [
         json.loads(block)
@@ -138,7 +138,7 @@ def test_the_documented_cards_are_cards(tmp_path: Path) -> None:
         assert load_recogniser(str(path), task).facts["file"] == "net.onnx"
 
 
-def test_an_onnx_detector_speaks_in_the_images_own_pixels(tmp_path: Path) -> None:
+def test_onnx_detector_returns_boxes_in_pixels_of_the_image(tmp_path: Path) -> None:
     found = load_recogniser(str(detector(tmp_path / "d.onnx", [[1, 2, 3, 6]])), "detection")(
         plain((0, 0, 0), 32, 16)
     )
@@ -152,7 +152,7 @@ def test_an_onnx_detector_speaks_in_the_images_own_pixels(tmp_path: Path) -> Non
         )
 
 
-def test_an_onnx_embedder_gives_unit_vectors(tmp_path: Path) -> None:
+def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
     nodes = [("GlobalAveragePool", ["image"], ["mean"]), ("Flatten", ["mean"], ["embedding"])]
     card = {"task": "reid", "classes": None, "resize": STRETCH}
     path = write_onnx(
@@ -200,7 +200,7 @@ def test_an_onnx_embedder_gives_unit_vectors(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_card_that_does_not_fit(
+def test_card_that_does_not_match_the_network_raises(
     make: Callable[[Path], Path], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -208,7 +208,7 @@ def test_a_card_that_does_not_fit(
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.json", "names.txt"])
-def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
+def test_git_lfs_pointer_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     path = classifier(tmp_path / "x.onnx", classes={"names": "names.txt"})
     (tmp_path / name).write_text(LFS_POINTER)
@@ -218,7 +218,7 @@ def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
         load_recogniser(str(path), "classification")
 
 
-def test_a_network_of_other_inputs_or_outputs(tmp_path: Path) -> None:
+def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
     card = {"task": "classification", "classes": {"names": NAMES}, "resize": CROP}
     flat = [("Flatten", ["data"], ["logits"])]
     path = write_onnx(
@@ -253,7 +253,7 @@ def test_a_network_of_other_inputs_or_outputs(tmp_path: Path) -> None:
         load_recogniser(str(tmp_path / "none.onnx"), "classification")
 
 
-def test_resizing_by_the_contract() -> None:
+def test_resizing_follows_the_card() -> None:
     picture = Image.new("RGB", (40, 20), "red")
     canvas, scale = letterboxed(picture, 16, 114, Image.Resampling.BILINEAR)
     assert (canvas.size, scale) == ((16, 16), 0.4)
@@ -267,9 +267,7 @@ def test_resizing_by_the_contract() -> None:
     assert cropped[:, -1].min() == 255
 
 
-def test_functions_by_name_say_their_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_classes_of_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_networks.py").write_text(
         "import numpy as np\n"
         "def colours(images):\n    return np.stack([image.mean((0, 1)) for image in images])\n"
@@ -310,18 +308,18 @@ def test_functions_by_name_say_their_classes(
         ),
     ],
 )
-def test_answers_that_are_none(recogniser: Classifier | Embedder, message: str) -> None:
+def test_invalid_output_raises(recogniser: Classifier | Embedder, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recogniser([plain((0, 0, 0))])
 
 
-def test_a_detector_whose_parts_differ_in_number() -> None:
+def test_detector_with_different_numbers_of_boxes_and_scores_raises() -> None:
     with pytest.raises(RecogniserError, match=r"boxes of shape \(2, 4\).*\(1, 4\)"):
         Detector("it", {}, NAMES, lambda image: (np.zeros((2, 4)), [0.5], [0]))(plain((0, 0, 0)))
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision", "transformers"])
-def test_packages_that_are_missing_are_named_with_the_remedy(
+def test_missing_package_is_reported_with_the_install_command(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # importing it fails, installed or not
@@ -333,13 +331,13 @@ def test_packages_that_are_missing_are_named_with_the_remedy(
     ("spec", "task"),
     [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")],
 )
-def test_what_no_package_has(spec: str, task: str) -> None:
+def test_package_without_models_for_the_task_is_reported(spec: str, task: str) -> None:
     with pytest.raises(ValueError, match=r"cannot be used for|is no recogniser; give FILE.onnx"):
         load_recogniser(spec, task)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
-def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+def test_cards_and_class_names_in_any_unicode_encoding(encoding: str, tmp_path: Path) -> None:
     path = classifier(tmp_path / "colours.onnx", classes={"names": "cafe\u0301.txt", "count": 3})
     card = path.with_suffix(".json")
     card.write_bytes((card.read_text() + "\r\n\r\n").encode(encoding))
@@ -377,7 +375,7 @@ def test_cards_and_class_names_may_be_in_any_unicode(encoding: str, tmp_path: Pa
         ),
     ],
 )
-def test_a_card_that_is_none_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+def test_invalid_card_is_reported(content: bytes, message: str, tmp_path: Path) -> None:
     path = classifier(tmp_path / "colours.onnx")
     path.with_suffix(".json").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -385,7 +383,7 @@ def test_a_card_that_is_none_is_named(content: bytes, message: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["/etc", "", "no such name", "../.."])
-def test_what_transformers_cannot_load_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_transformers_model_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for task in ("classification", "detection", "reid"):

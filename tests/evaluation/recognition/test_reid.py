@@ -1,4 +1,4 @@
-"""Re-identification: ranks and precision by hand, and from end to end by the colours of people's clothes."""
+"""Re-identification: ranks by hand, and from end to end by the colours of clothes."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_ranks_and_average_precision_by_hand() -> None:
     assert hits["rank5"].tolist() == [True, True]
 
 
-def test_a_right_image_by_another_camera_counts_and_other_persons_of_the_same_camera_stay() -> None:
+def test_only_images_of_the_person_by_the_same_camera_are_left_out() -> None:
     likeness = np.array([[0.9, 0.8, 0.7]])
     found = rank_gallery(
         likeness,
@@ -43,7 +43,7 @@ def test_a_right_image_by_another_camera_counts_and_other_persons_of_the_same_ca
     assert found.precision == pytest.approx([0.5])
 
 
-def test_rankings_of_many_queries_do_not_depend_on_how_many_are_ranked_at_once(
+def test_ranking_does_not_depend_on_the_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator = np.random.default_rng(0)
@@ -60,7 +60,10 @@ def test_rankings_of_many_queries_do_not_depend_on_how_many_are_ranked_at_once(
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen people in shirts and trousers of their own colours, seen by three cameras of different light; one seen by one only."""
+    """Write sixteen people in clothes of different colours, seen by three cameras.
+
+    Another one is seen by one camera only.
+    """
     root = tmp_path_factory.mktemp("people")
     generator = np.random.default_rng(0)
     for folder in ("query", "gallery"):
@@ -86,13 +89,13 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clothes(images: list[Pixels]) -> np.ndarray:
-    """How often each colour occurs in the upper and the lower half: 2 x 64 bins, roots of the shares."""
+    """Return how often each colour occurs in the upper and lower half: 2 x 64 bins."""
     halves = [half.reshape(-1, 3) // 64 for image in images for half in (image[:34], image[34:])]
     counts = [np.bincount(half.astype(int) @ [16, 4, 1], minlength=64) + 0.01 for half in halves]
     return np.sqrt(np.array(counts)).reshape(len(images), -1)
 
 
-def test_haze_makes_people_alike_and_a_restorer_tells_them_apart_again(people: Path) -> None:
+def test_restoring_recovers_persons_hidden_by_haze(people: Path) -> None:
     data = read_reid(people)
     clear = {item.name: np.asarray(Image.open(item.path)) for item in data.images}
     knows = lambda item, condition, image: clear[item.name]  # noqa: E731 - a restorer that cannot be wrong

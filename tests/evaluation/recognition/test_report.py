@@ -1,4 +1,4 @@
-"""What is said of a recogniser: verdicts that are no better than the figures, and tables, files and pages that agree with them."""
+"""Verdicts, tables, files and pages: they agree with the figures."""
 
 import base64
 import csv
@@ -39,7 +39,7 @@ def near(value: float) -> Estimate:
 def condition(
     name: str, degraded: float, p_value: float = 0.0004, synthetic: bool = True, **restored: float
 ) -> ConditionResult:
-    """Top-1 as given, top-5 five above it."""
+    """Return a result with top-1 as given, and top-5 five points above it."""
     lost = CLEAN - degraded
     shares = {
         one: Estimate(
@@ -109,11 +109,13 @@ def case(
 HAZE = condition("haze:severity=3", 70.4, vrdir=86.6)
 
 
-def test_one_condition_is_told_in_full() -> None:
+def test_verdict_on_one_condition() -> None:
     assert verdict(result([HAZE])) == (
-        "vrdir in front of some_net, haze:severity=3 (synthetic): recovers 87 % (67 to 97) of the loss "
+        "vrdir in front of some_net, haze:severity=3 (synthetic): "
+        "recovers 87 % (67 to 97) of the loss "
         "(Top-1 70.4 -> 86.6 %, clean 89.0 %, p < 0.001). "
-        "On clean images it changes Top-1 by +0.4 points (89.0 -> 89.4 %, not significant, p = 0.62)."
+        "On clean images it changes Top-1 by +0.4 points "
+        "(89.0 -> 89.4 %, not significant, p = 0.62)."
     )
 
 
@@ -141,7 +143,7 @@ def test_one_condition_is_told_in_full() -> None:
         (70.0, 80.0, 0.049, "recovers 53 %", "chance"),
     ],
 )
-def test_a_verdict_is_no_better_than_its_figures(
+def test_verdict_claims_no_more_than_the_figures(
     degraded: float, restored: float, p_value: float, said: str, not_said: str
 ) -> None:
     told = verdict(result([condition("fog", degraded, p_value, synthetic=False, vrdir=restored)]))
@@ -150,7 +152,7 @@ def test_a_verdict_is_no_better_than_its_figures(
     assert "synthetic" not in told
 
 
-def test_harm_to_clean_images_is_said_without_excuse() -> None:
+def test_verdict_reports_harm_to_clean_images() -> None:
     whole = result(
         [HAZE],
         clean_restored={"vrdir": {"top1": near(80), "top5": near(90)}},
@@ -162,7 +164,7 @@ def test_harm_to_clean_images_is_said_without_excuse() -> None:
     )
 
 
-def test_several_conditions_are_counted() -> None:
+def test_verdict_counts_several_conditions() -> None:
     whole = result(
         [
             HAZE,
@@ -231,7 +233,7 @@ def test_json_and_csv_hold_every_figure() -> None:
     )
 
 
-def test_the_page_agrees_with_the_figures_and_opens_without_a_network() -> None:
+def test_page_agrees_with_the_figures_and_needs_no_network() -> None:
     html = as_page(
         [
             result(
@@ -242,8 +244,12 @@ def test_the_page_agrees_with_the_figures_and_opens_without_a_network() -> None:
         {"vrdir": "1.2"},
     )
     table = cells(html)
-    assert table[1:5] == [["clean images"], ["nothing", "89.084.5 to 93.0", "", "", ""], ["vrdir", "89.484.9 to 93.4", "+0.4", "", "0.62"],
-                          ["haze:severity=3 (synthetic)"]]  # fmt: skip
+    assert table[1:5] == [
+        ["clean images"],
+        ["nothing", "89.084.5 to 93.0", "", "", ""],
+        ["vrdir", "89.484.9 to 93.4", "+0.4", "", "0.62"],
+        ["haze:severity=3 (synthetic)"],
+    ]
     assert table[6] == ["vrdir", "86.682.1 to 90.6", "+16.2", "87 %67 to 97", "< 0.001"]
     assert ["fog"] in table  # not called synthetic
     assert "<dt>Synthetic</dt>" in html
@@ -256,14 +262,14 @@ def test_the_page_agrees_with_the_figures_and_opens_without_a_network() -> None:
     )
 
 
-def test_a_page_of_files_only_says_nothing_of_synthesis() -> None:
+def test_page_without_synthetic_images_does_not_mention_them() -> None:
     assert "ynthetic" not in as_page(
         [result([condition("fog", 70, synthetic=False, vrdir=80)])], {}
     )
 
 
 def cells(html: str) -> list[list[str]]:
-    """The first table, without tags."""
+    """Return the cells of the first table, without tags."""
     rows = re.findall(
         r"<tr.*?</tr>", html[html.index("<table>") : html.index("</table>")], re.DOTALL
     )
@@ -276,7 +282,7 @@ def cells(html: str) -> list[list[str]]:
     ]
 
 
-def test_peers_stand_in_the_same_table_and_chart() -> None:
+def test_all_restorers_are_in_one_table_and_chart() -> None:
     html = as_page([result([condition("fog", 60, vrdir=80, peer=70)])], {})
     assert [row[0] for row in cells(html)[1:]] == [
         "clean images",
@@ -294,7 +300,7 @@ def test_peers_stand_in_the_same_table_and_chart() -> None:
     )
 
 
-def test_whatever_stands_in_a_result_is_escaped() -> None:
+def test_all_text_of_a_result_is_escaped() -> None:
     bad = case(
         BAD,
         answers={"clean": BAD, "degraded": BAD, "restored": BAD},
@@ -316,7 +322,7 @@ def test_whatever_stands_in_a_result_is_escaped() -> None:
     assert html.count("&lt;b&gt;&amp;") > 30
 
 
-def test_pages_stay_small_and_every_condition_keeps_its_cases() -> None:
+def test_page_shows_few_examples_of_every_condition() -> None:
     names = [f"haze:severity={i}" for i in range(1, 6)]
     cases = [
         case(f"{name} {i} {won}", won, name)
@@ -336,7 +342,7 @@ def test_pages_stay_small_and_every_condition_keeps_its_cases() -> None:
     assert f"{len(many)} exclusions." in verdict(result([HAZE], excluded=many))
 
 
-def test_a_case_whose_file_is_gone_keeps_its_words() -> None:
+def test_example_without_its_file_is_shown_as_text() -> None:
     def gone() -> Tensor:
         raise FileNotFoundError("a.png is gone")
 
@@ -346,7 +352,7 @@ def test_a_case_whose_file_is_gone_keeps_its_words() -> None:
     assert html.count("<img ") == 3
 
 
-def test_a_severity_is_drawn_as_a_curve_and_the_rest_as_a_forest() -> None:
+def test_severities_are_drawn_as_a_curve_and_others_as_a_forest() -> None:
     conditions = [condition(f"haze:severity={i}", 80 - 5 * i, vrdir=85 - i) for i in (1, 3, 5)]
     html = as_page([result([*conditions, condition("noise:sigma=50", 40, vrdir=60)])], {})
     forest, curve = (
@@ -360,7 +366,7 @@ def test_a_severity_is_drawn_as_a_curve_and_the_rest_as_a_forest() -> None:
     assert as_page([result(conditions)], {}).count('class="plot chart"') == 1
 
 
-def test_series_are_what_differs_in_one_number() -> None:
+def test_series_of_conditions_that_differ_in_one_number() -> None:
     assert series_of(
         ["haze:severity=5", "haze:severity=1", "haze:severity=3", "noise:sigma=50", "noise:sigma=9"]
     ) == {
@@ -383,7 +389,7 @@ def opened(uri: str) -> np.ndarray[Any, Any]:
     ).astype(int)
 
 
-def test_boxes_are_drawn_where_they_are_and_named_where_there_is_room() -> None:
+def test_boxes_are_drawn_and_labelled() -> None:
     grey = torch.full((3, 300, 960), 0.5)  # shown at half its size
     shown = opened(boxed_picture("", "", grey, [(200, 100, 600, 280, "cat 90 %")]).whole)
     assert shown.shape == (150, 480)
@@ -410,7 +416,7 @@ def test_boxes_are_drawn_where_they_are_and_named_where_there_is_room() -> None:
         assert opened(boxed_picture("", "", grey, boxes).whole).shape == (150, 480)
 
 
-def test_detection_is_drawn_with_its_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_of_detection_show_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Mapping[str, Any]] = []
 
     def spy(title: str, caption: str, image: Tensor, boxes: Sequence[Any], mark: str) -> Any:

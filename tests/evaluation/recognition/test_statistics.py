@@ -1,4 +1,4 @@
-"""Intervals and tests: against values that can be had by hand or from theory."""
+"""Intervals and tests, against values by hand or from theory."""
 
 import math
 
@@ -20,7 +20,7 @@ from vrdir.evaluation.recognition.statistics import (
 )
 
 
-def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_for_a_seed() -> None:
+def test_resamples_have_the_size_of_the_data_and_depend_on_the_seed() -> None:
     weights = bootstrap_weights(40, Resampling(500, 3))
     assert weights.shape == (500, 40)
     assert (weights.sum(1) == 40).all()
@@ -31,7 +31,7 @@ def test_resamples_draw_as_many_images_as_there_are_and_are_the_same_for_a_seed(
     )  # what a draw with replacement misses
 
 
-def test_the_interval_of_a_share_is_that_of_theory() -> None:
+def test_interval_of_a_share_agrees_with_theory() -> None:
     hits = np.arange(400) < 280
     share = estimate(mean_figure(hits, bootstrap_weights(400, Resampling(4000, 0))))
     half = 100 * 1.96 * math.sqrt(0.7 * 0.3 / 400)
@@ -40,7 +40,7 @@ def test_the_interval_of_a_share_is_that_of_theory() -> None:
     assert share.high == pytest.approx(70 + half, abs=0.5)
 
 
-def test_the_interval_follows_the_figure_where_resamples_lie_too_high() -> None:
+def test_interval_is_corrected_if_resamples_are_too_high() -> None:
     draws = np.random.default_rng(0).normal(
         1, 1, 20_000
     )  # of a figure of 0: off by one standard deviation
@@ -50,7 +50,7 @@ def test_the_interval_follows_the_figure_where_resamples_lie_too_high() -> None:
     assert estimate(Figure(5.0, np.full(10, 5.0))) == (5, 5, 5)
 
 
-def test_mcnemar_is_the_binomial_test_of_what_changed() -> None:
+def test_mcnemar_is_a_binomial_test_of_changed_answers() -> None:
     before = np.array([False] * 10 + [True] * 2 + [True] * 30 + [False] * 5)
     after = np.array([True] * 10 + [False] * 2 + [True] * 30 + [False] * 5)
     by_hand = 2 * sum(math.comb(12, k) for k in range(3)) / 2**12
@@ -59,7 +59,7 @@ def test_mcnemar_is_the_binomial_test_of_what_changed() -> None:
     assert mcnemar(before, before) == 1
 
 
-def test_a_difference_by_chance_has_a_large_p_value_and_a_constant_one_the_smallest() -> None:
+def test_p_values_of_chance_and_of_a_constant_difference() -> None:
     generator = np.random.default_rng(1)
     before = generator.random(50)
     assert paired_mean_test(before, before, Resampling(200, 0)) == 1
@@ -70,7 +70,7 @@ def test_a_difference_by_chance_has_a_large_p_value_and_a_constant_one_the_small
     assert 0.3 < np.mean(by_chance) < 0.7  # uniform where nothing is the matter
 
 
-def test_a_difference_that_is_none_has_no_p_value() -> None:
+def test_difference_of_nan_has_no_p_value() -> None:
     assert math.isnan(randomisation_p_value(math.nan, np.full(50, math.nan)))
 
 
@@ -84,7 +84,7 @@ def test_randomisation_of_three_images_counts_all_swaps() -> None:
     assert random_swaps(2000, Resampling(1, 0)).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_share_recovered_and_its_interval_over_the_same_resamples() -> None:
+def test_recovered_share_and_its_interval() -> None:
     weights = bootstrap_weights(200, Resampling(2000, 0))
     image = np.arange(200)
     clean, degraded, restored = (mean_figure(image % 10 < hits, weights) for hits in (9, 4, 7))
@@ -98,7 +98,7 @@ def test_the_share_recovered_and_its_interval_over_the_same_resamples() -> None:
     )  # closer than if the three were drawn apart
 
 
-def test_nothing_is_recovered_where_nothing_was_lost() -> None:
+def test_no_share_is_recovered_without_a_loss() -> None:
     weights = bootstrap_weights(100, Resampling(500, 0))
     same, other = (np.arange(100) % 4 < 3, (np.arange(100) + 1) % 4 < 3)
     clean, degraded = mean_figure(same, weights), mean_figure(other, weights)
@@ -109,7 +109,7 @@ def test_nothing_is_recovered_where_nothing_was_lost() -> None:
 
 
 @pytest.mark.parametrize(("images", "right"), [(6, 5), (7, 4), (60, 50), (300, 200)])
-def test_ties_are_found_whatever_the_last_bit_is(images: int, right: int) -> None:
+def test_ties_are_found_despite_rounding(images: int, right: int) -> None:
     """A rate's interval is that of exact counts, in which ties are exact."""
     values = np.arange(images) < right
     weights = bootstrap_weights(images, Resampling(1000, 0))

@@ -1,4 +1,4 @@
-"""Charts: figures stand where their values are, inside the chart, and keep their series' look."""
+"""Charts: figures are at their values and inside the chart."""
 
 import re
 
@@ -13,7 +13,7 @@ def numbers(path: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.?\d*", path)]
 
 
-def test_a_forest_has_each_figure_at_its_value_with_its_interval() -> None:
+def test_forest_draws_each_figure_at_its_value() -> None:
     groups = {"haze": {"nothing": (20.0, 10.0, 30.0), "peer": (60.0, 50.0, 80.0)}}
     chart = forest(groups, ("clean", (90.0, 85.0, 95.0)), SERIES, "caption")
     ticks = {float(text.text): text.x for text in chart.texts if text.anchor == "middle"}
@@ -58,7 +58,7 @@ def test_curves_rise_with_their_values() -> None:
     "figure",
     [(0.0, 0.0, 0.0), (100.0, 100.0, 100.0), (50.0, 0.0, 100.0), (3.0, float("nan"), float("nan"))],
 )
-def test_marks_stay_inside_and_are_numbers(figure: Interval) -> None:
+def test_marks_are_finite_and_inside_the_chart(figure: Interval) -> None:
     for chart in (
         forest({"haze": dict.fromkeys(SERIES, figure)}, None, SERIES, ""),
         curves(["1", "2", "3"], {name: [figure] * 3 for name in SERIES}, None, SERIES, ""),

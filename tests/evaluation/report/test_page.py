@@ -1,4 +1,4 @@
-"""The page: self-contained, escaped, and its parts where they belong."""
+"""The page: self-contained, escaped and complete."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def opened(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 
 
-def test_whatever_is_put_into_a_page_is_escaped() -> None:
+def test_all_text_of_a_page_is_escaped() -> None:
     bad = "<script>&\"'"
     table = Table((bad,), ((bad,),))
     row = PictureRow(bad, bad, [Picture(bad, bad, "data:,", "data:,")])
@@ -37,7 +37,7 @@ def test_whatever_is_put_into_a_page_is_escaped() -> None:
     assert html.count("&lt;script&gt;") >= 20
 
 
-def test_a_page_of_little_is_whole() -> None:
+def test_minimal_page_is_complete() -> None:
     html = render(Page("Title", {}, None, [Section("set", "", "Nothing was measured.")], {}))
     assert html.startswith("<!doctype html>")
     assert html.rstrip().endswith("</html>")
@@ -45,7 +45,7 @@ def test_a_page_of_little_is_whole() -> None:
     assert not re.search(r"<(script|link|iframe)|url\(|@import|https?://", html)
 
 
-def test_bars_are_sorted_and_stand_on_zero() -> None:
+def test_bars_are_sorted_and_start_at_zero() -> None:
     plot = sorted_bars({"up": 3.0, "down": -1.5, "none": 0.0}, "dB", "gain")
     assert [bar.label for bar in plot.bars] == ["down: -1.50 dB", "none: +0.00 dB", "up: +3.00 dB"]
     down, none, up = plot.bars
@@ -72,7 +72,7 @@ def test_bars_stay_inside_the_plot(values: list[float]) -> None:
     assert len({label for _, label in plot.ticks}) == len(plot.ticks)
 
 
-def test_thousands_of_bars_are_thinned_with_both_ends_kept() -> None:
+def test_bars_are_thinned_and_keep_both_ends() -> None:
     plot = sorted_bars({str(i): float(i) for i in range(3000)}, "dB", "")
     assert len(plot.bars) == MOST_BARS
     assert plot.bars[0].label == "0: +0.00 dB"

@@ -87,7 +87,7 @@ def ssim_by_windows(x: Any, y: Any, weights: Any, peak: float, unbias: float) ->
     return float(np.mean(values))
 
 
-def test_all_four_are_their_formulas(noisy: Tensor, photo_batch: Tensor) -> None:
+def test_all_metrics_agree_with_their_formulas(noisy: Tensor, photo_batch: Tensor) -> None:
     x, y = (image[:1, :, :24, :20] for image in (noisy, photo_batch))
     a, b = (image[0].double().numpy() for image in (x, y))
     line = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
@@ -103,7 +103,7 @@ def test_all_four_are_their_formulas(noisy: Tensor, photo_batch: Tensor) -> None
     assert four(measure(x, y)) == pytest.approx(expected, abs=1e-6)
 
 
-def test_what_cannot_be_measured_is_named() -> None:
+def test_invalid_images_raise() -> None:
     clean = torch.rand(1, 3, 16, 20)
     with pytest.raises(ValueError, match="of one size can be compared, not 20 x 15 and 20 x 16"):
         measure(clean[:, :, 1:], clean)
@@ -115,12 +115,12 @@ def test_what_cannot_be_measured_is_named() -> None:
         measure(torch.full_like(clean, torch.nan), clean)
 
 
-def test_all_four_together_are_the_four_alone(noisy: Tensor, photo_batch: Tensor) -> None:
+def test_measure_agrees_with_each_metric(noisy: Tensor, photo_batch: Tensor) -> None:
     alone = [metric(noisy, photo_batch)[1] for metric in (psnr_rgb, ssim_rgb, psnr_y, ssim_y)]
     assert four(measure(noisy[1:], photo_batch[1:])) == pytest.approx(alone, abs=1e-12)
 
 
-def test_the_table_holds_every_metric_once_with_its_definition() -> None:
+def test_table_of_metrics_is_consistent() -> None:
     assert len({metric.key for metric in METRICS}) == len(METRICS)
     assert len({metric.label for metric in METRICS}) == len(METRICS)
     assert all(metric.definition for metric in METRICS)

@@ -1,4 +1,4 @@
-"""Pairs restored and measured: what counts, what is excluded, and which are the cases to show."""
+"""Pairs restored and measured: figures, exclusions, examples and verdicts."""
 
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,7 @@ def pairs(photo: Image.Image, tmp_path: Path) -> list[Pair]:
     return read_pairs(tmp_path / "pairs.txt")
 
 
-def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(
-    pairs: list[Pair], tiny: VRDIR
-) -> None:
+def test_pairs_that_cannot_be_measured_are_excluded_by_name(pairs: list[Pair], tiny: VRDIR) -> None:
     done, other_size, missing, strip = measure_pairs(
         pairs, network_for_pairs(Restorer(tiny, "cpu"))
     )
@@ -71,9 +69,7 @@ def test_what_cannot_be_measured_is_excluded_by_name_and_the_rest_measured(
         assert message in row.reason
 
 
-def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(
-    pairs: list[Pair], tiny: VRDIR
-) -> None:
+def test_network_results_are_rounded_to_8_bits(pairs: list[Pair], tiny: VRDIR) -> None:
     degraded, clean = (open_image(path).tensor for path in (pairs[0].degraded, pairs[0].clean))
     restorer = Restorer(tiny, "cpu")
     image = network_for_pairs(restorer)(pairs[0], degraded)
@@ -86,7 +82,7 @@ def test_the_network_runs_on_the_degraded_image_and_its_result_is_8_bit(
     assert row.gain == row.restored["psnr_rgb"] - row.degraded["psnr_rgb"] != 0
 
 
-def test_a_grey_picture_is_measured_as_its_file_is_restored(
+def test_grey_images_are_restored_as_grey_files_are(
     photo: Image.Image, tiny: VRDIR, tmp_path: Path
 ) -> None:
     for name, shift in (("clean", 0), ("pale", 40)):
@@ -115,7 +111,9 @@ def test_a_grey_picture_is_measured_as_its_file_is_restored(
     assert len(seen) == 4
 
 
-def test_a_recogniser_may_write_into_what_it_is_given(photo: Image.Image, tmp_path: Path) -> None:
+def test_recogniser_that_changes_its_input_affects_no_other_variant(
+    photo: Image.Image, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     variants = Variants(
         [Condition("jpeg")], {"nothing": function_for_images(lambda image: image)}, 0
@@ -129,7 +127,7 @@ def test_a_recogniser_may_write_into_what_it_is_given(photo: Image.Image, tmp_pa
     assert seen["clean", ""].any()
 
 
-def test_a_restorer_that_raises_or_returns_nan_excludes_one_pair(pairs: list[Pair]) -> None:
+def test_restorer_that_raises_or_returns_nan_excludes_one_pair(pairs: list[Pair]) -> None:
     def fails(pair: Pair, degraded: Tensor) -> Tensor:
         raise RuntimeError("out of memory\nand much more")
 
@@ -164,7 +162,7 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     assert "holds no dark.*" in row.reason
 
 
-def test_a_restored_file_from_a_mac_is_found(photo: Image.Image, tmp_path: Path) -> None:
+def test_restored_file_with_decomposed_letters_is_found(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "restored").mkdir()
     for path in ("caf\u00e9.png", "restored/cafe\u0301.png"):
         photo.save(tmp_path / path)
@@ -173,7 +171,7 @@ def test_a_restored_file_from_a_mac_is_found(photo: Image.Image, tmp_path: Path)
     assert isinstance(row, Measured)
 
 
-def test_a_folder_that_cannot_hold_a_result_for_every_pair_is_refused(pairs: list[Pair]) -> None:
+def test_folder_that_cannot_hold_a_result_per_pair_is_refused(pairs: list[Pair]) -> None:
     check_restored_names([*pairs, pairs[0]])  # the same degraded file twice has one result
     with pytest.raises(ValueError, match="would have the same restored file dark"):
         check_restored_names([*pairs, pairs[0]._replace(degraded=Path("elsewhere/dark.jpg"))])
@@ -208,7 +206,8 @@ def test_means_examples_and_verdict() -> None:
         ),
         (
             [scored("a", 30, 20)],
-            "PSNR falls from 30.00 to 20.00 dB (RGB, one image). 1 of 1 got worse, by 10.00 dB (a).",
+            "PSNR falls from 30.00 to 20.00 dB (RGB, one image). "
+            "1 of 1 got worse, by 10.00 dB (a).",
         ),
         (
             [scored("a", 20, 20.01)],
@@ -217,12 +216,14 @@ def test_means_examples_and_verdict() -> None:
         ([scored("a", 20, 20.001)], "PSNR stays at 20.00 dB (RGB, one image). No image got worse."),
         (
             [scored("a", 100, 40), scored("b", 20, 30)],
-            "PSNR falls from 60.00 to 35.00 dB (RGB, mean of 2 images). 1 of 2 got worse, by 60.00 dB (a). "
-            "In 1 of 2 the degraded or the restored image is the clean one itself, which counts as 100 dB.",
+            "PSNR falls from 60.00 to 35.00 dB (RGB, mean of 2 images). "
+            "1 of 2 got worse, by 60.00 dB (a). In 1 of 2 the degraded or the restored image "
+            "is the clean one itself, which counts as 100 dB.",
         ),
         (
             [scored("a", 100, 40), scored("b", 100, 30)],
-            "The inputs are the clean images themselves. Restoring leaves 35.00 dB (RGB, mean of 2 images), 30.00 dB at worst (b).",
+            "The inputs are the clean images themselves. "
+            "Restoring leaves 35.00 dB (RGB, mean of 2 images), 30.00 dB at worst (b).",
         ),
         (
             [ExcludedPair(Pair(Path("e"), None, "noise", 9), "gone")],

@@ -24,7 +24,7 @@ class Condition:
     >>> Condition("foggy", folder=Path("photos/foggy"))
 
     Args:
-        name: its name. Without a folder it also says how images are degraded, as
+        name: its name. Without a folder it is also how images are degraded, as
             `vrdir degrade --with` takes it.
         folder: holds the degraded images, under the names of the clean ones (see `MatchedFolder`).
 

@@ -47,7 +47,7 @@ RECOVERED_NOTE = (
 )
 AS_TAKEN_NOTE = (
     "these photos have no clean versions: the recogniser gets each without and with restoring. "
-    "How much of the loss is recovered cannot be known."
+    "What clean photos of the same scenes would give is unknown."
 )
 P_NOTE = (
     "of a paired test on the same images with and without the restorer: how often chance alone "

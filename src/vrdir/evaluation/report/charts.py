@@ -175,7 +175,7 @@ def curves(
         TOP,
     )
     slot = (RIGHT - LEFT) / len(steps)
-    # Series are drawn side by side, so that their intervals can be told apart.
+    # Series are drawn side by side, so that their intervals do not overlap.
     offset = min(7.0, slot / (len(figures) + 1))
     marks, lines = [], []
     for order, (name, line) in enumerate(figures.items()):

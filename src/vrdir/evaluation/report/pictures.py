@@ -1,4 +1,4 @@
-"""Pictures of images for a page, as text that stands in its HTML."""
+"""Pictures of images for a page, as text for its HTML."""
 
 from __future__ import annotations
 

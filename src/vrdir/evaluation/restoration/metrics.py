@@ -131,7 +131,7 @@ def _images(
     """Return the pairs of images of two batches, (H, W, 3) in float64.
 
     Raises:
-        ImageError: the sizes differ, or a window of so many pixels a side does not fit.
+        ImageError: the sizes differ, or `window` pixels a side do not fit.
     """
     if restored.shape != clean.shape:
         shapes = (restored.shape, clean.shape)

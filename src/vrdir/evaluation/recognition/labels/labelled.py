@@ -196,6 +196,6 @@ def check_distinct(images: Sequence[ImageFile]) -> None:
     name, count = next(iter(names.most_common(1)), ("", 0))
     if count > 1:
         raise DataError(
-            f"{count} images are called {name}.*, or one is labelled twice; "
+            f"{count} images have the name {name}.*, or one is labelled twice; "
             "names must differ in more than the suffix"
         )

@@ -92,7 +92,7 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
             "map",
             "mAP",
             1,
-            "average precision in % over the classes, "
+            "mean over the classes of average precision, "
             "mean of the IoU thresholds .5 to .95 in steps of .05 (COCO)",
             lambda precisions: precisions.mean(1),
             unit="%",
@@ -101,7 +101,7 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
             "map50",
             "mAP@.5",
             1,
-            "average precision in % over the classes, at an IoU of .5",
+            "mean over the classes of average precision, at an IoU of .5",
             lambda precisions: precisions[:, 0],
             unit="%",
         ),

@@ -66,7 +66,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "rank1",
             "Rank-1",
             1,
-            "% of queries whose most similar gallery image shows the same person; "
+            "share of queries whose most similar gallery image shows the same person; "
             "images by the query's own camera are left out",
             lambda ranking: ranking.first < 1,
             unit="%",
@@ -75,7 +75,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "rank5",
             "Rank-5",
             1,
-            "% of queries with the same person among the 5 most similar",
+            "share of queries with the same person among the 5 most similar",
             lambda ranking: ranking.first < 5,
             unit="%",
         ),
@@ -83,7 +83,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "rank10",
             "Rank-10",
             1,
-            "% of queries with the same person among the 10 most similar",
+            "share of queries with the same person among the 10 most similar",
             lambda ranking: ranking.first < 10,
             unit="%",
         ),
@@ -91,7 +91,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "map",
             "mAP",
             1,
-            "% mean over the queries of average precision, "
+            "mean over the queries of average precision, "
             "the mean of the precision at each right image",
             lambda ranking: ranking.precision,
             unit="%",
