@@ -70,44 +70,50 @@ evaluate_app = typer.Typer(
 )
 
 
+Pairs = Annotated[
+    list[str],
+    typer.Option(
+        metavar="[NAME=]LIST",
+        help="A pair list, lines degraded|clean; repeat it for several sets.",
+        show_default=False,
+    ),
+]
+Restored = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]DIR",
+        help="Images that another restorer made, under the names of the degraded ones; "
+        "repeat it for several. A network runs, too, only if --weights names it.",
+    ),
+]
+Restorers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--restorer",
+        metavar="NAME=SPEC",
+        help="Others for the same table: module:function, or a folder as of --restored.",
+    ),
+]
+Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per image.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT.html",
+        help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
+    ),
+]
+
+
 @evaluate_app.command("restoration")
 def evaluate_restoration(
     context: typer.Context,
-    pairs: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[NAME=]LIST",
-            help="A pair list, lines degraded|clean; repeat it for several sets.",
-            show_default=False,
-        ),
-    ],
+    pairs: Pairs,
     weights: SeveralWeights = None,
     device: Device = "auto",
-    restored: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]DIR",
-            help="Images that another restorer made, under the names of the degraded ones; "
-            "repeat it for several. A network runs, too, only if --weights names it.",
-        ),
-    ] = None,
-    restorer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SPEC",
-            help="Others for the same table: module:function, or a folder as of --restored.",
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line per image.")
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OUT.html",
-            help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
-        ),
-    ] = None,
+    restored: Restored = None,
+    restorer: Restorers = None,
+    csv: Csv = None,
+    report: Report = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -184,7 +190,7 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
         name = given_name or path.stem
         if name in sets:
             raise DataError(
-                f"{sets[name][0]} and {path} are both called {name!r}; name them: --pairs NAME=LIST"
+                f"{sets[name][0]} and {path} have one name, {name!r}; name them: --pairs NAME=LIST"
             )
         sets[name] = (path, read_pairs(path))
     return sets
