@@ -588,9 +588,9 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
     (tree / "labels/b.txt").write_bytes(b"0 .5 .5 .2 .2 # caf\xe9\n")
     data = read_detection(tree)
     assert names_of(data) == ["a"]
-    assert "b.txt is no text in UTF-8 or UTF-16; save it as UTF-8" in reasons(data)["b"]
+    assert "text in UTF-8 or UTF-16; save it as UTF-8" in reasons(data)["b"]
     (tree / "classes.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match=r"classes.txt is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"classes.txt is no.* text in UTF-8"):
         read_detection(tree)
     (tree / "classes.txt").unlink()
     (tree / "data.yaml").write_text("names: {one: car}\n")
@@ -600,7 +600,7 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data.yaml cannot be read as YAML"):
         read_detection(tree)
     (tmp_path / "labels.csv").write_bytes(b"file,label\na.png,caf\xe9\n")
-    with pytest.raises(ValueError, match=r"labels.csv is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"labels.csv is no.* text in UTF-8"):
         read_classification(tmp_path / "labels.csv", tree / "images")
     (tmp_path / "labels.csv").write_text("file,label\na.png," + "9" * 5000 + "\n")
     ((_, problem),) = class_numbers(
@@ -612,11 +612,11 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[" * 100000, "is no JSON that can be read: its brackets are nested too deeply"),
+        ("[" * 100000, "brackets are nested too deeply"),
         ('{"images": ' + "[" * 100000, "nested too deeply"),
-        ('{"images": [], "annotations": [], "categories": ' + "9" * 5000 + "}", "is no JSON"),
-        ("{", "is no JSON"),
-        ("", "is no JSON"),
+        ('{"images": [], "annotations": [], "categories": ' + "9" * 5000 + "}", "is no.* ?JSON"),
+        ("{", "is no.* ?JSON"),
+        ("", "is no.* ?JSON"),
         ("[]", "is no COCO file"),
         ("9" * 400, "is no COCO file"),
         ('{"images": {}, "annotations": [], "categories": []}', "is no COCO file"),

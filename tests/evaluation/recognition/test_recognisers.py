@@ -346,7 +346,7 @@ def test_cards_and_class_names_in_any_unicode_encoding(encoding: str, tmp_path: 
     )
     assert load_recogniser(str(path), "classification").classes == ["rot", "gr\u00fcn", "blau"]
     (tmp_path / "caf\u00e9.txt").write_bytes(b"rot\ngr\xfcn\nblau\n")
-    with pytest.raises(ValueError, match=r"caf\u00e9.txt is no text in UTF-8 or UTF-16"):
+    with pytest.raises(ValueError, match=r"caf\u00e9.txt is no.* text in UTF-8 or UTF-16"):
         load_recogniser(str(path), "classification")
 
 
@@ -355,11 +355,11 @@ def test_cards_and_class_names_in_any_unicode_encoding(encoding: str, tmp_path: 
     [
         (
             b"[" * 100000,
-            "colours.json is no JSON that can be read: its brackets are nested too deeply",
+            "colours.json .*brackets are nested too deeply",
         ),
-        (b"{", "colours.json is no JSON"),
-        (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is no JSON"),
-        (b"\xff", "colours.json is no text"),
+        (b"{", "colours.json is no.* JSON"),
+        (b'{"resize": ' + b"9" * 5000 + b"}", "colours.json is no.* JSON"),
+        (b"\xff", "colours.json is no.* text"),
         (b"9" * 400, "colours.json has no `resize`"),
         (
             json.dumps(
