@@ -107,7 +107,7 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Use only the first images by name (reid: persons by number); reports note it.",
+        help="Use only the first part of the data, see above; reports note it.",
     ),
 ]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per figure.")]
@@ -171,7 +171,8 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
         if any(not one.by_protocol for result in results for one in result.excluded):
             raise typer.Exit(1)
 
-    command.__doc__ = f"{task.help}\n\n{AS_TAKEN_HELP}\n\nData: {task.data_help}"
+    limit_help = f"--limit counts {task.limit_unit}."
+    command.__doc__ = f"{task.help}\n\n{AS_TAKEN_HELP}\n\nData: {task.data_help} {limit_help}"
     return command
 
 

@@ -56,7 +56,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 @pytest.mark.usefixtures("segmentation", "scenes")
 def test_a_new_task_is_one_file(tmp_path: Path) -> None:
     assert "segmentation" in task_names()
-    assert "segmentation Mean IoU of semantic segmentation" in re.sub(
+    assert "segmentation Measure mean IoU of segmentation" in re.sub(
         r"[\s│]+", " ", run("--help")[1]
     )
     assert "images/ and masks/" in run("segmentation", "--help")[1]

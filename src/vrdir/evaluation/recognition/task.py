@@ -57,13 +57,12 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
     Attributes:
         name: the command's name and `task` in the cards of ONNX files, such as "reid".
         title: the name in headings, such as "re-identification".
-        help: one sentence for `--help`: what is measured.
+        help: one sentence for `--help`: what is measured, such as "Measure ...".
         data_help: one or two sentences for `--help`: what `--data` takes.
         metrics: the metrics, the main one first. Verdicts go by the main one.
         unit: what figures are taken over, such as "images" or "queries".
         limit_unit: what `--limit` counts, and in which order.
         large_pictures: whether a page shows the pictures of an example over its whole width.
-        takes_images_folder: whether `--images` is allowed.
         onnx_outputs: name -> number of dimensions of the outputs that an ONNX file must have;
             empty for a task that takes no ONNX files.
         onnx_resizing: the `resize.mode` that the card of an ONNX file must have.
@@ -77,7 +76,6 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
     unit: ClassVar[str] = "images"
     limit_unit: ClassVar[str] = "images by name"
     large_pictures: ClassVar[bool] = False
-    takes_images_folder: ClassVar[bool] = True
     onnx_outputs: ClassVar[Mapping[str, int]] = {}
     onnx_resizing: ClassVar[str] = "stretch"
 

@@ -57,7 +57,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
 
     name = "classification"
     title = "classification"
-    help = "Top-1 and top-5 accuracy of classifiers on clean, degraded and restored images."
+    help = "Measure top-1 and top-5 accuracy of classifiers on clean, degraded and restored images."
     data_help = (
         "A folder with a folder per class; or a CSV file with the columns file and label. "
         "A label is a class's name or number."

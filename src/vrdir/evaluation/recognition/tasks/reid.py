@@ -56,7 +56,9 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
 
     name = "reid"
     title = "re-identification"
-    help = "Rank-1 and mAP of person re-identification on clean, degraded and restored images."
+    help = (
+        "Measure rank-1 and mAP of person re-identification on clean, degraded and restored images."
+    )
     data_help = (
         "A folder with query/ and gallery/, named as in Market-1501: "
         "0002_c1s1_000451_03.jpg is person 2 seen by camera 1."
@@ -99,7 +101,6 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
     )
     unit = "queries"
     limit_unit = "persons by number"
-    takes_images_folder = False
     onnx_outputs: ClassVar[Mapping[str, int]] = {"embedding": 2}
     onnx_resizing = "stretch"
 
