@@ -142,8 +142,7 @@ def test_swap_test_of_a_better_and_of_the_same_detector() -> None:
     exact = [Detections(one.boxes, np.ones(len(one.boxes)), one.labels) for one in objects]
     swaps = random_swaps(40, Resampling(200, 0))
     better = swap_test(METRICS, matched(poor, objects), matched(exact, objects), objects, swaps)
-    assert better == {"map": 1 / 201, "map50": 1 / 201}
-    assert swap_test(METRICS, matched(poor, objects), matched(poor, objects), objects, swaps) == {
-        "map": 1,
-        "map50": 1,
-    }
+    assert set(better.values()) == {1 / 201}
+    same = swap_test(METRICS, matched(poor, objects), matched(poor, objects), objects, swaps)
+    assert set(same.values()) == {1}
+    assert better.keys() == same.keys() >= {"map", "map50"}

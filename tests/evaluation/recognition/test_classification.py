@@ -104,9 +104,9 @@ def test_restoring_recovers_accuracy_lost_to_haze(photos: Path, recogniser: Clas
     haze, jpeg = result.conditions
     assert result.count == len(data.images) == len(done) == 60
     assert result.excluded == []
-    assert [metric.key for metric in result.metrics] == [
-        "top1"
-    ]  # of four classes, five are always right
+    keys = [metric.key for metric in result.metrics]
+    assert keys[0] == "top1"
+    assert "top5" not in keys  # with four classes every answer would be right
     clean, degraded = result.clean["top1"], haze.degraded["top1"]
     assert clean.low <= clean.value <= clean.high
     assert clean.value > 75
@@ -180,4 +180,5 @@ def test_classes_are_ranked_by_scores() -> None:
 def test_top_k_counts_the_right_class_among_the_first_k() -> None:
     places = np.array([0, 1, 4, 5])
     hits = {metric.key: metric.function(places).tolist() for metric in Classification.metrics}
-    assert hits == {"top1": [True, False, False, False], "top5": [True, True, True, False]}
+    assert hits["top1"] == [True, False, False, False]
+    assert hits["top5"] == [True, True, True, False]

@@ -111,7 +111,8 @@ def test_restoring_recovers_persons_hidden_by_haze(people: Path) -> None:
     assert [(one.name, one.reason.split(":")[0]) for one in result.excluded] == [
         ("query/0017_c1s1_000001_01", "a query without a match")
     ]
-    assert [metric.key for metric in result.metrics] == ["rank1", "rank5", "rank10", "map"]
+    keys = [metric.key for metric in result.metrics]
+    assert keys[:4] == ["rank1", "rank5", "rank10", "map"]
     (haze,) = result.conditions
     assert result.clean["rank1"].value > 60 > haze.degraded["rank1"].value + 25
     assert haze.restored["knows"] == result.clean
