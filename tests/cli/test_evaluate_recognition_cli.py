@@ -186,7 +186,7 @@ def test_table_on_the_terminal_and_progress_lines(photos: Path) -> None:
 def test_synthesised_conditions_are_called_synthetic_and_severities_expand(
     photos: Path, here: Path
 ) -> None:
-    command = (
+    command: tuple[object, ...] = (
         "--data",
         "photos",
         "--recogniser",
@@ -502,7 +502,7 @@ def test_photos_of_real_weather_are_compared_as_taken_and_restored(
         target = here / "theirs" / path.relative_to(here / "dim")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((photos / path.relative_to(here / "dim")).read_bytes())
-    command = (
+    command: tuple[object, ...] = (
         "--data",
         "dim",
         "--recogniser",

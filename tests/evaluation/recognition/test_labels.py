@@ -687,8 +687,8 @@ def test_every_image_type_is_read(suffix: str, tmp_path: Path) -> None:
     data = read_classification(tmp_path)
     assert (names_of(data), data.excluded) == (["cat/a"], [])
     (tmp_path / "cat/a.txt").write_text("0 .5 .5 .2 .2\n")
-    data = read_detection(tmp_path / "cat")
-    assert (names_of(data), data.excluded) == (["a"], [])
+    boxes = read_detection(tmp_path / "cat")
+    assert (names_of(boxes), boxes.excluded) == (["a"], [])
 
 
 def test_files_of_mac_archives_are_ignored(tmp_path: Path) -> None:

@@ -94,5 +94,5 @@ def test_a_new_task_takes_only_what_it_declares() -> None:
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(InputError, match="no task 'segmentation'; the tasks are classification"):
-        find_task("segmentation")
+    with pytest.raises(InputError, match="no task 'captions'; the tasks are classification"):
+        find_task("captions")

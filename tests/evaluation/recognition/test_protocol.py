@@ -105,13 +105,12 @@ def test_names_with_composed_or_decomposed_letters(photo: Image.Image, tmp_path:
         ImageFile(f"{nfc}/{nfc}", tmp_path / "clean" / nfc / f"{nfc}.png"),
         ImageFile("plain", tmp_path / "clean/plain.png"),
     ]
-    for folder in (MatchedFolder(tmp_path / "fog"), MatchedFolder(tmp_path / "flat")):
-        assert folder.find(photos[0]).name == f"{nfd}.png"
-        assert folder.unmatched(photos, []) == []
-        assert folder.unmatched(photos[1:], [photos[0].name]) == []  # excluded already
-        assert [one.name for one in folder.unmatched(photos[1:], [])] == [
-            str(folder.find(photos[0]))
-        ]
+    for matched in (MatchedFolder(tmp_path / "fog"), MatchedFolder(tmp_path / "flat")):
+        assert matched.find(photos[0]).name == f"{nfd}.png"
+        assert matched.unmatched(photos, []) == []
+        assert matched.unmatched(photos[1:], [photos[0].name]) == []  # excluded already
+        extra = [one.name for one in matched.unmatched(photos[1:], [])]
+        assert extra == [str(matched.find(photos[0]))]
     (tmp_path / "restored/clean").symlink_to(tmp_path / "clean")
     peer = RestoredFolders(
         tmp_path / "restored", [Condition(nfc, tmp_path / "fog")]

