@@ -38,7 +38,8 @@ from vrdir.data.image_cache import decode
 from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
-from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
+from vrdir.evaluation.restoration.protocol import SetResult, measure_pairs
+from vrdir.evaluation.restoration.restorers import network_for_pairs
 from vrdir.restoring.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
@@ -159,7 +160,9 @@ def main() -> None:
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
                 result = SetResult(
-                    synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer)))
+                    synthesis,
+                    arguments.clean,
+                    list(measure_pairs(pairs, network_for_pairs(restorer))),
                 )
                 if result.excluded:
                     raise SystemExit(
@@ -167,9 +170,9 @@ def main() -> None:
                     )
                 assert result.degraded is not None
                 assert result.restored is not None
-                answers["in"] = round(result.degraded.psnr_rgb, 2)
+                answers["in"] = round(result.degraded["psnr_rgb"], 2)
                 answers[name] = {
-                    "psnr": round(result.restored.psnr_rgb, 2),
+                    "psnr": round(result.restored["psnr_rgb"], 2),
                     "worse": len(result.worse),
                 }
     table = Table(
