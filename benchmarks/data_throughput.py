@@ -26,7 +26,8 @@ from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
-from vrdir.degradations.degrade import degrade, ranges_of
+from vrdir.degradations.degrade import degrade
+from vrdir.degradations.steps import ranges_of
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import choose_device

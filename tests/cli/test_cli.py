@@ -268,7 +268,7 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(
 def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
     for step, message in (
         ("noise:sigma=30..20", "from low to high"),
-        ("noise:sigma=300", "lies between 0 and"),
+        ("noise:sigma=300", "must be between 0 and"),
     ):
         result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
         assert result.exit_code == 2  # known before any file is read

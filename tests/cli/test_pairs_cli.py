@@ -127,7 +127,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         (("--clean", "SOTS/gt", "-o", "p.txt"), "needs --degraded DIR, or --with NAME"),
         (
             ("--clean", "SOTS/gt", "-o", "p.txt", "--with", "noise:sigma=-1"),
-            "sigma lies between 0 and 255",
+            "sigma must be between 0 and 255",
         ),
         (
             ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),

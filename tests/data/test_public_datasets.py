@@ -148,7 +148,7 @@ def test_clean_only_sets(names: list[str], tree: Tree) -> None:
     assert {pair.synthesis for pair in matching.pairs} == {"noise:sigma=25"}
     for synthesis, message in [
         ("fogg:beta=1", "unknown degradation 'fogg'"),
-        ("noise:sigma=-3", "sigma lies between 0 and 255"),
+        ("noise:sigma=-3", "sigma must be between 0 and 255"),
     ]:
         with pytest.raises(ValueError, match=message):
             match(CLEAN_ONLY, None, root, synthesis)

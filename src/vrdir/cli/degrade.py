@@ -34,7 +34,7 @@ from vrdir.cli.pipes import is_piped, through_pipe
 
 if TYPE_CHECKING:
     from vrdir.batch.results import FileJob, Finish
-    from vrdir.degradations.degrade import Step
+    from vrdir.degradations.steps import Step
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
@@ -91,12 +91,8 @@ def degrade(
         return
     from vrdir.batch.plan import plan_files
     from vrdir.batch.process import process_files
-    from vrdir.degradations.degrade import (
-        check_steps,
-        degrade_with,
-        parse_degradations,
-        taking_depth,
-    )
+    from vrdir.degradations.degrade import degrade_with, taking_depth
+    from vrdir.degradations.steps import check_steps, parse_degradations
 
     with one_line_errors():
         allow(max_megapixels)
@@ -152,36 +148,29 @@ def degrade(
 
 
 def list_degradations(as_json: bool) -> None:
-    """Each degradation with its parameters and their defaults, and what its severities set."""
-    from vrdir.degradations.degrade import parameters_of, shown
-    from vrdir.degradations.registry import STEPS
+    """Print each degradation with its parameters: defaults, units, bounds and severities."""
+    from vrdir.degradations.parameters import shown
+    from vrdir.degradations.registry import DEGRADATIONS, OVERLAYS
 
+    every = DEGRADATIONS | OVERLAYS
     if as_json:
         facts = {
-            name: {
-                "defaults": {k: v for k, v in parameters_of(name).items() if v is not None},
-                "severities": dict(degradation.severities),
-            }
-            for name, degradation in STEPS.items()
+            name: {"defaults": one.defaults, "severities": one.severities}
+            for name, one in every.items()
         }
         typer.echo(json.dumps(facts, indent=1))
         return
-    out.print(
-        "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
-    )
-    for name, degradation in STEPS.items():
-        ranges = [
-            f"{key}={shown(value)}"
-            for key, value in parameters_of(name).items()
-            if value is not None
-        ]
-        out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
-        for key, values in degradation.severities.items():
-            out.print(
-                f"    severity 1 to 5: {escape(key)} {escape(', '.join(map(shown, values)))}",
-                style="dim",
-            )
-    out.print("With --depth: haze, night_haze.")
+    for name, one in every.items():
+        out.print(f"[bold]{name}[/]: {escape(one.summary)}")
+        for key, parameter in one.parameters.items():
+            unit = f" {parameter.unit}" if parameter.unit else ""
+            about = f"  {key}={shown(parameter.default)}{unit}: {parameter.about}"
+            out.print(escape(f"{about} ({parameter.allowed})"))
+            if parameter.severities:
+                severities = ", ".join(map(shown, parameter.severities))
+                out.print(escape(f"    severity 1 to 5: {severities}"), style="dim")
+    with_depth = [name for name, one in every.items() if "depth" in one.parameters]
+    out.print(f"With --depth: {', '.join(with_depth)}.")
 
 
 def name_of(job: FileJob, output: Path) -> str:

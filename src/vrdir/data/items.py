@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
-from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import CLEAN, MIXED, SYNONYMS
+from vrdir.degradations.steps import parse_degradations
 from vrdir.images.folders import composed
 from vrdir.spelling import did_you_mean
 

@@ -19,7 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.atomic import write_whole
-from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
+from vrdir.degradations.degrade import apply_steps, with_one_grain
+from vrdir.degradations.steps import check_steps, parse_degradations
 from vrdir.errors import ImageError, first_line
 from vrdir.images.convert import MODES, open_image
 from vrdir.images.folders import ForeignPaths, composed
@@ -166,13 +167,8 @@ def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Ten
 
 
 def check_synthesis(text: str) -> None:
-    """Raise ValueError if degradations cannot be synthesised by this text, such as "noise:sigma=25".
-
-    They are applied to a few pixels: a parameter out of its range shows only there.
-    """
-    apply_steps(
-        torch.full((1, 3, 32, 32), 0.5), parse_degradations(text), torch.Generator().manual_seed(0)
-    )
+    """Raise InputError if no degradations can be synthesised by a text such as "noise:sigma=25"."""
+    check_steps(parse_degradations(text))
 
 
 def scan(path: Path) -> tuple[list[Pair], list[str]]:

@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from vrdir.data.augmentation import Augmentation, View, extend
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item, files_of, seed_of
-from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
+from vrdir.degradations.degrade import apply_steps, with_one_grain
 from vrdir.degradations.draws import Ranges
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
-from vrdir.degradations.registry import DEGRADATIONS, meant_by
+from vrdir.degradations.registry import DEGRADATIONS, suggestion
+from vrdir.degradations.steps import parse_degradations
 from vrdir.errors import ImageError
 from vrdir.model.global_context import reduced
 
@@ -226,7 +227,7 @@ class StageData:
     ) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
-            advice = f"add --clean or a pair list of its degradation{meant_by(name.removeprefix('branch-'))}"
+            advice = f"add --clean or a pair list of its degradation{suggestion(name.removeprefix('branch-'))}"
             raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px

@@ -18,8 +18,8 @@ from vrdir.atomic import HOPELESS
 from vrdir.data.items import Item, items_of, split, spread
 from vrdir.data.training_set import TrainingSet, check_division
 from vrdir.data.validation_set import ValidationSet
-from vrdir.degradations.degrade import ranges_of
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.steps import ranges_of
 from vrdir.errors import DiskError
 from vrdir.images.folders import check_writable
 from vrdir.model.vrdir import VRDIR, VRDIRConfig

@@ -25,8 +25,8 @@ from pydantic import (
 
 from vrdir.atomic import write_whole
 from vrdir.data.augmentation import Augmentation
-from vrdir.degradations.degrade import ranges_of
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, meant_by
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, suggestion
+from vrdir.degradations.steps import ranges_of
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml
@@ -299,7 +299,7 @@ class Recipe(Settings):
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
             raise ValueError(
-                f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}"
+                f"unknown {', '.join(sorted(unknown))}; there are {known}{suggestion(*unknown)}"
             )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
             raise ValueError("shares are numbers from 0, not all of them 0")
