@@ -30,8 +30,9 @@ from vrdir.model.global_statistics import GlobalStatistics, Moments
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer
-from vrdir.training.run import Sources, train
+from vrdir.training.run import train
 from vrdir.training.settings import Recipe
+from vrdir.training.sources import Sources
 from vrdir.training.stages import all_stages
 
 BATCH = 16
@@ -163,7 +164,7 @@ def recipe_of(variant: Variant, seed: int) -> Recipe:
     settings |= {
         "seed": seed,
         "crop_px": 64,
-        "ranges": "",
+        "ranges": {},
         "jpeg_share": 0.0,
         "ema_decay": 0.99,
         "pixel_loss_floor": 0.02,  # as the recipe had it when the figures in docs/experiments.md were taken

@@ -27,7 +27,6 @@ from vrdir.data.pairs import Pair, write_pairs
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import degrade
-from vrdir.degradations.steps import ranges_of
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import choose_device
@@ -89,7 +88,7 @@ def main() -> None:
     stage = RefineStage(recipe)
     size, branches = stage.settings.batch_size, recipe.model.branches
     as_recipe = {
-        "ranges": ranges_of(recipe.ranges),
+        "ranges": recipe.ranges,
         "jpeg_share": recipe.jpeg_share,
         "augmentation": recipe.augmentation,
     }

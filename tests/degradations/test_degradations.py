@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 import vrdir
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.draws import Draws
-from vrdir.degradations.parameters import shown
 from vrdir.degradations.registry import DEGRADATIONS, can_meet
 from vrdir.degradations.steps import parameters_of
 
@@ -208,7 +208,14 @@ def test_clouds_are_centred_and_bounded() -> None:
     assert float(clouds.std((2, 3)).min()) > 0.03
 
 
-def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
+def test_tables_of_the_docs_are_up_to_date() -> None:
+    root = Path(__file__).parents[2]
+    tool = runpy.run_path(str(root / "tools" / "document_degradations.py"))
+    text = (root / "docs" / "degradations.md").read_text()
+    assert tool["page"](text) == text, "run python tools/document_degradations.py"
+
+
+def test_numbers_of_any_type_and_values_that_are_no_numbers(photo: Image.Image) -> None:
     plain = np.asarray(vrdir.degrade(photo, "haze", seed=3, beta=1.25))
     assert np.array_equal(
         np.asarray(vrdir.degrade(photo, "haze", seed=np.int64(3), beta=np.float32(1.25))), plain

@@ -17,8 +17,9 @@ from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR, ContextConfig
 from vrdir.training.onnx_network import OnnxNetwork
 from vrdir.training.recognition import Detection, bernoulli_divergence
-from vrdir.training.run import Sources, train
+from vrdir.training.run import train
 from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.sources import Sources
 from vrdir.training.stages import ContextStage, RefineStage, all_stages
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})

@@ -20,8 +20,10 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
-from vrdir.training.run import Sources, train, whole_folder
+from vrdir.training.earlier_stages import whole_folder
+from vrdir.training.run import train
 from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
+from vrdir.training.sources import Sources
 from vrdir.training.stages import (
     BranchStage,
     DecoderStage,

@@ -31,6 +31,7 @@ from vrdir.cli.console import (
     suffix_of,
 )
 from vrdir.cli.pipes import is_piped, through_pipe
+from vrdir.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from vrdir.batch.results import FileJob, Finish
@@ -97,7 +98,7 @@ def degrade(
     with one_line_errors():
         allow(max_megapixels)
         if not inputs or output is None or not steps:
-            raise ValueError(
+            raise InputError(
                 "needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)"
             )
         parsed = [step for text in steps for step in parse_degradations(text)]
@@ -105,10 +106,10 @@ def degrade(
         if depth is not None:
             taking_depth(parsed)
             if not depth.exists():
-                raise FileNotFoundError(f"{depth} does not exist")
+                raise MissingFileError(f"{depth} does not exist")
         if is_piped(inputs, output):
             if depth is not None and not depth.is_file():
-                raise ValueError(f"{depth} is a folder; for one image give one depth map")
+                raise InputError(f"{depth} is a folder; for one image give one depth map")
             own_seed = seed_of(seed, Path(inputs[0]).stem)
             through_pipe(
                 context,
@@ -123,7 +124,7 @@ def degrade(
         others = Counter[str]()
         jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them"
             )
         check_quality(context, jobs)
@@ -182,14 +183,14 @@ def name_of(job: FileJob, output: Path) -> str:
 def degraded(
     job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
 ) -> Finish:
-    """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
+    """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises MissingFileError."""
     from vrdir.batch.results import writing
     from vrdir.degradations.degrade import degrade_with
     from vrdir.images.reading import read_file
     from vrdir.images.writing import encode, format_of
 
     if depth is not None and not depth.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
         )
     image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, name), depth)
@@ -204,7 +205,7 @@ def seed_of(seed: int, name: str) -> int:
 def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:
     """Each photo's depth map: the file itself, or the one in the folder that is named like the photo, with its folders or without.
 
-    Where there is none, a path that does not exist. Raises ValueError for a map that is named like several photos.
+    Where there is none, a path that does not exist. Raises InputError for a map that is named like several photos.
     """
     if depth.is_file():
         return dict.fromkeys(names, depth)
@@ -221,7 +222,7 @@ def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]
             and maps[job].is_file()
             and last[Path(name).name] > 1
         ):
-            raise ValueError(
+            raise InputError(
                 f"{maps[job]} may belong to several photos; keep their folders, as in {depth / name}{maps[job].suffix}"
             )
     return maps

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vrdir.cli.console import AsJson, Overwrite, err, escape, one_line_errors, out
+from vrdir.errors import DataError, ExistsError, InputError
 
 pairs_app = typer.Typer(
     help="Lists of degraded images and their clean twins, to train on and to evaluate with.",
@@ -60,15 +61,15 @@ def pairs_build(
 
     with one_line_errors():
         if output.is_dir():
-            raise ValueError(
+            raise InputError(
                 f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}"
             )
         if output.exists() and not overwrite:
-            raise FileExistsError(
+            raise ExistsError(
                 f"{output} exists; replace it by --overwrite, or choose another output"
             )
         if degraded is None and not steps:
-            raise ValueError(
+            raise InputError(
                 "needs --degraded DIR, or --with NAME for images that are to be synthesised"
             )
         chosen = rule or (CLEAN_ONLY if steps else "same-name")
@@ -78,7 +79,7 @@ def pairs_build(
             unmatched_of(matching.without_degraded, "clean", "degraded"),
         ]
         if strict and any(unmatched):
-            raise ValueError(
+            raise InputError(
                 f"{'; '.join(filter(None, unmatched))}; nothing was written (--strict)"
             )
         write_pairs(matching.pairs, output)
@@ -146,14 +147,14 @@ def unmatched_of(files: Sequence[Path], side: str, other: str) -> str:
 
 
 def report_of(path: Path) -> dict[str, Any]:
-    """What there is to say of a list. Raises FileNotFoundError if there is no such list."""
+    """What there is to say of a list. Raises MissingFileError if there is no such list."""
     from rich.progress import track
 
     from vrdir.data.pairs import scan, survey
 
     try:
         pairs, problems = scan(path)
-    except ValueError as error:  # no list at all
+    except DataError as error:  # no list at all
         pairs, problems = [], [str(error)]
     seen = survey(
         track(pairs, str(path), console=err, disable=not err.is_terminal, transient=True), path

@@ -20,9 +20,10 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from vrdir.cli.console import Device, Threads, err, escape, fail, one_line_errors, out
+from vrdir.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
-    from vrdir.training.run import Prior
+    from vrdir.training.earlier_stages import EarlierStages
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
@@ -74,7 +75,7 @@ class RecipeCommand(TyperCommand):
 def given_settings(
     command: str, arguments: Sequence[str], others: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none.
+    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises InputError for what is none.
 
     `others` are the command's own options, to suggest where one is mistyped.
     """
@@ -85,7 +86,7 @@ def given_settings(
         flag, equals, value = rest.pop(0).partition("=")
         if flag not in flags:
             close = difflib.get_close_matches(flag, [*others, *flags], 3)
-            raise ValueError(
+            raise InputError(
                 f"no option {flag}"
                 + (
                     f"; did you mean {', '.join(close)}?"
@@ -94,12 +95,12 @@ def given_settings(
                 )
             )
         if not equals and not rest:
-            raise ValueError(f"{flag} needs a value")
+            raise InputError(f"{flag} needs a value")
         text = value if equals else rest.pop(0)
         try:
             settings[flags[flag][0]] = parse_yaml(text)
         except ValueError as error:
-            raise ValueError(f"{flag}: {reprlib.repr(text)} is no YAML value ({error})") from None
+            raise InputError(f"{flag}: {reprlib.repr(text)} is no YAML value ({error})") from None
     return settings
 
 
@@ -261,11 +262,12 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         try:
             from vrdir.errors import DiskError
             from vrdir.restoring.restorer import choose_device
-            from vrdir.training.run import Sources, stages_of, train
+            from vrdir.training.run import stages_of, train
             from vrdir.training.settings import Recipe
+            from vrdir.training.sources import Sources
             from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
-            raise ValueError(
+            raise MissingPackageError(
                 f"training needs more packages ({error.name} is missing): pip install 'vrdir[train]'"
             ) from None
         logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -273,9 +275,9 @@ def run(command: str, given: Mapping[str, Any]) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         own = [name for option in given["context"].command.params for name in option.opts]
         changes = given_settings(command, given["context"].args, own)
-        prior, branches = prior_of(given)
+        earlier, branches = earlier_stages(given)
         if branches and changes.pop("model.branches", branches) != branches:
-            raise ValueError(
+            raise InputError(
                 f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out"
             )
         settings = Recipe.read(given["recipe"], **changes)
@@ -291,7 +293,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
                     stages,
                     sources,
                     given["work_dir"],
-                    prior=prior,
+                    earlier=earlier,
                     device=str(choose_device(given["device"])),
                     resume=given["resume"],
                     extractor_weights=given["extractor_weights"],
@@ -305,24 +307,28 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         out.print(f"trained weights: {escape(result)}")
 
 
-def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
-    """What the command's flags say of earlier stages, and the branches that the network is to have; none leaves them to the recipe."""
+def earlier_stages(given: Mapping[str, Any]) -> tuple[EarlierStages, list[str]]:
+    """Return the earlier stages that a command's flags name, and the branches of its network.
+
+    No branches means those of the recipe.
+    """
     from vrdir.model.vrdir import read_config
-    from vrdir.training.run import Prior, whole_folder
+    from vrdir.training.earlier_stages import EarlierStages, whole_folder
 
     branches: dict[str, Path] = {}
     for text in given.get("branch", ()):
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
-            raise ValueError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
+            raise InputError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
         if name in branches:
-            raise ValueError(f"--branch {name} is given twice")
+            raise InputError(f"--branch {name} is given twice")
         branches[name] = Path(path)
     whole = given.get("weights")
     if whole is not None:
-        return Prior(whole=whole), list(read_config(whole_folder(whole) / "config.json").branches)
+        config = read_config(whole_folder(whole) / "config.json")
+        return EarlierStages(whole=whole), list(config.branches)
     own = [given["degradation"]] if "degradation" in given else []
-    return Prior(given.get("decoder"), branches), list(branches) or own
+    return EarlierStages(given.get("decoder"), branches), list(branches) or own
 
 
 class RunProgress:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vrdir.errors import ImageError, first_line
+from vrdir.errors import DataError, ImageError, MissingFileError, first_line
 from vrdir.images.convert import open_image
 from vrdir.images.folders import files_below, skipped
 from vrdir.images.formats import open_header
@@ -124,11 +124,11 @@ def photos_in(folder: Path) -> list[Path]:
     """The image files below a folder, sorted, but hidden ones; a folder below that cannot be listed is logged and passed over.
 
     Raises:
-        FileNotFoundError: there is no such folder or no image in it.
-        PermissionError: it cannot be listed.
+        MissingFileError: there is no such folder or no image in it.
+        NotPermittedError: it cannot be listed.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of clean photos at {folder}")
+        raise MissingFileError(f"no folder of clean photos at {folder}")
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
@@ -140,7 +140,7 @@ def photos_in(folder: Path) -> list[Path]:
     others = Counter[str]()
     paths = sorted(files_below(folder, others=others, unreadable=unreadable))
     if not paths:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
         )
     if others:
@@ -149,7 +149,7 @@ def photos_in(folder: Path) -> list[Path]:
 
 
 def readable(paths: Iterable[Path]) -> list[Path]:
-    """Those with the header of an image; the others are logged and left out. Raises ValueError if none is left."""
+    """Those with the header of an image; the others are logged and left out. Raises DataError if none is left."""
     kept, given = [], list(paths)
     for path in given:
         try:
@@ -158,5 +158,5 @@ def readable(paths: Iterable[Path]) -> list[Path]:
         except ImageError as error:
             logger.warning("left out: %s", error)
     if not kept:
-        raise ValueError(f"none of the {len(given)} photos can be read; the log names each")
+        raise DataError(f"none of the {len(given)} photos can be read; the log names each")
     return kept

@@ -12,6 +12,7 @@ from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
 from vrdir.degradations.registry import CLEAN, MIXED, SYNONYMS
 from vrdir.degradations.steps import parse_degradations
+from vrdir.errors import DataError
 from vrdir.images.folders import composed
 from vrdir.spelling import did_you_mean
 
@@ -63,7 +64,7 @@ def items_of(
         flag: what to call the lists in an error.
 
     Raises:
-        FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
+        FileNotFoundError, DataError: a folder or list is not there or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
     taken = (
@@ -76,7 +77,7 @@ def items_of(
         if equals and name not in (*known, CLEAN, MIXED):
             names = ", ".join((*known, CLEAN, MIXED))
             hint = did_you_mean(name, known, SYNONYMS)
-            raise ValueError(
+            raise DataError(
                 f"{flag} {text}: {name!r} is no degradation here; give one of {names}{hint}"
             )
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
@@ -123,10 +124,10 @@ def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item
     """Training and validation items: `validation` of them, evenly spread over the list, are held out.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        DataError: nothing would be left to train on.
     """
     if not 0 < validation < len(items):
-        raise ValueError(
+        raise DataError(
             f"cannot hold {validation} of {len(items)} photos out for validation; set validation.photos"
         )
     held_out = set(spread(len(items), validation))

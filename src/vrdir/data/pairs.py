@@ -21,7 +21,7 @@ from torch import Tensor
 from vrdir.atomic import write_whole
 from vrdir.degradations.degrade import apply_steps, with_one_grain
 from vrdir.degradations.steps import check_steps, parse_degradations
-from vrdir.errors import ImageError, first_line
+from vrdir.errors import DataError, ImageError, InputError, MissingFileError, first_line
 from vrdir.images.convert import MODES, open_image
 from vrdir.images.folders import ForeignPaths, composed
 from vrdir.images.formats import open_header
@@ -83,12 +83,12 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read a pair list; the files themselves are not looked at.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no text, holds no pairs, or lines that are none; each is named as list:line.
+        MissingFileError: there is no such list.
+        DataError: it is a folder, no text, holds no pairs, or lines that are none; each is named as list:line.
     """
     pairs, problems = scan(path)
     if problems:
-        raise ValueError(_together(problems, path))
+        raise DataError(_together(problems, path))
     return pairs
 
 
@@ -105,13 +105,13 @@ def checked_pairs(path: Path) -> list[Pair]:
     """Read a pair list and look at its files.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: anything in it, or with its files, is wrong: the first few problems, how many there are, and the remedy.
+        MissingFileError: there is no such list.
+        DataError: anything in it, or with its files, is wrong: the first few problems, how many there are, and the remedy.
     """
     pairs = read_pairs(path)
     problems = pair_problems(pairs, path)
     if problems:
-        raise ValueError(_together(problems, path))
+        raise DataError(_together(problems, path))
     return pairs
 
 
@@ -122,11 +122,11 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     data can move together; any other is written absolute.
 
     Raises:
-        ValueError: there are no pairs, or a name that no list can hold (a bar, a line break, no UTF-8).
+        DataError: there are no pairs, or a name that no list can hold (a bar, a line break, no UTF-8).
         OSError: the list cannot be written.
     """
     if not pairs:
-        raise ValueError(f"there are no pairs to write to {path}")
+        raise DataError(f"there are no pairs to write to {path}")
     names = _Names(path)
     lines = [
         f"{names.of(pair.degraded) if pair.degraded is not None else '@' + pair.synthesis}|{names.of(pair.clean)}\n"
@@ -144,7 +144,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Raises:
         ImageError: one cannot be read, or their sizes differ.
-        ValueError: the text of a synthesis is wrong.
+        DataError: the text of a synthesis is wrong.
     """
     clean = open_image(pair.clean).tensor
     if pair.degraded is None:
@@ -175,8 +175,8 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
     """The pairs of a list and what is wrong with its lines, each named as list:line.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no text, or holds no lines.
+        MissingFileError: there is no such list.
+        DataError: it is a folder, no text, or holds no lines.
     """
     folder, files = path.parent, ForeignPaths()
     pairs, problems = [], []
@@ -207,7 +207,7 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
         else:
             pairs.append(Pair(cleans[clean], None, synthesis, number))
     if not pairs and not problems:
-        raise ValueError(
+        raise DataError(
             f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)"
         )
     return pairs, problems
@@ -259,7 +259,7 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
 def _what_is_wrong_with(synthesis: str) -> str:
     try:
         check_synthesis(synthesis)
-    except ValueError as error:
+    except InputError as error:
         return first_line(error)
     return ""
 
@@ -329,7 +329,7 @@ class _Names:
         text = absolute if base is None else self.relative[base] + absolute[len(base) :]
         text = text.replace(os.sep, "/")
         if "|" in text or "\n" in text or text != text.rstrip() or not _is_utf8(text):
-            raise ValueError(
+            raise DataError(
                 f"{text!r} cannot stand in a pair list: rename it without bars, line breaks, spaces at its end or broken letters"
             )
         return f"./{text}" if text[0] in "#@\ufeff" or text[0].isspace() else text
@@ -345,15 +345,15 @@ def _is_utf8(text: str) -> bool:
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one")
+        raise DataError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one")
     try:
         return read_text(path)
     except FileNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"there is no pair list {path}; `vrdir pairs build` writes one"
         ) from None
     except ValueError as error:
-        raise ValueError(f"{error}; a pair list is a text file of lines degraded|clean") from None
+        raise DataError(f"{error}; a pair list is a text file of lines degraded|clean") from None
 
 
 def _together(problems: Sequence[str], path: Path) -> str:

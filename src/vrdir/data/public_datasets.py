@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
+from vrdir.errors import DataError, MissingFileError, NotPermittedError
 from vrdir.images.folders import Names, composed, files_below, skipped
 
 logger = logging.getLogger(__name__)
@@ -113,16 +114,16 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
         synthesis: what the rule "clean-only" makes of them, such as "noise:sigma=25"; "" for the others.
 
     Raises:
-        FileNotFoundError: a folder is not there or holds no images.
-        PermissionError: a folder cannot be read.
-        ValueError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing matches (the message shows
+        MissingFileError: a folder is not there or holds no images.
+        NotPermittedError: a folder cannot be read.
+        DataError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing matches (the message shows
             names of both sides and the rules that would match); a degraded file has two clean twins.
     """
     if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
     if rule == CLEAN_ONLY:
         if degraded is not None or not synthesis:
-            raise ValueError(
+            raise DataError(
                 f"the rule {CLEAN_ONLY} takes no degraded images but what to synthesise, such as noise:sigma=25"
             )
         check_synthesis(synthesis)
@@ -131,17 +132,17 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
             [Pair(photo, None, synthesis, line) for line, photo in enumerate(photos, 1)], [], []
         )
     if degraded is None:
-        raise ValueError(
+        raise DataError(
             f"the rule {rule} needs the folder of the degraded images; for clean ones alone there is {CLEAN_ONLY}"
         )
     if synthesis:
-        raise ValueError(
+        raise DataError(
             f"the rule {rule} finds degraded images and synthesises none; for that there is {CLEAN_ONLY}"
         )
     sides = _Sides(degraded, clean)
     matching = sides.matching(RULES[rule])
     if not matching.pairs:
-        raise ValueError(sides.nothing(rule))
+        raise DataError(sides.nothing(rule))
     return matching
 
 
@@ -152,21 +153,21 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         Sorted in each folder; a folder's own files come before those of its sub-folders.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        PermissionError: it, or a folder in it, cannot be read.
+        MissingFileError: there is no such folder, or no image in it.
+        NotPermittedError: it, or a folder in it, cannot be read.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise MissingFileError(f"there is no folder {folder}")
 
     def unreadable(error: OSError) -> None:
-        raise PermissionError(
+        raise NotPermittedError(
             f"{error.filename} cannot be read ({error.strerror}); check its permissions"
         )
 
     others = Counter[str]()
     found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
         )
     if others:
@@ -184,7 +185,7 @@ class _Sides:
         self.clean_files = images_below(clean, without=degraded)
 
     def matching(self, rule: Rule) -> Matching:
-        """Raises ValueError where two clean files would do."""
+        """Raises DataError where two clean files would do."""
         degraded, clean = self.degraded_files, self.clean_files
         twins = {path: rule.twins(path.stem) for path in degraded}
         if self.one_folder:  # the names tell which are which
@@ -210,7 +211,7 @@ class _Sides:
                 if _correspond(path, twin, *below)
             ]
             if len(found) > 1:
-                raise ValueError(
+                raise DataError(
                     f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one elsewhere"
                 )
             if found:
@@ -240,7 +241,7 @@ class _Sides:
     def count(self, rule: str) -> int:
         try:
             return len(self.matching(RULES[rule]).pairs)
-        except ValueError:  # two twins: it does not match
+        except DataError:  # two twins: it does not match
             return 0
 
 

@@ -22,7 +22,7 @@ from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
 from vrdir.degradations.registry import DEGRADATIONS, suggestion
 from vrdir.degradations.steps import parse_degradations
-from vrdir.errors import ImageError
+from vrdir.errors import DataError, ImageError
 from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class TrainingSet:
 
     Raises:
         ImageError: a file's header cannot be read.
-        ValueError: there are no items, or a share of pair lists is asked for where there are not both photos and lists.
+        DataError: there are no items, or a share of pair lists is asked for where there are not both photos and lists.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class TrainingSet:
         on_device: bool | None = None,
     ) -> None:
         if not items:
-            raise ValueError(
+            raise DataError(
                 "there is nothing to train on: give a folder of clean photos or pair lists"
             )
         if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
-            raise ValueError(
+            raise DataError(
                 "data.pairs_share is of use with photos and pair lists side by side: give --clean and --pairs, or leave it out"
             )
         self.items, self.branches, self.seed, self.crop_px = (
@@ -150,10 +150,10 @@ class TrainingSet:
             whole: whether it trains on whole views, as large as the reduced copies.
 
         Raises:
-            ValueError: it takes none, or there are no reduced copies to train on.
+            DataError: it takes none, or there are no reduced copies to train on.
         """
         if whole and self.copy_px is None:
-            raise ValueError(f"the stage {name} is for a model with a global context")
+            raise DataError(f"the stage {name} is for a model with a global context")
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
         return StageData(self, name, shares, accepted, whole)
 
@@ -228,7 +228,7 @@ class StageData:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
             advice = f"add --clean or a pair list of its degradation{suggestion(name.removeprefix('branch-'))}"
-            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
+            raise DataError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px
         self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px
@@ -390,14 +390,14 @@ class StageData:
             workers: processes that read and cut ahead; with 0 it is done here.
 
         Raises:
-            ValueError: the batch cannot be divided so.
+            DataError: the batch cannot be divided so.
         """
         check_division(batch_size, parts, processes)
         workers = (
             0 if self.data.images.resident else workers
         )  # what lies on a GPU needs none, and forked processes cannot use it
         if workers and "fork" not in multiprocessing.get_all_start_methods():
-            raise ValueError(
+            raise DataError(
                 "data.workers needs an operating system that can fork processes; set it to 0"
             )
         count = batch_size // processes
@@ -431,9 +431,9 @@ class _Steps(Dataset[Crops]):
 
 
 def check_division(batch_size: int, parts: int, processes: int) -> None:
-    """Raise ValueError if a batch cannot be divided among processes and cut into parts."""
+    """Raise DataError if a batch cannot be divided among processes and cut into parts."""
     if batch_size % (processes * parts):
-        raise ValueError(
+        raise DataError(
             f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple"
         )
 

@@ -17,7 +17,7 @@ PATH_POINTS = 64
 @degradation(
     "defocus_blur",
     Place.FOCUS,
-    formula="l = k * L`, k a disc",
+    formula="`l = k * L`, k a disc",
     source="geometrical optics",
     synonyms=("blur", "out_of_focus", "gaussian_blur"),
     radius_px=Parameter(
@@ -44,7 +44,7 @@ def defocus_blur(image: Tensor, draws: Draws) -> Tensor:
 @degradation(
     "motion_blur",
     Place.MOTION,
-    formula="l = k * L`, k a path `(s, bend (4 s^2 - 1/3))",
+    formula="`l = k * L`, k a path `(s, bend (4 s^2 - 1/3))`",
     source="camera shake",
     synonyms=("shake", "camera_shake"),
     length_px=Parameter(

@@ -3,7 +3,7 @@
 >>> @degradation(
 ...     "noise",
 ...     Place.NOISE,
-...     formula="I = J + sigma / 255 n",
+...     formula="`I = J + sigma / 255 n`",
 ...     sigma=Parameter(2, 55, bounds=(0, 255), about="standard deviation", unit="8-bit levels"),
 ... )
 ... def noise(image: Tensor, draws: Draws) -> Tensor:
@@ -57,7 +57,7 @@ class Degradation:
         place: where it happens; None for an overlay, which no mixture contains.
         parameters: by name, in the order in which help and docs show them.
         function: of (image (B, 3, H, W) in [0, 1], draws); returns the degraded batch, not clipped.
-        formula: for the docs, in plain characters.
+        formula: for the docs, in Markdown.
         source: the paper or standard that the formula is from.
         synonyms: other names for it, which errors suggest it for.
         never_with: degradations that cannot be in one photo with it.

@@ -23,7 +23,7 @@ DEPTH = Choice(
 @degradation(
     "haze",
     Place.AIR,
-    formula="I = L (J t + A (1 - t))`, `t = exp(-beta rho d)",
+    formula="`I = L (J t + A (1 - t))`, `t = exp(-beta rho d)`",
     source="Koschmieder; He et al., CVPR 2009",
     synonyms=("fog", "foggy", "mist", "misty", "smog", "smoke", "hazy", "dust"),
     never_with=("night_haze",),
@@ -91,7 +91,7 @@ SODIUM, LED = (1.0, 0.52, 0.13), (0.85, 0.95, 1.0)
 @degradation(
     "night_haze",
     Place.AIR,
-    formula="l = L (2^EV s + P) t + A (1 - t) + G`, `t = exp(-beta d)`, `G = exp(-(r/R)^p)",
+    formula="`l = L (2^EV s + P) t + A (1 - t) + G`, `t = exp(-beta d)`, `G = exp(-(r/R)^p)`",
     source="Narasimhan and Nayar, CVPR 2003; Metari and Deschenes, ICCV 2007",
     never_with=("rain", "snow", "low_light"),
     exposure_ev=Parameter(

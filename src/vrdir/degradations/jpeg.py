@@ -43,7 +43,7 @@ COSINES = tuple(
 @degradation(
     "jpeg",
     Place.FILE,
-    formula="F = q round(DCT(f) / q)",
+    formula="`F = q round(DCT(f) / q)`",
     source="ITU-T T.81; q scaled as the Independent JPEG Group does",
     synonyms=("jpg", "compression", "artifacts", "jpeg_compression"),
     quality=Parameter(
@@ -97,7 +97,7 @@ def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
 
 
 def quantised(plane: Tensor, table: Tensor, quality: Tensor) -> Tensor:
-    """Quantise the cosine transforms of the 8 x 8 blocks of planes (B, C, H, W), levels around 0."""
+    """Quantise the cosine transforms of 8 x 8 blocks of planes (B, C, H, W), levels around 0."""
     batch, channels, height, width = plane.shape
     scale = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
     steps = torch.floor((table * scale + 50) / 100).clamp(1, 255).view(batch, 1, 1, 1, 8, 8)

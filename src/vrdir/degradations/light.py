@@ -15,7 +15,7 @@ WARM = (1.0, 0.72, 0.42)  # tungsten light, for a camera that is set to a cooler
 @degradation(
     "low_light",
     Place.LIGHT,
-    formula="l = S(2^EV s c L)",
+    formula="`l = S(2^EV s c L)`",
     source="as `sensor_noise`",
     synonyms=("dark", "darkness", "night", "lowlight", "underexposure"),
     never_with=("sensor_noise",),

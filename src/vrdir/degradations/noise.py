@@ -18,7 +18,7 @@ COLOUR_MATRIX = ((1.7, -0.5, -0.2), (-0.2, 1.5, -0.3), (0.0, -0.5, 1.5))
 @degradation(
     "noise",
     Place.NOISE,
-    formula="I = J + sigma / 255 n",
+    formula="`I = J + sigma / 255 n`",
     source="the denoising benchmarks'",
     synonyms=("gaussian", "gaussian_noise", "awgn", "grain"),
     never_with=("sensor_noise",),
@@ -41,7 +41,7 @@ def noise(image: Tensor, draws: Draws) -> Tensor:
 @degradation(
     "sensor_noise",
     Place.NOISE,
-    formula="l = clip(L + (1 - c) n + c M S D n)`, `n ~ N(0, L / e + (r / e)^2)",
+    formula="`l = clip(L + (1 - c) n + c M S D n)`, `n ~ N(0, L / e + (r / e)^2)`",
     source="Foi et al., TIP 2008",
     synonyms=("iso", "iso_noise", "poisson", "shot_noise", "camera_noise"),
     electrons=Parameter(

@@ -17,7 +17,7 @@ from vrdir.degradations.scatter import most, per_cell, scattered
 @degradation(
     "rain",
     Place.FALLING,
-    formula="R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)",
+    formula="`R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)`",
     source="as in Li et al., CVPR 2019 (streaks and veil)",
     synonyms=("rainy", "rain_streaks", "drizzle", "derain"),
     never_with=("snow",),
@@ -189,7 +189,7 @@ def softened(layer: Tensor, sigma: Tensor) -> Tensor:
 @degradation(
     "raindrops",
     Place.GLASS,
-    formula="I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - u^2)) + h)",
+    formula="`I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - u^2)) + h)`",
     source="our own",
     synonyms=("drops", "waterdrops", "droplets"),
     coverage=Parameter(

@@ -12,7 +12,7 @@ from vrdir.degradations.parameters import Parameter
 @degradation(
     "low_resolution",
     Place.PIXELS,
-    formula="I = up(round8(down(J)))`, bicubic",
+    formula="`I = up(round8(down(J)))`, bicubic",
     synonyms=("lowres", "downscale", "downsampling", "pixelate"),
     factor=Parameter(
         1.5,

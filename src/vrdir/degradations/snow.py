@@ -15,7 +15,7 @@ from vrdir.degradations.scatter import most, per_cell, scattered
 @degradation(
     "snow",
     Place.FALLING,
-    formula="R = J t + b (1 - t)`, `I = R (1 - a) + b a`, `1 - a = product(1 - a_l)",
+    formula="`R = J t + b (1 - t)`, `I = R (1 - a) + b a`, `1 - a = product(1 - a_l)`",
     source="our own",
     synonyms=("snowy", "snowfall", "sleet"),
     coverage=Parameter(

@@ -107,8 +107,9 @@ def check_steps(steps: Iterable[Step]) -> None:
 def check_ranges(ranges: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise InputError for values of parameters that cannot be drawn from."""
     for name, values in ranges.items():
+        degradation = find(name)
         try:
-            find(name).checked(values)
+            degradation.checked(values)
         except InputError as error:
             named = str(error).startswith(name)
             raise InputError(str(error) if named else f"{name}:{error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vrdir.atomic import write_whole
-from vrdir.errors import first_line
+from vrdir.errors import WeightsError, first_line
 
 KEYS = {"step", "model", "optimizer", "average", "best"}
 
@@ -34,14 +34,14 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one. Raises ValueError, naming the file and the one before it, if it is damaged."""
+    """Read one. Raises WeightsError, naming the file and the one before it, if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load itself takes what the checksums refuse
             if archive.testzip() is not None:
-                raise ValueError("its checksums do not fit")
+                raise WeightsError("its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.keys() != KEYS:
-            raise ValueError("it is no checkpoint of vrdir")
+            raise WeightsError("it is no checkpoint of vrdir")
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]
         remedy = (
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if before
             else "delete it and start the stage again"
         )
-        raise ValueError(
+        raise WeightsError(
             f"{path} cannot be read ({type(error).__name__}: {first_line(error)}); {remedy}"
         ) from None
     return state

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.errors import MissingFileError
 from vrdir.model.blocks import placed
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.training.losses import dense_consistency
@@ -56,9 +57,9 @@ class Detection:
         self.detector: OnnxNetwork | None = None
 
     def load(self, device: torch.device) -> None:
-        """Read the detector's file. Raises FileNotFoundError or ValueError, naming it."""
+        """Read the detector's file. Raises MissingFileError or RecogniserError, naming it."""
         if not self.settings.file.is_file():
-            raise FileNotFoundError(f"there is no detector {self.settings.file}")
+            raise MissingFileError(f"there is no detector {self.settings.file}")
         tensors = (*self.settings.features, *self.settings.predictions)
         self.detector = placed(OnnxNetwork(self.settings.file, tensors), device)
 

@@ -26,7 +26,8 @@ from pydantic import (
 from vrdir.atomic import write_whole
 from vrdir.data.augmentation import Augmentation
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, suggestion
-from vrdir.degradations.steps import ranges_of
+from vrdir.degradations.steps import check_ranges, ranges_of
+from vrdir.errors import MissingFileError, SettingsError
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml
@@ -48,7 +49,7 @@ def _duration(value: Any) -> Any:
     if match and int(match[1]):
         return f"{int(match[1])} epochs"
     if type(value) is not int or value < 1:
-        raise ValueError(
+        raise SettingsError(
             f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {reprlib.repr(value)}'
         )
     return value
@@ -231,11 +232,11 @@ class Recipe(Settings):
         default={CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1},
         description="Relative frequency of each kind of training image, where degradations are mixed.",
     )
-    ranges: str = Field(
-        default="",
-        description="Ranges of the degradations' parameters, where not the defaults, as vrdir "
-        'degrade --with takes them: "haze:warmth=-0.3..0.3+noise:sigma=5..75". Mixtures use '
-        "milder ranges where a degradation has them.",
+    ranges: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Values of the degradations' parameters instead of the defaults: a number, a "
+        "range or a word each, as in {haze: {warmth: [-0.3, 0.3]}}, or as text, as in "
+        '"haze:warmth=-0.3..0.3". Mixtures use milder ranges where a degradation has them.',
     )
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -288,7 +289,7 @@ class Recipe(Settings):
         if isinstance(value, str):
             if value not in CONFIGS:
                 known = f"{', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}"
-                raise ValueError(f"no config {reprlib.repr(value)}; there are {known}")
+                raise SettingsError(f"no config {reprlib.repr(value)}; there are {known}")
             return CONFIGS[value]
         return value
 
@@ -298,18 +299,27 @@ class Recipe(Settings):
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
-            raise ValueError(
+            raise SettingsError(
                 f"unknown {', '.join(sorted(unknown))}; there are {known}{suggestion(*unknown)}"
             )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
-            raise ValueError("shares are numbers from 0, not all of them 0")
+            raise SettingsError("shares are numbers from 0, not all of them 0")
         return value
+
+    @field_validator("ranges", mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        return ranges_of(value) if isinstance(value, str) else value
 
     @field_validator("ranges")
     @classmethod
-    def _parsed(cls, value: str) -> str:
-        ranges_of(value)
-        return value
+    def _drawable(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        ranges = {
+            name: {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            for name, values in value.items()
+        }
+        check_ranges(ranges)
+        return ranges
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Recipe:
@@ -318,17 +328,17 @@ class Recipe(Settings):
             ("validation.crop_px", self.validation.crop_px),
         ):
             if size is not None and size % self.model.multiple:
-                raise ValueError(
+                raise SettingsError(
                     f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}"
                 )
         if self.view_px is not None and self.view_px < self.crop_px:
-            raise ValueError(
+            raise SettingsError(
                 f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}"
             )
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(
             self.mixture.values()
         ):  # else all is from lists
-            raise ValueError(
+            raise SettingsError(
                 f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}"
             )
         return self
@@ -356,7 +366,7 @@ class Recipe(Settings):
         the others'.
 
         Raises:
-            ValueError: a name cannot be a branch's.
+            SettingsError: a name cannot be a branch's.
         """
         content = self.model_dump(mode="json")
         content["model"]["branches"] = list(names)
@@ -370,7 +380,7 @@ class Recipe(Settings):
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:
-            raise ValueError(
+            raise SettingsError(
                 f"the recipe with the branches {', '.join(names)}: {describe(error)}"
             ) from None
 
@@ -383,19 +393,19 @@ class Recipe(Settings):
             changes: replace its settings; "decoder.steps" style keys reach inside.
 
         Raises:
-            FileNotFoundError, ValueError: naming the file and the field.
+            FileNotFoundError, SettingsError: naming the file and the field.
         """
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}{did_you_mean(str(path), RECIPES)}"
             )
         try:
             content = read_yaml(path)
         except ValueError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from None
+            raise SettingsError(f"{path} is no YAML: {error}") from None
         if not isinstance(content, dict):
-            raise ValueError(
+            raise SettingsError(
                 f"{path} is no recipe: expected keys and values, found {type(content).__name__}"
             )
         for key, value in sorted(
@@ -409,7 +419,7 @@ class Recipe(Settings):
             for parent in parents:
                 inner = place.get(parent) or {}
                 if not isinstance(inner, dict):
-                    raise ValueError(
+                    raise SettingsError(
                         f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}"
                     )
                 place[parent] = place = dict(
@@ -419,7 +429,7 @@ class Recipe(Settings):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise ValueError(f"{path}: {describe(error)}") from None
+            raise SettingsError(f"{path}: {describe(error)}") from None
 
     def write(self, path: Path) -> None:
         """Write it out in full, every default included."""

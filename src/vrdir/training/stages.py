@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vrdir.data.items import Item
 from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.errors import SettingsError
 from vrdir.model.global_context import lift_whole
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import (
@@ -60,7 +61,7 @@ class Stage(ABC):
         )
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
-            raise ValueError(
+            raise SettingsError(
                 f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}"
             )
         self.weights = {**self.weights, **settings.loss_weights}
@@ -116,7 +117,7 @@ class ContextStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.context is None or recipe.model.context is None:
-            raise ValueError(
+            raise SettingsError(
                 "the recipe has no settings for the stage context, or its model has no context"
             )
         self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5}
@@ -203,7 +204,7 @@ class BranchStage(Stage):
 
     def __init__(self, recipe: Recipe, degradation: str) -> None:
         if degradation not in recipe.model.branches:
-            raise ValueError(
+            raise SettingsError(
                 f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}"
             )
         self.name, self.degradation = f"branch-{degradation}", degradation
@@ -275,7 +276,7 @@ class RefineStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.refine is None:
-            raise ValueError("the recipe has no settings for the stage refine")
+            raise SettingsError("the recipe has no settings for the stage refine")
         self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
         super().__init__(recipe, recipe.refine, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)

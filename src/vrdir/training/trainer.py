@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
+from vrdir.errors import SettingsError
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import placed
 from vrdir.model.vrdir import VRDIR, check_state
@@ -104,7 +105,7 @@ class Trainer:
         Raises:
             FloatingPointError: a loss or a gradient is not finite.
             Interrupted: SIGTERM or SIGINT came; there is a checkpoint of the last step.
-            ValueError: a checkpoint is damaged or of another network, or a batch cannot be divided among the processes.
+            SettingsError: a checkpoint is damaged or of another network, or a batch cannot be divided among the processes.
         """
         stage.prepare(self.fabric.device)
         data = self.data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
@@ -312,7 +313,7 @@ class StageRun:
         if (
             reduced(self.fabric, seen, "max").tolist() != seen.tolist()
         ):  # told by all alike, for all have to stop
-            raise ValueError(
+            raise SettingsError(
                 f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory"
             )
         if not found:
