@@ -554,7 +554,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
 
     with pytest.raises(
         DiskError,
-        match=r"run cannot be written \(No space left on device\); make room on the disk, then go on by --resume",
+        match=r"run cannot be written \(No space left on device\); make room on the disk, then continue with --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
     assert not list(small_disk.rglob("*.partial"))

@@ -380,7 +380,7 @@ def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
 
 def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=1)
-    with pytest.raises(FileNotFoundError, match="holds no run to go on with"):
+    with pytest.raises(FileNotFoundError, match="holds no run to continue"):
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
