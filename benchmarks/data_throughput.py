@@ -111,7 +111,7 @@ def main() -> None:
             size_of_cache, on_device = (2**32, None) if kept else (0, False)
             of = training_set(items, cache_bytes=size_of_cache, on_device=on_device)
             for path in of.images.paths if kept else ():
-                of.images.of(path)
+                of.images.image(path)
             ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
         small = training_set(training)
         ready: list[Batch] = [

@@ -44,10 +44,10 @@ from vrdir.restoring.restorer import Restorer
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
     "": lambda photo: photo,
-    "near": lambda photo: View(512, 180, 180, False, False, None).of(middle(photo, 180)),
-    "2x": lambda photo: View(360, 180, 180, False, False, None).of(middle(photo, 180)),
-    "4x": lambda photo: View(720, 180, 180, False, False, None).of(middle(photo, 180)),
-    "close": lambda photo: View(270, 90, 90, False, False, None).of(palest(photo, 90)),
+    "near": lambda photo: View(512, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "2x": lambda photo: View(360, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "4x": lambda photo: View(720, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "close": lambda photo: View(270, 90, 90, False, False, None).apply(palest(photo, 90)),
     "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
     "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
     "vivid": LIGHT._replace(saturation=2.2).of,

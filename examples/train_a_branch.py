@@ -25,7 +25,6 @@ from torch import Tensor
 from vrdir import Restorer
 from vrdir.data import ValidationSet
 from vrdir.degradations import Draws, Parameter, Place, apply_degradation, degradation
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 from vrdir.training import Recipe, Sources, all_stages, train
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
@@ -80,6 +79,11 @@ def recipe(steps: int) -> Recipe:
     return plain.with_branches(["noise", "dead_pixels"])
 
 
+def psnr(image: Tensor, clean: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB of images in [0, 1]."""
+    return float(-10 * (image - clean).square().mean().log10())
+
+
 def gain(weights: Path, sources: Sources, settings: Recipe) -> tuple[float, float]:
     """Return the mean PSNR in dB of held-out photos with dead pixels, and after restoring."""
     _, items = sources.items(settings)
@@ -89,8 +93,8 @@ def gain(weights: Path, sources: Sources, settings: Recipe) -> tuple[float, floa
     for _, _, clean in held_out.pairs({"clean": 1.0}, lambda item: True):
         generator = torch.Generator().manual_seed(1)
         degraded = apply_degradation(clean, "dead_pixels", generator, share=0.05).image
-        before += psnr_rgb(degraded, clean)
-        after += psnr_rgb(restorer(degraded), clean)
+        before.append(psnr(degraded, clean))
+        after.append(psnr(restorer(degraded), clean))
     return float(np.mean(before)), float(np.mean(after))
 
 

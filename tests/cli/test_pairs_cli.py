@@ -133,7 +133,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
             ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),
             "takes no degraded images",
         ),
-        (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot stand in a pair list"),
+        (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot be in a pair list"),
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
     ],
 )

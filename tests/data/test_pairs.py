@@ -269,7 +269,7 @@ def test_a_name_that_no_list_can_hold_is_refused_and_the_old_list_stays(
 ) -> None:
     target = tmp_path / "pairs.txt"
     target.write_text("old")
-    with pytest.raises(ValueError, match="cannot stand in a pair list"):
+    with pytest.raises(ValueError, match="cannot be in a pair list"):
         write_pairs([Pair(tmp_path / "1.png", tmp_path / name, "", 1)], target)
     with pytest.raises(ValueError, match="no pairs to write"):
         write_pairs([], target)
@@ -396,7 +396,8 @@ def test_pairs_are_opened_whole(put: Put) -> None:
     assert torch.allclose(degraded, torch.tensor(51 / 255))
     assert torch.allclose(clean, torch.tensor(102 / 255))
     with pytest.raises(
-        ImageError, match=r"1\.png is 8 x 6 pixels, .*3\.png is 5 x 6 pixels; a pair has one size"
+        ImageError,
+        match=r"1\.png is 8 x 6 pixels, .*3\.png is 5 x 6 pixels; the images of a pair must",
     ):
         open_pair(Pair(put("3.png", size=(5, 6)), put("1.png"), "", 1))
 

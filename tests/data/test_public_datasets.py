@@ -249,7 +249,7 @@ def test_two_clean_twins_are_both_named(tree: Tree) -> None:
             ["a/1400.png", "b/1400_1.png", "b/1400_2.png", "b/1400_3.png"],
             r"1400_2.png, \.\.\. \(3 images\).*exchanged it would match 3 of 3",
         ),
-        ("same-name", ["a/1.png", "b/2.png"], "no other rule matches either"),
+        ("same-name", ["a/1.png", "b/2.png"], "no other rule matches"),
     ],
 )
 def test_where_nothing_matches_the_right_rule_is_named(
@@ -274,7 +274,7 @@ def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
             "unknown rule 'best'; there are same-name, reside, rain100, clean-only",
         ),
         (("reside", None, root / "out"), "needs the folder of the degraded images"),
-        (("same-name", root / "in", root / "out", "noise:sigma=25"), "synthesises none"),
+        (("same-name", root / "in", root / "out", "noise:sigma=25"), "does not synthesise"),
         ((CLEAN_ONLY, root / "in", root / "out", "noise:sigma=25"), "takes no degraded images"),
         ((CLEAN_ONLY, None, root / "out"), "what to synthesise"),
     ]:

@@ -484,7 +484,7 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
 def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Path) -> None:
     stage = {"steps": 1, "batch_size": 3, "accumulate": 2}
     with pytest.raises(
-        ValueError, match="batch_size 3 is to be divided into 1 processes x 2 parts"
+        ValueError, match="batch_size 3 cannot be divided into 1 processes x 2 parts"
     ):
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
     with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):

@@ -105,7 +105,8 @@ def _start_run(work_dir: Path, run: Run) -> None:
     recipe_file = work_dir / RECIPE
     if recipe_file.exists():
         raise ExistsError(
-            f"{work_dir} already holds a run; continue it with --resume, or choose another --work-dir"
+            f"{work_dir} already holds a run; continue it with --resume, or choose another "
+            "--work-dir"
         )
     if work_dir.exists() and not work_dir.is_dir():
         raise ExistsError(f"{work_dir} is a file; give a folder, new or empty, for --work-dir")
@@ -173,7 +174,7 @@ def _same_run(run_file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
-    """Return the settings in which two recipes differ, as "decoder.steps", except those in `FREE`."""
+    """Return the settings in which two recipes differ ("decoder.steps"), except those in `FREE`."""
     one, other = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     return [key for key in (one | other) if one.get(key) != other.get(key) and key not in FREE]
 

@@ -207,7 +207,7 @@ def _check(
 
 
 def launched(device: str, recipe: Recipe) -> Fabric:
-    """Return the devices of this process, connected to the other processes that torchrun started."""
+    """Return the devices of this process, connected to the other processes of torchrun."""
     here, everywhere = (
         int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE")
     )
@@ -215,12 +215,12 @@ def launched(device: str, recipe: Recipe) -> Fabric:
     devices: list[int] | int = (
         [int(index)] if kind == "cuda" and index and everywhere == 1 else here
     )
-    # Weights are channels last. For 1 x 1 kernels the two layouts are the same, and DDP warns of it.
+    # Weights are channels last; for 1 x 1 kernels the two layouts are the same, and DDP warns.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if kind == "cuda" and here > torch.cuda.device_count():
         raise SettingsError(
-            f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; start "
-            "one for each GPU"
+            f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; "
+            "start one for each GPU"
         )
     fabric = Fabric(
         accelerator=kind,
@@ -261,5 +261,6 @@ def naming_disk(work_dir: Path) -> Iterator[None]:
         if advice is None:
             raise
         raise DiskError(
-            f"{work_dir} cannot be written ({error.strerror}); {advice}, then continue with --resume"
+            f"{work_dir} cannot be written ({error.strerror}); {advice}, then continue with "
+            "--resume"
         ) from None

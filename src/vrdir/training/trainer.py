@@ -41,8 +41,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}; continue with "
-            "--resume"
+            f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}; continue "
+            "with --resume"
         )
         self.signal_number = signal_number
 
@@ -58,6 +58,7 @@ class StageNetwork(nn.Module):
         self.model, self.stage = model, stage
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch, by name."""
         return self.stage.losses(self.model, batch)
 
 
@@ -65,9 +66,9 @@ class Trainer:
     """Runs stages on one model. The first process writes all results, into `work_dir`.
 
         checkpoints/<stage>/step-N.pt    the last few, to resume from
-        weights/<stage>/                 the model at the end of the stage: config.json, model.safetensors
-        weights/<stage>-best/            the model with the best mean validation PSNR; each kind of
-                                         image counts up to 50 dB
+        weights/<stage>/                 the model at the end of the stage: config.json,
+        model.safetensors weights/<stage>-best/            the model with the best mean validation
+                                         PSNR; each kind of image counts up to 50 dB
         pictures/<stage>/step-N.png      clean | degraded | restored, at every validation
         metrics.jsonl, tensorboard/, curves.png
 
@@ -176,7 +177,7 @@ class Trainer:
             clock = time.perf_counter()
 
     def _agreed(self, received: list[int]) -> int:
-        """Return the signal that any process received, so that all stop after the same step, or 0."""
+        """Return the signal that any process received, or 0, so that all stop at the same step."""
         number = received[0] if received else 0
         value = torch.tensor(float(number), device=self.fabric.device)
         return int(reduced(self.fabric, value, "max"))
@@ -325,8 +326,8 @@ class StageRun:
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
         if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # all processes raise it
             raise SettingsError(
-                f"{self.folder} does not hold the same checkpoints for all processes; give them one "
-                "shared work directory"
+                f"{self.folder} does not hold the same checkpoints for all processes; give them "
+                "one shared work directory"
             )
         if not found:
             return 0
@@ -360,9 +361,9 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
     shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
     files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     return (
-        f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch was "
-        f"{files}. Look at these images; lower learning_rate, set clip_norm, or use precision: float32 "
-        "(these may change), and continue with --resume"
+        f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch "
+        f"was {files}. Look at these images; lower learning_rate, set clip_norm, or use precision: "
+        "float32 (these may change), and continue with --resume"
     )
 
 
