@@ -13,12 +13,12 @@ from PIL import Image
 
 from vrdir.data.image_cache import ImageCache, photos_in
 from vrdir.data.items import Item, items_of, split
-from vrdir.degradations.draws import seed_of
-from vrdir.images.folders import composed
 from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
+from vrdir.degradations.draws import seed_of
 from vrdir.errors import ImageError
+from vrdir.images.folders import composed
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import BranchStage
 

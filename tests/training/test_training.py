@@ -257,7 +257,7 @@ def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> 
     for content in (b"hello", b"", whole[: len(whole) // 2], flipped):
         (tmp_path / "step-00000003.pt").write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"
+            ValueError, match=r"step-00000003.pt cannot be read .* continue from step-00000002.pt"
         ):
             load_checkpoint(tmp_path / "step-00000003.pt")
 

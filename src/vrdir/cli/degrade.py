@@ -61,8 +61,8 @@ def degrade(
     seed: Annotated[
         int,
         typer.Option(
-            help="The same seed gives the same pixels; each file has its own draws, by its name and "
-            "sub-folder."
+            help="The same seed gives the same pixels; each file has its own draws, by its name "
+            "and sub-folder."
         ),
     ] = 0,
     depth: Annotated[

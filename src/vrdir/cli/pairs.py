@@ -41,8 +41,8 @@ def pairs_build(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all "
-            "rules. Default: same-name."
+            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows "
+            "all rules. Default: same-name."
         ),
     ] = None,
     steps: Annotated[

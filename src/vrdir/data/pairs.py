@@ -136,8 +136,8 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     names = _Names(path)
     lines = []
     for pair in pairs:
-        synthesised = pair.degraded is None
-        degraded = f"@{pair.synthesis}" if synthesised else names.written(pair.degraded)
+        file = pair.degraded
+        degraded = f"@{pair.synthesis}" if file is None else names.written(file)
         lines.append(f"{degraded}|{names.written(pair.clean)}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole("".join(lines).encode(), path)

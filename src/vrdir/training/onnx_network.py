@@ -16,8 +16,8 @@ from vrdir.errors import RecogniserError
 class OnnxNetwork(nn.Module):
     """The part of an ONNX graph that leads from its image to some of its tensors, frozen.
 
-    It knows the operators of convolutional networks (`OPERATORS`). What comes after the tensors that
-    are asked for, such as the suppression of double boxes, is never run.
+    It knows the operators of convolutional networks (`OPERATORS`). Nodes after the requested
+    tensors, such as the suppression of double boxes, are not run.
 
     Args:
         path: the ONNX file, with one input, (B, 3, H, W) in [0, 1].
@@ -72,6 +72,7 @@ class OnnxNetwork(nn.Module):
             self.register_buffer(place, constants[name])
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the requested tensors of a batch (B, 3, H, W) in [0, 1]."""
         values: dict[str, Tensor | None] = {
             name: getattr(self, place) for name, place in self.places.items()
         }
@@ -138,4 +139,4 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Slice": _slice,
     "Sub": lambda a, b, **_: a - b,
 }
-"""Of the inputs and attributes of an ONNX node."""
+"""For each ONNX operator, a function of a node's inputs and attributes."""

@@ -1,4 +1,4 @@
-"""Recognition losses: what a recogniser sees in a restored image, against what it sees in the clean one.
+"""Recognition losses: a recogniser's features and answers on restored and on clean images.
 
 No labels are used: the clean image is the teacher.
 """

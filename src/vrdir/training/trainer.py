@@ -294,7 +294,7 @@ class StageRun:
                 figures
                 | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()},
             )
-            log.strip(step, rows)
+            log.picture(step, rows)
             if step and mean > self.best:
                 self.best = mean
                 self.averaged.save_pretrained(self.work_dir / "weights" / f"{self.stage.name}-best")
