@@ -1,4 +1,4 @@
-"""Degradations of images: haze, rain, snow, blur, low light, noise, JPEG. See docs/degradations.md."""
+"""Degradations of images: haze, rain, snow, blur, low light, noise, JPEG."""
 
 from typing import TYPE_CHECKING
 

@@ -224,9 +224,9 @@ def raindrops(image: Tensor, draws: Draws) -> Tensor:
     """Put drops on the lens: `I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - |u|^2)) + h)`.
 
     `u = (x - c) / r`. A drop of centre c and radius r is a small wide-angle lens: it shows the
-    scene upside down, as wide as F drops. J_s is J without the detail that is lost on the way. g darkens
-    the rim, where the light is from far aside, `1 - k |u|^4`; h is a glint on the upper side; a is
-    the outline, blurred since the lens is focused behind it.
+    scene upside down, as wide as F drops. J_s is J without the detail that is lost on the way. g
+    darkens the rim, where the light is from far aside, `1 - k |u|^4`; h is a glint on the upper
+    side; a is the outline, blurred since the lens is focused behind it.
 
     The recorded `coverage` is what the drops' cells have space for.
     """
