@@ -226,8 +226,8 @@ def test_degrade_lists_what_there_is() -> None:
     [
         ("fog", "unknown degradation 'fog'"),
         ("haze:sigma=3", "haze takes beta="),
-        ("noise:sigma=loud", "noise:sigma is a number"),
-        ("noise:sigma=1..2..3", "noise:sigma is a number"),
+        ("noise:sigma=loud", "noise:sigma must be a number"),
+        ("noise:sigma=1..2..3", "noise:sigma must be a number"),
         ("rain:layers=2..3", "rain:layers is one whole number"),
         ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
     ],

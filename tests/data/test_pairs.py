@@ -143,7 +143,7 @@ def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
         ("a.png|b.png|c.png", "a line is degraded|clean"),
         ("@fogg|b.png", "unknown degradation 'fogg'"),
         ("@|b.png", "unknown degradation ''"),
-        ("@noise:sigma=much|b.png", "noise:sigma is a number"),
+        ("@noise:sigma=much|b.png", "noise:sigma must be a number"),
         (
             "@noise:sigma=-5|b.png",
             "sigma",
