@@ -61,7 +61,10 @@ def pair_list(items: list[Item], folder: Path) -> Path:
 
 
 def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
-    """A function of the round: seconds a step. A loader with workers is started anew in each round, and its start is not counted."""
+    """Return a function of the round that measures seconds per step.
+
+    A loader with workers is started anew in each round; its start does not count.
+    """
 
     def measure(turn: int) -> float:
         first = 1 + turn * (STEPS + 1)

@@ -77,7 +77,8 @@ QUESTIONS = (  # view, what is done to it
     ("pale", CLEAN),
     ("vivid", CLEAN),
 )
-SOFT = (  # asked apart: weights that take what is soft for clean do worse from one to the next (experiment 46)
+# Listed separately: weights that take soft images for clean get worse along them (experiment 46).
+SOFT = (
     ("2x", "haze:beta=1.2"),
     ("4x", "haze:beta=1.2"),
     ("2x", "rain:coverage=0.2"),
@@ -101,7 +102,10 @@ def middle(photo: Tensor, side: int) -> Tensor:
 
 
 def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
-    """The (3, side, side) of a photo in which the darkest fiftieth of the dark channel is brightest; all of it where it is smaller."""
+    """Return the part (3, side, side) of a photo with the brightest dark channel.
+
+    The darkest fiftieth of the dark channel counts; a smaller photo is returned whole.
+    """
     side = min(side, *photo.shape[1:])
     parts = photo.amin(0).unfold(0, side, step).unfold(1, side, step)  # (rows, columns, side, side)
     dark = parts.flatten(2).float().quantile(0.02, dim=2)

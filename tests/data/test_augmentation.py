@@ -37,7 +37,7 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
         ("varied", False, 300, {64}),
     ],
 )
-def test_which_sizes_and_lights_there_are(
+def test_sizes_and_lights_of_each_augmentation(
     how: str, synthetic: bool, extent: int, sides: set[int]
 ) -> None:
     drawn = views(how, synthetic, extent)
@@ -109,7 +109,7 @@ def test_a_view_has_the_crops_size() -> None:
         assert made.dtype == torch.uint8
 
 
-def test_magnified_and_averaged_parts_are_the_same_picture() -> None:
+def test_magnified_and_reduced_parts_show_the_same_scene() -> None:
     ramp = torch.arange(64).mul(4).to(torch.uint8).expand(3, 64, 64)
     near = View(128, 64, 64, False, False, None).apply(ramp)
     torch.testing.assert_close(
@@ -155,7 +155,7 @@ def test_saturation() -> None:
     assert torch.equal(vivid.apply(grey), grey)
 
 
-def test_no_light_is_so_odd_that_nothing_is_left() -> None:
+def test_every_light_keeps_the_image_visible() -> None:
     tones = [Tone.drawn(torch.Generator().manual_seed(seed)) for seed in range(500)]
     for low, high, values in (
         (2**-0.6, 2**0.6, [t.gamma for t in tones]),

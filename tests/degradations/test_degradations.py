@@ -1,4 +1,4 @@
-"""What every degradation promises: the seed decides the pixels, the batch does not, severities rise, wrong parameters are named."""
+"""Properties of every degradation: seeds, batches, sizes, severities and errors."""
 
 import itertools
 import math
@@ -51,7 +51,7 @@ def test_same_seed_same_pixels(name: str, photo_batch: Tensor) -> None:
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 @pytest.mark.parametrize("severity", [None, 4])
-def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
+def test_image_with_its_own_generator_does_not_depend_on_its_batch(
     name: str, severity: int | None, photo_batch: Tensor
 ) -> None:
     batch = torch.cat([photo_batch, photo_batch.flip(3)])
@@ -60,7 +60,7 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
     )
     for row, seed in enumerate((5, 6, 7, 5)):
         alone = apply_degradation(batch[row : row + 1], name, [seeded(seed)], severity=severity)
-        # A Fourier transform of a batch rounds a little differently; JPEG's rounding may make a level of it.
+        # A Fourier transform of a batch rounds differently, and JPEG may round that to a level.
         torch.testing.assert_close(together.image[row : row + 1], alone.image, rtol=0, atol=1e-6)
         for key, value in alone.parameters.items():
             assert torch.equal(together.parameters[key][row : row + 1], value), key
@@ -85,8 +85,9 @@ def test_any_size(name: str, batch: int, height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DEGRADATIONS if name != "low_resolution"])
-def test_all_is_made_on_the_images_device(name: str) -> None:
-    # A tensor left on the processor cannot meet one of the device "meta"; low_resolution needs its sizes as numbers.
+def test_all_tensors_are_on_the_images_device(name: str) -> None:
+    # A tensor on the processor cannot be combined with one on the device "meta";
+    # low_resolution needs its sizes as numbers.
     image = torch.empty(2, 3, 24, 32, device="meta")
     for severity in (None, 5):
         ranges = (
@@ -165,7 +166,7 @@ def test_every_parameter_is_checked_and_named(name: str, photo_batch: Tensor) ->
         ("sensor_noise", "electrons", 0.0, "electrons must be between 1 and 1e"),
     ],
 )
-def test_parameters_that_cannot_be_are_named(
+def test_invalid_parameters_are_named(
     name: str, parameter: str, value: Any, message: str, photo_batch: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -183,8 +184,8 @@ def test_unknown_names_are_errors(photo_batch: Tensor) -> None:
 
 def test_degradations_are_in_the_order_of_nature() -> None:
     expected = [
-        "haze", "night_haze", "rain", "snow", "raindrops", "defocus_blur", "motion_blur", "low_resolution",
-        "low_light", "noise", "sensor_noise", "jpeg",
+        "haze", "night_haze", "rain", "snow", "raindrops", "defocus_blur", "motion_blur",
+        "low_resolution", "low_light", "noise", "sensor_noise", "jpeg",
     ]  # fmt: skip
     assert [name for name in DEGRADATIONS if name in expected] == expected
     places = [one.place for one in DEGRADATIONS.values()]

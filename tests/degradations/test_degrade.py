@@ -21,7 +21,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_text_becomes_steps_in_its_order() -> None:
+def test_text_is_parsed_into_steps_in_order() -> None:
     assert parse_degradations("haze:beta=1.2,airlight=0.8..0.9") == [
         Step("haze", {"beta": 1.2, "airlight": (0.8, 0.9)}, None)
     ]
@@ -35,7 +35,7 @@ def test_text_becomes_steps_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_what_is_shown_can_be_read(name: str, photo_batch: Tensor) -> None:
+def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
     defaults = DEGRADATIONS[name].defaults
     text = f"{name}:" + ",".join(f"{key}={shown(value)}" for key, value in defaults.items())
     expected = apply_degradation(photo_batch, name, seeded()).image
@@ -81,7 +81,7 @@ def test_steps_are_applied_one_after_the_other(photo_batch: Tensor) -> None:
     assert torch.equal(each[1:], apply_steps(photo_batch[1:], steps, [seeded(2)]))
 
 
-def test_the_public_degrade_gives_back_what_it_was_given(photo: Image.Image) -> None:
+def test_degrade_returns_the_type_of_its_input(photo: Image.Image) -> None:
     hazy = vrdir.degrade(photo, "haze", seed=1, beta=1.2)
     assert isinstance(hazy, Image.Image)
     assert (hazy.size, hazy.mode) == (photo.size, photo.mode)
@@ -97,7 +97,7 @@ def test_grey_images_get_the_noise_asked_for() -> None:
     assert float(noisy.astype(float).std()) == pytest.approx(25, rel=0.03)
 
 
-def test_severity_is_for_all_that_name_none(photo: Image.Image) -> None:
+def test_severity_applies_to_steps_without_their_own(photo: Image.Image) -> None:
     array = np.asarray(photo)
     assert np.array_equal(
         vrdir.degrade(array, "haze+noise:severity=1", severity=4),
@@ -179,7 +179,7 @@ def test_a_depth_picture_of_integers_does_not_wrap(
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
-def test_a_depth_nobody_takes_is_an_error(photo: Image.Image) -> None:
+def test_depth_for_degradations_without_depth_is_an_error(photo: Image.Image) -> None:
     with pytest.raises(
         ValueError, match="of use for haze and night_haze only, not for rain, noise"
     ):

@@ -107,7 +107,7 @@ def test_an_overlay_depends_on_the_images_own_generator() -> None:
     assert torch.equal(together.on(image)[3:4], alone.on(image[3:4]))
 
 
-def test_an_overlay_can_be_applied_as_a_degradation_is() -> None:
+def test_overlay_is_applied_like_a_degradation() -> None:
     image = torch.rand(2, 3, 64, 64)
     barred = apply_degradation(image, "overlay", seeds(2), kind="bars")
     drawn = (barred.image != image).any(1)

@@ -1,7 +1,7 @@
 """The same seed gives the same pixels and parameters as when golden_pixels.json was written.
 
-`python -m tests.degradations.test_golden_pixels` writes the file anew, for a change that is meant to
-change pixels.
+`python -m tests.degradations.test_golden_pixels` writes the file anew, for a change that is meant
+to change pixels.
 """
 
 import json
@@ -77,7 +77,7 @@ def test_a_mixture_stays_the_same() -> None:
     assert near(found["pixels"], wanted["pixels"], 3 / 255)
 
 
-def test_every_degradation_of_old_is_covered() -> None:
+def test_golden_values_cover_every_degradation() -> None:
     assert {key.partition(":")[0] for key in GOLDEN} - {"mixture"} <= DEGRADATIONS.keys()
     assert len(GOLDEN) == 2 * 12 + 1
 

@@ -1,4 +1,4 @@
-"""The settings of a recipe describe themselves: help and docs are made of their descriptions, on every Python."""
+"""Settings describe themselves: help and docs are made from their descriptions."""
 
 import subprocess
 import sys
