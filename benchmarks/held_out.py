@@ -45,10 +45,10 @@ from vrdir.restoring.restorer import Restorer
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
     "": lambda photo: photo,
-    "near": lambda photo: View(512, 180, 180, False, False, None).of(middle(photo, 180)),
-    "2x": lambda photo: View(360, 180, 180, False, False, None).of(middle(photo, 180)),
-    "4x": lambda photo: View(720, 180, 180, False, False, None).of(middle(photo, 180)),
-    "close": lambda photo: View(270, 90, 90, False, False, None).of(palest(photo, 90)),
+    "near": lambda photo: View(512, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "2x": lambda photo: View(360, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "4x": lambda photo: View(720, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "close": lambda photo: View(270, 90, 90, False, False, None).apply(palest(photo, 90)),
     "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
     "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
     "vivid": LIGHT._replace(saturation=2.2).of,
@@ -78,7 +78,8 @@ QUESTIONS = (  # view, what is done to it
     ("pale", CLEAN),
     ("vivid", CLEAN),
 )
-SOFT = (  # asked apart: weights that take what is soft for clean do worse from one to the next (experiment 46)
+# Listed separately: weights that take soft images for clean get worse along them (experiment 46).
+SOFT = (
     ("2x", "haze:beta=1.2"),
     ("4x", "haze:beta=1.2"),
     ("2x", "rain:coverage=0.2"),
@@ -102,7 +103,10 @@ def middle(photo: Tensor, side: int) -> Tensor:
 
 
 def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
-    """The (3, side, side) of a photo in which the darkest fiftieth of the dark channel is brightest; all of it where it is smaller."""
+    """Return the part (3, side, side) of a photo with the brightest dark channel.
+
+    The darkest fiftieth of the dark channel counts; a smaller photo is returned whole.
+    """
     side = min(side, *photo.shape[1:])
     parts = photo.amin(0).unfold(0, side, step).unfold(1, side, step)  # (rows, columns, side, side)
     dark = parts.flatten(2).float().quantile(0.02, dim=2)
