@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def main() -> None:
         clean_hazes.append(restorer.restore(photo).diagnosis[0].haze or 0.0)
         for step in range(4):
             generator = [torch.Generator().manual_seed(100 * number + step)]
-            settings = {"beta": 0.3 + 0.8 * step, "depth": ("smooth", "regions")[step % 2]}
+            settings: dict[str, Any] = {"beta": 0.3 + 0.8 * step, "depth": ("smooth", "regions")[step % 2]}
             hazy = apply_degradation(photo, "haze", generator, colour_cast=0.0, **settings)
             truth = true_haze(photo, hazy.image, hazy.parameters["airlight"][0])
             points["haze"].append((truth, restorer.restore(hazy.image).diagnosis[0].haze or 0.0))

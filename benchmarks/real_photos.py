@@ -31,8 +31,8 @@ CELL = (300, 210)
 def resized(photo: Image.Image, side: int) -> Image.Image:
     """Return a copy with this many pixels on its longer side."""
     scale = side / max(photo.size)
-    size = tuple(max(1, round(length * scale)) for length in photo.size)
-    return photo.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(length * scale)) for length in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def measured(restorer: Restorer, path: Path) -> tuple[dict[str, Any], Image.Image]:
