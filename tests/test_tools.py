@@ -1,4 +1,4 @@
-"""The scripts in tools/ that make what the package ships, and those in benchmarks/ that build networks of their own."""
+"""The scripts in tools/, and the networks that benchmarks/ablations.py builds."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tests.conftest import TINY
 
+import vrdir
 from vrdir.data.pairs import checked_pairs, open_pair
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.semantics_decoder import PixelSkipDecoder
@@ -409,3 +410,74 @@ def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
                 ]
             }
         )
+
+
+def test_version_changelog_and_citation_agree(tmp_path: Path) -> None:
+    tool = runpy.run_path(str(TOOLS / "check_release.py"))
+    found = tool["versions"](tool["ROOT"])
+    version = vrdir.__version__.removesuffix(".dev0")
+    assert found["src/vrdir/__init__.py"] == vrdir.__version__
+    assert found["CITATION.cff"] == version
+    unreleased = " (unreleased)" if vrdir.__version__.endswith(".dev0") else ""
+    assert found["CHANGELOG.md"] == version + unreleased
+
+    (tmp_path / "src/vrdir").mkdir(parents=True)
+    (tmp_path / "src/vrdir/__init__.py").write_text('__version__ = "1.2.0"\n')
+    (tmp_path / "CITATION.cff").write_text("version: 1.1.0\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0 (unreleased)\n\n## 1.1.0\n")
+    wrong = ["CHANGELOG.md: 1.2.0 (unreleased)", "CITATION.cff: 1.1.0"]
+    assert tool["problems"]("v1.2.0", tmp_path) == wrong
+    (tmp_path / "CITATION.cff").write_text("version: 1.2.0\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0 (2027-01-31)\n")
+    assert tool["problems"]("v1.2.0", tmp_path) == []
+
+
+def test_links_of_the_packages_readme_are_absolute() -> None:
+    pytest.importorskip("hatchling")
+    tool = runpy.run_path(str(TOOLS / "package_metadata.py"))
+    readme = (
+        "[a](docs/a.md#x) ![b](docs/b.png) [![c](../../actions/c.svg)](../../actions/c) [d](#d)"
+    )
+    assert tool["with_absolute_links"](readme, "https://example.org/o/r", "v1") == (
+        "[a](https://example.org/o/r/blob/v1/docs/a.md#x) "
+        "![b](https://example.org/o/r/raw/v1/docs/b.png) "
+        "[![c](https://example.org/o/r/actions/c.svg)](https://example.org/o/r/actions/c) [d](#d)"
+    )
+    assert tool["address_of"]({}) is None
+    assert tool["address_of"]({"VRDIR_ADDRESS": "https://example.org/"}) == "https://example.org"
+    github = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/name"}
+    assert (
+        tool["address_of"](github | {"GITHUB_ACTIONS": "true"}) == "https://github.com/owner/name"
+    )
+
+
+def test_the_house_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    package, tests = tmp_path / "src/house", tmp_path / "tests"
+    package.mkdir(parents=True)
+    tests.mkdir()
+    (package / "__init__.py").write_text('"""A house."""\n')
+    (package / "first.py").write_text(
+        '"""Told where it lies."""\nfrom house import second\n\n\ndef f(x):\n'
+        f'    raise ValueError("{"x" * 90}")\n'
+    )
+    (package / "second.py").write_text(
+        '"""Return nothing."""\nfrom house import first\n\n\ndef g(x: int) -> int:\n'
+        '    """Return x."""\n' + "    x += 1\n" * 61 + "    return x\n"
+    )
+    (tests / "test_house.py").write_text("assert True\n")
+    tool = runpy.run_path(str(TOOLS / "house.py"))
+    found = tool["measure_all"](tmp_path, package, tests)
+    counts = {name: len(row.places) for name, row in found.items() if name not in ("D", "tests")}
+    assert counts == {
+        "code": 1,
+        "comments": 0,
+        "docstrings": 0,
+        "docs": 0,
+        "words": 1,
+        "functions": 1,
+        "circles": 1,
+        "typed": 1,
+        "errors": 1,
+    }
+    assert any("first.py:5" in place and "D103" in place for place in found["D"].places)

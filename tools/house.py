@@ -4,8 +4,7 @@
     python tools/house.py --list words         # each place that counts, as file:line: text
     python tools/house.py --list D src/vrdir/images
 
-Needs ruff on the path or beside the interpreter, for the docstring rules; all else is the standard
-library's `ast` and `tokenize`.
+Needs the package ruff for the docstring rules, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import ast
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tokenize
@@ -134,12 +132,10 @@ def long_lines_of_pages(pages: Iterable[Path]) -> Measure:
 def docstring_failures(package: Path, sources: list[Source]) -> Measure:
     """Count the documented things that fail ruff's Google docstring rules with D401."""
     command = [
-        "ruff", "check", "--isolated", "--exit-zero", "--no-cache", "--output-format=json",
-        "--select=D", "--ignore=D105,D107", "--config=lint.pydocstyle.convention='google'",
-        "--extend-select=D401", str(package),
+        sys.executable, "-m", "ruff", "check", "--isolated", "--exit-zero", "--no-cache",
+        "--output-format=json", "--select=D", "--extend-select=D401", "--ignore=D105,D107",
+        "--config=lint.pydocstyle.convention='google'", str(package),
     ]  # fmt: skip
-    beside = Path(sys.executable).parent / "ruff"
-    command[0] = str(beside) if beside.exists() else shutil.which("ruff") or "ruff"
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     failures: dict[tuple[str, int], str] = {}
     for failure in json.loads(found.stdout):

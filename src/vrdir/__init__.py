@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vrdir.lazy import offer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
