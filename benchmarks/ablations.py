@@ -166,7 +166,7 @@ def recipe_of(variant: Variant, seed: int) -> Recipe:
         "ranges": "",
         "jpeg_share": 0.0,
         "ema_decay": 0.99,
-        "pixel_loss_floor": 0.02,  # as the recipe had it when the figures in docs/experiments.md were taken
+        "pixel_loss_floor": 0.02,  # as the recipe had it when the figures in research/experiments.md were taken
         "log_every": 250,
         "validation.every": 10**6,
     }
