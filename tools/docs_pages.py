@@ -1,8 +1,8 @@
 """Let the documentation site link to files outside docs/, as the pages do in the repository.
 
-MkDocs runs this (mkdocs.yml, `hooks`). Each file outside docs/ that a page links to becomes a page of
-the site, below repository/: Markdown as it is, other text as code, pictures as they are. So the site
-is complete wherever it is built, and a link to a file that does not exist stops a strict build.
+MkDocs runs this (mkdocs.yml, `hooks`). Each file outside docs/ that a page links to becomes a page
+of the site, below repository/: Markdown as it is, other text as code, pictures as they are. So the
+site is complete wherever it is built, and a link to a missing file stops a strict build.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {".jpg", ".jpeg", ".png", ".svg", ".webp", ".gif"}
 LINK = re.compile(r"(\]\()(?![a-z]+:|#|/)([^()\s#]+)(#[^()\s]*)?(\))")
+IN_NAVIGATION = tuple(f"src/vrdir/weights/{name}/README.md" for name in ("small", "field"))
 log = logging.getLogger("mkdocs.vrdir")
 
 
@@ -26,6 +27,9 @@ def page_of(path: str) -> str:
     """Return the site's file for a file of the repository, both relative, with "/"."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
+    if path.endswith("README.md"):  # MkDocs would take it for the index of its section
+        path = path.removesuffix("/README.md").removesuffix("README.md") or "readme"
+        return f"repository/{path}.md"
     is_page = path.endswith(".md") or Path(path).suffix.lower() in PICTURES
     return f"repository/{path}" if is_page else f"repository/{path}.md"
 
@@ -76,8 +80,9 @@ def on_files(files: Files, *, config: Any) -> Files:
     """Add the files outside docs/ that pages link to, and those that these link to."""
     waiting = [f"docs/{file.src_uri}" for file in files if file.is_documentation_page()]
     seen = set(waiting)
-    named = [path for path in pages_named(config["nav"]) if path.startswith("repository/")]
-    waiting += [path.removeprefix("repository/") for path in named]
+    pages = {page_of(path): path for path in IN_NAVIGATION}
+    named = [page for page in pages_named(config["nav"]) if page.startswith("repository/")]
+    waiting += [pages.get(page, page.removeprefix("repository/")) for page in named]
     while waiting:
         path = waiting.pop()
         if not path.startswith("docs/"):
