@@ -3,9 +3,9 @@
     python benchmarks/real_photos.py DIR [--weights small ...] [--sheet OUT.png] [--json FILE]
 
 DIR is a folder of photos. For each photo the script prints the mean absolute change, in 8-bit
-levels, of a copy of 640 pixels (longer side), and the diagnosis. It also measures copies of 400 and 1600
-pixels: a restorer that looks at the scene and not at its pixels changes them alike. Smaller photos
-are enlarged, so that all are measured alike. `--sheet` writes each photo before and after.
+levels, of a copy of 640 pixels (longer side), and the diagnosis. It also measures copies of 400 and
+1600 pixels: a restorer that looks at the scene and not at its pixels changes them alike. Smaller
+photos are enlarged, so that all are measured alike. `--sheet` writes each photo before and after.
 """
 
 from __future__ import annotations

@@ -270,7 +270,8 @@ def test_photos_are_extracted_from_packages_and_bundles(
     (unpacked / "usr" / "animals.rcc").write_bytes(bundle)
     digest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     names.write_text(
-        f"# comment\n{digest['wall']} 32 wall\n{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n"
+        f"# comment\n{digest['wall']} 32 wall\n"
+        f"{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n"
     )
     run("package_photos.py", unpacked, out, "--list", names, monkeypatch=monkeypatch)
     sizes = {path.name: Image.open(path).size for path in out.iterdir()}
