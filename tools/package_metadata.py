@@ -46,7 +46,7 @@ def with_absolute_links(readme: str, address: str, tag: str) -> str:
         kind = "raw" if start.startswith("!") else "blob"
         return f"{start}({address}/{kind}/{tag}/{target})"
 
-    return re.sub(r"(!?\[[^\[\]]*\])\((?!https?:|#|mailto:)([^()\s]+)\)", absolute, readme)
+    return re.sub(r"(!\[[^\[\]]*\]|\])\((?!https?:|#|mailto:)([^()\s]+)\)", absolute, readme)
 
 
 def version() -> str:
