@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
-# How many tests run at a time, each process with one thread; more than cores only costs memory.
+# How many tests run at a time, each process with one thread and about half a gigabyte.
 WORKERS ?= auto
 
 .PHONY: demo test coverage lint format docs serve-docs clean
@@ -12,10 +12,10 @@ demo: $(INSTALLED)  ## degrade sample photos, restore them, write a contact shee
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED) lint  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8
 
 coverage: $(INSTALLED)  ## the suite again, with the share of lines and branches that it runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-fail-under 90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --cov --cov-fail-under 90
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
