@@ -1,6 +1,6 @@
 """Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work.
 
-Example:
+Examples:
     >>> import vrdir
     >>> clear = vrdir.Restorer()(foggy)
 """
