@@ -483,3 +483,21 @@ def test_the_house_is_measured(tmp_path: Path) -> None:
         "errors": 1,
     }
     assert any("first.py:5" in place and "D103" in place for place in found["D"].places)
+
+
+def test_links_out_of_the_docs_lead_to_pages_of_the_site() -> None:
+    pytest.importorskip("mkdocs")
+    tool = runpy.run_path(str(TOOLS / "docs_pages.py"))
+    page_of, rewritten = tool["page_of"], tool["rewritten"]
+    assert page_of("docs/images.md") == "images.md"
+    assert page_of("src/vrdir/weights/small/README.md") == "repository/src/vrdir/weights/small.md"
+    assert page_of("examples/demo.py") == "repository/examples/demo.py.md"
+    assert page_of("docs/images/demo.jpg") == "images/demo.jpg"
+    text = "[a](../CHANGELOG.md#b) [c](images.md) `[d](../e.md)` ![f](images/g.png) [h](#i)"
+    assert rewritten(text, "docs/limits.md") == (
+        "[a](repository/CHANGELOG.md#b) [c](images.md) `[d](../e.md)` ![f](images/g.png) [h](#i)"
+    )
+    card = "[a](../../../../docs/method.md#b) [c](https://example.org)"
+    assert rewritten(card, "src/vrdir/weights/small/README.md") == (
+        "[a](../../../../method.md#b) [c](https://example.org)"
+    )
