@@ -1,4 +1,4 @@
-"""The questions of docs/experiments.md, asked of one or several sets of weights on held-out training photos.
+"""The questions of research/experiments.md, asked of one or several sets of weights on held-out training photos.
 
     python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...] [--photos 16] [--json FILE]
 

@@ -1,14 +1,15 @@
-"""vrdir: restores images taken in haze, rain or noise, so that recognisers trained on clean photos work again.
+"""Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work.
 
->>> import vrdir
->>> clear = vrdir.Restorer()(foggy)
+Examples:
+    >>> import vrdir
+    >>> clear = vrdir.Restorer()(foggy)
 """
 
 from typing import TYPE_CHECKING
 
 from vrdir.lazy import offer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade

@@ -355,7 +355,7 @@ def test_info_and_version() -> None:
     facts = json.loads(run("info", "--json").stdout)
     assert {"vrdir", "python", "torch", "devices", "threads"} <= facts.keys()
     assert "torch" in text(run("info"))
-    assert re.fullmatch(r"vrdir \d+\.\d+\.\d+", text(run("--version")))
+    assert re.fullmatch(r"vrdir \d+\.\d+\.\d+(\.dev\d+)?", text(run("--version")))
 
 
 def test_every_command_has_help() -> None:

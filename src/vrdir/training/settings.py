@@ -83,9 +83,9 @@ def described(settings: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
     """
     for name, field in settings.model_fields.items():
         parts = (field.annotation, *get_args(field.annotation))
-        inner = next(
-            (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
-        )
+        # On Python 3.10 a list[int] is an instance of type, too.
+        classes = [part for part in parts if isinstance(part, type) and not get_args(part)]
+        inner = next((part for part in classes if issubclass(part, BaseModel)), None)
         if inner is None or inner is VRDIRConfig:
             default = "" if field.is_required() else json.dumps(field.default)
             yield Setting(prefix + name, field.description or "", default)
