@@ -118,7 +118,8 @@ def serve(
             web=web,
             detector=detector,
         )
-        allow_megapixels(max_megapixels)
+        # The service has its own limit; Pillow's is a second one behind it.
+        allow_megapixels(2 * max_megapixels)
         log_as_json()
         networks = Networks(weights or ["small"], device, backend, precision)
         service = Service(networks, settings)

@@ -22,7 +22,7 @@ from vrdir.serving.settings import ServeSettings
 logger = logging.getLogger("vrdir.serving.access")
 
 SEND_TIMEOUT = 60.0  # seconds for the client to take a part of the answer
-LINGER = 2.0  # seconds that a refused body is still read, so that the client sees why
+LINGER = 1.0  # seconds that a refused body is still read, so that the client sees why
 KEYED = "/v1/"  # addresses that need a key, where there are keys
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

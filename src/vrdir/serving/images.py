@@ -113,11 +113,11 @@ def read_header(content: bytes, max_megapixels: float) -> Header:
     except ImageError as error:
         raise ProblemError("not-an-image", str(error)) from None
     if bomb:
-        raise ProblemError("image-too-large", _too_large("far more", max_megapixels))
+        raise ProblemError("image-too-large", _too_large("far", max_megapixels))
     header = Header(picture.format or "PNG", *picture.size)
     if header.pixels > max_megapixels * 1e6:
         raise ProblemError(
-            "image-too-large", _too_large(f"{header.pixels / 1e6:.1f} megapixels,", max_megapixels)
+            "image-too-large", _too_large(f"{header.pixels / 1e6:.2f} megapixels,", max_megapixels)
         )
     return header
 
@@ -170,7 +170,9 @@ def _open(task: ImageTask) -> _Opened:
     width, height = picture.size
     if width * height > task.max_pixels:
         limit = task.max_pixels / 1e6
-        raise ProblemError("image-too-large", _too_large("too many pixels,", limit))
+        raise ProblemError(
+            "image-too-large", _too_large(f"{width * height / 1e6:.2f} megapixels,", limit)
+        )
     file_format = task.file_format or writable_format(picture.format or "PNG")
     if task.max_side is not None:
         picture = reduced(picture, task.max_side)

@@ -1,9 +1,8 @@
-"""The page's files: read once at the start, so that no address from a request reaches the disk."""
+"""The page's routes: one for each file, so that no address from a request reaches the disk."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib.resources import files
 from pathlib import Path
 
 from starlette.requests import Request
@@ -11,33 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from vrdir.errors import MissingFileError
-
-# The media types of the page's files, by suffix; files of other suffixes are not served.
-MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".json": "application/json",
-    ".svg": "image/svg+xml",
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".wasm": "application/wasm",
-    ".onnx": "application/octet-stream",
-    ".webmanifest": "application/manifest+json",
-    ".txt": "text/plain; charset=utf-8",
-}
-FOLDER = Path(str(files("vrdir.serving"))) / "page"
-
-
-def page_files(folder: Path) -> dict[str, Path]:
-    """Return the files that are served from a folder, by their address below it."""
-    return {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix in MEDIA_TYPES
-    }
-
+from vrdir.serving.page_files import FOLDER, MEDIA_TYPES, page_files
 
 def page_routes(web: Path | None) -> list[BaseRoute]:
     """Return a route for each file of the page.
