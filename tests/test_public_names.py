@@ -11,7 +11,7 @@ import vrdir
 
 def test_public_names() -> None:
     assert vrdir.__all__ == [
-        "VRDIR", "ImageError", "Restoration", "Restore", "Restored", "Restorer", "VRDIRConfig", "VrdirError",
+        "VRDIR", "Camera", "ImageError", "Restoration", "Restore", "Restored", "Restorer", "VRDIRConfig", "VrdirError",
         "__version__", "degrade", "restore_before",
     ]  # fmt: skip
     assert set(dir(vrdir)) == set(vrdir.__all__)

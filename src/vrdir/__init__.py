@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from vrdir.frontend.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
     from vrdir.restoring.restorer import Restored, Restorer
+    from vrdir.serving.camera import Camera
 
 __all__ = [
     "VRDIR",
+    "Camera",
     "ImageError",
     "Restoration",
     "Restore",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Camera": "vrdir.serving.camera",
     "ImageError": "vrdir.errors",
     "Restoration": "vrdir.model.vrdir",
     "Restore": "vrdir.frontend.transform",

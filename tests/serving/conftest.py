@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image
-
 from tests.serving.servers import Server
 
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")

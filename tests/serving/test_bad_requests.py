@@ -1,4 +1,4 @@
-"""Requests that are wrong, hostile or slow: each gets an answer in words, and the service goes on."""
+"""Wrong, hostile and slow requests: each gets an answer in words, and the service goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from contextlib import closing
 import httpx
 import pytest
 from PIL import Image
-
 from tests.serving.servers import Server, assert_problem, assert_same, encoded
 
 
@@ -207,7 +206,9 @@ def test_a_flood_of_headers_is_refused(strict: Server) -> None:
     assert raw(strict, POST, flood).startswith(b"HTTP/1.1 400")
 
 
-@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01", b"HELO there\r\n\r\n", b"\0" * 99])
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x02\x00\x01", b"HELO there\r\n\r\n", b"\0" * 99]
+)
 def test_what_is_not_http_is_refused(strict: Server, garbage: bytes) -> None:
     answer = raw(strict, garbage + b"\r\n\r\n")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")

@@ -11,8 +11,8 @@ from email.parser import BytesParser
 import httpx
 import pytest
 from PIL import Image
-
 from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
+
 from vrdir import Restorer
 from vrdir.serving.problems import KINDS
 

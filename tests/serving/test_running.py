@@ -8,17 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
 from vrdir import Restorer
 
 KEY = "a-long-key-for-tests-1234"
@@ -27,14 +27,14 @@ KEY = "a-long-key-for-tests-1234"
 @pytest.fixture(scope="module")
 def busy() -> Iterator[Server]:
     """A server with a short queue, short deadlines and one thread."""
-    with Server("--threads", "1", "--max-queue", "2", "--deadline", "4") as running:
+    with Server("--threads", "1", "--max-queue", "2", "--deadline", "0.5") as running:
         yield running
 
 
 def test_a_full_queue_answers_503_and_says_when_to_come_back(
     busy: Server, large_photo: Image.Image
 ) -> None:
-    sent = encoded(large_photo.resize((700, 465)), "JPEG")
+    sent = encoded(large_photo.resize((300, 200)), "JPEG")
     with ThreadPoolExecutor(8) as pool:
         answers = list(
             pool.map(
@@ -53,23 +53,19 @@ def test_a_full_queue_answers_503_and_says_when_to_come_back(
 def test_an_image_that_is_not_done_in_time_is_given_up(
     busy: Server, large_photo: Image.Image
 ) -> None:
-    sent = encoded(large_photo.resize((3000, 2000)), "JPEG")
-    start = time.monotonic()
+    sent = encoded(large_photo, "JPEG")
     answer = httpx.post(f"{busy.url}/v1/restore", content=sent, timeout=60)
     assert_problem(answer, 504, "deadline")
-    assert time.monotonic() - start < 10
 
 
 def test_a_client_that_leaves_is_dropped_from_the_queue(
     server: Server, large_photo: Image.Image
 ) -> None:
-    sent = encoded(large_photo.resize((700, 465)), "JPEG")
+    sent = encoded(large_photo.resize((450, 300)), "JPEG")
 
     def post(timeout: float) -> None:
-        try:
+        with suppress(httpx.TimeoutException):
             httpx.post(f"{server.url}/v1/restore", content=sent, timeout=timeout)
-        except httpx.TimeoutException:
-            pass
 
     name = 'vrdir_dropped_total{reason="client-gone"}'
     before = server.metric(name)

@@ -11,6 +11,7 @@ from vrdir.cli.degrade import degrade
 from vrdir.cli.evaluate import evaluate_app
 from vrdir.cli.export import export_app
 from vrdir.cli.info import info
+from vrdir.cli.live import live
 from vrdir.cli.pairs import pairs_app
 from vrdir.cli.restore import restore
 from vrdir.cli.serve import serve
@@ -33,6 +34,7 @@ app.add_typer(export_app, name="export")
 app.add_typer(web_app, name="web")
 app.add_typer(weights_app, name="weights")
 app.command()(serve)
+app.command()(live)
 app.command()(info)
 
 

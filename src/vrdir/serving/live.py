@@ -8,9 +8,21 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response, StreamingResponse
 
+from vrdir.serving.camera import Camera
 from vrdir.serving.metrics import Metrics
 
 BOUNDARY = "vrdir-frame"
+# The metrics of a camera, by the names in its report.
+CAMERA_GAUGES = {
+    "received": "Frames decoded.",
+    "dropped": "Frames replaced by newer ones before they were restored.",
+    "restored": "Frames restored.",
+    "repeated": "Times that the last frame was given again.",
+    "reconnects": "Times that the source was lost and found again.",
+    "connected": "Whether frames arrive now.",
+    "p50_ms": "Median delay of a frame, in milliseconds.",
+    "p95_ms": "95th percentile of the delay, in milliseconds.",
+}
 SILENT = 5.0  # seconds after which the last frame is sent again, so that a dead client is noticed
 
 
@@ -21,6 +33,20 @@ class LiveView:
         self._lock = threading.Lock()
         self._frame, self._number = b"", 0
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._closed = False
+        self._camera: Camera | None = None
+
+    def attach(self, camera: Camera) -> None:
+        """Show a camera's counts in the metrics."""
+        self._camera = camera
+
+    def close(self) -> None:
+        """End the answers to all clients."""
+        with self._lock:
+            self._closed = True
+            waiting = list(self._waiting)
+        for loop, event in waiting:
+            loop.call_soon_threadsafe(event.set)
 
     def show(self, jpeg: bytes) -> None:
         """Show a new frame to all clients."""
@@ -35,6 +61,14 @@ class LiveView:
         metrics.watch(
             "vrdir_live_clients", "Clients of the camera's view.", lambda: len(self._waiting)
         )
+        if (camera := self._camera) is None:
+            return
+        for name, text in CAMERA_GAUGES.items():
+            metrics.watch(
+                f"vrdir_camera_{name}",
+                text,
+                lambda name=name: float(getattr(camera.report, name)),  # type: ignore[misc]
+            )
 
     def response(self) -> Response:
         """Return the frames as an endless MJPEG answer."""
@@ -51,7 +85,7 @@ class LiveView:
         with self._lock:
             self._waiting.add(place)
         try:
-            while True:
+            while not self._closed:
                 with self._lock:
                     frame, number = self._frame, self._number
                     event.clear()

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from vrdir.errors import MissingFileError
 from vrdir.serving.page_files import FOLDER, MEDIA_TYPES, page_files
 
+
 def page_routes(web: Path | None) -> list[BaseRoute]:
     """Return a route for each file of the page.
 

@@ -44,11 +44,17 @@ class JsonLines(logging.Formatter):
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it listens."""
+    """A server that tells when it listens and when it stops."""
 
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[int], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_start: Callable[[int], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._on_start = on_start
+        self._on_start, self._on_stop = on_start, on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -135,4 +141,4 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
             lambda number, frame: threading.Thread(target=service.reload, daemon=True).start(),
         )
     with listening_socket(settings.host, settings.port) as opened:
-        _Server(config, on_start).run(sockets=[opened])
+        _Server(config, on_start, service.begin_stop).run(sockets=[opened])

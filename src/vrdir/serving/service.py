@@ -104,6 +104,12 @@ class Service:
             self.keys.reload()
         self.networks.reload()
 
+    def begin_stop(self) -> None:
+        """Note that the service stops: it is no longer ready, and endless answers end."""
+        self.stopping = True
+        if self.live is not None:
+            self.live.close()
+
     def _routes(self) -> list[BaseRoute]:
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/v1/restore": self._restore,
@@ -132,7 +138,6 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
         yield
-        self.stopping = True
         await anyio.to_thread.run_sync(self.queue.stop, self.settings.stop_timeout)
 
     async def _restore(self, request: Request) -> Response:

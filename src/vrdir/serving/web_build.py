@@ -97,7 +97,7 @@ def _describe(network: VRDIR, name: str, folder: Path, webgpu: bool) -> None:
 
 @contextmanager
 def _runtime_folder(runtime: Path | None) -> Iterator[Path]:
-    """The unpacked files of onnxruntime-web."""
+    """Give the folder with the unpacked files of onnxruntime-web."""
     if runtime is not None and runtime.is_dir():
         yield runtime / "dist" if (runtime / "dist").is_dir() else runtime
         return
