@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo serve test lint format clean
 
 demo: $(INSTALLED)  ## degrade sample photos, restore them, write a contact sheet
 	$(BIN)/python examples/demo.py
+
+serve: $(INSTALLED)  ## the service and its page, at http://127.0.0.1:8000/
+	$(BIN)/vrdir serve
 
 test: $(INSTALLED) lint  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -60,6 +60,10 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Let pages of this origin call; repeat for several."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name by which a proxy calls; repeat for several."),
+    ] = None,
     web: Web = None,
     detector: Detector = None,
     max_body: Annotated[float, typer.Option(help="Largest request body, in MiB.")] = 64.0,
@@ -114,6 +118,7 @@ def serve(
             max_streams=max_streams,
             threads=torch.get_num_threads(),
             keys=keys,
+            hosts=tuple(allow_host or ()),
             cors=tuple(cors or ()),
             web=web,
             detector=detector,

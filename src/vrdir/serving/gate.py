@@ -101,9 +101,10 @@ class Gate:
     def _check_origin(self, headers: Headers) -> None:
         """Refuse pages of other sites, which would use the service behind its user's back."""
         origin, host = headers.get("origin"), headers.get("host", "")
-        if self._settings.is_loopback and not _is_local(host):
+        name = urlsplit(f"//{host}").hostname or ""
+        if self._settings.is_loopback and not _is_local(name) and name not in self._settings.hosts:
             # A foreign name that leads to this machine (DNS rebinding).
-            raise ProblemError("foreign-origin", f"this service is not at {host!r:.80}")
+            raise ProblemError("foreign-origin", f"allow the name {host!r:.80} with --allow-host")
         if origin is None or origin in self._settings.cors or "*" in self._settings.cors:
             return
         if urlsplit(origin).netloc != host:
@@ -152,8 +153,7 @@ async def drain(scope: Scope, receive: Receive) -> None:
                 return
 
 
-def _is_local(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
+def _is_local(name: str) -> bool:
     return name == "localhost" or name == "::1" or name.startswith("127.")
 
 

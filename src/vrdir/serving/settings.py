@@ -39,6 +39,7 @@ class ServeSettings:
         max_streams: open WebSocket streams; further ones are refused.
         threads: threads that compute; each restores one batch.
         keys: a file with one API key a line; None admits everyone.
+        hosts: names by which a proxy calls a service on loopback, beside those of this machine.
         cors: the origins whose pages may call the service.
         web: a folder of `vrdir web build`, for restoring in the browser.
         detector: an ONNX detector, whose boxes the page shows.
@@ -61,6 +62,7 @@ class ServeSettings:
     max_streams: int = 8
     threads: int = 1
     keys: Path | None = None
+    hosts: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()
     web: Path | None = None
     detector: Path | None = None
