@@ -264,6 +264,12 @@ def test_pages_of_other_sites_may_not_call(server: Server, cat: Image.Image) -> 
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("header", ["Host: [bad", "Host: localhost\r\nOrigin: http://[bad"])
+def test_malformed_names_are_refused(server: Server, header: str) -> None:
+    answer = raw(server, f"GET /v1/weights HTTP/1.1\r\n{header}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
 def test_a_foreign_name_for_this_machine_is_refused(server: Server) -> None:
     answer = httpx.get(f"{server.url}/v1/weights", headers={"Host": "evil.example"})
     assert_problem(answer, 403, "foreign-origin")

@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-
 from tests.clips import clip, view
 from tests.serving.servers import Server
+
 from vrdir import Camera, Restorer, VrdirError
 from vrdir.errors import VideoError
 from vrdir.serving.camera import _SizeChoice

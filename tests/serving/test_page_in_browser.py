@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
 from tests.serving.servers import Server, encoded
+
 from vrdir import Restorer
 
 api = pytest.importorskip("playwright.sync_api")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -174,7 +174,7 @@ def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
 def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
     frames = [cat.crop((shift, 0, 48 + shift, 48)) for shift in range(5)]
     wanted = list(Restorer("small", "cpu").stream(frames))
-    with closing(connect(f"ws://127.0.0.1:{server.port}/v1/stream")) as socket:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as socket:
         for number, (frame, restored) in enumerate(zip(frames, wanted, strict=True)):
             socket.send(encoded(frame))
             facts = socket.recv(timeout=20)
@@ -186,7 +186,7 @@ def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image
 
 
 def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Image.Image) -> None:
-    with closing(connect(f"ws://127.0.0.1:{server.port}/v1/stream?max_side=32")) as socket:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream?max_side=32") as socket:
         for _ in range(30):
             socket.send(encoded(cat))
         socket.send(b"no image")

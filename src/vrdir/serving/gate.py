@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -101,13 +101,13 @@ class Gate:
     def _check_origin(self, headers: Headers) -> None:
         """Refuse pages of other sites, which would use the service behind its user's back."""
         origin, host = headers.get("origin"), headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _split(f"//{host}").hostname or ""
         if self._settings.is_loopback and not _is_local(name) and name not in self._settings.hosts:
             # A foreign name that leads to this machine (DNS rebinding).
             raise ProblemError("foreign-origin", f"allow the name {host!r:.80} with --allow-host")
         if origin is None or origin in self._settings.cors or "*" in self._settings.cors:
             return
-        if urlsplit(origin).netloc != host:
+        if _split(origin).netloc != host:
             raise ProblemError("foreign-origin", "allow the origin with --cors, if it is yours")
 
     async def _refuse(
@@ -151,6 +151,14 @@ async def drain(scope: Scope, receive: Receive) -> None:
             message = await receive()
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return
+
+
+def _split(address: str) -> SplitResult:
+    """Return the parts of an address; raise ProblemError for one that is malformed."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise ProblemError("bad-request", "the header Host or Origin is malformed") from None
 
 
 def _is_local(name: str) -> bool:
