@@ -26,14 +26,15 @@ from vrdir.serving.camera import _SizeChoice
 
 # A camera as a process: it waits for one client and sends a clip in real time, again and again.
 CAMERA = """
-import sys, time
+import socket, sys, time
 from fractions import Fraction
 import av
 from tests.clips import view
-with av.open(sys.argv[1], "w", format="mpegts", options={"listen": "1"}) as container:
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listening:
+    connection = listening.accept()[0].makefile("wb", buffering=0)
+with av.open(connection, "w", format="mpegts") as container:
     stream = container.add_stream("mpeg2video", rate=25)
     stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-    print("listening", flush=True)
     start = time.monotonic()
     for number in range(int(sys.argv[2])):
         frame = av.VideoFrame.from_ndarray(view(number % 50), format="rgb24")
@@ -53,7 +54,7 @@ def free_port() -> int:
 @contextmanager
 def camera_process(port: int, frames: int = 10_000) -> Iterator[subprocess.Popen[str]]:
     """A camera at tcp://127.0.0.1:PORT that sends this many frames."""
-    command = [sys.executable, "-c", CAMERA, f"tcp://127.0.0.1:{port}", str(frames)]
+    command = [sys.executable, "-c", CAMERA, str(port), str(frames)]
     process = subprocess.Popen(command, text=True)
     try:
         yield process
@@ -105,9 +106,10 @@ def test_max_side_reduces_frames(tmp_path: Path) -> None:
 def test_a_lost_stream_is_found_again_and_the_last_frame_is_kept() -> None:
     port = free_port()
     with Camera(f"tcp://127.0.0.1:{port}", restore=False) as camera:
+        threading.Timer(120, camera.close).start()  # ends a test that would hang
         with camera_process(port):
             frames = [next(camera) for _ in range(3)]
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while camera.report.repeated == 0 and time.monotonic() < until:
             last = next(camera)
         assert last.shape == frames[0].shape

@@ -199,7 +199,8 @@ class Camera(Iterator[Picture]):
                     raise self._error
                 if self._ended:
                     raise StopIteration
-                if not self._changed.wait(REPEAT_SECONDS) and self._last is not None:
+                arrived_in_time = self._changed.wait(REPEAT_SECONDS)
+                if not arrived_in_time and self._is_live and self._last is not None:
                     return None
 
     def _processed(self, pixels: Picture) -> Picture:
