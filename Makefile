@@ -6,10 +6,13 @@ INSTALLED = $(VENV)/.installed
 # How many tests run at a time, each process with one thread and about half a gigabyte.
 WORKERS ?= auto
 
-.PHONY: demo test coverage lint format docs serve-docs clean
+.PHONY: demo serve test coverage lint format docs serve-docs clean
 
 demo: $(INSTALLED)  ## degrade sample photos, restore them, write a contact sheet
 	$(BIN)/python examples/demo.py
+
+serve: $(INSTALLED)  ## the service and its page, at http://127.0.0.1:8000/
+	$(BIN)/vrdir serve
 
 test: $(INSTALLED) lint  ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8
