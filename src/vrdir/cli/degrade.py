@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import (
+from vrdir.cli.console import escape, out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import (
     AsJson,
     Format,
     MaxMegapixels,
@@ -21,18 +23,14 @@ from vrdir.cli.console import (
     Threads,
     allow,
     check_quality,
-    escape,
-    manifest_of,
-    one_line_errors,
-    out,
-    run_files,
     suffix_of,
 )
 from vrdir.cli.pipes import is_piped, through_pipe
+from vrdir.cli.runs import manifest_of, run_files
 from vrdir.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
-    from vrdir.batch.results import FileJob, Finish
+    from vrdir.batch.results import FileJob, ResultWriter
     from vrdir.degradations.steps import Step
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
@@ -246,13 +244,13 @@ def name_of(job: FileJob, output: Path) -> str:
 
 def degraded(
     job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
-) -> Finish:
+) -> ResultWriter:
     """Degrade one file. Its draws depend only on the seed and its name.
 
     Raises:
         MissingFileError: its depth map does not exist.
     """
-    from vrdir.batch.results import writing
+    from vrdir.batch.results import content_writer
     from vrdir.degradations.degrade import degrade_with
     from vrdir.degradations.draws import seed_of
     from vrdir.images.reading import read_file
@@ -263,7 +261,7 @@ def degraded(
             f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
         )
     image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, 0, name), depth)
-    return writing(encode(image, format_of(job.target), str(job.target), quality), {})
+    return content_writer(encode(image, format_of(job.target), str(job.target), quality), {})
 
 
 def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:

@@ -12,25 +12,20 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from vrdir.cli.console import (
+from vrdir.cli.console import err, escape, out, printable
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.evaluation_progress import prints_lines, progress_bar
+from vrdir.cli.networks import networks_of, shown_facts
+from vrdir.cli.options import (
     AsJson,
     Device,
     Overwrite,
     SeveralWeights,
     Threads,
     check_outputs,
-    err,
-    escape,
-    fail,
     name_and_value,
-    networks_of,
-    one_line_errors,
-    out,
-    printable,
     refuse_unused,
-    shown_facts,
 )
-from vrdir.cli.evaluation_progress import prints_lines, progress_bar
 from vrdir.cli.recognition import task_command
 from vrdir.cli.recognition_inputs import named_option
 from vrdir.errors import DataError, InputError, require

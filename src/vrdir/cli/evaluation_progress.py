@@ -11,7 +11,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from vrdir.cli.console import err, name_column
+from vrdir.cli.console import err
+from vrdir.cli.progress import name_column
 
 
 def progress_bar(as_json: bool) -> Progress:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vrdir.cli.console import Backend, Device, Weights, err, escape, one_line_errors, stoppable
+from vrdir.cli.console import err, escape
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import Backend, Device, Weights
 from vrdir.cli.serve import Host, Port, announce, log_as_json, require_serving
+from vrdir.cli.signals import stoppable
 
 if TYPE_CHECKING:
     from vrdir.serving.camera import Camera
@@ -68,7 +71,7 @@ def live(
     """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
     with one_line_errors():
         require_serving()
-        from vrdir.cli.console import use_threads
+        from vrdir.cli.threads import use_threads
         from vrdir.serving.camera import Camera
         from vrdir.serving.networks import Networks
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import AsJson, Overwrite, err, escape, one_line_errors, out
+from vrdir.cli.console import err, escape, out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import AsJson, Overwrite
 from vrdir.errors import DataError, ExistsError, InputError
 
 if TYPE_CHECKING:

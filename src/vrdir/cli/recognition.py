@@ -12,30 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vrdir.cli.console import (
+from vrdir.cli.console import err, escape, out, printable
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.evaluation_progress import prints_lines, progress_bar
+from vrdir.cli.networks import shown_facts
+from vrdir.cli.options import (
     AsJson,
     Device,
     Overwrite,
     SeveralWeights,
     Threads,
     check_outputs,
-    err,
-    escape,
-    fail,
-    one_line_errors,
-    out,
-    printable,
     refuse_unused,
-    shown_facts,
-    stoppable,
 )
-from vrdir.cli.evaluation_progress import prints_lines, progress_bar
 from vrdir.cli.recognition_inputs import (
     cached_restorers,
     load_recognisers,
     load_restorers,
     make_conditions,
 )
+from vrdir.cli.signals import stoppable
 
 if TYPE_CHECKING:
     from vrdir.evaluation.recognition.conditions import Condition

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrdir.cli.console import networks_of
+from vrdir.cli.networks import networks_of
 from vrdir.errors import InputError
 
 if TYPE_CHECKING:

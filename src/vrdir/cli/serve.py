@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from vrdir.cli.console import Backend, Device, err, escape, one_line_errors, use_threads
+from vrdir.cli.console import err, escape
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import Backend, Device
+from vrdir.cli.threads import use_threads
 
 ServedWeights = Annotated[
     list[str] | None,

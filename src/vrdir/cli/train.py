@@ -19,7 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer.core import TyperCommand
 
-from vrdir.cli.console import Device, Threads, err, escape, fail, one_line_errors, out
+from vrdir.cli.console import err, escape, out
+from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.options import Device, Threads
 from vrdir.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -279,7 +281,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
     with one_line_errors():
         try:
             from vrdir.errors import DiskError
-            from vrdir.restoring.restorer import choose_device
+            from vrdir.restoring.loading import choose_device
             from vrdir.training.run import stages_of, train
             from vrdir.training.settings import Recipe
             from vrdir.training.sources import Sources

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vrdir.cli.console import Weights, err, escape, one_line_errors, out, stoppable
+from vrdir.cli.console import err, escape, out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import Weights
+from vrdir.cli.signals import stoppable
 
 web_app = typer.Typer(help="The page that restores in the browser.", no_args_is_help=True)
 
@@ -32,7 +35,7 @@ def build(
 ) -> None:
     """Write a folder for any web host, whose page restores photos without sending them away."""
     with one_line_errors():
-        from vrdir.restoring.restorer import network_of
+        from vrdir.restoring.loading import network_of
         from vrdir.serving.web_build import build_page
 
         network = network_of(weights)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vrdir.model.control import Control
 from vrdir.model.vrdir import VRDIR, Restoration
+from vrdir.restoring.borders import joined, restore_inside
 from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
-from vrdir.restoring.borders import joined_veils, restore_inside
 
 
 def restore_batch(
@@ -51,19 +51,13 @@ def restore_batch(
     restore = partial(run, skip_clean=skip_clean, control=control)
     with autocast_disabled(image.device):
         restorations = [
-            restore_inside(part, restore, network.config.multiple) if borders else restore(part) for part in parts
+            restore_inside(part, restore, network.config.multiple) if borders else restore(part)
+            for part in parts
         ]
-    restoration = restorations[0] if len(parts) == 1 else join(restorations)
+    restoration = restorations[0] if len(parts) == 1 else joined(restorations)
     if all(one.image is part for one, part in zip(restorations, parts, strict=True)):
         restoration = restoration._replace(image=image)
     return restoration
-
-
-def join(restorations: list[Restoration]) -> Restoration:
-    """Return the restorations of a batch's parts as one."""
-    images, guidance, shares, veils = zip(*restorations, strict=True)
-    maps = [torch.cat(parts) for parts in zip(*guidance, strict=True)] if all(guidance) else []
-    return Restoration(torch.cat(images), maps, torch.cat(shares), joined_veils(veils))
 
 
 def autocast_disabled(device: torch.device) -> AbstractContextManager[Any]:

@@ -101,7 +101,7 @@ def read_header(content: bytes, max_megapixels: float) -> Header:
     """Return the format and size of an encoded image.
 
     Raises:
-        ProblemError: it is no image, or has too many pixels.
+        ProblemError: it is not an image, or has too many pixels.
     """
     bomb = False
     try:

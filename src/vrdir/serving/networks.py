@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vrdir.errors import InputError, VrdirError
-from vrdir.export.runtimes import Backend
+from vrdir.export.exported_model import Backend
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Precision, Restorer
 from vrdir.serving.problems import ProblemError

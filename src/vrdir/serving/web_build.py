@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vrdir import __version__
 from vrdir.errors import ExistsError, InputError, MissingFileError, MissingPackageError
-from vrdir.export.export import export
+from vrdir.export.exporting import export
 from vrdir.model.vrdir import VRDIR
 from vrdir.serving.page_files import FOLDER, page_files
 

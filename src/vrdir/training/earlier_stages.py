@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vrdir.errors import MissingFileError, SettingsError
 from vrdir.model.vrdir import VRDIR, VRDIRConfig
-from vrdir.weights.bundled import manifest, resolve_weights
+from vrdir.weights.bundled import bundled_weights, resolve_weights
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def whole_folder(path: Path | str) -> Path:
     Raises:
         MissingFileError: it is none of these.
     """
-    if str(path) in manifest() and (isinstance(path, str) or not path.is_dir()):
+    if str(path) in bundled_weights() and (isinstance(path, str) or not path.is_dir()):
         return resolve_weights(path)
     return model_folder(Path(path), "refine", "fusion", "context")
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from vrdir.atomic import write_whole
-from vrdir.images.contact_sheet import contact_sheet, save_picture
+from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class RunLog:
 
     def picture(self, step: int, rows: Sequence[Sequence[Tensor]]) -> None:
         """Write a picture with rows of clean, degraded and restored, and the curves so far."""
-        sheet = contact_sheet(rows, ("clean", "degraded", "restored"))
+        sheet = draw_contact_sheet(rows, ("clean", "degraded", "restored"))
         save_picture(sheet, self.work_dir / "pictures" / self.stage / f"step-{step:08d}.png")
         draw_curves(self.work_dir)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.errors import MissingFileError
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.training.losses import dense_consistency
 from vrdir.training.onnx_network import OnnxNetwork
@@ -35,7 +35,7 @@ class Recognition:
         if self.recogniser is None:
             recogniser = EfficientNetLite0((4, 8, 16, 32))
             recogniser.load_pretrained(extractor_weights if self.from_extractor else None)
-            self.recogniser = placed(recogniser.requires_grad_(False), device)
+            self.recogniser = move_to(recogniser.requires_grad_(False), device)
 
     def loss(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Return the mean cosine distance of the features, over positions and taps."""
@@ -61,7 +61,7 @@ class Detection:
         if not self.settings.file.is_file():
             raise MissingFileError(f"there is no detector {self.settings.file}")
         tensors = (*self.settings.features, *self.settings.predictions)
-        self.detector = placed(OnnxNetwork(self.settings.file, tensors), device)
+        self.detector = move_to(OnnxNetwork(self.settings.file, tensors), device)
 
     def loss(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Return the divergence of the found objects plus the relative error of the features.

@@ -107,7 +107,7 @@ def open_onnx(path: Path, task: str, outputs: Mapping[str, int], mode: str) -> O
         MissingPackageError: onnxruntime is not installed.
     """
     # Here, so that `--help` does not wait for torch.
-    from vrdir.export.runtimes import onnx_session
+    from vrdir.export.onnx_runtime import onnx_session
     from vrdir.weights.bundled import sha256
 
     runtime = require("onnxruntime", "evaluate", "an ONNX file needs onnxruntime")
