@@ -51,9 +51,7 @@ def plan_files(
         if not Path(given).exists() and not any(magic in str(given) for magic in "*?["):
             raise FileNotFoundError(f"{given} does not exist")
         if Path(given).exists() and not (Path(given).is_file() or Path(given).is_dir()):
-            raise ValueError(
-                f"{given} is a pipe, a socket or a device; give files or folders"
-            )
+            raise ValueError(f"{given} is a pipe, a socket or a device; give files or folders")
     to_file = (
         single and output.suffix[1:2].isalpha() and not output.is_dir()
     )  # results-1.0 is a folder
