@@ -1,9 +1,10 @@
-"""The command line over a folder of photos, beside the bare network on the same pixels in memory; and where the time goes.
+"""Compare the command line over a folder of photos with the bare network, and show where time goes.
 
     python benchmarks/folder.py [--photos 200] [--side 512] [--format jpg] [--threads 2]
 
-The photos are cut from scikit-image's (extra `demo`) and get synthetic noise. "Bare network" is one image after the other on all
-threads, without reading and writing; the command line's time is that of the whole process, its start included.
+The photos are cut from those of scikit-image (extra `demo`) and get synthetic noise. "Bare network"
+is one image after the other on all threads, without reading and writing. The command line's time is
+that of the whole process with its start.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from vrdir.images.writing import encode, format_of
 
 
 def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]:
+    """Write noisy photos into a folder and return their paths."""
     sources = [
         Image.open(Path(skimage.data.__file__).parent / name).convert("RGB")
         for name in ("astronaut.png", "coffee.png", "chelsea.png")
@@ -48,7 +50,44 @@ def write_photos(folder: Path, count: int, side: int, suffix: str) -> list[Path]
     return paths
 
 
+STEPS = ("read and decode", "convert to RGB in [0, 1]", "network", "convert back", "encode, write")
+WARM_UP = 5  # photos that are not measured
+
+
+def seconds_a_step(restorer: vrdir.Restorer, paths: list[Path]) -> dict[str, float]:
+    """Restore photos one after the other and return the mean seconds of each step."""
+    seconds = dict.fromkeys(STEPS, 0.0)
+    for number, path in enumerate(paths):
+        clock = [time.perf_counter()]
+        picture = read_file(path)
+        clock.append(time.perf_counter())
+        opened = open_image(picture)
+        clock.append(time.perf_counter())
+        with torch.no_grad():
+            restored = restorer.restore(opened.tensor).image
+        clock.append(time.perf_counter())
+        closed = opened.close(restored)
+        clock.append(time.perf_counter())
+        path.with_suffix(".out").write_bytes(encode(closed, format_of(path)))
+        clock.append(time.perf_counter())
+        if number >= WARM_UP:
+            for key, start, stop in zip(seconds, clock, clock[1:], strict=False):
+                seconds[key] += (stop - start) / (len(paths) - WARM_UP)
+    return seconds
+
+
+def command_seconds(source: Path, target: Path, threads: int, precision: str) -> float:
+    """Return the seconds of `vrdir restore`, the whole process."""
+    command = [sys.executable, "-m", "vrdir", "restore", str(source), "-o", str(target)]
+    command += ["--device", "cpu", "--precision", precision]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    start = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    return time.perf_counter() - start
+
+
 def main() -> None:
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,78 +98,29 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    restorer = vrdir.Restorer("small", "cpu", precision=arguments.precision)  # type: ignore[arg-type]
+    restorer = vrdir.Restorer("small", "cpu", precision=arguments.precision)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photos"
         folder.mkdir()
         paths = write_photos(folder, arguments.photos, arguments.side, arguments.format)
-        seconds = dict.fromkeys(
-            (
-                "read and decode",
-                "into the network's form",
-                "network",
-                "out of it",
-                "encode and write",
-            ),
-            0.0,
-        )
-        for number, path in enumerate(paths):
-            clock = [time.perf_counter()]
-            picture = read_file(path)
-            clock.append(time.perf_counter())
-            opened = open_image(picture)
-            clock.append(time.perf_counter())
-            with torch.no_grad():
-                restored = restorer.restore(opened.tensor).image
-            clock.append(time.perf_counter())
-            closed = opened.close(restored)
-            clock.append(time.perf_counter())
-            path.with_suffix(".out").write_bytes(encode(closed, format_of(path)))
-            clock.append(time.perf_counter())
-            if number >= 5:  # the first warm up
-                for key, start, stop in zip(seconds, clock, clock[1:], strict=False):
-                    seconds[key] += (stop - start) / (len(paths) - 5)
-        bare = seconds["network"] * len(paths)
-
-        command = [
-            sys.executable,
-            "-m",
-            "vrdir",
-            "restore",
-            str(folder),
-            "-o",
-            str(Path(name) / "out"),
-            "--device",
-            "cpu",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-        start = time.perf_counter()
-        subprocess.run(
-            [*command, "--precision", arguments.precision],
-            check=True,
-            env=environment,
-            capture_output=True,
-        )
-        whole = time.perf_counter() - start
-        start = time.perf_counter()
-        subprocess.run(
-            [*command[:4], str(paths[0]), "-o", str(Path(name) / "one.png"), "--device", "cpu"],
-            check=True,
-            capture_output=True,
-        )
-        one = time.perf_counter() - start
-
+        seconds = seconds_a_step(restorer, paths)
+        how = (arguments.threads, arguments.precision)
+        whole = command_seconds(folder, Path(name) / "out", *how)
+        one = command_seconds(paths[0], Path(name) / "one.png", *how)
     table = Table("one after the other", "ms a photo", "share")
     for key, value in seconds.items():
         table.add_row(key, f"{1000 * value:.1f}", f"{value / sum(seconds.values()):.0%}")
     console = Console()
     console.print(table)
+    bare = seconds["network"] * len(paths)
     console.print(
-        f"bare network: {bare:.1f} s for {len(paths)} photos; command line: {whole:.1f} s, {whole / bare:.2f} of it"
+        f"bare network: {bare:.1f} s for {len(paths)} photos; "
+        f"command line: {whole:.1f} s, {whole / bare:.2f} of it"
     )
-    console.print(f"of which the process with one photo takes {one:.1f} s")
+    console.print(f"the command line with one photo: {one:.1f} s")
     console.print(
-        f"{arguments.side} x {arguments.side} {arguments.format}, {arguments.threads} threads, {arguments.precision}"
+        f"{arguments.side} x {arguments.side} {arguments.format}, {arguments.threads} threads, "
+        f"{arguments.precision}"
     )
 
 

@@ -415,8 +415,8 @@ def read_weights(file: Path) -> None:
 
 def read_labels(file: Path) -> None:
     """Read labels as `vrdir evaluate` does."""
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification
+    from vrdir.evaluation.recognition.labels.classification import read_classification
+    from vrdir.evaluation.recognition.labels.detection import read_detection
 
     if file.suffix == ".csv":
         read_classification(file)

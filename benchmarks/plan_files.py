@@ -1,4 +1,4 @@
-"""How long a run over many files takes before the first is restored: listed, sorted, checked for collisions.
+"""Measure the time of a run over many files before the first is restored: list, sort, check.
 
 python benchmarks/plan_files.py --files 100000
 """
@@ -9,9 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from vrdir.batch.plan import plan_files
+from vrdir.batch import plan_files
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Plan a run over empty files, and print time and memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,14 +26,16 @@ if __name__ == "__main__":
             (root / str(i)).mkdir(parents=True)
         for i in range(arguments.files):
             (root / str(i % arguments.folders) / f"{i}.png").touch()
-        memory, wall, cpu = (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-            time.perf_counter(),
-            time.process_time(),
-        )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        wall, cpu = time.perf_counter(), time.process_time()
         jobs = plan_files([root], Path(name) / "out")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     print(
-        f"{len(jobs)} files planned in {wall:.2f} s ({cpu:.2f} s of a core), {memory / 1024:.0f} MiB"
+        f"{len(jobs)} files planned in {wall:.2f} s ({cpu:.2f} s of a core), "
+        f"{memory / 1024:.0f} MiB"
     )
+
+
+if __name__ == "__main__":
+    main()

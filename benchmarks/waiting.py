@@ -1,10 +1,11 @@
-"""What threads cost that wait for work: processor seconds a photo, alone and beside other programs.
+"""Measure what waiting threads cost: processor seconds a photo, alone and beside other programs.
 
     python benchmarks/waiting.py [--threads 2] [--others 2] [--photos 20] [--side 256]
 
-Each line is a process of its own, which restores the same photo again and again (weights `small`, PyTorch) and is measured from
-after the first one. "Others" are processes that compute without end. With two threads or more OpenMP lets those that wait spin
-(its own policy), or sleep (OMP_WAIT_POLICY=PASSIVE, which the command line sets).
+Each line is a process of its own, which restores the same photo repeatedly (weights `small`,
+PyTorch); the first time is not measured. "Others" are programs that compute without end. With two
+threads or more, OpenMP's waiting threads spin (its default), or sleep (OMP_WAIT_POLICY=PASSIVE,
+which the command line sets).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ print((time.perf_counter() - wall) / photos, (time.process_time() - processor) /
 
 
 def seconds(policy: str | None, threads: int, photos: int, side: int) -> tuple[float, float]:
-    """Of the clock and of processors, a photo."""
+    """Return the seconds and the processor seconds a photo."""
     others = {
         name: value
         for name, value in os.environ.items()
@@ -49,6 +50,7 @@ def seconds(policy: str | None, threads: int, photos: int, side: int) -> tuple[f
 
 
 def main() -> None:
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,13 +59,17 @@ def main() -> None:
         "--others",
         type=int,
         default=os.cpu_count() or 1,
-        help="programs beside it, in the second half of the table",
+        help="other programs, in the second half of the table",
     )
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--side", type=int, default=256, metavar="PIXELS")
     arguments = parser.parse_args()
     table = Table(
-        "beside it", "threads", "those that wait", "seconds a photo", "processor seconds a photo"
+        "other programs",
+        "threads",
+        "waiting threads",
+        "seconds a photo",
+        "processor seconds a photo",
     )
     for count in (0, arguments.others):
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
@@ -76,7 +82,7 @@ def main() -> None:
                 wall, processor = seconds(policy, threads, arguments.photos, arguments.side)
                 waiting = "-" if threads == 1 else "sleep" if policy else "spin"
                 table.add_row(
-                    f"{count} others" if count else "nothing",
+                    str(count or "none"),
                     str(threads),
                     waiting,
                     f"{wall:.3f}",

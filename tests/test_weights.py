@@ -9,7 +9,7 @@ import torch
 
 from vrdir import Restorer
 from vrdir.degradations.degrade import apply_degradation
-from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.model.vrdir import CONFIGS, VRDIR
 from vrdir.restoring import golden
 from vrdir.restoring.golden import golden_problems

@@ -1,4 +1,7 @@
-"""The command `vrdir`, also as `python -m vrdir`: a short start, so that Ctrl-C and a broken output end it without a traceback."""
+"""The command `vrdir`, also as `python -m vrdir`.
+
+It starts fast, and Ctrl-C and a closed output end it without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,15 @@ from typing import NoReturn
 
 
 def main() -> None:
-    """Run the command line and leave with its exit status."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - a stream that is closed from the start is None
+    """Run the command line and exit with its status."""
+    # A stream that is closed from the start is None.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
-    listening = (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # not where it is ignored, as by nohup
+    # Not where Ctrl-C is ignored, as by nohup.
+    listening = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listening:
-        signal.signal(
-            signal.SIGINT, leave
-        )  # the imports take a third of a second, and have nothing to clean up
+        # The imports take a third of a second, and leave nothing to clean up.
+        signal.signal(signal.SIGINT, leave)
     from vrdir.cli.app import app
 
     try:
@@ -32,19 +34,28 @@ def main() -> None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except OSError as error:
-        if (
-            error.filename is not None
-        ):  # a stream has no name; results go through `result_file`, which names them
-            raise
-        if not isinstance(error, BrokenPipeError):  # as by `| head`, where nothing is wrong
+    except Exception as error:
+        sys.exit(status_of(error))
+
+
+def status_of(error: Exception) -> int:
+    """Print an error that no command has handled, and return the exit status.
+
+    A closed output, as by `| head`, is no error: nothing is printed.
+    """
+    # Results go to named files. An error without a file name is of a standard stream.
+    if isinstance(error, OSError) and error.filename is None:
+        if not isinstance(error, BrokenPipeError):
             sys.stderr.write(
                 f"error: standard output cannot be written ({error.strerror}); send it elsewhere\n"
             )
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python complains when it flushes at exit
-        sys.exit(1)
+        # Otherwise Python complains when it flushes the stream at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    from vrdir.cli.errors import report_bug
+
+    report_bug(error)
+    return 1
 
 
 def leave(number: int, frame: object) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The manifest: what is done again and what is not, and what a kill at any moment leaves."""
+"""The manifest: which files are processed again, and what is left after a kill at any moment."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ import vrdir
 from vrdir.batch.manifest import Manifest, Stamp
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, FileResult, Finish, writing
+from vrdir.batch.results import FileJob, FileResult, ResultWriter, content_writer
 from vrdir.errors import DiskError
 
 SETTINGS = {"inputs": ["in"], "weights": "0123", "format": None}
@@ -30,12 +30,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def process(job: FileJob) -> Finish:
-    return writing(b"result of " + job.source.read_bytes(), {"haze": 0.5})
+def process(job: FileJob) -> ResultWriter:
+    return content_writer(b"result of " + job.source.read_bytes(), {"haze": 0.5})
 
 
 def run(
-    root: Path, overwrite: bool = False, process: Callable[[FileJob], Finish] = process
+    root: Path, overwrite: bool = False, process: Callable[[FileJob], ResultWriter] = process
 ) -> list[FileResult]:
     jobs = plan_files([root / "in"], root / "out")
     with Manifest(root / "out", "restore", SETTINGS) as manifest:
@@ -48,7 +48,7 @@ def done_now(results: list[FileResult]) -> list[str]:
     return [result.job.source.name for result in results if not result.earlier]
 
 
-def test_what_is_done_and_unchanged_is_not_done_again(root: Path) -> None:
+def test_finished_and_unchanged_files_are_not_processed_again(root: Path) -> None:
     assert done_now(run(root)) == ["a.png", "b.png", "c.png"]
     again = run(root)
     assert done_now(again) == []
@@ -63,7 +63,7 @@ def test_what_is_done_and_unchanged_is_not_done_again(root: Path) -> None:
     assert done_now(run(root)) == []
 
 
-def test_it_says_which_run_it_is_and_what_was_done(root: Path) -> None:
+def test_the_file_records_the_run_and_each_finished_file(root: Path) -> None:
     run(root)
     first, *lines = map(
         json.loads, (root / "out" / ".vrdir-restore.jsonl").read_text().splitlines()
@@ -76,7 +76,7 @@ def test_it_says_which_run_it_is_and_what_was_done(root: Path) -> None:
     assert lines[2]["shares"] == {"haze": 0.5}
 
 
-def test_what_others_wrote_is_not_replaced_unless_asked(root: Path) -> None:
+def test_foreign_files_are_replaced_only_with_overwrite(root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "a.png").write_bytes(b"precious")
     first = run(root)
@@ -90,7 +90,7 @@ def test_what_others_wrote_is_not_replaced_unless_asked(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
 
 
-def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(
+def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(root)
@@ -99,9 +99,8 @@ def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(
     for content in (b"another source", (root / "in" / "a.png").read_bytes()):
         other.write_bytes(content)
         facts = (root / "in" / "a.png").stat()
-        os.utime(
-            other, ns=(facts.st_atime_ns, facts.st_mtime_ns)
-        )  # size and time may be the same by chance
+        # Size and time may be the same by chance.
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         with Manifest(root / "out", "restore", SETTINGS) as manifest:
             (result,) = process_files(
                 [FileJob(other, root / "out" / "a.png")], process, manifest=manifest
@@ -119,7 +118,7 @@ def test_what_was_made_of_another_file_is_not_replaced_nor_taken_for_done(
         assert result.earlier
 
 
-def test_a_torn_last_line_is_cut_off(root: Path) -> None:
+def test_half_a_last_line_is_cut_off(root: Path) -> None:
     run(root)
     manifest = root / "out" / ".vrdir-restore.jsonl"
     whole = manifest.read_bytes()
@@ -132,11 +131,12 @@ def test_a_torn_last_line_is_cut_off(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_damaged_line_and_another_run_are_refused_in_words(root: Path) -> None:
+def test_a_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -> None:
     run(root)
     with pytest.raises(
         ValueError,
-        match=r"out holds the results of another run \(weights was '0123' and is '4567'\).*choose another",
+        match=r"out holds the results of another run "
+        r"\(weights was '0123' and is '4567'\).*choose another",
     ):
         Manifest(root / "out", "restore", {**SETTINGS, "weights": "4567"})
     with pytest.raises(ValueError, match=r"format was None and is 'webp'"):
@@ -152,7 +152,7 @@ def test_a_damaged_line_and_another_run_are_refused_in_words(root: Path) -> None
         run(root)
 
 
-def test_two_runs_at_once_are_refused(root: Path) -> None:
+def test_two_runs_at_the_same_time_are_rejected(root: Path) -> None:
     with (
         Manifest(root / "out", "restore", SETTINGS),
         pytest.raises(ValueError, match=r"another run is writing to .*out; wait for it"),
@@ -161,7 +161,7 @@ def test_two_runs_at_once_are_refused(root: Path) -> None:
     run(root)
 
 
-def test_names_that_are_no_unicode(root: Path) -> None:
+def test_names_that_are_not_unicode(root: Path) -> None:
     (root / "in" / "b.png").rename(root / "in" / os.fsdecode(b"b\xff.png"))
     assert len(run(root)) == 3
     assert all(result.earlier for result in run(root))
@@ -172,7 +172,7 @@ def die() -> None:
 
 
 def killed_at(moment: str, root: Path, replacing: bool) -> None:
-    """In a process of its own: the run, killed at a moment of its second file."""
+    """Run in a process of its own, which is killed at a moment of its second file."""
     patch = pytest.MonkeyPatch()
     write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
 
@@ -236,10 +236,10 @@ def killed_at(moment: str, root: Path, replacing: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(
+def test_a_run_killed_at_any_moment_leaves_whole_files_and_can_be_resumed(
     moment: str, replacing: bool, root: Path
 ) -> None:
-    """A child process is killed while it is at the second file; what it left is gone on with."""
+    """A child process is killed while it writes the second file, then the run is resumed."""
     if replacing:  # the second file is there already, from an earlier state of its source
         run(root)
         (root / "in" / "b.png").write_bytes(b"a new source, of another length")
@@ -264,26 +264,25 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_is_made_good(
         assert (root / "out" / name).read_bytes() == b"result of " + (
             root / "in" / name
         ).read_bytes()
-    assert [path.name for path in (root / "out").rglob("*.partial")] == [
-        foreign.name
-    ]  # of its own, none is left
+    # Only the file of another run is left.
+    assert [path.name for path in (root / "out").rglob("*.partial")] == [foreign.name]
     assert done_now(run(root)) == []
 
 
-def room_for(size: int) -> None:
-    """Let this process's files grow to so many bytes; a write beyond is cut short, as on a full disk."""
+def limit_files(size: int) -> None:
+    """Limit the size of files, in bytes; a longer write is cut short, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(
+def test_half_a_line_is_removed_before_another_worker_adds_one(
     root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line of a.png finds no room; b.png, beside it, finds some that was made meanwhile, or a line that cannot be taken back."""
+    """The disk is full at the line of a.png. Then b.png finds space, or a line that stays torn."""
     both, made = threading.Barrier(2, timeout=60), threading.Event()
 
-    def wait_for_room(job: FileJob) -> Finish:
-        both.wait()  # b.png is at work when the disk fails, so it is not called off
+    def wait_for_space(job: FileJob) -> ResultWriter:
+        both.wait()  # b.png has started when the disk fails, so it is not cancelled
         if job.source.name == "b.png":
             made.wait(60)
         return process(job)
@@ -296,12 +295,12 @@ def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(
         if stuck:
             monkeypatch.setattr(manifest.file, "truncate", refuse)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        results = process_files(jobs, wait_for_room, manifest=manifest, workers=2)
-        room_for(manifest.path.stat().st_size + 30)
+        results = process_files(jobs, wait_for_space, manifest=manifest, workers=2)
+        limit_files(manifest.path.stat().st_size + 30)
         try:
             first = next(results)
         finally:
-            room_for(before)
+            limit_files(before)
         made.set()
         assert list(results) == []
         assert "cannot be written (No space left on device)" in (first.error or "")
@@ -326,7 +325,7 @@ def test_half_a_line_is_taken_back_before_another_worker_adds_its_own(
         (2, '"target": "', '"target": ["'),
     ],
 )
-def test_a_line_that_was_edited_is_refused_and_removes_nothing(
+def test_an_edited_line_is_rejected_and_no_file_is_removed(
     root: Path, line: int, old: str, new: str
 ) -> None:
     run(root)

@@ -1,4 +1,4 @@
-"""Memory for files side by side."""
+"""The memory budget for files that are processed at the same time."""
 
 import threading
 import time
@@ -6,16 +6,16 @@ import time
 import pytest
 import torch
 
-from vrdir.batch.memory_budget import Room, RoomClosedError, share_of_memory
+from vrdir.batch.memory_budget import BudgetClosedError, MemoryBudget, share_of_memory
 
 
-def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
-    room, lock = Room(100), threading.Lock()
+def test_the_budget_is_never_exceeded_and_a_large_file_has_all_threads() -> None:
+    budget, lock = MemoryBudget(100), threading.Lock()
     now, most, threads_of_large = [0], [0], []
 
     def work(size: int) -> None:
         torch.set_num_threads(1)
-        with room.taken(size):
+        with budget.reserve(size):
             with lock:
                 now[0] += min(size, 100)
                 most[0] = max(most[0], now[0])
@@ -30,7 +30,7 @@ def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        room.threads = 2
+        budget.threads = 2
         workers = [
             threading.Thread(target=work, args=(size,))
             for size in (40, 40, 1000, 60, 100, 30, 30, 30, 10)
@@ -43,39 +43,39 @@ def test_no_more_than_there_is_and_all_threads_for_who_is_alone() -> None:
         torch.set_num_threads(before)
     assert 40 < most[0] <= 100
     assert threads_of_large == [2, 2]
-    assert room._taken == 0
+    assert budget._reserved == 0
 
 
-def test_what_is_taken_is_given_back_after_an_error() -> None:
-    room = Room(10)
+def test_memory_is_released_after_an_error() -> None:
+    budget = MemoryBudget(10)
     for _ in range(2):
         try:
-            with room.taken(None):
+            with budget.reserve(None):
                 raise ValueError("no image")
         except ValueError:
             pass
-    with room.taken(10):
+    with budget.reserve(10):
         pass
 
 
-def test_who_waits_for_a_room_that_is_closed_gives_up() -> None:
-    room, gave_up = Room(10), []
+def test_a_thread_that_waits_for_a_closed_budget_gives_up() -> None:
+    budget, gave_up = MemoryBudget(10), []
 
     def wait() -> None:
         try:
-            with room.taken(None):
-                raise AssertionError("there was no room")
-        except RoomClosedError:
+            with budget.reserve(None):
+                raise AssertionError("there was not enough memory")
+        except BudgetClosedError:
             gave_up.append(True)
 
-    with room.taken(5):
+    with budget.reserve(5):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        room.check()
-        room.close()
+        budget.check()
+        budget.close()
         waiting.join(10)
-        with pytest.raises(RoomClosedError):
-            room.check()
+        with pytest.raises(BudgetClosedError):
+            budget.check()
     assert gave_up == [True]
 
 

@@ -1,4 +1,4 @@
-"""The command line: what it does, what it says when it cannot, and its exit status."""
+"""The command line: results, error messages and exit statuses."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert "0 of 2 restored, 2 failed" in text(result)
 
 
-def test_what_may_not_be_read_is_named(
+def test_an_unreadable_input_is_named(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
@@ -180,7 +180,7 @@ def test_degrade(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), first)
 
 
-def test_a_folder_inside_that_cannot_be_read_is_named_and_the_rest_done(
+def test_an_unreadable_subfolder_is_named_and_the_rest_is_processed(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
@@ -214,7 +214,7 @@ def test_a_cmyk_photo_is_refused_by_name(folder: Path, weights: Path, tmp_path: 
     )
 
 
-def test_degrade_lists_what_there_is() -> None:
+def test_degrade_lists_the_degradations() -> None:
     result = run("degrade", "--list")
     assert result.exit_code == 0
     for line in ("haze: beta=0.4..2.6", "rain: coverage=", "noise: sigma=2..55"):
@@ -226,8 +226,8 @@ def test_degrade_lists_what_there_is() -> None:
     [
         ("fog", "unknown degradation 'fog'"),
         ("haze:sigma=3", "haze takes beta="),
-        ("noise:sigma=loud", "noise:sigma is a number"),
-        ("noise:sigma=1..2..3", "noise:sigma is a number"),
+        ("noise:sigma=loud", "noise:sigma must be a number"),
+        ("noise:sigma=1..2..3", "noise:sigma must be a number"),
         ("rain:layers=2..3", "rain:layers is one whole number"),
         ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
     ],
@@ -241,7 +241,7 @@ def test_a_wrong_degradation_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_where_results_cannot_go_is_known_before_anything_is_restored(
+def test_an_unwritable_output_is_found_before_anything_is_restored(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -249,10 +249,10 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(
         result = run("restore", folder, "-o", output, "--weights", weights)
         assert result.exit_code == 2
         assert (
-            f"{output} cannot be written: {tmp_path / 'file'} is not a folder; choose another output"
-            in text(result)
+            f"{output} cannot be written: {tmp_path / 'file'} is not a folder; "
+            "choose another output" in text(result)
         )
-    # A folder's name may have a dot in it; a file's name that is misspelt is told first of all.
+    # A folder's name may contain a dot; a misspelt file name is reported first.
     assert (
         run(
             "restore", folder / "a.png", "-o", tmp_path / "results-1.0", "--weights", weights
@@ -268,7 +268,7 @@ def test_where_results_cannot_go_is_known_before_anything_is_restored(
 def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
     for step, message in (
         ("noise:sigma=30..20", "from low to high"),
-        ("noise:sigma=300", "lies between 0 and"),
+        ("noise:sigma=300", "must be between 0 and"),
     ):
         result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
         assert result.exit_code == 2  # known before any file is read
@@ -280,7 +280,7 @@ def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
 def test_the_smoke_recipe_trains_weights_that_restore(
     photo_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """The whole path: train every stage by the command, restore with the result, and find training to have helped."""
+    """Train every stage by the command, restore with the result, and check that it helped."""
     work = tmp_path / "run"
     command = (
         "train",
@@ -355,7 +355,7 @@ def test_info_and_version() -> None:
     facts = json.loads(run("info", "--json").stdout)
     assert {"vrdir", "python", "torch", "devices", "threads"} <= facts.keys()
     assert "torch" in text(run("info"))
-    assert re.fullmatch(r"vrdir \d+\.\d+\.\d+", text(run("--version")))
+    assert re.fullmatch(r"vrdir \d+\.\d+\.\d+(\.dev\d+)?", text(run("--version")))
 
 
 def test_every_command_has_help() -> None:
@@ -374,12 +374,11 @@ def test_every_command_has_help() -> None:
         assert "Usage" in text(result)
 
 
-def test_a_large_picture_is_no_warning_of_pillows(
+def test_a_large_picture_causes_no_warning_of_pillow(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 75 * 97 - 1
-    )  # Pillow warns from there on, and refuses from twice that
+    # Pillow warns above this number, and refuses above twice the number.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 75 * 97 - 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert (
@@ -396,20 +395,27 @@ def test_an_export_that_is_stopped_leaves_nothing(
 ) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(
-        "vrdir.export.export._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+        "vrdir.export.exporting._write_onnx", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
     )
     result = run("export", "onnx", "-o", tmp_path / "out" / "net.onnx", "--weights", weights)
     assert result.exit_code == 143
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(
+def test_every_type_that_pillow_reads_is_read_and_the_others_are_counted(
     folder: Path, weights: Path, tmp_path: Path, photo: Image.Image
 ) -> None:
     formats = {
-        "a.jfif": "JPEG", "b.jpe": "JPEG", "c.JPG_large": "JPEG", "d.tga": "TGA", "e.dib": "DIB", "f.j2k": "JPEG2000", "g.pnm": "PPM",
-        "h.apng": "PNG", "i.jp2": "JPEG2000",
-    }  # fmt: skip
+        "a.jfif": "JPEG",
+        "b.jpe": "JPEG",
+        "c.JPG_large": "JPEG",
+        "d.tga": "TGA",
+        "e.dib": "DIB",
+        "f.j2k": "JPEG2000",
+        "g.pnm": "PPM",
+        "h.apng": "PNG",
+        "i.jp2": "JPEG2000",
+    }
     for name, file_format in formats.items():
         photo.save(
             folder / name, file_format, **({"no_jp2": True} if name.endswith(".j2k") else {})
@@ -429,17 +435,16 @@ def test_every_type_that_pillow_takes_is_taken_and_the_rest_named(
         for name, file_format in formats.items():
             with Image.open(out / name) as written:
                 assert written.format == file_format
-        assert (
-            (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")
-        )  # as it came, without boxes
+        # A codestream without boxes, as the input.
+        assert (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")
         assert not (out / "i.jp2").read_bytes().startswith(b"\xff\x4f")
         for name in ("l.pcx.png", "m.sgi.png"):
             with Image.open(out / name) as written:
                 assert (written.format, written.size) == ("PNG", photo.size)
-        said = text(run(command[0], folder, "-o", out, *command[1:], "--overwrite"))
+        output = text(run(command[0], folder, "-o", out, *command[1:], "--overwrite"))
         assert (
-            "skipped: 6 files of other types (3 .pdf, 1 .dng, 1 .jxl, 1 without a suffix); develop a camera's RAW files first"
-            in said
+            "skipped: 6 files of other types (3 .pdf, 1 .dng, 1 .jxl, 1 without a suffix); "
+            "develop a camera's RAW files first" in output
         )
     result = run("restore", folder / "p.dng", "-o", tmp_path / "raw.png", "--weights", weights)
     assert (result.exit_code, "develop it first" in text(result)) == (1, True)
@@ -451,8 +456,8 @@ def test_a_folder_of_other_types_is_named(weights: Path, tmp_path: Path) -> None
     result = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 2
     assert (
-        "but 1 file of other types (1 .nef); develop a camera's RAW files first (rawpy, darktable); looked for"
-        in text(result)
+        "but 1 file of other types (1 .nef); develop a camera's RAW files first "
+        "(rawpy, darktable); looked for" in text(result)
     )
 
 
@@ -460,7 +465,8 @@ def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, "")  # put back at the end, whatever was set
         monkeypatch.delenv(name)
-    code = "import os, sys, vrdir.cli.app as cli; cli.app(['weights', 'list'], standalone_mode=False); "
+    code = "import os, sys, vrdir.cli.app as cli; "
+    code += "cli.app(['weights', 'list'], standalone_mode=False); "
     code += "sys.exit(os.environ['OMP_WAIT_POLICY'] != 'PASSIVE' or 'torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode

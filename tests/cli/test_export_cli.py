@@ -103,7 +103,7 @@ def test_export_for_one_size(weights: Path, photo: Image.Image, tmp_path: Path) 
         assert f"--size is HEIGHTxWIDTH in pixels, such as 480x640, not '{wrong}'" in text(result)
 
 
-def test_export_to_openvino_for_machines(weights: Path, tmp_path: Path) -> None:
+def test_export_to_openvino_with_json(weights: Path, tmp_path: Path) -> None:
     result = run(
         "export", "openvino", "-o", tmp_path / "out" / "net.xml", "--weights", weights, "--json"
     )
@@ -118,7 +118,7 @@ def test_export_to_openvino_for_machines(weights: Path, tmp_path: Path) -> None:
     assert [1, 3, 1, 1] in [line["shape"] for line in content["errors"]]
 
 
-def test_what_differs_too_much_is_not_kept(weights: Path, tmp_path: Path) -> None:
+def test_an_export_that_differs_too_much_is_not_kept(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "net.onnx"
     target.parent.mkdir()
     target.write_bytes(b"an older export")

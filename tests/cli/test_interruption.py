@@ -1,4 +1,4 @@
-"""Runs over many files that are interrupted, by signals and by disks, and taken up again: real processes, real mounts."""
+"""Runs over many files, interrupted by signals and full disks, and resumed: real processes."""
 
 import json
 import os
@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 from vrdir.batch.manifest import Manifest
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, Finish, writing
-from vrdir.cli import console
+from vrdir.batch.results import FileJob, ResultWriter, content_writer
+from vrdir.cli import runs, signals
 from vrdir.cli.app import app
 from vrdir.errors import DiskError
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring import restorer
+from vrdir.restoring import loading
+from vrdir.restoring.restorer import Restorer
 from vrdir.training.checkpoints import save_checkpoint
 from vrdir.training.run import Prior, Sources, train
 from vrdir.training.settings import Recipe
@@ -52,7 +53,7 @@ def folder(photo: Image.Image, tmp_path: Path) -> Path:
 def interrupted(
     command: list[object], output: Path, number: int, after: int
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command and send it a signal when it has made so many files, those of runs before it not counted."""
+    """Run a command and send it a signal when it has made a number of new files."""
     made_before = len(list(output.rglob("*.png")))
     process = subprocess.Popen(
         [sys.executable, "-m", "vrdir", *map(str, command)],
@@ -64,12 +65,12 @@ def interrupted(
     while process.poll() is None and len(list(output.rglob("*.png"))) < made_before + after:
         time.sleep(0.01)
     process.send_signal(number)
-    said, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+    output, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_killed_stopped_and_taken_up_again(
+def test_a_run_is_killed_stopped_and_resumed(
     kind: str, folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -85,10 +86,10 @@ def test_killed_stopped_and_taken_up_again(
         Image.open(path).load()  # whole
     terminated = interrupted(command, out, signal.SIGTERM, after=2)
     assert terminated.returncode == 143
-    assert "stopped: the same command goes on from here" in terminated.stderr
+    assert "stopped: the same command continues from here" in terminated.stderr
     assert f" of {FILES} {kind}d" in terminated.stdout
     assert "left" in terminated.stdout
-    assert not list(out.rglob("*.partial"))  # what the kill left, the second run has removed
+    assert not list(out.rglob("*.partial"))  # the second run has removed those of the killed one
     result = run(*command)
     assert result.exit_code == 0, text(result)
     assert f"{FILES} of {FILES} {kind}d, " in text(result)
@@ -113,7 +114,7 @@ def test_an_interrupted_run_without_resume_can_be_resumed(
     command: list[object] = [kind, folder, *how, "-o", out]
     stopped = interrupted(command, out, signal.SIGINT, after=2)
     assert stopped.returncode == 130
-    assert "stopped: the same command with --resume goes on from here" in stopped.stderr
+    assert "stopped: the same command with --resume continues from here" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not list(out.rglob("*.partial"))
     made = len(list(out.rglob("*.png")))
@@ -132,43 +133,40 @@ def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_p
     assert not list((tmp_path / "out").glob(".vrdir*"))
     assert run(*command, "--overwrite", "--resume").exit_code == 0
     kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
-    other = (
-        "degrade",
-        folder / "1",
-        *command[2:],
-    )  # into the same folder: the manifest of another run stays as it is
+    # Into the same folder: the manifest of another run is kept.
+    other = ("degrade", folder / "1", *command[2:])
     assert run(*other).exit_code == 0
     assert (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes() == kept
     assert "10 of them earlier" in text(run(*command, "--resume"))
 
 
-def test_a_run_in_which_all_fails_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_run_in_which_every_file_fails_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"no image")
     assert run("degrade", tmp_path / "in", "--with", "noise", "-o", tmp_path / "out").exit_code == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(
+def test_a_signal_while_a_line_is_printed_waits_for_running_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, begun, printed = tmp_path / "out", [], []
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         begun.append(job.target)
         time.sleep(0.3 if len(begun) > 1 else 0)
-        return writing(job.source.read_bytes(), {})
+        return content_writer(job.source.read_bytes(), {})
 
     def stopped_in(line: object) -> None:
         printed.append(line)
         if len(printed) == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(console.out, "print", stopped_in)
-    monkeypatch.setattr(console, "GRACE", 60)
+    monkeypatch.setattr(runs.out, "print", stopped_in)
+    monkeypatch.setattr(signals, "GRACE", 60)
     jobs = plan_files([folder], out)
     with Manifest(out, "restore", {}) as manifest, pytest.raises(typer.Exit) as ended:
-        console.run_files(
+        runs.run_files(
             process_files(jobs, process, manifest=manifest, workers=2),
             len(jobs),
             "restored",
@@ -179,7 +177,7 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(
     time.sleep(0.5)
     assert begun == at_end  # none is begun after the stop
     assert len(begun) < 6
-    assert sorted(out.rglob("*.png")) == sorted(begun)  # and what was at work is not thrown away
+    assert sorted(out.rglob("*.png")) == sorted(begun)  # running files are finished
     with Manifest(out, "restore", {}) as manifest:
         assert all(manifest.is_done(*job) for job in jobs if job.target in begun)
 
@@ -187,12 +185,11 @@ def test_a_signal_while_a_line_is_printed_waits_for_what_is_at_work(
 def test_ctrl_c_before_the_first_file(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While weights are loaded, which takes a second or two."""
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what a shell starts in the background ignores it
+    """Stop the command while it loads weights, which takes a second or two."""
+    # A shell's background job ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(
-        restorer, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
+        loading, "network_of", lambda weights: (signal.raise_signal(signal.SIGINT), time.sleep(10))
     )
     try:
         result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--resume")
@@ -203,7 +200,7 @@ def test_ctrl_c_before_the_first_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_resuming_something_else_is_refused(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_resuming_another_run_is_rejected(folder: Path, weights: Path, tmp_path: Path) -> None:
     command = ("degrade", folder / "0", "-o", tmp_path / "out", "--resume", "--with")
     assert run(*command, "noise:sigma=20").exit_code == 0
     other = run(*command, "noise:sigma=30")
@@ -245,9 +242,8 @@ def test_another_folder_of_the_same_name_is_another_run(
     made = {path.name: path.read_bytes() for path in out.glob("*.png")}
     monkeypatch.chdir(folder / "1")
     for path in (folder / "1").iterdir():
-        path.rename(
-            path.with_name(path.name.replace(" 1", " "))
-        )  # photo 0.png, as in the other folder
+        # To photo 0.png, as in the other folder.
+        path.rename(path.with_name(path.name.replace(" 1", " ")))
     refused = run(*command, out)
     assert refused.exit_code == 2
     assert f"inputs was ['{folder / '0'}'] and is ['{folder / '1'}']" in text(refused)
@@ -319,7 +315,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(
+def test_a_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
     noise_folder: Path, weights: Path, small_disk: Path
 ) -> None:
     command = (
@@ -337,12 +333,13 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(
     assert result.exit_code == 1
     written = len(list((small_disk / "out").glob("*.png")))
     assert 2 <= written <= 6
-    # Of two files at work the second may still fit in after the first did not.
+    # Of two running files the second may still fit after the first did not.
     failed = min(i for i in range(8) if not (small_disk / "out" / f"{i}.png").exists())
-    said = f"failed: {small_disk / 'out' / f'{failed}.png'} cannot be written (No space left on device); free some space on the disk"
-    assert said in text(result)
+    path = small_disk / "out" / f"{failed}.png"
+    reason = "cannot be written (No space left on device); free some space on the disk"
+    assert f"failed: {path} {reason}" in text(result)
     assert f"{failed} of 8 restored, 1 failed (named above), {7 - failed} left" in text(result)
-    assert "given up: the same command goes on from here" in text(result)
+    assert "given up: the same command continues from here" in text(result)
     assert not list((small_disk / "out").glob("*.partial"))
     for path in (small_disk / "out").glob("*.png"):
         Image.open(path).load()
@@ -352,20 +349,20 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_go_on(
     assert f"8 of 8 restored, {written} of them earlier" in text(result)
 
 
-def test_no_room_for_the_manifest(noise_folder: Path, small_disk: Path) -> None:
+def test_a_full_disk_at_the_manifest(noise_folder: Path, small_disk: Path) -> None:
     (small_disk / "ballast").write_bytes(bytes(2**20 - 4096 * 2))
     with pytest.raises(OSError, match="No space"):
         (small_disk / "rest").write_bytes(bytes(2**20))
     result = run("degrade", noise_folder, "-o", small_disk, "--with", "haze", "--resume")
     assert result.exit_code in (1, 2)
     assert (
-        ".vrdir-degrade.jsonl cannot be written (No space left on device); free some space on the disk"
-        in text(result)
+        ".vrdir-degrade.jsonl cannot be written (No space left on device); "
+        "free some space on the disk" in text(result)
     )
     assert not list(small_disk.glob("*.png"))
 
 
-def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_disk: Path) -> None:
+def test_a_read_only_disk(noise_folder: Path, weights: Path, small_disk: Path) -> None:
     remount(small_disk, "ro")
     for options in ((), ("--resume",)):  # known before anything is restored
         result = run(
@@ -382,22 +379,21 @@ def test_a_disk_that_can_only_be_read(noise_folder: Path, weights: Path, small_d
         assert result.exit_code == 2
         reason = "its permissions forbid it, or its disk is read-only"
         assert (
-            f"out cannot be written: {small_disk} cannot be written to ({reason}); choose another output"
-            in text(result)
+            f"out cannot be written: {small_disk} cannot be written to ({reason}); "
+            "choose another output" in text(result)
         )
-    front = restorer.Restorer(
-        weights, "cpu"
-    )  # and where the disk is found so later on, the run ends there
+    front = Restorer(weights, "cpu")  # a run that finds it later ends there
     jobs = [
         FileJob(source, small_disk / "out" / source.name)
         for source in sorted(noise_folder.iterdir())
     ]
     results = list(front.restore_files(jobs))
-    advice = "cannot be written (Read-only file system); choose an output on a disk that can be written to"
-    assert [result.error for result in results] == [f"{small_disk / 'out' / '0.png'} {advice}"]
+    advice = "choose an output on a disk that can be written to"
+    reason = f"cannot be written (Read-only file system); {advice}"
+    assert [result.error for result in results] == [f"{small_disk / 'out' / '0.png'} {reason}"]
 
 
-def test_a_name_that_is_no_unicode_can_be_told(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / os.fsdecode(b"latin\xe9.png")).write_bytes(b"no image")
     photo.save(tmp_path / "in" / os.fsdecode(b"fine\xe9.png"))
@@ -424,7 +420,8 @@ def test_a_stopped_evaluation_leaves_nothing_behind(
 ) -> None:
     (tmp_path / "nets.py").write_text(
         "import numpy as np\n\n\ndef dark(images):\n    return np.zeros((len(images), 4))\n\n\n"
-        "def light(images):\n    return np.ones((len(images), 4))\n\n\ndark.classes = light.classes = list('0123')\n"
+        "def light(images):\n    return np.ones((len(images), 4))\n\n\n"
+        "dark.classes = light.classes = list('0123')\n"
     )
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -444,24 +441,27 @@ def test_a_stopped_evaluation_leaves_nothing_behind(
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "vrdir", *map(str, command)],
-        stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(temporary)},
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
     while process.poll() is None and not list(temporary.rglob("*.npz")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 143, said
-    assert "Traceback" not in said
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
     assert not list(temporary.glob("vrdir-*"))
 
 
-def test_ctrl_c_in_a_program_of_ones_own_waits_for_no_image(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_another_program_waits_for_no_image(folder: Path, tmp_path: Path) -> None:
     jobs, may_end = plan_files([folder], tmp_path / "out")[:1], threading.Event()
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         os.kill(os.getpid(), signal.SIGINT)
         may_end.wait(60)
-        return writing(b"", {})
+        return content_writer(b"", {})
 
     before, start = signal.signal(signal.SIGINT, signal.default_int_handler), time.monotonic()
     try:
@@ -473,12 +473,75 @@ def test_ctrl_c_in_a_program_of_ones_own_waits_for_no_image(folder: Path, tmp_pa
         signal.signal(signal.SIGINT, before)
 
 
+LARGE = """
+import signal, sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import vrdir
+from vrdir.batch import FileJob
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+restorer = vrdir.Restorer("small", "cpu")
+rows = np.linspace(0, 255, 4000, dtype=np.uint8)[:, None, None]
+image = np.broadcast_to(rows, (4000, 4000, 3)).copy()
+source = Path(sys.argv[2], "large.ppm")
+Image.fromarray(image).save(source)
+print("begun", flush=True)
+if sys.argv[1] == "image":
+    restorer(image)
+else:
+    for result in restorer.restore_files([FileJob(source, source.with_name("restored.png"))]):
+        print(result)
+print("finished", flush=True)
+"""
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time of a running process, which other programs do not change."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("way", ["image", "files"])
+def test_ctrl_c_in_another_program_ends_a_large_image_within_two_seconds(
+    way: str, tmp_path: Path
+) -> None:
+    """The image takes 20 seconds or more. Measured is processor time, of one thread."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LARGE, way, tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "begun\n"
+    begun = processor_seconds(process.pid)
+    while processor_seconds(process.pid) < begun + 3:  # the network runs
+        assert process.poll() is None
+        time.sleep(0.05)
+    before = processor_seconds(process.pid)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.stdout.read(), process.stderr.read()
+    _, _, usage = os.wait4(process.pid, 0)
+    process.returncode = 0  # it has been waited for
+    assert "KeyboardInterrupt" in errors
+    assert "finished" not in output
+    assert usage.ru_utime + usage.ru_stime - before < 2
+    assert not list(tmp_path.glob("*.partial"))
+    assert not (tmp_path / "restored.png").exists()
+
+
 SLOW = """
 import sys, time
 from pathlib import Path
-from vrdir.cli import console
-from vrdir.batch.results import (FileJob, Outcome)
-from vrdir.batch.process import (process_files)
+from vrdir.batch import FileJob, Outcome, process_files
+from vrdir.cli.runs import run_files
 
 def process(job):
     def finish(path):
@@ -490,13 +553,14 @@ def process(job):
     return finish
 
 jobs = [FileJob(Path(sys.argv[1]), Path(sys.argv[2], name)) for name in ("a.png", "b.png")]
-console.run_files(process_files(jobs, process, workers=int(sys.argv[3])), len(jobs), "restored", as_json=len(sys.argv) > 4)
+results = process_files(jobs, process, workers=int(sys.argv[3]))
+run_files(results, len(jobs), "restored", as_json=len(sys.argv) > 4)
 """
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_no_signal_reaches_is_given_up(
+def test_work_that_no_signal_reaches_is_given_up(
     workers: int, number: int, photo: Image.Image, tmp_path: Path
 ) -> None:
     photo.save(tmp_path / "in.png")
@@ -515,17 +579,16 @@ def test_what_no_signal_reaches_is_given_up(
         assert process.stdout.readline() == "begun\n"
     start = time.monotonic()
     process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
-    assert (
-        time.monotonic() - start < 60
-    )  # not 600; two seconds, on a machine that has nothing else to do
+    output, errors = process.communicate(timeout=60)
+    # Not 600; it takes two seconds on an idle machine.
+    assert time.monotonic() - start < 60
     assert process.returncode == 128 + number
     assert "stopped: --overwrite starts over" in errors
-    assert json.loads(said)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in said
+    assert json.loads(output)["left"] == 2 if workers == 2 else "0 of 2 restored, 2 left" in output
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_full_disk_while_training_is_named_and_training_can_go_on(
+def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
     photo_folder: Path, tiny: VRDIR, small_disk: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="No space left"):
@@ -552,7 +615,8 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
 
     with pytest.raises(
         DiskError,
-        match=r"run cannot be written \(No space left on device\); free some space on the disk, then go on by --resume",
+        match=r"run cannot be written \(No space left on device\); free some space on the disk, "
+        "then go on by --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
     assert not list(small_disk.rglob("*.partial"))
@@ -560,7 +624,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_go_on(
     assert (trained(resume=True) / "model.safetensors").is_file()
 
 
-def test_a_work_directory_that_can_only_be_read_is_refused_first(small_disk: Path) -> None:
+def test_a_read_only_work_directory_is_rejected_first(small_disk: Path) -> None:
     remount(small_disk, "ro")
     result = run(
         "train",

@@ -74,7 +74,7 @@ def test_from_and_to_files(photo: Image.Image, tmp_path: Path) -> None:
     assert "b.jpg exists; replace it by --overwrite" in text(again)
 
 
-def test_quality_of_a_format_without_one_is_refused(photo: Image.Image) -> None:
+def test_quality_is_rejected_for_a_format_without_it(photo: Image.Image) -> None:
     result = vrdir(
         "degrade", "-", "-o", "-", "--with", "noise", "--quality", 50, content=encoded(photo, "PNG")
     )
@@ -116,7 +116,7 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
             ("-", "a.png", "-o", "-"),
             b"",
             2,
-            "- stands for one image; give no other input beside it",
+            "- is one image; give no other input with it",
         ),
         (("-", "-o", "-", "--json"), b"", 2, "--json is of no use for one image of a pipe"),
         (("-", "-o", "-", "--resume"), b"", 2, "--resume is of no use for one image of a pipe"),
@@ -133,7 +133,7 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_done_is_named(
+def test_impossible_requests_are_named(
     arguments: tuple[str, ...],
     content: bytes,
     status: int,

@@ -42,7 +42,7 @@ def test_quality(kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_quality_that_would_be_passed_over_is_refused(
+def test_quality_without_effect_is_rejected(
     kind: str, photo: Image.Image, weights: Path, tmp_path: Path
 ) -> None:
     photo.save(tmp_path / "a.png")
@@ -50,8 +50,8 @@ def test_quality_that_would_be_passed_over_is_refused(
     result = run(kind, tmp_path / "a.png", "-o", tmp_path / "b.png", *how, "--quality", 80)
     assert result.exit_code == 2
     assert (
-        "--quality is of no use here, where no result is a JPEG, WebP, AVIF or HEIC file; leave it out"
-        in text(result)
+        "--quality is of no use here, where no result is a JPEG, WebP, AVIF or HEIC file; "
+        "leave it out" in text(result)
     )
     assert (
         run(kind, tmp_path / "a.png", "-o", tmp_path / "b.jpg", *how, "--quality", 101).exit_code
@@ -106,7 +106,7 @@ def test_every_kind_of_picture_is_reduced(mode: str) -> None:
     assert reduced(picture, 64) is picture
 
 
-def test_what_is_transparent_has_no_say_in_a_reduced_picture() -> None:
+def test_transparent_pixels_do_not_change_a_reduced_picture() -> None:
     pixels = np.zeros((8, 8, 4), np.uint16)
     pixels[:, ::2] = 60000, 30000, 10000, 65535  # between them transparent black
     smaller = reduced(DeepPicture(pixels, {"dpi": (72, 72)}), 4)
@@ -127,7 +127,7 @@ def test_side_by_side(photo: Image.Image, weights: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("option", [("--max-side", "100"), ("--side-by-side",)])
-def test_options_for_images_are_refused_for_videos(
+def test_options_for_images_are_rejected_for_videos(
     option: tuple[str, ...], weights: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("av")

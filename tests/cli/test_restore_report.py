@@ -1,4 +1,4 @@
-"""`vrdir restore --report`: one page of what was done to which file, and the summary after a run."""
+"""`vrdir restore --report`: the page about all files, and the summary after a run."""
 
 import base64
 import io
@@ -93,7 +93,7 @@ def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None
     assert "<script>b.jpg" in by_name
 
 
-def test_a_page_that_exists_is_kept_unless_the_run_goes_on(
+def test_an_existing_page_is_kept_unless_the_run_is_resumed(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
@@ -138,7 +138,7 @@ def test_any_name_can_be_on_a_page(tmp_path: Path) -> None:
     assert content["facts"] == {"input": "<b>"}
 
 
-def test_the_summary_says_what_was_left_alone() -> None:
+def test_the_summary_counts_unchanged_images() -> None:
     summary = Summary()
     assert str(summary) == ""
     for name, change, shares in [
@@ -148,8 +148,8 @@ def test_the_summary_says_what_was_left_alone() -> None:
         summary.add(FileResult(FileJob(Path(name), Path("out")), shares, None, change=change))
     summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is not an image"))
     assert (
-        str(summary)
-        == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); 1 left as they were; mostly clean 1, haze 1"
+        str(summary) == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); "
+        "1 left as they were; mostly clean 1, haze 1"
     )
 
 

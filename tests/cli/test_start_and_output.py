@@ -1,12 +1,17 @@
-"""How the command starts and where it writes: Ctrl-C at any moment, outputs that fail, and what libraries print."""
+"""The start and the output of the command: Ctrl-C, failing outputs, warnings of libraries."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from PIL import Image
+
+from vrdir.cli.app import app
 
 INTERRUPTED = """
 import signal, sys
@@ -94,7 +99,7 @@ def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
         ("degrade", "--list", "--json"),
     ],
 )
-def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...]) -> None:
+def test_a_closed_pipe_is_no_error(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines
     result = vrdir(*arguments, stdout=writing)
@@ -102,7 +107,7 @@ def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...]) -> None:
     assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_reader_that_goes_while_files_are_at_work(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_pipe_that_closes_while_files_are_processed(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(3):
         photo.save(tmp_path / "in" / f"{i}.png")
@@ -119,13 +124,13 @@ def test_a_reader_that_goes_while_files_are_at_work(photo: Image.Image, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such redirection there")
-def test_streams_that_are_closed() -> None:
+def test_closed_standard_streams() -> None:
     command = f"{sys.executable} -m vrdir weights show small"
     assert subprocess.run(f"{command} >&-", shell=True, check=False).returncode == 0
     assert subprocess.run(f"{command} >/dev/null 2>&-", shell=True, check=False).returncode == 0
 
 
-def test_no_warning_of_pillows_is_shown(photo: Image.Image, tmp_path: Path) -> None:
+def test_no_warning_of_pillow_is_shown(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
     index = b"MPF\0II*\0" + bytes(20)  # an index of pictures without any, of which Pillow warns
@@ -146,3 +151,74 @@ def test_no_warning_of_pillows_is_shown(photo: Image.Image, tmp_path: Path) -> N
         warnings="default",
     )
     assert "UserWarning" in asked.stderr
+
+
+def test_the_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
+    plain = vrdir("weights", "show", "huge")
+    assert plain.returncode == 2
+    assert plain.stderr == "error: no bundled weights 'huge'; there are small, field\n"
+    for arguments in (
+        ("--debug", "weights", "show", "huge"),
+        ("weights", "show", "huge", "--debug"),
+    ):
+        result = vrdir(*arguments)
+        assert result.returncode == 2
+        assert "Traceback" in result.stderr
+        assert result.stderr.endswith(plain.stderr)
+
+
+FAULTY = """
+import vrdir.weights.bundled as bundled
+from vrdir.__main__ import main
+
+
+def bundled_weights():
+    return {}["no such key"]
+
+
+bundled.bundled_weights = bundled_weights
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["list", "show"])
+def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
+    command: str,
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FAULTY, "weights", command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "KeyError: 'no such key'" in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: this is a fault of vrdir, not yours. Please report it")
+    assert "vrdir info" in last
+
+
+def test_verbose_and_debug_print_what_is_logged(photo: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    command = ("degrade", tmp_path / "broken.png", "-o", tmp_path / "out.png", "--with", "noise")
+    assert "DEBUG vrdir.batch.process" not in vrdir(*command).stderr
+    assert "DEBUG vrdir.batch.process" not in vrdir(*command, "--verbose").stderr
+    debug = vrdir(*command, "--debug").stderr
+    assert f"DEBUG vrdir.batch.process: {tmp_path / 'broken.png'}" in debug
+    assert "Traceback" in debug
+
+
+def test_every_command_has_debug_and_verbose() -> None:
+    def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+        below = getattr(command, "commands", {})
+        if not below:
+            yield path, command
+        for name, each in below.items():
+            yield from leaves(each, (*path, name))
+
+    commands = dict(leaves(typer.main.get_command(app)))
+    assert len(commands) > 10
+    for path, command in commands.items():
+        names = [option.name for option in command.params]
+        assert names.count("debug") == names.count("verbose") == 1, path

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
-from vrdir.cli.console import FrameProgress, progress_bars
+from vrdir.cli.progress import FrameProgress, progress_bars
 
 pytest.importorskip("av")
 
@@ -49,7 +49,7 @@ def test_damaged_frames_are_a_warning(weights: Path, tmp_path: Path) -> None:
     result = run(*command)
     assert result.exit_code == 0
     assert (
-        "2 of 12 frames are damaged (from 0: 3, 8); the last good one stands in for each"
+        "2 of 12 frames are damaged (from 0: 3, 8); each is replaced by the last good one"
         in text(result)
     )
     result = run(*command, "--json")
@@ -62,7 +62,7 @@ def test_damaged_frames_are_a_warning(weights: Path, tmp_path: Path) -> None:
     assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_folder_may_hold_both(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
+def test_a_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     photo.save(folder / "a.png")
@@ -98,7 +98,7 @@ def test_a_folder_may_hold_both(weights: Path, photo: Image.Image, tmp_path: Pat
         (".", "b.mp4", "the name of one file"),
     ],
 )
-def test_what_cannot_be_meant(
+def test_impossible_requests_are_named(
     source: str,
     target: str,
     message: str,
@@ -129,7 +129,7 @@ def test_without_pyav_images_are_still_restored(
     assert "1 of 2 restored, 1 failed" in text(result)
 
 
-def test_where_there_is_no_terminal_lines_tell_how_far_it_is(
+def test_without_a_terminal_lines_show_the_progress(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress = FrameProgress(progress_bars(as_json=False), as_json=False)
@@ -137,13 +137,13 @@ def test_where_there_is_no_terminal_lines_tell_how_far_it_is(
     job = FileJob(Path("a [1].mp4"), Path("b.mp4"))
     progress(job, 5, 10)
     progress(job._replace(source=Path("c.mkv")), 1, None)
-    said = capsys.readouterr().err
-    assert re.search(r"a \[1\]\.mp4: 5 frames of 10, \d+ s left", said)
-    assert "c.mkv: 1 frames\n" in said
+    errors = capsys.readouterr().err
+    assert re.search(r"a \[1\]\.mp4: 5 frames of 10, \d+ s left", errors)
+    assert "c.mkv: 1 frames\n" in errors
     assert FrameProgress(progress_bars(as_json=True), as_json=True).lines is False
 
 
-def test_the_documents_commands(
+def test_the_commands_in_the_docs(
     weights: Path, tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
@@ -165,14 +165,13 @@ def test_the_documents_commands(
         assert result.exit_code == 0, f"{line}: {text(result)}"
 
 
-def test_the_documents_lines(tiny: Any, tmp_path: Path, photo: Image.Image) -> None:
+def test_the_python_lines_in_the_docs(tiny: Any, tmp_path: Path, photo: Image.Image) -> None:
     from vrdir import Restorer
 
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
     shown: list[Any] = []
-    cv2 = SimpleNamespace(
-        VideoCapture=lambda number: [photo, None, photo]
-    )  # any iterable is a camera
+    # Any iterable is a camera.
+    cv2 = SimpleNamespace(VideoCapture=lambda number: [photo, None, photo])
     names = {"restorer": Restorer(tiny, "cpu"), "cv2": cv2, "show": shown.append}
     for code in re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
         exec(compile(code, "video.md", "exec"), names)

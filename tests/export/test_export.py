@@ -1,4 +1,4 @@
-"""Exported networks: real files, run by ONNX Runtime and OpenVINO, beside PyTorch."""
+"""Exported networks: real files, run by ONNX Runtime and OpenVINO, compared with PyTorch."""
 
 import copy
 import os
@@ -18,8 +18,8 @@ from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 
 import vrdir
 from vrdir import ImageError, Restorer
-from vrdir.export.export import cache_path, compare, export, state_sha256
-from vrdir.export.runtimes import Backend, ExportedModel
+from vrdir.export.exported_model import ExportedModel
+from vrdir.export.exporting import cache_path, compare, export, state_sha256
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.restoring.golden import golden_problems
 from vrdir.weights import bundled
@@ -29,7 +29,7 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
-FILES: list[tuple[str, Backend]] = [
+FILES: list[tuple[str, str]] = [
     ("tiny.onnx", "onnx"),
     ("tiny.onnx", "openvino"),
     ("tiny.xml", "openvino"),
@@ -45,9 +45,8 @@ def network() -> VRDIR:
         for parameter in [*model.decoder.parameters(), *model.enhancement.parameters()]:
             parameter.add_(0.05 * torch.randn_like(parameter))
         for parameter in model.extractor.parameters():
-            parameter.mul_(
-                2.5 if parameter.ndim == 4 else 1
-            )  # fresh ones let what is in the image fade away
+            # With fresh weights the image would fade away.
+            parameter.mul_(2.5 if parameter.ndim == 4 else 1)
         for ise in model.scales:
             ise.modulation.guidance.weight.mul_(20)
     return model
@@ -73,9 +72,7 @@ def exported(folder: Path, request: pytest.FixtureRequest) -> ExportedModel:
     return ExportedModel(folder / name, backend)
 
 
-def test_one_size_alone_in_another_opset(
-    network: VRDIR, photo: Image.Image, tmp_path: Path
-) -> None:
+def test_a_single_size_in_another_opset(network: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
     path = tmp_path / "static.onnx"
     errors = export(network, path, "onnx", size=(45, 70), opset=20)
     assert list(errors) == [(1, 45, 70)]
@@ -105,7 +102,7 @@ def test_one_size_alone_in_another_opset(
     assert [one.name for one in tmp_path.iterdir()] == ["static.onnx"]
 
 
-def test_names_can_be_read(folder: Path) -> None:
+def test_nodes_have_readable_names(folder: Path) -> None:
     graph = onnx.load(folder / "tiny.onnx").graph
     names = [node.name for node in graph.node]
     assert len(set(names)) == len(names)
@@ -142,9 +139,8 @@ def test_convolutions_in_float16(
         onnx.TensorProto.FLOAT
     ] * 3
     found, expected = Restorer.from_onnx(path)(photo), Restorer(network, "cpu")(photo)
-    assert (
-        np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
-    )  # its weights are random, and let errors grow
+    # The weights are random, so errors grow.
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
     with pytest.raises(ArithmeticError, match="allowed is 1e-07"):
         export(
             network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7
@@ -168,7 +164,7 @@ def test_any_batch_height_and_width(network: VRDIR, exported: ExportedModel) -> 
     assert max(errors.values()) < 2e-5, errors
 
 
-def test_a_comparison_does_not_overlook_nan(network: VRDIR, exported: ExportedModel) -> None:
+def test_a_comparison_finds_nan(network: VRDIR, exported: ExportedModel) -> None:
     broken = copy.deepcopy(network)
     with torch.no_grad():
         next(broken.enhancement.parameters()).fill_(torch.nan)
@@ -178,16 +174,15 @@ def test_a_comparison_does_not_overlook_nan(network: VRDIR, exported: ExportedMo
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_images(network: VRDIR, exported: ExportedModel, value: float) -> None:
-    image = torch.full(
-        (1, 3, 90, 120), value
-    )  # most of the spectrum is rounding, whose phase is taken all the same
+    # Most of the spectrum is rounding errors, whose phase is used, too.
+    image = torch.full((1, 3, 90, 120), value)
     with torch.no_grad():
         torch.testing.assert_close(
             exported.restore(image).image, network.restore(image).image, atol=1e-4, rtol=0
         )
 
 
-def test_the_file_says_what_it_holds_and_nothing_of_where_it_was_made(
+def test_the_file_contains_its_facts_and_no_local_paths(
     network: VRDIR, folder: Path, exported: ExportedModel
 ) -> None:
     assert exported.config == network.config
@@ -213,7 +208,7 @@ def test_the_onnx_file_is_plain_onnx_with_free_sizes(folder: Path) -> None:
     assert {opset.domain for opset in proto.opset_import} == {""}
 
 
-def test_a_restorer_works_alike_on_every_backend(
+def test_a_restorer_gives_the_same_results_on_every_backend(
     network: VRDIR, folder: Path, photo: Image.Image, photo_batch: torch.Tensor
 ) -> None:
     expected = Restorer(network, "cpu")
@@ -228,7 +223,7 @@ def test_a_restorer_works_alike_on_every_backend(
                 np.asarray(restorer(image)).astype(int),
                 np.asarray(expected(image)).astype(int),
             )
-            assert np.abs(ours - theirs).max() <= 1  # where a value lies between two levels
+            assert np.abs(ours - theirs).max() <= 1  # for a value between two levels
             assert not np.array_equal(ours, np.asarray(image))
         ours, theirs = restorer.restore(photo_batch), expected.restore(photo_batch)
         torch.testing.assert_close(ours.image, theirs.image, atol=1e-4, rtol=0)
@@ -277,14 +272,14 @@ def test_threads_may_share_an_exported_network(
         torch.testing.assert_close(image, expected[i], atol=1e-6, rtol=0)
 
 
-def test_it_travels_to_workers(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
+def test_it_can_be_pickled(exported: ExportedModel, photo_batch: torch.Tensor) -> None:
     there = pickle.loads(pickle.dumps(exported))
     assert torch.equal(there.restore(photo_batch).image, exported.restore(photo_batch).image)
 
 
 FORK = """
 import multiprocessing, sys, torch
-from vrdir.export.runtimes import ExportedModel
+from vrdir.export.exported_model import ExportedModel
 torch.set_num_threads(3)
 image = torch.rand(1, 3, 120, 160)
 for path, backend in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -305,7 +300,7 @@ def test_forked_processes_compute(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", FORK, *files], check=True, timeout=500)
 
 
-def test_what_is_no_image_is_an_error(exported: ExportedModel) -> None:
+def test_invalid_images_raise(exported: ExportedModel) -> None:
     with pytest.raises(ValueError, match=r"expected an RGB tensor .* got shape \(3, 8, 8\)"):
         exported.restore(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match="True, False or a share"):
@@ -354,11 +349,11 @@ def test_a_cache_that_cannot_be_written_is_named(
         Restorer(tiny, backend="onnx")
 
 
-def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
+def test_foreign_and_damaged_files_are_rejected(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(IDENTITY_ONNX)
     (tmp_path / "cut.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:5000])
     shutil.copy(folder / "tiny.xml", tmp_path / "alone.xml")
-    backends: list[Backend] = ["onnx", "openvino"]
+    backends: list[str] = ["onnx", "openvino"]
     for backend in backends:
         with pytest.raises(ValueError, match="other.onnx was not written by vrdir export"):
             Restorer.from_onnx(tmp_path / "other.onnx", backend=backend)
@@ -372,15 +367,15 @@ def test_files_that_are_none_of_ours(folder: Path, tmp_path: Path) -> None:
         Restorer(folder / "tiny.xml", backend="onnx")
     with pytest.raises(
         ValueError,
-        match="tiny.onnx is the name of an exported network; those run with backend onnx or openvino",
+        match="tiny.onnx is the name of an exported network; those run with backend onnx or ",
     ):
         Restorer(folder / "tiny.onnx")
 
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_values_that_are_no_numbers_are_refused_by_name(
-    folder: Path, tmp_path: Path, backend: Backend, raw: bool
+def test_values_that_are_not_finite_are_rejected_by_name(
+    folder: Path, tmp_path: Path, backend: str, raw: bool
 ) -> None:
     proto = onnx.load(folder / "tiny.onnx")
     tensor = next(
@@ -424,7 +419,7 @@ def test_a_network_that_holds_nan_is_not_exported(network: VRDIR, tmp_path: Path
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: Backend) -> None:
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, backend: str) -> None:
     (tmp_path / "a.onnx").write_text(LFS_POINTER)
     with pytest.raises(
         ValueError, match=r"a.onnx is a Git LFS pointer, not the file itself; run: git lfs pull"
@@ -441,7 +436,7 @@ def test_a_git_lfs_pointer_in_place_of_openvinos_values_is_named(
         ExportedModel(tmp_path / "tiny.xml", "openvino")
 
 
-def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: Path) -> None:
+def test_impossible_requests_are_named(tiny: VRDIR, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="backend onnx runs on the CPU, not on 'cuda'"):
         Restorer(tiny, "cuda", backend="onnx")
     unknown: Any = "tensorflow"
@@ -454,7 +449,7 @@ def test_what_a_backend_cannot_do_is_said(tiny: VRDIR, folder: Path, tmp_path: P
 
 
 def test_signals_are_handled_after_networks_were_closed(folder: Path) -> None:
-    """In whatever order: OpenVINO's device brings a stack for signals along, and takes it away."""
+    """Handle a signal after OpenVINO's networks are deleted (see `openvino_core`)."""
     script = f"""
 import faulthandler, signal
 faulthandler.enable()
@@ -478,7 +473,7 @@ signal.raise_signal(signal.SIGUSR1)
 )
 def test_a_missing_package_is_named(
     package: str,
-    backend: Backend,
+    backend: str,
     extra: str,
     tiny: VRDIR,
     tmp_path: Path,
@@ -493,7 +488,7 @@ def test_a_missing_package_is_named(
 @pytest.mark.parametrize("name", sorted(bundled.bundled_weights()))
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_the_golden_outputs_in_each_backend(
-    name: str, backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert golden_problems(name, backend) == []

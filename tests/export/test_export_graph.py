@@ -1,4 +1,4 @@
-"""The network as one graph: the same numbers as with the Fourier transform and the padding of eager PyTorch."""
+"""The network as one graph: the results of PyTorch's own Fourier transform and padding."""
 
 import pytest
 import torch
@@ -19,12 +19,12 @@ SIZES = [(1, 1), (1, 2), (2, 1), (1, 33), (32, 1), (7, 9), (8, 8), (15, 16), (25
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_fourier_transform_by_matrices_is_torchs(size: tuple[int, int]) -> None:
+def test_the_fourier_transform_by_matrices_equals_torchs(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = torch.fft.rfft2(x, norm="ortho")
     real, imaginary = rfft2_by_matrices(x)
     torch.testing.assert_close(torch.complex(real, imaginary), expected, atol=1e-5, rtol=0)
-    # Of a spectrum that is no real image's, too: what the imaginary parts without a mirror image hold is left out by both.
+    # Also for a spectrum of no real image: both ignore imaginary parts without a mirror image.
     spectrum = torch.randn(
         *expected.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)
     )
@@ -36,7 +36,7 @@ def test_the_fourier_transform_by_matrices_is_torchs(size: tuple[int, int]) -> N
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 50), st.integers(1, 50))
-def test_there_and_back(height: int, width: int) -> None:
+def test_the_inverse_transform_restores_the_image(height: int, width: int) -> None:
     x = torch.rand(
         1, 1, height, width, generator=torch.Generator().manual_seed(height * 50 + width)
     )
@@ -55,7 +55,7 @@ def test_large_angles_keep_their_digits() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 8, 16]))
-def test_the_padding_is_the_eager_ones(height: int, width: int, multiple: int) -> None:
+def test_the_padding_equals_the_eager_one(height: int, width: int, multiple: int) -> None:
     image = torch.rand(2, 3, height, width)
     assert torch.equal(pad_by_gather(image, multiple), pad_to_multiple(image, multiple))
 

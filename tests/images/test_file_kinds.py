@@ -261,8 +261,8 @@ def test_video_that_is_not_a_regular_file(tmp_path: Path) -> None:
 def test_lists_and_labels_that_are_not_regular_files(tmp_path: Path) -> None:
     from vrdir.data.pairs import read_pairs
     from vrdir.degradations.degrade import degrade
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification
+    from vrdir.evaluation.recognition.labels.classification import read_classification
+    from vrdir.evaluation.recognition.labels.detection import read_detection
 
     os.mkfifo(tmp_path / "pipe")
     for name in ("labels.json", "labels.csv", "depth.npy"):

@@ -111,10 +111,10 @@ def test_padding_of_thin_images_counts(
         restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
     )  # of the million pixels and fifteen as many beside them
     assert restorer._network_bytes(1, 2**20) < 2 << 30
-    restore = restoring.restore_in_bands
+    restore = restoring.restore_in_strips
     monkeypatch.setattr(
         restoring,
-        "restore_in_bands",
+        "restore_in_strips",
         lambda *given, **named: in_bands.append(True) or restore(*given, **named),
     )
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))

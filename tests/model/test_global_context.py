@@ -131,12 +131,12 @@ def test_an_untrained_head_changes_next_to_nothing() -> None:
 
 
 def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
-    from vrdir.restoring.bands import restore_in_bands
+    from vrdir.restoring.strips import restore_in_strips
 
     image = torch.rand(1, 3, 83, 61)
     whole = model(image)
     assert (whole - image).abs().max() > 0.05
-    banded = restore_in_bands(model, image, band_pixels=1024, precision=torch.float32).image
+    banded = restore_in_strips(model, image, strip_pixels=1024, precision=torch.float32).image
     assert torch.allclose(banded, whole, atol=2e-5)
 
 

@@ -1,4 +1,4 @@
-"""Borders of one colour: found, set aside, put back bit for bit."""
+"""Borders of one colour: found, removed, and put back bit for bit."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def scene(height: int = 40, width: int = 60) -> Tensor:
     [
         ((0, 0, 5, 5), 0.0),  # black bars above and below
         ((7, 7, 0, 0), 0.0),
-        ((0, 20, 0, 0), 114 / 255),  # a letterbox that places the picture at the left
+        ((0, 20, 0, 0), 114 / 255),  # a letterbox with the picture at the left
         ((4, 4, 4, 4), 1.0),  # the frame of a scan
         ((0, 0, 1, 0), 0.0),  # one row
     ],
@@ -39,12 +39,12 @@ def test_borders_may_be_inside_each_other() -> None:
     assert inside_borders(framed) == Inner(8, 48, 2, 62)
 
 
-def test_what_is_no_border_is_left() -> None:
+def test_other_edges_are_no_border() -> None:
     whole = Inner(0, 40, 0, 60)
     assert inside_borders(scene()) == whole
     assert inside_borders(torch.full((3, 40, 60), 0.5)) == whole
     sky = scene()
-    sky[:, :10] = 0.7  # of one colour, and goes on below almost as it is
+    sky[:, :10] = 0.7  # of one colour, and almost the same below
     sky[:, 10:20] = 0.7 + 0.5 / 255 * torch.rand(3, 10, 60)
     assert inside_borders(sky) == whole
     coloured = scene()
@@ -77,8 +77,38 @@ def test_each_image_of_a_batch_has_its_own_borders(tiny: VRDIR) -> None:
 
 def test_gradients_pass_inside_borders_and_around_them() -> None:
     image = functional.pad(scene(), (0, 0, 5, 5))[None].requires_grad_()
-    result = restore_inside(image, lambda part: Restoration(2 * part, [], torch.zeros(1, 1)))
+    result = restore_inside(image, lambda part: Restoration(2 * part, [], torch.zeros(1, 1)), 8)
     result.image.sum().backward()
     assert image.grad is not None
     assert torch.equal(image.grad[:, :, 5:-5], torch.full((1, 3, 40, 60), 2.0))
     assert torch.equal(image.grad[:, :, :5], torch.ones(1, 3, 5, 60))
+
+
+def test_guidance_of_a_batch_with_borders_has_the_size_of_the_image(tiny: VRDIR) -> None:
+    batch = torch.stack([scene(48, 64), scene(48, 64)])
+    batch[1, :, :16] = 0.0
+    batch[1, :, :, :8] = 0.0
+    multiple = tiny.config.multiple
+    with torch.no_grad():
+        whole = tiny.restore(batch)
+        inside = tiny.restore(batch[1:, :, 16:, 8:])
+        found = restore_inside(batch, tiny.restore, multiple)
+    assert [maps.shape for maps in found.guidance] == [maps.shape for maps in whole.guidance]
+    for maps, part, stride in zip(
+        found.guidance, inside.guidance, tiny.config.strides, strict=True
+    ):
+        top, left = 16 // stride, 8 // stride
+        expected = part[0, :, : 48 // stride - top, : 64 // stride - left]
+        torch.testing.assert_close(maps[1, :, top:, left:], expected)
+        torch.testing.assert_close(maps[1, :, 0], maps[1, :, top])  # a border repeats the edge
+        torch.testing.assert_close(maps.sum(1), torch.ones_like(maps[:, 0]))
+    torch.testing.assert_close(found.guidance[0][0], whole.guidance[0][0])
+
+
+@pytest.mark.parametrize("size", [(1, 9), (33, 50), (17, 16)])
+def test_guidance_with_borders_of_any_size(tiny: VRDIR, size: tuple[int, int]) -> None:
+    image = functional.pad(scene(*size), (3, 11, 7, 2), value=0.0)[None]
+    with torch.no_grad():
+        whole = tiny.restore(image)
+        found = restore_inside(image, tiny.restore, tiny.config.multiple)
+    assert [maps.shape for maps in found.guidance] == [maps.shape for maps in whole.guidance]

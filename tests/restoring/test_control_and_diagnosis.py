@@ -1,4 +1,4 @@
-"""How strongly, of what, and what was wrong."""
+"""The strength of the restoration, the choice of degradations, and the diagnosis."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ import vrdir
 from vrdir.model.control import Control, checked_control
 from vrdir.model.global_context import LEVELS, Veil, lift_whole
 from vrdir.model.vrdir import VRDIR, ContextConfig, Restoration, VRDIRConfig
-from vrdir.restoring.bands import restore_in_bands
 from vrdir.restoring.diagnosis import diagnose
+from vrdir.restoring.strips import restore_in_strips
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def image() -> Tensor:
     return 0.3 + 0.5 * torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(5))
 
 
-def test_strength_goes_from_nothing_through_as_trained(network: VRDIR, image: Tensor) -> None:
+def test_strength_scales_the_change(network: VRDIR, image: Tensor) -> None:
     results = {s: network.restore(image, control=Control(s)).image for s in (0.0, 0.5, 1.0, 2.0)}
     assert torch.equal(results[0.0], image)
     assert torch.equal(results[1.0], network(image))
@@ -70,12 +70,12 @@ def test_only_noise_leaves_the_veil_and_the_other_branches(network: VRDIR, image
     "control",
     [Control(0.4), Control(1.7, frozenset({"noise"})), Control(0.7, frozenset({"haze"}))],
 )
-def test_bands_obey_as_the_whole_does(network: VRDIR, image: Tensor, control: Control) -> None:
+def test_strips_have_the_same_control(network: VRDIR, image: Tensor, control: Control) -> None:
     whole = network.restore(image[:1], control=control).image
-    banded = restore_in_bands(
-        network, image[:1], band_pixels=1024, precision=torch.float32, control=control
+    in_strips = restore_in_strips(
+        network, image[:1], strip_pixels=1024, precision=torch.float32, control=control
     )
-    assert torch.allclose(banded.image, whole, atol=2e-5)
+    assert torch.allclose(in_strips.image, whole, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,13 @@ def test_haze_is_the_mean_of_one_minus_the_transmission() -> None:
     restored = Restoration(lift_whole(hazy, veil).clamp(0, 1), [], torch.zeros(1, 1), veil)
     (found,) = diagnose(hazy, restored)
     assert found.haze == pytest.approx(0.5, abs=1e-4)
+    assert found.noise is not None
     assert found.noise < 0.01
     assert found.rain == 0
 
 
 @pytest.mark.parametrize("sigma", [5.0, 20.0])
-def test_noise_is_in_levels_of_the_image_as_it_came(sigma: float) -> None:
+def test_noise_is_in_levels_of_the_input(sigma: float) -> None:
     generator = torch.Generator().manual_seed(0)
     scene = 0.4 + 0.1 * torch.rand(1, 3, 8, 8, generator=generator)
     scene = torch.nn.functional.interpolate(scene, size=(128, 128), mode="bicubic")
@@ -120,7 +121,37 @@ def test_noise_is_in_levels_of_the_image_as_it_came(sigma: float) -> None:
     veil = flat(torch.log(torch.tensor(2.0)).item())
     (found,) = diagnose(noisy, Restoration(scene, [], torch.zeros(1, 1), veil))
     assert found.noise == pytest.approx(sigma, rel=0.15)
+    assert found.rain is not None
     assert found.rain < 0.02
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.5])
+def test_the_diagnosis_does_not_depend_on_the_strength(
+    network: VRDIR, image: Tensor, strength: float
+) -> None:
+    trained = vrdir.Restorer(network, "cpu").restore(image).diagnosis
+    changed = vrdir.Restorer(network, "cpu", strength=strength).restore(image).diagnosis
+    assert [one.haze for one in changed] == [one.haze for one in trained]
+    assert trained[0].haze is not None
+    assert trained[0].haze > 0.01
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.5])
+def test_noise_is_that_of_the_input_at_any_strength(strength: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.full((1, 3, 128, 128), 0.5)
+    noisy = scene + 10 / 255 * torch.randn(scene.shape, generator=generator)
+    restored = noisy + strength * (scene - noisy)
+    result = Restoration(restored, [], torch.zeros(1, 1))
+    (found,) = diagnose(noisy, result, Control(strength))
+    assert found.noise == pytest.approx(10, rel=0.1)
+
+
+def test_at_strength_0_haze_is_measured_and_noise_is_not(network: VRDIR, image: Tensor) -> None:
+    trained = vrdir.Restorer(network, "cpu").restore(image).diagnosis[0]
+    found = vrdir.Restorer(network, "cpu", strength=0).restore(image).diagnosis[0]
+    assert (found.haze, found.noise, found.rain, found.changed) == (trained.haze, None, None, 0)
+    assert str(found) == f"haze {trained.haze:.0%}, changed by 0.0 levels"
 
 
 def test_rain_is_the_share_of_pixels_under_streaks() -> None:

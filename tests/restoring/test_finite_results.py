@@ -1,4 +1,4 @@
-"""A result that is no finite number is an error, wherever it comes from: never a black picture."""
+"""A result that is not finite is an error everywhere, never a black picture."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
-from vrdir.frontend.recognition_frontend import restore_before
+from vrdir.frontend.attach import restore_before
 from vrdir.frontend.transform import Restore
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.bands import WHOLE_PIXELS, restore_in_bands
 from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.strips import WHOLE_PIXELS, restore_in_strips
 
 NOT_FINITE = "NaN or infinite values"
 FLOATS = np.full((24, 24, 3), 0.5, np.float32)
@@ -120,14 +120,16 @@ def test_guidance_that_is_not_finite_is_not_clean(tiny: VRDIR, where: str) -> No
         restorer(FLOATS)
 
 
-def test_bands_hide_no_infinity(tiny: VRDIR) -> None:
+def test_strips_hide_no_infinity(tiny: VRDIR) -> None:
     broken(tiny, float("inf"), "decoder.to_correction.bias")
     assert (
-        not restore_in_bands(tiny, torch.rand(1, 3, 40, 40), band_pixels=400).image.isfinite().any()
+        not restore_in_strips(tiny, torch.rand(1, 3, 40, 40), strip_pixels=400)
+        .image.isfinite()
+        .any()
     )
 
 
-def test_a_network_that_holds_nan_is_not_taken(tiny: VRDIR) -> None:
+def test_a_network_with_nan_is_rejected(tiny: VRDIR) -> None:
     broken(tiny, float("nan"))
     with pytest.raises(
         ValueError, match=r"the network has NaN or infinite values in decoder.to_correction.weight"
@@ -137,7 +139,9 @@ def test_a_network_that_holds_nan_is_not_taken(tiny: VRDIR) -> None:
         restore_before(nn.Identity(), tiny)
 
 
-def test_the_command_says_so_and_writes_nothing(tiny: VRDIR, weights: Path, tmp_path: Path) -> None:
+def test_the_command_names_the_error_and_writes_nothing(
+    tiny: VRDIR, weights: Path, tmp_path: Path
+) -> None:
     from tests.model.test_loading import change
 
     change(weights, float("nan"))

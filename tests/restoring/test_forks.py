@@ -1,4 +1,4 @@
-"""Processes that are forked after the network was made: they compute what their parent does, and do not hang."""
+"""Processes that are forked after a network was made compute the same and do not hang."""
 
 import os
 import subprocess
@@ -18,7 +18,8 @@ MAKE = {
     "restorer": "restore = vrdir.Restorer(weights, 'cpu')",
     "transform": "restore = vrdir.Restore(weights, 'cpu')",
     "front-end": "restore = vrdir.restore_before(lambda image: image, weights, device='cpu')",
-    "stream": "restorer = vrdir.Restorer(weights, 'cpu'); restore = lambda image: next(restorer.stream([image]))",
+    "stream": "restorer = vrdir.Restorer(weights, 'cpu'); "
+    "restore = lambda image: next(restorer.stream([image]))",
     "degrade": "restore = lambda image: vrdir.degrade(image, 'haze', seed=0)",
 }
 CODE = """

@@ -13,7 +13,7 @@ from PIL import Image
 from vrdir import ImageError, Restorer
 from vrdir.batch.plan import plan_files
 from vrdir.batch.process import process_files
-from vrdir.batch.results import FileJob, Finish, writing
+from vrdir.batch.results import FileJob, ResultWriter, content_writer
 from vrdir.errors import DiskError
 from vrdir.model.vrdir import VRDIR
 
@@ -73,7 +73,7 @@ def test_a_device_that_is_not_there_is_an_error(tiny: VRDIR) -> None:
         Restorer(tiny, device="cuda:99")
 
 
-def test_a_folder_is_restored_around_its_bad_files(
+def test_bad_files_in_a_folder_stop_no_other(
     restorer: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
@@ -96,7 +96,7 @@ def test_a_folder_is_restored_around_its_bad_files(
     assert Image.open(target / "ä photo.jpg").format == "JPEG"
 
 
-def test_what_a_photo_carries_is_in_the_file_too(
+def test_metadata_of_a_photo_is_kept(
     restorer: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
@@ -122,7 +122,7 @@ def test_what_a_photo_carries_is_in_the_file_too(
         assert len(np.unique(np.asarray(restored) % 257)) > 50  # really 16 bit
 
 
-def test_a_restored_tensor_can_go_on_into_training(
+def test_a_restored_tensor_can_be_used_in_training(
     restorer: Restorer, photo_batch: torch.Tensor
 ) -> None:
     recogniser = torch.nn.Conv2d(3, 2, 3)
@@ -139,17 +139,17 @@ def test_names_as_long_as_a_file_system_takes(
     assert (tmp_path / "out" / name).is_file()
 
 
-def test_whatever_goes_wrong_with_a_file_the_next_one_is_done(tmp_path: Path) -> None:
+def test_any_error_in_a_file_stops_no_other(tmp_path: Path) -> None:
     jobs = [
         FileJob(tmp_path / name, tmp_path / "out" / name) for name in ("a.png", "b.png", "c.png")
     ]
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         if job.source.name == "a.png":
             raise MemoryError
         if job.source.name == "b.png":
             raise RuntimeError("no memory on the device\nand a long story")
-        return writing(b"content", {})
+        return content_writer(b"content", {})
 
     assert [result.error for result in process_files(jobs, process)] == [
         f"{tmp_path / 'a.png'}: MemoryError",
@@ -186,7 +186,7 @@ def test_a_failed_write_leaves_nothing_behind(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_target_that_cannot_be_is_an_error(
+def test_an_impossible_target_is_an_error(
     restorer: Restorer, photo: Image.Image, tmp_path: Path
 ) -> None:
     photo.save(tmp_path / "a.png")
@@ -214,7 +214,7 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         "a.png",
         "b.jpg",
         "sub/a.png",
-    ]  # the input lies inside the output
+    ]  # the input is inside the output
     assert targets([source], out, ".webp") == ["out/a.webp", "out/b.webp", "out/sub/a.webp"]
     # Results inside the input are not restored again.
     photo.save(source / "sub" / "b.png")
@@ -245,22 +245,22 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source / "a.png", source / "sub" / "a.png"], out)
 
 
-def test_files_side_by_side(tmp_path: Path) -> None:
+def test_files_are_processed_at_the_same_time(tmp_path: Path) -> None:
     jobs = [
         FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(12)
     ]
     both = threading.Barrier(2, timeout=20)
     threads = set()
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         number = int(job.source.stem)
         if number < 2:
-            both.wait()  # two are at work at once
+            both.wait()  # two run at the same time
         threads.add((threading.get_ident(), torch.get_num_threads()))
         time.sleep(0.02 * (number % 3))  # the first need not be the first that is done
         if number == 5:
             raise ValueError("five")
-        return writing(str(number).encode(), {})
+        return content_writer(str(number).encode(), {})
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -278,17 +278,17 @@ def test_files_side_by_side(tmp_path: Path) -> None:
     assert all(number == 1 for _, number in threads)  # each its share of the two
 
 
-def test_a_full_disk_ends_it_side_by_side_too(tmp_path: Path) -> None:
+def test_a_full_disk_ends_all_workers(tmp_path: Path) -> None:
     jobs = [
         FileJob(tmp_path / f"{index}.png", tmp_path / "out" / f"{index}.png") for index in range(40)
     ]
     begun = []
 
-    def process(job: FileJob) -> Finish:
+    def process(job: FileJob) -> ResultWriter:
         begun.append(job)
         if len(begun) == 3:
             raise DiskError("the disk is full")
-        return writing(b"", {})
+        return content_writer(b"", {})
 
     results = list(process_files(jobs, process, workers=2))
     assert "the disk is full" in (results[-1].error or "")
@@ -300,7 +300,7 @@ def test_precision(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPa
     exact = np.asarray(Restorer(tiny, "cpu")(photo), np.float32) / 255
     nearly = np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255
     assert 0 < np.abs(nearly - exact).mean() < 0.01
-    monkeypatch.setattr("vrdir.restoring.restorer.WHOLE_PIXELS", 1)  # in bands
+    monkeypatch.setattr("vrdir.restoring.network.WHOLE_PIXELS", 1)  # in strips
     assert (
         np.abs(
             np.asarray(Restorer(tiny, "cpu", precision="bf16")(photo), np.float32) / 255 - exact

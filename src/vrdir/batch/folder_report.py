@@ -1,6 +1,7 @@
-"""The page and the summary of a run over many files: what was restored, by how much, and what was not.
+"""The report page and the summary of a run over many files.
 
-The page is one self-contained HTML file, which opens without a network. Its files are shown page by page, so thousands fit in.
+The page is one self-contained HTML file that needs no network. It shows the files in pages, so it
+works with thousands of them.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from vrdir.images.changes import UNCHANGED
 from vrdir.images.writing import write_file
 
 TEMPLATE = Path(__file__).with_name("folder_report.html")
-PREVIEWS = ((100, 640), (1000, 400), (5000, 240))  # up to so many files, pixels on the longer side
+# Up to a number of files: pixels on the longer side of a preview.
+PREVIEWS = ((100, 640), (1000, 400), (5000, 240))
 SMALLEST_PX = 128
 
 
 def preview_px(files: int) -> int:
-    """Return the size of previews for a page of so many files, which keeps it below about 100 MB."""
+    """Return the longer side of previews, in pixels, that keeps the page below about 100 MB."""
     return next((side for most, side in PREVIEWS if files <= most), SMALLEST_PX)
 
 
 class Summary:
-    """Counts what became of the images of a run."""
+    """The counts of the restored images of a run."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[float, str]] = []
         self.mostly: Counter[str] = Counter()
 
     def add(self, result: FileResult) -> None:
-        """Count a file; videos, earlier and failed ones have no change."""
+        """Count a file. Only images of this run that did not fail are counted."""
         if result.change is not None:
             self.changes.append((result.change, result.job.source.name))
             if result.shares:
@@ -47,25 +49,25 @@ class Summary:
         mean = sum(change for change, _ in self.changes) / len(self.changes)
         (least, first), (most, last) = min(self.changes), max(self.changes)
         same = sum(change < UNCHANGED for change, _ in self.changes)
+        most_seen = ", ".join(f"{name} {count}" for name, count in self.mostly.most_common())
         parts = [
-            f"changed by {mean:.1f} of 255 levels on average, from {least:.1f} ({first}) to {most:.1f} ({last})",
+            f"changed by {mean:.1f} of 255 levels on average, "
+            f"from {least:.1f} ({first}) to {most:.1f} ({last})",
             f"{same} left as they were" if same else "",
-            "mostly " + ", ".join(f"{name} {count}" for name, count in self.mostly.most_common())
-            if self.mostly
-            else "",
+            f"mostly {most_seen}" if most_seen else "",
         ]
         return "; ".join(filter(None, parts))
 
 
 class FolderReport:
-    """Collects the files of a run for a page.
+    """The report page of a run, to which results are added one by one.
 
     Args:
-        path: of the page.
-        facts: of the run, by name.
+        path: the page to write.
+        facts: facts about the run, by name.
 
     Attributes:
-        skipped: what was left out of the folders, in words.
+        skipped: which files in the folders were left out, in words.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, str]) -> None:
@@ -74,7 +76,7 @@ class FolderReport:
         self.summary = Summary()
 
     def add(self, result: FileResult) -> None:
-        """Note a file."""
+        """Add a result."""
         self.summary.add(result)
         file: dict[str, Any] = {
             "name": str(result.job.source),
@@ -96,7 +98,14 @@ class FolderReport:
         self.files.append(file)
 
     def write(self, title: str) -> None:
-        """Write the page. Raises ImageError if it cannot be written."""
+        """Write the page.
+
+        Args:
+            title: the title of the page.
+
+        Raises:
+            ImageError: the page cannot be written.
+        """
         content = {
             "title": title,
             "facts": self.facts,
@@ -104,15 +113,14 @@ class FolderReport:
             "skipped": self.skipped,
             "files": self.files,
         }
-        data = json.dumps(content).replace(
-            "<", "\\u003c"
-        )  # no name can end the script that holds it
+        # Escaped, so that no file name can end the script element.
+        data = json.dumps(content).replace("<", "\\u003c")
         page = TEMPLATE.read_text(encoding="utf-8").replace("{{data}}", data)
         write_file(page.encode("utf-8", "backslashreplace"), self.path)
 
 
 def state_of(result: FileResult) -> str:
-    """Return "failed", "earlier", "video", "same" (changed by less than half a level) or "restored"."""
+    """Return "failed", "earlier", "video", "restored", or "same" (change below half a level)."""
     if result.error is not None:
         return "failed"
     if result.earlier:

@@ -1,4 +1,7 @@
-"""Memory for files that are restored side by side: small ones many at once, large ones alone."""
+"""A memory budget for files that are processed at the same time.
+
+Many small files fit into it at once; a large file waits until it is alone.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,23 @@ import torch
 
 from vrdir.images.memory import memory_limit
 
-SHARE = 0.25  # of the machine's memory, or the container's
+SHARE = 0.25  # of the memory of the machine, or of the container
 
 
 def share_of_memory() -> int:
-    """A quarter of the memory that this process can have, in bytes."""
+    """Return a quarter of the memory that this process can have, in bytes."""
     return int(SHARE * memory_limit())
 
 
-class RoomClosedError(RuntimeError):
-    """There is no more room: what was to be done with it is no longer wanted."""
+class BudgetClosedError(RuntimeError):
+    """The run was stopped: the result that the memory was for is no longer wanted."""
 
 
-class Room:
-    """So many bytes for all threads. Who asks for more than there are waits until he is alone, and then has all of torch's threads.
+class MemoryBudget:
+    """A number of bytes that threads share.
+
+    A thread that asks for all of them, or more, waits until it is alone, and then computes with
+    all of torch's threads.
 
     Args:
         size: bytes; None for a quarter of the machine's memory.
@@ -32,36 +38,43 @@ class Room:
     def __init__(self, size: int | None = None) -> None:
         self.size = share_of_memory() if size is None else size
         self.threads = torch.get_num_threads()
-        self._taken = 0
+        self._reserved = 0
         self._closed = False
         self._changed = Condition()
 
     @contextmanager
-    def taken(self, share: int | None) -> Iterator[None]:
-        """Wait until there is room for `share` bytes, None for all of it, and hold them. Raises RoomClosedError."""
-        share = self.size if share is None else min(share, self.size)
+    def reserve(self, size: int | None) -> Iterator[None]:
+        """Wait for memory, and hold it until the end of the block.
+
+        Args:
+            size: bytes; None for the whole budget.
+
+        Raises:
+            BudgetClosedError: the budget is closed, or is closed during the wait.
+        """
+        size = self.size if size is None else min(size, self.size)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._taken + share <= self.size)
+            self._changed.wait_for(lambda: self._closed or self._reserved + size <= self.size)
             self.check()
-            self._taken += share
-        own = torch.get_num_threads()  # OpenMP counts them for each thread by itself
+            self._reserved += size
+        own = torch.get_num_threads()  # OpenMP keeps a number for each thread
         try:
-            if share == self.size:
+            if size == self.size:
                 torch.set_num_threads(self.threads)
             yield
         finally:
             torch.set_num_threads(own)
             with self._changed:
-                self._taken -= share
+                self._reserved -= size
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Give no more room, also to those who wait for it."""
+        """Give no more memory, not even to threads that wait for it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises RoomClosedError once it is closed: for long work, to ask in between."""
+        """Raise BudgetClosedError if the budget is closed. Long work calls this at its steps."""
         if self._closed:
-            raise RoomClosedError("stopped")
+            raise BudgetClosedError("the run was stopped")

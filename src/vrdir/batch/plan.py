@@ -1,4 +1,4 @@
-"""Decide which file is read and which is written."""
+"""Decide which files are read and where each result is written."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from vrdir.batch.results import (
-    FileJob,
-)
+from vrdir.batch.results import FileJob
+from vrdir.errors import InputError, MissingFileError, NotPermittedError
 from vrdir.images.folders import RealPaths, check_writable, files_below, skipped
 from vrdir.images.formats import IMAGE_SUFFIXES, ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.images.writing import format_of
 from vrdir.video.formats import VIDEO_SUFFIXES, is_video
+
+WILDCARDS = "*?["
 
 
 def plan_files(
@@ -24,95 +25,115 @@ def plan_files(
     videos: bool = False,
     others: Counter[str] | None = None,
 ) -> list[FileJob]:
-    """Decide what is read and where it goes.
+    """Decide which files are read and where each result is written.
+
+    Where a folder or pattern was given, files below `output` are no inputs, so a second run does
+    not read the results of the first. A sub-folder that cannot be read becomes a job that fails
+    with that reason.
 
     Args:
-        inputs: files, folders (searched with all below them, links followed, hidden ones left out; relative paths and names are
-            kept), patterns such as "*.jpg".
-        output: a folder; or a file, if the input is one file and `output` is none, yet has a suffix that begins with a letter.
-        suffix: give every image's target this suffix, such as ".png"; None keeps each file's own,
-            and puts ".png" behind that of a format that is only read ("layers.psd.png").
-        videos: take videos, too, by their suffix.
-        others: counts the files in folders that are left out for their suffix, by suffix
-            (`vrdir.folders.skipped` words it).
+        inputs: files, folders or patterns such as "*.jpg". Folders are searched with all their
+            sub-folders; links are followed, hidden files are left out, relative paths are kept.
+        output: a folder. It may be a file if there is one input file; a name is taken for a file
+            if it is no folder and has a suffix that begins with a letter.
+        suffix: give the target of every image this suffix, such as ".png". None keeps the suffix
+            of each file, and adds ".png" to a format that can only be read ("layers.psd.png").
+        videos: read videos, too.
+        others: counts the files in folders that are left out because of their suffix, by suffix
+            (see `vrdir.images.folders.skipped`).
 
     Returns:
-        The jobs. Where a folder or pattern was given, what lies in `output` is no input, so a second run does not take the
-        first one's results; a sub-folder that cannot be read is a job that will fail and say so.
+        The jobs, folder after folder, sorted inside each.
 
     Raises:
-        FileNotFoundError: an input is not there, or nothing was found.
-        PermissionError: a folder may not be read.
-        ValueError: `output` cannot be meant or written to, two inputs have the same target, or an input would be written over itself.
+        MissingFileError: an input does not exist, or no image was found.
+        NotPermittedError: a folder may not be read.
+        InputError: `output` does not fit the inputs or cannot be written, two inputs have the same
+            target, or a result would replace its own input.
     """
     others = Counter() if others is None else others
-    single = len(inputs) == 1 and Path(inputs[0]).is_file()
     for given in inputs:
-        if not Path(given).exists() and not any(magic in str(given) for magic in "*?["):
-            raise FileNotFoundError(f"{given} does not exist")
-        if Path(given).exists() and not (Path(given).is_file() or Path(given).is_dir()):
-            raise ValueError(f"{given} is a pipe, a socket or a device; give files or folders")
-    to_file = (
-        single and output.suffix[1:2].isalpha() and not output.is_dir()
-    )  # results-1.0 is a folder
+        _check_input(given)
     wanted = IMAGE_SUFFIXES | VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
-    if to_file:
-        check_writable(output, output.parent)
-    if to_file and videos and is_video(output):
-        if plain_suffix(inputs[0]) in IMAGE_SUFFIXES - {".gif"}:
-            raise ValueError(
-                f"{inputs[0]} is an image, {output} a video; give the output an image's suffix"
-            )
-        return _without_collisions([FileJob(Path(inputs[0]), output)])
-    if to_file:
-        if videos and is_video(Path(inputs[0])):
-            raise ValueError(
-                f"{inputs[0]} is a video; give the output one of {', '.join(sorted(VIDEO_SUFFIXES))}, not {output.suffix}"
-            )
-        format_of(output)
-        if suffix is not None and format_of(output) != format_of(
-            output.with_suffix(suffix)
-        ):  # .jpg and .jpeg are one
-            raise ValueError(f"{output} and --format {suffix[1:]} are two formats; give one")
-        return _without_collisions([FileJob(Path(inputs[0]), output)])
+    if len(inputs) == 1 and Path(inputs[0]).is_file() and _names_a_file(output):
+        job = FileJob(Path(inputs[0]), output)
+        _check_single(job, suffix, videos)
+        return _without_collisions([job])
     if output.suffix.lower() in wanted and not output.is_dir():
-        raise ValueError(f"{output} is the name of one file, for several a folder is needed")
-
-    jobs: list[FileJob] = []
-    for given in inputs:
-        path = Path(given)
-        if path.is_dir():
-            jobs += [
-                FileJob(source, output / source.relative_to(path))
-                for source in _files_below(path, output, wanted, others)
-            ]
-        elif path.is_file():
-            jobs.append(FileJob(path, output / path.name))
-        else:
-            matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute ones too
-            if not matches:
-                raise FileNotFoundError(f"{given} does not exist")
-            jobs += [
-                FileJob(match, output / match.name)
-                for match in matches
-                if match.is_file() and not _within(match, output)
-            ]
-            if folders := sum(
-                match.is_dir() and match.resolve() != output.resolve() for match in matches
-            ):
-                others["folder"] += folders
-    if not jobs:
-        found = f" but {skipped(others)}" if others else ""
-        looked_for = ", ".join(sorted(WRITTEN_SUFFIXES | (wanted - IMAGE_SUFFIXES)))
-        raise FileNotFoundError(
-            f"no images in {', '.join(map(str, inputs))}{found}; looked for {looked_for} and what else Pillow reads"
-        )
+        raise InputError(f"{output} is the name of one file, for several a folder is needed")
+    found = [job for given in inputs for job in _jobs_of(given, output, wanted, others)]
+    if not found:
+        raise MissingFileError(_nothing_found(inputs, wanted, others))
     check_writable(output, output)
     jobs = [
         job if videos and is_video(job.target) else FileJob(job.source, _named(job.target, suffix))
-        for job in jobs
+        for job in found
     ]
     return _without_collisions(jobs)
+
+
+def _check_input(given: str | Path) -> None:
+    path = Path(given)
+    if not path.exists() and not any(wildcard in str(given) for wildcard in WILDCARDS):
+        raise MissingFileError(f"{given} does not exist")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{given} is a pipe, a socket or a device; give files or folders")
+
+
+def _names_a_file(output: Path) -> bool:
+    return output.suffix[1:2].isalpha() and not output.is_dir()  # results-1.0 is a folder
+
+
+def _check_single(job: FileJob, suffix: str | None, videos: bool) -> None:
+    """Check the formats of one input file and one output file. Raises InputError."""
+    source, target = job
+    check_writable(target, target.parent)
+    if videos and is_video(target):
+        if plain_suffix(source) in IMAGE_SUFFIXES - {".gif"}:
+            raise InputError(
+                f"{source} is an image, {target} a video; give the output an image's suffix"
+            )
+        return
+    if videos and is_video(source):
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(
+            f"{source} is a video; give the output one of {suffixes}, not {target.suffix}"
+        )
+    # Formats, not suffixes: .jpg and .jpeg are the same.
+    if format_of(target) != format_of(target.with_suffix(suffix) if suffix else target):
+        raise InputError(f"{target} and --format {str(suffix)[1:]} are two formats; give one")
+
+
+def _jobs_of(
+    given: str | Path, output: Path, wanted: Set[str], others: Counter[str]
+) -> list[FileJob]:
+    """Return the jobs of one input, with the names of the sources."""
+    path = Path(given)
+    if path.is_dir():
+        sources = _files_below(path, output, wanted, others)
+        return [FileJob(source, output / source.relative_to(path)) for source in sources]
+    if path.is_file():
+        return [FileJob(path, output / path.name)]
+    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute patterns too
+    if not matches:
+        raise MissingFileError(f"{given} does not exist")
+    folders = sum(match.is_dir() and match.resolve() != output.resolve() for match in matches)
+    if folders:
+        others["folder"] += folders
+    return [
+        FileJob(match, output / match.name)
+        for match in matches
+        if match.is_file() and not _within(match, output)
+    ]
+
+
+def _nothing_found(inputs: Sequence[str | Path], wanted: Set[str], others: Counter[str]) -> str:
+    found = f" but {skipped(others)}" if others else ""
+    looked_for = ", ".join(sorted(WRITTEN_SUFFIXES | (wanted - IMAGE_SUFFIXES)))
+    return (
+        f"no images in {', '.join(map(str, inputs))}{found}; looked for {looked_for} and the other "
+        "formats that Pillow reads"
+    )
 
 
 def _named(target: Path, suffix: str | None) -> Path:
@@ -124,9 +145,12 @@ def _named(target: Path, suffix: str | None) -> Path:
 def _files_below(
     folder: Path, output: Path, suffixes: Set[str], others: Counter[str]
 ) -> list[Path]:
-    """The files with these suffixes below a folder, sorted; for a sub-folder that cannot be read, the folder itself."""
+    """Return the files with these suffixes below a folder, sorted.
+
+    A sub-folder that cannot be read is in the list itself.
+    """
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise PermissionError(f"{folder} cannot be read; check its permissions")
+        raise NotPermittedError(f"{folder} cannot be read; check its permissions")
     unreadable: list[Path] = []
     found = files_below(
         folder,
@@ -143,17 +167,18 @@ def _within(path: Path, output: Path) -> bool:
 
 
 def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
+    """Return the jobs. Raises InputError if two share a target, or one replaces its own source."""
     places = RealPaths()
-    taken: dict[str, Path] = {}
+    sources: dict[str, Path] = {}  # by the place of the target
     for source, target in jobs:
         place = places.find(target)
-        if place == places.find(source) or (
-            source.is_symlink() and place == os.path.realpath(source)
-        ):
-            raise ValueError(f"{source} would be written over itself; choose another output")
-        if place in taken:
-            raise ValueError(
-                f"{taken[place]} and {source} would both be written to {target}; give them different outputs"
+        own = place == places.find(source)
+        if own or (source.is_symlink() and place == os.path.realpath(source)):
+            raise InputError(f"{source} would be written over itself; choose another output")
+        if place in sources:
+            raise InputError(
+                f"{sources[place]} and {source} would both be written to {target}; "
+                "give them different outputs"
             )
-        taken[place] = source
+        sources[place] = source
     return jobs

@@ -1,4 +1,4 @@
-"""Process files one by one or side by side, whatever becomes of each."""
+"""Process many files, one by one or several at the same time; a file that fails stops no other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import closing
 import torch
 
 from vrdir.atomic import result_file
-from vrdir.batch.manifest import Manifest, Stamp
-from vrdir.batch.results import FileJob, FileResult, Finish, Outcome
+from vrdir.batch.manifest import Manifest, Stamp, stamp_of
+from vrdir.batch.results import FileJob, FileResult, Outcome, ResultWriter
 from vrdir.errors import DiskError, ImageError, first_line
 
 logger = logging.getLogger(__name__)
@@ -21,129 +21,128 @@ logger = logging.getLogger(__name__)
 
 def process_files(
     jobs: Sequence[FileJob],
-    process: Callable[[FileJob], Finish],
+    process: Callable[[FileJob], ResultWriter],
     overwrite: bool = False,
     manifest: Manifest | None = None,
     workers: int = 1,
-    stopped: Callable[[], None] = lambda: None,
+    stop: Callable[[], None] = lambda: None,
 ) -> Generator[FileResult, None, None]:
-    """Process files; one that fails is reported and the others still get done, unless the disk is full.
+    """Process files. A file that fails is reported and the others are still processed.
+
+    After Ctrl-C in a program of your own, the exception is raised at once, and `stop` is called;
+    Python then waits for the threads before it exits, so `process` should end soon.
 
     Args:
         jobs: from `plan_files`.
-        process: reads a source and returns what finishes the job.
-        overwrite: replace targets that exist; without it they are reported as errors.
-        manifest: where finished files are noted. What it says is done, with source and target unchanged, is not done again; a
-            target that this run made of the same source before is replaced without `overwrite`, where the source has changed since.
-        workers: threads, each with its own file and its share of torch's threads.
-        stopped: called where there are several, as soon as nobody asks for further results: what is at work may then give up.
+        process: reads a source and returns the function that writes the result.
+        overwrite: replace targets that exist; otherwise they are reported as errors.
+        manifest: records finished files. Files that it records as finished, with source and target
+            unchanged, are not processed again. A target that this run made from the same source is
+            replaced without `overwrite` if the source has changed since.
+        workers: threads; each processes one file at a time, with its share of torch's threads.
+        stop: called when no further results are wanted, so that running work can give up.
 
     Yields:
-        A result per job, in order; none after one for which there was no room on the disk, or that lies on one that cannot be
-        written to. Who stops asking before the end closes the generator, before the manifest: it waits for the files at work.
+        A result per job, in order. After a full or read-only disk (`DiskError`) there is none.
+        Close the generator before the manifest if you stop early: it waits for running files.
     """
     if manifest is not None:
         manifest.sweep(job.target.parent for job in jobs)
-    with closing(
-        _ordered(jobs, lambda job: _finished(job, process, overwrite, manifest), workers, stopped)
-    ) as outcomes:
-        for result, hopeless in outcomes:
+
+    def work(job: FileJob) -> _Ended:
+        return _processed(job, process, overwrite, manifest)
+
+    with closing(_in_order(jobs, work, workers, stop)) as results:
+        for result, disk_failed in results:
             yield result
-            if hopeless:
+            if disk_failed:
                 return
 
 
-_Ended = tuple[FileResult, bool]
+_Ended = tuple[FileResult, bool]  # and whether the disk failed, so that no other can be written
 
 
-def _ordered(
+def _in_order(
     jobs: Sequence[FileJob],
     work: Callable[[FileJob], _Ended],
     workers: int,
-    stopped: Callable[[], None],
+    stop: Callable[[], None],
 ) -> Generator[_Ended, None, None]:
-    """The outcomes in the order of the jobs. Whoever stops asking for them, or is interrupted,
-    waits only for what is at work.
+    """Yield the results in the order of the jobs.
 
-    One worker has a thread of its own, too: the main thread waits, and so hears of a signal while a
-    decoder is at work.
+    Closing the generator, or a signal, waits only for running work. A single worker has a thread
+    of its own as well: the main thread only waits, so a signal reaches it while a decoder runs.
     """
     threads = torch.get_num_threads()
     at_once = 2 * workers if workers > 1 else 1
-    # OpenMP counts threads for each thread by itself; torch's number is what new ones begin with.
+    # OpenMP keeps a number of threads for each thread; a new one starts with torch's number.
     pool = ThreadPoolExecutor(
         max(workers, 1),
         "file",
         initializer=torch.set_num_threads,
         initargs=(max(1, threads // max(workers, 1)),),
     )
-    ahead: deque[Future[_Ended]] = deque()
+    waiting: deque[Future[_Ended]] = deque()
     wait = True
     try:
         for job in jobs:
-            ahead.append(pool.submit(work, job))
-            if len(ahead) >= at_once:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except (
-        KeyboardInterrupt
-    ):  # the command line has another: who pressed it waits for no large image
+            waiting.append(pool.submit(work, job))
+            if len(waiting) >= at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except KeyboardInterrupt:  # only outside the command line, which has its own signal handler
         wait = False
         raise
     finally:
-        stopped()
+        stop()
         pool.shutdown(wait, cancel_futures=True)
         torch.set_num_threads(threads)
 
 
-def _finished(
-    job: FileJob, process: Callable[[FileJob], Finish], overwrite: bool, manifest: Manifest | None
+def _processed(
+    job: FileJob,
+    process: Callable[[FileJob], ResultWriter],
+    overwrite: bool,
+    manifest: Manifest | None,
 ) -> _Ended:
-    """A job's result, and whether further ones cannot be written either."""
+    """Return the result of a job, and whether the disk failed."""
     if manifest is not None and manifest.is_done(job.source, job.target):
         return FileResult(job, manifest.shares(job.target), None, earlier=True), False
     try:
-        if (
-            not overwrite
-            and job.target.exists()
-            and not (manifest is not None and manifest.is_own(job.source, job.target))
-        ):
-            raise ImageError(
-                f"{job.target} exists; replace it by --overwrite, or choose another output"
-            )
-        source = Stamp.of(job.source)
-        finish = process(job)
-        told = Outcome({})
-
-        def note(facts: os.stat_result) -> None:
-            if manifest is not None and source is not None:
-                manifest.add(
-                    job.source,
-                    source,
-                    job.target,
-                    Stamp(facts.st_size, facts.st_mtime_ns),
-                    told.shares,
-                )
-
-        with result_file(
-            job.target, None if manifest is None else manifest.partial_name(), note
-        ) as partial:
-            told = finish(partial)
-        result = FileResult(
-            job,
-            told.shares,
-            None,
-            told.video,
-            False,
-            told.change,
-            told.previews,
-            told.diagnosis,
-        )
-        return result, False
-    except Exception as error:  # whatever it is, the next file is another
+        _check_target(job, overwrite, manifest)
+        source = stamp_of(job.source)
+        outcome = _written(job, process(job), source, manifest)
+    except Exception as error:  # any error: the next file is another
         logger.debug("%s", job.source, exc_info=True)
-        message = first_line(error)
-        hopeless = isinstance(error, DiskError)
-        named = hopeless or any(str(path) in message for path in job)
-        return FileResult(job, {}, message if named else f"{job.source}: {message}"), hopeless
+        message, disk_failed = first_line(error), isinstance(error, DiskError)
+        named = disk_failed or any(str(path) in message for path in job)
+        return FileResult(job, {}, message if named else f"{job.source}: {message}"), disk_failed
+    shares, video, change, previews, diagnosis = outcome
+    return FileResult(job, shares, None, video, False, change, previews, diagnosis), False
+
+
+def _check_target(job: FileJob, overwrite: bool, manifest: Manifest | None) -> None:
+    """Raise ImageError if the target exists and may not be replaced."""
+    own = manifest is not None and manifest.is_own(job.source, job.target)
+    if job.target.exists() and not overwrite and not own:
+        raise ImageError(
+            f"{job.target} exists; replace it by --overwrite, or choose another output"
+        )
+
+
+def _written(
+    job: FileJob, write: ResultWriter, source: Stamp | None, manifest: Manifest | None
+) -> Outcome:
+    """Write the target and record it in the manifest, just before it gets its name."""
+    outcome = Outcome({})
+
+    def record(facts: os.stat_result) -> None:
+        if manifest is not None and source is not None:
+            made = Stamp(facts.st_size, facts.st_mtime_ns)
+            manifest.add(job.source, source, job.target, made, outcome.shares)
+
+    partial_name = None if manifest is None else manifest.partial_name()
+    with result_file(job.target, partial_name, record) as partial:
+        outcome = write(partial)
+    return outcome

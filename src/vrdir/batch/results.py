@@ -1,4 +1,4 @@
-"""What a run over files is made of: jobs, options, and what became of each file."""
+"""The types that a run over many files uses: jobs, options, and the result of each file."""
 
 from __future__ import annotations
 
@@ -10,38 +10,47 @@ from vrdir.images.writing import QUALITY
 
 
 class Diagnosis(NamedTuple):
-    """What was wrong with an image, by what was done about it.
+    """What was wrong with an image, measured by what the network did about it.
+
+    The strength of the restoration does not matter: these are the amounts in the input.
 
     Attributes:
-        haze: the mean of 1 - t over the image, t the transmission: 0 is clear air, 1 is fog that
-            hides everything. None where the network has no global context.
-        noise: the standard deviation of the noise that was taken away, in 8-bit levels.
-        rain: the share of the pixels from which a bright streak was taken away.
-        changed: the mean absolute change of the image, in 8-bit levels.
+        haze: the mean of 1 - t over the image, where t is the transmission: 0 is clear air, 1 is
+            fog that hides everything. None if the network has no global context, or haze is not
+            to be removed.
+        noise: the standard deviation of the noise, in 8-bit levels. None at strength 0.
+        rain: the share of the pixels that a bright streak covers, from 0 to 1. None at strength 0.
+        changed: the mean absolute difference of input and result, in 8-bit levels.
     """
 
     haze: float | None
-    noise: float
-    rain: float
+    noise: float | None
+    rain: float | None
     changed: float
 
     def __str__(self) -> str:
-        haze = "" if self.haze is None else f"haze {self.haze:.0%}, "
-        return f"{haze}noise {self.noise:.1f} levels, rain on {self.rain:.0%} of the pixels, changed by {self.changed:.1f} levels"
+        parts = [
+            "" if self.haze is None else f"haze {self.haze:.0%}",
+            "" if self.noise is None else f"noise {self.noise:.1f} levels",
+            "" if self.rain is None else f"rain on {self.rain:.0%} of the pixels",
+            f"changed by {self.changed:.1f} levels",
+        ]
+        return ", ".join(filter(None, parts))
 
 
 class StreamReport(NamedTuple):
-    """What became of a stream.
+    """Counts and times of a stream.
 
     Attributes:
-        frames: frames given out, damaged ones included: as many as came in.
-        damaged: frames among them that could not be taken.
+        frames: frames returned, damaged ones included; one for each frame of the input.
+        damaged: frames that could not be restored.
         damaged_frames: their numbers, from 0 (the first 10 000).
-        cuts: how often the scene changed, and smoothing began anew.
-        shares: of each degradation, the mean over the frames that were restored.
-        seconds: from the first frame's arrival to the last one's leaving.
-        mean_ms, median_ms, p95_ms: latency, from a frame's arrival to its leaving; damaged frames do not count. The median and
-            the 95th percentile are those of the last 10 000 frames.
+        cuts: how often the scene changed, so that smoothing started again.
+        shares: the share of each degradation, the mean over the restored frames, from 0 to 1.
+        seconds: from the arrival of the first frame to the return of the last.
+        mean_ms: mean latency, from a frame's arrival to its return, without damaged frames.
+        median_ms: median latency of the last 10 000 frames.
+        p95_ms: the 95th percentile of the latency of the last 10 000 frames.
     """
 
     frames: int
@@ -56,13 +65,17 @@ class StreamReport(NamedTuple):
 
     @property
     def frames_per_second(self) -> float:
+        """Return the mean rate of the whole stream."""
         return self.frames / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
         speed = (
             f"{self.frames} frames in {self.seconds:.1f} s, {self.frames_per_second:.1f} a second"
         )
-        latency = f"latency {self.mean_ms:.1f} ms on average, {self.median_ms:.1f} ms median, {self.p95_ms:.1f} ms at the 95th percentile"
+        latency = (
+            f"latency {self.mean_ms:.1f} ms on average, {self.median_ms:.1f} ms median, "
+            f"{self.p95_ms:.1f} ms at the 95th percentile"
+        )
         return f"{speed}; {latency}" + (f"; {self.damaged} damaged" if self.damaged else "")
 
 
@@ -74,13 +87,14 @@ class FileJob(NamedTuple):
 
 
 class ImageOptions(NamedTuple):
-    """How restored images are written, and what is shown of them. Videos have none of this.
+    """How restored images are written, and which previews are made. Videos have no such options.
 
     Attributes:
         quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
-        max_side: reduce larger images to this many pixels on their longer side, before they are restored.
-        side_by_side: write the input and the result in one picture.
-        preview_px: make previews of the input and the result, of this many pixels on the longer side; 0 for none.
+        max_side: reduce larger images to this many pixels on the longer side before restoring.
+        side_by_side: write the input and the result into one picture.
+        preview_px: make previews of the input and the result with this many pixels on the longer
+            side; 0 makes none.
     """
 
     quality: int = QUALITY
@@ -93,14 +107,14 @@ PLAIN = ImageOptions()
 
 
 class Outcome(NamedTuple):
-    """What is worth telling of a finished file.
+    """The facts about a file that was written.
 
     Attributes:
-        shares: of each degradation.
-        video: of a video, the report.
+        shares: the share of each degradation, from 0 to 1.
+        video: the report of a video.
         change: of an image, the mean absolute difference of input and result, in 8-bit levels.
-        previews: the input and the result as small WebP files, where they were asked for.
-        diagnosis: of an image, what was wrong with it.
+        previews: the input and the result as small WebP files, if they were asked for.
+        diagnosis: what was wrong with an image.
     """
 
     shares: dict[str, float]
@@ -111,9 +125,13 @@ class Outcome(NamedTuple):
 
 
 class FileResult(NamedTuple):
-    """What became of a file: what is told of it where it was finished (see `Outcome`), or the error that stopped it.
+    """The result of one file: the facts of its `Outcome`, or the error that stopped it.
 
-    `earlier` if it was done before this run was taken up again.
+    Attributes:
+        job: the files.
+        shares: as in `Outcome`; so are `video`, `change`, `previews` and `diagnosis`.
+        error: the error in one line, None if there was none.
+        earlier: whether an earlier run, which this one resumes, wrote the file.
     """
 
     job: FileJob
@@ -126,21 +144,21 @@ class FileResult(NamedTuple):
     diagnosis: Diagnosis | None = None
 
 
-Finish = Callable[[Path], Outcome]
-"""Writes to a path what a job's target is to hold, and tells of it."""
+ResultWriter = Callable[[Path], Outcome]
+"""Writes the result of a job to a path and returns the facts about it."""
 
 
-def writing(
+def content_writer(
     content: bytes,
     shares: dict[str, float],
     previews: tuple[bytes, bytes] | None = None,
     diagnosis: Diagnosis | None = None,
-) -> Finish:
-    """Finishes a job whose result is at hand."""
+) -> ResultWriter:
+    """Return the writer of a result that is complete in memory."""
 
-    def finish(path: Path) -> Outcome:
+    def write(path: Path) -> Outcome:
         path.write_bytes(content)
         change = None if diagnosis is None else diagnosis.changed
         return Outcome(shares, None, change, previews, diagnosis)
 
-    return finish
+    return write

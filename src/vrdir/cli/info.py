@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
-from vrdir.cli.console import AsJson, escape, out
+from vrdir.cli.console import escape, out
+from vrdir.cli.json_output import print_json
+from vrdir.cli.options import AsJson
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "scikit-image",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def info(as_json: AsJson = False) -> None:
-    """Versions, devices, threads: what a bug report needs."""
+    """Print versions, devices and threads, for a bug report."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -24,29 +37,17 @@ def info(as_json: AsJson = False) -> None:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
-    for package in (
-        "torch",
-        "numpy",
-        "pillow",
-        "safetensors",
-        "pydantic",
-        "scikit-image",
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-        "openvino",
-    ):
+    for package in PACKAGES:
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = "not installed"
     facts["threads"] = torch.get_num_threads()
-    facts["devices"] = ["cpu"] + [
-        torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
-    ]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts["devices"] = ["cpu", *gpus]
     facts["weights"] = list(bundled_weights())
     if as_json:
-        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        print_json(facts)
         return
     for key, value in facts.items():
         out.print(escape(f"{key:<14} {', '.join(value) if isinstance(value, list) else value}"))

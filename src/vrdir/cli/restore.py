@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vrdir.cli.console import (
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import (
     AsJson,
     Backend,
     Device,
     Format,
-    FrameProgress,
     Inputs,
     MaxMegapixels,
     Output,
@@ -27,17 +27,56 @@ from vrdir.cli.console import (
     allow,
     check_outputs,
     check_quality,
-    manifest_of,
-    one_line_errors,
-    progress_bars,
     refuse_unused,
-    run_files,
     suffix_of,
 )
 from vrdir.cli.pipes import is_piped, through_pipe
+from vrdir.cli.progress import FrameProgress, progress_bars
+from vrdir.cli.runs import manifest_of, run_files
 
 if TYPE_CHECKING:
-    from vrdir.batch.results import FileJob
+    from vrdir.batch.folder_report import FolderReport
+    from vrdir.batch.results import FileJob, ImageOptions
+    from vrdir.restoring.restorer import Restorer
+
+PIPE_REFUSES = ("smoothing", "explain", "side-by-side", "report")
+
+Precision = Annotated[
+    Literal["float32", "bf16"],
+    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
+]
+MaxSide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Reduce larger images to this many pixels on the longer side before restoring.",
+    ),
+]
+SideBySide = Annotated[
+    bool, typer.Option("--side-by-side", help="Write the input and the result in one picture.")
+]
+ReportPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="OUT.html",
+        help="Write a page with each image before and after, its change, and failed files.",
+    ),
+]
+Smoothing = Annotated[
+    float, typer.Option(min=0, max=0.99, help="Temporal smoothing of videos, 0 (off) to 0.99.")
+]
+Strength = Annotated[
+    float, typer.Option(min=0, max=2, help="Strength: 0 changes nothing, 1 restores as trained.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Remove only this degradation, such as haze; repeat it for several."),
+]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Print what was wrong with every file: haze, noise, rain."),
+]
 
 
 def restore(
@@ -47,63 +86,27 @@ def restore(
     weights: Weights = "small",
     device: Device = "auto",
     backend: Backend = "torch",
-    precision: Annotated[
-        Literal["float32", "bf16"],
-        typer.Option(
-            help="bf16 is faster where the processor computes in it, and not quite as exact."
-        ),
-    ] = "float32",
+    precision: Precision = "float32",
     file_format: Format = None,
     quality: Quality = 95,
-    max_side: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Reduce larger images to this many pixels on their longer side, before they are restored.",
-        ),
-    ] = None,
-    side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Write the input and the result in one picture.")
-    ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OUT.html",
-            help="Write a page with each image before and after, what was changed, and what failed.",
-        ),
-    ] = None,
+    max_side: MaxSide = None,
+    side_by_side: SideBySide = False,
+    report: ReportPath = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
-    smoothing: Annotated[
-        float,
-        typer.Option(
-            min=0, max=0.99, help="Of videos: the share of the past, against flicker; 0 for none."
-        ),
-    ] = 0.8,
-    strength: Annotated[
-        float, typer.Option(min=0, max=2, help="How strongly: 0 not at all, 1 as trained.")
-    ] = 1.0,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Remove only this, such as haze; repeat it for several."),
-    ] = None,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Print what was wrong with every file: haze, noise, rain."),
-    ] = False,
+    smoothing: Smoothing = 0.8,
+    strength: Strength = 1.0,
+    only: Only = None,
+    explain: Explain = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore images and videos: files, or whole folders with names and formats kept."""
-    from vrdir import __version__
-    from vrdir.batch.folder_report import FolderReport, preview_px
-    from vrdir.batch.plan import plan_files
-    from vrdir.batch.results import PLAIN, ImageOptions
-    from vrdir.images.reducing import reduced
+    from vrdir.batch.results import ImageOptions
     from vrdir.restoring.restorer import Restorer
 
-    def make() -> Restorer:
+    def load() -> Restorer:
         return Restorer(
             weights,
             device,
@@ -113,65 +116,124 @@ def restore(
             only=only or None,
         )
 
+    options = ImageOptions(quality, max_side, side_by_side)
     with one_line_errors():
         allow(max_megapixels)
+        suffix = suffix_of(file_format)
         if is_piped(inputs, output):
-            refuse_unused(
-                context, "for one image of a pipe", "smoothing", "explain", "side-by-side", "report"
-            )
-            restorer = make()
-            through_pipe(
-                context,
-                inputs,
-                output,
-                suffix_of(file_format),
-                overwrite,
-                lambda picture: restorer(reduced(picture, max_side) if max_side else picture),
-                quality,
-            )
+            restore_pipe(context, inputs, output, suffix, overwrite, load, options)
             return
         others = Counter[str]()
-        jobs = plan_files(inputs, output, suffix_of(file_format), videos=True, others=others)
-        check_image_options(context, jobs)
+        jobs = plan(context, inputs, output, suffix, others)
         if report is not None:
             check_outputs([report], overwrite or resume)
-        restorer = make()
-        settings = {
-            "weights": restorer.fingerprint(),
-            "backend": backend,
-            "format": file_format,
-            "smoothing": smoothing,
-        }
-        options = ImageOptions(quality, max_side, side_by_side)
-        settings |= {
-            key: value for key, value in options._asdict().items() if value != PLAIN._asdict()[key]
-        }
-        page = None
-        if report is not None:
-            options = options._replace(preview_px=preview_px(len(jobs)))
-            facts = {
-                "input": ", ".join(inputs),
-                "output": str(output),
-                "weights": weights,
-                "backend": backend,
-            }
-            page = FolderReport(report, facts | {"vrdir": __version__})
+        restorer = load()
+        settings = settings_of(restorer.fingerprint(), backend, file_format, smoothing, options)
+        page, options = report_page(report, len(jobs), inputs, output, weights, backend, options)
         manifest = manifest_of(jobs, inputs, output, "restore", settings, resume)
     with manifest or nullcontext():
-        progress = progress_bars(as_json)
-        results = restorer.restore_files(
-            jobs, overwrite, manifest, smoothing, FrameProgress(progress, as_json), options
-        )
-        run_files(
-            results, len(jobs), "restored", as_json, explain, manifest, progress, others, page
-        )
+        bars = progress_bars(as_json)
+        frames = FrameProgress(bars, as_json)
+        results = restorer.restore_files(jobs, overwrite, manifest, smoothing, frames, options)
+        run_files(results, len(jobs), "restored", as_json, explain, manifest, bars, others, page)
 
 
-def check_image_options(context: typer.Context, jobs: Sequence[FileJob]) -> None:
-    """Raise ValueError if an option for images was given that would be passed over."""
+def restore_pipe(
+    context: typer.Context,
+    inputs: Sequence[str],
+    output: Path,
+    suffix: str | None,
+    overwrite: bool,
+    load: Callable[[], Restorer],
+    options: ImageOptions,
+) -> None:
+    """Restore one image from or to a pipe.
+
+    Raises:
+        InputError: the command cannot be done as asked.
+        ExistsError: the output file exists.
+        typer.Exit: the image cannot be read or written.
+    """
+    from vrdir.images.reducing import reduced
+
+    refuse_unused(context, "for one image of a pipe", *PIPE_REFUSES)
+    restorer, max_side = load(), options.max_side
+    through_pipe(
+        context,
+        inputs,
+        output,
+        suffix,
+        overwrite,
+        lambda picture: restorer(reduced(picture, max_side) if max_side else picture),
+        options.quality,
+    )
+
+
+def plan(
+    context: typer.Context,
+    inputs: Sequence[str],
+    output: Path,
+    suffix: str | None,
+    others: Counter[str],
+) -> list[FileJob]:
+    """Return the jobs, and check that the options for images have an effect on them.
+
+    Raises:
+        InputError: the inputs, the output or the options do not fit each other.
+        MissingFileError: an input does not exist, or there is no image.
+    """
+    from vrdir.batch.plan import plan_files
     from vrdir.video.formats import is_video
 
+    jobs = plan_files(inputs, output, suffix, videos=True, others=others)
     video = next((job.source for job in jobs if is_video(job.target)), None)
     if video is not None:
         refuse_unused(context, f"for videos, such as {video}", "max-side", "side-by-side")
     check_quality(context, jobs)
+    return jobs
+
+
+def settings_of(
+    fingerprint: str,
+    backend: str,
+    file_format: str | None,
+    smoothing: float,
+    options: ImageOptions,
+) -> dict[str, Any]:
+    """Return all that decides the results of a run, for its manifest."""
+    from vrdir.batch.results import PLAIN
+
+    plain = PLAIN._asdict()
+    changed = {key: value for key, value in options._asdict().items() if value != plain[key]}
+    return {
+        "weights": fingerprint,
+        "backend": backend,
+        "format": file_format,
+        "smoothing": smoothing,
+        **changed,
+    }
+
+
+def report_page(
+    path: Path | None,
+    files: int,
+    inputs: Sequence[str],
+    output: Path,
+    weights: str,
+    backend: str,
+    options: ImageOptions,
+) -> tuple[FolderReport | None, ImageOptions]:
+    """Return the report page, if there is to be one, and the options with the size of previews."""
+    from vrdir import __version__
+    from vrdir.batch.folder_report import FolderReport, preview_px
+
+    if path is None:
+        return None, options
+    facts = {
+        "input": ", ".join(inputs),
+        "output": str(output),
+        "weights": weights,
+        "backend": backend,
+        "vrdir": __version__,
+    }
+    return FolderReport(path, facts), options._replace(preview_px=preview_px(files))

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from vrdir.cli.console import AsJson, fail, one_line_errors, out
+from vrdir.cli.console import out
+from vrdir.cli.errors import FAILED, fail, one_line_errors
+from vrdir.cli.json_output import print_json
+from vrdir.cli.options import AsJson, BackendName
+from vrdir.errors import WeightsError
+from vrdir.export.backends import BACKENDS
 from vrdir.spelling import did_you_mean
 
 VerifyBackend = Annotated[
-    Literal["torch", "onnx", "openvino"],
+    BackendName,
     typer.Option(
-        help="What runs the network: onnx and openvino are given what is exported for it."
+        help=f"Runtime of the network; for {' and '.join(BACKENDS)} it is exported first."
     ),
 ]
 
 weights_app = typer.Typer(
-    help="The bundled weights: what they are, and whether they are intact.", no_args_is_help=True
+    help="The bundled weights: list them, show their facts, check the files.", no_args_is_help=True
 )
 
 
 @weights_app.command("list")
 def weights_list(as_json: AsJson = False) -> None:
-    """What is bundled: names, sizes, licences."""
+    """List the bundled weights: names, sizes, licences."""
     from vrdir.weights.bundled import bundled_weights
 
     if as_json:
-        sys.stdout.write(json.dumps(bundled_weights(), indent=1) + "\n")
+        print_json(bundled_weights())
         return
     table = Table("name", "parameters", "file", "licence", "description")
     for name, facts in bundled_weights().items():
@@ -49,12 +52,12 @@ def weights_list(as_json: AsJson = False) -> None:
 def weights_show(
     name: Annotated[str, typer.Argument(help="Name of bundled weights.")] = "small",
 ) -> None:
-    """All facts about a set of weights, as JSON."""
+    """Print all facts about a set of weights, as JSON."""
     from vrdir.weights.bundled import bundled_weights
 
     with one_line_errors():
         facts = known_weights(name, bundled_weights())
-    sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+    print_json(facts)
 
 
 @weights_app.command("verify")
@@ -64,7 +67,7 @@ def weights_verify(
     ] = None,
     backend: VerifyBackend = "torch",
 ) -> None:
-    """Compare the files with their released hashes, and the network's output, in a backend, with the golden one."""
+    """Compare the files with their released hashes, and the outputs with the golden ones."""
     from vrdir.restoring.golden import golden_problems
     from vrdir.weights.bundled import bundled_weights
 
@@ -75,13 +78,17 @@ def weights_verify(
         with one_line_errors():
             problems = golden_problems(each, backend)
         if problems:
-            fail("; ".join(problems), 1)
+            fail("; ".join(problems), FAILED)
         out.print(f"{each}: intact")
 
 
 def known_weights(name: str, manifest: Mapping[str, Any]) -> Any:
+    """Return the facts about bundled weights.
+
+    Raises:
+        WeightsError: there are none of this name.
+    """
     if name not in manifest:
-        raise ValueError(
-            f"no bundled weights {name!r}; there are {', '.join(manifest)}{did_you_mean(name, manifest)}"
-        )
+        hint = did_you_mean(name, manifest)
+        raise WeightsError(f"no bundled weights {name!r}; there are {', '.join(manifest)}{hint}")
     return manifest[name]

@@ -1,8 +1,9 @@
-"""The network as one graph without branches, for runtimes that know no data-dependent Python and no Fourier transform.
+"""The network as one graph without branches, for runtimes without Python and Fourier transforms.
 
-What it computes is what `VRDIR.restore` computes, written so that batch, height and width stay free: the padding is a gather,
-and the Fourier transform is matrix products, exact to float32's rounding. (Transforms of free size fail in ONNX Runtime and come
-out wrong in OpenVINO.) Eager PyTorch keeps the fast transform.
+It computes what `VRDIR.restore` computes, written so that batch, height and width stay free: the
+padding is a gather, and the Fourier transform is matrix products, exact to float32's rounding.
+(Transforms of free size fail in ONNX Runtime and give wrong results in OpenVINO.) PyTorch itself
+keeps the fast transform.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from vrdir.tensors import crop_to, pad_by_gather
 
 
 class ExportableVRDIR(nn.Module):
-    """A copy of a network on the CPU, in evaluation mode, that torch.export takes.
+    """A copy of a network on the CPU, in evaluation mode, that torch.export can trace.
 
-    Shape: image (B, 3, H, W), RGB in [0, 1], H and W from 1 up -> restored (B, 3, H, W) and shares (B, K).
+    Shape: image (B, 3, H, W), RGB in [0, 1], H and W from 1 up -> restored (B, 3, H, W) and shares
+    (B, K).
     """
 
     def __init__(self, model: VRDIR) -> None:
@@ -34,6 +36,7 @@ class ExportableVRDIR(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the restored images and the shares."""
         network, multiple = self.network, self.network.config.multiple
         veil = network.find_veil(image)
         clear = image if veil is None else lift_whole(image, veil)
@@ -44,7 +47,7 @@ class ExportableVRDIR(nn.Module):
 
 
 class MatrixFourierModulation(nn.Module):
-    """FGM with `rfft2_by_matrices` and `irfft2_by_matrices`, on the parameters of the one given; see there.
+    """FGM with matrix products for the Fourier transform, on the parameters of a given FGM.
 
     Shape: (B, C, H, W) -> (B, K, H, W).
     """
@@ -54,6 +57,7 @@ class MatrixFourierModulation(nn.Module):
         self.amplitude, self.guidance = modulation.amplitude, modulation.guidance
 
     def forward(self, features: Tensor, statistics: None = None) -> Tensor:
+        """Return the guidance maps."""
         real, imaginary = rfft2_by_matrices(features)
         amplitude = torch.sqrt(real * real + imaginary * imaginary)
         ratio = self.amplitude(amplitude) / amplitude.clamp_min(1e-8)  # A' exp(i phi) = (A' / A) F
@@ -62,7 +66,10 @@ class MatrixFourierModulation(nn.Module):
 
 
 def rfft2_by_matrices(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of `torch.fft.rfft2(x, norm="ortho")`: (..., H, W) -> two of (..., H, W // 2 + 1)."""
+    """Return the real and the imaginary part of `torch.fft.rfft2(x, norm="ortho")`.
+
+    Shape: (..., H, W) -> two of (..., H, W // 2 + 1).
+    """
     height, width = x.shape[-2:]
     cos, sin = dft_matrix(width, width // 2 + 1)
     real, imaginary = x @ cos.T, -(x @ sin.T)
@@ -71,20 +78,27 @@ def rfft2_by_matrices(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def irfft2_by_matrices(real: Tensor, imaginary: Tensor, width: int) -> Tensor:
-    """`torch.fft.irfft2(real + i imaginary, s=(H, width), norm="ortho")`: two of (..., H, width // 2 + 1) -> (..., H, width)."""
+    """Return `torch.fft.irfft2(real + i imaginary, s=(H, width), norm="ortho")`.
+
+    Shape: two of (..., H, width // 2 + 1) -> (..., H, width).
+    """
     cos, sin = dft_matrix(real.shape[-2], real.shape[-2])
     real, imaginary = cos @ real - sin @ imaginary, cos @ imaginary + sin @ real
     cos, sin = dft_matrix(width, width // 2 + 1)
-    # Every frequency of a real signal has a mirror image that is not stored, but 0 and, of an even size, the highest.
+    # Every frequency of a real signal has a mirror image that is not stored, except 0 and, for an
+    # even size, the highest.
     twice = torch.arange(width // 2 + 1) * 2
     weight = torch.where(torch.remainder(twice, torch.full((), width)) == 0, 1.0, 2.0)[:, None]
     return real @ (weight * cos) - imaginary @ (weight * sin)
 
 
 def dft_matrix(size: int, frequencies: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of `2 pi k n / size`, divided by `sqrt(size)`: two of (frequencies, size), float32.
+    """Return cosine and sine of `2 pi k n / size`, divided by `sqrt(size)`.
 
-    The angle is reduced to half a turn on the integers: in float32 a large one would have lost its last digits.
+    The angle is reduced to half a turn while it is an integer: a large one loses its last digits in
+    float32.
+
+    Shape: two of (frequencies, size), float32.
     """
     period = torch.full((), size)
     steps = torch.arange(frequencies)[:, None] * torch.arange(size)

@@ -1,4 +1,4 @@
-"""What is done to an exported ONNX graph: names that can be read in a viewer, and convolutions in float16."""
+"""Changes to an exported ONNX graph: readable names, and convolutions in float16."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import ast
 from collections import Counter
 from typing import Any
 
-SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules around a node
-NETWORK = "network."  # what wraps all modules of the network
-# The Fourier part, as a spectrum spans too wide a range for float16, and what the whole image depends on.
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules around a node
+NETWORK = "network."  # the prefix of all modules of the network
+# A spectrum spans too wide a range for float16; the global context decides about the whole image.
 FULL_PRECISION = ("modulation", "context")
 
 
 def name_readably(graph: Any) -> None:
-    """Name nodes and what they give out by module and operation, as `decoder.up.0/Conv`; inputs and outputs of the graph stay."""
+    """Name nodes and their outputs by module and operation, such as `decoder.up.0/Conv`.
+
+    The names of the graph's inputs and outputs stay.
+    """
     kept = {value.name for value in (*graph.input, *graph.output)}
     names = {weights.name: weights.name.removeprefix(NETWORK) for weights in graph.initializer}
     names |= {name: name for name in kept}
     taken = Counter(names.values())
     for node in graph.node:
         noted = next((one.value for one in node.metadata_props if one.key == SCOPES_KEY), "[]")
-        # Those without a module have an empty scope, or one of the exporter's own.
+        # A node without a module has an empty scope, or one of the exporter's own.
         modules = [scope for scope in ast.literal_eval(noted)[:-1] if scope.startswith(NETWORK)]
         name = f"{modules[-1].removeprefix(NETWORK)}/{node.op_type}" if modules else node.op_type
         taken[name] += 1
@@ -36,7 +39,7 @@ def name_readably(graph: Any) -> None:
 
 
 def halve_convolutions(graph: Any) -> None:
-    """Let convolutions compute in float16, between casts from and to float32, on weights that are kept in float16."""
+    """Make convolutions compute in float16, with weights in float16, between casts to float32."""
     from onnx import TensorProto, helper, numpy_helper
 
     weights = {one.name: one for one in graph.initializer}

@@ -1,6 +1,7 @@
-"""The values in an ONNX file, read without the onnx package, which whoever only runs a file need not have.
+"""Read the values in an ONNX file, to find those that are not finite.
 
-Runtimes do not mind NaN in them, and may hide it: OpenVINO's ReLU makes 0 of it, and a wrong picture comes out.
+Runtimes accept NaN, and may hide it: OpenVINO's ReLU turns it into 0, and the picture is wrong. The
+onnx package is not used here, because running a file does not need it otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vrdir.errors import WeightsError
+
 # Numbers of fields in onnx.proto3, and of types in TensorProto.DataType
 GRAPH, INITIALIZER = 7, 5
 DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 2, 4, 8, 9, 10
@@ -19,14 +22,18 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def initializers(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Name and floating-point values, flat, of each tensor that the file holds itself. Raises ValueError if it is damaged."""
+    """Yield the name and the values of each floating-point tensor in the file, flat.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
     try:
         for number, graph in _fields(memoryview(path.read_bytes())):
             for inner, tensor in _fields(graph) if number == GRAPH else ():
                 if inner == INITIALIZER:
                     yield _tensor(tensor)
     except (IndexError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no ONNX file, or is damaged ({error})") from None
+        raise WeightsError(f"{path} is no ONNX file, or is damaged ({error})") from None
 
 
 def _tensor(message: Any) -> tuple[str, np.ndarray[Any, Any]]:
@@ -45,7 +52,7 @@ def _tensor(message: Any) -> tuple[str, np.ndarray[Any, Any]]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of a protobuf message: their number, and an integer or the bytes."""
+    """Yield the fields of a protobuf message: their number, and an integer or the bytes."""
     at = 0
 
     def varint() -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vrdir.errors import InputError
 from vrdir.model.global_context import Veil
 
 HAZE, CLEAN = "haze", "clean"
@@ -81,12 +82,12 @@ def checked_control(
         ValueError: the strength is outside 0 to 2, or the network has no branch of a name.
     """
     if isinstance(strength, bool) or not math.isfinite(strength) or not 0 <= strength <= STRONGEST:
-        raise ValueError(f"strength is a number from 0 to {STRONGEST:g}, not {strength!r}")
+        raise InputError(f"strength is a number from 0 to {STRONGEST:g}, not {strength!r}")
     if only is None:
         return Control(float(strength))
     names = frozenset([only] if isinstance(only, str) else only)
     unknown = sorted(names - set(branches))
     if unknown or not names:
         said = ", ".join(map(repr, unknown)) or "nothing"
-        raise ValueError(f"only names what to remove, of {', '.join(branches)}; not {said}")
+        raise InputError(f"only names what to remove, of {', '.join(branches)}; not {said}")
     return Control(float(strength), names)

@@ -13,6 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.atomic import write_whole
+from vrdir.errors import InputError, MissingFileError, ResultError, WeightsError
 from vrdir.forks import survive_forks
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
@@ -179,7 +180,8 @@ class Restoration(NamedTuple):
         image: (B, 3, H, W) in [0, 1].
         guidance: one (B, K, h, w) per tap, fine to coarse; the K maps sum to 1 at every position.
         shares: (B, K), the mean of the guidance over positions and taps: how much of each degradation the network sees.
-        veil: what was taken away first, of the whole image; None without a global context.
+        veil: the veil over the whole image, which is removed first, as strongly as `control` says;
+            None without a global context, or if haze is not to be removed.
     """
 
     image: Tensor
@@ -332,8 +334,8 @@ class VRDIR(nn.Module):
         check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
         veil = self.find_veil(image) if control.lifts() else None
-        veil = None if veil is None else control.of_veil(veil)
-        clear = image if veil is None else lift_whole(image, veil)
+        lifted = None if veil is None else control.of_veil(veil)
+        clear = image if lifted is None else lift_whole(image, lifted)
         original = pad_to_multiple(image, self.config.multiple)
         padded = pad_to_multiple(clear, self.config.multiple)
         features = self.extract(padded)
@@ -353,7 +355,7 @@ class VRDIR(nn.Module):
             )
 
         check_result(shares)  # NaN is above no threshold
-        unclean = (~is_clean(shares, veil, threshold)).nonzero().flatten()
+        unclean = (~is_clean(shares, lifted, threshold)).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares, veil)
         if len(unclean) < len(image):
@@ -451,7 +453,7 @@ class VRDIR(nn.Module):
         config = read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
         shapes = read_shapes(path)
@@ -459,7 +461,7 @@ class VRDIR(nn.Module):
             with torch.device("meta"):  # no memory for what the file does not hold
                 outline = cls(config)
         except ValueError as error:
-            raise ValueError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
+            raise WeightsError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
         check_state(
             outline,
             shapes,
@@ -474,7 +476,7 @@ class VRDIR(nn.Module):
 def check_image(image: Tensor) -> None:
     """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise ValueError(
+        raise InputError(
             f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}"
         )
 
@@ -487,7 +489,7 @@ def in_range(restored: Tensor) -> Tensor:
 def check_result(*values: Tensor) -> None:
     """Raise ArithmeticError if a network's result is not finite."""
     if not all(bool(value.isfinite().all()) for value in values):
-        raise ArithmeticError(
+        raise ResultError(
             "the network's result has NaN or infinite values, so there is no image; its weights are damaged, or too large for the "
             "precision it computes in: check them (vrdir weights verify), get or train them again, or compute in float32"
         )
@@ -511,12 +513,12 @@ def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | No
     if skip_clean is False:
         return None
     if not config.clean_branch:
-        raise ValueError(
+        raise InputError(
             "skip_clean needs a network with a clean branch (clean_branch in its config), which this one has not"
         )
     threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
     if not 0 < threshold <= 1:
-        raise ValueError(
+        raise InputError(
             f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}"
         )
     return threshold
@@ -525,13 +527,13 @@ def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | No
 def read_config(path: Path) -> VRDIRConfig:
     """Read `config.json`. Raises FileNotFoundError or ValueError, naming the file and the field."""
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
         )
     try:
         return VRDIRConfig.model_validate(read_settings(path))
     except ValidationError as error:
-        raise ValueError(f"{path} is no VRDIR config: {describe(error)}") from None
+        raise WeightsError(f"{path} is no VRDIR config: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:
@@ -556,4 +558,4 @@ def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: s
         shown = "; ".join(problems[:4]) + (
             f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         )
-        raise ValueError(f"{problem} ({shown}); {remedy}")
+        raise WeightsError(f"{problem} ({shown}); {remedy}")

@@ -1,7 +1,7 @@
-"""Borders of one colour, such as black bars and the grey of a letterbox: set aside and put back.
+"""Borders of one colour, such as black bars and the grey of a letterbox: removed, then put back.
 
-They are no part of the scene. A restorer that sees them takes them for it: a black bar for proof
-that the air is clear, a white one for fog.
+They are not part of the scene, and would mislead the network: a black bar looks like proof that the
+air is clear, a white one like fog.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from vrdir.model.global_context import Veil
 from vrdir.model.vrdir import Restoration
 
-EDGE = 2 / 255  # by how much the picture differs from its border on average where it begins
+EDGE = 2 / 255  # mean difference of the picture from its border, where the picture begins
 
 
 class Inner(NamedTuple):
@@ -26,39 +26,40 @@ class Inner(NamedTuple):
     left: int
     right: int
 
-    def of(self, image: Tensor) -> Tensor:
-        """That part of images (..., H, W)."""
+    def crop(self, image: Tensor) -> Tensor:
+        """Return this part of images (..., H, W)."""
         return image[..., self.top : self.bottom, self.left : self.right]
 
 
 def inside_borders(image: Tensor) -> Inner:
     """Find the picture inside the borders of an image (3, H, W).
 
-    A border is rows or columns at an edge that are all of exactly one colour, where the picture
-    that follows is of another: a clear sky of one colour that goes on below is none. Borders may
-    be inside each other, as a white frame around black bars. An image of one colour has none.
+    A border is a number of rows or columns at an edge that all have exactly one colour, next to a
+    picture of other colours. A clear sky of one colour that changes slowly below is no border.
+    Borders may be inside each other, such as a white frame around black bars. An image of a single
+    colour has no border.
     """
     inner = Inner(0, image.shape[-2], 0, image.shape[-1])
     if bool((image == image[:, :1, :1]).all()):
         return inner
     while True:
-        top = _border(inner.of(image))
+        top = _border(inner.crop(image))
         inner = inner._replace(top=inner.top + top)
-        bottom = _border(inner.of(image).flip(-2))
+        bottom = _border(inner.crop(image).flip(-2))
         inner = inner._replace(bottom=inner.bottom - bottom)
-        left = _border(inner.of(image).mT)
+        left = _border(inner.crop(image).mT)
         inner = inner._replace(left=inner.left + left)
-        right = _border(inner.of(image).mT.flip(-2))
+        right = _border(inner.crop(image).mT.flip(-2))
         inner = inner._replace(right=inner.right - right)
         if not (top or bottom or left or right):
             return inner
 
 
 def _border(image: Tensor) -> int:
-    """The number of rows at the top that are a border."""
+    """Return the number of rows at the top that are a border."""
     colour = image[:, :1, :1]
     if not bool((image[:, 0] == colour[:, 0]).all()):
-        return 0  # nearly always; the rest is not looked at
+        return 0  # most images end here, so the test is cheap
     others = (image != colour).any(0).any(1).nonzero()
     if len(others) == 0:
         return 0
@@ -67,25 +68,59 @@ def _border(image: Tensor) -> int:
     return first if differs else 0
 
 
-def restore_inside(batch: Tensor, restore: Callable[[Tensor], Restoration]) -> Restoration:
-    """Restore what is inside the borders of each image of a batch (B, 3, H, W).
+def restore_inside(
+    batch: Tensor, restore: Callable[[Tensor], Restoration], multiple: int
+) -> Restoration:
+    """Restore the part of each image that is inside its borders. The borders keep every bit.
 
-    The borders keep each bit. Guidance maps are given only where no image has a border.
+    Args:
+        batch: (B, 3, H, W) in [0, 1].
+        restore: restores images (B, 3, H, W) without borders.
+        multiple: the network pads height and width to multiples of this (`VRDIRConfig.multiple`).
+
+    Returns:
+        The result for whole images. Shares and veils are those of the parts inside the borders.
+        Guidance maps have the size for whole images; a border repeats the nearest values.
     """
     inner = [inside_borders(image) for image in batch]
     full = Inner(0, batch.shape[-2], 0, batch.shape[-1])
     if all(part == full for part in inner):
         return restore(batch)
-    image, shares, veils = batch.clone(), [], []
+    image, guidance, shares, veils = batch.clone(), [], [], []
     for number, part in enumerate(inner):
-        restoration = restore(part.of(batch[number : number + 1]))
-        part.of(image)[number].copy_(restoration.image[0])
+        restoration = restore(part.crop(batch[number : number + 1]))
+        part.crop(image)[number].copy_(restoration.image[0])
+        size = (batch.shape[-2], batch.shape[-1])
+        guidance.append([_extended(maps, part, size, multiple) for maps in restoration.guidance])
         shares.append(restoration.shares)
         veils.append(restoration.veil)
-    return Restoration(image, [], torch.cat(shares), joined_veils(veils))
+    maps = [torch.cat(parts) for parts in zip(*guidance, strict=True)]
+    return Restoration(image, maps, torch.cat(shares), joined_veils(veils))
+
+
+def _extended(maps: Tensor, part: Inner, size: tuple[int, int], multiple: int) -> Tensor:
+    """Return guidance maps of a part of an image, (1, K, h, w), for the image of this size."""
+    for axis, length, first, last in (
+        (-2, size[0], part.top, part.bottom),
+        (-1, size[1], part.left, part.right),
+    ):
+        cells = maps.shape[axis]
+        stride = -(-(last - first) // multiple) * multiple // cells
+        padded = -(-length // multiple) * multiple
+        middle = torch.arange(padded // stride, device=maps.device) * stride + stride // 2
+        nearest = torch.div(middle - first, stride, rounding_mode="floor").clamp(0, cells - 1)
+        maps = maps.index_select(axis, nearest)
+    return maps
+
+
+def joined(parts: Sequence[Restoration]) -> Restoration:
+    """Return the restorations of the parts of a batch as one."""
+    images, guidance, shares, veils = zip(*parts, strict=True)
+    maps = [torch.cat(tap) for tap in zip(*guidance, strict=True)] if all(guidance) else []
+    return Restoration(torch.cat(images), maps, torch.cat(shares), joined_veils(veils))
 
 
 def joined_veils(veils: Sequence[Veil | None]) -> Veil | None:
-    """Return the veils of the parts of a batch as one."""
+    """Return the veils of the parts of a batch as one; None if there are none."""
     found = [veil for veil in veils if veil is not None]
     return Veil(*(torch.cat(values) for values in zip(*found, strict=True))) if found else None

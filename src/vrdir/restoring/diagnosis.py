@@ -1,4 +1,4 @@
-"""Diagnosis: what was wrong with an image, in physical terms, by what the network did about it."""
+"""Diagnosis: what was wrong with an image, in physical terms, measured by what the network did."""
 
 from __future__ import annotations
 
@@ -8,29 +8,41 @@ from torch.nn import functional
 
 from vrdir.batch.results import Diagnosis
 from vrdir.images.changes import mean_change
-from vrdir.model.global_context import lift, log_gain_at, reduced, resampling
+from vrdir.model.control import ALL, Control
+from vrdir.model.global_context import Veil, lift, log_gain_at, reduced, resampling
 from vrdir.model.vrdir import Restoration
 
-COPY_PX = 128  # side of the copy on which the haze is measured
+COPY_PX = 128  # side of the copy on which haze is measured
 CROP_PX = 256  # side of the middle part on which noise and rain are measured
-AROUND_PX = 16  # side of the surroundings
-STREAK = 12 / 255  # by how much rain brightens a pixel, at least
+AROUND_PX = 16  # side of the surroundings of a streak
+STREAK = 12 / 255  # the least brightness that rain adds to a pixel
+SMALLEST_PX = 3  # side of the filter for noise
 
 
-def diagnose(image: Tensor, restoration: Restoration) -> list[Diagnosis]:
-    """Return the diagnosis of each image of a batch (B, 3, H, W), by what became of it."""
+def diagnose(image: Tensor, restoration: Restoration, control: Control = ALL) -> list[Diagnosis]:
+    """Return the diagnosis of each image of a batch.
+
+    Args:
+        image: the input, (B, 3, H, W) in [0, 1].
+        restoration: of the network.
+        control: how strongly the network restored. The diagnosis is of the input, so it does not
+            depend on the strength; at strength 0 noise and rain are unknown.
+    """
     with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
         image, restored = image.float(), restoration.image.float()
-        haze = _haze(image, restoration)
-        noise, rain = _noise_and_rain(image, restored, restoration)
-    hazes = [None] * len(image) if haze is None else haze.tolist()
+        haze = _haze(image, restoration.veil)
+        noise, rain = _noise_and_rain(image, restored, restoration.veil, control)
     changed = [mean_change(*pair) for pair in zip(image.split(1), restored.split(1), strict=True)]
-    figures = (noise.tolist(), rain.tolist(), changed)
-    return [Diagnosis(*each) for each in zip(hazes, *figures, strict=True)]
+    figures = (_each(haze, len(image)), _each(noise, len(image)), _each(rain, len(image)))
+    return [Diagnosis(*each) for each in zip(*figures, changed, strict=True)]
 
 
-def _haze(image: Tensor, restoration: Restoration) -> Tensor | None:
-    veil = restoration.veil
+def _each(values: Tensor | None, count: int) -> list[float | None]:
+    return [None] * count if values is None else list(values.tolist())
+
+
+def _haze(image: Tensor, veil: Veil | None) -> Tensor | None:
+    """Return the mean of 1 - t over each image, (B,)."""
     if veil is None:
         return None
     matrix = resampling(veil.log_gain.shape[-1], COPY_PX, image.device)
@@ -39,38 +51,48 @@ def _haze(image: Tensor, restoration: Restoration) -> Tensor | None:
 
 
 def _noise_and_rain(
-    image: Tensor, restored: Tensor, restoration: Restoration
-) -> tuple[Tensor, Tensor]:
-    """Both by what the local network took away from the middle of the image.
+    image: Tensor, restored: Tensor, veil: Veil | None, control: Control
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return noise in 8-bit levels and the share of pixels under rain, (B,) each.
 
-    The noise is what is left of it by a filter that no plane or edge passes (Immerkaer, CVIU 1996),
-    by its median, of which streaks are no large part.
+    Both are measured by what the local network removed from the middle of the image. A filter that
+    suppresses planes and edges leaves the noise (Immerkaer, CVIU 1996); the median of its response
+    is not moved by streaks, which cover few pixels.
     """
+    if control.strength == 0:
+        return None, None
     height, width = image.shape[-2:]
     top, left = (max(0, (side - CROP_PX) // 2) for side in (height, width))
     window = slice(top, top + CROP_PX), slice(left, left + CROP_PX)
     clear, restored = image[..., window[0], window[1]], restored[..., window[0], window[1]]
     gain = torch.ones(len(image), device=image.device)
-    if (veil := restoration.veil) is not None:
-        grid = veil.log_gain.shape[-1]
+    if veil is not None:
+        lifted, grid = control.of_veil(veil), veil.log_gain.shape[-1]
         rows = resampling(grid, height, image.device)[window[0]]
         columns = resampling(grid, width, image.device)[window[1]]
-        k = log_gain_at(clear, veil, rows, columns)
-        gain = torch.exp(k).mean((1, 2, 3)) * veil.exposure.flatten()
-        clear = lift(clear, veil, rows, columns).clamp(0, 1)
-    taken = clear - restored
-    if min(taken.shape[-2:]) < 3:
+        k = log_gain_at(clear, lifted, rows, columns)
+        gain = torch.exp(k).mean((1, 2, 3)) * lifted.exposure.flatten()
+        clear = lift(clear, lifted, rows, columns).clamp(0, 1)
+    removed = (clear - restored) / control.strength
+    if min(removed.shape[-2:]) < SMALLEST_PX:
         none = torch.zeros(len(image))
         return none, none
-    green = taken[:, 1:2]
-    kernel = taken.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).view(1, 1, 3, 3) / 6
+    green = removed[:, 1:2]
+    kernel = removed.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]).view(1, 1, 3, 3) / 6
     response = functional.conv2d(green, kernel).abs().flatten(1)
     sigma = response.median(1).values / 0.6745
-    threshold = torch.clamp(3.5 * sigma, min=STREAK)
-    # Beside what was taken from the surroundings: haze that is left is no streak.
-    high, wide = (max(1, side // AROUND_PX) for side in green.shape[-2:])
+    return sigma / gain * 255, _streaks(green, torch.clamp(3.5 * sigma, min=STREAK))
+
+
+def _streaks(removed: Tensor, threshold: Tensor) -> Tensor:
+    """Return the share of pixels of (B, 1, H, W) that exceed their surroundings by a threshold.
+
+    Compared with the surroundings, because haze that is left is no streak.
+    """
+    high, wide = (max(1, side // AROUND_PX) for side in removed.shape[-2:])
     around = functional.interpolate(
-        functional.adaptive_avg_pool2d(green, (high, wide)), size=green.shape[-2:], mode="bilinear"
+        functional.adaptive_avg_pool2d(removed, (high, wide)),
+        size=removed.shape[-2:],
+        mode="bilinear",
     )
-    streaks = (green - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))
-    return sigma / gain * 255, streaks
+    return (removed - around > threshold.view(-1, 1, 1, 1)).float().mean((1, 2, 3))

@@ -1,4 +1,4 @@
-"""Golden outputs: what each bundled network makes of a fixed image, kept beside its weights."""
+"""Golden outputs: the result of each bundled network for a fixed image, kept beside its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from vrdir.atomic import write_whole
-from vrdir.export.runtimes import Backend, ExportedModel
+from vrdir.export.exported_model import ExportedModel
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer
 from vrdir.tensors import pad_to_multiple
@@ -19,7 +19,10 @@ TOLERANCE = 2e-3  # half an 8-bit level: other processors sum in another order
 
 
 def fixed_image() -> Tensor:
-    """A small image of odd size, (1, 3, 45, 70), that every machine computes alike: waves of three frequencies, no random draw."""
+    """Return a small image of odd size that is the same on every machine, (1, 3, 45, 70) in [0, 1].
+
+    It consists of waves of three frequencies, without random numbers.
+    """
     y, x = torch.meshgrid(
         torch.linspace(0, 1, 45, dtype=torch.float64),
         torch.linspace(0, 1, 70, dtype=torch.float64),
@@ -33,7 +36,10 @@ def fixed_image() -> Tensor:
 
 
 def golden_outputs(model: VRDIR | ExportedModel) -> dict[str, Tensor]:
-    """The restored image and the shares; of a network in PyTorch also the features of each tap and the guidance maps."""
+    """Return the restored image and the shares, by name.
+
+    A network in PyTorch also gives the features of each tap and the guidance maps.
+    """
     image = fixed_image()
     with torch.inference_mode():
         result = model.restore(image)
@@ -50,37 +56,30 @@ def golden_outputs(model: VRDIR | ExportedModel) -> dict[str, Tensor]:
 
 
 def write_golden(name: str) -> None:
-    """Record the golden outputs of bundled weights (at release)."""
-    write_whole(
-        serialize(golden_outputs(VRDIR.from_pretrained(FOLDER / name))), FOLDER / name / GOLDEN_FILE
-    )
+    """Write the golden outputs of bundled weights (for a release)."""
+    outputs = golden_outputs(VRDIR.from_pretrained(FOLDER / name))
+    write_whole(serialize(outputs), FOLDER / name / GOLDEN_FILE)
 
 
-def golden_problems(name: str, backend: Backend = "torch") -> list[str]:
-    """Check hashes, then outputs, of bundled weights: one line a problem, none if all is well.
+def golden_problems(name: str, backend: str = "torch") -> list[str]:
+    """Check the hashes, then the outputs, of bundled weights; return one line for each problem.
 
-    A backend other than "torch" gives out the image and the shares, and nothing else is compared. Its network is taken from the
-    user's cache folder, or exported there.
+    With a backend other than "torch" only the image and the shares are compared. Its network is
+    read from the user's cache folder, or exported there.
     """
     problems = verify(name)
     if problems:
         return problems
-    expected, actual = (
-        load_file(FOLDER / name / GOLDEN_FILE),
-        golden_outputs(Restorer(FOLDER / name, "cpu", backend=backend).model),
-    )
+    expected = load_file(FOLDER / name / GOLDEN_FILE)
+    actual = golden_outputs(Restorer(FOLDER / name, "cpu", backend=backend).model)
     for key, tensor in actual.items():
         error = (tensor - expected[key]).abs()
         scale = max(1.0, float(expected[key].abs().max()))
-        if not float(error.max()) <= TOLERANCE * scale:  # and NaN is an error
-            bins = (
-                torch.histc(
-                    torch.log10(error.nan_to_num(1, 1).clamp_min(1e-9)), bins=9, min=-9, max=0
-                )
-                .int()
-                .tolist()
-            )
+        if not float(error.max()) <= TOLERANCE * scale:  # NaN is a problem, too
+            decades = torch.log10(error.nan_to_num(1, 1).clamp_min(1e-9))
+            bins = torch.histc(decades, bins=9, min=-9, max=0).int().tolist()
             problems.append(
-                f"{name}: {key} differs from the golden output by up to {float(error.max()):.2e}; errors by decade from 1e-9: {bins}"
+                f"{name}: {key} differs from the golden output by up to {float(error.max()):.2e}; "
+                f"errors by decade from 1e-9: {bins}"
             )
     return problems

@@ -1,12 +1,17 @@
-"""Streams: frame after frame from a camera or a video, without flicker, with a report of how fast it went."""
+"""Streams: the frames of a camera or a video, restored one by one without flicker.
+
+A report has the number of frames and the speed.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeGuard, get_args
 
@@ -14,50 +19,53 @@ import torch
 from torch import Tensor
 
 from vrdir.batch.results import StreamReport
-from vrdir.errors import ImageError
-from vrdir.images.convert import Channels, OpenImage, open_image
+from vrdir.errors import ImageError, InputError
+from vrdir.export.exported_model import ExportedModel
+from vrdir.images.convert import Channels, OpenImage, checked_channels, open_image
 from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
+from vrdir.restoring.network import Network
+from vrdir.restoring.restored import Restored, restore_opened
+
+logger = logging.getLogger(__name__)
 
 SMOOTHING = 0.8
-CUT = 0.1  # levels, of 1, that the pixels of a channel move by on average from a frame to the next
+CUT = 0.1  # mean distance of a channel's levels between two frames, in [0, 1], that is a cut
 BINS = 64  # of a histogram
-REMEMBERED = (
-    10_000  # latencies of which the median is taken, and damaged frames whose numbers are kept
-)
+REMEMBERED = 10_000  # latencies for the median, and numbers of damaged frames, that are kept
 
 Damaged = Literal["repeat", "pass"]
 
 
 class Camera(Protocol):
-    """What gives a frame each time it is asked, as OpenCV's `VideoCapture` does."""
+    """A source of frames with OpenCV's interface, such as `cv2.VideoCapture`."""
 
     def read(self) -> tuple[bool, Any]:
         """Return whether there was a frame, and the frame."""
 
 
 def is_camera(source: object) -> TypeGuard[Camera]:
-    """Whether it is read frame by frame. Files are read too, but can be iterated over."""
+    """Return whether a source has `read` and cannot be iterated over, as files can."""
     return callable(getattr(source, "read", None)) and not hasattr(source, "__iter__")
 
 
 def frames_of(source: Iterable[Any] | Camera) -> Iterator[Any]:
-    """The frames of an iterable, or of a camera until it has no further one.
+    """Return the frames of an iterable, or of a camera until it has no further frame.
 
     Raises:
-        ValueError: it is neither, or a camera that is not open.
+        InputError: the source is neither, or is a camera that is not open.
     """
     if is_camera(source):
         if not getattr(source, "isOpened", lambda: True)():
-            raise ValueError(f"the camera is not open: {source!r:.80}; check its number or path")
+            raise InputError(f"the camera is not open: {source!r:.80}; check its number or path")
         return _read_frames(source)
     try:
         if isinstance(source, (str, bytes, Path)):
             raise TypeError
         return iter(source)  # type: ignore[arg-type]
     except TypeError:
-        raise ValueError(
-            f"a stream takes an iterable of images, or a camera whose read() returns (ok, frame), not {source!r:.80}; "
-            "for a video file there is restore_video"
+        raise InputError(
+            "a stream takes an iterable of images, or a camera whose read() returns (ok, frame), "
+            f"not {source!r:.80}; for a video file there is restore_video"
         ) from None
 
 
@@ -66,7 +74,7 @@ def _read_frames(camera: Camera) -> Iterator[Any]:
         answer = camera.read()
         if not isinstance(answer, tuple) or len(answer) != 2:
             kind = type(answer).__name__
-            raise ValueError(
+            raise InputError(
                 f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}"
             )
         ok, frame = answer
@@ -75,24 +83,65 @@ def _read_frames(camera: Camera) -> Iterator[Any]:
         yield frame
 
 
-class FrameStream(Iterator[Any]):
-    """Restores one frame after another; comes from `Restorer.stream`.
+def open_stream(
+    network: Network,
+    frames: Iterable[Any] | Camera,
+    smoothing: float,
+    damaged: Damaged,
+    channels: Channels | None,
+    default_channels: Channels,
+) -> FrameStream:
+    """Return the stream of `Restorer.stream`, which describes the arguments.
 
-    It holds one frame, the last good one, and a few numbers, however long the stream.
+    Args:
+        network: restores the frames.
+        frames: images, or a camera.
+        smoothing: against flicker, from 0 to below 1.
+        damaged: the result for a damaged frame.
+        channels: the order of the colours; None for the default.
+        default_channels: the order of the colours if the frames are not from a camera.
+
+    Raises:
+        InputError: an argument is not valid, or the camera is not open.
+    """
+    if smoothing and isinstance(network.model, ExportedModel):
+        logger.warning(
+            "backend %s restores each frame alone: smoothing over time needs backend torch",
+            network.model.backend,
+        )
+        smoothing = 0.0
+    if channels is None:
+        channels = "bgr" if is_camera(frames) else default_channels
+    restore = partial(restore_opened, network)
+    return FrameStream(restore, frames, smoothing, damaged, checked_channels(channels))
+
+
+class FrameStream(Iterator[Any]):
+    """The restored frames of a source, one after another; made by `Restorer.stream`.
+
+    It keeps the last good result and a few numbers, so its memory does not grow.
+
+    Args:
+        restore: restores an opened image.
+        frames: images, or a camera.
+        smoothing: against flicker, from 0 to below 1.
+        damaged: the result for a damaged frame: "repeat" or "pass".
+        channels: the order of the colours in arrays and tensors.
+
+    Raises:
+        InputError: an argument is not valid, or the camera is not open.
     """
 
     def __init__(
         self,
-        restore: Callable[
-            [OpenImage, GlobalStatistics | None], tuple[Any, list[dict[str, float]], Any]
-        ],
+        restore: Callable[[OpenImage, GlobalStatistics | None], Restored],
         frames: Iterable[Any] | Camera,
         smoothing: float,
         damaged: Damaged,
         channels: Channels = "rgb",
     ) -> None:
         if damaged not in get_args(Damaged):
-            raise ValueError(
+            raise InputError(
                 f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
             )
         self._restore = restore
@@ -135,23 +184,23 @@ class FrameStream(Iterator[Any]):
         return result
 
     def _restored(self, frame: Any) -> Any:
-        """Raises ImageError for what is no frame."""
+        """Return a restored frame. Raises ImageError if it is damaged."""
         opened = open_image(frame, self._channels)
         if len(opened.tensor) != 1:
             raise ImageError(f"a frame is one image, not a batch of {len(opened.tensor)}")
         if self._scene.changed(opened.tensor):
             self._smoothed.reset()
         self._smoothed.next_frame()
-        image, (shares,), _ = self._restore(opened, self._smoothed)
-        for name, share in shares.items():
+        restored = self._restore(opened, self._smoothed)
+        for name, share in restored.shares[0].items():
             self._share_sums[name] = self._share_sums.get(name, 0.0) + share
         if self._damaged == "repeat":
-            self._last_good = copy.deepcopy(image)  # whoever gets this one may draw on it
-        return image
+            self._last_good = copy.deepcopy(restored.image)  # the caller may draw on the result
+        return restored.image
 
     @property
     def report(self) -> StreamReport:
-        """What became of the frames so far."""
+        """Return the counts and times of the frames so far."""
         restored = self._count - self._damaged_count
         latencies = sorted(self._latencies)
         return StreamReport(
@@ -168,12 +217,15 @@ class FrameStream(Iterator[Any]):
 
 
 class SceneCuts:
-    """Tells cuts by the frames' histograms.
+    """A detector of scene changes by the frames' histograms.
 
-    Between two frames, the distance of a channel's histograms is the area between their cumulative sums: by how many levels
-    (of 1) its pixels would have to move on average. Noise, motion and a slow change of light hardly move them; a cut, or a lamp
-    that is switched on, does. A cut between scenes of the same colours goes unseen, and matters as little: what is smoothed is
-    alike, too.
+    The distance of a channel's histograms in two frames is the area between their cumulative sums:
+    the mean change of the levels, in [0, 1], that turns one into the other. Noise, motion and slow
+    changes of light hardly change it; a cut does, or a lamp that is switched on. A cut between
+    scenes of the same colours is not found, and does not matter: the smoothed levels are alike.
+
+    Attributes:
+        cuts: the number of changes so far.
     """
 
     def __init__(self) -> None:
@@ -181,7 +233,13 @@ class SceneCuts:
         self._last: tuple[torch.Size, Tensor] | None = None
 
     def changed(self, image: Tensor) -> bool:
-        """Whether (1, 3, H, W) in [0, 1] is another scene than the frame before; False for the first. Another size is one."""
+        """Return whether a frame shows another scene than the frame before.
+
+        A frame of another size does; the first frame does not.
+
+        Args:
+            image: (1, 3, H, W) in [0, 1].
+        """
         cumulative = cumulative_histogram(image)
         last, self._last = self._last, (image.shape, cumulative)
         if last is None:
@@ -192,7 +250,12 @@ class SceneCuts:
 
 
 def cumulative_histogram(image: Tensor) -> Tensor:
-    """(3, BINS) of (1, 3, H, W): for each channel the share of pixels up to each level. Large images are looked at in part."""
+    """Return the share of pixels up to each level, for each channel.
+
+    Of large images only every n-th row and column is used.
+
+    Shape: (1, 3, H, W) in [0, 1] -> (3, BINS).
+    """
     step = max(min(image.shape[-2:]) // 256, 1)
     channels = image[0, :, ::step, ::step].flatten(1)
     counts = torch.stack([torch.histc(channel, BINS, 0, 1) for channel in channels])

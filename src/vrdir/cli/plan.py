@@ -1,0 +1,75 @@
+"""`vrdir plan`: what a run over many images would take, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from vrdir.cli.console import out
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import AsJson, Threads, Weights
+
+
+def plan(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Addresses (s3://bucket/folder, gs://, az://, https://) or folders, patterns, "
+            "and text files with an address a line.",
+            show_default=False,
+        ),
+    ],
+    weights: Weights = "small",
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers of one core each that the run would have.")
+    ] = 1,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of an hour of one worker.", show_default=False),
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Images that are restored to measure the time.")
+    ] = 12,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    max_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="As for vrdir restore: reduce larger images.", show_default=False),
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count images at addresses, restore a sample here, and estimate hours and money."""
+    from vrdir.cluster.estimate import estimate
+    from vrdir.cluster.work import Options
+    from vrdir.images.folders import skipped
+
+    with one_line_errors():
+        found = estimate(
+            inputs,
+            Options({"weights": weights, "device": "cpu"}, max_side=max_side),
+            workers=workers,
+            price=price,
+            sample=sample,
+            seed=seed,
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(found._asdict(), indent=1) + "\n")
+        return
+    types = ", ".join(f"{count} {suffix}" for suffix, count in found.types.items())
+    out.print(f"{found.images} images ({types}), {found.bytes / 1e9:.3f} GB")
+    if found.skipped:
+        out.print(f"other files: {skipped(found.skipped)}")
+    out.print(
+        f"{found.megapixels:.1f} megapixels, by {found.sampled} images"
+        + (f", {found.unreadable} of which cannot be restored" if found.unreadable else "")
+    )
+    out.print(
+        f"{found.seconds_per_megapixel:.2f} s a megapixel on one core of this machine, "
+        f"{1000 * found.read_seconds:.0f} ms to read an image"
+    )
+    money = "" if found.price is None else f", at a price of {found.price:.2f}"
+    out.print(f"{found.workers} workers: {found.hours:.2f} hours{money}")

@@ -1,0 +1,105 @@
+"""The options `--debug` and `--verbose`, which every command has, before or after its name."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vrdir.cli.console import err, escape
+
+LIBRARY = logging.getLogger("vrdir")
+
+
+class Settings:
+    """What `--debug` and `--verbose` ask for. There is one, `SETTINGS`, for the command that runs.
+
+    Attributes:
+        debug: print the traceback of every error.
+        verbose: print what the library logs.
+    """
+
+    debug = False
+    verbose = False
+
+
+SETTINGS = Settings()
+
+
+class TerminalHandler(logging.Handler):
+    """A logging handler that prints to standard error, above progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        err.print(escape(self.format(record)))
+
+
+HANDLER = TerminalHandler()
+HANDLER.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+
+def set_debug(context: typer.Context, value: bool) -> None:
+    """Print tracebacks, and all that the library logs, from now on."""
+    SETTINGS.debug = value or (context.parent is not None and SETTINGS.debug)
+    show_logs()
+
+
+def set_verbose(context: typer.Context, value: bool) -> None:
+    """Print what the library logs from now on."""
+    SETTINGS.verbose = value or (context.parent is not None and SETTINGS.verbose)
+    show_logs()
+
+
+def show_logs() -> None:
+    """Print the library's log messages, as the settings say; warnings are always printed."""
+    LIBRARY.removeHandler(HANDLER)
+    LIBRARY.setLevel(logging.NOTSET)
+    if SETTINGS.debug or SETTINGS.verbose:
+        LIBRARY.addHandler(HANDLER)
+        LIBRARY.setLevel(logging.DEBUG if SETTINGS.debug else logging.INFO)
+
+
+def common_options() -> list[Any]:
+    """Return the options that every command has, as Typer makes them."""
+    sample = typer.Typer()
+
+    @sample.command()
+    def options(
+        debug: Annotated[
+            bool,
+            typer.Option(
+                "--debug", callback=set_debug, help="Print the traceback of errors, and all logs."
+            ),
+        ] = False,
+        verbose: Annotated[
+            bool,
+            typer.Option("--verbose", callback=set_verbose, help="Print what is being done."),
+        ] = False,
+    ) -> None:
+        """Take the options."""
+
+    found = [
+        option
+        for option in typer.main.get_command(sample).params
+        if option.name in ("debug", "verbose")
+    ]
+    for option in found:
+        option.expose_value = False
+    return found
+
+
+class RootGroup(TyperGroup):
+    """The command `vrdir`. It adds the common options to itself and to all commands below."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        add_options(self, common_options())
+
+
+def add_options(command: Any, options: list[Any]) -> None:
+    """Add options to a command and to all its sub-commands."""
+    command.params.extend(options)
+    for below in getattr(command, "commands", {}).values():
+        add_options(below, options)

@@ -1,0 +1,225 @@
+"""The account of a run: one Parquet row for each image, in parts that workers write as they go."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vrdir import __version__
+from vrdir.cluster import storage
+from vrdir.cluster.storage import Source, join, open_storage, shown
+from vrdir.errors import DataError, ExistsError, MissingFileError, require
+
+FOLDER = ".vrdir-account"
+REASON = "the account of a run over addresses needs pyarrow"
+
+
+class Row(NamedTuple):
+    """What happened to one image.
+
+    Attributes:
+        source, target: addresses.
+        source_bytes, target_bytes: sizes; 0 where a file was not read or written.
+        source_sha256, target_sha256: of the contents; "" where a file was not read or written.
+        status: "restored", "failed" (a bad image: it will not get better), or "unreachable" (the
+            storage failed; a resumed run tries again).
+        error: what failed; "" otherwise.
+        haze, noise, rain, changed: the diagnosis (`vrdir.batch.results.Diagnosis`); None of failed
+            images, and the haze also of networks that do not know it.
+        seconds: of reading, restoring and writing together.
+        key: by which a resumed run knows a source: a hash of its address and size.
+    """
+
+    source: str
+    target: str
+    source_bytes: int = 0
+    target_bytes: int = 0
+    source_sha256: str = ""
+    target_sha256: str = ""
+    status: str = "restored"
+    error: str = ""
+    haze: float | None = None
+    noise: float | None = None
+    rain: float | None = None
+    changed: float | None = None
+    seconds: float = 0.0
+    key: int = 0
+
+
+def key_of(source: Source) -> int:
+    """Return 63 bits of a hash of a source's address and size."""
+    facts = f"{source.address}\0{source.size}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(facts, digest_size=8).digest(), "big") >> 1
+
+
+def schema() -> Any:
+    """Return the account's pyarrow schema."""
+    arrow = require("pyarrow", "s3", REASON)
+    text, whole, real = arrow.string(), arrow.int64(), arrow.float64()
+    kinds = {
+        "source_bytes": whole,
+        "target_bytes": whole,
+        "haze": real,
+        "noise": real,
+        "rain": real,
+        "changed": real,
+        "seconds": real,
+        "key": whole,
+    }
+    return arrow.schema([(name, kinds.get(name, text)) for name in Row._fields])
+
+
+class Account:
+    """The account of a run, in a folder `.vrdir-account` beside the results.
+
+    It holds run.json, which says with which settings the run was made, and parts of Parquet. Every
+    part is written whole, so a killed run loses only rows of images that were at work. A dataset
+    reader takes the folder as one table: `pyarrow.dataset.dataset(".../.vrdir-account")`.
+
+    Args:
+        output: the address of the results' folder.
+    """
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        self.folder = join(output, FOLDER)
+
+    def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
+        """Note the settings of a run, or check that a resumed run has the same.
+
+        Raises:
+            ExistsError: there is an account, and the run is not to be resumed.
+            DataError: the account is of a run with other settings, or damaged.
+            NotPermittedError, PassingError: the storage cannot be read or written.
+        """
+        address = join(self.folder, "run.json")
+        run = {"vrdir": __version__, **settings}
+        try:
+            noted = json.loads(storage.read(address))
+        except MissingFileError:
+            storage.write(address, json.dumps(run, indent=1).encode())
+            return
+        except ValueError:
+            raise DataError(f"{shown(address)} is damaged; remove the folder it is in") from None
+        if not resume:
+            raise ExistsError(
+                f"{shown(self.folder)} is the account of an earlier run; continue it with --resume, "
+                "or choose another output"
+            )
+        different = sorted(
+            name for name in run.keys() | noted.keys() if run.get(name) != noted.get(name)
+        )
+        if different:
+            raise DataError(
+                f"the run at {shown(self.output)} was made with other settings "
+                f"({', '.join(different)}); use the same, or choose another output"
+            )
+
+    def write_part(self, rows: Sequence[Row], name: str | None = None) -> None:
+        """Write rows as a part. The same name replaces an earlier part."""
+        if not rows:
+            return
+        arrow = require("pyarrow", "s3", REASON)
+        parquet = require("pyarrow.parquet", "s3", REASON)
+        columns = {field: [getattr(row, field) for row in rows] for field in Row._fields}
+        sink = arrow.BufferOutputStream()
+        parquet.write_table(arrow.table(columns, schema=schema()), sink)
+        part = f"part-{name or uuid.uuid4().hex}.parquet"
+        storage.write(join(self.folder, part), sink.getvalue().to_pybytes())
+
+    def part(self, name: str) -> list[Row]:
+        """Return the rows of a part."""
+        arrow = require("pyarrow", "s3", REASON)
+        parquet = require("pyarrow.parquet", "s3", REASON)
+        content = storage.read(join(self.folder, f"part-{name}.parquet"))
+        return [Row(**row) for row in parquet.read_table(arrow.BufferReader(content)).to_pylist()]
+
+    def has_part(self, name: str) -> bool:
+        """Return whether a part with this name was written."""
+        return storage.exists(join(self.folder, f"part-{name}.parquet"))
+
+    def parts(self) -> Iterator[str]:
+        """List the addresses of the parts."""
+        system, path = open_storage(self.folder)
+        for entry in storage._below(system, path, self.folder):
+            name = str(entry["name"]).rpartition("/")[2]
+            if name.startswith("part-") and name.endswith(".parquet"):
+                yield join(self.folder, name)
+
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """Return all rows as a pyarrow table, in the order of the parts' names."""
+        arrow = require("pyarrow", "s3", REASON)
+        parquet = require("pyarrow.parquet", "s3", REASON)
+        wanted = list(columns or Row._fields)
+        tables = []
+        for part in sorted(self.parts()):
+            content = storage.read(part)
+            try:
+                tables.append(parquet.read_table(arrow.BufferReader(content), columns=wanted))
+            except arrow.ArrowException:
+                raise DataError(f"{shown(part)} is damaged; remove it") from None
+        empty = arrow.schema([schema().field(name) for name in wanted]).empty_table()
+        return arrow.concat_tables([empty, *tables])
+
+    def rows(self) -> list[Row]:
+        """Return the last row of each target, in the order of their names."""
+        latest = {row["target"]: Row(**row) for row in self.table().to_pylist()}
+        return [latest[target] for target in sorted(latest)]
+
+    def finished(self) -> Finished:
+        """Return what a resumed run skips: restored images, and bad ones, which stay bad."""
+        table = self.table(["key", "status"])
+        keys = table.column("key").to_numpy()
+        status = table.column("status").to_numpy(zero_copy_only=False)
+        return Finished(np.unique(keys[status != "unreachable"]))
+
+
+class Finished:
+    """A set of sources by their keys: 8 bytes each, so that ten million take 80 MB."""
+
+    def __init__(self, keys: np.ndarray[Any, Any]) -> None:
+        self.keys = keys
+
+    def __contains__(self, source: Source) -> bool:
+        key = key_of(source)
+        place = int(np.searchsorted(self.keys, key))
+        return place < len(self.keys) and int(self.keys[place]) == key
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Recorder:
+    """Writes rows in parts: after `most` rows, and at least every `seconds` while rows come.
+
+    Threads may share one. Close it to write the rest.
+    """
+
+    def __init__(self, account: Account, most: int = 500) -> None:
+        self.account, self.most = account, most
+        self.counts: Counter[str] = Counter()
+        self._rows: list[Row] = []
+        self._lock = threading.Lock()
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        with self._lock:
+            self.counts[row.status] += 1
+            self._rows.append(row)
+            full = self._rows if len(self._rows) >= self.most else []
+            if full:
+                self._rows = []
+        self.account.write_part(full)
+
+    def flush(self) -> None:
+        """Write the rows that no part holds yet."""
+        with self._lock:
+            rows, self._rows = self._rows, []
+        self.account.write_part(rows)

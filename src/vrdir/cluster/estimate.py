@@ -1,0 +1,168 @@
+"""What a run would take: counts and sizes of the images, and from a quick sample hours and money."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from vrdir.cluster import storage
+from vrdir.cluster.shards import SHARD_SUFFIXES
+from vrdir.cluster.storage import Source
+from vrdir.cluster.work import Options, restore_content
+from vrdir.errors import DataError, VrdirError
+from vrdir.images.formats import plain_suffix
+from vrdir.images.reading import decode
+from vrdir.restoring.restorer import Restorer
+
+EFFICIENCY = 0.9  # of workers against a bare network (benchmarks/cluster.py)
+
+
+class Estimate(NamedTuple):
+    """What a run would take.
+
+    Attributes:
+        images: their number.
+        bytes: their size together; of images without a size in the listing, as the sample's.
+        types: the number of images by suffix.
+        skipped: the number of other files by suffix.
+        megapixels: of all images, by the sample's pixels a byte.
+        sampled, unreadable: images of the sample, and those of them that could not be restored.
+        seconds_per_megapixel: of one worker, with one thread, on this machine.
+        read_seconds: of reading one image from the storage, on average.
+        workers: for which the hours are.
+        hours: of the whole run.
+        price: of the whole run, None where no price of a worker's hour was given.
+    """
+
+    images: int
+    bytes: int
+    types: dict[str, int]
+    skipped: dict[str, int]
+    megapixels: float
+    sampled: int
+    unreadable: int
+    seconds_per_megapixel: float
+    read_seconds: float
+    workers: int
+    hours: float
+    price: float | None
+
+
+def estimate(
+    inputs: Iterable[str],
+    options: Options,
+    *,
+    workers: int = 1,
+    price: float | None = None,
+    sample: int = 12,
+    seed: int = 0,
+) -> Estimate:
+    """List the images at addresses, restore a few of them here, and estimate the whole run.
+
+    Nothing is written.
+
+    Args:
+        inputs: see `vrdir.cluster.storage.sources`.
+        options: how the images would be restored.
+        workers: workers of one core each that the run would have.
+        price: of an hour of a worker, in any currency.
+        sample: images that are restored.
+        seed: chooses the sample.
+
+    Raises:
+        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed.
+        DataError: none of the sample can be restored, or the inputs are shards, whose images are not
+            counted without reading them.
+    """
+    others: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    sizes, sized = 0, 0
+    chosen: list[Source] = []
+    chance = random.Random(seed)
+    for number, source in enumerate(storage.sources(inputs, others, SHARD_SUFFIXES)):
+        if plain_suffix(source.name) in SHARD_SUFFIXES:
+            raise DataError(
+                f"{storage.shown(source.address)} is a shard, whose images cannot be counted "
+                "without reading it; give plan folders of images"
+            )
+        types[plain_suffix(source.name)] += 1
+        if source.size is not None:
+            sizes, sized = sizes + source.size, sized + 1
+        # Reservoir sampling: each image has the same chance, and no list of all is held.
+        if len(chosen) < sample:
+            chosen.append(source)
+        elif (place := chance.randrange(number + 1)) < sample:
+            chosen[place] = source
+    measured = measure(chosen, options)
+    images = types.total()
+    mean_bytes = sizes / sized if sized else measured.bytes / max(1, measured.restored)
+    megapixels = images * mean_bytes * measured.megapixels / max(1, measured.bytes)
+    seconds = megapixels * measured.seconds / measured.megapixels
+    hours = seconds / 3600 / workers / EFFICIENCY
+    return Estimate(
+        images,
+        round(images * mean_bytes),
+        dict(types),
+        dict(others),
+        megapixels,
+        len(chosen),
+        len(chosen) - measured.restored,
+        measured.seconds / measured.megapixels,
+        measured.read_seconds / max(1, measured.restored),
+        workers,
+        hours,
+        None if price is None else hours * workers * price,
+    )
+
+
+class Measured(NamedTuple):
+    """The sums over a sample's images that could be restored."""
+
+    restored: int
+    bytes: int
+    megapixels: float
+    seconds: float
+    read_seconds: float
+
+
+def measure(chosen: Iterable[Source], options: Options) -> Measured:
+    """Read and restore images with one thread and take the time.
+
+    Raises:
+        DataError: none could be restored.
+    """
+    restorer = Restorer(**options.restorer)
+    own, problem = torch.get_num_threads(), "there is none"
+    sums = Measured(0, 0, 0.0, 0.0, 0.0)
+    torch.set_num_threads(1)
+    try:
+        for number, source in enumerate(chosen):
+            start = time.perf_counter()
+            try:
+                content = storage.read(source.address, source.size)
+                arrived = time.perf_counter()
+                width, height = decode(content, source.name).size
+                if number == 0:  # the first run prepares the network
+                    restore_content(restorer, content, source.name, options)
+                begun = time.perf_counter()
+                restore_content(restorer, content, source.name, options)
+            except VrdirError as error:
+                problem = str(error)
+                continue
+            sums = Measured(
+                sums.restored + 1,
+                sums.bytes + len(content),
+                sums.megapixels + width * height / 1e6,
+                sums.seconds + time.perf_counter() - begun,
+                sums.read_seconds + arrived - start,
+            )
+    finally:
+        torch.set_num_threads(own)
+    if not sums.restored:
+        raise DataError(f"no image of the sample can be restored: {problem}")
+    return sums

@@ -1,0 +1,110 @@
+"""A run over addresses: listed, restored here or on Ray, with an account that it resumes from."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+
+from vrdir.cluster import storage
+from vrdir.cluster.account import Account, Recorder, Row
+from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.shards import SHARD_SUFFIXES, restore_shard
+from vrdir.cluster.storage import Source
+from vrdir.cluster.work import Gate, Options, map_threads, restore_source
+from vrdir.images.formats import plain_suffix
+from vrdir.restoring.restorer import Restorer
+
+Engine = Literal["local", "ray"]
+OVERLAPPED = 6  # threads that read and write while others restore
+FLUSH_S = 5.0  # a killed run loses the rows of at most these seconds
+
+
+def restore_addresses(
+    inputs: Iterable[str],
+    output: str,
+    options: Options,
+    *,
+    resume: bool = False,
+    engine: Engine = "local",
+    others: Counter[str] | None = None,
+    ray: RaySettings | None = None,
+) -> Generator[Row, None, None]:
+    """Restore images at addresses into a folder at an address, with an account of each.
+
+    Args:
+        inputs: see `vrdir.cluster.storage.sources`.
+        output: the address of the results' folder. The account lies in `.vrdir-account` in it.
+        options: how images are restored and written.
+        resume: skip what the account of an earlier run with the same settings has.
+        engine: "local" for this machine, "ray" for a Ray cluster.
+        others: counts the files that are no images, by suffix.
+        ray: how the cluster is used.
+
+    Yields:
+        A row for each image, as it is finished.
+
+    Raises:
+        ExistsError: the output has an account, and `resume` is False.
+        DataError: the account is of a run with other settings.
+        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed, or the output
+            cannot be written to.
+        MissingPackageError: a package for the storage or the engine is not installed.
+    """
+    restorer = Restorer(**options.restorer)
+    account = Account(output)
+    account.begin(settings_of(options, restorer), resume)
+    listed = storage.sources(inputs, others, SHARD_SUFFIXES)
+    if resume:
+        finished = account.finished()
+        listed = (source for source in listed if source not in finished)
+    if engine == "ray":
+        from vrdir.cluster.ray_engine import restore_on_ray
+
+        yield from restore_on_ray(listed, account, options, ray or RaySettings())
+    else:
+        yield from restore_here(listed, account, options, restorer)
+
+
+def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
+    """Return what decides the pixels of a run, to be noted in its account."""
+    return {
+        "weights": restorer.fingerprint(),
+        "backend": str(options.restorer.get("backend", "torch")),
+        "suffix": options.suffix,
+        "quality": options.quality,
+        "max_side": options.max_side,
+    }
+
+
+def restore_here(
+    listed: Iterable[Source], account: Account, options: Options, restorer: Restorer
+) -> Iterator[Row]:
+    """Restore on this machine: some threads restore, others read and write meanwhile."""
+    gate = Gate(restorer, torch.get_num_threads())
+    recorder = Recorder(account)
+    last = time.monotonic()
+
+    def work(source: Source) -> list[Row]:
+        return restore_any(gate, source, account.output, options)
+
+    try:
+        for rows in map_threads(work, listed, gate.at_once + OVERLAPPED):
+            for row in rows:
+                recorder.add(row)
+            if time.monotonic() - last > FLUSH_S:
+                recorder.flush()
+                last = time.monotonic()
+            yield from rows
+    finally:
+        recorder.flush()
+
+
+def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
+    """Restore an image, or all images of a shard. Failures are noted in the rows."""
+    if plain_suffix(source.name) in SHARD_SUFFIXES:
+        return restore_shard(gate, source, output, options)
+    return [restore_source(gate, source, output, options)]

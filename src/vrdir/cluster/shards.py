@@ -1,0 +1,188 @@
+"""Shards: many images in one file, as WebDataset's tar files and Parquet tables with a column of them.
+
+A shard is restored as a whole: its other members and columns stay as they are, in their order. An
+image that cannot be restored stays as it is, so that its labels keep their partner, and has a failed
+row in the account.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from vrdir.cluster import storage
+from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.storage import PassingError, Source, join, shown
+from vrdir.cluster.work import Gate, Options, map_threads
+from vrdir.errors import DataError, ExistsError, VrdirError, first_line, require
+from vrdir.images.folders import is_litter
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+
+SHARD_SUFFIXES = {".tar", ".parquet"}
+ROWS_AT_ONCE = 64  # of a Parquet table; its images are held in memory
+COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image columns mostly have
+
+
+def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
+    """Restore all images of a shard into a shard of the same name. Failures are noted in the rows."""
+    target = join(output, source.name)
+    whole = Row(shown(source.address), shown(target), key=key_of(source))
+    start = time.perf_counter()
+    try:
+        if not options.overwrite and storage.exists(target):
+            raise ExistsError(f"{shown(target)} exists; replace it with --overwrite")
+        with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
+            before, after = Path(folder, "before"), Path(folder, "after")
+            storage.fetch(source.address, before, source.size)
+            restore = _restore_tar if plain_suffix(source.name) == ".tar" else _restore_parquet
+            rows = list(restore(gate, before, after, whole, options))
+            storage.put(after, target)
+        return rows or [whole._replace(seconds=time.perf_counter() - start)]
+    except PassingError as error:
+        return [whole._replace(status="unreachable", error=first_line(error))]
+    except Exception as error:  # the next shard is another
+        kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
+        return [whole._replace(status="failed", error=f"{kind}{first_line(error)}")]
+
+
+def _restored(
+    gate: Gate, content: bytes, name: str, whole: Row, options: Options
+) -> tuple[bytes, Row]:
+    """Restore one image of a shard: its new content, or the old one, and its row."""
+    start = time.perf_counter()
+    row = whole._replace(
+        source=f"{whole.source}#{name}",
+        target=f"{whole.target}#{name}",
+        source_bytes=len(content),
+        source_sha256=sha256(content).hexdigest(),
+    )
+    try:
+        result = gate.restore(content, name, options._replace(suffix=None))
+        row = row._replace(
+            haze=result.diagnosis.haze,
+            noise=result.diagnosis.noise,
+            rain=result.diagnosis.rain,
+            changed=result.diagnosis.changed,
+        )
+        content = result.content
+    except Exception as error:  # the next image is another
+        kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
+        row = row._replace(status="failed", error=f"{kind}{first_line(error)}")
+    return content, row._replace(
+        target_bytes=len(content),
+        target_sha256=sha256(content).hexdigest(),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _restore_tar(
+    gate: Gate, before: Path, after: Path, whole: Row, options: Options
+) -> Iterator[Row]:
+    """Restore the images of a tar file, member by member."""
+    try:
+        with tarfile.open(before, "r:*") as old, tarfile.open(after, "w") as new:
+
+            def members() -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+                for member in old:
+                    file = old.extractfile(member) if member.isreg() else None
+                    yield member, None if file is None else file.read()
+
+            def work(
+                item: tuple[tarfile.TarInfo, bytes | None],
+            ) -> tuple[tarfile.TarInfo, bytes | None, Row | None]:
+                member, content = item
+                name = Path(member.name).name
+                if content is None or is_litter(name) or plain_suffix(name) not in IMAGE_SUFFIXES:
+                    return member, content, None
+                restored, row = _restored(gate, content, member.name, whole, options)
+                return member, restored, row
+
+            for member, content, row in map_threads(work, members(), gate.at_once):
+                if content is not None:
+                    member.size = len(content)
+                new.addfile(member, None if content is None else io.BytesIO(content))
+                if row is not None:
+                    yield row
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(
+            f"{whole.source} is no sound tar file ({first_line(error)}); get it again"
+        ) from None
+
+
+def _restore_parquet(
+    gate: Gate, before: Path, after: Path, whole: Row, options: Options
+) -> Iterator[Row]:
+    """Restore the image column of a Parquet table, some rows at a time."""
+    arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
+    parquet = require("pyarrow.parquet", "s3", "Parquet tables need pyarrow")
+    try:
+        table = parquet.ParquetFile(before)
+    except arrow.ArrowException as error:
+        raise DataError(
+            f"{whole.source} is no sound Parquet file ({first_line(error)}); get it again"
+        ) from None
+    column = image_column(table.schema_arrow, options.column, whole.source)
+    index = table.schema_arrow.get_field_index(column)
+    field = table.schema_arrow.field(index)
+    number = 0
+
+    def work(item: tuple[str, Any]) -> tuple[Any, Row | None]:
+        name, value = item
+        content = value["bytes"] if isinstance(value, dict) else value
+        if content is None:
+            return value, None
+        restored, row = _restored(gate, content, name, whole, options)
+        return ({**value, "bytes": restored} if isinstance(value, dict) else restored), row
+
+    with parquet.ParquetWriter(after, table.schema_arrow) as writer:
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
+            values = batch.column(index).to_pylist()
+            named = [(f"{column}[{number + place}]", value) for place, value in enumerate(values)]
+            number += len(values)
+            results = list(map_threads(work, named, gate.at_once))
+            restored = arrow.array([value for value, _ in results], type=field.type)
+            columns = [
+                restored if place == index else batch.column(place)
+                for place in range(batch.num_columns)
+            ]
+            writer.write_batch(arrow.record_batch(columns, schema=table.schema_arrow))
+            yield from (row for _, row in results if row is not None)
+
+
+def image_column(schema: Any, wanted: str | None, name: str) -> str:
+    """Return the column of a pyarrow schema that holds encoded images.
+
+    That is bytes, or a structure with a field `bytes`, as Hugging Face's data sets have it.
+
+    Raises:
+        DataError: there is none, or `wanted` is not one.
+    """
+    arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
+
+    def holds_bytes(kind: Any) -> bool:
+        if arrow.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
+        return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    if wanted is not None:
+        if wanted not in found:
+            raise DataError(
+                f"{name} has no column {wanted!r} of bytes; those it has are "
+                f"{', '.join(found) or 'none'}"
+            )
+        return wanted
+    if len(found) == 1:
+        return found[0]
+    likely = [column for column in COLUMNS if column in found]
+    if not likely:
+        raise DataError(
+            f"{name} has {len(found)} columns of bytes ({', '.join(found)}); name one with --column"
+        )
+    return likely[0]

@@ -1,0 +1,453 @@
+"""Files at addresses such as s3://bucket/key, read and written through fsspec.
+
+An address is a URL that fsspec knows (s3, gs, az, http, https, file, memory, ...) or a path. Failures
+that may pass (time-outs, 5xx answers, broken connections) are tried again; all others become errors of
+the family that name the address and hold no credentials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from vrdir.errors import (
+    DataError,
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    NotPermittedError,
+    VrdirError,
+    first_line,
+    require,
+)
+from vrdir.images.folders import is_litter
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+
+ATTEMPTS = 6  # of one request
+LONGEST_WAIT_S = 20.0
+TIMEOUT_S = 60  # of connecting and of reading
+PAGE = 1000  # keys of a bucket that are listed at once
+LIST_SUFFIXES = {".txt", ".lst"}
+# Errors of the operating system, as fsspec translates answers of servers, that trying again
+# cannot mend.
+LASTING = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+}
+PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+
+Result = TypeVar("Result")
+
+
+class Source(NamedTuple):
+    """A file to restore.
+
+    Attributes:
+        address: where it is.
+        name: its path below the output, with "/" between folders.
+        size: its bytes, or None where the listing does not have them.
+    """
+
+    address: str
+    name: str
+    size: int | None
+
+
+class PassingError(VrdirError, OSError):
+    """A failure that trying again may mend: a time-out, a broken connection, a 5xx answer."""
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is a URL such as s3://bucket/key, not a path of this machine."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+
+
+def shown(address: str) -> str:
+    """Return an address without the user name, password and query that a URL may hold."""
+    if not is_address(address):
+        return address
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def join(folder: str, name: str) -> str:
+    """Return the address of a file below a folder."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def open_storage(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address and the path in it.
+
+    Raises:
+        InputError: the kind of address is unknown.
+        MissingPackageError: the package for it is not installed.
+    """
+    scheme = address.split("://")[0].lower() if is_address(address) else "file"
+    fsspec = require("fsspec", "s3", f"addresses such as {shown(address)} need fsspec")
+    try:
+        system = _file_system(scheme, _host_options(scheme, address))
+    except ImportError:
+        package = PACKAGES.get(scheme, scheme)
+        raise MissingPackageError(
+            f"addresses of the kind {scheme}:// need {package}: pip install {package}"
+        ) from None
+    except ValueError:
+        known = "s3, gs, az, http, https, file"
+        raise InputError(
+            f"{shown(address)}: addresses of the kind {scheme}:// are unknown; use {known}"
+        ) from None
+    path = address if scheme in ("http", "https") else fsspec.core.strip_protocol(address)
+    return system, str(path)
+
+
+def _host_options(scheme: str, address: str) -> tuple[tuple[str, Any], ...]:
+    """Return what a file system must know of the host of an address, to be hashed."""
+    if scheme not in ("ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs"):
+        return ()
+    fsspec = require("fsspec", "s3", "addresses need fsspec")
+    return tuple(sorted(fsspec.utils.infer_storage_options(address, {"path": ""}).items()))
+
+
+@cache
+def _file_system(scheme: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    fsspec = require("fsspec", "s3", "addresses need fsspec")
+    settings: dict[str, Any] = {
+        key: value for key, value in options if key not in ("path", "protocol", "url_query")
+    }
+    if scheme in ("s3", "s3a"):
+        settings |= {
+            "use_listings_cache": False,
+            "config_kwargs": {
+                "connect_timeout": TIMEOUT_S,
+                "read_timeout": TIMEOUT_S,
+                "retries": {"max_attempts": 1},
+            },
+        }
+    elif scheme in ("http", "https"):
+        settings |= {"use_listings_cache": False}
+    elif scheme == "file":
+        settings |= {"auto_mkdir": True}
+    system = fsspec.filesystem(scheme, **settings)
+    if hasattr(system, "retries"):
+        system.retries = 1  # `attempt` tries again, and tells what may pass from what may not
+    return system
+
+
+def attempt(action: Callable[[], Result], address: str, attempts: int = ATTEMPTS) -> Result:
+    """Run an action on an address; try again, after growing waits, what may pass.
+
+    Raises:
+        MissingFileError, NotPermittedError, DataError: it failed for good.
+        PassingError: it failed `attempts` times.
+    """
+    tenacity = require("tenacity", "s3", "addresses need tenacity")
+
+    def once() -> Result:
+        try:
+            return action()
+        except VrdirError:
+            raise
+        except Exception as error:
+            raise translated(error, address) from None
+
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=tenacity.wait_random_exponential(0.2, max=LONGEST_WAIT_S),
+        retry=tenacity.retry_if_exception_type(PassingError),
+        reraise=True,
+    )
+    return retrying(once)
+
+
+def translated(error: Exception, address: str) -> VrdirError:
+    """Return the family's error for what a file system raised, without its secrets."""
+    where, kind = shown(address), type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError(f"{where} does not exist")
+    no_credentials = "Credential" in kind or "SignatureDoesNotMatch" in str(error)
+    if isinstance(error, PermissionError) or no_credentials or _status(error) in (401, 403):
+        return NotPermittedError(
+            f"{where}: access denied; check the credentials (environment or profile) and the "
+            "rights of the bucket"
+        )
+    if isinstance(error, OSError) and error.errno in LASTING:
+        return DataError(f"{where}: {error.strerror or kind}")
+    status = _status(error)
+    if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
+        return DataError(f"{where}: the server answers {status}")
+    if isinstance(error, (OSError, TimeoutError)) or _of_the_network(error):
+        reason = f"the server answers {status}" if status else _without_secrets(error)
+        return PassingError(f"{where}: {reason}")
+    return DataError(f"{where}: {_without_secrets(error)}")
+
+
+def _of_the_network(error: Exception) -> bool:
+    homes = {base.__module__.split(".")[0] for base in type(error).__mro__}
+    return bool(homes & {"aiohttp", "botocore", "aiobotocore", "asyncio", "urllib3", "requests"})
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that an error of aiohttp or botocore holds."""
+    for candidate in (error, error.__cause__, error.__context__):
+        status = getattr(candidate, "status", None)
+        response = getattr(candidate, "response", None)
+        if status is None and isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _without_secrets(error: Exception) -> str:
+    """Return an error's first line without URLs and keys, which may hold signatures."""
+    line = re.sub(r"https?://\S+", "the server", first_line(error))
+    line = re.sub(r"(?i)\b(AKIA|ASIA)[A-Z0-9]{12,}", "(key)", line)
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def read(address: str, size: int | None = None) -> bytes:
+    """Read a file whole.
+
+    Args:
+        address: where it is.
+        size: the bytes that it is known to have; fewer are a broken connection, and read again.
+
+    Raises:
+        MissingFileError, NotPermittedError, DataError, PassingError: it cannot be read.
+    """
+    system, path = open_storage(address)
+
+    def once() -> bytes:
+        content: bytes = system.cat_file(path)
+        if size is not None and len(content) < size:
+            raise PassingError(f"{shown(address)}: only {len(content)} of {size} bytes arrived")
+        return content
+
+    return attempt(once, address)
+
+
+def write(address: str, content: bytes) -> None:
+    """Write a file whole: a reader meets all of it or none.
+
+    Object stores replace an object at once, when all of it has arrived. Elsewhere the content goes
+    under a temporary name first.
+
+    Raises:
+        NotPermittedError, DataError, PassingError: it cannot be written.
+    """
+    system, path = open_storage(address)
+
+    def once() -> None:
+        if _replaces_at_once(system):
+            system.pipe_file(path, content)
+            return
+        partial = _partial(path)
+        try:
+            system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
+            system.pipe_file(partial, content)
+            system.mv(partial, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                system.rm_file(partial)
+            raise
+
+    attempt(once, address)
+
+
+def fetch(address: str, path: Path, size: int | None = None) -> None:
+    """Copy a file to this machine, in pieces. Raises as `read`."""
+    system, remote = open_storage(address)
+
+    def once() -> None:
+        system.get_file(remote, str(path))
+        if size is not None and path.stat().st_size < size:
+            raise PassingError(
+                f"{shown(address)}: only {path.stat().st_size} of {size} bytes arrived"
+            )
+
+    attempt(once, address)
+
+
+def put(path: Path, address: str) -> None:
+    """Copy a file of this machine to an address, whole or not at all. Raises as `write`."""
+    system, remote = open_storage(address)
+
+    def once() -> None:
+        if _replaces_at_once(system):
+            system.put_file(str(path), remote)
+            return
+        system.makedirs(str(PurePosixPath(remote).parent), exist_ok=True)
+        system.put_file(str(path), _partial(remote))
+        system.mv(_partial(remote), remote)
+
+    attempt(once, address)
+
+
+def _partial(path: str) -> str:
+    parent, name = PurePosixPath(path).parent, PurePosixPath(path).name
+    return str(parent / f".{name}.partial")
+
+
+def _replaces_at_once(system: Any) -> bool:
+    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    return bool(protocols & {"s3", "gs", "gcs", "az", "abfs", "memory"})
+
+
+def exists(address: str) -> bool:
+    """Return whether there is a file. Raises as `read`."""
+    system, path = open_storage(address)
+
+    def once() -> bool:
+        try:
+            return bool(system.info(path)["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    return attempt(once, address)
+
+
+def sources(
+    inputs: Iterable[str], others: Counter[str] | None = None, more: Container[str] = ()
+) -> Iterator[Source]:
+    """List the images of folders, patterns, lists and single addresses, page by page.
+
+    Args:
+        inputs: addresses of folders (all below them; hidden ones are left out), of files, patterns
+            such as s3://bucket/*.jpg, and text files (.txt) with an address a line.
+        others: counts the files of folders that are no images, by suffix.
+        more: suffixes that are taken besides those of images.
+
+    Yields:
+        The images. A file below a folder is named by its path below that folder, one of a pattern or
+        list by its path without the bucket or host.
+
+    Raises:
+        MissingFileError, NotPermittedError, DataError, PassingError: one cannot be listed.
+    """
+    others = Counter() if others is None else others
+    for given in inputs:
+        if plain_suffix(given) in LIST_SUFFIXES:
+            yield from _listed(given)
+        elif "*" in given or "[" in given:
+            yield from _matching(given)
+        else:
+            yield from _folder_or_file(given, others, more)
+
+
+def _listed(address: str) -> Iterator[Source]:
+    for number, line in enumerate(read(address).decode("utf-8-sig").splitlines(), 1):
+        if not (text := line.strip()) or text.startswith("#"):
+            continue
+        if text.endswith("/"):
+            raise DataError(f"{shown(address)}, line {number}: {text} is a folder; list images")
+        yield Source(text, _name_of(text), None)
+
+
+def _name_of(address: str) -> str:
+    """Return a file's path without scheme and bucket or host; of a local path its name."""
+    if not is_address(address):
+        return PurePosixPath(address).name
+    return urlsplit(address).path.lstrip("/")
+
+
+def _matching(pattern: str) -> Iterator[Source]:
+    system, path = open_storage(pattern)
+    found = attempt(lambda: system.glob(path, detail=True), pattern)
+    scheme = pattern.split("://")[0] if is_address(pattern) else ""
+    files = [info for info in found.values() if info["type"] == "file"]
+    if not files:
+        raise MissingFileError(f"nothing matches {shown(pattern)}")
+    for info in files:
+        address = f"{scheme}://{info['name']}" if scheme else str(info["name"])
+        yield Source(address, _name_of(address), info.get("size"))
+
+
+def _folder_or_file(address: str, others: Counter[str], more: Container[str]) -> Iterator[Source]:
+    system, path = open_storage(address)
+    found = False
+    for info in _below(system, path, address):
+        name = str(info["name"])
+        relative = name[len(path.rstrip("/")) + 1 :] if name != path.rstrip("/") else ""
+        found = True
+        parts = PurePosixPath(relative or PurePosixPath(name).name).parts
+        if relative and any(is_litter(part) for part in parts):
+            continue
+        if plain_suffix(name) not in IMAGE_SUFFIXES and plain_suffix(name) not in more:
+            others[plain_suffix(name) or "without a suffix"] += 1
+            continue
+        whole = address if not relative else join(address, relative)
+        yield Source(whole, "/".join(parts), info.get("size"))
+    if not found:
+        raise MissingFileError(f"there is nothing at {shown(address)}")
+
+
+def _below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
+    """List the files below a path; of a file, itself. No more than one page or folder is held."""
+    if hasattr(system, "call_s3"):
+        yield from _s3_pages(system, path, address)
+        return
+    info = attempt(lambda: system.info(path), address)
+    if info["type"] == "file":
+        yield info
+        return
+    waiting = [path]
+    while waiting:
+        here = waiting.pop()
+        entries = attempt(lambda here=here: system.ls(here, detail=True), address)  # type: ignore[misc]
+        folders = []
+        for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+            if entry["type"] == "directory":
+                folders.append(str(entry["name"]))
+            else:
+                yield entry
+        waiting += reversed(folders)
+
+
+def _s3_pages(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
+    """List a bucket a page at a time: a listing of all would fill the memory."""
+    bucket, _, key = path.rstrip("/").partition("/")
+    if key and not address.endswith("/"):
+        with contextlib.suppress(MissingFileError):
+            info = attempt(lambda: system.info(path), address)
+            if info["type"] == "file":
+                yield info
+                return
+    more: dict[str, str] = {}
+    prefix = f"{key}/" if key else ""
+    while True:
+        page = attempt(
+            lambda more=more: system.call_s3(  # type: ignore[misc]
+                "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more
+            ),
+            address,
+        )
+        for entry in page.pop("Contents", []):
+            if not entry["Key"].endswith("/"):
+                yield {"name": f"{bucket}/{entry['Key']}", "size": entry["Size"], "type": "file"}
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+        page.clear()  # or two pages would be in memory at once

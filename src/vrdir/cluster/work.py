@@ -1,0 +1,166 @@
+"""One image: read from its address, restored, written, and its row in the account."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from vrdir.batch.memory_budget import MemoryBudget
+from vrdir.batch.results import Diagnosis
+from vrdir.cluster import storage
+from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.storage import PassingError, Source, join
+from vrdir.errors import ExistsError, VrdirError, first_line
+from vrdir.images.formats import ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
+from vrdir.images.reading import decode
+from vrdir.images.reducing import reduced
+from vrdir.images.writing import QUALITY, encode, format_of
+from vrdir.restoring.restorer import Restorer
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Options(NamedTuple):
+    """How images are restored and written.
+
+    Attributes:
+        restorer: arguments of `vrdir.Restorer`, so that every worker makes its own.
+        suffix: the suffix of all results, such as ".png"; None keeps each file's.
+        quality: of lossy formats, 1 to 100.
+        max_side: reduce larger images to this many pixels on their longer side; None for none.
+        overwrite: replace files that exist.
+        column: the column of Parquet tables that holds the images; None finds it.
+    """
+
+    restorer: Mapping[str, Any]
+    suffix: str | None = None
+    quality: int = QUALITY
+    max_side: int | None = None
+    overwrite: bool = False
+    column: str | None = None
+
+
+class RestoredFile(NamedTuple):
+    """A restored image file.
+
+    Attributes:
+        content: the encoded file.
+        diagnosis: what was wrong with the image.
+    """
+
+    content: bytes
+    diagnosis: Diagnosis
+
+
+def target_name(name: str, suffix: str | None) -> str:
+    """Return the name of a source's result, as `vrdir restore` of a folder names it."""
+    if suffix is not None:
+        return str(PurePosixPath(name).with_suffix(suffix))
+    return f"{name}.png" if plain_suffix(name) in ONLY_READ else name
+
+
+def restore_content(
+    restorer: Restorer, content: bytes, name: str, options: Options
+) -> RestoredFile:
+    """Restore an encoded image file.
+
+    Args:
+        restorer: restores it.
+        content: the file.
+        name: of the file, for errors and by its suffix for the result's format.
+        options: how.
+
+    Raises:
+        ImageError: it is not an image, is damaged, or cannot be written in the format.
+        ResultError: the result is not finite.
+    """
+    target = target_name(name, options.suffix)
+    picture = decode(content, name)
+    file_format = picture.format or "PNG"
+    if options.max_side is not None:
+        picture = reduced(picture, options.max_side)
+    result = restorer.restore(picture)
+    if plain_suffix(target) in WRITTEN_SUFFIXES:  # images of a table have no suffix
+        file_format = format_of(Path(target))
+    encoded = encode(result.image, file_format, target, options.quality)
+    return RestoredFile(encoded, result.diagnosis[0])
+
+
+class Gate:
+    """Lets a bounded number of threads restore at once; others read and write meanwhile.
+
+    Args:
+        restorer: restores images.
+        at_once: threads that restore at the same time, each with one of torch's threads.
+    """
+
+    def __init__(self, restorer: Restorer, at_once: int) -> None:
+        self.restorer, self.at_once = restorer, at_once
+        self._free = threading.BoundedSemaphore(at_once)
+        self._memory = MemoryBudget()
+
+    def restore(self, content: bytes, name: str, options: Options) -> RestoredFile:
+        """Restore an encoded file as soon as there is a free place and memory for it."""
+        with self._free, self._memory.reserve(self.restorer.network.content_bytes(content, name)):
+            return restore_content(self.restorer, content, name, options)
+
+
+def map_threads(
+    action: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """Apply an action to items in threads and yield the results in order.
+
+    No more than two items a thread are drawn ahead, so that the memory stays bounded. Each thread
+    computes with one of torch's threads. At an error or interruption no further item is begun.
+    """
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "address", initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(action, item))
+            if len(waiting) >= 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(own)
+
+
+def restore_source(gate: Gate, source: Source, output: str, options: Options) -> Row:
+    """Restore a source into the output. Failures are noted in the row, not raised."""
+    start = time.perf_counter()
+    target = join(output, target_name(source.name, options.suffix))
+    row = Row(storage.shown(source.address), storage.shown(target), key=key_of(source))
+    try:
+        if not options.overwrite and storage.exists(target):
+            raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
+        content = storage.read(source.address, source.size)
+        row = row._replace(source_bytes=len(content), source_sha256=sha256(content).hexdigest())
+        restored = gate.restore(content, source.name, options)
+        storage.write(target, restored.content)
+        row = row._replace(
+            target_bytes=len(restored.content),
+            target_sha256=sha256(restored.content).hexdigest(),
+            haze=restored.diagnosis.haze,
+            noise=restored.diagnosis.noise,
+            rain=restored.diagnosis.rain,
+            changed=restored.diagnosis.changed,
+        )
+    except PassingError as error:
+        row = row._replace(status="unreachable", error=first_line(error))
+    except VrdirError as error:
+        row = row._replace(status="failed", error=first_line(error))
+    except Exception as error:  # the next image is another
+        row = row._replace(status="failed", error=f"{type(error).__name__}: {first_line(error)}")
+    return row._replace(seconds=time.perf_counter() - start)

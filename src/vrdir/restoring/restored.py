@@ -1,0 +1,73 @@
+"""The way of an opened image through the network: the same for images, files and frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+
+from vrdir.batch.results import Diagnosis
+from vrdir.images.convert import OpenImage
+from vrdir.model.global_statistics import GlobalStatistics
+from vrdir.model.vrdir import check_result
+from vrdir.restoring.diagnosis import diagnose
+from vrdir.restoring.network import Network
+from vrdir.restoring.strips import no_check
+
+
+class Restored(NamedTuple):
+    """A restored image and what was wrong with it.
+
+    Attributes:
+        image: of the type of the input.
+        shares: the share of each degradation by the guidance maps, for each image of a batch.
+        diagnosis: the same in physical terms, for each image of a batch.
+    """
+
+    image: Any
+    shares: list[dict[str, float]]
+    diagnosis: list[Diagnosis]
+
+
+def restore_opened(
+    network: Network,
+    opened: OpenImage,
+    statistics: GlobalStatistics | None = None,
+    check: Callable[[], None] = no_check,
+) -> Restored:
+    """Restore an image that was converted to RGB in [0, 1], and convert the result back.
+
+    Args:
+        network: the network and its settings.
+        opened: the image, or a batch.
+        statistics: as for `VRDIR.restore`.
+        check: called between steps of the work; it may raise an error to stop it.
+
+    Raises:
+        ResultError: the result is not finite.
+    """
+    device = network.device
+    half = torch.autocast(device.type, torch.bfloat16, enabled=network.precision == "bf16")
+    # No inference mode: a recogniser could not use its tensors in training.
+    with torch.no_grad(), half, _turn_on(str(device)):
+        pixels = opened.tensor.to(device).contiguous(memory_format=torch.channels_last)
+        restoration = network.restore(pixels, statistics, check)
+        check_result(restoration.image, restoration.shares)
+        diagnosis = diagnose(pixels, restoration, network.control)
+    names = network.model.config.guidance_names
+    shares = [dict(zip(names, row, strict=True)) for row in restoration.shares.tolist()]
+    return Restored(opened.close(restoration.image), shares, diagnosis)
+
+
+@cache
+def _turn_on(device: str) -> AbstractContextManager[Any]:
+    """Return what a thread holds while it computes on a device.
+
+    On a GPU it is a lock, one image after the other: the memory budget is of the machine's memory,
+    not of the GPU's, and a GPU has one queue anyway.
+    """
+    return nullcontext() if device == "cpu" else Lock()

@@ -1,0 +1,95 @@
+"""What the tests of this room share: a real S3 server, small photos, a Ray cluster of two nodes."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import TINY
+
+from vrdir.model.vrdir import VRDIR
+
+pytest.importorskip("s3fs")
+pytest.importorskip("pyarrow")
+
+
+def photo(seed: int, file_format: str = "PNG", size: tuple[int, int] = (40, 32)) -> bytes:
+    """Encode a smooth random image, with a comment of its seed in it."""
+    generator = np.random.default_rng(seed)
+    small = Image.fromarray(generator.integers(0, 255, (5, 5, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    small.resize(size, Image.Resampling.BICUBIC).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny network."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny") / "weights"
+    VRDIR(TINY).eval().save_pretrained(folder)
+    return folder
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A real S3 server process; its address."""
+    pytest.importorskip("moto.server")
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{address}/moto-api/", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket's address."""
+    from vrdir.cluster import storage
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    forget()
+    name = f"bucket-{os.urandom(6).hex()}"
+    system, _ = storage.open_storage("s3://x")
+    system.mkdir(name)
+    return f"s3://{name}"
+
+
+def forget() -> None:
+    """Forget file systems, which keep the credentials that they were made with."""
+    import s3fs
+
+    from vrdir.cluster import storage
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage._file_system.cache_clear()

@@ -1,0 +1,172 @@
+"""The Ray engine on a real cluster of two nodes: the same results, and none lost when things die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.cluster.conftest import photo
+
+from vrdir.cluster import storage
+from vrdir.cluster.account import Account
+from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.run import restore_addresses
+from vrdir.cluster.work import Options
+from vrdir.restoring.restorer import Restorer
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+SETTINGS = RaySettings(workers=(2, 2), batch=4)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator["ray.cluster_utils.Cluster"]:
+    """A cluster of two nodes with two cores each."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # Workers start in folders of their own, where the tests' PYTHONPATH must be absolute.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made.add_node(num_cpus=2)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def connected(cluster: "ray.cluster_utils.Cluster", bucket: str) -> Iterator[str]:
+    """The cluster, whose workers know the bucket's server; its address."""
+    names = [name for name in os.environ if name.startswith("AWS_")]
+    ray.init(
+        cluster.address,
+        log_to_driver=False,
+        runtime_env={"env_vars": {name: os.environ[name] for name in names}},
+    )
+    yield cluster.address
+    ray.shutdown()
+
+
+def fill(bucket: str, count: int, size: tuple[int, int] = (40, 32)) -> list[str]:
+    """Put images into a bucket and return their names."""
+    names = [
+        f"{number % 3}/{number:03}.{'png' if number % 2 else 'jpg'}" for number in range(count)
+    ]
+    for number, name in enumerate(names):
+        content = photo(number, "PNG" if number % 2 else "JPEG", size)
+        storage.write(f"{bucket}/in/{name}", content)
+    return names
+
+
+def test_results_equal_those_of_one_machine(bucket: str, connected: str, tiny: Path) -> None:
+    names = fill(bucket, 10)
+    options = Options({"weights": str(tiny), "device": "cpu"})
+    there = list(
+        restore_addresses([f"{bucket}/in"], f"{bucket}/ray", options, engine="ray", ray=SETTINGS)
+    )
+    list(restore_addresses([f"{bucket}/in"], f"{bucket}/here", options))
+    assert len(there) == len(names)
+    for name in names:
+        assert storage.read(f"{bucket}/ray/{name}") == storage.read(f"{bucket}/here/{name}"), name
+    assert [row.status for row in Account(f"{bucket}/ray").rows()] == ["restored"] * len(names)
+
+
+def test_data_sets(bucket: str, connected: str, tiny: Path) -> None:
+    from vrdir.cluster import restore
+
+    dataset = ray.data.from_items([{"id": number, "image": photo(number)} for number in range(6)])
+    rows = restore(dataset, settings=SETTINGS, weights=str(tiny), device="cpu").take_all()
+    restorer = Restorer(tiny, "cpu")
+    for row in rows:
+        assert row["image"] == restorer(photo(row["id"]))
+        assert row["vrdir_error"] == ""
+
+
+def workers() -> list[int]:
+    """Return the process numbers of the cluster's workers that restore."""
+    found = subprocess.run(
+        ["pgrep", "-f", "ray::.*Worker"], capture_output=True, text=True, check=False
+    )
+    return [int(number) for number in found.stdout.split()]
+
+
+def test_killed_workers_lose_nothing(bucket: str, connected: str, tiny: Path) -> None:
+    names = fill(bucket, 24, (96, 80))
+    options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)
+    rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, engine="ray", ray=SETTINGS)
+    finished = [next(rows)]
+    for number in workers()[:1]:
+        os.kill(number, signal.SIGKILL)
+    finished += rows
+    assert {row.status for row in finished} == {"restored"}
+    check_account(bucket, names)
+
+
+DRIVER = """
+import sys
+import ray
+from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.run import restore_addresses
+from vrdir.cluster.work import Options
+address, bucket, weights, names = sys.argv[1:]
+import os
+variables = {name: os.environ[name] for name in names.split(",")}
+ray.init(address, log_to_driver=False, runtime_env={"env_vars": variables})
+options = Options({"weights": weights, "device": "cpu"}, overwrite=True)
+rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, resume=True, engine="ray",
+    ray=RaySettings(workers=(2, 2), batch=4))
+for row in rows:
+    print(row.target, flush=True)
+"""
+
+
+def test_a_killed_driver_resumes(
+    bucket: str, cluster: "ray.cluster_utils.Cluster", tiny: Path
+) -> None:
+    names = fill(bucket, 24, (96, 80))
+    variables = ",".join(name for name in os.environ if name.startswith("AWS_"))
+    command = [sys.executable, "-c", DRIVER, cluster.address, bucket, str(tiny), variables]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline()
+    running.kill()
+    running.wait()
+    time.sleep(1)
+    before = len(Account(f"{bucket}/out").rows())
+    again = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert len(again.stdout.splitlines()) <= len(names) - before
+    check_account(bucket, names)
+
+
+def test_a_lost_node_loses_nothing(
+    bucket: str, cluster: "ray.cluster_utils.Cluster", connected: str, tiny: Path
+) -> None:
+    names = fill(bucket, 24, (96, 80))
+    third = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)
+    rows = restore_addresses(
+        [f"{bucket}/in"],
+        f"{bucket}/out",
+        options,
+        engine="ray",
+        ray=RaySettings(workers=(5, 5), batch=4),
+    )
+    next(rows)
+    cluster.remove_node(third, allow_graceful=False)
+    list(rows)
+    check_account(bucket, names)
+
+
+def check_account(bucket: str, names: list[str]) -> None:
+    """Check that each image is in the account once, restored, and is what it says."""
+    rows = Account(f"{bucket}/out").rows()
+    assert [row.target for row in rows] == sorted(f"{bucket}/out/{name}" for name in names)
+    for row in rows:
+        assert row.status == "restored", row.error
+        assert sha256(storage.read(row.target)).hexdigest() == row.target_sha256

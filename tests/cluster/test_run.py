@@ -1,0 +1,211 @@
+"""Runs over addresses on one machine: the results, the account, resuming."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.conftest import photo
+
+from vrdir.cluster import storage
+from vrdir.cluster.account import Account
+from vrdir.cluster.datasets import added_columns, map_in_pandas
+from vrdir.cluster.estimate import estimate
+from vrdir.cluster.run import restore_addresses
+from vrdir.cluster.work import Options
+from vrdir.errors import DataError, ExistsError
+from vrdir.restoring.restorer import Restorer
+
+NAMES = {"a/1.png": "PNG", "a/2.jpg": "JPEG", "3.webp": "WEBP", "4.png": "PNG", "5.jpg": "JPEG"}
+
+
+@pytest.fixture
+def options(tiny: Path) -> Options:
+    """The options of a run with a tiny network."""
+    return Options({"weights": str(tiny), "device": "cpu"})
+
+
+def fill(bucket: str) -> None:
+    """Put images, a bad one and another file into a bucket."""
+    for seed, (name, file_format) in enumerate(NAMES.items()):
+        storage.write(f"{bucket}/in/{name}", photo(seed, file_format))
+    storage.write(f"{bucket}/in/bad.png", b"no image")
+    storage.write(f"{bucket}/in/notes.txt", b"notes")
+
+
+def test_results_equal_those_of_a_folder_byte_for_byte(
+    bucket: str, options: Options, tiny: Path, tmp_path: Path
+) -> None:
+    fill(bucket)
+    rows = list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    restorer = Restorer(tiny, "cpu")
+    for name in NAMES:
+        here, restored = tmp_path / "in" / name, tmp_path / "out" / name
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.write_bytes(storage.read(f"{bucket}/in/{name}"))
+        restorer.restore_file(here, restored)
+        assert storage.read(f"{bucket}/out/{name}") == restored.read_bytes(), name
+    assert {row.status for row in rows if not row.error} == {"restored"}
+    (bad,) = [row for row in rows if row.error]
+    assert (bad.source, bad.status) == (f"{bucket}/in/bad.png", "failed")
+    assert not storage.exists(f"{bucket}/out/bad.png")
+
+
+def test_the_account_has_a_row_for_each_image(bucket: str, options: Options) -> None:
+    fill(bucket)
+    list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    rows = {row.target: row for row in Account(f"{bucket}/out").rows()}
+    assert len(rows) == len(NAMES) + 1
+    for name in NAMES:
+        row = rows[f"{bucket}/out/{name}"]
+        before, after = (storage.read(f"{bucket}/{side}/{name}") for side in ("in", "out"))
+        assert row.source_sha256 == sha256(before).hexdigest()
+        assert row.target_sha256 == sha256(after).hexdigest()
+        assert (row.source_bytes, row.target_bytes) == (len(before), len(after))
+        assert row.changed is not None
+        assert row.seconds > 0
+
+
+def test_a_resumed_run_does_what_is_left(bucket: str, options: Options) -> None:
+    fill(bucket)
+    rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options)
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    done = len(Account(f"{bucket}/out").rows())
+    with pytest.raises(ExistsError, match="continue it with --resume"):
+        next(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    again = list(
+        restore_addresses(
+            [f"{bucket}/in"], f"{bucket}/out", options._replace(overwrite=True), resume=True
+        )
+    )
+    assert 1 <= done < len(NAMES) + 1
+    assert len(again) == len(NAMES) + 1 - done
+    assert len(Account(f"{bucket}/out").rows()) == len(NAMES) + 1
+    with pytest.raises(DataError, match="other settings .*quality"):
+        next(
+            restore_addresses(
+                [f"{bucket}/in"], f"{bucket}/out", options._replace(quality=50), resume=True
+            )
+        )
+
+
+RUN = """
+import sys
+from vrdir.cluster.run import restore_addresses
+from vrdir.cluster.work import Options
+inputs, output, weights = sys.argv[1:]
+options = Options({"weights": weights, "device": "cpu"}, overwrite=True)
+for row in restore_addresses([inputs], output, options, resume=True):
+    print(row.target, flush=True)
+"""
+
+
+def test_a_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
+    count = 24
+    for seed in range(count):
+        storage.write(f"{bucket}/in/{seed:03}.png", photo(seed, size=(96, 80)))
+    command = [sys.executable, "-c", RUN, f"{bucket}/in", f"{bucket}/out", str(tiny)]
+    Account(f"{bucket}/out").begin({}, resume=False)  # made anew by the run's own settings below
+    storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/run.json")
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
+    assert running.stdout is not None
+    running.stdout.readline()
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    rows = Account(f"{bucket}/out").rows()
+    assert [row.status for row in rows] == ["restored"] * count
+    for row in rows:
+        assert sha256(storage.read(row.target)).hexdigest() == row.target_sha256
+
+
+def test_existing_results_are_not_replaced(bucket: str, options: Options) -> None:
+    storage.write(f"{bucket}/in/1.png", photo(1))
+    storage.write(f"{bucket}/out/1.png", b"mine")
+    (row,) = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options)
+    assert "exists; replace it with --overwrite" in row.error
+    assert storage.read(f"{bucket}/out/1.png") == b"mine"
+
+
+def test_tar_shards_keep_members_and_labels(bucket: str, options: Options, tiny: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in {
+            "1.png": photo(1),
+            "1.cls": b"3",
+            "2.jpg": b"no image",
+            "2.cls": b"4",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    storage.write(f"{bucket}/in/0.tar", buffer.getvalue())
+    rows = list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    assert [(row.source.split("#")[1], row.status) for row in rows] == [
+        ("1.png", "restored"),
+        ("2.jpg", "failed"),
+    ]
+    with tarfile.open(fileobj=io.BytesIO(storage.read(f"{bucket}/out/0.tar"))) as tar:
+        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert list(found) == ["1.png", "1.cls", "2.jpg", "2.cls"]
+    assert found["1.png"] == Restorer(tiny, "cpu")(photo(1))
+    assert (found["1.cls"], found["2.jpg"], found["2.cls"]) == (b"3", b"no image", b"4")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_parquet_tables_keep_their_columns(
+    bucket: str, options: Options, tiny: Path, nested: bool
+) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    contents: list[Any] = [photo(1), None, photo(2, "JPEG")]
+    images = [
+        None if content is None else {"bytes": content, "path": "x"} if nested else content
+        for content in contents
+    ]
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.table({"label": [7, 8, 9], "image": images}), sink)
+    storage.write(f"{bucket}/in/0.parquet", sink.getvalue().to_pybytes())
+    rows = list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    assert [row.status for row in rows] == ["restored"] * 2
+    table = parquet.read_table(arrow.BufferReader(storage.read(f"{bucket}/out/0.parquet")))
+    assert table.column("label").to_pylist() == [7, 8, 9]
+    values = table.column("image").to_pylist()
+    restored = [value["bytes"] if nested and value else value for value in values]
+    restorer = Restorer(tiny, "cpu")
+    assert restored == [None if content is None else restorer(content) for content in contents]
+
+
+def test_pandas_frames(tiny: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": [1, 2], "image": [photo(1), b"no image"]})
+    (result,) = map_in_pandas("image", weights=str(tiny), device="cpu")([frame])
+    assert list(result.columns) == ["id", "image", *added_columns()]
+    assert result["image"][0] == Restorer(tiny, "cpu")(photo(1))
+    assert result["image"][1] == b"no image"
+    assert "is not an image" in result["vrdir_error"][1]
+
+
+def test_an_estimate_counts_and_measures(bucket: str, options: Options) -> None:
+    fill(bucket)
+    found = estimate([f"{bucket}/in"], options, workers=4, price=0.5, sample=4)
+    assert (found.images, found.skipped) == (len(NAMES) + 1, {".txt": 1})
+    assert found.types == {".png": 3, ".jpg": 2, ".webp": 1}
+    assert found.hours == pytest.approx(
+        found.megapixels * found.seconds_per_megapixel / 3600 / 4 / 0.9
+    )
+    assert found.price == pytest.approx(found.hours * 4 * 0.5)
+    assert not storage.exists(f"{bucket}/out/a/1.png")
+    start = time.perf_counter()
+    with pytest.raises(DataError, match="no image of the sample"):
+        estimate([f"{bucket}/in/bad.png"], options)
+    assert time.perf_counter() - start < 60

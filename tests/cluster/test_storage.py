@@ -1,0 +1,186 @@
+"""Addresses: what is listed, read and written there, and what fails how."""
+
+import http.server
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from tests.cluster.conftest import forget, photo
+
+from vrdir.cluster import storage
+from vrdir.cluster.storage import PassingError, Source
+from vrdir.errors import (
+    DataError,
+    InputError,
+    MissingFileError,
+    MissingPackageError,
+    NotPermittedError,
+)
+
+
+def test_addresses_are_urls() -> None:
+    assert storage.is_address("s3://bucket/key")
+    assert storage.is_address("https://host/photo.jpg")
+    for path in ("photos", "/photos", "C:\\photos", "C:/photos", "a:b"):
+        assert not storage.is_address(path)
+
+
+def test_shown_addresses_hold_no_secrets() -> None:
+    given = "https://user:secret@host:81/a.jpg?X-Amz-Signature=abc"
+    assert storage.shown(given) == "https://host:81/a.jpg"
+
+
+def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> None:
+    for name in ("a/1.png", "a/b/2.jpg", "3.tif", "a/notes.txt", ".hidden/4.png"):
+        storage.write(f"{bucket}/in/{name}", b"content")
+    storage.write(f"{bucket}/inside.png", b"of another folder")
+    others: Counter[str] = Counter()
+    found = set(storage.sources([f"{bucket}/in"], others))
+    assert found == {
+        Source(f"{bucket}/in/{name}", name, 7) for name in ("a/1.png", "a/b/2.jpg", "3.tif")
+    }
+    assert others == {".txt": 1}
+
+
+def test_single_files_patterns_and_lists(bucket: str) -> None:
+    for name in ("in/1.png", "in/2.jpg", "in/3.png"):
+        storage.write(f"{bucket}/{name}", b"content")
+    assert list(storage.sources([f"{bucket}/in/2.jpg"])) == [
+        Source(f"{bucket}/in/2.jpg", "2.jpg", 7)
+    ]
+    matching = list(storage.sources([f"{bucket}/in/*.png"]))
+    assert [source.name for source in matching] == ["in/1.png", "in/3.png"]
+    storage.write(f"{bucket}/list.txt", f"# two\n{bucket}/in/1.png\n\n{bucket}/in/2.jpg\n".encode())
+    listed = list(storage.sources([f"{bucket}/list.txt"]))
+    assert [source.name for source in listed] == ["in/1.png", "in/2.jpg"]
+    storage.write(f"{bucket}/bad.txt", f"{bucket}/in/".encode())
+    with pytest.raises(DataError, match="line 1: .* is a folder"):
+        list(storage.sources([f"{bucket}/bad.txt"]))
+
+
+def test_local_paths_and_file_urls(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "1.png").write_bytes(b"content")
+    (tmp_path / "in" / "2.png").write_bytes(b"content")
+    for address in (str(tmp_path / "in"), f"file://{tmp_path}/in"):
+        assert sorted(source.name for source in storage.sources([address])) == [
+            "2.png",
+            "sub/1.png",
+        ]
+    storage.write(f"file://{tmp_path}/out/deep/3.png", b"three")
+    assert (tmp_path / "out" / "deep" / "3.png").read_bytes() == b"three"
+    assert storage.exists(str(tmp_path / "out" / "deep" / "3.png"))
+    assert not storage.exists(str(tmp_path / "out" / "deep"))
+    assert [path.name for path in (tmp_path / "out" / "deep").iterdir()] == ["3.png"]
+
+
+def test_what_is_not_there_is_named(bucket: str) -> None:
+    with pytest.raises(MissingFileError, match="nothing at s3://.*/none"):
+        list(storage.sources([f"{bucket}/none"]))
+    with pytest.raises(MissingFileError, match="s3://.*/none.png does not exist"):
+        storage.read(f"{bucket}/none.png")
+    with pytest.raises(MissingFileError, match="nothing matches"):
+        list(storage.sources([f"{bucket}/none/*.png"]))
+
+
+def test_unknown_addresses_and_missing_packages() -> None:
+    with pytest.raises(InputError, match="kind nfs3:// are unknown; use s3, gs"):
+        storage.open_storage("nfs3://host/path")
+    try:
+        import gcsfs  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingPackageError, match="pip install gcsfs"):
+            storage.open_storage("gs://bucket/path")
+
+
+class Faulty(http.server.BaseHTTPRequestHandler):
+    """Answers as a server in trouble does: by the path's first part."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+    content = photo(1)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        kind = self.path.split("/")[1]
+        if kind == "busy" and self.asked[self.path] < 3:
+            self.send_error(503)
+            return
+        if kind in ("403", "404", "410", "500"):
+            self.send_error(int(kind))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        cut = kind == "short" and self.asked[self.path] < 3
+        if self.command == "GET":
+            self.wfile.write(self.content[: len(self.content) // 2] if cut else self.content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that fails in several ways."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Faulty.asked.clear()
+    yield f"http://user:secret@127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["busy", "short"])
+def test_what_may_pass_is_tried_again(faulty: str, kind: str) -> None:
+    assert storage.read(f"{faulty}/{kind}/1.png") == Faulty.content
+    assert Faulty.asked[f"/{kind}/1.png"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("403", NotPermittedError),
+        ("404", MissingFileError),
+        ("410", DataError),
+        ("500", PassingError),
+    ],
+)
+def test_what_stays_is_an_error_without_secrets(
+    faulty: str, kind: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as raised:
+        storage.read(f"{faulty}/{kind}/1.png")
+    assert "secret" not in str(raised.value)
+    assert kind == "500" or Faulty.asked[f"/{kind}/1.png"] == 1
+
+
+def test_wrong_credentials_are_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    forget()
+    with pytest.raises(NotPermittedError, match="access denied; check the credentials") as raised:
+        storage.write(f"{bucket}/1.png", b"content")
+    assert "\n" not in str(raised.value)
+    forget()
+
+
+def test_long_listings_need_little_memory(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No more than a page is held, so the peak does not grow from page to page.
+    monkeypatch.setattr(storage, "PAGE", 40)
+    for number in range(200):
+        storage.write(f"{bucket}/in/{number:0200}.png", b"")
+    list(storage.sources([f"{bucket}/in"]))  # loads what the first listing loads
+    tracemalloc.start()
+    peaks = [tracemalloc.get_traced_memory()[1] for _ in storage.sources([f"{bucket}/in"])]
+    tracemalloc.stop()
+    assert len(peaks) == 200
+    assert peaks[-1] < 1.2 * peaks[79]
