@@ -52,10 +52,14 @@ def status_of(error: Exception) -> int:
         # Otherwise Python complains when it flushes the stream at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    from vrdir.cli.errors import report_bug
+    from vrdir.cli.errors import FAILED, print_error, report_bug, users_status
 
-    report_bug(error)
-    return 1
+    status = users_status(error)
+    if status is None:
+        report_bug(error)
+        return FAILED
+    print_error(error)
+    return status
 
 
 def leave(number: int, frame: object) -> NoReturn:

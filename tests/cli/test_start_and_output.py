@@ -199,6 +199,17 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
     assert "vrdir info" in last
 
 
+def test_a_system_error_that_names_a_file_is_one_line(tmp_path: Path) -> None:
+    code = FAULTY.replace('{}["no such key"]', f"open({str(tmp_path / 'lost.json')!r})")
+    result = subprocess.run(
+        [sys.executable, "-c", code, "weights", "list"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.endswith(f"No such file or directory: '{tmp_path / 'lost.json'}'\n")
+    assert result.stderr.count("\n") == 1
+
+
 def test_verbose_and_debug_print_what_is_logged(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     command = ("degrade", tmp_path / "broken.png", "-o", tmp_path / "out.png", "--with", "noise")

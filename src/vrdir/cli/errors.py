@@ -20,15 +20,29 @@ WRONG_REQUEST, FAILED = 2, 1  # exit statuses
 NAMED_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError)
 
 
+def users_status(error: BaseException) -> int | None:
+    """Return the exit status of an error that is the user's; None for a fault of the program.
+
+    Only the package's own errors, and system errors that name a file, are the user's.
+    """
+    if isinstance(error, VrdirError):
+        return FAILED if isinstance(error, ArithmeticError) else WRONG_REQUEST
+    if isinstance(error, OSError) and error.filename is not None:
+        return WRONG_REQUEST if isinstance(error, NAMED_ERRORS) else FAILED
+    if isinstance(error, (ValueError, *NAMED_ERRORS)):
+        return WRONG_REQUEST
+    return FAILED if isinstance(error, (RuntimeError, ArithmeticError, MemoryError)) else None
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print the user's errors in one line, and exit.
-
-    Only the package's own errors, and system errors that name a file, are the user's. Any other
-    exception is a bug and passes.
+    """Print the user's errors in one line, and exit. Other exceptions pass.
 
     The exit status is 2 for what cannot be done as asked, 1 for what failed during the work, and
     128 plus the number of a signal.
+
+    Raises:
+        typer.Exit: after an error of the user's, or a signal.
     """
     try:
         yield
@@ -36,29 +50,32 @@ def one_line_errors() -> Iterator[None]:
         fail("stopped", 128 + signalled.number)
     except typer.Exit:  # a RuntimeError to some versions
         raise
-    except (VrdirError, ValueError, *NAMED_ERRORS) as error:
-        fail(error, FAILED if isinstance(error, ArithmeticError) else WRONG_REQUEST)
-    except (RuntimeError, ArithmeticError, MemoryError) as error:
-        fail(error, FAILED)
-    except OSError as error:
-        if error.filename is None:  # of a stream, such as a closed pipe: `vrdir.__main__` ends it
+    except Exception as error:
+        status = users_status(error)
+        if status is None:
             raise
-        fail(error, WRONG_REQUEST if isinstance(error, NAMED_ERRORS) else FAILED)
+        fail(error, status)
 
 
 def fail(message: object, status: int) -> NoReturn:
-    """Print an error in one line and exit; with `--debug` its traceback before it.
+    """Print an error in one line, and exit.
 
     Raises:
         typer.Exit: always.
     """
-    if SETTINGS.debug and isinstance(message, BaseException):
-        err.print(escape("".join(traceback.format_exception(message))))
-    text = message
-    if isinstance(message, BaseException):
-        text = " ".join(str(message).split()) or type(message).__name__
-    err.print(f"[bold red]error:[/] {escape(text)}")
+    print_error(message)
     raise typer.Exit(status)
+
+
+def print_error(message: object) -> None:
+    """Print an error in one line; with `--debug` its traceback before it."""
+    if not isinstance(message, BaseException):
+        err.print(f"[bold red]error:[/] {escape(message)}")
+        return
+    if SETTINGS.debug:
+        err.print(escape("".join(traceback.format_exception(message))))
+    text = " ".join(str(message).split()) or type(message).__name__
+    err.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def report_bug(error: BaseException) -> None:
