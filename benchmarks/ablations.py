@@ -9,7 +9,8 @@
     python benchmarks/ablations.py --work-dir RUNS --restore IN OUT
 
 Every variant has the same photos, crops and degradations (by the seed), and the same number of
-them: without a stage, refinement is longer. PSNR is in dB, on held-out photos of DIR, at the end of training.
+them: without a stage, refinement is longer. PSNR is in dB, on held-out photos of DIR, at the end
+of training.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 Each way of loading is timed alone (read, cut, degrade), with images decoded before, or decoded each
 time, as for a set that does not fit into memory. Then training steps of `small` (stage refine, by
 its recipe) are timed on ready batches. Each round measures all of them in turn, and medians are
-compared, so that a machine that slows down affects all alike. The pair list is written into a temporary folder.
+compared, so that a machine that slows down affects all alike. The pair list is written into a
+temporary folder.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 DIR is the folder of clean photos. The photos that `vrdir train` holds out of it are used whole,
 each unchanged or in one of the views below, and degraded. For every question, the table has the
 mean PSNR in dB (RGB) of the degraded and of the restored photos, and the number of photos that
-restoring makes worse. All degradations are synthetic; their draws depend only on the question and the photo's name.
+restoring makes worse. All degradations are synthetic; their draws depend only on the question and
+the photo's name.
 
 - near: the middle 180 pixels, magnified to 512, as soft as the full size of a camera's photos;
   2x, 4x: the same, magnified to 360 and 720;
