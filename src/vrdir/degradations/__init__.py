@@ -6,7 +6,7 @@ from vrdir.lazy import offer
 
 if TYPE_CHECKING:
     from vrdir.degradations.declaration import Degradation, Place, degradation
-    from vrdir.degradations.degrade import apply_degradation, degrade
+    from vrdir.degradations.degrade import apply_degradation
     from vrdir.degradations.draws import Degraded, Draws
     from vrdir.degradations.mixture import Mixture, degrade_mixture
     from vrdir.degradations.parameters import Choice, Parameter, Single
@@ -25,7 +25,6 @@ __all__ = [
     "Single",
     "apply_degradation",
     "degradation",
-    "degrade",
     "degrade_mixture",
     "parse_degradations",
     "ranges_of",
@@ -43,7 +42,6 @@ _HOMES = {
     "Single": "vrdir.degradations.parameters",
     "apply_degradation": "vrdir.degradations.degrade",
     "degradation": "vrdir.degradations.declaration",
-    "degrade": "vrdir.degradations.degrade",
     "degrade_mixture": "vrdir.degradations.mixture",
     "parse_degradations": "vrdir.degradations.steps",
     "ranges_of": "vrdir.degradations.steps",
