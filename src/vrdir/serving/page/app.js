@@ -261,6 +261,7 @@ async function setUp() {
   } else if (!online) {
     $("device").checked = true;
     $("device").disabled = true;
+    for (const part of document.querySelectorAll(".needs-service")) part.hidden = true;
     deviceChanged();
   }
   $("boxes").disabled = !limits?.detector;
