@@ -156,6 +156,20 @@ def test_several_photos_become_a_gallery_and_a_bad_one_says_why(
     assert page.is_hidden("#error")
 
 
+def test_a_large_photo_is_shown_reduced_and_then_in_full_size(page: Any, cat: Image.Image) -> None:
+    choose(page, ("wide.png", "image/png", encoded(cat.resize((1700, 60)))))
+    restored(page, "wide.png")
+    assert shown_pixels(page, "#after").shape[1] == 1600
+    assert "of 1700 x 60 pixels" in page.inner_text("#size-note")
+    with page.expect_download() as download:
+        page.click("#download")
+    assert Image.open(download.value.path()).size == (1700, 60)
+    first = page.get_attribute("#after", "src")
+    page.click("#full")
+    api.expect(page.locator("#after")).not_to_have_attribute("src", first, timeout=WAIT_MS)
+    assert shown_pixels(page, "#after").shape[1] == 1700
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "file_format"),
     [("cat.tif", "image/tiff", "TIFF"), ("cat.heic", "image/heic", "HEIF")],
