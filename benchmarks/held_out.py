@@ -41,7 +41,8 @@ from vrdir.data.image_cache import decode
 from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
-from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
+from vrdir.evaluation.restoration.protocol import SetResult, measure_pairs
+from vrdir.evaluation.restoration.restorers import network_for_pairs
 from vrdir.restoring.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
@@ -51,9 +52,9 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
     "2x": lambda photo: View(360, 180, 180, False, False, None).apply(middle(photo, 180)),
     "4x": lambda photo: View(720, 180, 180, False, False, None).apply(middle(photo, 180)),
     "close": lambda photo: View(270, 90, 90, False, False, None).apply(palest(photo, 90)),
-    "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
-    "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
-    "vivid": LIGHT._replace(saturation=2.2).of,
+    "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).apply,
+    "dim": LIGHT._replace(gamma=1.2, exposure=0.4).apply,
+    "vivid": LIGHT._replace(saturation=2.2).apply,
 }
 QUESTIONS = (  # view, what is done to it
     ("", "haze:beta=0.8"),
@@ -166,7 +167,9 @@ def main() -> None:
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
                 result = SetResult(
-                    synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer)))
+                    synthesis,
+                    arguments.clean,
+                    list(measure_pairs(pairs, network_for_pairs(restorer))),
                 )
                 if result.excluded:
                     raise SystemExit(
@@ -174,9 +177,9 @@ def main() -> None:
                     )
                 assert result.degraded is not None
                 assert result.restored is not None
-                answers["in"] = round(result.degraded.psnr_rgb, 2)
+                answers["in"] = round(result.degraded["psnr_rgb"], 2)
                 answers[name] = {
-                    "psnr": round(result.restored.psnr_rgb, 2),
+                    "psnr": round(result.restored["psnr_rgb"], 2),
                     "worse": len(result.worse),
                 }
     table = Table(

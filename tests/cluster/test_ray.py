@@ -126,9 +126,7 @@ for row in rows:
 """
 
 
-def test_a_killed_driver_resumes(
-    bucket: str, cluster: Any, tiny: Path
-) -> None:
+def test_a_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     variables = ",".join(name for name in os.environ if name.startswith("AWS_"))
     command = [sys.executable, "-c", DRIVER, cluster.address, bucket, str(tiny), variables]
@@ -144,9 +142,7 @@ def test_a_killed_driver_resumes(
     check_account(bucket, names)
 
 
-def test_a_lost_node_loses_nothing(
-    bucket: str, cluster: Any, connected: str, tiny: Path
-) -> None:
+def test_a_lost_node_loses_nothing(bucket: str, cluster: Any, connected: str, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     third = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
