@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -15,49 +15,122 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from vrdir.cli.console import err, out
 from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import refuse_unused, suffix_of
 from vrdir.cli.signals import Stopped, stoppable
+from vrdir.errors import InputError
 
 if TYPE_CHECKING:
     from vrdir.cluster.account import Row
+
+
+REFUSED = ("smoothing", "side-by-side", "report", "threads")
+
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: this machine; ray: a Ray cluster (extra cluster)."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster, auto for the one of this machine; by default one is started here.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    str, typer.Option(metavar="MIN-MAX", help="Workers on Ray, each with one core or GPU.")
+]
+Column = Annotated[
+    str | None,
+    typer.Option(help="The column of Parquet tables that holds the images.", show_default=False),
+]
+
+
+def is_at_addresses(inputs: Sequence[str], output: str, engine: str) -> bool:
+    """Return whether a run reads or writes addresses, or uses Ray."""
+    return engine == "ray" or any("://" in text for text in (*inputs, output))
+
+
+def run_at_addresses(
+    context: typer.Context, inputs: Sequence[str], output: str, restorer: Mapping[str, Any]
+) -> None:
+    """Restore images at addresses, print what happened, and exit with 1 if one failed.
+
+    With `--json` a line is printed for each finished image (JSON lines), then a summary.
+
+    Args:
+        context: holds the options of `vrdir restore`.
+        inputs, output: addresses or paths.
+        restorer: arguments of `vrdir.Restorer`.
+
+    Raises:
+        typer.Exit: the run cannot be done as asked, an image failed, or a signal stopped it.
+    """
     from vrdir.cluster.ray_settings import RaySettings
+    from vrdir.cluster.run import restore_addresses
     from vrdir.cluster.work import Options
 
-
-def restore_addresses(
-    inputs: Sequence[str],
-    output: str,
-    options: Options,
-    resume: bool,
-    engine: str,
-    ray: RaySettings | None,
-    as_json: bool,
-    explain: bool,
-) -> None:
-    """Restore images at addresses, print what happened, and leave with 1 if one failed.
-
-    With `as_json` a line is printed for each image as it is finished (JSON lines), then a summary.
-    """
-    from vrdir.cluster import run
-    from vrdir.images.folders import skipped
-
+    given = context.params
     others: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    stopped = 0
     with one_line_errors():
-        rows = run.restore_addresses(
+        refuse_unused(context, "for addresses", *REFUSED)
+        options = Options(
+            restorer,
+            suffix_of(given["file_format"]),
+            given["quality"],
+            given["max_side"],
+            given["overwrite"],
+            given["column"],
+        )
+        on_gpu = str(given["device"]).startswith("cuda")
+        rows = restore_addresses(
             inputs,
             output,
             options,
-            resume=resume,
-            engine="ray" if engine == "ray" else "local",
+            resume=given["resume"],
+            engine=given["engine"],
             others=others,
-            ray=ray,
+            ray=RaySettings(
+                given["ray_address"],
+                workers_of(given["workers"]),
+                gpus=1 if on_gpu else 0,
+            ),
         )
         first = next(rows, None)
+    _go_through(rows, first, others, output, given["as_json"], given["explain"])
+
+
+def workers_of(text: str) -> tuple[int, int]:
+    """Return the least and the most workers of "MIN-MAX", or of one number.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    least, _, most = text.partition("-")
+    try:
+        workers = int(least), int(most or least)
+    except ValueError:
+        workers = (0, 0)
+    if not 1 <= workers[0] <= workers[1]:
+        raise InputError(f"--workers is a number or MIN-MAX such as 1-64, not {text!r}")
+    return workers
+
+
+def _go_through(
+    rows: Generator[Row, None, None],
+    first: Row | None,
+    others: Counter[str],
+    output: str,
+    as_json: bool,
+    explain: bool,
+) -> None:
+    """Print each row as it comes, and a summary; exit with 1 if an image failed."""
+    from vrdir.images.folders import skipped
+
+    counts: Counter[str] = Counter()
+    stopped = 0
     progress = Progress(
         TextColumn("{task.completed} images"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
         console=err,
         disable=as_json or not err.is_terminal,
     )

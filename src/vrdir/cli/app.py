@@ -14,6 +14,7 @@ from vrdir.cli.export import export_app
 from vrdir.cli.info import info
 from vrdir.cli.live import live
 from vrdir.cli.pairs import pairs_app
+from vrdir.cli.plan import plan
 from vrdir.cli.restore import restore
 from vrdir.cli.serve import serve
 from vrdir.cli.settings import RootGroup
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(restore)
 app.command()(degrade)
+app.command()(plan)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vrdir.cli.addresses import (
+    Column,
+    Engine,
+    RayAddress,
+    Workers,
+    is_at_addresses,
+    run_at_addresses,
+)
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import (
     AsJson,
@@ -18,7 +26,6 @@ from vrdir.cli.options import (
     Format,
     Inputs,
     MaxMegapixels,
-    Output,
     Overwrite,
     Quality,
     Resume,
@@ -40,7 +47,17 @@ if TYPE_CHECKING:
     from vrdir.restoring.restorer import Restorer
 
 PIPE_REFUSES = ("smoothing", "explain", "side-by-side", "report")
+ONLY_AT_ADDRESSES = ("ray-address", "workers", "column")
 
+OutputOrAddress = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A folder, or a file for one input file; or an address such as s3://bucket/clear.",
+        show_default=False,
+    ),
+]
 Precision = Annotated[
     Literal["float32", "bf16"],
     typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
@@ -82,7 +99,7 @@ Explain = Annotated[
 def restore(
     context: typer.Context,
     inputs: Inputs,
-    output: Output,
+    output: OutputOrAddress,
     weights: Weights = "small",
     device: Device = "auto",
     backend: Backend = "torch",
@@ -100,37 +117,47 @@ def restore(
     only: Only = None,
     explain: Explain = False,
     threads: Threads = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = "1-64",
+    column: Column = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore images and videos: files, or whole folders with names and formats kept."""
+    """Restore images and videos: files, folders, or addresses, with names and formats kept."""
     from vrdir.batch.results import ImageOptions
     from vrdir.restoring.restorer import Restorer
 
+    arguments: dict[str, Any] = {
+        "weights": weights,
+        "device": device,
+        "backend": backend,
+        "precision": precision,
+        "strength": strength,
+        "only": only or None,
+    }
+    if is_at_addresses(inputs, output, engine):
+        run_at_addresses(context, inputs, output, arguments)
+        return
+
     def load() -> Restorer:
-        return Restorer(
-            weights,
-            device,
-            backend=backend,
-            precision=precision,
-            strength=strength,
-            only=only or None,
-        )
+        return Restorer(**arguments)
 
     options = ImageOptions(quality, max_side, side_by_side)
     with one_line_errors():
         allow(max_megapixels)
-        suffix = suffix_of(file_format)
-        if is_piped(inputs, output):
-            restore_pipe(context, inputs, output, suffix, overwrite, load, options)
+        refuse_unused(context, "for files of this machine", *ONLY_AT_ADDRESSES)
+        suffix, target = suffix_of(file_format), Path(output)
+        if is_piped(inputs, target):
+            restore_pipe(context, inputs, target, suffix, overwrite, load, options)
             return
         others = Counter[str]()
-        jobs = plan(context, inputs, output, suffix, others)
+        jobs = plan(context, inputs, target, suffix, others)
         if report is not None:
             check_outputs([report], overwrite or resume)
         restorer = load()
         settings = settings_of(restorer.fingerprint(), backend, file_format, smoothing, options)
-        page, options = report_page(report, len(jobs), inputs, output, weights, backend, options)
-        manifest = manifest_of(jobs, inputs, output, "restore", settings, resume)
+        page, options = report_page(report, len(jobs), inputs, target, weights, backend, options)
+        manifest = manifest_of(jobs, inputs, target, "restore", settings, resume)
     with manifest or nullcontext():
         bars = progress_bars(as_json)
         frames = FrameProgress(bars, as_json)
