@@ -1,9 +1,12 @@
-"""What each part of the method is worth: a small network trained anew without it, everything else the same.
+"""Ablations: a small network is trained without each part of the method, all else the same.
 
-    python benchmarks/ablations.py DIR --work-dir RUNS                    # DIR: clean photos; some minutes a variant on one core
+    # DIR has clean photos; a variant takes some minutes on one core.
+    python benchmarks/ablations.py DIR --work-dir RUNS
     python benchmarks/ablations.py DIR --work-dir RUNS --only whole no_fgm --seeds 1 2 3
-    python benchmarks/ablations.py --work-dir RUNS --table                 # the table again, from what is there
-    python benchmarks/ablations.py --work-dir RUNS --restore IN OUT        # every variant over a folder: OUT/VARIANT-SEED/...
+    # The table again, from finished runs.
+    python benchmarks/ablations.py --work-dir RUNS --table
+    # Restore a folder with every variant: OUT/VARIANT-SEED/...
+    python benchmarks/ablations.py --work-dir RUNS --restore IN OUT
 
 Every variant sees the same photos, crops and degradations (the seed's), as many of them: where a stage is left out, refinement is
 longer. PSNR in dB on held-out photos of DIR, at the end of training.
@@ -30,8 +33,9 @@ from vrdir.model.global_statistics import GlobalStatistics, Moments
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer
-from vrdir.training.run import Sources, train
+from vrdir.training.run import train
 from vrdir.training.settings import Recipe
+from vrdir.training.sources import Sources
 from vrdir.training.stages import all_stages
 
 BATCH = 16
@@ -62,7 +66,7 @@ class Unnormalized(DegradationNormalization):
 
 
 class OneBranch(SemanticsEnhancement):
-    """One branch for all degradations. The guidance still names them, and still holds the clean ones back."""
+    """Use one branch for all degradations; the guidance still names them and clean images."""
 
     def __init__(
         self, channels: int, branches: Sequence[str], branch_blocks: int, clean_branch: bool
@@ -163,10 +167,11 @@ def recipe_of(variant: Variant, seed: int) -> Recipe:
     settings |= {
         "seed": seed,
         "crop_px": 64,
-        "ranges": "",
+        "ranges": {},
         "jpeg_share": 0.0,
         "ema_decay": 0.99,
-        "pixel_loss_floor": 0.02,  # as the recipe had it when the figures in docs/experiments.md were taken
+        # The value of the recipe when the figures in docs/experiments.md were measured.
+        "pixel_loss_floor": 0.02,
         "log_every": 250,
         "validation.every": 10**6,
     }

@@ -26,7 +26,7 @@ from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import Pair, write_pairs
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
-from vrdir.degradations.degrade import degrade, ranges_of
+from vrdir.degradations.degrade import degrade
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
@@ -61,7 +61,10 @@ def pair_list(items: list[Item], folder: Path) -> Path:
 
 
 def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
-    """A function of the round: seconds a step. A loader with workers is started anew in each round, and its start is not counted."""
+    """Return a function of the round that measures seconds per step.
+
+    A loader with workers is started anew in each round; its start does not count.
+    """
 
     def measure(turn: int) -> float:
         first = 1 + turn * (STEPS + 1)
@@ -88,7 +91,7 @@ def main() -> None:
     stage = RefineStage(recipe)
     size, branches = stage.settings.batch_size, recipe.model.branches
     as_recipe = {
-        "ranges": ranges_of(recipe.ranges),
+        "ranges": recipe.ranges,
         "jpeg_share": recipe.jpeg_share,
         "augmentation": recipe.augmentation,
     }
@@ -111,7 +114,7 @@ def main() -> None:
             size_of_cache, on_device = (2**32, None) if kept else (0, False)
             of = training_set(items, cache_bytes=size_of_cache, on_device=on_device)
             for path in of.images.paths if kept else ():
-                of.images.of(path)
+                of.images.image(path)
             ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
         small = training_set(training)
         ready: list[Batch] = [

@@ -1,11 +1,11 @@
-"""How true the diagnosis is: what it says of photos against what was done to them.
+"""Compare the diagnosis with the degradations that were synthesised.
 
     python benchmarks/diagnosis.py DIR [--weights small] [--photos 16] [--plot OUT.png]
 
-DIR is the folder of clean photos that was trained on; those that `vrdir train` holds out of it are
-degraded, each by several strengths of haze (depth with edges and smooth), noise and rain, all
-synthetic. Printed are the correlation, the mean error, and what is said of the clean photos; the
-plot shows predicted against true.
+DIR is the folder of clean photos that was trained on. The photos that `vrdir train` holds out of it
+are degraded by several strengths of haze (with smooth depth and with edges), noise and rain, all
+synthetic. The script prints the correlation, the mean error, and the diagnosis of the clean photos.
+The plot shows the predicted against the true value.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from vrdir.restoring.restorer import Restorer
 
 
 def true_haze(clean: torch.Tensor, hazy: torch.Tensor, airlight: torch.Tensor) -> float:
-    """Return the mean of 1 - t of synthetic haze, by solving its law for t where it is defined."""
+    """Return the mean of 1 - t of synthetic haze, from its equation solved for t."""
     distance = (airlight.view(1, 3, 1, 1) - clean).abs().amax(1)
     left = (airlight.view(1, 3, 1, 1) - hazy).abs().amax(1)
     known = distance > 0.1
@@ -32,7 +33,7 @@ def true_haze(clean: torch.Tensor, hazy: torch.Tensor, airlight: torch.Tensor) -
 
 
 def main() -> None:
-    """Degrade, restore, compare."""
+    """Degrade, restore, and print how the diagnosis compares."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +51,8 @@ def main() -> None:
         clean_hazes.append(restorer.restore(photo).diagnosis[0].haze or 0.0)
         for step in range(4):
             generator = [torch.Generator().manual_seed(100 * number + step)]
-            settings = {"beta": 0.3 + 0.8 * step, "depth": ("smooth", "regions")[step % 2]}
+            depth = ("smooth", "regions")[step % 2]
+            settings: dict[str, Any] = {"beta": 0.3 + 0.8 * step, "depth": depth}
             hazy = apply_degradation(photo, "haze", generator, colour_cast=0.0, **settings)
             truth = true_haze(photo, hazy.image, hazy.parameters["airlight"][0])
             points["haze"].append((truth, restorer.restore(hazy.image).diagnosis[0].haze or 0.0))

@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vrdir import Restorer
-from vrdir.degradations.degrade import Step, apply_degradation, at_severity, parse_degradations
+from vrdir.degradations.degrade import apply_degradation
+from vrdir.degradations.steps import Step, at_severity, parse_degradations
 from vrdir.images.convert import open_image
 from vrdir.images.reading import read_file
 from vrdir.restoring.stream import SMOOTHING

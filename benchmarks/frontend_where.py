@@ -1,9 +1,10 @@
-"""Where to restore: at the detector's input (`restore_before`) or at the photo's own size, before resizing (`Restore`).
+"""Where to restore: at the detector's input, or at the photo's own size before resizing.
 
-    python benchmarks/frontend_where.py MODEL.onnx IMAGES LABELS      # needs onnxruntime and pycocotools
+    python benchmarks/frontend_where.py MODEL.onnx IMAGES LABELS    # onnxruntime, pycocotools
 
-mAP@[.5:.95] in % of a COCO detector with inputs `image` (1, 3, S, S), RGB in [0, 1], letterboxed at the top left on grey 114, and outputs
-`boxes`, `scores`, `labels`; labels are YOLO text files. The degradations are synthetic, drawn by this package at the photo's size.
+Prints mAP@[.5:.95] in % of a COCO detector. Its input is `image` (1, 3, S, S), RGB in [0, 1],
+letterboxed at the top left on grey 114; its outputs are `boxes`, `scores` and `labels`. LABELS has
+YOLO text files. The degradations are synthetic, drawn by this package at the photo's size.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ KINDS = ("clean", "noise:sigma=25", "haze:severity=4", "rain:severity=4")
 
 
 def detect(session: Any, photo: Image.Image) -> tuple[np.ndarray[Any, Any], ...]:
-    """Boxes in the photo's pixels, scores, labels."""
+    """Return boxes in the photo's pixels, scores, and labels."""
     side = session.get_inputs()[0].shape[2]
     factor = side / max(photo.size)
     width, height = (max(1, round(s * factor)) for s in photo.size)
@@ -43,6 +44,7 @@ def detect(session: Any, photo: Image.Image) -> tuple[np.ndarray[Any, Any], ...]
 
 
 def ground_truth(paths: list[Path], labels: Path) -> COCO:
+    """Return the labels as pycocotools takes them."""
     images, annotations = [], []
     for number, path in enumerate(paths):
         with Image.open(path) as photo:
@@ -74,6 +76,7 @@ def ground_truth(paths: list[Path], labels: Path) -> COCO:
 
 
 def mean_average_precision(truth: COCO, found: list[dict[str, Any]]) -> float:
+    """Return mAP@[.5:.95] in %."""
     evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -81,7 +84,21 @@ def mean_average_precision(truth: COCO, found: list[dict[str, Any]]) -> float:
     return 100 * float(evaluation.stats[0])
 
 
+def as_entries(image_id: int, detections: tuple[np.ndarray[Any, Any], ...]) -> list[dict[str, Any]]:
+    """Return detections as pycocotools takes them."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(label),
+            "bbox": box[:2].tolist() + (box[2:] - box[:2]).tolist(),
+            "score": float(score),
+        }
+        for box, score, label in zip(*detections, strict=True)
+    ]
+
+
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,15 +107,10 @@ def main() -> None:
     parser.add_argument("labels", type=Path)
     arguments = parser.parse_args()
     session = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])
-    fronted, restore = vrdir.restore_before(session), vrdir.Restore()
+    fronted, restore = vrdir.restore_before(session, range=1), vrdir.Restore()
     paths = sorted(arguments.images.glob("*.jpg"))
-    table = Table(
-        "photos",
-        "not restored",
-        "at the input",
-        "at the photo's size",
-        title=f"mAP, {len(paths)} photos",
-    )
+    columns = ("not restored", "at the input", "at the photo's size")
+    table = Table("photos", *columns, title=f"mAP, {len(paths)} photos")
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = ground_truth(paths, arguments.labels)
         for kind in KINDS:
@@ -106,23 +118,12 @@ def main() -> None:
             for number, path in enumerate(paths):
                 photo = Image.open(path).convert("RGB")
                 if kind != "clean":
-                    photo = vrdir.degrade(
-                        photo, kind, seed=zlib.crc32(f"{path.name}{kind}".encode())
-                    )
-                for way, (model, given) in enumerate(
-                    ((session, photo), (fronted, photo), (session, restore(photo)))
-                ):
-                    for box, score, label in zip(*detect(model, given), strict=True):
-                        corner, size = box[:2].tolist(), (box[2:] - box[:2]).tolist()
-                        found[way].append(
-                            {
-                                "image_id": number,
-                                "category_id": int(label),
-                                "bbox": corner + size,
-                                "score": float(score),
-                            }
-                        )
-            table.add_row(kind, *(f"{mean_average_precision(truth, way):.1f}" for way in found))
+                    seed = zlib.crc32(f"{path.name}{kind}".encode())
+                    photo = vrdir.degrade(photo, kind, seed=seed)
+                found[0] += as_entries(number, detect(session, photo))
+                found[1] += as_entries(number, detect(fronted, photo))
+                found[2] += as_entries(number, detect(session, restore(photo)))
+            table.add_row(kind, *(f"{mean_average_precision(truth, one):.1f}" for one in found))
     Console().print(table)
 
 

@@ -415,8 +415,8 @@ def read_weights(file: Path) -> None:
 
 def read_labels(file: Path) -> None:
     """Read labels as `vrdir evaluate` does."""
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification
+    from vrdir.evaluation.recognition.labels.classification import read_classification
+    from vrdir.evaluation.recognition.labels.detection import read_detection
 
     if file.suffix == ".csv":
         read_classification(file)
@@ -553,7 +553,7 @@ class Child:
         if self._answer(START_SECONDS) is None:
             raise SystemExit("the child process does not start")
 
-    def read(self, kind: str, number: int) -> Outcome | None:
+    def read(self, kind: str, number: int) -> Outcome:
         """Return the outcome of a case; a crash or a hang ends the child (`alive`)."""
         start, busy = time.monotonic(), self._seconds()
         self._process.stdin.write(f"{kind} {number}\n")

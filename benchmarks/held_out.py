@@ -1,4 +1,4 @@
-"""The questions of docs/experiments.md, asked of one or several sets of weights on held-out training photos.
+"""The questions of research/experiments.md, asked of one or several sets of weights on held-out training photos.
 
     python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...] [--photos 16] [--json FILE]
 
@@ -38,16 +38,17 @@ from vrdir.data.image_cache import decode
 from vrdir.data.items import distinct_stems, items_of, split
 from vrdir.data.pairs import Pair
 from vrdir.degradations.registry import CLEAN
-from vrdir.evaluation.restoration import SetResult, by_network, measure_pairs
+from vrdir.evaluation.restoration.protocol import SetResult, measure_pairs
+from vrdir.evaluation.restoration.restorers import network_for_pairs
 from vrdir.restoring.restorer import Restorer
 
 LIGHT = Tone(1.0, 1.0, 1.0, torch.ones(3))
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
     "": lambda photo: photo,
-    "near": lambda photo: View(512, 180, 180, False, False, None).of(middle(photo, 180)),
-    "2x": lambda photo: View(360, 180, 180, False, False, None).of(middle(photo, 180)),
-    "4x": lambda photo: View(720, 180, 180, False, False, None).of(middle(photo, 180)),
-    "close": lambda photo: View(270, 90, 90, False, False, None).of(palest(photo, 90)),
+    "near": lambda photo: View(512, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "2x": lambda photo: View(360, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "4x": lambda photo: View(720, 180, 180, False, False, None).apply(middle(photo, 180)),
+    "close": lambda photo: View(270, 90, 90, False, False, None).apply(palest(photo, 90)),
     "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
     "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
     "vivid": LIGHT._replace(saturation=2.2).of,
@@ -77,7 +78,8 @@ QUESTIONS = (  # view, what is done to it
     ("pale", CLEAN),
     ("vivid", CLEAN),
 )
-SOFT = (  # asked apart: weights that take what is soft for clean do worse from one to the next (experiment 46)
+# Listed separately: weights that take soft images for clean get worse along them (experiment 46).
+SOFT = (
     ("2x", "haze:beta=1.2"),
     ("4x", "haze:beta=1.2"),
     ("2x", "rain:coverage=0.2"),
@@ -101,7 +103,10 @@ def middle(photo: Tensor, side: int) -> Tensor:
 
 
 def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
-    """The (3, side, side) of a photo in which the darkest fiftieth of the dark channel is brightest; all of it where it is smaller."""
+    """Return the part (3, side, side) of a photo with the brightest dark channel.
+
+    The darkest fiftieth of the dark channel counts; a smaller photo is returned whole.
+    """
     side = min(side, *photo.shape[1:])
     parts = photo.amin(0).unfold(0, side, step).unfold(1, side, step)  # (rows, columns, side, side)
     dark = parts.flatten(2).float().quantile(0.02, dim=2)
@@ -159,7 +164,9 @@ def main() -> None:
             answers = figures[f"{view} {synthesis}".strip()] = {}
             for name, restorer in restorers.items():
                 result = SetResult(
-                    synthesis, arguments.clean, list(measure_pairs(pairs, by_network(restorer)))
+                    synthesis,
+                    arguments.clean,
+                    list(measure_pairs(pairs, network_for_pairs(restorer))),
                 )
                 if result.excluded:
                     raise SystemExit(
@@ -167,9 +174,9 @@ def main() -> None:
                     )
                 assert result.degraded is not None
                 assert result.restored is not None
-                answers["in"] = round(result.degraded.psnr_rgb, 2)
+                answers["in"] = round(result.degraded["psnr_rgb"], 2)
                 answers[name] = {
-                    "psnr": round(result.restored.psnr_rgb, 2),
+                    "psnr": round(result.restored["psnr_rgb"], 2),
                     "worse": len(result.worse),
                 }
     table = Table(

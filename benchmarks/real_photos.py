@@ -1,11 +1,11 @@
-"""What weights do to real photos without ground truth: by how much they change them, at which size.
+"""Measure how much weights change real photos that have no ground truth, at several sizes.
 
     python benchmarks/real_photos.py DIR [--weights small ...] [--sheet OUT.png] [--json FILE]
 
-DIR is a folder of photos. For each photo the mean absolute change in 8-bit levels of a copy of 640
-pixels (longer side), and of copies of 400 and 1600 pixels, between which a restorer that looks at
-the scene and not at its pixels does not differ; and the diagnosis. Photos that are smaller are
-enlarged, so that all are measured alike. `--sheet` writes each photo before | after.
+DIR is a folder of photos. For each photo the script prints the mean absolute change, in 8-bit
+levels, of a copy of 640 pixels (longer side), and the diagnosis. It also measures copies of 400 and
+1600 pixels: a restorer that looks at the scene and not at its pixels changes them alike. Smaller
+photos are enlarged, so that all are measured alike. `--sheet` writes each photo before and after.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from vrdir.images.folders import files_below
 from vrdir.restoring.restorer import Restorer
 
 SIDES = (400, 640, 1600)
-CHANGED = 4.0  # levels from which on a photo counts as changed
+CHANGED = 4.0  # 8-bit levels: a photo that is changed by this much counts as changed
 CELL = (300, 210)
 
 
 def resized(photo: Image.Image, side: int) -> Image.Image:
     """Return a copy with this many pixels on its longer side."""
     scale = side / max(photo.size)
-    size = tuple(max(1, round(length * scale)) for length in photo.size)
-    return photo.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(length * scale)) for length in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def measured(restorer: Restorer, path: Path) -> tuple[dict[str, Any], Image.Image]:
-    """Return the figures of one photo, and before | after side by side."""
+    """Return the figures of one photo, and a picture of it before and after."""
     photo = Image.open(path).convert("RGB")
     figures: dict[str, Any] = {}
     for side in SIDES:
@@ -64,13 +64,13 @@ def summary(figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Restore, measure, print."""
+    """Restore the photos, and print how much they are changed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", type=Path, metavar="DIR")
     parser.add_argument("--weights", action="append")
-    parser.add_argument("--sheet", type=Path, help="of the last weights: a picture to be written")
+    parser.add_argument("--sheet", type=Path, help="picture to write, of the last weights")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     paths = sorted(files_below(arguments.photos))

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from vrdir import Restorer
 from vrdir.export import BACKENDS
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import BASE, PAPER, VRDIR
 
 Network = Callable[[Tensor], Any]
@@ -68,7 +68,7 @@ def peers(device: str) -> dict[str, Network]:
         "Restormer": Restormer(),
     }
     return {
-        name: runner(placed(model.eval(), torch.device(device))) for name, model in models.items()
+        name: runner(move_to(model.eval(), torch.device(device))) for name, model in models.items()
     }
 
 

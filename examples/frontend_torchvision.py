@@ -1,6 +1,8 @@
 """torchvision: a detector that takes images of different sizes, and a step of a v2 pipeline.
 
-python examples/frontend_torchvision.py      # random weights: it shows the calls, not what is in the photos
+    python examples/frontend_torchvision.py
+
+The weights are random: the example shows the calls, not a useful result.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from torchvision.transforms import v2
 
 import vrdir
 
-# Detectors normalise inside: what they are given is RGB in [0, 1], and boxes are in the pixels of each image.
+# Detectors take RGB in [0, 1] and normalise inside. Boxes are in the pixels of each image.
 detector = vrdir.restore_before(
     ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
 )
@@ -20,12 +22,12 @@ with torch.no_grad():
     detections = detector([torch.rand(3, 240, 320), torch.rand(3, 300, 200)])
 print([len(d["boxes"]) for d in detections])
 
-# Classifiers are given what their weights' transforms make; the front-end reads the normalisation there.
+# Classifiers take the output of their weights' transforms, from which the normalisation is read.
 weights = ResNet50_Weights.DEFAULT
 classifier = vrdir.restore_before(resnet50().eval(), preprocessing=weights)
 with torch.no_grad():
     print(classifier(weights.transforms()(torch.rand(3, 300, 400))[None]).shape)
 
-# Better, where the pipeline is yours: first of all, at the photo's own size.
+# Better, if you can change the pipeline: restore first, at the photo's own size.
 pipeline = v2.Compose([vrdir.Restore(device="cpu"), weights.transforms()])
 print(pipeline(torch.rand(3, 300, 400)).shape)

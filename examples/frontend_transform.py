@@ -1,4 +1,4 @@
-"""The restorer as the first step of a preprocessing pipeline: PIL, NumPy, albumentations, a data loader's workers.
+"""The restorer as the first step of preprocessing: PIL, NumPy, albumentations, a data loader.
 
 python examples/frontend_transform.py
 """
@@ -18,7 +18,7 @@ PHOTOS = Path(skimage.data.__file__).parent
 
 
 class Photos(Dataset[np.ndarray]):
-    """Photos, restored by the worker that reads them, then reduced."""
+    """Photos, restored by the worker that reads them, then resized."""
 
     names = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg")
 
@@ -34,11 +34,11 @@ class Photos(Dataset[np.ndarray]):
 
 
 def main() -> None:
+    """Restore one array, then photos in a worker."""
     restore = vrdir.Restore(device="cpu", skip_clean=True)
     array = np.array(Image.open(PHOTOS / "coffee.png"))
-    sample = restore(
-        image=array, bboxes=[(10, 20, 200, 300)]
-    )  # albumentations' convention; in A.Compose: A.Lambda(image=restore)
+    # As albumentations calls transforms; in A.Compose use vrdir.frontend.AlbumentationsRestore.
+    sample = restore(image=array, bboxes=[(10, 20, 200, 300)])
     print(sample["image"].shape, sample["bboxes"])
     for batch in DataLoader(
         Photos(restore), batch_size=2, num_workers=1, multiprocessing_context="spawn"

@@ -1,4 +1,4 @@
-"""Ultralytics: `model(source)` on photos, whose boxes are those of the original.
+"""Ultralytics: `model(source)` as before; boxes are in the pixels of the original photo.
 
 pip install ultralytics                       # AGPL-3.0
 python examples/frontend_ultralytics.py PHOTO [--model yolov8n.pt]

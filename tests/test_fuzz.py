@@ -9,7 +9,7 @@ from benchmarks.fuzz import SHARES, cases, run  # noqa: E402
 
 # Cases of seed 0 that have failed before.
 FOUND = [("videos", number) for number in (215, 278, 649, 919, 980, 1057, 1172)]
-OWN_ERRORS_ONLY = ("images", "videos")
+OWN_ERRORS_ONLY = tuple(SHARES)
 
 
 def test_damaged_files_raise_only_own_errors() -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ class Hub(BaseHTTPRequestHandler):
         )
 
     def address(self) -> str:
-        return f"http://localhost:{self.server.server_address[1]}/me/net"
+        return f"http://localhost:{cast(ThreadingHTTPServer, self.server).server_port}/me/net"
 
     def answer(self, content: dict[str, Any], status: int = 200) -> None:
         self.send_response(status)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import DEGRADATIONS, SYNONYMS
+from vrdir.degradations.steps import parse_degradations
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
 from vrdir.spelling import did_you_mean

@@ -1,4 +1,4 @@
-"""The scripts in tools/ that make what the package ships, and those in benchmarks/ that build networks of their own."""
+"""The scripts in tools/, and the networks that benchmarks/ablations.py builds."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tests.conftest import TINY
 
+import vrdir
 from vrdir.data.pairs import checked_pairs, open_pair
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.semantics_decoder import PixelSkipDecoder
@@ -58,7 +59,7 @@ def test_average_weights(
             0.5,
             monkeypatch=monkeypatch,
         )
-    assert "are not of one config" in capsys.readouterr().err
+    assert "have different configs" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 
@@ -70,15 +71,15 @@ GROWN = {
 }
 
 
-def stirred(model: VRDIR) -> VRDIR:
-    """A network of whose layers none is zero, as a trained one's are."""
+def without_zeros(model: VRDIR) -> VRDIR:
+    """Return the network with no layer left at zero, as if it were trained."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model.eval()
 
 
-def test_grown_weights_restore_as_before_and_all_of_them_learn(
+def test_grown_weights_keep_the_output_and_all_of_them_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(3)
@@ -93,7 +94,7 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     )
     context = {"side": 64, "strides": (4, 8, 16), "channels": 8}
     larger = VRDIRConfig.model_validate(seed.model_dump() | GROWN | {"context": context})
-    stirred(VRDIR(seed)).save_pretrained(tmp_path / "seed")
+    without_zeros(VRDIR(seed)).save_pretrained(tmp_path / "seed")
     monkeypatch.setitem(CONFIGS, "base", larger)
     run(
         "grow_weights.py",
@@ -125,7 +126,7 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     for a, b in zip(expected.guidance, found.guidance, strict=False):
         torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
 
-    # Two steps: the first wakes what nobody listened to, with the second all of it moves.
+    # The first step changes the weights that start at zero; from the second on, all change.
     trained = {
         name: p for name, p in grown.train().named_parameters() if not name.startswith("extractor")
     }
@@ -136,7 +137,8 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
         restored = grown.restore(image)
         (restored.image.square().mean() + restored.guidance[-1][:, 0].mean()).backward()
         optimizer.step()
-    # Attention of what is not listened to, and the bias before it, may need more steps than these; weights of convolutions may not.
+    # Attention that reads unused channels, and the bias before it, may need more steps than these;
+    # weights of convolutions may not.
     still = [
         name
         for name, p in trained.items()
@@ -145,11 +147,11 @@ def test_grown_weights_restore_as_before_and_all_of_them_learn(
     assert not still
 
 
-def test_a_further_branch_restores_as_before_and_learns_to_tell(
+def test_a_new_branch_keeps_the_output_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(4)
-    before = stirred(VRDIR(SMALL))
+    before = without_zeros(VRDIR(SMALL))
     before.save_pretrained(tmp_path / "seed")
     further = ["--branch", "low_light=haze", "--branch", "fog=haze"]
     run("grow_weights.py", tmp_path / "seed", tmp_path / "out", *further, monkeypatch=monkeypatch)
@@ -183,7 +185,7 @@ def test_a_further_branch_restores_as_before_and_learns_to_tell(
         ([], "give --model NAME, or --branch"),
     ],
 )
-def test_a_branch_that_cannot_be_added_is_named(
+def test_a_branch_that_cannot_be_added_is_an_error(
     options: list[str],
     message: str,
     tmp_path: Path,
@@ -243,7 +245,7 @@ def test_each_ablation_is_a_network_that_learns(name: str) -> None:
     assert {"enhancement", "decoder"} <= parts
 
 
-def test_photos_come_out_of_packages_and_bundles(
+def test_photos_are_extracted_from_packages_and_bundles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def photo(color: str, form: str) -> bytes:
@@ -268,7 +270,8 @@ def test_photos_come_out_of_packages_and_bundles(
     (unpacked / "usr" / "animals.rcc").write_bytes(bundle)
     digest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     names.write_text(
-        f"# comment\n{digest['wall']} 32 wall\n{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n"
+        f"# comment\n{digest['wall']} 32 wall\n"
+        f"{digest['bird']} 64 bird\n{digest['castle']} 100 castle\n"
     )
     run("package_photos.py", unpacked, out, "--list", names, monkeypatch=monkeypatch)
     sizes = {path.name: Image.open(path).size for path in out.iterdir()}
@@ -285,7 +288,7 @@ def test_photos_come_out_of_packages_and_bundles(
     assert "not found: gone" in capsys.readouterr().out
 
 
-def test_the_list_of_package_photos_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_package_photos_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     tool = runpy.run_path(str(TOOLS / "package_photos.py"))
     photos = tool["listed"](tool["LIST"])
     lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
@@ -302,7 +305,7 @@ def test_hard_views_are_those_that_the_weights_change(
     network = VRDIR(SMALL).eval()
     with torch.no_grad():
         assert isinstance(network.decoder, PixelSkipDecoder)
-        network.decoder.to_correction.bias.fill_(0.2)  # whatever it is shown comes out brighter
+        network.decoder.to_correction.bias.fill_(0.2)  # it makes every image brighter
     network.save_pretrained(tmp_path / "brighter")
     for folder in ("photos", "photos/sub", "held_out"):
         (tmp_path / folder).mkdir()
@@ -326,8 +329,8 @@ def test_hard_views_are_those_that_the_weights_change(
     assert [file.stem[:-3] for file in files] == ["pale_"] * 3 + [
         "pale_2_"
     ] * 3  # neither what is held out, nor what is dark
-    assert "left out: " in (said := capsys.readouterr().err)
-    assert "cut_short.png" in said
+    assert "left out: " in (printed := capsys.readouterr().err)
+    assert "cut_short.png" in printed
     assert {Image.open(file).size for file in files} == {(192, 192)}
     assert np.asarray(Image.open(files[0])).mean() == pytest.approx(120, abs=2)
     pairs = checked_pairs(tmp_path / "out" / "hard.txt")
@@ -347,12 +350,12 @@ def test_hard_views_are_those_that_the_weights_change(
     assert len(checked_pairs(moved / "hard.txt")) == 36  # a list that can move with its views
     with pytest.raises(SystemExit):
         run(*arguments[:1], tmp_path / "photos", moved, *options, monkeypatch=monkeypatch)
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     torch.manual_seed(0)
     VRDIR(SMALL).save_pretrained(tmp_path / "idle")  # an untrained decoder returns the image
     with pytest.raises(SystemExit):
         run(*arguments, "--weights", tmp_path / "idle", monkeypatch=monkeypatch)
-    assert "no view came out below 35 dB" in capsys.readouterr().err
+    assert "no view has a PSNR below 35 dB" in capsys.readouterr().err
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 
 
@@ -361,8 +364,8 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert tool["PAGE"].read_text() == tool["page"](), "run python tools/document_settings.py"
 
 
-def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
-    """Two real packages, of which one needs the other, locked and then installed by their hashes."""
+def test_pip_installs_from_a_lock_file(tmp_path: Path) -> None:
+    """Lock two real packages, one of which needs the other, and install them by their hashes."""
     for name, needs in (("first_thing", "Requires-Dist: second-thing\n"), ("second_thing", "")):
         with zipfile.ZipFile(tmp_path / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{name}.py", "")
@@ -409,3 +412,92 @@ def test_a_lock_file_is_what_pip_takes(tmp_path: Path) -> None:
                 ]
             }
         )
+
+
+def test_version_changelog_and_citation_agree(tmp_path: Path) -> None:
+    tool = runpy.run_path(str(TOOLS / "check_release.py"))
+    found = tool["versions"](tool["ROOT"])
+    version = vrdir.__version__.removesuffix(".dev0")
+    assert found["src/vrdir/__init__.py"] == vrdir.__version__
+    assert found["CITATION.cff"] == version
+    unreleased = " (unreleased)" if vrdir.__version__.endswith(".dev0") else ""
+    assert found["CHANGELOG.md"] == version + unreleased
+
+    (tmp_path / "src/vrdir").mkdir(parents=True)
+    (tmp_path / "src/vrdir/__init__.py").write_text('__version__ = "1.2.0"\n')
+    (tmp_path / "CITATION.cff").write_text("version: 1.1.0\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0 (unreleased)\n\n## 1.1.0\n")
+    wrong = ["CHANGELOG.md: 1.2.0 (unreleased)", "CITATION.cff: 1.1.0"]
+    assert tool["problems"]("v1.2.0", tmp_path) == wrong
+    (tmp_path / "CITATION.cff").write_text("version: 1.2.0\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0 (2027-01-31)\n")
+    assert tool["problems"]("v1.2.0", tmp_path) == []
+
+
+def test_links_of_the_packages_readme_are_absolute() -> None:
+    pytest.importorskip("hatchling")
+    tool = runpy.run_path(str(TOOLS / "package_metadata.py"))
+    readme = (
+        "[a](docs/a.md#x) ![b](docs/b.png) [![c](../../actions/c.svg)](../../actions/c) [d](#d)"
+    )
+    assert tool["with_absolute_links"](readme, "https://example.org/o/r", "v1") == (
+        "[a](https://example.org/o/r/blob/v1/docs/a.md#x) "
+        "![b](https://example.org/o/r/raw/v1/docs/b.png) "
+        "[![c](https://example.org/o/r/actions/c.svg)](https://example.org/o/r/actions/c) [d](#d)"
+    )
+    assert tool["address_of"]({}) is None
+    assert tool["address_of"]({"VRDIR_ADDRESS": "https://example.org/"}) == "https://example.org"
+    github = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "owner/name"}
+    assert (
+        tool["address_of"](github | {"GITHUB_ACTIONS": "true"}) == "https://github.com/owner/name"
+    )
+
+
+def test_the_house_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("ruff")
+    package, tests = tmp_path / "src/house", tmp_path / "tests"
+    package.mkdir(parents=True)
+    tests.mkdir()
+    (package / "__init__.py").write_text('"""A house."""\n')
+    (package / "first.py").write_text(
+        '"""Told where it lies."""\nfrom house import second\n\n\ndef f(x):\n'
+        f'    raise ValueError("{"x" * 90}")\n'
+    )
+    (package / "second.py").write_text(
+        '"""Return nothing."""\nfrom house import first\n\n\ndef g(x: int) -> int:\n'
+        '    """Return x."""\n' + "    x += 1\n" * 61 + "    return x\n"
+    )
+    (tests / "test_house.py").write_text("assert True\n")
+    tool = runpy.run_path(str(TOOLS / "house.py"))
+    found = tool["measure_all"](tmp_path, package, tests)
+    counts = {name: len(row.places) for name, row in found.items() if name not in ("D", "tests")}
+    assert counts == {
+        "code": 1,
+        "comments": 0,
+        "docstrings": 0,
+        "docs": 0,
+        "words": 1,
+        "functions": 1,
+        "circles": 1,
+        "typed": 1,
+        "errors": 1,
+    }
+    assert any("first.py:5" in place and "D103" in place for place in found["D"].places)
+
+
+def test_links_out_of_the_docs_lead_to_pages_of_the_site() -> None:
+    pytest.importorskip("mkdocs")
+    tool = runpy.run_path(str(TOOLS / "docs_pages.py"))
+    page_of, rewritten = tool["page_of"], tool["rewritten"]
+    assert page_of("docs/images.md") == "images.md"
+    assert page_of("src/vrdir/weights/small/README.md") == "repository/src/vrdir/weights/small.md"
+    assert page_of("examples/demo.py") == "repository/examples/demo.py.md"
+    assert page_of("docs/images/demo.jpg") == "images/demo.jpg"
+    text = "[a](../CHANGELOG.md#b) [c](images.md) `[d](../e.md)` ![f](images/g.png) [h](#i)"
+    assert rewritten(text, "docs/limits.md") == (
+        "[a](repository/CHANGELOG.md#b) [c](images.md) `[d](../e.md)` ![f](images/g.png) [h](#i)"
+    )
+    card = "[a](../../../../docs/method.md#b) [c](https://example.org)"
+    assert rewritten(card, "src/vrdir/weights/small/README.md") == (
+        "[a](../../../../method.md#b) [c](https://example.org)"
+    )

@@ -2,13 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from vrdir import Restorer
 from vrdir.degradations.degrade import apply_degradation
-from vrdir.evaluation.restoration_metrics import psnr_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.model.vrdir import CONFIGS, VRDIR
 from vrdir.restoring import golden
 from vrdir.restoring.golden import golden_problems
@@ -71,7 +72,7 @@ def test_verify_finds_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)],
 )
 def test_small_restores_a_photo_it_was_not_trained_on(
-    name: str, ranges: dict[str, float], gain_db: float
+    name: str, ranges: dict[str, Any], gain_db: float
 ) -> None:
     import numpy as np
     import skimage.data
@@ -97,7 +98,7 @@ def test_hub_download_fetches_only_the_model(
 ) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     tiny.save_pretrained(tmp_path / "cache")
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def snapshot_download(repository: str, allow_patterns: list[str]) -> str:
         asked.update(repository=repository, allow_patterns=allow_patterns)

@@ -1,4 +1,4 @@
-"""Write docs/settings.md, the list of every setting of a recipe, from their descriptions in `vrdir.training.settings`.
+"""Write docs/settings.md, the list of all settings of a recipe, from `vrdir.training.settings`.
 
 python tools/document_settings.py
 """
@@ -13,11 +13,12 @@ ALIKE = ("branch.", "fusion.", "refine.")  # stages with the settings of `decode
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings of a recipe
 
-Every setting is a key of the YAML file and a flag of `vrdir train`: `decoder.steps` is `--decoder-steps` for `train all` and
-`--steps` for `train decoder`. `branch`, `fusion` and `refine` have the same settings as `decoder`. [Training](training.md) shows
-their use. `python tools/document_settings.py` writes this page.
+Every setting is a key of the YAML file and a flag of `vrdir train`: `decoder.steps` is
+`--decoder-steps` for `train all` and `--steps` for `train decoder`. `branch`, `fusion` and `refine`
+have the same settings as `decoder`. [Training](training.md) shows how to use them.
+`python tools/document_settings.py` writes this page.
 
-| Setting | Default | |
+| Setting | Default | Meaning |
 |---|---|---|
 """
 

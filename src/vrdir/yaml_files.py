@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vrdir.errors import DataError, VrdirError, first_line
+from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.text_files import read_text
 
 MOST_BYTES, MOST_VALUES, DEEPEST, LONGEST = 2**20, 100_000, 32, 10_000
@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> Any:
         DataError: it is not a regular file, not YAML, or larger than allowed: a megabyte, 100 000
             values with all aliases expanded, 32 levels, 10 000 characters in a value. The message
             is one line, without the file's name.
-        ModuleNotFoundError: PyYAML is not installed.
+        MissingPackageError: PyYAML is not installed.
     """
     if not path.is_file():
         raise DataError("it is not a file")
@@ -33,9 +33,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(content: str | bytes) -> Any:
-    """Parse YAML; see `read_yaml`. Raises DataError, with a message of one line."""
-    import yaml
-
+    """Parse YAML. Raises as `read_yaml`."""
+    yaml = require("yaml", "train", "YAML files need PyYAML")
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_size(yaml.parse(content, loader))

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import vrdir
 from vrdir.cli.app import app
-from vrdir.degradations.degrade import parameters_of
-from vrdir.degradations.registry import DEGRADATIONS, STEPS
+from vrdir.degradations.parameters import shown
+from vrdir.degradations.registry import DEGRADATIONS, OVERLAYS
 
 
 def run(*arguments: object) -> Any:
@@ -34,19 +34,19 @@ def read(path: Path) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(path))
 
 
-def test_the_list_names_every_degradation_parameter_and_severity() -> None:
+def test_list_shows_every_degradation_parameter_and_severity() -> None:
     result = run("--list")
     assert result.exit_code == 0
     listed = text(result)
     for name, degradation in DEGRADATIONS.items():
-        assert f"{name}: " in listed
-        for key in parameters_of(name).keys() - {"depth"}:
-            assert f"{key}=" in listed
-        for key in degradation.severities:
-            assert f"severity 1 to 5: {key} " in listed
-    assert "haze: beta=0.4..2.6" in listed
-    assert "severity 1 to 5: sigma 8, 16, 28, 45, 70" in listed
-    assert "_ev stops" in listed
+        assert f"{name}: {degradation.summary[:20]}" in listed
+        for key, parameter in degradation.parameters.items():
+            assert f"{key}={shown(parameter.default)}" in listed
+            if parameter.severities:
+                assert f"severity 1 to 5: {', '.join(map(shown, parameter.severities))}" in listed
+    assert "beta=0.4..2.6: scattering coefficient" in listed
+    assert "exposure_ev=-4..-2 stops: EV" in listed
+    assert "(-10 to 0)" in listed
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
@@ -161,11 +161,11 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     ("step", "message"),
     [
         ("fog", "unknown degradation 'fog'"),
-        ("snow:severity=9", "snow:severity is a whole number from 1 to 5, not '9'"),
+        ("snow:severity=9", "snow:severity must be a whole number from 1 to 5, not '9'"),
         ("haze:sigma=3", "haze takes beta="),
         (
             "rain+jpeg:quality=best",
-            "jpeg:quality is a number, or a range such as 0.5..1.5, not 'best'",
+            "jpeg:quality must be a number, or a range such as 0.5..1.5, not 'best'",
         ),
     ],
 )
@@ -222,6 +222,6 @@ def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(
 
 def test_the_list_as_json() -> None:
     listed = json.loads(run("--list", "--json").output)
-    assert list(listed) == list(STEPS)
+    assert list(listed) == [*DEGRADATIONS, *OVERLAYS]
     assert listed["noise"]["severities"]["sigma"] == [8, 16, 28, 45, 70]
     assert listed["haze"]["defaults"]["beta"] == [0.4, 2.6]

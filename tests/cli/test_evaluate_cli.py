@@ -1,4 +1,4 @@
-"""`vrdir evaluate restoration`: its table, its files, what it leaves out, and what it refuses."""
+"""`vrdir evaluate restoration`: its table, its files, exclusions and bad arguments."""
 
 import csv
 import io
@@ -15,13 +15,15 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.evaluation.restoration_metrics import DEFINITIONS, measure
+from vrdir.evaluation.restoration.metrics import METRICS, measure
 from vrdir.images.convert import open_image
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer
 from vrdir.weights.bundled import sha256
 
 BAD_NAME = "<b>&.png"
+
+KEYS = [metric.key for metric in METRICS]
 
 
 def run(*arguments: object) -> Any:
@@ -32,7 +34,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def whole(photo: Image.Image, tmp_path: Path) -> Path:
-    """A list of three pairs in which all is well; one has a name that HTML and rich would take for their own."""
+    """Write a list of three valid pairs; two names look like markup to HTML or rich."""
     photo.save(tmp_path / "clean.png")
     for name, shade in (("dim.png", 0.8), (BAD_NAME, 0.6), ("[red].png", 0.3)):
         photo.point(lambda v, shade=shade: round(v * shade)).save(tmp_path / name)
@@ -44,7 +46,7 @@ def whole(photo: Image.Image, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def broken(whole: Path, photo: Image.Image) -> Path:
-    """The same, with a file that is missing and one of another size between them."""
+    """Write the same list with a missing file and one of another size between them."""
     photo.crop((0, 0, 40, 40)).save(whole.parent / "small.png")
     first, *others = whole.read_text().splitlines(keepends=True)
     (whole.parent / "broken.txt").write_text(
@@ -53,7 +55,7 @@ def broken(whole: Path, photo: Image.Image) -> Path:
     return whole.parent / "broken.txt"
 
 
-def test_json_csv_and_page_hold_the_same_measured_figures(
+def test_json_csv_and_page_hold_the_same_figures(
     whole: Path, weights: Path, tmp_path: Path
 ) -> None:
     table, page = tmp_path / "out" / "table.csv", tmp_path / "out" / "page.html"
@@ -74,7 +76,7 @@ def test_json_csv_and_page_hold_the_same_measured_figures(
     content = json.loads(result.stdout)
     assert content["weights"] == str(weights)
     assert content["sha256"] == sha256(weights / "model.safetensors")
-    assert content["definitions"] == DEFINITIONS
+    assert list(content["definitions"]) == KEYS
     (found,) = content["sets"]
     assert (found["name"], found["count"], found["excluded"], found["synthetic"]) == (
         "three",
@@ -84,7 +86,7 @@ def test_json_csv_and_page_hold_the_same_measured_figures(
     )
     assert [image["name"] for image in found["images"]] == ["dim.png", BAD_NAME, "[red].png"]
     for which in ("degraded", "restored"):
-        for metric in DEFINITIONS:
+        for metric in KEYS:
             assert found[which][metric] == pytest.approx(
                 sum(image[which][metric] for image in found["images"]) / 3
             )
@@ -92,18 +94,15 @@ def test_json_csv_and_page_hold_the_same_measured_figures(
     restored = tmp_path / "restored.png"
     Restorer(weights, "cpu").restore_file(tmp_path / "dim.png", restored)
     clean = open_image(tmp_path / "clean.png").tensor
-    assert tuple(found["images"][0]["restored"].values()) == pytest.approx(
-        measure(open_image(restored).tensor, clean)
-    )
-    assert tuple(found["images"][0]["degraded"].values()) == pytest.approx(
-        measure(open_image(tmp_path / "dim.png").tensor, clean)
-    )
+    for which, path in (("restored", restored), ("degraded", tmp_path / "dim.png")):
+        by_hand = measure(open_image(path).tensor, clean)
+        assert found["images"][0][which] == pytest.approx(by_hand)
 
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["name"] for row in rows] == [image["name"] for image in found["images"]]
     for row, image in zip(rows, found["images"], strict=True):
         for which in ("degraded", "restored"):
-            for metric in DEFINITIONS:
+            for metric in KEYS:
                 assert float(row[f"{which}_{metric}"]) == pytest.approx(
                     image[which][metric], abs=1e-6
                 )
@@ -129,7 +128,7 @@ def test_json_csv_and_page_hold_the_same_measured_figures(
     ]  # nothing half-written
 
 
-def test_what_cannot_be_measured_is_named_everywhere_and_the_rest_measured(
+def test_excluded_pairs_are_named_in_all_outputs(
     whole: Path, broken: Path, weights: Path, tmp_path: Path
 ) -> None:
     options = ("--weights", weights, "--overwrite")
@@ -165,7 +164,7 @@ def test_what_cannot_be_measured_is_named_everywhere_and_the_rest_measured(
     assert f"{some['restored']['ssim_y']:.4f}" in text(shown)
 
 
-def test_a_set_of_which_nothing_can_be_measured(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_set_in_which_no_pair_can_be_measured(whole: Path, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("nowhere.png|clean.png\n")
     command = ("--pairs", tmp_path / "none.txt", "--pairs", whole, "--weights", weights)
     result = run(*command, "--report", tmp_path / "page.html", "--json")
@@ -182,7 +181,7 @@ def test_a_set_of_which_nothing_can_be_measured(whole: Path, weights: Path, tmp_
     assert "none: 1 of 1 pair excluded. Nothing was measured." in text(run(*command))
 
 
-def test_synthesised_pairs_are_the_same_each_time_and_called_synthetic(
+def test_synthesised_pairs_are_reproducible_and_called_synthetic(
     whole: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "noise.txt").write_text("@noise:sigma=25|clean.png\n@haze:beta=1|clean.png\n")
@@ -232,7 +231,7 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
     assert json.loads(result.stdout)["sets"][0]["count"] == 2
 
 
-def test_several_restorers_are_a_column_each(
+def test_each_restorer_is_a_column(
     whole: Path,
     weights: Path,
     tiny: VRDIR,
@@ -316,7 +315,7 @@ def test_several_restorers_are_a_column_each(
         (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
         (
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
-            "are both called 'whole'; name them: --pairs NAME=LIST",
+            "have one name, 'whole'; name them: --pairs NAME=LIST",
         ),
         (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
@@ -351,7 +350,7 @@ def test_several_restorers_are_a_column_each(
         (("--pairs", "whole.txt", "--csv", "whole.txt/a.csv"), "whole.txt/a.csv cannot be written"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(
+def test_bad_arguments_are_reported_and_nothing_is_written(
     arguments: tuple[str, ...],
     message: str,
     whole: Path,
@@ -376,7 +375,9 @@ def test_bad_arguments_are_named_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_results_are_replaced_only_if_asked(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_results_are_replaced_only_with_overwrite(
+    whole: Path, weights: Path, tmp_path: Path
+) -> None:
     table = tmp_path / "table.csv"
     table.write_text("mine")
     command = ("--pairs", whole, "--weights", weights, "--csv", table)
@@ -386,7 +387,7 @@ def test_results_are_replaced_only_if_asked(whole: Path, weights: Path, tmp_path
     assert table.read_text().startswith("set,line,name,")
 
 
-def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
+def test_unwritable_result_is_reported_after_the_table(
     whole: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -398,7 +399,7 @@ def test_a_result_that_cannot_be_written_is_named_and_the_table_still_shown(
     assert "whole: PSNR " in text(result)
 
 
-def test_a_list_whose_name_holds_an_equals_sign(whole: Path, weights: Path, tmp_path: Path) -> None:
+def test_list_with_an_equals_sign_in_its_name(whole: Path, weights: Path, tmp_path: Path) -> None:
     odd = whole.rename(tmp_path / "sigma=25.txt")
     (found,) = json.loads(run("--pairs", odd, "--weights", weights, "--json").stdout)["sets"]
     assert found["name"] == "sigma=25"

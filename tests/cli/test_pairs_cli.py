@@ -127,13 +127,13 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         (("--clean", "SOTS/gt", "-o", "p.txt"), "needs --degraded DIR, or --with NAME"),
         (
             ("--clean", "SOTS/gt", "-o", "p.txt", "--with", "noise:sigma=-1"),
-            "sigma lies between 0 and 255",
+            "sigma must be between 0 and 255",
         ),
         (
             ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),
             "takes no degraded images",
         ),
-        (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot stand in a pair list"),
+        (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot be in a pair list"),
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
     ],
 )

@@ -131,7 +131,7 @@ def test_thousands_of_files_have_small_previews() -> None:
 def test_any_name_can_be_on_a_page(tmp_path: Path) -> None:
     report = FolderReport(tmp_path / "page.html", {"input": "<b>"})
     name = "</script><img src=x onerror=alert(1)>\udcff&amp;.png"
-    report.add(FileResult(FileJob(Path(name), Path("out.png")), {}, f"{name} is no image"))
+    report.add(FileResult(FileJob(Path(name), Path("out.png")), {}, f"{name} is not an image"))
     report.write("0 of 1 restored")
     content = content_of((tmp_path / "page.html").read_text())
     assert content["files"][0]["name"] == name
@@ -146,7 +146,7 @@ def test_the_summary_counts_unchanged_images() -> None:
         ("b", 10.0, {"haze": 0.8, "clean": 0.2}),
     ]:
         summary.add(FileResult(FileJob(Path(name), Path("out")), shares, None, change=change))
-    summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is no image"))
+    summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is not an image"))
     assert (
         str(summary) == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); "
         "1 left as they were; mostly clean 1, haze 1"

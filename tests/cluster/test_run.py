@@ -192,7 +192,7 @@ def test_pandas_frames(tiny: Path) -> None:
     assert list(result.columns) == ["id", "image", *added_columns()]
     assert result["image"][0] == Restorer(tiny, "cpu")(photo(1))
     assert result["image"][1] == b"no image"
-    assert "is no image" in result["vrdir_error"][1]
+    assert "is not an image" in result["vrdir_error"][1]
 
 
 def test_an_estimate_counts_and_measures(bucket: str, options: Options) -> None:

@@ -37,7 +37,7 @@ def views(how: str, synthetic: bool = True, extent: int = 300) -> list[View]:
         ("varied", False, 300, {64}),
     ],
 )
-def test_which_sizes_and_lights_there_are(
+def test_sizes_and_lights_of_each_augmentation(
     how: str, synthetic: bool, extent: int, sides: set[int]
 ) -> None:
     drawn = views(how, synthetic, extent)
@@ -104,37 +104,37 @@ def test_a_view_has_the_crops_size() -> None:
     for side in (32, 33, 64, 128):
         view = View(64 if side != 33 else 65, side, side, True, True, DAYLIGHT)
         part = PART.repeat(1, 2, 2)[:, :side, :side]
-        made = view.of(part)
+        made = view.apply(part)
         assert made.shape == (3, view.size, view.size)
         assert made.dtype == torch.uint8
 
 
-def test_magnified_and_averaged_parts_are_the_same_picture() -> None:
+def test_magnified_and_reduced_parts_show_the_same_scene() -> None:
     ramp = torch.arange(64).mul(4).to(torch.uint8).expand(3, 64, 64)
-    near = View(128, 64, 64, False, False, None).of(ramp)
+    near = View(128, 64, 64, False, False, None).apply(ramp)
     torch.testing.assert_close(
         near[:, 4:-4, 4:-4:2].float(),
         ramp.repeat_interleave(2, 1)[:, 4:-4, 2:-2].float(),
         atol=2,
         rtol=0,
     )
-    assert torch.equal(View(32, 64, 64, False, False, None).of(ramp), (ramp[:, ::2, ::2] + 2))
+    assert torch.equal(View(32, 64, 64, False, False, None).apply(ramp), (ramp[:, ::2, ::2] + 2))
 
 
 def test_light() -> None:
-    assert torch.equal(DAYLIGHT.of(PART), PART)
+    assert torch.equal(DAYLIGHT.apply(PART), PART)
     torch.testing.assert_close(
-        DAYLIGHT._replace(exposure=0.5).of(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0
+        DAYLIGHT._replace(exposure=0.5).apply(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0
     )
-    flat = DAYLIGHT._replace(contrast=0.5).of(PART).float()
+    flat = DAYLIGHT._replace(contrast=0.5).apply(PART).float()
     assert float(flat.mean()) == pytest.approx(float(PART.float().mean()), abs=0.5)
     assert float(flat.std()) == pytest.approx(float(PART.float().std()) / 2, rel=0.01)
-    warm = DAYLIGHT._replace(gains=torch.tensor([1.1, 1.0, 0.9])).of(PART).float()
+    warm = DAYLIGHT._replace(gains=torch.tensor([1.1, 1.0, 0.9])).apply(PART).float()
     assert torch.equal(warm[1], PART[1].float())
     assert (warm[0] >= PART[0]).all()
     assert (warm[2] <= PART[2]).all()
     torch.testing.assert_close(
-        DAYLIGHT._replace(gamma=2.0).of(PART).float(),
+        DAYLIGHT._replace(gamma=2.0).apply(PART).float(),
         (PART.float() / 255) ** 2 * 255,
         atol=0.51,
         rtol=0,
@@ -144,18 +144,18 @@ def test_light() -> None:
 def test_saturation() -> None:
     colour = torch.tensor([90, 60, 30], dtype=torch.uint8).view(3, 1, 1)
     vivid = DAYLIGHT._replace(saturation=2.0)
-    assert vivid.of(colour).flatten().tolist() == [120, 60, 0]
-    assert vivid._replace(saturation=0.0).of(colour).flatten().tolist() == [60, 60, 60]
-    assert vivid._replace(saturation=9.0).of(colour).flatten().tolist() == [
+    assert vivid.apply(colour).flatten().tolist() == [120, 60, 0]
+    assert vivid._replace(saturation=0.0).apply(colour).flatten().tolist() == [60, 60, 60]
+    assert vivid._replace(saturation=9.0).apply(colour).flatten().tolist() == [
         255,
         60,
         0,
     ]  # clipped, not wrapped
     grey = PART[:1].expand(3, -1, -1)
-    assert torch.equal(vivid.of(grey), grey)
+    assert torch.equal(vivid.apply(grey), grey)
 
 
-def test_no_light_is_so_odd_that_nothing_is_left() -> None:
+def test_every_light_keeps_the_image_visible() -> None:
     tones = [Tone.drawn(torch.Generator().manual_seed(seed)) for seed in range(500)]
     for low, high, values in (
         (2**-0.6, 2**0.6, [t.gamma for t in tones]),

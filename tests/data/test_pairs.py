@@ -143,16 +143,14 @@ def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
         ("a.png|b.png|c.png", "a line is degraded|clean"),
         ("@fogg|b.png", "unknown degradation 'fogg'"),
         ("@|b.png", "unknown degradation ''"),
-        ("@noise:sigma=much|b.png", "noise:sigma is a number"),
+        ("@noise:sigma=much|b.png", "noise:sigma must be a number"),
         (
             "@noise:sigma=-5|b.png",
             "sigma",
         ),  # a number, but only where it is applied it shows that it is none for a sigma
     ],
 )
-def test_a_line_that_is_none_is_named(
-    line: str, message: str, listed: Callable[[str], Path]
-) -> None:
+def test_invalid_line_is_named(line: str, message: str, listed: Callable[[str], Path]) -> None:
     path = listed(f"ok.png|ok2.png\n{line}\n")
     with pytest.raises(ValueError, match=re.escape(f"{path}:2: ") + ".*" + re.escape(message)):
         read_pairs(path)
@@ -161,7 +159,9 @@ def test_a_line_that_is_none_is_named(
     assert len(problems) == 1
 
 
-def test_what_is_no_list(tmp_path: Path, listed: Callable[[str], Path], put: Put) -> None:
+def test_files_that_are_not_lists_are_refused(
+    tmp_path: Path, listed: Callable[[str], Path], put: Put
+) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no pair list .*nowhere\.txt"):
         read_pairs(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="is a folder, not a pair list"):
@@ -254,7 +254,7 @@ def test_paths_in_a_list_are_short_where_list_and_data_may_move_together(
     assert (tmp_path / "store/pairs.txt").parent.joinpath("../data/gt").resolve() == root / "gt"
 
 
-def test_who_reads_a_list_while_it_is_replaced_reads_the_old_one_whole(tmp_path: Path) -> None:
+def test_reader_of_a_list_that_is_replaced_gets_the_whole_old_list(tmp_path: Path) -> None:
     target = tmp_path / "pairs.txt"
     write_pairs([Pair(tmp_path / "1.png", tmp_path / "2.png", "", 1)], target)
     with target.open() as reader:
@@ -269,7 +269,7 @@ def test_a_name_that_no_list_can_hold_is_refused_and_the_old_list_stays(
 ) -> None:
     target = tmp_path / "pairs.txt"
     target.write_text("old")
-    with pytest.raises(ValueError, match="cannot stand in a pair list"):
+    with pytest.raises(ValueError, match="cannot be in a pair list"):
         write_pairs([Pair(tmp_path / "1.png", tmp_path / name, "", 1)], target)
     with pytest.raises(ValueError, match="no pairs to write"):
         write_pairs([], target)
@@ -296,7 +296,7 @@ def test_problems_are_named_with_their_lines(
         "print.jpg": "is a CMYK picture; convert it to RGB first",
         "film.gif": "holds 2 frames or pages",
         "empty.png": r"is empty \(0 bytes\)",
-        "words.png": "is no image",
+        "words.png": "is not an image",
         "folder.png": "is a folder, not an image",
         "clean.png": "is both the degraded and the clean image",
         "link.png": "is both the degraded and the clean image",
@@ -344,7 +344,7 @@ def test_sizes_are_those_of_the_upright_picture(suffix: str, put: Put, tmp_path:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "I;16", "1"])
-def test_what_can_be_opened_is_no_problem(mode: str, put: Put, tmp_path: Path) -> None:
+def test_images_that_can_be_opened_have_no_problem(mode: str, put: Put, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     (
         Image.new("I;16", (8, 6), 300) if mode == "I;16" else Image.new("RGB", (8, 6)).convert(mode)
@@ -354,7 +354,7 @@ def test_what_can_be_opened_is_no_problem(mode: str, put: Put, tmp_path: Path) -
     assert open_pair(pair)[0].shape == (1, 3, 6, 8)
 
 
-def test_a_survey_counts_and_its_fingerprint_tells_data_apart(put: Put, tmp_path: Path) -> None:
+def test_survey_counts_and_its_fingerprint_identifies_the_data(put: Put, tmp_path: Path) -> None:
     small, large = put("gt/1.png"), put("gt/2.png", size=(10, 8))
     pairs = [
         Pair(small, put("in/1_1.png"), "", 1),
@@ -396,7 +396,8 @@ def test_pairs_are_opened_whole(put: Put) -> None:
     assert torch.allclose(degraded, torch.tensor(51 / 255))
     assert torch.allclose(clean, torch.tensor(102 / 255))
     with pytest.raises(
-        ImageError, match=r"1\.png is 8 x 6 pixels, .*3\.png is 5 x 6 pixels; a pair has one size"
+        ImageError,
+        match=r"1\.png is 8 x 6 pixels, .*3\.png is 5 x 6 pixels; the images of a pair must",
     ):
         open_pair(Pair(put("3.png", size=(5, 6)), put("1.png"), "", 1))
 

@@ -1,4 +1,4 @@
-"""Trees with the names of the data sets as they are downloaded, and the rules that find their pairs."""
+"""Folders with the names of the downloaded data sets, and the rules that find their pairs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,7 +148,7 @@ def test_clean_only_sets(names: list[str], tree: Tree) -> None:
     assert {pair.synthesis for pair in matching.pairs} == {"noise:sigma=25"}
     for synthesis, message in [
         ("fogg:beta=1", "unknown degradation 'fogg'"),
-        ("noise:sigma=-3", "sigma lies between 0 and 255"),
+        ("noise:sigma=-3", "sigma must be between 0 and 255"),
     ]:
         with pytest.raises(ValueError, match=message):
             match(CLEAN_ONLY, None, root, synthesis)
@@ -214,7 +214,7 @@ def test_letters_may_be_composed_or_not(tree: Tree) -> None:
 
 
 def test_files_without_a_twin_are_counted(tree: Tree) -> None:
-    """RainTrainH without the 546 rainy images whose backgrounds are in the test set keeps their clean ones."""
+    """Without the 546 rainy images with test backgrounds, RainTrainH keeps their clean images."""
     root = tree("T/rain-1.png", "T/norain-1.png", "T/norain-2.png", "T/rain-3.png")
     matching = match("rain100", root / "T", root / "T")
     assert len(matching.pairs) == 1
@@ -249,10 +249,10 @@ def test_two_clean_twins_are_both_named(tree: Tree) -> None:
             ["a/1400.png", "b/1400_1.png", "b/1400_2.png", "b/1400_3.png"],
             r"1400_2.png, \.\.\. \(3 images\).*exchanged it would match 3 of 3",
         ),
-        ("same-name", ["a/1.png", "b/2.png"], "no other rule matches either"),
+        ("same-name", ["a/1.png", "b/2.png"], "no other rule matches"),
     ],
 )
-def test_where_nothing_matches_the_right_rule_is_named(
+def test_error_without_match_names_the_right_rule(
     rule: str, names: Sequence[str], advice: str, tree: Tree
 ) -> None:
     root = tree(*names)
@@ -260,13 +260,13 @@ def test_where_nothing_matches_the_right_rule_is_named(
         match(rule, root / "a", root / "b")
 
 
-def test_one_folder_with_nothing_to_tell_the_sides_apart(tree: Tree) -> None:
+def test_one_folder_with_indistinguishable_sides_has_no_pairs(tree: Tree) -> None:
     root = tree("1.png", "2.png")
     with pytest.raises(ValueError, match="no pairs by the rule same-name"):
         match("same-name", root, root)
 
 
-def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
+def test_invalid_arguments_are_named(tree: Tree, tmp_path: Path) -> None:
     root = tree("in/1.png", "out/1.png")
     for arguments, message in [
         (
@@ -274,9 +274,9 @@ def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
             "unknown rule 'best'; there are same-name, reside, rain100, clean-only",
         ),
         (("reside", None, root / "out"), "needs the folder of the degraded images"),
-        (("same-name", root / "in", root / "out", "noise:sigma=25"), "synthesises none"),
+        (("same-name", root / "in", root / "out", "noise:sigma=25"), "does not synthesise"),
         ((CLEAN_ONLY, root / "in", root / "out", "noise:sigma=25"), "takes no degraded images"),
-        ((CLEAN_ONLY, None, root / "out"), "what to synthesise"),
+        ((CLEAN_ONLY, None, root / "out"), "degradations to synthesise"),
     ]:
         with pytest.raises(ValueError, match=message):
             match(*arguments)
@@ -290,7 +290,9 @@ def test_what_cannot_be_asked(tree: Tree, tmp_path: Path) -> None:
             match("same-name", root / folder, root / "out")
 
 
-def test_litter_is_left_out_and_links_are_followed_once(tree: Tree, tmp_path: Path) -> None:
+def test_hidden_and_foreign_files_are_left_out_and_links_followed_once(
+    tree: Tree, tmp_path: Path
+) -> None:
     root = tree(
         "in/1.png", "in/._1.png", "in/__MACOSX/1.png", "in/.thumbs/1.png", "elsewhere/2.png"
     )

@@ -1,4 +1,4 @@
-"""Batches: the same however the work is divided, every image once an epoch, and fixed images to validate on."""
+"""Batches do not depend on how the work is divided; validation images are fixed."""
 
 import logging
 import os
@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 from vrdir.data.image_cache import ImageCache, photos_in
-from vrdir.data.items import Item, items_of, seed_of, split
+from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import open_pair, read_pairs
 from vrdir.data.training_set import Batch, TrainingSet
 from vrdir.data.validation_set import ValidationSet
+from vrdir.degradations.draws import seed_of
 from vrdir.errors import ImageError
+from vrdir.images.folders import composed
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import BranchStage
 
@@ -46,7 +48,7 @@ def picture(path: Path, size: tuple[int, int] = (60, 50), seed: int = 0) -> Path
 
 @pytest.fixture
 def pair_list(tmp_path: Path) -> Path:
-    """Six pairs whose degraded image is the inverted clean one, so that a crop shows whether it was cut in the same place."""
+    """Six pairs of inverted images, so that a crop shows whether both were cut alike."""
     lines = []
     for number in range(6):
         clean = picture(tmp_path / f"clean{number}.png", seed=number)
@@ -183,12 +185,12 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
 
 def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:
     with pytest.raises(
-        ValueError, match="batch_size 4 is to be divided into 3 processes x 1 parts"
+        ValueError, match="batch_size 4 cannot be divided into 3 processes x 1 parts"
     ):
         batches(training_set(items_of(photo_folder, (), NAMES)), processes=3)
 
 
-def test_what_a_list_synthesises_is_as_it_says(photo_folder: Path, tmp_path: Path) -> None:
+def test_list_synthesises_its_degradations(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "noisy.txt").write_text(
         "".join(f"@noise:sigma=25|{path}\n" for path in photos_in(photo_folder))
     )
@@ -205,7 +207,7 @@ def test_what_a_list_synthesises_is_as_it_says(photo_folder: Path, tmp_path: Pat
     assert {tuple(image.shape) for image in once} == {(1, 3, 200, 200)}  # whole
 
 
-def test_unnamed_lists_leave_open_what_is_in_them(pair_list: Path) -> None:
+def test_unnamed_lists_have_unknown_degradations(pair_list: Path) -> None:
     [[batch]] = batches(training_set(items_of(None, [str(pair_list)], NAMES)), range(1, 2))
     assert not batch.known.any()
     [[batch]] = batches(training_set(items_of(None, [f"clean={pair_list}"], NAMES)), range(1, 2))
@@ -213,12 +215,12 @@ def test_unnamed_lists_leave_open_what_is_in_them(pair_list: Path) -> None:
     assert not batch.present.any()
     with pytest.raises(
         ValueError,
-        match="'fog' is no degradation here; give one of haze, noise, rain, clean, mixed",
+        match="'fog' is not a known degradation; give one of haze, noise, rain, clean, mixed",
     ):
         items_of(None, [f"fog={pair_list}"], NAMES)
 
 
-def test_what_there_is_no_branch_for_is_not_called_clean(
+def test_degradation_without_branch_is_unknown_not_clean(
     photo_folder: Path, tmp_path: Path
 ) -> None:
     photo = photos_in(photo_folder)[0]
@@ -276,7 +278,7 @@ def test_lists_of_one_name_stay_apart(photo_folder: Path, tmp_path: Path) -> Non
     assert len(set(kinds)) == len(kinds) == 7
 
 
-def test_hidden_files_are_no_photos(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     for file in ("a.png", ".b.png", ".thumbs/a.png", "more/c.png"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         picture(tmp_path / file)
@@ -330,7 +332,7 @@ def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path
     for _ in range(2):
         for path in paths:
             assert torch.equal(
-                cache.of(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+                cache.image(path), torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
             )
     assert cache.kept == 5
     data = training_set(items_of(photo_folder, (), NAMES))
@@ -388,7 +390,7 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
         photos_in(tmp_path / "nowhere")
 
 
-def test_validation_sees_what_evaluation_sees(photo_folder: Path, tmp_path: Path) -> None:
+def test_validation_and_evaluation_use_the_same_images(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(
         "".join(f"@haze:beta=1+noise:sigma=10|{path}\n" for path in photos_in(photo_folder)[:3])
     )
@@ -400,7 +402,7 @@ def test_validation_sees_what_evaluation_sees(photo_folder: Path, tmp_path: Path
             assert torch.equal(one, other)
 
 
-def test_clean_lines_stay_as_they_are(photo_folder: Path, tmp_path: Path) -> None:
+def test_clean_pairs_stay_unchanged(photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(
         "".join(f"@clean|{path}\n" for path in photos_in(photo_folder))
     )
@@ -412,7 +414,7 @@ def test_clean_lines_stay_as_they_are(photo_folder: Path, tmp_path: Path) -> Non
     assert not batch.present.any()
 
 
-def test_a_clean_photo_from_a_jpeg_file_is_to_stay_as_it_is(photo_folder: Path) -> None:
+def test_target_of_a_compressed_clean_photo_is_itself(photo_folder: Path) -> None:
     # Else a network would have to improve every photo, for all photos come in files.
     items = items_of(photo_folder, (), NAMES)
     data = TrainingSet(items, NAMES, crop_px=32, jpeg_share=1.0)
@@ -472,5 +474,5 @@ def test_photos_and_lists_may_have_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_seed_is_the_same_for_a_name_from_a_mac() -> None:
-    assert seed_of(1, "caf\u00e9") == seed_of(1, "cafe\u0301") != seed_of(1, "cafe")
+    assert seed_of(1, composed("cafe\u0301")) == seed_of(1, "caf\u00e9") != seed_of(1, "cafe")
     assert seed_of("validation", "noise", "0001") == zlib.crc32(b"validation|noise|0001")  # as ever

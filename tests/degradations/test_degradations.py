@@ -1,7 +1,8 @@
-"""What every degradation promises: the seed decides the pixels, the batch does not, severities rise, wrong parameters are named."""
+"""Properties of every degradation: seeds, batches, sizes, severities and errors."""
 
 import itertools
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 import vrdir
-from vrdir.degradations.degrade import apply_degradation, parameters_of, shown
+from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.draws import Draws
-from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
+from vrdir.degradations.registry import DEGRADATIONS, can_meet
+from vrdir.degradations.steps import parameters_of
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -49,7 +51,7 @@ def test_same_seed_same_pixels(name: str, photo_batch: Tensor) -> None:
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 @pytest.mark.parametrize("severity", [None, 4])
-def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
+def test_image_with_its_own_generator_does_not_depend_on_its_batch(
     name: str, severity: int | None, photo_batch: Tensor
 ) -> None:
     batch = torch.cat([photo_batch, photo_batch.flip(3)])
@@ -58,7 +60,7 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
     )
     for row, seed in enumerate((5, 6, 7, 5)):
         alone = apply_degradation(batch[row : row + 1], name, [seeded(seed)], severity=severity)
-        # A Fourier transform of a batch rounds a little differently; JPEG's rounding may make a level of it.
+        # A Fourier transform of a batch rounds differently, and JPEG may round that to a level.
         torch.testing.assert_close(together.image[row : row + 1], alone.image, rtol=0, atol=1e-6)
         for key, value in alone.parameters.items():
             assert torch.equal(together.parameters[key][row : row + 1], value), key
@@ -66,7 +68,9 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(
 
 
 def test_as_many_generators_as_images(photo_batch: Tensor) -> None:
-    with pytest.raises(ValueError, match="one generator, or one for each of the 2 images, not 3"):
+    with pytest.raises(
+        ValueError, match="give one generator, or one for each of the 2 images, not 3"
+    ):
         apply_degradation(photo_batch, "noise", [seeded(), seeded(), seeded()])
 
 
@@ -81,8 +85,9 @@ def test_any_size(name: str, batch: int, height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DEGRADATIONS if name != "low_resolution"])
-def test_all_is_made_on_the_images_device(name: str) -> None:
-    # A tensor left on the processor cannot meet one of the device "meta"; low_resolution needs its sizes as numbers.
+def test_all_tensors_are_on_the_images_device(name: str) -> None:
+    # A tensor on the processor cannot be combined with one on the device "meta";
+    # low_resolution needs its sizes as numbers.
     image = torch.empty(2, 3, 24, 32, device="meta")
     for severity in (None, 5):
         ranges = (
@@ -90,7 +95,7 @@ def test_all_is_made_on_the_images_device(name: str) -> None:
             if severity is None
             else {key: values[4] for key, values in DEGRADATIONS[name].severities.items()}
         )
-        assert DEGRADATIONS[name].function(image, seeded(), **ranges).image.device.type == "meta"
+        assert DEGRADATIONS[name](image, seeded(), **ranges).image.device.type == "meta"
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
@@ -125,7 +130,7 @@ def test_presets_name_parameters(name: str, photo_batch: Tensor) -> None:
     for presets in (degradation.severities, degradation.milder):
         assert presets.keys() <= parameters_of(name).keys()
         assert presets
-    degradation.function(photo_batch, seeded(), **degradation.milder)
+    degradation(photo_batch, seeded(), **degradation.milder)
     for severity in (0, 6, 2.5, "3"):
         with pytest.raises(ValueError, match="whole number from 1 to 5"):
             apply_degradation(photo_batch, name, seeded(), severity=severity)  # type: ignore[arg-type]
@@ -149,19 +154,19 @@ def test_every_parameter_is_checked_and_named(name: str, photo_batch: Tensor) ->
 @pytest.mark.parametrize(
     ("name", "parameter", "value", "message"),
     [
-        ("noise", "sigma", (20.0, 10.0), "sigma goes from low to high"),
-        ("noise", "sigma", -20.0, "sigma lies between 0 and 255"),
-        ("noise", "sigma", math.nan, "sigma is a number"),
-        ("noise", "sigma", "loud", "sigma is a number"),
-        ("haze", "beta", (0.5, math.inf), "beta is a number"),
-        ("haze", "airlight", 2.0, "airlight lies between 0 and 1"),
-        ("rain", "coverage", (0.0, 0.1), "coverage lies between"),
-        ("rain", "layers", 0, "layers lies between 1 and 10"),
-        ("jpeg", "subsampling", 4, "subsampling lies between 1 and 2"),
-        ("sensor_noise", "electrons", 0.0, "electrons lies between 1 and 1e"),
+        ("noise", "sigma", (20.0, 10.0), "sigma must go from low to high"),
+        ("noise", "sigma", -20.0, "sigma must be between 0 and 255"),
+        ("noise", "sigma", math.nan, "sigma must be a number"),
+        ("noise", "sigma", "loud", "sigma must be a number"),
+        ("haze", "beta", (0.5, math.inf), "beta must be a number"),
+        ("haze", "airlight", 2.0, "airlight must be between 0 and 1"),
+        ("rain", "coverage", (0.0, 0.1), "coverage must be between"),
+        ("rain", "layers", 0, "layers must be between 1 and 10"),
+        ("jpeg", "subsampling", 4, "subsampling must be between 1 and 2"),
+        ("sensor_noise", "electrons", 0.0, "electrons must be between 1 and 1e"),
     ],
 )
-def test_parameters_that_cannot_be_are_named(
+def test_invalid_parameters_are_named(
     name: str, parameter: str, value: Any, message: str, photo_batch: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -177,12 +182,18 @@ def test_unknown_names_are_errors(photo_batch: Tensor) -> None:
         apply_degradation(photo_batch, "noise", seeded(), beta=1.0)
 
 
-def test_the_order_is_natures() -> None:
-    assert list(DEGRADATIONS) == [
-        "haze", "night_haze", "rain", "snow", "raindrops", "defocus_blur", "motion_blur", "low_resolution",
-        "low_light", "noise", "sensor_noise", "jpeg",
+def test_degradations_are_in_the_order_of_nature() -> None:
+    expected = [
+        "haze", "night_haze", "rain", "snow", "raindrops", "defocus_blur", "motion_blur",
+        "low_resolution", "low_light", "noise", "sensor_noise", "jpeg",
     ]  # fmt: skip
-    assert {name for pair in EXCLUSIVE for name in pair} <= DEGRADATIONS.keys()
+    assert [name for name in DEGRADATIONS if name in expected] == expected
+    places = [one.place for one in DEGRADATIONS.values()]
+    assert places == sorted(places)  # type: ignore[type-var]
+    assert not can_meet("rain", "snow")
+    assert can_meet("haze", "rain")
+    excluded = {name for one in DEGRADATIONS.values() for name in one.never_with}
+    assert excluded <= DEGRADATIONS.keys()
 
 
 def test_a_range_may_be_a_list(photo_batch: Tensor) -> None:
@@ -198,25 +209,14 @@ def test_clouds_are_centred_and_bounded() -> None:
     assert float(clouds.std((2, 3)).min()) > 0.03
 
 
-def test_the_document_says_what_the_code_says() -> None:
-    document = (Path(__file__).parents[2] / "docs" / "degradations.md").read_text().splitlines()
-    order = [
-        line.split("`")[1] for line in document if line.startswith("| `") and line.count(" | ") > 2
-    ]
-    assert list(dict.fromkeys(order)) == list(DEGRADATIONS)
-    for name, degradation in DEGRADATIONS.items():
-        described = next(line for line in document if line.startswith(f"| `{name}`"))
-        for key, default in parameters_of(name).items():
-            assert (
-                f"`{key}`" in described
-                if default is None
-                else f"`{key}` {shown(default)}" in described
-            ), key
-        for key, values in degradation.severities.items():
-            assert f"| `{name}` | `{key}` | {' | '.join(map(shown, values))} |" in document
+def test_tables_of_the_docs_are_up_to_date() -> None:
+    root = Path(__file__).parents[2]
+    tool = runpy.run_path(str(root / "tools" / "document_degradations.py"))
+    text = (root / "docs" / "degradations.md").read_text()
+    assert tool["page"](text) == text, "run python tools/document_degradations.py"
 
 
-def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
+def test_numbers_of_any_type_and_values_that_are_no_numbers(photo: Image.Image) -> None:
     plain = np.asarray(vrdir.degrade(photo, "haze", seed=3, beta=1.25))
     assert np.array_equal(
         np.asarray(vrdir.degrade(photo, "haze", seed=np.int64(3), beta=np.float32(1.25))), plain
@@ -224,17 +224,17 @@ def test_numbers_of_any_kind_and_what_is_none(photo: Image.Image) -> None:
     severe = np.asarray(vrdir.degrade(photo, "noise", severity=2))
     assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=np.int64(2))), severe)
     assert np.array_equal(np.asarray(vrdir.degrade(photo, "noise", severity=2.0)), severe)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a seed is a whole number, not 1.5"):
+    with pytest.raises(ValueError, match="a seed must be a whole number, not 1.5"):
         vrdir.degrade(photo, "noise", seed=1.5)  # type: ignore[arg-type]
     for name, parameter, value in (
         ("rain", "layers", (2, 6)),
         ("haze", "colour_cast", (0, 0.3)),
         ("rain", "clear_air", (0.0, 1.0)),
     ):
-        with pytest.raises(ValueError, match=f"{parameter} is one number for all images"):
+        with pytest.raises(ValueError, match=f"{parameter} must be one number for all images"):
             vrdir.degrade(photo, name, **{parameter: value})
     for name, parameter, value in (("snow", "layers", 2.9), ("jpeg", "subsampling", 1.5)):
-        with pytest.raises(ValueError, match=f"{parameter} is a whole number"):
+        with pytest.raises(ValueError, match=f"{parameter} must be a whole number"):
             vrdir.degrade(photo, name, **{parameter: value})
 
 

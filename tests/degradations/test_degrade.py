@@ -10,22 +10,18 @@ from PIL import Image
 from torch import Tensor
 
 import vrdir
-from vrdir.degradations.degrade import (
-    Step,
-    apply_degradation,
-    apply_steps,
-    open_depth,
-    parse_degradations,
-    shown,
-)
+from vrdir.degradations.degrade import apply_degradation, apply_steps
+from vrdir.degradations.depth_maps import open_depth
+from vrdir.degradations.parameters import shown
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.degradations.steps import Step, parse_degradations
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_text_becomes_steps_in_its_order() -> None:
+def test_text_is_parsed_into_steps_in_order() -> None:
     assert parse_degradations("haze:beta=1.2,airlight=0.8..0.9") == [
         Step("haze", {"beta": 1.2, "airlight": (0.8, 0.9)}, None)
     ]
@@ -39,12 +35,8 @@ def test_text_becomes_steps_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_what_is_shown_can_be_read(name: str, photo_batch: Tensor) -> None:
-    defaults = {
-        key: value
-        for key, value in DEGRADATIONS[name].function.__kwdefaults__.items()
-        if value is not None
-    }
+def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
+    defaults = DEGRADATIONS[name].defaults
     text = f"{name}:" + ",".join(f"{key}={shown(value)}" for key, value in defaults.items())
     expected = apply_degradation(photo_batch, name, seeded()).image
     assert torch.equal(apply_steps(photo_batch, parse_degradations(text), seeded()), expected)
@@ -58,15 +50,18 @@ def test_what_is_shown_can_be_read(name: str, photo_batch: Tensor) -> None:
         ("haze+", "unknown degradation ''"),
         ("haze:sigma=3", r"haze takes beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
         ("haze:beta", "not 'beta'"),
-        ("haze:depth=1", "haze:depth is smooth, regions, mixed, not '1'"),
-        ("noise:sigma=loud", "noise:sigma is a number, or a range such as 0.5..1.5, not 'loud'"),
-        ("noise:sigma=1..2..3", "noise:sigma is a number"),
-        ("noise:severity=6", "noise:severity is a whole number from 1 to 5, not '6'"),
-        ("noise:severity=1..2", "noise:severity is a whole number"),
-        ("rain:layers=2..3", "rain:layers is one whole number"),
-        ("rain:layers=2.5", "rain:layers is one whole number"),
-        ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
-        ("haze+noise:sigma=x", "noise:sigma is a number"),
+        ("haze:depth=1", "haze:depth must be one of smooth, regions, mixed, not '1'"),
+        (
+            "noise:sigma=loud",
+            "noise:sigma must be a number, or a range such as 0.5..1.5, not 'loud'",
+        ),
+        ("noise:sigma=1..2..3", "noise:sigma must be a number"),
+        ("noise:severity=6", "noise:severity must be a whole number from 1 to 5, not '6'"),
+        ("noise:severity=1..2", "noise:severity must be a whole number"),
+        ("rain:layers=2..3", "rain:layers must be one whole number"),
+        ("rain:layers=2.5", "rain:layers must be one whole number"),
+        ("haze:colour_cast=0.01..0.02", "haze:colour_cast must be one number"),
+        ("haze+noise:sigma=x", "noise:sigma must be a number"),
     ],
 )
 def test_wrong_text_is_named(text: str, message: str) -> None:
@@ -86,7 +81,7 @@ def test_steps_are_applied_one_after_the_other(photo_batch: Tensor) -> None:
     assert torch.equal(each[1:], apply_steps(photo_batch[1:], steps, [seeded(2)]))
 
 
-def test_the_public_degrade_gives_back_what_it_was_given(photo: Image.Image) -> None:
+def test_degrade_returns_the_type_of_its_input(photo: Image.Image) -> None:
     hazy = vrdir.degrade(photo, "haze", seed=1, beta=1.2)
     assert isinstance(hazy, Image.Image)
     assert (hazy.size, hazy.mode) == (photo.size, photo.mode)
@@ -102,7 +97,7 @@ def test_grey_images_get_the_noise_asked_for() -> None:
     assert float(noisy.astype(float).std()) == pytest.approx(25, rel=0.03)
 
 
-def test_severity_is_for_all_that_name_none(photo: Image.Image) -> None:
+def test_severity_applies_to_steps_without_their_own(photo: Image.Image) -> None:
     array = np.asarray(photo)
     assert np.array_equal(
         vrdir.degrade(array, "haze+noise:severity=1", severity=4),
@@ -111,10 +106,11 @@ def test_severity_is_for_all_that_name_none(photo: Image.Image) -> None:
     assert not np.array_equal(
         vrdir.degrade(array, "haze", severity=4), vrdir.degrade(array, "haze", severity=3)
     )
-    with pytest.raises(ValueError, match="a severity is a whole number from 1 to 5, not 7"):
+    with pytest.raises(ValueError, match="a severity must be a whole number from 1 to 5, not 7"):
         vrdir.degrade(array, "haze", severity=7)
     with pytest.raises(
-        ValueError, match="parameters of several degradations stand in the text, such as haze:beta="
+        ValueError,
+        match="parameters of several degradations must be in the text, such as haze:beta=",
     ):
         vrdir.degrade(array, "haze+noise", beta=1.0)
 
@@ -178,12 +174,12 @@ def test_a_depth_picture_of_integers_does_not_wrap(
     )
     with pytest.raises(
         ValueError,
-        match=rf"depth\.tif goes from {level} to {level}; a picture of integers goes from 0 to 65535 at most",
+        match=rf"depth\.tif goes from {level} to {level}; an image of integers goes from 0 to 65535 at most",
     ):
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
-def test_a_depth_nobody_takes_is_an_error(photo: Image.Image) -> None:
+def test_depth_for_degradations_without_depth_is_an_error(photo: Image.Image) -> None:
     with pytest.raises(
         ValueError, match="of use for haze and night_haze only, not for rain, noise"
     ):

@@ -7,7 +7,7 @@ from torch import Generator
 from vrdir.degradations.degrade import apply_degradation, degrade
 from vrdir.degradations.depth import REGIONS, drawn_depth, regions_of
 from vrdir.degradations.draws import Draws
-from vrdir.degradations.overlays import OVERLAYS, draw_overlays
+from vrdir.degradations.overlays import DRAWINGS, draw_overlays
 
 THIN = ("bars", "frame", "privacy_mask")  # may be thinner than a pixel of a small image
 
@@ -76,10 +76,10 @@ def test_light_dims_the_whole_scene() -> None:
     assert dim.parameters["light"].tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", DRAWINGS)
 def test_every_overlay_leaves_most_of_the_picture(name: str) -> None:
     image = torch.rand(16, 3, 64, 96)
-    mask, colour = OVERLAYS[name](Draws(image, seeds(16)))
+    mask, colour = DRAWINGS[name](Draws(image, seeds(16)))
     share = mask.expand(16, 1, 64, 96).float().mean((1, 2, 3))
     assert share.max() < 0.75
     assert share.mean() > 0.001
@@ -107,7 +107,7 @@ def test_an_overlay_depends_on_the_images_own_generator() -> None:
     assert torch.equal(together.on(image)[3:4], alone.on(image[3:4]))
 
 
-def test_an_overlay_can_be_applied_as_a_degradation_is() -> None:
+def test_overlay_is_applied_like_a_degradation() -> None:
     image = torch.rand(2, 3, 64, 64)
     barred = apply_degradation(image, "overlay", seeds(2), kind="bars")
     drawn = (barred.image != image).any(1)
@@ -115,7 +115,9 @@ def test_an_overlay_can_be_applied_as_a_degradation_is() -> None:
     assert barred.parameters["covered"].min() > 0
     mixed = degrade(image[0], "haze:beta=2+overlay:kind=padding", seed=4)
     assert mixed.shape == image[0].shape
-    with pytest.raises(ValueError, match="overlay:kind is any, bars, .*, not 'sticker'"):
+    with pytest.raises(
+        ValueError, match="overlay:kind must be one of any, bars, .*, not 'sticker'"
+    ):
         degrade(image[0], "overlay:kind=sticker")
-    with pytest.raises(ValueError, match="kind is any, bars"):
+    with pytest.raises(ValueError, match="kind must be one of any, bars"):
         apply_degradation(image, "overlay", seeds(2), kind="sticker")

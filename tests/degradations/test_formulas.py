@@ -34,7 +34,7 @@ def grey(level: float, batch: int = 1, side_px: int = 64) -> Tensor:
     return torch.full((batch, 3, side_px, side_px), level)
 
 
-def test_srgb_is_the_standards() -> None:
+def test_srgb_follows_the_standard() -> None:
     values = torch.linspace(0, 1, 1001)
     torch.testing.assert_close(to_srgb(to_linear(values)), values, rtol=0, atol=2e-6)
     for value, light in ((0.0, 0.0), (0.04, 0.04 / 12.92), (0.5, 0.2140411), (1.0, 1.0)):
@@ -111,7 +111,7 @@ def test_night_haze_without_lamps_is_scattering_in_linear_light(photo_batch: Ten
             assert low - 1e-3 <= float(here.mean()) <= high + 1e-3
 
 
-def test_a_lamp_glows_as_multiple_scattering_has_it() -> None:
+def test_glow_of_a_lamp_follows_multiple_scattering() -> None:
     draws = Draws(torch.zeros(12, 3, 201, 201), seeded(1))
     pools, glows = street_lamps(draws, torch.ones(12, 1, 1, 1), torch.zeros(12, 1, 1, 1))
     in_view = 0
@@ -138,7 +138,7 @@ def test_a_lamp_glows_as_multiple_scattering_has_it() -> None:
         assert float(dark.max()) == 0
 
 
-def test_night_haze_with_lamps_is_its_formula(photo_batch: Tensor) -> None:
+def test_night_haze_with_lamps_follows_its_formula(photo_batch: Tensor) -> None:
     depth = torch.linspace(0, 1, 97).view(1, 1, 1, 97).expand(2, 1, 75, 97)
     drawn = {"exposure_ev": -3.0, "beta": 0.8, "airlight": 0.2, "lamps": 4.0, "glow": 3.0}
     result = night_haze(photo_batch, seeded(2), **drawn, depth=depth)
@@ -209,7 +209,7 @@ def test_noise_has_its_sigma() -> None:
         assert float(result.image.mean()) == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_sensors_variance_is_a_line_over_the_light() -> None:
+def test_sensor_variance_is_linear_in_the_light() -> None:
     electrons, read_e = 400.0, 8.0
     for light in (0.15, 0.4, 0.7):
         image = to_srgb(grey(light, 1, 256))
@@ -327,7 +327,7 @@ def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     assert float(transmission.std()) > 0.01
 
 
-def test_rain_covers_about_what_it_says_and_only_brightens_the_dark() -> None:
+def test_rain_covers_its_coverage_and_only_brightens_the_dark() -> None:
     dark = grey(0, 4, 128)
     for coverage in (0.05, 0.2):
         result = rain(dark, seeded(), coverage=coverage, length_px=20.0, opacity=0.8, veil=0.0)
@@ -336,7 +336,7 @@ def test_rain_covers_about_what_it_says_and_only_brightens_the_dark() -> None:
         assert float(result.image.min()) > -1e-5
 
 
-def test_the_rain_the_weights_were_trained_on_stays_as_it_was() -> None:
+def test_rain_of_the_bundled_weights_stays_the_same() -> None:
     image = torch.rand(4, 3, 96, 128, generator=seeded(1))
     for function, first in (
         (haze, (0.7601511, 0.5743457, 0.6221881)),
@@ -352,7 +352,10 @@ def test_the_rain_the_weights_were_trained_on_stays_as_it_was() -> None:
 
 
 def direction(layer: Tensor) -> float:
-    """Degrees from vertical of what a layer (H, W) is drawn out along: the weak direction of its structure tensor."""
+    """Return the direction of a layer's streaks, in degrees from vertical.
+
+    It is the weak direction of the structure tensor.
+    """
     rows, columns = np.gradient(layer.numpy())
     tensor = np.array(
         [[(columns**2).sum(), (columns * rows).sum()], [(columns * rows).sum(), (rows**2).sum()]]
@@ -362,7 +365,7 @@ def direction(layer: Tensor) -> float:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0])
-def test_streaks_and_flakes_lie_along_the_wind(degrees: float) -> None:
+def test_streaks_and_flakes_follow_the_wind(degrees: float) -> None:
     draws = Draws(torch.zeros(1, 3, 128, 128), seeded())
     streaks = streak_layer(draws, 0.05 * ONE, 40 * ONE, 1.5 * ONE, degrees * ONE)[0, 0]
     assert direction(streaks) == pytest.approx(degrees, abs=4)
@@ -424,7 +427,7 @@ def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
     )
 
 
-def test_snow_covers_about_what_it_says() -> None:
+def test_snow_covers_its_coverage() -> None:
     for coverage in (0.05, 0.3):
         result = snow(
             grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0
@@ -438,7 +441,7 @@ def test_points_are_scattered_one_to_a_cell() -> None:
     cell = torch.tensor([7.5, 12.0]).view(2, 1, 1, 1)
     near = torch.stack([torch.sqrt(point.x**2 + point.y**2) for point in scattered(draws, cell, 1)])
     assert near.shape == (4, 2, 1, 60, 60)
-    # A point within half a cell of a pixel is always among its four: so discs of that radius are whole.
+    # A point within half a cell of a pixel is always among its four: discs of that radius are whole.
     discs = (near < cell / 2).any(0)
     expected = math.pi / 4  # discs, some of them overlapping
     for share in discs.float().mean((1, 2, 3)).tolist():
@@ -532,7 +535,7 @@ def test_a_bent_shake_departs_by_its_bend() -> None:
     ends = (kernel * y.view(-1, 1)).sum(0) / kernel.sum(0).clamp_min(
         1e-9
     )  # height of the path over each column
-    # Mirrored at neither end: from the lowest in the middle to the ends it rises by 4 (1/2)^2 of bend x length.
+    # From the lowest point in the middle to the ends it rises by 4 (1/2)^2 of bend x length.
     assert float(ends[10] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
     assert float(ends[30] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
 
@@ -549,7 +552,7 @@ def test_a_long_shake_leaves_no_gaps() -> None:
     )  # a box of that length leaves next to nothing
 
 
-def test_what_finds_room_is_what_is_told() -> None:
+def test_reported_coverage_is_what_has_space() -> None:
     for degradation, options in (
         (raindrops, {"blur_px": 0.5, "radius_px": 8.0}),
         (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0}),
@@ -593,12 +596,12 @@ def test_blur_is_a_convolution_in_linear_light(photo_batch: Tensor) -> None:
     )
 
 
-def test_mirrored_as_often_as_it_takes() -> None:
+def test_mirroring_repeats_for_large_margins() -> None:
     assert mirror(3, 4, torch.device("cpu")).tolist() == [2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0]
     assert mirror(1, 2, torch.device("cpu")).tolist() == [0, 0, 0, 0, 0]
 
 
-def test_low_resolution_is_what_pillow_makes_of_it(photo: Image.Image, photo_batch: Tensor) -> None:
+def test_low_resolution_agrees_with_pillow(photo: Image.Image, photo_batch: Tensor) -> None:
     result = low_resolution(photo_batch[:1], seeded(), factor=2.5).image
     size = (round(97 / 2.5), round(75 / 2.5))
     expected = photo.resize(size, Image.Resampling.BICUBIC).resize(
@@ -616,7 +619,7 @@ def test_low_resolution_is_what_pillow_makes_of_it(photo: Image.Image, photo_bat
     ("quality", "subsampling", "least"),
     [(10, 1, 45.0), (50, 1, 49.0), (90, 1, 49.0), (10, 2, 38.7), (50, 2, 44.5), (90, 2, 45.5)],
 )
-def test_jpeg_is_what_libjpeg_makes_of_it(
+def test_jpeg_agrees_with_libjpeg(
     photo: Image.Image, photo_batch: Tensor, quality: int, subsampling: int, least: float
 ) -> None:
     file = io.BytesIO()

@@ -1,21 +1,23 @@
-"""Mixtures: each image says what is in it, and owes nothing to the others."""
+"""Mixtures report the degradations of each image, which does not depend on the others."""
 
+import itertools
 from collections import Counter
 
 import pytest
 import torch
 from torch import Tensor
 
-from vrdir.degradations.degrade import apply_degradation, ranges_of
+from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.mixture import CLEAN, MIXED, degrade_mixture, joining
-from vrdir.degradations.registry import DEGRADATIONS, EXCLUSIVE
+from vrdir.degradations.registry import DEGRADATIONS, can_meet
+from vrdir.degradations.steps import ranges_of
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_a_mixture_says_what_is_in_each_image(photo_batch: Tensor) -> None:
+def test_mixture_reports_the_degradations_of_each_image(photo_batch: Tensor) -> None:
     names = ("noise", "rain", "haze")
     batch = photo_batch.repeat(20, 1, 1, 1)
     mixture = degrade_mixture(batch, {CLEAN: 1, MIXED: 1, "rain": 1}, names, seeded())
@@ -34,7 +36,7 @@ def test_a_mixture_says_what_is_in_each_image(photo_batch: Tensor) -> None:
             assert present.tolist() == [False, True, False]
 
 
-def test_kinds_come_in_their_shares() -> None:
+def test_kinds_follow_their_shares() -> None:
     mixture = degrade_mixture(
         torch.zeros(4000, 3, 1, 1), {CLEAN: 1, "jpeg": 3, "noise": 0}, ("jpeg", "noise"), seeded()
     )
@@ -43,7 +45,7 @@ def test_kinds_come_in_their_shares() -> None:
     assert counts["noise"] == 0
 
 
-def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(photo_batch: Tensor) -> None:
+def test_image_with_its_own_generator_does_not_depend_on_its_batch(photo_batch: Tensor) -> None:
     names = tuple(DEGRADATIONS)
     shares = {MIXED: 2.0, CLEAN: 0.2, **dict.fromkeys(names, 0.1)}
     batch = torch.cat([photo_batch, photo_batch.flip(2)])
@@ -54,7 +56,7 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(photo_batch
         alone = degrade_mixture(batch[row : row + 1], shares, names, [seeded(seed)])
         assert alone.kinds == together.kinds[row : row + 1]
         assert torch.equal(alone.present, together.present[row : row + 1])
-        # Equal to the last of the 8 bits, but where a Fourier transform of a batch falls on the other side of a half.
+        # Equal in all 8 bits, except where a Fourier transform of a batch rounds the other way.
         differing = (alone.image - together.image[row : row + 1]).abs() > 1e-6
         assert float(differing.float().mean()) < 1e-3
     # In another order, as another process may hold them, each still has its own pixels.
@@ -63,9 +65,7 @@ def test_with_a_generator_each_an_image_does_not_depend_on_its_batch(photo_batch
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(
-    name: str, photo_batch: Tensor
-) -> None:
+def test_single_degradation_is_stronger_than_in_a_mixture(name: str, photo_batch: Tensor) -> None:
     mixture = degrade_mixture(photo_batch, {name: 1}, (name,), seeded(3))
     assert mixture.kinds == [name, name]
     assert mixture.present.all()
@@ -77,10 +77,10 @@ def test_alone_a_degradation_is_at_full_strength_in_a_mixture_milder(
     expected = (apply_degradation(photo_batch, name, generator).image * 255).round() / 255
     torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
     for key, (low, high) in DEGRADATIONS[name].milder.items():
-        assert DEGRADATIONS[name].function.__kwdefaults__[key] != (low, high)
+        assert DEGRADATIONS[name].defaults[key] != (low, high)
 
 
-def test_ranges_replace_the_defaults_and_not_what_is_milder(photo_batch: Tensor) -> None:
+def test_ranges_replace_defaults_but_not_milder_ranges(photo_batch: Tensor) -> None:
     ranges = ranges_of("haze:beta=0,warmth=0.5+noise:sigma=9..9")
     noisy = degrade_mixture(photo_batch, {"noise": 1}, ("haze", "noise"), seeded(1), ranges).image
     assert float((noisy - photo_batch).std() * 255) == pytest.approx(9, rel=0.1)
@@ -132,7 +132,7 @@ def test_ranges_are_read_like_degradations() -> None:
 
 
 def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:
-    # The file comes last, whatever the order of the names: JPEG's levels are whole, noise after it would not leave them so.
+    # JPEG is last, whatever the order of the names: its levels are whole.
     names = ("jpeg", "noise")
     batch = photo_batch[:1]
     generator = seeded(5)
@@ -159,10 +159,12 @@ def test_two_or_three_join_however_many_there_are() -> None:
     )  # all of a network's branches may be its user's own
 
 
-def test_what_does_not_meet_does_not_join() -> None:
+def test_degradations_that_cannot_meet_do_not_join() -> None:
     names = tuple(DEGRADATIONS)
     joins = joining(torch.rand(5000, len(names), generator=seeded()), names)
-    for pair in EXCLUSIVE:
+    pairs = [pair for pair in itertools.combinations(names, 2) if not can_meet(*pair)]
+    assert ("haze", "night_haze") in pairs
+    for pair in pairs:
         one, other = (joins[:, names.index(name)] for name in pair)
         assert bool(one.any())
         assert not bool((one & other).any()), pair
@@ -186,5 +188,5 @@ def test_wrong_shares_and_names_are_errors(photo_batch: Tensor) -> None:
     with pytest.raises(ValueError, match="unknown degradation rain"):
         degrade_mixture(photo_batch, {"rain": 1}, ("haze",), seeded())
     for shares in ({CLEAN: 0.0}, {CLEAN: -1.0, "haze": 2.0}):
-        with pytest.raises(ValueError, match="shares are 0 or more"):
+        with pytest.raises(ValueError, match="shares must be 0 or more"):
             degrade_mixture(photo_batch, shares, ("haze",), seeded())

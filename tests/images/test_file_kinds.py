@@ -22,7 +22,7 @@ from vrdir.images.reading import decode, read_file
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
 SMALL = PIXELS[::4, ::4].copy()
 DNG = [(50706, "B", 4, b"\1\4\0\0", True)]
-CFA = {"photometric": 32803}
+CFA: dict[str, Any] = {"photometric": 32803}
 
 
 def tiff(
@@ -199,6 +199,7 @@ def test_palette_with_more_alpha_values_than_colours(length: int) -> None:
         opened = open_image(image)
         back = opened.close(opened.tensor)
         back = decode(back, "it") if isinstance(back, bytes) else back
+        assert isinstance(back, Image.Image)
         np.testing.assert_array_equal(
             np.asarray(back.convert("RGB")), np.asarray(palette.convert("RGB"))
         )
@@ -260,8 +261,8 @@ def test_video_that_is_not_a_regular_file(tmp_path: Path) -> None:
 def test_lists_and_labels_that_are_not_regular_files(tmp_path: Path) -> None:
     from vrdir.data.pairs import read_pairs
     from vrdir.degradations.degrade import degrade
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification
+    from vrdir.evaluation.recognition.labels.classification import read_classification
+    from vrdir.evaluation.recognition.labels.detection import read_detection
 
     os.mkfifo(tmp_path / "pipe")
     for name in ("labels.json", "labels.csv", "depth.npy"):

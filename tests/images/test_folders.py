@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(root: Path, **options: object) -> list[str]:
+def names(root: Path, **options: Any) -> list[str]:
     return [path.relative_to(root).as_posix() for path in files_below(root / "in", **options)]
 
 

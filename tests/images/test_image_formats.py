@@ -170,7 +170,7 @@ def test_metadata_that_each_format_keeps(
 def test_every_orientation_in_every_format(
     file_format: str, orientation: int, photo: Image.Image
 ) -> None:
-    lossless = {
+    lossless: dict[str, dict[str, Any]] = {
         "WEBP": {"lossless": True},
         "JPEG": {"quality": 100, "subsampling": 0},
         "AVIF": {"quality": 100, "subsampling": "4:4:4"},
@@ -419,10 +419,11 @@ def test_metadata_too_long_for_jpeg_is_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = {"exif": XMP, "xmp": camera_exif().tobytes()}[key]
-    photo.save(
-        tmp_path / "a.webp",
-        **{key: many_bytes(key, 70000), "xmp" if key == "exif" else "exif": other},
-    )
+    metadata: dict[str, Any] = {
+        key: many_bytes(key, 70000),
+        "xmp" if key == "exif" else "exif": other,
+    }
+    photo.save(tmp_path / "a.webp", **metadata)
     identity.restore_file(tmp_path / "a.webp", tmp_path / "b.jpg")
     assert re.search(
         rf"b.jpg: {what} is left out \(it has 70\d\d\d bytes, a JPEG holds 65\d\d\d\)", caplog.text
@@ -749,9 +750,7 @@ def test_very_long_paths(identity: Restorer, photo: Image.Image, tmp_path: Path)
 
 def test_error_names_a_link_to_itself(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to("a.png")
-    with pytest.raises(
-        ImageError, match=r"a.png cannot be read .*; it is a link to itself"
-    ):
+    with pytest.raises(ImageError, match=r"a.png cannot be read .*; it is a link to itself"):
         read_file(tmp_path / "a.png")
 
 

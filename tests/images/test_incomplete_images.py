@@ -36,7 +36,7 @@ def tiff(pixels: np.ndarray[Any, Any] = PIXELS, **options: Any) -> bytearray:
     return bytearray(buffer.getvalue())
 
 
-def entries(content: bytes) -> dict[int, tuple[int, int, int, int]]:
+def entries(content: bytes | bytearray) -> dict[int, tuple[int, int, int, int]]:
     """Read the first directory of a little-endian TIFF.
 
     Returns:
@@ -186,14 +186,15 @@ def test_png_with_missing_rows_is_refused() -> None:
 
 def test_black_pictures_are_read() -> None:
     black = np.zeros((80, 64, 3), np.uint8)
-    for file_format, options in (
+    files: list[tuple[str, dict[str, Any]]] = [
         ("PNG", {}),
         ("PNG", {"bits": 1}),
         ("JPEG", {}),
         ("TIFF", {}),
         ("JPEG2000", {}),
         ("WEBP", {}),
-    ):
+    ]
+    for file_format, options in files:
         pixels = black[..., 0] if options else black
         assert decode(encoded(pixels, file_format, **options), "black").size == (64, 80)
     grey = np.full((81, 67, 3), 128, np.uint8)

@@ -18,7 +18,7 @@ from vrdir.batch.results import FileJob
 from vrdir.images import memory
 from vrdir.images.reading import decode, read_file
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring import network as restoring
+from vrdir.restoring import restorer as restoring
 
 GROUP, V2, V1 = "proc/self/cgroup", "sys/fs/cgroup", "sys/fs/cgroup/memory"
 LIMIT = "memory.limit_in_bytes"
@@ -106,20 +106,20 @@ def test_folder_continues_after_too_large_file(
 def test_padding_of_thin_images_counts(
     size: tuple[int, int], tiny: VRDIR, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restorer, in_strips = Restorer(tiny, "cpu"), []
+    restorer, in_bands = Restorer(tiny, "cpu"), []
     assert (
-        restorer.network.memory_bytes(1, 2**20) > 16 * 2**20 * 12
-    )  # a million pixels and fifteen million of padding
-    assert restorer.network.memory_bytes(1, 2**20) < 2 << 30
+        restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
+    )  # of the million pixels and fifteen as many beside them
+    assert restorer._network_bytes(1, 2**20) < 2 << 30
     restore = restoring.restore_in_strips
     monkeypatch.setattr(
         restoring,
         "restore_in_strips",
-        lambda *given, **named: in_strips.append(True) or restore(*given, **named),
+        lambda *given, **named: in_bands.append(True) or restore(*given, **named),
     )
     restored = restorer(np.zeros((*size[::-1], 3), np.uint8))
     assert restored.shape == (*size[::-1], 3)
-    assert in_strips
+    assert in_bands
 
 
 def test_file_larger_than_the_memory_is_not_read(

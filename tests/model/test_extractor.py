@@ -1,4 +1,4 @@
-"""E against the networks it is cut from."""
+"""The extractors have the features of the original networks."""
 
 import contextlib
 import io
@@ -30,8 +30,9 @@ def test_efficientnet_features_are_those_of_the_original_network() -> None:
             torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-4)
 
 
-def test_vgg16_is_the_layout_of_torchvision_up_to_conv2_2(tmp_path: Path) -> None:
-    # The keys, shapes and normalisation of torchvision's VGG16 features[:8]; classifier layers in the file do not matter.
+def test_vgg16_has_the_layout_of_torchvision_up_to_conv2_2(tmp_path: Path) -> None:
+    # The keys, shapes and normalisation of torchvision's VGG16 features[:8]. Classifier layers in
+    # the file are ignored.
     torch.manual_seed(0)
     shapes = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128)}
     state = {f"features.{i}.weight": torch.randn(o, c, 3, 3) * 0.05 for i, (o, c) in shapes.items()}
@@ -60,8 +61,8 @@ def test_vgg16_is_the_layout_of_torchvision_up_to_conv2_2(tmp_path: Path) -> Non
 def test_vgg16_comes_from_torchvisions_official_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The download itself needs a network; that it is asked for with a hash, and that its result is used, does not.
-    asked = {}
+    # Without a network, only the request (with a hash) and the use of its result can be tested.
+    asked: dict[str, object] = {}
 
     def download(url: str, **options: object) -> dict[str, torch.Tensor]:
         asked.update(url=url, **options)
@@ -82,19 +83,19 @@ def test_vgg16_comes_from_torchvisions_official_file(
 
 
 @pytest.mark.parametrize("network", [Vgg16, EfficientNetLite0])
-def test_bad_extractor_weights_are_named(
+def test_invalid_extractor_weights_raise(
     network: type[Vgg16] | type[EfficientNetLite0], tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.pth"):
         network().load_pretrained(tmp_path / "nowhere.pth")
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match="text.pth is no readable"):
+    with pytest.raises(ValueError, match="text.pth is not a readable"):
         network().load_pretrained(tmp_path / "text.pth")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="other.pth"):
         network().load_pretrained(tmp_path / "other.pth")
 
 
-def test_a_stride_that_is_not_there_is_named() -> None:
+def test_an_unknown_stride_raises() -> None:
     with pytest.raises(ValueError, match="stride \\[3\\]"):
         select_taps(EfficientNetLite0.available, (3, 4))

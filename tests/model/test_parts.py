@@ -1,4 +1,4 @@
-"""The parts of the network against their formulas, written out again in NumPy."""
+"""The parts of the network compute their formulas, which are written again in NumPy here."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def test_dnc_is_its_formula() -> None:
+def test_dnc_computes_its_formula() -> None:
     torch.manual_seed(0)
     branch = DegradationNormalization(8)
     with torch.no_grad():
@@ -31,8 +31,8 @@ def test_dnc_is_its_formula() -> None:
         + beta
     )
     pooled = np.concatenate([f, normalized], 1).mean((2, 3))  # (2, 16)
-    w_in, b_in = (p.detach().double().numpy() for p in (branch.squeeze.weight, branch.squeeze.bias))
-    w_out, b_out = (p.detach().double().numpy() for p in (branch.excite.weight, branch.excite.bias))
+    w_in, b_in = (p.detach().double().numpy() for p in branch.squeeze.parameters())
+    w_out, b_out = (p.detach().double().numpy() for p in branch.excite.parameters())
     hidden = np.maximum(pooled @ w_in[:, :, 0, 0].T + b_in, 0)
     weights = sigmoid(hidden @ w_out[:, :, 0, 0].T + b_out)[:, :, None, None]
     expected = weights[:, :8] * f + weights[:, 8:] * normalized
@@ -40,7 +40,7 @@ def test_dnc_is_its_formula() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (4, 4)])
-def test_dnc_is_finite_where_there_is_no_spread(size: tuple[int, int]) -> None:
+def test_dnc_is_finite_on_constant_features(size: tuple[int, int]) -> None:
     branch = DegradationNormalization(4)
     features = torch.full((1, 4, *size), 0.3, requires_grad=True)
     branch(features).sum().backward()
@@ -50,15 +50,12 @@ def test_dnc_is_finite_where_there_is_no_spread(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (6, 7), (1, 1)])
-def test_fgm_is_its_formula(size: tuple[int, int]) -> None:
+def test_fgm_computes_its_formula(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
     modulation = FourierGuidedModulation(3, 4)
     features = torch.randn(2, 3, *size)
     spectrum = np.fft.rfft2(features.double().numpy(), norm="ortho")
-    weight, bias = (
-        p.detach().double().numpy()
-        for p in (modulation.amplitude.weight, modulation.amplitude.bias)
-    )
+    weight, bias = (p.detach().double().numpy() for p in modulation.amplitude.parameters())
     amplitude = (
         np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], np.abs(spectrum)) + bias[None, :, None, None]
     )
@@ -87,7 +84,7 @@ def test_a_new_residual_block_is_the_identity(attention: bool) -> None:
     assert torch.equal(ResidualBlock(4, attention)(x), x)
 
 
-def test_channel_attention_is_its_formula_and_begins_at_one() -> None:
+def test_channel_attention_computes_its_formula_and_starts_at_one() -> None:
     torch.manual_seed(3)
     x = torch.randn(2, 4, 7, 5)
     plain, attending = ResidualBlock(4), ResidualBlock(4, attention=True)
@@ -96,10 +93,9 @@ def test_channel_attention_is_its_formula_and_begins_at_one() -> None:
     attending.load_state_dict(plain.state_dict(), strict=False)
     torch.testing.assert_close(attending(x), plain(x))
     assert attending.attend is not None
-    nn.init.normal_(attending.attend.weight)
-    nn.init.normal_(attending.attend.bias)
+    weight, bias = (nn.init.normal_(p) for p in attending.attend.parameters())
     hidden = torch.relu(attending.expand(x))
-    logits = hidden.mean((2, 3)) @ attending.attend.weight[:, :, 0, 0].T + attending.attend.bias
+    logits = hidden.mean((2, 3)) @ weight[:, :, 0, 0].T + bias
     scaled = hidden * (2 / (1 + torch.exp(-logits)))[:, :, None, None]
     torch.testing.assert_close(attending(x), x + attending.project(scaled))
 
@@ -111,10 +107,10 @@ def test_an_untrained_pixel_skip_decoder_returns_the_image() -> None:
     assert torch.equal(decoder([torch.randn(1, 6, 2, 3)], image), image)
 
 
-def test_decoders_refuse_taps_they_cannot_use() -> None:
+def test_decoders_raise_on_taps_they_cannot_use() -> None:
     with pytest.raises(ValueError, match="one map of stride 2"):
         SemanticsDecoder((Tap(4, 8),))
     with pytest.raises(ValueError, match="stride \\[16\\]"):
         PixelSkipDecoder((Tap(16, 8),), (8, 8), (1, 1), (1, 1))
-    with pytest.raises(ValueError, match="as many scales"):
+    with pytest.raises(ValueError, match="same number of scales"):
         PixelSkipDecoder((Tap(4, 8),), (8, 8), (1,), (1, 1))

@@ -175,7 +175,7 @@ def test_damaged_files_are_named(tiny: VRDIR, tmp_path: Path) -> None:
         VRDIR.from_pretrained(tmp_path)
     weights.write_bytes(whole)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is no VRDIR config"):
+    with pytest.raises(ValueError, match="config.json is not a VRDIR config"):
         VRDIR.from_pretrained(tmp_path)
 
 

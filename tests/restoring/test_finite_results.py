@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
-from vrdir.frontend.recognition_frontend import restore_before
+from vrdir.frontend.attach import restore_before
 from vrdir.frontend.transform import Restore
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.restorer import Restorer

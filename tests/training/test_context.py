@@ -1,4 +1,4 @@
-"""The global context's training: whole views, their windows, a detector's loss, a run by command."""
+"""Training of the global context: whole views, windows, a detector's loss, the command."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR, ContextConfig
 from vrdir.training.onnx_network import OnnxNetwork
 from vrdir.training.recognition import Detection, bernoulli_divergence
-from vrdir.training.run import Sources, train
+from vrdir.training.run import train
 from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.sources import Sources
 from vrdir.training.stages import ContextStage, RefineStage, all_stages
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
@@ -129,7 +130,7 @@ def test_the_stage_trains_the_context_alone_and_refinement_all_else() -> None:
     assert refined == {"enhancement", "decoder"}
 
 
-def test_its_own_shares_replace_the_recipes() -> None:
+def test_shares_of_a_stage_replace_those_of_the_recipe() -> None:
     assert ContextStage(recipe()).shares == {"clean": 1, "haze": 3}
     assert RefineStage(recipe()).shares == recipe().mixture
 
@@ -154,7 +155,7 @@ def test_the_command_trains_the_context(tmp_path: Path, photo_folder: Path) -> N
     assert (tmp_path / "run/weights/context/model.safetensors").is_file()
 
 
-def test_views_are_twice_as_large_as_crops_unless_it_is_said() -> None:
+def test_views_are_twice_as_large_as_crops_by_default() -> None:
     assert recipe(view_px=None).views_px == 64
     assert recipe().views_px == 96
     with pytest.raises(ValueError, match="view_px must be at least crop_px, 32; it is 16"):
@@ -209,7 +210,7 @@ def test_the_detection_loss_is_zero_for_the_clean_image_and_pulls_towards_it(
     assert bernoulli_divergence(torch.tensor(0.3), torch.tensor(0.3)) == 0
 
 
-def test_a_trained_context_is_worth_something(photo_folder: Path, tmp_path: Path) -> None:
+def test_trained_context_removes_haze(photo_folder: Path, tmp_path: Path) -> None:
     """A few steps on thick haze bring a hazy photo nearer to its clean twin."""
     settings = recipe(
         context={

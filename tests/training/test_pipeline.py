@@ -1,4 +1,4 @@
-"""The reference's whole pipeline, by its commands, on a small data set laid out like RESIDE + BSD + Rain100L, and a fourth branch."""
+"""The reference's pipeline by commands, on small data like RESIDE, BSD and Rain100L."""
 
 import hashlib
 import json
@@ -25,7 +25,10 @@ from vrdir.weights.bundled import FOLDER, sha256
 
 ROOT = Path(__file__).parents[2]
 # For the recipe `small`, whose weights are bundled.
-BRIEF = "--crop-px 32 --batch-size 5 --loss-weights '{recognition: 0.0}' --validation-photos 2 --validation-crop-px 32"
+BRIEF = (
+    "--crop-px 32 --batch-size 5 --loss-weights '{recognition: 0.0}' --validation-photos 2 "
+    "--validation-crop-px 32"
+)
 
 
 def vrdir_command(line: str) -> Any:
@@ -48,7 +51,7 @@ def documented_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory: pytest.TempPathFactory, photo_folder: Path) -> Path:
-    """Small data sets, named and laid out as the real ones are, in sizes that are no multiple of anything."""
+    """Small data sets with the names and folders of the real ones, in odd sizes."""
     root = tmp_path_factory.mktemp("downloads")
     photos = [Image.open(path).crop((0, 0, 111, 93)) for path in photos_in(photo_folder)]
     sets = (
@@ -111,7 +114,7 @@ def recipe(downloads: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(downloads: Path, recipe: Path) -> Path:
-    """All that docs/training.md says, from pair lists to the table: the reference's scripts in its order, and a fourth branch."""
+    """Run all commands of docs/training.md, from pair lists to the table."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(downloads)
         for line in documented_commands():
@@ -134,7 +137,7 @@ def metrics(work_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (work_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_every_stage_takes_up_what_those_before_it_learnt(trained: Path) -> None:
+def test_every_stage_begins_with_the_weights_of_earlier_stages(trained: Path) -> None:
     final = weights(trained / "fusion/weights/fusion")
     decoder = weights(trained / "decoder/weights/decoder")
     for name, tensor in final.items():
@@ -173,12 +176,12 @@ def test_the_stages_learn(trained: Path) -> None:
         assert scores[1] != scores[0]
 
 
-def test_epochs_are_those_of_the_data(trained: Path) -> None:
+def test_epochs_follow_from_the_size_of_the_data(trained: Path) -> None:
     steps = {branch: metrics(trained / branch)[-1]["steps"] for branch in ("haze", "noise", "rain")}
     assert steps == {"haze": 6, "noise": 4, "rain": 3}  # twice 12, 8 and 5 pairs by 4, rounded up
 
 
-def test_a_visit_takes_up_what_the_one_before_left(trained: Path) -> None:
+def test_run_continues_from_the_weights_of_another_run(trained: Path) -> None:
     visits = trained.parent / "visits"
     runs = [json.loads((visits / number / "run.json").read_text()) for number in "123"]
     assert "whole" in runs[1]["priors"]
@@ -195,7 +198,7 @@ def test_a_visit_takes_up_what_the_one_before_left(trained: Path) -> None:
     assert rates[2][-1] < 2e-3
 
 
-def test_bundled_weights_go_on_by_their_name_with_a_list_beside_the_photos(trained: Path) -> None:
+def test_bundled_weights_are_continued_by_name_with_photos_and_a_list(trained: Path) -> None:
     run = json.loads((trained / "hard" / "run.json").read_text())
     assert run["priors"] == {"whole": sha256(FOLDER / "small" / "model.safetensors")}
     assert run["data"]["training"] == 12  # 12 photos but the two held out, and two lines
@@ -207,7 +210,7 @@ def test_bundled_weights_go_on_by_their_name_with_a_list_beside_the_photos(train
     assert not [name for name in moved if name.startswith("extractor.")]
 
 
-def test_what_was_run_is_on_record(trained: Path) -> None:
+def test_run_is_recorded(trained: Path) -> None:
     run = json.loads((trained / "fusion" / "run.json").read_text())
     assert run["stages"] == ["fusion"]
     assert run["data"]["training"] == 25
@@ -284,7 +287,7 @@ def failing(line: str) -> str:
     return " ".join(result.stderr.split())
 
 
-def test_what_does_not_fit_is_said_before_training(
+def test_errors_are_raised_before_training(
     trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     w, every = trained, f"--clean {photo_folder} --device cpu --work-dir {tmp_path}/new"

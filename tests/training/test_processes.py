@@ -148,7 +148,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_leaves(
     assert weights(work_dir) == weights(unbroken)
 
 
-def test_a_signal_in_the_last_step_is_heeded(
+def test_signal_in_the_last_step_stops_the_run(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "late"
@@ -190,7 +190,7 @@ def test_processes_without_a_shared_work_directory_stop(
     assert "does not hold the same checkpoints for all processes" in " ".join(result.stderr.split())
 
 
-def test_two_processes_do_together_what_one_does(
+def test_two_processes_train_like_one(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "two"
@@ -221,7 +221,7 @@ def test_two_processes_do_together_what_one_does(
     ("error", "left"),
     [(None, True), (Interrupted(15, Path("here")), True), (ValueError("alone with it"), False)],
 )
-def test_processes_part_where_all_come_to_the_end(
+def test_processes_leave_the_group_together(
     error: Exception | None, left: bool, tmp_path: Path
 ) -> None:
     torch.distributed.init_process_group(

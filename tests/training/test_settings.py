@@ -1,14 +1,16 @@
-"""The settings of a recipe describe themselves: help and docs are made of their descriptions, on every Python."""
+"""Settings describe themselves: help and docs are made from their descriptions."""
 
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
 
 from vrdir.cli.train import RunProgress, flags_of
+from vrdir.errors import SettingsError
 from vrdir.training.settings import Recipe, described
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,30 @@ def test_nested_settings_are_found_by_their_keys() -> None:
         ("maybe.size", "A size.", "3"),
     ]
     assert [tuple(setting) for setting in described(Outer)] == expected
+
+
+def test_ranges_are_a_mapping_or_text() -> None:
+    mapping = {"haze": {"warmth": [-0.3, 0.3], "depth": "mixed"}, "noise": {"sigma": 25}}
+    text = "haze:warmth=-0.3..0.3,depth=mixed+noise:sigma=25"
+    recipe = Recipe.read("small", ranges=mapping)
+    assert recipe == Recipe.read("small", ranges=text)
+    assert recipe.ranges["haze"] == {"warmth": (-0.3, 0.3), "depth": "mixed"}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"haze": {"fog": 1}}, "haze has no parameter fog; it has beta, airlight"),
+        ({"fog": {"beta": 1}}, "unknown degradation 'fog'.*did you mean haze"),
+        ({"haze": {"beta": [3, 1]}}, "haze:beta must go from low to high, not from 3 to 1"),
+        ({"haze": {"beta": [1, 2, 3]}}, "haze:beta must be a number or"),
+        ({"noise": {"sigma": 300}}, "noise:sigma must be between 0 and 255, not 300"),
+        ("haze:fog=1", "haze takes beta="),
+    ],
+)
+def test_wrong_ranges_are_named(ranges: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=f"ranges: .*{message}"):
+        Recipe.read("small", ranges=ranges)
 
 
 @pytest.mark.parametrize("command", ["decoder", "branch", "fusion", "refine", "all"])

@@ -1,4 +1,4 @@
-"""Training: what is frozen stays frozen, a resumed run is the unbroken one, and a whole run makes weights that restore."""
+"""Training: frozen parts, resumed runs, whole runs, errors."""
 
 import json
 import math
@@ -20,8 +20,10 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.model.vrdir import PAPER, VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
-from vrdir.training.run import Sources, train, whole_folder
+from vrdir.training.earlier_stages import whole_folder
+from vrdir.training.run import train
 from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
+from vrdir.training.sources import Sources
 from vrdir.training.stages import (
     BranchStage,
     DecoderStage,
@@ -147,7 +149,7 @@ def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
     assert [line["step"] for line in lines] == [0, 4, 4]
 
 
-def test_the_moving_average_is_its_formula() -> None:
+def test_moving_average_follows_its_formula() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     average = AveragedModel(network, multi_avg_fn=moving_average(0.3))
     expected = None
@@ -195,7 +197,7 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path, photo_folder:
             torch.testing.assert_close(end[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_muon_steps_alike_in_every_direction() -> None:
+def test_muon_steps_have_equal_size_in_every_direction() -> None:
     torch.manual_seed(0)
     weight, bias, thin = (
         torch.nn.Parameter(torch.randn(*shape)) for shape in ((16, 8, 3, 3), (16,), (1, 8, 1, 1))
@@ -255,7 +257,7 @@ def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> 
     for content in (b"hello", b"", whole[: len(whole) // 2], flipped):
         (tmp_path / "step-00000003.pt").write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"step-00000003.pt cannot be read .* go on from step-00000002.pt"
+            ValueError, match=r"step-00000003.pt cannot be read .* continue from step-00000002.pt"
         ):
             load_checkpoint(tmp_path / "step-00000003.pt")
 
@@ -299,7 +301,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_what_is_not_finite_stops_with_step_and_files(
+def test_loss_that_is_not_finite_stops_with_step_and_files(
     what: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path
 ) -> None:
     class Broken(DecoderStage):
@@ -331,7 +333,7 @@ def test_the_papers_network_trains_through_the_papers_stages(
     assert any("loss_ranking" in line for line in lines if line["stage"] == "decoder")
 
 
-def test_a_whole_run_leaves_what_it_should_and_can_be_resumed(
+def test_whole_run_writes_its_results_and_can_be_resumed(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=2)
@@ -376,9 +378,9 @@ def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
     assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
 
 
-def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder: Path) -> None:
+def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=1)
-    with pytest.raises(FileNotFoundError, match="holds no run to go on with"):
+    with pytest.raises(FileNotFoundError, match="holds no run to continue"):
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
@@ -405,7 +407,7 @@ def test_resuming_refuses_what_is_not_the_same_run(tmp_path: Path, photo_folder:
         train_all(settings, fewer, tmp_path / "run", resume=True)
 
 
-def test_a_kill_between_config_and_weights_does_no_harm(tmp_path: Path, photo_folder: Path) -> None:
+def test_kill_between_config_and_weights_can_be_resumed(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=2)
     whole = train_all(settings, photo_folder, tmp_path / "whole")
     train_all(settings, photo_folder, tmp_path / "killed")
@@ -432,9 +434,7 @@ def test_weights_are_written_after_their_config(
     assert written == ["config.json", "model.safetensors"]  # who finds weights finds a model
 
 
-def test_resuming_refuses_a_list_that_says_something_else_of_its_images(
-    tmp_path: Path, photo_folder: Path
-) -> None:
+def test_resuming_refuses_a_list_of_another_degradation(tmp_path: Path, photo_folder: Path) -> None:
     photos = sorted(photo_folder.iterdir())
     (tmp_path / "haze.txt").write_text(
         "".join(f"{degraded}|{clean}\n" for degraded, clean in pairwise(photos))
@@ -457,7 +457,7 @@ def test_a_name_is_that_of_bundled_weights_and_a_path_a_folder(
     assert whole_folder(Path("small")) == Path("small/weights/refine")
     assert whole_folder("./small") == Path("small/weights/refine")
     assert whole_folder("small") == bundled.FOLDER / "small"
-    assert "taking the bundled weights small" in caplog.text
+    assert "the bundled weights small are used" in caplog.text
 
 
 def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_folder: Path) -> None:
@@ -479,10 +479,10 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
             run(pairs, val_pairs, resume=True)
 
 
-def test_what_cannot_run_leaves_nothing_behind(tmp_path: Path, photo_folder: Path) -> None:
+def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path) -> None:
     stage = {"steps": 1, "batch_size": 3, "accumulate": 2}
     with pytest.raises(
-        ValueError, match="batch_size 3 is to be divided into 1 processes x 2 parts"
+        ValueError, match="batch_size 3 cannot be divided into 1 processes x 2 parts"
     ):
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
     with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
@@ -513,7 +513,7 @@ def test_a_damaged_photo_is_neither_trained_nor_validated_on(
     assert f"not validated on: {held_out} is damaged" in caplog.text
 
 
-def test_after_a_loss_that_is_not_finite_a_lower_rate_may_go_on(
+def test_run_continues_at_a_lower_rate_after_a_loss_that_is_not_finite(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(checkpoint_every=1)
@@ -563,7 +563,7 @@ def test_whole_images_of_odd_sizes_are_validated(
     assert json.loads((work_dir / "metrics.jsonl").read_text().splitlines()[-1])["psnr_haze"] > 0
 
 
-def test_what_is_validated_on_is_not_trained_on_by_a_list(
+def test_validation_photos_are_not_trained_on_by_a_list(
     tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = sorted(photo_folder.iterdir())
@@ -582,7 +582,7 @@ def test_what_is_validated_on_is_not_trained_on_by_a_list(
     assert f"{len(photos)} photos are both trained and validated on" in caplog.text
 
 
-def test_flags_reach_into_models_whichever_way_they_are_given(tmp_path: Path) -> None:
+def test_flags_change_settings_of_named_and_written_models(tmp_path: Path) -> None:
     assert (
         Recipe.read("smoke", **{"model.branch_blocks": 2}).model.branch_blocks == 2
     )  # the recipe spells its model out
@@ -618,7 +618,7 @@ def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
         recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
 
 
-def test_what_only_lists_can_show_needs_no_share() -> None:
+def test_branch_with_lists_alone_needs_no_share() -> None:
     assert (
         sum(Recipe.read("paper").with_branches(["murk"]).mixture.values()) == 0
     )  # the paper's shares have no clean images
@@ -633,7 +633,7 @@ def test_clean_images_alone_can_be_trained_on_and_are_pictured(
     assert (tmp_path / "pictures" / "decoder" / "step-00000001.png").is_file()
 
 
-def test_losses_are_their_formulas() -> None:
+def test_losses_follow_their_formulas() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     error = (a - b).abs()
@@ -744,7 +744,7 @@ def test_the_recipes_are_valid(name: str) -> None:
     assert (recipe.refine is None) == (name == "paper")
 
 
-def test_the_papers_recipe_is_the_references() -> None:
+def test_paper_recipe_has_the_reference_settings() -> None:
     paper = Recipe.read("paper")
     assert paper.model == PAPER
     assert (paper.crop_px, paper.augmentation, paper.pixel_loss, paper.precision, paper.seed) == (

@@ -12,11 +12,14 @@ from vrdir.cli.errors import quiet_pillow
 from vrdir.cli.evaluate import evaluate_app
 from vrdir.cli.export import export_app
 from vrdir.cli.info import info
+from vrdir.cli.live import live
 from vrdir.cli.pairs import pairs_app
 from vrdir.cli.restore import restore
+from vrdir.cli.serve import serve
 from vrdir.cli.settings import RootGroup
 from vrdir.cli.threads import wait_quietly
 from vrdir.cli.train import train_app
+from vrdir.cli.web import web_app
 from vrdir.cli.weights import weights_app
 
 app = typer.Typer(
@@ -32,7 +35,10 @@ app.add_typer(pairs_app, name="pairs")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(export_app, name="export")
+app.add_typer(web_app, name="web")
 app.add_typer(weights_app, name="weights")
+app.command()(serve)
+app.command()(live)
 app.command()(info)
 
 

@@ -1,10 +1,8 @@
-"""`vrdir degrade`."""
+"""The command `vrdir degrade`."""
 
 from __future__ import annotations
 
 import json
-import os
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -29,10 +27,11 @@ from vrdir.cli.options import (
 )
 from vrdir.cli.pipes import is_piped, through_pipe
 from vrdir.cli.runs import manifest_of, run_files
+from vrdir.errors import InputError, MissingFileError
 
 if TYPE_CHECKING:
     from vrdir.batch.results import FileJob, ResultWriter
-    from vrdir.degradations.degrade import Step
+    from vrdir.degradations.steps import Step
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
 
@@ -60,13 +59,15 @@ def degrade(
     seed: Annotated[
         int,
         typer.Option(
-            help="The same seed gives the same pixels; each file has its own draws, by its name and sub-folder."
+            help="The same seed gives the same pixels; each file has its own draws, by its name "
+            "and sub-folder."
         ),
     ] = 0,
     depth: Annotated[
         Path | None,
         typer.Option(
-            help="For (night_)haze: depth map, or a folder of them with the photos' names; grey 8 or 16 bits or .npy, white is far."
+            help="For haze and night_haze: a depth map, or a folder of maps with the names of the "
+            "photos; grey of 8 or 16 bits, or .npy; white is far."
         ),
     ] = None,
     file_format: Format = None,
@@ -83,56 +84,116 @@ def degrade(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Synthesise degradations, to see what a recogniser or a restorer makes of them."""
+    """Degrade images: haze, rain, snow, blur, low light, noise, JPEG."""
     if list_all:
         list_degradations(as_json)
         return
-    from vrdir.batch.plan import plan_files
-    from vrdir.batch.process import process_files
-    from vrdir.degradations.degrade import (
-        check_steps,
-        degrade_with,
-        parse_degradations,
-        taking_depth,
-    )
-
     with one_line_errors():
         allow(max_megapixels)
         if not inputs or output is None or not steps:
-            raise ValueError(
+            raise InputError(
                 "needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)"
             )
-        parsed = [step for text in steps for step in parse_degradations(text)]
-        check_steps(parsed)
-        if depth is not None:
-            taking_depth(parsed)
-            if not depth.exists():
-                raise FileNotFoundError(f"{depth} does not exist")
+        parsed = checked_steps(steps, depth)
         if is_piped(inputs, output):
-            if depth is not None and not depth.is_file():
-                raise ValueError(f"{depth} is a folder; for one image give one depth map")
-            own_seed = seed_of(seed, Path(inputs[0]).stem)
-            through_pipe(
-                context,
-                inputs,
-                output,
-                suffix_of(file_format),
-                overwrite,
-                lambda picture: degrade_with(picture, parsed, own_seed, depth),
-                quality,
+            degrade_pipe(
+                context, inputs, output, parsed, seed, depth, file_format, overwrite, quality
             )
             return
+    degrade_files(
+        context,
+        inputs,
+        output,
+        steps,
+        seed,
+        depth,
+        file_format,
+        quality,
+        overwrite,
+        resume,
+        as_json,
+    )
+
+
+def checked_steps(texts: Sequence[str], depth: Path | None) -> list[Step]:
+    """Read the degradations of --with, and check them and the depth.
+
+    Raises:
+        InputError: a degradation is wrong, or the depth is of no use.
+        MissingFileError: the depth does not exist.
+    """
+    from vrdir.degradations.degrade import taking_depth
+    from vrdir.degradations.steps import check_steps, parse_degradations
+
+    steps = [step for text in texts for step in parse_degradations(text)]
+    check_steps(steps)
+    if depth is not None:
+        taking_depth(steps)
+        if not depth.exists():
+            raise MissingFileError(f"{depth} does not exist")
+    return steps
+
+
+def degrade_pipe(
+    context: typer.Context,
+    inputs: list[str],
+    output: Path,
+    steps: Sequence[Step],
+    seed: int,
+    depth: Path | None,
+    file_format: str | None,
+    overwrite: bool,
+    quality: int,
+) -> None:
+    """Degrade one image that is read from or written to a pipe."""
+    from vrdir.degradations.degrade import degrade_with
+    from vrdir.degradations.draws import seed_of
+
+    if depth is not None and not depth.is_file():
+        raise InputError(f"{depth} is a folder; for one image give one depth map")
+    own_seed = seed_of(seed, 0, Path(inputs[0]).stem)
+    through_pipe(
+        context,
+        inputs,
+        output,
+        suffix_of(file_format),
+        overwrite,
+        lambda picture: degrade_with(picture, steps, own_seed, depth),
+        quality,
+    )
+
+
+def degrade_files(
+    context: typer.Context,
+    inputs: list[str],
+    output: Path,
+    texts: list[str],
+    seed: int,
+    depth: Path | None,
+    file_format: str | None,
+    quality: int,
+    overwrite: bool,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Degrade files and folders of files."""
+    from vrdir.batch.plan import plan_files
+    from vrdir.batch.process import process_files
+
+    with one_line_errors():
+        steps = checked_steps(texts, depth)
         others = Counter[str]()
         jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
-            raise ValueError(
-                f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps named like them"
+            raise InputError(
+                f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps "
+                "with the names of the images"
             )
         check_quality(context, jobs)
         names = {job: name_of(job, output) for job in jobs}
         maps = {} if depth is None else depth_maps(names, depth)
         settings = {
-            "with": steps,
+            "with": texts,
             "seed": seed,
             "depth": depth and str(depth.resolve()),
             "format": file_format,
@@ -142,7 +203,7 @@ def degrade(
     with manifest or nullcontext():
         results = process_files(
             jobs,
-            lambda job: degraded(job, names[job], parsed, seed, maps.get(job), quality),
+            lambda job: degraded(job, names[job], steps, seed, maps.get(job), quality),
             overwrite,
             manifest,
         )
@@ -150,40 +211,33 @@ def degrade(
 
 
 def list_degradations(as_json: bool) -> None:
-    """Each degradation with its parameters and their defaults, and what its severities set."""
-    from vrdir.degradations.degrade import parameters_of, shown
-    from vrdir.degradations.registry import STEPS
+    """Print each degradation with its parameters: defaults, units, bounds and severities."""
+    from vrdir.degradations.parameters import shown
+    from vrdir.degradations.registry import DEGRADATIONS, OVERLAYS
 
+    every = DEGRADATIONS | OVERLAYS
     if as_json:
         facts = {
-            name: {
-                "defaults": {k: v for k, v in parameters_of(name).items() if v is not None},
-                "severities": dict(degradation.severities),
-            }
-            for name, degradation in STEPS.items()
+            name: {"defaults": one.defaults, "severities": one.severities}
+            for name, one in every.items()
         }
         typer.echo(json.dumps(facts, indent=1))
         return
-    out.print(
-        "Units: _px pixels, _deg degrees, _ev stops, _e electrons, sigma 8-bit levels; the rest are shares or as docs/degradations.md says."
-    )
-    for name, degradation in STEPS.items():
-        ranges = [
-            f"{key}={shown(value)}"
-            for key, value in parameters_of(name).items()
-            if value is not None
-        ]
-        out.print(f"[bold]{name}[/]: {escape(', '.join(ranges))}")
-        for key, values in degradation.severities.items():
-            out.print(
-                f"    severity 1 to 5: {escape(key)} {escape(', '.join(map(shown, values)))}",
-                style="dim",
-            )
-    out.print("With --depth: haze, night_haze.")
+    for name, one in every.items():
+        out.print(f"[bold]{name}[/]: {escape(one.summary)}")
+        for key, parameter in one.parameters.items():
+            unit = f" {parameter.unit}" if parameter.unit else ""
+            about = f"  {key}={shown(parameter.default)}{unit}: {parameter.about}"
+            out.print(escape(f"{about} ({parameter.allowed})"))
+            if parameter.severities:
+                severities = ", ".join(map(shown, parameter.severities))
+                out.print(escape(f"    severity 1 to 5: {severities}"), style="dim")
+    with_depth = [name for name, one in every.items() if "depth" in one.parameters]
+    out.print(f"With --depth: {', '.join(with_depth)}.")
 
 
 def name_of(job: FileJob, output: Path) -> str:
-    """A photo's name without suffix, with the folders below the one given: as its result lies below the output."""
+    """Return a photo's name without suffix, with its folders below the input folder."""
     below = job.target.relative_to(output) if job.target != output else Path()
     return (below.parent / job.source.stem).as_posix()
 
@@ -191,29 +245,33 @@ def name_of(job: FileJob, output: Path) -> str:
 def degraded(
     job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
 ) -> ResultWriter:
-    """Degrade one file. Its draws depend on the seed and its name, not on which other files there are. Raises FileNotFoundError."""
+    """Degrade one file. Its draws depend only on the seed and its name.
+
+    Raises:
+        MissingFileError: its depth map does not exist.
+    """
     from vrdir.batch.results import content_writer
     from vrdir.degradations.degrade import degrade_with
+    from vrdir.degradations.draws import seed_of
     from vrdir.images.reading import read_file
     from vrdir.images.writing import encode, format_of
 
     if depth is not None and not depth.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
         )
-    image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, name), depth)
+    image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, 0, name), depth)
     return content_writer(encode(image, format_of(job.target), str(job.target), quality), {})
 
 
-def seed_of(seed: int, name: str) -> int:
-    """The seed of one photo's draws."""
-    return zlib.crc32(f"{seed}|0|".encode() + os.fsencode(name))
-
-
 def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:
-    """Each photo's depth map: the file itself, or the one in the folder that is named like the photo, with its folders or without.
+    """Return the depth map of each photo.
 
-    Where there is none, a path that does not exist. Raises ValueError for a map that is named like several photos.
+    It is the file `depth` itself, or the file in the folder `depth` with the photo's name, with or
+    without the photo's sub-folders. A photo without a map gets a path that does not exist.
+
+    Raises:
+        InputError: several photos have the name of one map.
     """
     if depth.is_file():
         return dict.fromkeys(names, depth)
@@ -230,7 +288,8 @@ def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]
             and maps[job].is_file()
             and last[Path(name).name] > 1
         ):
-            raise ValueError(
-                f"{maps[job]} may belong to several photos; keep their folders, as in {depth / name}{maps[job].suffix}"
+            raise InputError(
+                f"{maps[job]} may belong to several photos; keep their folders, as in "
+                f"{depth / name}{maps[job].suffix}"
             )
     return maps

@@ -1,4 +1,4 @@
-"""`vrdir evaluate`."""
+"""`vrdir evaluate`: measure restored images, and recognisers on them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
+from typer.core import TyperGroup
 
 from vrdir.cli.console import err, escape, out, printable
 from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.evaluation_progress import prints_lines, progress_bar
 from vrdir.cli.networks import networks_of, shown_facts
 from vrdir.cli.options import (
     AsJson,
@@ -32,106 +26,155 @@ from vrdir.cli.options import (
     name_and_value,
     refuse_unused,
 )
-from vrdir.cli.progress import name_column
-from vrdir.cli.recognition import evaluate_recognition
+from vrdir.cli.recognition import task_command
 from vrdir.cli.recognition_inputs import named_option
+from vrdir.errors import DataError, InputError, require
 
 if TYPE_CHECKING:
     from vrdir.data.pairs import Pair
-    from vrdir.evaluation.restoration import Excluded, Measured, Restore, SetResult
+    from vrdir.evaluation.restoration.protocol import ExcludedPair, Measured, SetResult
+    from vrdir.evaluation.restoration.restorers import RestorePair
+
+PairSets = Mapping[str, tuple[Path, "list[Pair]"]]
+"""Name of a set -> its list file and its pairs."""
+
+
+class EvaluateCommands(TyperGroup):
+    """`restoration`, and a command per recognition task, made when it is asked for."""
+
+    def list_commands(self, context: Any) -> list[str]:
+        """Return the names of all commands."""
+        from vrdir.evaluation.recognition.registry import task_names
+
+        return [*task_names(), *super().list_commands(context)]
+
+    def get_command(self, context: Any, name: str) -> Any:
+        """Return the command of a name, or None if there is none."""
+        command = super().get_command(context, name)
+        if command is not None:
+            return command
+        from vrdir.evaluation.recognition.registry import find_task, task_names
+
+        return task_command(find_task(name)) if name in task_names() else None
+
 
 evaluate_app = typer.Typer(
-    help="Measure restored images, and what recognisers make of them.", no_args_is_help=True
+    cls=EvaluateCommands,
+    help="Measure restored images, and recognisers on restored images.",
+    no_args_is_help=True,
 )
-for task in ("classification", "detection", "reid"):
-    evaluate_app.command(task)(evaluate_recognition(task))
+
+
+Pairs = Annotated[
+    list[str],
+    typer.Option(
+        metavar="[NAME=]LIST",
+        help="A pair list, lines degraded|clean; repeat it for several sets.",
+        show_default=False,
+    ),
+]
+Restored = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]DIR",
+        help="Images that another restorer made, under the names of the degraded ones; "
+        "repeat it for several. A network runs, too, only if --weights names it.",
+    ),
+]
+Restorers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--restorer",
+        metavar="NAME=SPEC",
+        help="Others for the same table: module:function, or a folder as of --restored.",
+    ),
+]
+Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per image.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT.html",
+        help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
+    ),
+]
 
 
 @evaluate_app.command("restoration")
 def evaluate_restoration(
     context: typer.Context,
-    pairs: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[NAME=]LIST",
-            help="A pair list, lines degraded|clean; repeat it for several sets.",
-            show_default=False,
-        ),
-    ],
+    pairs: Pairs,
     weights: SeveralWeights = None,
     device: Device = "auto",
-    restored: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]DIR",
-            help="Images that another restorer made, under the names of the degraded ones; repeat it for several. "
-            "A network runs beside them only where --weights names it.",
-        ),
-    ] = None,
-    restorer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SPEC",
-            help="Others for the same table: module:function, or a folder as of --restored.",
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line per image.")
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OUT.html",
-            help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
-        ),
-    ] = None,
+    restored: Restored = None,
+    restorer: Restorers = None,
+    csv: Csv = None,
+    report: Report = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """PSNR and SSIM before and after restoring, in RGB and in Y, per image and per set, on whole images."""
-    from vrdir.errors import ImageError
-    from vrdir.images.writing import write_file
-
+    """Measure PSNR and SSIM before and after restoring, in RGB and Y, per image and per set."""
     with one_line_errors():
-        try:
-            from vrdir.evaluation import restoration_report
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
-            ) from None
+        for package in ("jinja2", "skimage"):
+            require(package, "evaluate", f"evaluating needs more packages ({package} is missing)")
         check_outputs([path for path in (csv, report) if path is not None], overwrite)
         if restored and not weights:
             refuse_unused(context, "with --restored, where no network runs", "device")
-        sys.path.append("")  # module:function may lie in the current folder
+        sys.path.append("")  # module:function may be in the current folder
         sets = read_sets(pairs)
         networks = weights or ([] if restored else ["small"])
-        listed = [pair for _, of_list in sets.values() for pair in of_list]
-        restorers, facts = choose_restorers(
-            listed, networks, device, restored or (), restorer or ()
+        all_pairs = [pair for _, of_list in sets.values() for pair in of_list]
+        restorers, facts = load_pair_restorers(
+            all_pairs, networks, device, restored or (), restorer or ()
         )
-    results = measured(sets, restorers, as_json)
-    if as_json:
-        sys.stdout.write(json.dumps(restoration_report.as_json(results, facts), indent=1) + "\n")
-    else:
-        print_table(results)
-    try:
-        if csv is not None:
-            write_file(restoration_report.as_csv(results).encode("utf-8", "surrogateescape"), csv)
-        if report is not None:
-            page = restoration_report.as_page(results, shown_facts(facts), restorers)
-            write_file(page.encode("utf-8", "replace"), report)
-    except ImageError as error:  # not as asked, but on the way: status 1
-        fail(error, 1)
+    results = measure_sets(sets, restorers, as_json)
+    _show(results, facts, as_json)
+    _write(results, facts, restorers, csv, report)
     if any(result.excluded for result in results):
         raise typer.Exit(1)
 
 
+def _show(results: Sequence[SetResult], facts: Mapping[str, Any], as_json: bool) -> None:
+    from vrdir.evaluation.restoration.tables import as_json as results_as_json
+
+    if as_json:
+        sys.stdout.write(json.dumps(results_as_json(results, facts), indent=1) + "\n")
+    else:
+        print_table(results)
+
+
+def _write(
+    results: Sequence[SetResult],
+    facts: Mapping[str, Any],
+    restorers: Mapping[str, RestorePair],
+    csv: Path | None,
+    report: Path | None,
+) -> None:
+    """Write the CSV file and the page; status 1 if one cannot be written."""
+    from vrdir.errors import ImageError
+    from vrdir.evaluation.restoration.report import as_page
+    from vrdir.evaluation.restoration.tables import as_csv
+    from vrdir.images.writing import write_file
+
+    try:
+        if csv is not None:
+            write_file(as_csv(results).encode("utf-8", "surrogateescape"), csv)
+        if report is not None:
+            page = as_page(results, shown_facts(facts), restorers)
+            write_file(page.encode("utf-8", "replace"), report)
+    except ImageError as error:
+        fail(error, 1)
+
+
 def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
-    """`NAME=LIST`, or `LIST` alone, whose stem is the name then -> each set's list file and its pairs.
+    """Return each set's list file and pairs, by name.
+
+    Args:
+        given: `NAME=LIST`, or `LIST` alone, whose stem is the name then.
 
     Raises:
-        FileNotFoundError, ValueError: no such list, one that cannot be read, or two of one name.
+        MissingFileError: there is no such list.
+        DataError: a list cannot be read, or two sets have one name.
     """
     from vrdir.data.pairs import read_pairs
 
@@ -141,131 +184,151 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
         path = Path(rest)
         name = given_name or path.stem
         if name in sets:
-            raise ValueError(
-                f"{sets[name][0]} and {path} are both called {name!r}; name them: --pairs NAME=LIST"
+            raise DataError(
+                f"{sets[name][0]} and {path} have one name, {name!r}; name them: --pairs NAME=LIST"
             )
         sets[name] = (path, read_pairs(path))
     return sets
 
 
-def choose_restorers(
+def load_pair_restorers(
     pairs: Sequence[Pair],
     weights: Sequence[str],
     device: str,
     restored: Sequence[str],
     others: Sequence[str],
-) -> tuple[dict[str, Restore], dict[str, Any]]:
-    """What restores the images, by name, networks first; and the facts of them for the reports.
+) -> tuple[dict[str, RestorePair], dict[str, Any]]:
+    """Load the restorers.
+
+    Args:
+        pairs: of all sets.
+        weights: of `--weights`.
+        device: of `--device`.
+        restored: of `--restored`.
+        others: of `--restorer`.
+
+    Returns:
+        The restorers by name, networks first, and facts on them for reports.
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, device, folder or function; a folder cannot hold one image for
-            each pair; or two have one name.
+        MissingFileError: a folder is missing.
+        InputError: there are no such weights, device or function; two restorers have one name; or
+            a folder cannot hold one image for each pair.
     """
     from vrdir import __version__
-    from vrdir.evaluation.restoration import (
-        by_function,
-        by_network,
+    from vrdir.evaluation.restoration.restorers import (
         check_restored_names,
-        from_folder,
+        folder_for_pairs,
+        function_for_pairs,
+        network_for_pairs,
     )
-    from vrdir.evaluation.variants import load_function
+    from vrdir.evaluation.user_functions import load_function
 
     networks, facts = networks_of(weights, device)
-    restorers: dict[str, Restore] = {
-        name: by_network(network) for name, network in networks.items()
+    restorers: dict[str, RestorePair] = {
+        name: network_for_pairs(network) for name, network in networks.items()
     }
     given = [("restored", *name_and_value(text)) for text in restored]
     given += [("restorer", *named_option("--restorer", text)) for text in others]
-    for option, name, spec in given:
-        own = name or Path(spec).name or spec
-        if own in restorers:
-            raise ValueError(
-                f"--{option} {own}: that name is taken; give another, --{option} NAME={spec}"
+    for option, given_name, spec in given:
+        name = given_name or Path(spec).name or spec
+        if name in restorers:
+            raise InputError(
+                f"--{option} {name}: that name is taken; give another, --{option} NAME={spec}"
             )
-        is_folder = option == "restored" or Path(spec).is_dir() or ":" not in spec
-        restorers[own] = from_folder(Path(spec)) if is_folder else by_function(load_function(spec))
-        if is_folder:
+        if option == "restored" or Path(spec).is_dir() or ":" not in spec:
+            restorers[name] = folder_for_pairs(Path(spec))
             check_restored_names(pairs)
-        facts[option if len(given) == 1 and option == "restored" else f"{option} {own}"] = spec
+        else:
+            restorers[name] = function_for_pairs(load_function(spec))
+        facts[option if len(given) == 1 and option == "restored" else f"{option} {name}"] = spec
     return restorers, {"vrdir": __version__, **facts}
 
 
-def measured(
-    sets: dict[str, tuple[Path, list[Pair]]], restorers: Mapping[str, Restore], as_json: bool
+def measure_sets(
+    sets: PairSets, restorers: Mapping[str, RestorePair], as_json: bool
 ) -> list[SetResult]:
-    """Measure the sets with a progress bar on a terminal, a line per image elsewhere (none beside JSON); name what is excluded.
+    """Measure the sets and name what is excluded.
+
+    There is a progress bar on a terminal, a line per image elsewhere, nothing beside JSON.
 
     Returns:
-        Set by set a result per restorer.
+        Set by set, a result per restorer.
     """
-    from vrdir.evaluation.restoration import Excluded, SetResult, measure_by_each
+    from vrdir.evaluation.restoration.protocol import ExcludedPair, SetResult, measure_by_each
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        name_column(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-    )
     total = sum(len(pairs) for _, pairs in sets.values())
     results = []
-    with Progress(
-        *columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=total)
+    with progress_bar(as_json) as progress:
+        bar = progress.add_task("", total=total)
         for name, (source, pairs) in sets.items():
-            progress.update(task, description=printable(name))
-            rows: list[tuple[Measured | Excluded, ...]] = []
+            progress.update(bar, description=printable(name))
+            rows: list[tuple[Measured | ExcludedPair, ...]] = []
             for of_pair in measure_by_each(pairs, restorers):
                 rows.append(of_pair)
-                if isinstance(first := of_pair[0], Excluded):
+                if isinstance(first := of_pair[0], ExcludedPair):
                     place = f"{source}:{first.pair.line}"
                     err.print(f"[bold red]excluded:[/] {escape(f'{place}: {first.reason}')}")
-                elif not as_json and not err.is_terminal:
-                    out.print(escape(f"{name}  {changes(of_pair, list(restorers))}"))
-                progress.advance(task)
+                elif prints_lines(as_json):
+                    out.print(escape(f"{name}  {pair_line(of_pair, list(restorers))}"))
+                progress.advance(bar)
             by_restorer = zip(restorers, zip(*rows, strict=True), strict=True)
             results += [SetResult(name, source, own, restorer) for restorer, own in by_restorer]
     return results
 
 
-def changes(rows: Sequence[Measured | Excluded], restorers: Sequence[str]) -> str:
-    """What became of a pair: "name  20.00 -> 25.00 dB", with several restorers the name of each before its figure."""
-    from vrdir.evaluation.restoration import Measured, name_of
+def pair_line(rows: Sequence[Measured | ExcludedPair], restorers: Sequence[str]) -> str:
+    """Return the result of a pair as "name  20.00 -> 25.00 dB".
+
+    With several restorers the name of each is before its figure.
+    """
+    from vrdir.evaluation.restoration.metrics import MAIN
+    from vrdir.evaluation.restoration.protocol import Measured
+    from vrdir.evaluation.restoration.restorers import pair_name
 
     done = [row for row in rows if isinstance(row, Measured)]
-    after = [f"{row.restored.psnr_rgb:.2f}" for row in done]
+    before = MAIN.shown(done[0].degraded[MAIN.key])
+    after = [MAIN.shown(row.restored[MAIN.key]) for row in done]
     if len(done) > 1:
         after = [f"{name} {figure}" for name, figure in zip(restorers, after, strict=True)]
-    return f"{name_of(done[0].pair)}  {done[0].degraded.psnr_rgb:.2f} -> {', '.join(after)} dB"
+    return f"{pair_name(done[0].pair)}  {before} -> {', '.join(after)} {MAIN.unit}"
 
 
 def print_table(results: Sequence[SetResult]) -> None:
-    """A line for RGB and one for Y per set, a column per restorer; verdicts, and how the restorers compare."""
-    from vrdir.evaluation.restoration_report import by_set, called, comparisons, figures_of, verdict
+    """Print a line per set and group of channels, a column per restorer; verdicts."""
+    from vrdir.evaluation.restoration.summary import by_set, comparisons, verdict
 
     sets = by_set(results)
     several = len(sets[0]) > 1
-    names = [escape(result.restorer) for result in sets[0]] if several else ["out"]
-    table = Table(
-        "set", "", *(("images", "excluded") if any(r.excluded for r in results) else ("images",))
-    )
-    for head in ("PSNR in", *names, "SSIM in", *names):
-        table.add_column(head, justify="right")
-    for of in sets:
-        figures = figures_of(of)
-        counts = [str(len(of[0].images)), str(len(of[0].excluded))][
-            : len(table.columns) - 4 - 2 * len(names)
-        ]
-        for colours in ("rgb", "y"):
-            cells = [*figures[f"psnr_{colours}"], *figures[f"ssim_{colours}"]]
-            first = [escape(called(of[0])), "RGB", *counts]
-            table.add_row(*(first if colours == "rgb" else ["", "Y", *[""] * len(counts)]), *cells)
-    out.print(table)
-    for of in sets:
-        for result in of:
-            out.print(
-                f"{escape(f'{result.name}, {result.restorer}' if several else result.name)}: {escape(verdict(result))}"
-            )
-        for sentence in comparisons(of):
-            out.print(f"{escape(of[0].name)}: {escape(sentence)}")
+    out.print(_table(sets, [result.restorer for result in sets[0]] if several else ["out"]))
+    for of_set in sets:
+        for result in of_set:
+            name = f"{result.name}, {result.restorer}" if several else result.name
+            out.print(f"{escape(name)}: {escape(verdict(result))}")
+        for sentence in comparisons(of_set):
+            out.print(f"{escape(of_set[0].name)}: {escape(sentence)}")
+
+
+def _table(sets: Sequence[Sequence[SetResult]], restorers: Sequence[str]) -> Table:
+    from vrdir.evaluation.restoration.metrics import METRICS
+    from vrdir.evaluation.restoration.summary import mean_cells, set_label
+
+    by_label = {metric.label: metric.key for metric in METRICS}
+    names = dict.fromkeys(label.partition(", ")[0] for label in by_label)
+    channels = dict.fromkeys(label.partition(", ")[2] for label in by_label)
+    with_excluded = any(result.excluded for of_set in sets for result in of_set)
+    table = Table("set", "", "images", *(["excluded"] if with_excluded else []))
+    for name in names:
+        for head in (f"{name} in", *map(escape, restorers)):
+            table.add_column(head, justify="right")
+    for of_set in sets:
+        cells = mean_cells(of_set)
+        counts = [str(len(of_set[0].images)), str(len(of_set[0].excluded))]
+        first = [escape(set_label(of_set[0])), *counts[: 1 + with_excluded]]
+        empty = [""] * (1 + len(restorers))
+        for channel in channels:
+            keys = [by_label.get(f"{name}, {channel}", "") for name in names]
+            figures = [cell for key in keys for cell in cells.get(key, empty)]
+            table.add_row(first[0], channel, *first[1:], *figures)
+            first = [""] * len(first)
+    return table

@@ -1,4 +1,4 @@
-"""`vrdir pairs`."""
+"""The commands `vrdir pairs`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vrdir.cli.console import err, escape, out
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import AsJson, Overwrite
+from vrdir.errors import DataError, ExistsError, InputError
+
+if TYPE_CHECKING:
+    from vrdir.data.public_datasets import Matching
 
 pairs_app = typer.Typer(
     help="Lists of degraded images and their clean twins, to train on and to evaluate with.",
@@ -39,7 +43,8 @@ def pairs_build(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all. Default: same-name."
+            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows "
+            "all rules. Default: same-name."
         ),
     ] = None,
     steps: Annotated[
@@ -47,7 +52,8 @@ def pairs_build(
         typer.Option(
             "--with",
             metavar="NAME[:PARAMETER=VALUE,...]",
-            help="No degraded images: synthesise them, noise:sigma=25; repeat it for several, in order.",
+            help="Synthesise the degraded images, as in noise:sigma=25; repeat it for several, in "
+            "order.",
         ),
     ] = None,
     strict: Annotated[
@@ -61,16 +67,9 @@ def pairs_build(
     from vrdir.data.public_datasets import CLEAN_ONLY, match
 
     with one_line_errors():
-        if output.is_dir():
-            raise ValueError(
-                f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}"
-            )
-        if output.exists() and not overwrite:
-            raise FileExistsError(
-                f"{output} exists; replace it by --overwrite, or choose another output"
-            )
+        check_output(output, overwrite)
         if degraded is None and not steps:
-            raise ValueError(
+            raise InputError(
                 "needs --degraded DIR, or --with NAME for images that are to be synthesised"
             )
         chosen = rule or (CLEAN_ONLY if steps else "same-name")
@@ -80,31 +79,43 @@ def pairs_build(
             unmatched_of(matching.without_degraded, "clean", "degraded"),
         ]
         if strict and any(unmatched):
-            raise ValueError(
+            raise InputError(
                 f"{'; '.join(filter(None, unmatched))}; nothing was written (--strict)"
             )
         write_pairs(matching.pairs, output)
     for message in filter(None, unmatched):
         err.print(f"[bold yellow]warning:[/] {escape(message)}")
-    clean_images = len({pair.clean for pair in matching.pairs})
-    if as_json:
-        facts = {
-            "list": str(output),
-            "rule": chosen,
-            "pairs": len(matching.pairs),
-            "clean_images": clean_images,
-        }
-        left = {
-            "without_clean": matching.without_clean,
-            "without_degraded": matching.without_degraded,
-        }
-        print_json(facts | {name: [str(path) for path in paths] for name, paths in left.items()})
-    else:
-        out.print(
-            escape(
-                f"{output}: {counted(len(matching.pairs), 'pair')}, {counted(clean_images, 'clean image')}, by the rule {chosen}"
-            )
+    print_matching(matching, output, chosen, as_json)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise InputError or ExistsError if a list cannot be written there."""
+    if output.is_dir():
+        raise InputError(
+            f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}"
         )
+    if output.exists() and not overwrite:
+        raise ExistsError(f"{output} exists; replace it by --overwrite, or choose another output")
+
+
+def print_matching(matching: Matching, output: Path, rule: str, as_json: bool) -> None:
+    """Print the counts of a new list."""
+    clean_images = len({pair.clean for pair in matching.pairs})
+    if not as_json:
+        counts = f"{counted(len(matching.pairs), 'pair')}, {counted(clean_images, 'clean image')}"
+        out.print(escape(f"{output}: {counts}, by the rule {rule}"))
+        return
+    facts = {
+        "list": str(output),
+        "rule": rule,
+        "pairs": len(matching.pairs),
+        "clean_images": clean_images,
+    }
+    left = {
+        "without_clean": matching.without_clean,
+        "without_degraded": matching.without_degraded,
+    }
+    print_json(facts | {name: [str(path) for path in paths] for name, paths in left.items()})
 
 
 @pairs_app.command("check")
@@ -114,7 +125,10 @@ def pairs_check(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Look at every file of pair lists: missing, no image, two sizes. Prints counts and a fingerprint to compare downloads by."""
+    """Check every file of pair lists: missing files, no images, two sizes.
+
+    It prints counts, and a fingerprint to compare downloads.
+    """
     with one_line_errors():
         reports = [report_of(path) for path in lists]
     if as_json:
@@ -131,7 +145,7 @@ def pairs_check(
 
 @pairs_app.command("rules")
 def pairs_rules() -> None:
-    """Name the rules, with names that each goes by."""
+    """Show the rules, with examples of file names."""
     from vrdir.data.public_datasets import RULES
 
     for name, rule in RULES.items():
@@ -141,21 +155,22 @@ def pairs_rules() -> None:
 
 
 def unmatched_of(files: Sequence[Path], side: str, other: str) -> str:
-    """One line on the files without a twin; "" if there are none."""
+    """Return one line on the files without a twin, or "" if every file has one."""
     if not files:
         return ""
-    return f"{counted(len(files), f'{side} image')} {'have' if len(files) > 1 else 'has'} no {other} twin, the first is {files[0]}"
+    have = "have" if len(files) > 1 else "has"
+    return f"{counted(len(files), f'{side} image')} {have} no {other} twin, the first is {files[0]}"
 
 
 def report_of(path: Path) -> dict[str, Any]:
-    """What there is to say of a list. Raises FileNotFoundError if there is no such list."""
+    """Return the counts and problems of a list. Raises MissingFileError."""
     from rich.progress import track
 
     from vrdir.data.pairs import scan, survey
 
     try:
         pairs, problems = scan(path)
-    except ValueError as error:  # no list at all
+    except DataError as error:  # no list at all
         pairs, problems = [], [str(error)]
     seen = survey(
         track(pairs, str(path), console=err, disable=not err.is_terminal, transient=True), path
@@ -164,6 +179,7 @@ def report_of(path: Path) -> dict[str, Any]:
 
 
 def summary_of(report: dict[str, Any]) -> str:
+    """Return a report as one line."""
     if report["problems"]:
         return f"{report['list']}: {counted(len(report['problems']), 'problem')} (named above)"
     synthesised = f" ({report['synthesised']:,} synthesised)" if report["synthesised"] else ""
@@ -171,14 +187,17 @@ def summary_of(report: dict[str, Any]) -> str:
         " to ".join(map(str, dict.fromkeys(report[extents]))) for extents in ("widths", "heights")
     )
     return (
-        f"{report['list']}: {counted(report['pairs'], 'pair')}{synthesised}, {counted(report['clean'], 'clean image')}, {sizes} pixels, "
+        f"{report['list']}: {counted(report['pairs'], 'pair')}{synthesised}, "
+        f"{counted(report['clean'], 'clean image')}, {sizes} pixels, "
         f"fingerprint {report['fingerprint']}"
     )
 
 
 def counted(number: int, what: str) -> str:
+    """Return a number with its noun, in the plural where needed."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def print_json(content: Any) -> None:
+    """Print JSON on standard output."""
     sys.stdout.write(json.dumps(content, indent=1) + "\n")

@@ -1,27 +1,20 @@
-"""`vrdir evaluate classification`, `detection` and `reid`: one command for three tasks."""
+"""`vrdir evaluate TASK`: one command for all recognition tasks."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from vrdir.cli.console import err, escape, out, printable
 from vrdir.cli.errors import fail, one_line_errors
+from vrdir.cli.evaluation_progress import prints_lines, progress_bar
 from vrdir.cli.networks import shown_facts
 from vrdir.cli.options import (
     AsJson,
@@ -32,38 +25,24 @@ from vrdir.cli.options import (
     check_outputs,
     refuse_unused,
 )
-from vrdir.cli.progress import name_column
 from vrdir.cli.recognition_inputs import (
-    Task,
-    conditions_of,
-    limited,
-    read_data,
-    recognisers_of,
-    remembered,
-    restorers_of,
+    cached_restorers,
+    load_recognisers,
+    load_restorers,
+    make_conditions,
 )
 from vrdir.cli.signals import stoppable
 
 if TYPE_CHECKING:
-    from vrdir.evaluation.recognition import RecognitionResult
+    from vrdir.evaluation.recognition.conditions import Condition
+    from vrdir.evaluation.recognition.labels.labelled import LabelledImages
+    from vrdir.evaluation.recognition.restorers import RestoreImage
+    from vrdir.evaluation.recognition.results import RecognitionResult
+    from vrdir.evaluation.recognition.task import RecognitionTask
 
-DATA: Mapping[Task, str] = {
-    "classification": "A folder with a folder per class; or a CSV file with columns file and label.",
-    "detection": "A COCO JSON file; or a folder with YOLO text or VOC XML files beside its images, or under labels/ beside images/.",
-    "reid": "A folder with query/ and gallery/, named as in Market-1501: 0002_c1s1_000451_03.jpg is person 2 seen by camera 1.",
-}
-HELP: Mapping[Task, str] = {
-    "classification": "Top-1 and top-5 accuracy of classifiers on clean, degraded and restored images.",
-    "detection": "Mean average precision of detectors on clean, degraded and restored images.",
-    "reid": "Rank-1 and mAP of person re-identification on clean, degraded and restored images.",
-}
-AS_TAKEN = "Without --with and --degraded the images are photos of real bad weather: they are compared as taken and restored."
-# Named, but nothing is wrong.
-BY_PROTOCOL = (
-    "crowds or difficult",
-    "given twice",
-    "junk by the Market-1501 protocol",
-    "a query without a match",
+AS_TAKEN_HELP = (
+    "Without --with and --degraded the images are photos of real bad weather: "
+    "they are compared as taken and restored."
 )
 
 DataPath = Annotated[
@@ -73,7 +52,9 @@ DataPath = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Where the images lie, if not beside their labels.", show_default=False
+        metavar="DIR",
+        help="The folder of the images, if they are not beside their labels.",
+        show_default=False,
     ),
 ]
 Recognisers = Annotated[
@@ -81,7 +62,8 @@ Recognisers = Annotated[
     typer.Option(
         "--recogniser",
         metavar="SPEC",
-        help="FILE.onnx with its FILE.json, module:function, timm:NAME, torchvision:NAME or transformers:NAME; repeat it for several.",
+        help="FILE.onnx with its FILE.json, module:function, timm:NAME, torchvision:NAME or "
+        "transformers:NAME; repeat it for several.",
         show_default=False,
     ),
 ]
@@ -90,7 +72,8 @@ Steps = Annotated[
     typer.Option(
         "--with",
         metavar="NAME[:PARAMETER=VALUE,...]",
-        help="Synthesise: noise:sigma=50, or haze:severity=1..5 for five; repeat it for several. `vrdir degrade --list` names all.",
+        help="Synthesise: noise:sigma=50, or haze:severity=1..5 for five; repeat it for several. "
+        "`vrdir degrade --list` names all.",
     ),
 ]
 Degraded = Annotated[
@@ -100,41 +83,46 @@ Degraded = Annotated[
         help="Degraded images, under the names of the clean ones; repeat it for several.",
     ),
 ]
-Peers = Annotated[
+Restorers = Annotated[
     list[str] | None,
     typer.Option(
         "--restorer",
         metavar="NAME=SPEC",
-        help="Others for the same table: module:function, or a folder of results with a folder per condition and clean/ "
-        "(or, of photos as taken, the results themselves).",
+        help="Others for the same table: module:function, or a folder of results with a folder "
+        "per condition and clean/ (for photos as taken, the folder of the results itself).",
     ),
 ]
 Vrdir = Annotated[
-    bool, typer.Option("--vrdir/--no-vrdir", help="Whether vrdir itself stands in the table.")
+    bool, typer.Option("--vrdir/--no-vrdir", help="Whether the table includes vrdir itself.")
 ]
 Resamples = Annotated[
-    int, typer.Option("--bootstrap", min=1, help="Resamples that the 95 % intervals come from.")
+    int, typer.Option("--bootstrap", min=1, help="Resamples for the 95 % intervals.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the synthesis and the resamples.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed of the synthesis and the resamples.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Only the first so many images by name (reid: persons by number); reports say so.",
+        help="Use only the first part of the data, see above; reports note it.",
     ),
 ]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per figure.")]
 Report = Annotated[
     Path | None,
     typer.Option(
-        metavar="OUT.html", help="Write a page with verdicts, charts, and cases as pictures."
+        metavar="OUT.html", help="Write a page with verdicts, charts, and images as examples."
     ),
 ]
 
 
-def evaluate_recognition(task: Task) -> Callable[..., None]:
-    """The command for a task."""
+def task_command(task: RecognitionTask[Any, Any, Any]) -> Any:
+    """Return the command of a task, as typer's groups hold it."""
+    single = typer.Typer(add_completion=False)
+    single.command(task.name)(_command_function(task))
+    return typer.main.get_command(single)
 
+
+def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., None]:
     def command(
         context: typer.Context,
         data: DataPath,
@@ -142,7 +130,7 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         images: Images = None,
         steps: Steps = None,
         degraded: Degraded = None,
-        restorer: Peers = None,
+        restorer: Restorers = None,
         vrdir: Vrdir = True,
         weights: SeveralWeights = None,
         device: Device = "auto",
@@ -155,196 +143,182 @@ def evaluate_recognition(task: Task) -> Callable[..., None]:
         threads: Threads = None,
         as_json: AsJson = False,
     ) -> None:
-        from vrdir import __version__
-        from vrdir.errors import ImageError
-        from vrdir.images.writing import write_file
-
-        # What a recogniser prints of its own is no part of the JSON.
+        # Anything that a recogniser prints is no part of the JSON.
         with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
-            try:
-                from vrdir.evaluation import recognition_report
-            except ModuleNotFoundError as error:
-                raise ValueError(
-                    f"evaluating needs more packages ({error.name} is missing): pip install 'vrdir[evaluate]'"
-                ) from None
-            sys.path.append("")  # module:function may lie in the current folder
+            _check_packages(task)
+            sys.path.append("")  # module:function may be in the current folder
             check_outputs([path for path in (csv, report) if path is not None], overwrite)
             if not vrdir:
                 refuse_unused(context, "with --no-vrdir", "weights", "device")
-            conditions = conditions_of(steps or (), degraded or ())
-            restorers, facts = restorers_of(
-                restorer or (), conditions, (weights or ["small"]) if vrdir else (), device
-            )
-            labelled, note = limited(task, read_data(task, data, images), limit)
-            networks = recognisers_of(task, recogniser, labelled)
-            facts = {"vrdir": __version__, **facts, "seed": seed, "resamples": bootstrap}
-            results = []
-            with stoppable(), remembered(restorers, len(networks)) as kept:
-                for network in networks:
-                    with followed(network.name, len(labelled.items), as_json) as advance:
-                        measure = evaluation(task)
-                        result = measure(
-                            labelled,
-                            network,
-                            conditions,
-                            kept,
-                            seed=seed,
-                            bootstrap=bootstrap,
-                            progress=advance,
-                        )
-                    results.append(
-                        replace(result, facts={**result.facts, "limit": note}) if note else result
-                    )
-                page = ""
-                if report is not None:
-                    page = recognition_report.as_page(results, shown_facts(facts))
-        for excluded in dict.fromkeys(one for result in results for one in result.excluded):
-            err.print(f"[bold red]left out:[/] {escape(f'{excluded.name}: {excluded.reason}')}")
-        if as_json:
-            content = recognition_report.as_json(results, {**facts, "data": str(data)})
-            sys.stdout.write(json.dumps(content, indent=1) + "\n")
-        else:
-            for result in results:
-                print_result(result)
-        try:
-            if csv is not None:
-                write_file(
-                    recognition_report.as_csv(results).encode("utf-8", "surrogateescape"), csv
+            conditions = make_conditions(steps or (), degraded or ())
+            networks = (weights or ["small"]) if vrdir else ()
+            restorers, facts = load_restorers(restorer or (), conditions, networks, device)
+            facts |= {"seed": seed, "resamples": bootstrap}
+            labelled, note = task.limit(task.read(data, images), limit)
+            recognisers = load_recognisers(task, recogniser, labelled)
+            with stoppable(), cached_restorers(restorers, len(recognisers)) as cached:
+                results = _measure(
+                    task, labelled, recognisers, conditions, cached, seed, bootstrap, as_json
                 )
-            if report is not None:
-                write_file(page.encode("utf-8", "replace"), report)
-        except ImageError as error:  # not as asked, but on the way: status 1
-            fail(error, 1)
-        if any(
-            not one.reason.startswith(BY_PROTOCOL) for result in results for one in result.excluded
-        ):
+                results = [_with_note(result, note) for result in results]
+                page = _page(results, facts) if report is not None else ""
+        _show(results, {**facts, "data": str(data)}, as_json)
+        _write(results, csv, page, report)
+        if any(not one.by_protocol for result in results for one in result.excluded):
             raise typer.Exit(1)
 
-    command.__doc__ = f"{HELP[task]}\n\n{AS_TAKEN}\n\nData: {DATA[task]}"
+    limit_help = f"--limit counts {task.limit_unit}."
+    command.__doc__ = f"{task.help}\n\n{AS_TAKEN_HELP}\n\nData: {task.data_help} {limit_help}"
     return command
 
 
-def evaluation(task: Task) -> Callable[..., RecognitionResult]:
-    """What measures a task."""
-    if task == "classification":
-        from vrdir.evaluation.classification import evaluate_classification
+def _check_packages(task: RecognitionTask[Any, Any, Any]) -> None:
+    """Import the packages of an evaluation, so that a missing one is noticed at once.
 
-        return evaluate_classification
-    if task == "detection":
-        from vrdir.evaluation.detection import evaluate_detection
+    Raises:
+        MissingPackageError: one is not installed.
+    """
+    from vrdir.errors import require
 
-        return evaluate_detection
-    from vrdir.evaluation.reidentification import evaluate_reid
+    for package in ("jinja2", "scipy"):
+        require(package, "evaluate", f"evaluating needs more packages ({package} is missing)")
+    task.check_packages()
 
-    return evaluate_reid
+
+def _measure(
+    task: RecognitionTask[Any, Any, Any],
+    data: LabelledImages[Any],
+    recognisers: Sequence[Any],
+    conditions: Sequence[Condition],
+    restorers: Mapping[str, RestoreImage],
+    seed: int,
+    bootstrap: int,
+    as_json: bool,
+) -> list[RecognitionResult]:
+    """Return a result per recogniser."""
+    results = []
+    for recogniser in recognisers:
+        with _progress(recogniser.name, len(data.images), as_json) as advance:
+            result = task.evaluate(
+                data,
+                recogniser,
+                conditions,
+                restorers,
+                seed=seed,
+                bootstrap=bootstrap,
+                progress=advance,
+            )
+        results.append(result)
+    return results
+
+
+def _with_note(result: RecognitionResult, note: str) -> RecognitionResult:
+    """Return a result with the note on a limit among its facts."""
+    from vrdir.evaluation.recognition.tables import LIMIT
+
+    return replace(result, facts={**result.facts, LIMIT: note}) if note else result
+
+
+def _page(results: Sequence[RecognitionResult], facts: Mapping[str, Any]) -> str:
+    from vrdir import __version__
+    from vrdir.evaluation.recognition.report import as_page
+
+    return as_page(results, shown_facts({"vrdir": __version__, **facts}))
+
+
+def _show(results: Sequence[RecognitionResult], facts: Mapping[str, Any], as_json: bool) -> None:
+    """Print what was excluded, and the figures as a table or JSON."""
+    from vrdir import __version__
+    from vrdir.evaluation.recognition.tables import as_json as results_as_json
+
+    for excluded in dict.fromkeys(one for result in results for one in result.excluded):
+        err.print(f"[bold red]excluded:[/] {escape(f'{excluded.name}: {excluded.reason}')}")
+    if as_json:
+        content = results_as_json(results, {"vrdir": __version__, **facts})
+        sys.stdout.write(json.dumps(content, indent=1) + "\n")
+        return
+    for result in results:
+        _print_result(result)
+
+
+def _write(
+    results: Sequence[RecognitionResult], csv: Path | None, page: str, report: Path | None
+) -> None:
+    """Write the CSV file and the page; status 1 if one cannot be written."""
+    from vrdir.errors import ImageError
+    from vrdir.evaluation.recognition.tables import as_csv
+    from vrdir.images.writing import write_file
+
+    try:
+        if csv is not None:
+            write_file(as_csv(results).encode("utf-8", "surrogateescape"), csv)
+        if report is not None:
+            write_file(page.encode("utf-8", "replace"), report)
+    except ImageError as error:
+        fail(error, 1)
 
 
 @contextmanager
-def followed(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], None]]:
-    """A progress bar on a terminal, a line per tenth elsewhere, nothing beside JSON."""
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        name_column(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-    )
+def _progress(name: str, total: int, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on a terminal, a line per tenth elsewhere, nothing beside JSON."""
+    bars, lines = progress_bar(as_json), prints_lines(as_json)
     done = 0
-    with Progress(
-        *columns, TimeRemainingColumn(), console=err, disable=as_json or not err.is_terminal
-    ) as progress:
-        bar = progress.add_task(printable(name), total=total)
+    with bars:
+        bar = bars.add_task(printable(name), total=total)
 
         def advance(image: str) -> None:
             nonlocal done
             done += 1
-            progress.advance(bar)
-            if (
-                not as_json
-                and not err.is_terminal
-                and done * 10 // total > (done - 1) * 10 // total
-            ):
+            bars.advance(bar)
+            if lines and done * 10 // total > (done - 1) * 10 // total:
                 out.print(escape(f"{name}  {done} of {total} images"))
 
         yield advance
 
 
-def print_result(result: RecognitionResult) -> None:
-    """Under each condition a line per restorer, of the main metric and another; and the verdict."""
-    from vrdir.evaluation.recognition_report import NOTHING, rows_of
-    from vrdir.evaluation.recognition_verdict import (
-        called,
-        main_metric,
-        named,
-        shown_p,
-        shown_share,
-        verdict,
-    )
+def _print_result(result: RecognitionResult) -> None:
+    """Print a line per condition and restorer, of the main and the last metric; the verdict."""
+    from vrdir.evaluation.recognition.tables import LIMIT
+    from vrdir.evaluation.recognition.verdict import verdict
 
-    main, last = main_metric(result), list(result.metrics)[-1]
-    back = ["got back"] if result.clean else []
-    lines: list[list[str]] = [
-        [
-            "",
-            f"{called(result, main)}, %",
-            "95 %",
-            "change",
-            *back,
-            "p",
-            f"{called(result, last)}, %",
-        ]
-    ]
-    headings = {condition.name: named(condition) for condition in result.conditions}
+    lines = _table_lines(result)
+    cells = [line for line in lines if len(line) > 1]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    out.print(f"\n[bold]{escape(result.recogniser)}[/]")
+    for name, *figures in lines:
+        aligned = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=False)]
+        out.print(escape("  ".join([name.ljust(widths[0]), *aligned]).rstrip()))
+    note = result.facts.get(LIMIT, "")
+    limited = f"{note[0].upper()}{note[1:]} only. " if note else ""
+    out.print(escape(f"{result.recogniser}: {limited}{verdict(result)}"))
+
+
+def _table_lines(result: RecognitionResult) -> list[list[str]]:
+    """Return the lines of the table; one of one cell is a heading."""
+    from vrdir.evaluation.recognition.tables import NOTHING, rows_of
+    from vrdir.evaluation.recognition.verdict import bare_p, condition_label, shown_share
+
+    main, last = result.metrics[0], result.metrics[-1]
+    recovered = ["recovered"] if result.clean else []
+    lines = [["", main.heading, "95 %", "change", *recovered, "p", last.heading]]
+    headings = {condition.name: condition_label(condition) for condition in result.conditions}
     rows = rows_of(result)
-    lasts = {
-        (row.condition, row.in_front): f"{row.value.value:.1f}"
-        for row in rows
-        if row.metric == last
-    }
+    of_last = {(row.condition, row.in_front): row.value for row in rows if row.metric == last}
     before = 0.0
-    for row in (row for row in rows if row.metric == main):
-        compared = ["", *[""] * len(back), ""]
+    for row in rows:
+        if row.metric != main:
+            continue
+        compared = ["", *("" for _ in recovered), ""]
         if row.in_front == NOTHING:
             before = row.value.value
             lines.append([headings.get(row.condition, row.condition)])
         elif row.p_value is not None:
-            share = (
-                shown_share(row.recovered)
-                if row.recovered is not None
-                else ""
-                if row.condition == "clean"
-                else "-"
-            )
-            shares = [share] if back else []
-            compared = [
-                f"{row.value.value - before:+.1f}",
-                *shares,
-                shown_p(row.p_value).removeprefix("p ").removeprefix("= "),
-            ]
-        value = [f"{row.value.value:.1f}", f"{row.value.low:.1f} to {row.value.high:.1f}"]
-        lines.append([f"  {row.in_front}", *value, *compared, lasts[row.condition, row.in_front]])
-    widths = [
-        max(map(len, column))
-        for column in zip(*(line for line in lines if len(line) > 1), strict=True)
-    ]
-    out.print(f"\n[bold]{escape(result.recogniser)}[/]")
-    for name, *cells in lines:
-        out.print(
-            escape(
-                "  ".join(
-                    [
-                        name.ljust(widths[0]),
-                        *(
-                            cell.rjust(width)
-                            for cell, width in zip(cells, widths[1:], strict=False)
-                        ),
-                    ]
-                ).rstrip()
-            )
-        )
-    note = result.facts.get("limit", "")
-    out.print(
-        escape(
-            f"{result.recogniser}: {f'{note[0].upper()}{note[1:]} only. ' if note else ''}{verdict(result)}"
-        )
-    )
+            unknown = "-" if row.condition in headings else ""
+            share = shown_share(row.recovered) if row.recovered is not None else unknown
+            change = main.shown(row.value.value - before, sign="+")
+            compared = [change, *(share for _ in recovered), bare_p(row.p_value)]
+        span = f"{main.shown(row.value.low)} to {main.shown(row.value.high)}"
+        value = [main.shown(row.value.value), span]
+        last_value = last.shown(of_last[row.condition, row.in_front].value)
+        lines.append([f"  {row.in_front}", *value, *compared, last_value])
+    return lines

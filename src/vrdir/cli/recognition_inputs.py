@@ -1,4 +1,4 @@
-"""What the options of `vrdir evaluate classification`, `detection` and `reid` stand for: data, conditions, recognisers, restorers."""
+"""What the options of `vrdir evaluate TASK` name: recognisers, conditions, restorers."""
 
 from __future__ import annotations
 
@@ -10,208 +10,190 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vrdir.cli.networks import networks_of
+from vrdir.errors import InputError
 
 if TYPE_CHECKING:
-    from vrdir.evaluation.detection_labels import DetectionData
-    from vrdir.evaluation.labels import ClassificationData, ReidData
-    from vrdir.evaluation.recognisers import Classifier, Detector, Embedder
-    from vrdir.evaluation.variants import Condition, Restore
-
-    Data = ClassificationData | DetectionData | ReidData
-    Recogniser = Classifier | Detector | Embedder
+    from vrdir.evaluation.recognition.conditions import Condition
+    from vrdir.evaluation.recognition.image_files import ImageFile
+    from vrdir.evaluation.recognition.labels.labelled import LabelledImages
+    from vrdir.evaluation.recognition.restorers import RestoreImage
+    from vrdir.evaluation.recognition.task import RecognitionTask
+    from vrdir.evaluation.user_functions import Pixels
 
 logger = logging.getLogger(__name__)
 
-Task = Literal["classification", "detection", "reid"]
 SEVERITIES = re.compile(r"severity=([1-5])\.\.([1-5])(?!\d)")
 
 
-def read_data(task: Task, path: Path, images: Path | None) -> Data:
-    """The labelled images of a task. Raises FileNotFoundError or ValueError if there are none."""
-    from vrdir.evaluation.detection_labels import read_detection
-    from vrdir.evaluation.labels import read_classification, read_reid
+def load_recognisers(
+    task: RecognitionTask[Any, Any, Any], specs: Sequence[str], data: LabelledImages[Any]
+) -> list[Any]:
+    """Load the recognisers and try each on the first image.
 
-    if task != "reid":
-        return (read_classification if task == "classification" else read_detection)(path, images)
-    if images is not None:
-        raise ValueError(
-            "--images is not for reid, whose images lie in query/ and gallery/ of --data"
-        )
-    return read_reid(path)
-
-
-def limited(task: Task, data: Any, limit: int | None) -> tuple[Any, str]:
-    """The first images by name, or persons by number, and what to say of it: "" if nothing was cut."""
-    if limit is None:
-        return data, ""
-    keys = data.persons if task == "reid" else [item.name for item in data.items]
-    things = sorted(set(keys) - {0})  # person 0 is a distractor
-    if len(things) <= limit:
-        return data, ""
-    first = set(things[:limit])
-    kept = [i for i, key in enumerate(keys) if key in first]
-    columns = {
-        "classification": ["labels"],
-        "detection": ["truths"],
-        "reid": ["persons", "cameras", "queries"],
-    }[task]
-    cut = {name: [getattr(data, name)[i] for i in kept] for name in ("items", *columns)}
-    beyond = [item.name for item, key in zip(data.items, keys, strict=True) if key not in first]
-    what = "persons by number" if task == "reid" else "images by name"
-    return replace(
-        data, **cut, set_aside=[*data.set_aside, *beyond]
-    ), f"the first {limit} of {len(things)} {what}"
-
-
-def recognisers_of(task: Task, specs: Sequence[str], data: Data) -> list[Recogniser]:
-    """The recognisers, each tried on the first image: one that breaks its contract is known before time is spent on the others.
+    So one that breaks its contract is noticed before time is spent on the others.
 
     Raises:
-        FileNotFoundError, ValueError: one cannot be had, breaks its contract, or is called like another.
+        MissingFileError: a file is missing.
+        RecogniserError: one cannot be loaded or breaks its contract.
+        InputError: two have the same name.
     """
     from vrdir.errors import RecogniserError
-    from vrdir.evaluation.recogniser_loading import load_recogniser
-    from vrdir.evaluation.variants import pixels_of
+    from vrdir.evaluation.user_functions import to_pixels
     from vrdir.images.convert import open_image
 
-    recognisers: list[Any] = [load_recogniser(spec, task) for spec in specs]
+    recognisers = [task.load(spec) for spec in specs]
     names = [one.name for one in recognisers]
     if len(set(names)) < len(names):
-        raise ValueError(f"two recognisers are called the same: {', '.join(names)}; give each once")
+        raise InputError(f"two recognisers have one name: {', '.join(names)}; give each once")
     for one in recognisers:
         try:
-            image = pixels_of(open_image(data.items[0].path).tensor)
-            one(image if task == "detection" else [image])
+            task.call(one, to_pixels(open_image(data.images[0].path).tensor))
         except RecogniserError:
             raise
-        except Exception:  # of this image: the evaluation names it
-            logger.debug("%s", data.items[0].path, exc_info=True)
+        except Exception:  # the evaluation will name the image
+            logger.debug("%s", data.images[0].path, exc_info=True)
     return recognisers
 
 
-def conditions_of(steps: Sequence[str], degraded: Sequence[str]) -> list[Condition]:
-    """The conditions, in the order given, of which `severity=1..3` makes three; without any the images are taken as they are.
+def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condition]:
+    """Return the conditions in the order given; without any, the images are taken as they are.
+
+    Args:
+        steps: of `--with`; `severity=1..3` makes three conditions.
+        degraded: of `--degraded`, NAME=DIR.
 
     Raises:
-        FileNotFoundError, ValueError: a degradation or folder is unknown, or two have one name.
+        MissingFileError: a folder is missing.
+        InputError: a degradation is unknown, or two conditions have one name.
     """
-    from vrdir.evaluation.variants import AsTaken, Condition
+    from vrdir.evaluation.recognition.conditions import AsTaken, Condition
 
-    conditions = [Condition(text) for step in steps for text in severities(step)]
-    conditions += [
-        Condition(name, folder=Path(folder))
-        for name, folder in (named_option("--degraded", text) for text in degraded)
-    ]
+    conditions = [Condition(text) for step in steps for text in expand_severities(step)]
+    for name, folder in (named_option("--degraded", text) for text in degraded):
+        conditions.append(Condition(name, folder=Path(folder)))
     names = [condition.name for condition in conditions]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"there are two conditions {twice!r}; give each a name of its own")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(f"there are two conditions {repeated!r}; give them different names")
     return conditions or [AsTaken()]
 
 
-def severities(step: str) -> list[str]:
-    """ "haze:severity=1..3" -> "haze:severity=1", "haze:severity=2" and "haze:severity=3"; several in all combinations."""
+def expand_severities(step: str) -> list[str]:
+    """Return a degradation for each severity of a range; of several ranges all combinations.
+
+    >>> expand_severities("haze:severity=1..3")
+    ['haze:severity=1', 'haze:severity=2', 'haze:severity=3']
+
+    Raises:
+        InputError: a range is empty.
+    """
     parts = SEVERITIES.split(step)  # text, low, high, text, low, high, ..., text
-    ranges = [
-        range(int(low), int(high) + 1) for low, high in zip(parts[1::3], parts[2::3], strict=True)
-    ]
+    bounds = zip(parts[1::3], parts[2::3], strict=True)
+    ranges = [range(int(low), int(high) + 1) for low, high in bounds]
     if not all(ranges):
-        raise ValueError(f"{step}: a range of severities goes upwards, such as 1..5")
-    texts = parts[::3]
+        raise InputError(f"{step}: a range of severities goes upwards, such as 1..5")
+    *texts, last = parts[::3]
     return [
-        "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=False))
-        + texts[-1]
+        "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=True)) + last
         for levels in itertools.product(*ranges)
     ]
 
 
 def named_option(option: str, text: str) -> tuple[str, str]:
-    """NAME=VALUE in two. Raises ValueError if it is not."""
+    """Return the two parts of NAME=VALUE. Raises InputError if it is not like that."""
     name, _, value = text.partition("=")
     if not name or not value:
-        raise ValueError(f"{option} is NAME=..., such as fog=photos/foggy; not {text!r}")
+        raise InputError(f"{option} is NAME=..., such as fog=photos/foggy; not {text!r}")
     return name, value
 
 
-def restorers_of(
+def load_restorers(
     given: Sequence[str], conditions: Sequence[Condition], weights: Sequence[str], device: str
-) -> tuple[dict[str, Restore], dict[str, Any]]:
-    """The restorers by name, vrdir by each of the weights first, and the facts of them for the reports.
+) -> tuple[dict[str, RestoreImage], dict[str, Any]]:
+    """Load the restorers.
+
+    Args:
+        given: of `--restorer`, NAME=SPEC.
+        conditions: the conditions of the evaluation.
+        weights: of `--weights`; empty for `--no-vrdir`.
+        device: of `--device`.
+
+    Returns:
+        The restorers by name, networks first, and facts on them for reports.
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, device, folder or function; two have one name, or there are none.
+        MissingFileError: a folder is missing.
+        InputError: there are no such weights, device or function; two have one name; there is none.
     """
-    from vrdir.evaluation.variants import by_network, load_restorer
+    from vrdir.evaluation.recognition.restorers import load_restorer, network_for_images
 
     networks, facts = networks_of(weights, device)
-    restorers: dict[str, Restore] = {
-        name: by_network(network) for name, network in networks.items()
+    restorers: dict[str, RestoreImage] = {
+        name: network_for_images(network) for name, network in networks.items()
     }
     for name, spec in (named_option("--restorer", text) for text in given):
         if name in (*restorers, "nothing"):
-            raise ValueError(f"--restorer {name}=...: that name is taken")
+            raise InputError(f"--restorer {name}=...: that name is taken")
         restorers[name] = load_restorer(spec, conditions)
         facts[f"restorer {name}"] = spec
     if not restorers:
-        raise ValueError(
-            "--no-vrdir leaves nothing to compare; give a --restorer NAME=DIR or NAME=module:function"
+        raise InputError(
+            "--no-vrdir leaves nothing to compare; "
+            "give a --restorer NAME=DIR or NAME=module:function"
         )
     return restorers, facts
 
 
 @contextmanager
-def remembered(
-    restorers: Mapping[str, Restore], recognisers: int
-) -> Iterator[Mapping[str, Restore]]:
-    """The same restorers; with several recognisers each image is restored once, and kept in a temporary folder for the others."""
+def cached_restorers(
+    restorers: Mapping[str, RestoreImage], recognisers: int
+) -> Iterator[Mapping[str, RestoreImage]]:
+    """Keep restored images in a temporary folder if there are several recognisers.
+
+    So each image is restored once for all of them.
+    """
     if recognisers < 2:
         yield restorers
         return
-    from vrdir.evaluation.variants import FromFolders
+    from vrdir.evaluation.recognition.restorers import RestoredFolders
 
     with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
         yield {
             name: restore
-            if isinstance(restore, FromFolders)
-            else _remembered(restore, Path(folder) / str(i))
+            if isinstance(restore, RestoredFolders)
+            else _cached(restore, Path(folder) / str(i))
             for i, (name, restore) in enumerate(restorers.items())
         }
 
 
-def _remembered(restore: Restore, folder: Path) -> Restore:
+def _cached(restore: RestoreImage, folder: Path) -> RestoreImage:
     import numpy as np
 
     from vrdir.atomic import write_whole
 
     folder.mkdir()
 
-    def remembering(item: Any, condition: str, image: Any) -> Any:
-        kept = folder / (
-            hashlib.sha256(
-                f"{condition}|{item.path}".encode("utf-8", "surrogateescape")
-            ).hexdigest()
-            + ".npz"
-        )
+    def restore_once(image: ImageFile, condition: str, pixels: Pixels) -> Pixels:
+        key = f"{condition}|{image.path}".encode("utf-8", "surrogateescape")
+        kept = folder / f"{hashlib.sha256(key).hexdigest()}.npz"
         if kept.is_file():
             with np.load(kept) as content:
-                return content["restored"]
-        restored = restore(item, condition, image)
-        if (
-            isinstance(restored, np.ndarray) and restored.dtype == np.uint8
-        ):  # anything else is an error of its own
+                restored: Pixels = content["restored"]
+                return restored
+        restored = restore(image, condition, pixels)
+        # Anything else is an error that the evaluation names.
+        if isinstance(restored, np.ndarray) and restored.dtype == np.uint8:
             packed = io.BytesIO()
             np.savez_compressed(packed, restored=restored)
             try:
                 write_whole(packed.getvalue(), kept)
-            except (
-                OSError
-            ) as error:  # no room for more: the next recogniser has it restored once more
-                logger.debug("%s is not kept: %s", item.path, error)
+            # The disk is full: the image is restored again for the next recogniser.
+            except OSError as error:
+                logger.debug("%s is not kept: %s", image.path, error)
         return restored
 
-    return remembering
+    return restore_once

@@ -1,4 +1,4 @@
-"""`vrdir train`: the stages, with every setting of the recipe as a flag."""
+"""The commands `vrdir train`: the stages, with every setting of the recipe as a flag."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from typer.core import TyperCommand
 from vrdir.cli.console import err, escape, out
 from vrdir.cli.errors import fail, one_line_errors
 from vrdir.cli.options import Device, Threads
+from vrdir.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
-    from vrdir.training.run import Prior
+    from vrdir.training.earlier_stages import EarlierStages
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
-FIRST = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one talks
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, only this one prints
 STAGES = ("context", "decoder", "branch", "fusion", "refine")
-EXTRA = {
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-}  # the settings of the recipe, read by `given_settings`
+# The settings of the recipe are read by `given_settings`.
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def flags_of(command: str) -> dict[str, tuple[str, str]]:
-    """The settings of a recipe as flags of a command: the key, "decoder.steps" style, and its description.
+    """Return the settings of a recipe as flags of a command: key and description by flag.
 
-    A stage's own settings go without its name: `train branch --steps 500`; those of other stages are left out.
+    The settings of the command's stage lack its name: `train branch --steps 500`. Those of other
+    stages are left out.
     """
     from vrdir.training.settings import Recipe, described
 
@@ -57,14 +57,15 @@ class RecipeCommand(TyperCommand):
     """A command whose help lists a flag for every setting of the recipe."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help and the flags."""
         super().format_help(ctx, formatter)
         try:
             flags = flags_of(self.name or "")
-        except ModuleNotFoundError:  # the command itself says what is missing
+        except ModuleNotFoundError:  # the command itself names what is missing
             return
         table = Table(
             "flag",
-            "setting of the recipe, which says its default; values are YAML",
+            "setting of the recipe, which has its default; values are YAML",
             box=None,
             header_style="bold",
         )
@@ -76,9 +77,15 @@ class RecipeCommand(TyperCommand):
 def given_settings(
     command: str, arguments: Sequence[str], others: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The settings among a command's arguments: `--steps 500` or `--steps=500`. Raises ValueError for what is none.
+    """Return the settings among a command's arguments: `--steps 500` or `--steps=500`.
 
-    `others` are the command's own options, to suggest where one is mistyped.
+    Args:
+        command: the command's name.
+        arguments: all arguments that are not its own options.
+        others: its own options, to suggest for a mistyped one.
+
+    Raises:
+        InputError: an argument is not a setting.
     """
     from vrdir.yaml_files import parse_yaml
 
@@ -87,21 +94,21 @@ def given_settings(
         flag, equals, value = rest.pop(0).partition("=")
         if flag not in flags:
             close = difflib.get_close_matches(flag, [*others, *flags], 3)
-            raise ValueError(
-                f"no option {flag}"
-                + (
-                    f"; did you mean {', '.join(close)}?"
-                    if close
-                    else f"; see vrdir train {command} --help"
-                )
+            see = (
+                f"did you mean {', '.join(close)}?"
+                if close
+                else f"see vrdir train {command} --help"
             )
+            raise InputError(f"no option {flag}; {see}")
         if not equals and not rest:
-            raise ValueError(f"{flag} needs a value")
+            raise InputError(f"{flag} needs a value")
         text = value if equals else rest.pop(0)
         try:
             settings[flags[flag][0]] = parse_yaml(text)
         except ValueError as error:
-            raise ValueError(f"{flag}: {reprlib.repr(text)} is no YAML value ({error})") from None
+            raise InputError(
+                f"{flag}: {reprlib.repr(text)} is not a YAML value ({error})"
+            ) from None
     return settings
 
 
@@ -109,7 +116,8 @@ RecipeOption = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, smoke.",
+        help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, "
+        "smoke.",
     ),
 ]
 Clean = Annotated[
@@ -122,7 +130,8 @@ Pairs = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]LIST",
-        help="Pair list, and what is in its images: a degradation, clean, or mixed. Repeat it for several.",
+        help="Pair list, and the degradation of its images, or clean, or mixed. Repeat it for "
+        "several lists.",
         show_default=False,
     ),
 ]
@@ -139,15 +148,16 @@ ValPairs = Annotated[
 WorkDir = Annotated[
     Path,
     typer.Option(
-        help="For checkpoints, weights, pictures, metrics and what was run.", show_default=False
+        help="Folder for checkpoints, weights, pictures, metrics and the record of the run.",
+        show_default=False,
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the work directory.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the work directory.")]
 ExtractorWeights = Annotated[
     Path | None,
     typer.Option(
-        help="File with the extractor's pretrained weights, where none come from an earlier stage; of `refine`, for its recognition loss. "
-        "Default: from where they are published.",
+        help="File with the extractor's pretrained weights, for a run without earlier stages, and "
+        "for the recognition loss of `refine`. Default: the published weights.",
         show_default=False,
     ),
 ]
@@ -174,11 +184,14 @@ def shared(
     resume: Resume = False,
     extractor_weights: ExtractorWeights = None,
 ) -> None:
-    """The options of every stage."""
+    """Take the options of every stage; their values are used by `run`."""
 
 
 def stage_command(own: Callable[..., None]) -> Callable[..., None]:
-    """Register `train NAME` for a function `train_NAME`, which has the stage's own options for arguments and its help for docstring."""
+    """Register `train NAME` for a function `train_NAME`.
+
+    The function's arguments are the stage's own options; its docstring is the help.
+    """
     name = own.__name__.removeprefix("train_")
 
     def command(**given: Any) -> None:
@@ -202,27 +215,31 @@ def train_context(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A whole network to go on from: folder, work directory, or name of bundled weights. Default: none, at random.",
+            help="A whole network to continue from: folder, work directory, or name of bundled "
+            "weights. Default: random weights.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Before the stages (ours): the global context learns, on small copies, to take the veil of haze away."""
+    """Train the global context, before all other stages (ours): it removes the veil of haze."""
 
 
 @stage_command
 def train_decoder() -> None:
-    """Stage 1: the semantic-aware decoder (SAD) learns to make images of semantics."""
+    """Train the semantic-aware decoder (SAD), stage 1: it reconstructs images from semantics."""
 
 
 @stage_command
 def train_branch(
     degradation: Annotated[
-        str, typer.Option(help="Whose branch: haze, noise, rain, snow, ...", show_default=False)
+        str,
+        typer.Option(
+            help="The branch's degradation: haze, noise, rain, snow, ...", show_default=False
+        ),
     ],
     decoder: DecoderPrior,
 ) -> None:
-    """Stage 2: one branch (DNC) learns one degradation, against the frozen decoder."""
+    """Train one branch (DNC), stage 2: it learns one degradation; the decoder stays frozen."""
 
 
 @stage_command
@@ -232,11 +249,12 @@ def train_fusion(
         list[str],
         typer.Option(
             metavar="NAME=PATH",
-            help="What `train branch` made of NAME; once for each, in the network's order.",
+            help="The result of `train branch` for NAME; once for each branch, in the network's "
+            "order.",
         ),
     ],
 ) -> None:
-    """Stage 3: the modulation (FGM) learns to share the frozen branches out."""
+    """Train the fusion module (FGM), stage 3; the branches stay frozen."""
 
 
 @stage_command
@@ -244,41 +262,45 @@ def train_refine(
     weights: Annotated[
         str,
         typer.Option(
-            help="What `train fusion` made, or another whole network: folder, work directory, or name of bundled weights.",
+            help="The result of `train fusion`, or another whole network: folder, work directory, "
+            "or name of bundled weights.",
             show_default=False,
         ),
     ],
 ) -> None:
-    """Stage 4 (ours): all but the extractor trains together."""
+    """Train everything but the extractor together, stage 4 (ours)."""
 
 
 @stage_command
 def train_all() -> None:
-    """Every stage: decoder, one branch for each degradation, fusion, refinement."""
+    """Train all stages: decoder, one branch for each degradation, fusion, refinement."""
 
 
 def run(command: str, given: Mapping[str, Any]) -> None:
-    """Run the stages of a command, with what was given to it by name."""
+    """Run the stages of a command, with its options by name."""
     with one_line_errors():
         try:
             from vrdir.errors import DiskError
             from vrdir.restoring.loading import choose_device
-            from vrdir.training.run import Sources, stages_of, train
+            from vrdir.training.run import stages_of, train
             from vrdir.training.settings import Recipe
+            from vrdir.training.sources import Sources
             from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
-            raise ValueError(
-                f"training needs more packages ({error.name} is missing): pip install 'vrdir[train]'"
+            raise MissingPackageError(
+                f"training needs more packages ({error.name} is missing): "
+                "pip install 'vrdir[train]'"
             ) from None
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         for name in ("lightning_fabric", "lightning", "matplotlib"):
             logging.getLogger(name).setLevel(logging.WARNING)
         own = [name for option in given["context"].command.params for name in option.opts]
         changes = given_settings(command, given["context"].args, own)
-        prior, branches = prior_of(given)
+        earlier, branches = earlier_stages(given)
         if branches and changes.pop("model.branches", branches) != branches:
-            raise ValueError(
-                f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: leave the option out"
+            raise InputError(
+                f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: "
+                "leave the option out"
             )
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
@@ -293,7 +315,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
                     stages,
                     sources,
                     given["work_dir"],
-                    prior=prior,
+                    earlier=earlier,
                     device=str(choose_device(given["device"])),
                     resume=given["resume"],
                     extractor_weights=given["extractor_weights"],
@@ -301,34 +323,38 @@ def run(command: str, given: Mapping[str, Any]) -> None:
                 )
         except Interrupted as stopped:
             fail(stopped, 128 + stopped.signal_number)
-        except DiskError as error:  # not as asked, but on the way: status 1
+        except DiskError as error:  # an error during the run: status 1
             fail(error, 1)
     if FIRST:
         out.print(f"trained weights: {escape(result)}")
 
 
-def prior_of(given: Mapping[str, Any]) -> tuple[Prior, list[str]]:
-    """What the command's flags say of earlier stages, and the branches that the network is to have; none leaves them to the recipe."""
+def earlier_stages(given: Mapping[str, Any]) -> tuple[EarlierStages, list[str]]:
+    """Return the earlier stages that a command's flags name, and the branches of its network.
+
+    No branches means those of the recipe.
+    """
     from vrdir.model.vrdir import read_config
-    from vrdir.training.run import Prior, whole_folder
+    from vrdir.training.earlier_stages import EarlierStages, whole_folder
 
     branches: dict[str, Path] = {}
     for text in given.get("branch", ()):
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
-            raise ValueError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
+            raise InputError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
         if name in branches:
-            raise ValueError(f"--branch {name} is given twice")
+            raise InputError(f"--branch {name} is given twice")
         branches[name] = Path(path)
     whole = given.get("weights")
     if whole is not None:
-        return Prior(whole=whole), list(read_config(whole_folder(whole) / "config.json").branches)
+        config = read_config(whole_folder(whole) / "config.json")
+        return EarlierStages(whole=whole), list(config.branches)
     own = [given["degradation"]] if "degradation" in given else []
-    return Prior(given.get("decoder"), branches), list(branches) or own
+    return EarlierStages(given.get("decoder"), branches), list(branches) or own
 
 
 class RunProgress:
-    """Shows a run: a bar with patches a second on a terminal, and the lines of its metrics with the time left of the stage.
+    """Shows a run: a progress bar on a terminal, and lines of metrics with the time left.
 
     Args:
         stages: the names of all stages of the run, in order.
@@ -344,9 +370,8 @@ class RunProgress:
         self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
         self.stages = stages
         self.tasks: dict[str, Any] = {}
-        self.begun: dict[
-            str, tuple[int, float]
-        ] = {}  # stage: steps that were done when it was first seen, and when that was
+        # By stage: its first step in this run, and the time of that step.
+        self.begun: dict[str, tuple[int, float]] = {}
         self.explained = False
 
     def __enter__(self) -> RunProgress:
@@ -357,6 +382,7 @@ class RunProgress:
         self.progress.stop()
 
     def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
+        """Advance the progress bar."""
         if stage not in self.tasks:
             place = (
                 f" ({self.stages.index(stage) + 1} of {len(self.stages)})"
@@ -372,24 +398,23 @@ class RunProgress:
         self.progress.update(self.tasks[stage], completed=step, rate=rate)
 
     def metrics(self, line: Mapping[str, Any]) -> None:
+        """Print a line of metrics."""
         figures = "  ".join(
             f"{name} {value:.4g}"
             for name, value in line.items()
             if name not in ("stage", "step", "steps")
         )
-        out.print(
-            escape(
-                f"{line['stage']:<14} {line['step']:>6}/{line['steps']}  {figures}{self._left(line)}"
-            )
-        )
+        done = f"{line['stage']:<14} {line['step']:>6}/{line['steps']}"
+        out.print(escape(f"{done}  {figures}{self._left(line)}"))
         if not self.explained and line.get("loss_pixel", 0) < 0:
             self.explained = True
             out.print(
-                "loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of logarithms, and the lower the better"
+                "loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of "
+                "logarithms; lower is better"
             )
 
     def _left(self, line: Mapping[str, Any]) -> str:
-        """The time left of a stage, with its validations; nothing before there is a rate, or at the end."""
+        """Return the time left of a stage, with validations; "" if unknown, or at the end."""
         first, start = self.begun.get(line["stage"], (line["step"], 0.0))
         done, left = line["step"] - first, line["steps"] - line["step"]
         return (

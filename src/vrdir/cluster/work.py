@@ -80,7 +80,7 @@ def restore_content(
         options: how.
 
     Raises:
-        ImageError: it is no image, is damaged, or cannot be written in the format.
+        ImageError: it is not an image, is damaged, or cannot be written in the format.
         ResultError: the result is not finite.
     """
     target = target_name(name, options.suffix)

@@ -1,4 +1,4 @@
-"""Views of a photo: which part of it a training crop shows, how large, which way round and in what light."""
+"""Views of a photo: the part that a training crop shows, its size, orientation and light."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from torch.nn import functional
 Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole"]
 """Which views a training set takes.
 
-"flip" mirrors half of the crops (the paper). "full" also turns half of them by a quarter, and takes a third of those that are degraded
-afterwards at twice the size and averages them down: sharper texture, and objects at another scale. "wide" also takes another third at
-half the size and magnifies them, and half of all in another light (see `Tone`): smooth, pale and dim photos, which are not to be
-taken for hazy ones. "vivid" is "full" with stronger colours in a quarter of those that are degraded afterwards, "varied" is "vivid"
-with a tenth of the others in another light, as by "wide", and "close" is "varied" with another third magnified up to three times:
-near, smooth things. "whole" takes 15 to 100 % of the photo, of a varied shape, resized to the size of the view, and an eighth each in
-stronger colours and in another light.
+- "flip" mirrors half of the crops (the paper).
+- "full" also turns half of them by 90 degrees. Of the crops that are degraded afterwards, a third
+  is taken at twice the size and reduced: sharper texture, and objects at another scale.
+- "wide" is "full" with another third taken at half the size and magnified, and half of all in
+  another light (see `Tone`): smooth, pale and dim photos, which must not be taken for hazy ones.
+- "vivid" is "full" with stronger colours in a quarter of the crops that are degraded afterwards.
+- "varied" is "vivid" with a tenth of the other crops in another light, as in "wide".
+- "close" is "varied" with another third magnified up to three times: near, smooth things.
+- "whole" takes 15 to 100 % of the photo, of a varied shape, resized to the size of the view; an
+  eighth each has stronger colours and another light.
 """
 
 
 class Tone(NamedTuple):
-    """Another light: `channel gain * (mean + contrast * (value ** gamma * exposure - mean))` of values in [0, 1], clipped.
+    """Another light on a photo.
+
+    Of values in [0, 1]: `gain * (mean + contrast * (value ** gamma * exposure - mean))`, clipped.
 
     Attributes:
         gamma, exposure, contrast: of all channels.
         gains: (3,), of each channel.
-        saturation: how many times as far as it was a channel is from the pixel's grey (the mean of its channels), before all else.
+        saturation: factor on the difference of each channel from the pixel's grey (the mean of its
+            channels), which is applied first.
     """
 
     gamma: float
@@ -39,7 +45,7 @@ class Tone(NamedTuple):
 
     @classmethod
     def drawn(cls, generator: Generator) -> Tone:
-        """From dim and flat to a little brighter than it was, seldom all at once."""
+        """Draw a light from dim and flat to a little brighter, seldom all at once."""
         gamma, exposure, contrast, *gains = torch.rand(6, generator=generator).tolist()
         return cls(
             gamma=2 ** (1.2 * gamma - 0.6),
@@ -50,11 +56,11 @@ class Tone(NamedTuple):
 
     @classmethod
     def vivid(cls, generator: Generator) -> Tone:
-        """The same light on stronger colours: up to three times their saturation."""
+        """Draw stronger colours in the same light: up to three times their saturation."""
         return cls(1.0, 1.0, 1.0, torch.ones(3), 3 ** float(torch.rand((), generator=generator)))
 
-    def of(self, image: Tensor) -> Tensor:
-        """A (3, H, W) uint8 image in this light."""
+    def apply(self, image: Tensor) -> Tensor:
+        """Return a (3, H, W) uint8 image in this light."""
         values = image.float() / 255
         if self.saturation != 1:
             grey = values.mean(0, keepdim=True)
@@ -70,8 +76,9 @@ class View(NamedTuple):
 
     Attributes:
         size: side of the crop in pixels.
-        height, width: of the part, in the photo: larger ones are averaged down, smaller ones magnified.
-        turned, mirrored: by a quarter; left to right.
+        height, width: of the part of the photo, which is reduced or magnified to `size`.
+        turned: by 90 degrees.
+        mirrored: left to right.
         tone: another light, or None.
     """
 
@@ -92,7 +99,10 @@ class View(NamedTuple):
         synthetic: bool,
         generator: Generator,
     ) -> View:
-        """A view of a photo of `height` x `width` pixels; only one that is degraded afterwards (`synthetic`) may change size and light."""
+        """Draw a view of a photo of `height` x `width` pixels.
+
+        Only a photo that is degraded afterwards (`synthetic`) may change size and light.
+        """
         scale, turned, mirrored = (
             int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2)
         )
@@ -128,7 +138,7 @@ class View(NamedTuple):
     def of_whole(
         cls, size: int, height: int, width: int, mirrored: bool, generator: Generator
     ) -> View:
-        """A view of most of a photo, seldom of a small part, its sides stretched by up to a third."""
+        """Draw a view of most of a photo, seldom of a small part, stretched by up to a third."""
         which, area, shape, light = torch.rand(4, generator=generator).tolist()
         least = 0.5 if which < 0.5 else 0.15
         extent, stretch = math.sqrt(least + (1 - least) * area), math.exp(0.6 * shape - 0.3)
@@ -145,8 +155,8 @@ class View(NamedTuple):
         )
         return cls(size, *part, False, mirrored, tone)
 
-    def of(self, part: Tensor) -> Tensor:
-        """The (3, size, size) crop of a (3, height, width) part, both uint8."""
+    def apply(self, part: Tensor) -> Tensor:
+        """Return the (3, size, size) crop of a (3, height, width) part, both uint8."""
         if self.height == self.width == 2 * self.size:
             part = functional.avg_pool2d(part.float(), 2).round().byte()
         elif self.height != self.width or self.height > self.size:
@@ -166,11 +176,11 @@ class View(NamedTuple):
             part = torch.rot90(part, 1, (1, 2))
         if self.mirrored:
             part = part.flip(2)
-        return part if self.tone is None else self.tone.of(part)
+        return part if self.tone is None else self.tone.apply(part)
 
 
 def extend(image: Tensor, size_px: int) -> Tensor:
-    """A photo smaller than the crop, extended by mirroring, as often as it takes."""
+    """Return a photo (3, H, W), extended by mirroring to at least `size_px` on each side."""
     while min(image.shape[1:]) < size_px:
         if image.shape[1] < size_px:
             image = torch.cat([image, image.flip(1)], 1)

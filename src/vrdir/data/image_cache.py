@@ -1,4 +1,4 @@
-"""Decoded images in memory, filled as they are asked for, and shared with loader processes."""
+"""Decoded images in memory, shared with the processes of a loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vrdir.errors import ImageError, first_line
+from vrdir.errors import DataError, ImageError, MissingFileError, first_line
 from vrdir.images.convert import open_image
 from vrdir.images.folders import files_below, skipped
 from vrdir.images.formats import open_header
@@ -21,16 +21,20 @@ logger = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """Images as 8-bit tensors, decoded when first asked for and kept as long as the budget lasts; later ones are decoded each time.
+    """Images as 8-bit tensors, decoded at first use and kept while the budget lasts.
 
-    The memory is shared with processes forked later (the workers of a loader), so what one has decoded all have. Every image's place is
-    fixed beforehand from the sizes in the files' headers, so nothing needs a lock: two that decode the same image write the same bytes.
+    Images beyond the budget are decoded each time. The memory is shared with processes that are
+    forked later (the workers of a loader): an image that one process decoded is there for all. The
+    position of each image is computed beforehand from the files' headers, so no lock is needed: two
+    processes that decode the same image write the same bytes.
 
     Args:
         paths: the files.
-        budget_bytes: how much to keep; memory is taken as images come in, not at once.
-        device: a GPU on which to keep all of them, decoded at once whatever the budget; "cpu" for none.
-        resident: whether to do that; None does so if they take less than a quarter of its free memory.
+        budget_bytes: how much to keep; memory is used as images are decoded, not at once.
+        device: a GPU on which all images are kept, decoded at once whatever the budget; "cpu" for
+            none.
+        resident: whether to keep them on the GPU; None does so if they take less than a quarter of
+            its free memory.
 
     Raises:
         ImageError: a file's header cannot be read.
@@ -44,7 +48,7 @@ class ImageCache:
         resident: bool | None = None,
     ) -> None:
         self.paths = list(paths)
-        self.places = {path: i for i, path in enumerate(self.paths)}
+        self.positions = {path: i for i, path in enumerate(self.paths)}
         self.starts = torch.cumsum(
             torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0
         )
@@ -59,18 +63,20 @@ class ImageCache:
             ]
             return
         self.pixels = _shared(min(total, budget_bytes))
-        self.shapes = (
-            _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)
-        )  # height, width, and 1 once it is there
+        # Height, width, and 1 once the image is there.
+        self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)
 
-    def of(self, path: Path) -> Tensor:
-        """A file's image, (3, H, W) uint8, on the cache's device. Raises ImageError if it cannot be decoded, KeyError if it is not one."""
-        index = self.places[path]
+    def image(self, path: Path) -> Tensor:
+        """Return a file's image, (3, H, W) uint8, on the cache's device.
+
+        Raises:
+            ImageError: it cannot be decoded.
+            KeyError: it is not a file of the cache.
+        """
+        index = self.positions[path]
         if self.resident:
-            there_already = self.resident[index]
-            return (
-                there_already if there_already is not None else decode(path)
-            )  # which says what is wrong with it
+            kept = self.resident[index]
+            return kept if kept is not None else decode(path)  # whose error names the fault
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         height, width, there = self.shapes[index].tolist()
         if there:
@@ -79,33 +85,36 @@ class ImageCache:
         if end <= len(self.pixels) and image.numel() == end - start:
             self.pixels[start:end] = image.flatten()
             self.shapes[index, :2] = torch.tensor(image.shape[1:])
-            self.shapes[index, 2] = 1  # last: who reads it finds the pixels written
+            self.shapes[index, 2] = 1  # last, when the pixels are written
         return image
 
     @property
     def kept(self) -> int:
-        """How many images are in memory by now."""
+        """The number of images in memory."""
         return len(self.resident) or int(self.shapes[:, 2].sum())
 
 
 def _shared(size: int) -> Tensor:
-    """`size` bytes that forked processes share. Not /dev/shm, which containers keep small, and gone with the last process."""
+    """Return `size` bytes that forked processes share.
+
+    They are not in /dev/shm, which is small in containers, and end with the last process.
+    """
     return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size]
 
 
 def header_bytes(path: Path) -> int:
-    """3 x height x width, from the header alone. Raises ImageError if there is none."""
+    """Return 3 x height x width, from the header alone. Raises ImageError."""
     try:
         with open_regular(path) as file, open_header(file, str(path)) as picture:
             return 3 * picture.width * picture.height
     except ImageError:
         raise
-    except Exception as error:  # decoders of damaged files raise all sorts
+    except Exception as error:  # decoders raise any error on damaged files
         raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
 
 
 def decode(path: Path) -> Tensor:
-    """(3, H, W) uint8, RGB, upright. Raises ImageError, naming the file."""
+    """Return an image, (3, H, W) uint8, RGB, upright. Raises ImageError, naming the file."""
     try:
         return (open_image(path).tensor[0] * 255).round().byte()
     except ImageError as error:
@@ -113,7 +122,7 @@ def decode(path: Path) -> Tensor:
 
 
 def decoded(path: Path) -> Tensor | None:
-    """The same, None for what cannot be decoded."""
+    """Return an image as `decode` does, or None if it cannot be decoded."""
     try:
         return decode(path)
     except ImageError:
@@ -121,14 +130,16 @@ def decoded(path: Path) -> Tensor | None:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted, but hidden ones; a folder below that cannot be listed is logged and passed over.
+    """Return the image files below a folder, sorted, without hidden files.
+
+    A sub-folder that cannot be listed is logged and left out.
 
     Raises:
-        FileNotFoundError: there is no such folder or no image in it.
-        PermissionError: it cannot be listed.
+        MissingFileError: there is no such folder or no image in it.
+        NotPermittedError: it cannot be listed.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of clean photos at {folder}")
+        raise MissingFileError(f"no folder of clean photos at {folder}")
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
@@ -140,8 +151,9 @@ def photos_in(folder: Path) -> list[Path]:
     others = Counter[str]()
     paths = sorted(files_below(folder, others=others, unreadable=unreadable))
     if not paths:
-        raise FileNotFoundError(
-            f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
+        raise MissingFileError(
+            f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
+            "formats that Pillow reads"
         )
     if others:
         logger.warning("skipped in %s: %s", folder, skipped(others))
@@ -149,7 +161,11 @@ def photos_in(folder: Path) -> list[Path]:
 
 
 def readable(paths: Iterable[Path]) -> list[Path]:
-    """Those with the header of an image; the others are logged and left out. Raises ValueError if none is left."""
+    """Return the files with the header of an image; the others are logged and left out.
+
+    Raises:
+        DataError: none is left.
+    """
     kept, given = [], list(paths)
     for path in given:
         try:
@@ -158,5 +174,5 @@ def readable(paths: Iterable[Path]) -> list[Path]:
         except ImageError as error:
             logger.warning("left out: %s", error)
     if not kept:
-        raise ValueError(f"none of the {len(given)} photos can be read; the log names each")
+        raise DataError(f"none of the {len(given)} photos can be read; the log names each")
     return kept

@@ -1,8 +1,7 @@
-"""What there is to train or validate on: clean photos, and the pairs of pair lists."""
+"""The images to train or validate on: clean photos, and the pairs of pair lists."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import NamedTuple
 
 from vrdir.data.image_cache import photos_in, readable
 from vrdir.data.pairs import Pair, checked_pairs
-from vrdir.degradations.degrade import parse_degradations
 from vrdir.degradations.registry import CLEAN, MIXED, SYNONYMS
-from vrdir.images.folders import composed
+from vrdir.degradations.steps import parse_degradations
+from vrdir.errors import DataError
 from vrdir.spelling import did_you_mean
 
 
@@ -21,12 +20,12 @@ class Item(NamedTuple):
 
     Attributes:
         clean: the clean photo.
-        degraded: its degraded twin; None where that is synthesised.
-        synthesis: how ("noise:sigma=25"); "" for a stage's own mixture.
-        degradations: what is in the degraded image, as far as the pair list says; None where it does not.
-        kind: what validation calls it: the name of the pair list, or one of its own where another list or the photos' own kinds have
-            that ("haze_ots"); "" for a stage's own mixture.
-        several: degraded in several ways at once, whichever they are.
+        degraded: its degraded twin; None where it is synthesised.
+        synthesis: how it is synthesised ("noise:sigma=25"); "" for the stage's mixture.
+        degradations: what is in the degraded image, by the pair list; None where that is unknown.
+        kind: its name in validation: the name of the pair list, or another one where a list or a
+            kind of photo has that name already ("haze_ots"); "" for the stage's mixture.
+        several: whether it is degraded in several unknown ways at once.
     """
 
     clean: Path
@@ -43,7 +42,7 @@ class Item(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What to call it in a message or a record."""
+        """Its name in messages and records."""
         return (
             str(self.degraded)
             if self.degraded is not None
@@ -54,21 +53,21 @@ class Item(NamedTuple):
 def items_of(
     clean: Path | None, pairs: Sequence[str], known: Sequence[str], flag: str = "--pairs"
 ) -> list[Item]:
-    """The items of a folder of clean photos and of pair lists.
+    """Return the items of a folder of clean photos and of pair lists.
 
     Args:
-        clean: a folder of clean photos, each to be degraded as the stage's mixture has it.
-        pairs: "[NAME=]FILE" each: a pair list, and the degradation that is in its images, "clean", or "mixed" for several.
+        clean: a folder of clean photos, each to be degraded by the stage's mixture.
+        pairs: "[NAME=]FILE" each: a pair list, and the degradation in its images, "clean", or
+            "mixed" for several.
         known: the degradations that NAME may be.
-        flag: what to call the lists in an error.
+        flag: the option that gave the lists, for errors.
 
     Raises:
-        FileNotFoundError, ValueError: a folder or list is not there or wrong, or a name is unknown.
+        FileNotFoundError, DataError: a folder or list is not there or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
-    taken = (
-        {*known, CLEAN, MIXED} if clean is not None else set()
-    )  # what the photos' own kinds are called
+    # Names of kinds that are in use: those of the photos' mixture first.
+    taken = {*known, CLEAN, MIXED} if clean is not None else set()
     for text in pairs:
         name, equals, file = (
             text.partition("=") if "=" in text and not Path(text).exists() else ("", "", text)
@@ -76,8 +75,8 @@ def items_of(
         if equals and name not in (*known, CLEAN, MIXED):
             names = ", ".join((*known, CLEAN, MIXED))
             hint = did_you_mean(name, known, SYNONYMS)
-            raise ValueError(
-                f"{flag} {text}: {name!r} is no degradation here; give one of {names}{hint}"
+            raise DataError(
+                f"{flag} {text}: {name!r} is not a known degradation; give one of {names}{hint}"
             )
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
         stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
@@ -111,7 +110,10 @@ def _degradations(pair: Pair, of_list: tuple[str, ...] | None) -> tuple[str, ...
 
 
 def distinct_stems(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's twin in one flat folder: its own without suffix; where that is taken (a/1.png, b/1.png) with a number."""
+    """Return a name for each file's twin in one flat folder: its own without suffix.
+
+    Where that is taken (a/1.png, b/1.png), a number is added.
+    """
     names: dict[str, None] = {}
     for path in paths:
         tries = (path.stem if number == 1 else f"{path.stem}_{number}" for number in count(1))
@@ -120,35 +122,33 @@ def distinct_stems(paths: Sequence[Path]) -> list[str]:
 
 
 def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item]]:
-    """Training and validation items: `validation` of them, evenly spread over the list, are held out.
+    """Divide items: `validation` of them, evenly spread over the list, are held out.
+
+    Returns:
+        The items to train on, and those held out.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        DataError: nothing would be left to train on.
     """
     if not 0 < validation < len(items):
-        raise ValueError(
-            f"cannot hold {validation} of {len(items)} photos out for validation; set validation.photos"
+        raise DataError(
+            f"cannot hold {validation} of {len(items)} photos out for validation; set "
+            "validation.photos"
         )
     held_out = set(spread(len(items), validation))
-    return [item for i, item in enumerate(items) if i not in held_out], [
-        items[i] for i in sorted(held_out)
-    ]
+    kept = [item for i, item in enumerate(items) if i not in held_out]
+    return kept, [items[i] for i in sorted(held_out)]
 
 
 def spread(length: int, count: int) -> list[int]:
-    """`count` places, evenly spread over a list."""
+    """Return `count` positions, evenly spread over a list."""
     return [round((i + 0.5) * length / count) for i in range(count)]
 
 
 def files_of(items: Sequence[Item]) -> list[Path]:
-    """The files of some items, each once."""
+    """Return the files of items, each once."""
     return list(
         dict.fromkeys(
             path for item in items for path in (item.clean, item.degraded) if path is not None
         )
     )
-
-
-def seed_of(*parts: object) -> int:
-    """A seed that depends on what is given and on nothing else, on every machine; a file's name may be of any bytes."""
-    return zlib.crc32(composed("|".join(map(str, parts))).encode("utf-8", "surrogateescape"))

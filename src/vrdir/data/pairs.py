@@ -1,15 +1,14 @@
-"""Pair lists: which degraded image belongs to which clean one, checked before any time is spent on them.
+"""Pair lists: degraded images and their clean twins, checked before they are used.
 
-A line is `degraded|clean`. Relative paths are relative to the list's own folder; blank lines and lines that begin with `#`
-are skipped; a list from Windows may part folders by backslashes. `@noise:sigma=25|clean` stands for a degraded image that is
-synthesised from the clean one.
+A line is `degraded|clean`. Relative paths are relative to the list's folder; blank lines and lines
+that begin with `#` are skipped; a list from Windows may separate folders by backslashes. The line
+`@noise:sigma=25|clean` is a pair whose degraded image is synthesised from the clean one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vrdir.atomic import write_whole
-from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
-from vrdir.errors import ImageError, first_line
+from vrdir.degradations.degrade import apply_steps, with_one_grain
+from vrdir.degradations.draws import seed_of
+from vrdir.degradations.steps import check_steps, parse_degradations
+from vrdir.errors import DataError, ImageError, InputError, MissingFileError, first_line
 from vrdir.images.convert import MODES, open_image
 from vrdir.images.folders import ForeignPaths, composed
 from vrdir.images.formats import open_header
@@ -28,8 +29,8 @@ from vrdir.images.reading import frames_of
 from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text
 
-NAMED = 3  # of a list's problems, how many an error names
-ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a picture that lies on its side
+NAMED = 3  # problems of a list that an error names, at most
+ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 mean an image that is turned by 90 degrees
 
 
 class Pair(NamedTuple):
@@ -38,7 +39,7 @@ class Pair(NamedTuple):
     Attributes:
         clean: the clean file.
         degraded: the degraded file; None where it is synthesised from the clean one.
-        synthesis: how, such as "noise:sigma=25"; "" where there is a degraded file.
+        synthesis: how, such as "noise:sigma=25"; "" for a degraded file.
         line: the line in its list, from 1.
     """
 
@@ -49,15 +50,17 @@ class Pair(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What looking at the files of a list tells.
+    """A summary of the files of a list.
 
     Attributes:
-        problems: each naming its list and line.
-        pairs: how many, of them `synthesised` without a degraded file.
-        clean: how many different clean files.
-        widths, heights: least and greatest, in pixels, of the clean images that could be read; (0, 0) if none could.
-        fingerprint: SHA-256 over the file names, letters composed, and their lengths in bytes, whatever the folder and the order
-            of the lines.
+        problems: each with its list and line.
+        pairs: number of pairs.
+        synthesised: number of pairs without a degraded file.
+        clean: number of different clean files.
+        widths, heights: least and greatest, in pixels, of the clean images that could be read;
+            (0, 0) if none could.
+        fingerprint: SHA-256 over the file names (with composed letters) and their lengths in bytes.
+            It depends neither on the folder nor on the order of the lines.
     """
 
     problems: list[str]
@@ -70,7 +73,7 @@ class Survey(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What can be told of an image file without decoding it."""
+    """The facts of an image file that need no decoding."""
 
     size: tuple[int, int]  # width, height, upright
     length: int
@@ -79,71 +82,77 @@ class _Header(NamedTuple):
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a pair list; the files themselves are not looked at.
+    """Read a pair list, without looking at its files.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no text, holds no pairs, or lines that are none; each is named as list:line.
+        MissingFileError: there is no such list.
+        DataError: it is a folder, no text, without pairs, or has wrong lines, which are named as
+            list:line.
     """
     pairs, problems = scan(path)
     if problems:
-        raise ValueError(_together(problems, path))
+        raise DataError(_together(problems, path))
     return pairs
 
 
 def pair_problems(pairs: Sequence[Pair], source: Path) -> list[str]:
-    """What is wrong with the files of a list, a line each, named as list:line; empty if all is well.
+    """Return the problems of the files of a list, each named as list:line.
 
-    A file missing, or no image; more than one frame; colours that nobody can open; two sizes that differ (upright, as the
-    EXIF orientation has it); a degraded file that is the clean one. Only the headers are read: a photo cut short is not seen.
+    Problems are: a missing file, or no image; more than one frame; colours that cannot be opened;
+    two sizes that differ (upright, by the EXIF orientation); a degraded file that is the clean one.
+    Only headers are read: a truncated photo is not found.
     """
     return survey(pairs, source).problems
 
 
 def checked_pairs(path: Path) -> list[Pair]:
-    """Read a pair list and look at its files.
+    """Read a pair list and check its files.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: anything in it, or with its files, is wrong: the first few problems, how many there are, and the remedy.
+        MissingFileError: there is no such list.
+        DataError: the list or its files have problems; the first few are named, with their number
+            and the remedy.
     """
     pairs = read_pairs(path)
     problems = pair_problems(pairs, path)
     if problems:
-        raise ValueError(_together(problems, path))
+        raise DataError(_together(problems, path))
     return pairs
 
 
 def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     """Write a pair list, whole or not at all.
 
-    A path below the list's folder, or below the folder that holds that one, is written relative to the list, so that list and
-    data can move together; any other is written absolute.
+    A path below the list's folder, or below the parent of that folder, is written relative to the
+    list, so that list and data can move together. Any other path is absolute.
 
     Raises:
-        ValueError: there are no pairs, or a name that no list can hold (a bar, a line break, no UTF-8).
+        DataError: there are no pairs, or a name that no list can hold (a bar, a line break, not
+            UTF-8).
         OSError: the list cannot be written.
     """
     if not pairs:
-        raise ValueError(f"there are no pairs to write to {path}")
+        raise DataError(f"there are no pairs to write to {path}")
     names = _Names(path)
-    lines = [
-        f"{names.of(pair.degraded) if pair.degraded is not None else '@' + pair.synthesis}|{names.of(pair.clean)}\n"
-        for pair in pairs
-    ]
+    lines = []
+    for pair in pairs:
+        file = pair.degraded
+        degraded = f"@{pair.synthesis}" if file is None else names.written(file)
+        lines.append(f"{degraded}|{names.written(pair.clean)}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole("".join(lines).encode(), path)
 
 
 def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The degraded and the clean image, (1, 3, H, W) each, whole, in [0, 1].
+    """Return the degraded and the clean image, (1, 3, H, W) each, whole, in [0, 1].
 
-    A synthesised one is drawn by the seed, the text of its degradations and the clean file's name, so it is the same at every
-    validation, on every machine and in every folder, and is rounded to 8 bits, as a file would hold it.
+    A synthesised image depends on the seed, the text of its degradations and the clean file's name
+    alone. So it is the same at every validation, on every machine and in every folder. It is
+    rounded to 8 bits, as a file would hold it.
 
     Raises:
         ImageError: one cannot be read, or their sizes differ.
-        ValueError: the text of a synthesis is wrong.
+        DataError: the text of a synthesis is wrong.
     """
     clean = open_image(pair.clean).tensor
     if pair.degraded is None:
@@ -151,51 +160,46 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
     degraded = open_image(pair.degraded).tensor
     if degraded.shape != clean.shape:
         raise ImageError(
-            f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; a pair has one size"
+            f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; the images of "
+            "a pair must have one size"
         )
     return degraded, clean
 
 
 def synthesised(clean: Tensor, synthesis: str, file: Path, seed: int = 0) -> Tensor:
-    """The degraded image of a clean one (1, 3, H, W), the same every time: see `open_pair`."""
-    draws = zlib.crc32(f"{seed}|{synthesis}|".encode() + os.fsencode(composed(file.stem)))
-    degraded = apply_steps(
-        clean, parse_degradations(synthesis), torch.Generator().manual_seed(draws)
-    )
+    """Return the degraded image of a clean one (1, 3, H, W), the same each time."""
+    generator = torch.Generator().manual_seed(seed_of(seed, synthesis, composed(file.stem)))
+    degraded = apply_steps(clean, parse_degradations(synthesis), generator)
     return (with_one_grain(clean, degraded) * 255).round() / 255
 
 
 def check_synthesis(text: str) -> None:
-    """Raise ValueError if degradations cannot be synthesised by this text, such as "noise:sigma=25".
-
-    They are applied to a few pixels: a parameter out of its range shows only there.
-    """
-    apply_steps(
-        torch.full((1, 3, 32, 32), 0.5), parse_degradations(text), torch.Generator().manual_seed(0)
-    )
+    """Raise InputError if no degradations can be synthesised by a text such as "noise:sigma=25"."""
+    check_steps(parse_degradations(text))
 
 
 def scan(path: Path) -> tuple[list[Pair], list[str]]:
-    """The pairs of a list and what is wrong with its lines, each named as list:line.
+    """Return the pairs of a list, and the problems of its lines, each named as list:line.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: it is a folder, no text, or holds no lines.
+        MissingFileError: there is no such list.
+        DataError: it is a folder, no text, or has no lines.
     """
     folder, files = path.parent, ForeignPaths()
     pairs, problems = [], []
-    cleans: dict[str, Path] = {}  # many lines have one clean file,
-    wrong: dict[str, str] = {}  # and one synthesis
-    for number, line in enumerate(
-        _text(path).split("\n"), 1
-    ):  # not splitlines: a name may hold what it takes for line ends
+    # Many lines have the same clean file and the same synthesis.
+    cleans: dict[str, Path] = {}
+    wrong: dict[str, str] = {}
+    # Not splitlines: a name may contain what it takes for the end of a line.
+    for number, line in enumerate(_text(path).split("\n"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         degraded, _, clean = (side.strip() for side in line.partition("|"))
         if not degraded or not clean or "|" in clean:
             problems.append(
-                f"{path}:{number}: a line is degraded|clean, two paths with one bar between, not {line[:200]!r}"
+                f"{path}:{number}: a line is degraded|clean, two paths with one bar between, "
+                f"not {line[:200]!r}"
             )
             continue
         if clean not in cleans:
@@ -211,14 +215,14 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
         else:
             pairs.append(Pair(cleans[clean], None, synthesis, number))
     if not pairs and not problems:
-        raise ValueError(
+        raise DataError(
             f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)"
         )
     return pairs, problems
 
 
 def survey(pairs: Iterable[Pair], source: Path) -> Survey:
-    """Look at the header of every file of a list, once."""
+    """Read the header of every file of a list, once."""
     seen: dict[Path, _Header] = {}
 
     def header(path: Path) -> _Header:
@@ -243,12 +247,14 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
                 found.insert(0, degraded.problem)
             elif not clean.problem and degraded.identity == clean.identity:
                 found.append(
-                    f"{pair.degraded} is both the degraded and the clean image; write @clean for one that is to stay as it is"
+                    f"{pair.degraded} is both the degraded and the clean image; write @clean for "
+                    "one that must stay unchanged"
                 )
             elif not clean.problem and degraded.size != clean.size:
                 sizes = (f"{width} x {height}" for width, height in (degraded.size, clean.size))
                 found.append(
-                    f"{pair.degraded} is {next(sizes)} pixels, {pair.clean} is {next(sizes)}; crop or resize one of them first"
+                    f"{pair.degraded} is {next(sizes)} pixels, {pair.clean} is {next(sizes)}; crop "
+                    "or resize one of them first"
                 )
         problems += [f"{source}:{pair.line}: {problem}" for problem in found]
     known = [seen[path].size for path in cleans if not seen[path].problem]
@@ -263,13 +269,13 @@ def survey(pairs: Iterable[Pair], source: Path) -> Survey:
 def _what_is_wrong_with(synthesis: str) -> str:
     try:
         check_synthesis(synthesis)
-    except ValueError as error:
+    except InputError as error:
         return first_line(error)
     return ""
 
 
 def _header(path: Path) -> _Header:
-    """Of a file; its problem is "" if it can be opened as an image by `images.open_image`, as far as the header tells."""
+    """Return the facts of a file. Its problem is "" if its header promises an image."""
     size, length, identity = (0, 0), 0, (0, 0)
     try:
         with open_regular(path) as file:
@@ -290,15 +296,15 @@ def _header(path: Path) -> _Header:
             if length
             else f"{path} is empty (0 bytes)"
         )
-    except Exception as error:  # decoders of damaged files raise all sorts
+    except Exception as error:  # decoders raise any error on damaged files
         problem = f"{path} cannot be read ({first_line(error)})"
     return _Header(size, length, identity, problem)
 
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    if picture.format == "TIFF":  # Pillow has turned it already
+    if picture.format == "TIFF":  # Pillow has already turned it
         return picture.size
-    # The getexif of a PNG decodes the whole of it if there is none; that of its base does not.
+    # Without EXIF, PNG's own getexif decodes the whole image; that of the base class does not.
     sideways = Image.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
     return picture.size[::-1] if sideways else picture.size
 
@@ -313,28 +319,30 @@ def _cannot_be_used(picture: Image.Image) -> str:
 
 
 class _Names:
-    """How paths are written in a list."""
+    """Writes paths as a list holds them, relative where possible."""
 
     def __init__(self, path: Path) -> None:
         real = path.parent.resolve()
-        # Both what the caller calls the list's folder and what it is: data may be named by either.
+        # The list's folder as the caller names it and as it resolves: data may be named by either.
         self.relative = {f"{base}{os.sep}": "" for base in (path.parent.absolute(), real)}
-        if real.parent != real.parent.parent:  # where that holds the whole disk, "../" says nothing
+        if real.parent != real.parent.parent:  # "../" is of no use if it is the whole disk
             self.relative[f"{real.parent}{os.sep}"] = "../"
         self.folders: dict[Path, str] = {}
 
-    def of(self, path: Path) -> str:
+    def written(self, path: Path) -> str:
         if path.parent not in self.folders:
             folder = path.parent.absolute()
-            # Up from a linked folder is not up from its name.
+            # The parent of a linked folder is not the parent of its name.
             self.folders[path.parent] = f"{folder.resolve() if '..' in folder.parts else folder}"
-        absolute = os.path.join(self.folders[path.parent], path.name)  # noqa: PTH118 - a million Paths take their time
+        # A million Path objects would be slow.
+        absolute = os.path.join(self.folders[path.parent], path.name)  # noqa: PTH118
         base = next((base for base in self.relative if absolute.startswith(base)), None)
         text = absolute if base is None else self.relative[base] + absolute[len(base) :]
         text = text.replace(os.sep, "/")
         if "|" in text or "\n" in text or text != text.rstrip() or not _is_utf8(text):
-            raise ValueError(
-                f"{text!r} cannot stand in a pair list: rename it without bars, line breaks, spaces at its end or broken letters"
+            raise DataError(
+                f"{text!r} cannot be in a pair list: rename it without bars, line breaks, spaces "
+                "at its end or broken letters"
             )
         return f"./{text}" if text[0] in "#@\ufeff" or text[0].isspace() else text
 
@@ -349,22 +357,23 @@ def _is_utf8(text: str) -> bool:
 
 def _text(path: Path) -> str:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one")
+        raise DataError(f"{path} is a folder, not a pair list; `vrdir pairs build` writes one")
     try:
         return read_text(path)
     except FileNotFoundError:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"there is no pair list {path}; `vrdir pairs build` writes one"
         ) from None
     except ValueError as error:
-        raise ValueError(f"{error}; a pair list is a text file of lines degraded|clean") from None
+        raise DataError(f"{error}; a pair list is a text file of lines degraded|clean") from None
 
 
 def _together(problems: Sequence[str], path: Path) -> str:
     named = "; ".join(problems[:NAMED])
     if len(problems) <= NAMED:
         return named
-    return f"{named}; and {len(problems) - NAMED:,} more problems (`vrdir pairs check {path}` names them all)"
+    more = f"{len(problems) - NAMED:,} more problems"
+    return f"{named}; and {more} (`vrdir pairs check {path}` names them all)"
 
 
 def _size(image: Tensor) -> str:

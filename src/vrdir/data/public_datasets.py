@@ -1,6 +1,6 @@
-"""Public data sets, as people download them: by which rule a degraded file's name leads to its clean twin.
+"""Public data sets: the rules by which a degraded file's name leads to its clean twin.
 
-docs/datasets.md says where each comes from and what it should hold.
+docs/datasets.md has the source and the content of each data set.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
+from vrdir.errors import DataError, MissingFileError, NotPermittedError
 from vrdir.images.folders import Names, composed, files_below, skipped
 
 logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"
-SHOWN = 2  # names of a folder that an error shows
+SHOWN = 2  # file names of a folder that an error shows
 
 _NUMBER = re.compile(r"(.+)_\d+(?:\.\d+)?")
 _RAINY = re.compile(r"rain-(\d+)|norain-(\d+)x\d+")
 
 
 class Rule(NamedTuple):
-    """How names lead from a degraded file to its clean twin.
+    """How a degraded file's name leads to its clean twin.
 
     Attributes:
-        help: one line for those who choose.
-        examples: (degraded, clean) as they are named; degraded "" where it is synthesised.
-        twins: the names that the clean twin of a degraded file may have, both without suffix; none if no degraded file of
-            this data set is so called.
+        help: one line of help.
+        examples: names of a degraded and a clean file; degraded is "" where it is synthesised.
+        twins: of the name of a degraded file, the names that its clean twin may have, both without
+            suffix; empty if no degraded file of this data set has such a name.
     """
 
     help: str
@@ -39,12 +40,12 @@ class Rule(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """What matched, and what did not.
+    """The pairs of two folders, and the files without a twin.
 
     Attributes:
-        pairs: in the order of the degraded files; their lines are those of the list they make.
-        without_clean: files in the degraded folder whose clean twin is not there.
-        without_degraded: clean files that are no degraded file's twin.
+        pairs: in the order of the degraded files; their lines are those of the list to be written.
+        without_clean: files in the degraded folder without a clean twin.
+        without_degraded: clean files that are not the twin of any degraded file.
     """
 
     pairs: list[Pair]
@@ -53,7 +54,10 @@ class Matching(NamedTuple):
 
 
 def _hazy_twins(stem: str) -> list[str]:
-    """Without its last number and without its last two: 1_1_0.90179 and 0005_0.8_0.04 have two, 1400_1 has one."""
+    """Return the name without its last number, and without its last two.
+
+    1_1_0.90179 and 0005_0.8_0.04 have two such names, 1400_1 has one.
+    """
     twins: list[str] = []
     while len(twins) < 2 and (match := _NUMBER.fullmatch(stem)):
         stem = match[1]
@@ -62,19 +66,20 @@ def _hazy_twins(stem: str) -> list[str]:
 
 
 def _rainy_twins(stem: str) -> list[str]:
-    """rain-001 in the old naming, norain-001x2 in the new; the clean one is norain-001 in both."""
+    """Return norain-001, for rain-001 (old names) and norain-001x2 (new names)."""
     match = _RAINY.fullmatch(stem)
     return [f"norain-{match[1] or match[2]}"] if match else []
 
 
 RULES: dict[str, Rule] = {
     "same-name": Rule(
-        "the two have one name; their suffixes may differ",
+        "both files have the same name; their suffixes may differ",
         (("input/1.png", "target/1.png"), ("noisy25/0000.png", "original_png/0000.png")),
         lambda stem: [stem],
     ),
     "reside": Rule(
-        "RESIDE (ITS, OTS, SOTS indoor and outdoor), Haze4K, Rain1400: many of one clean image, with numbers behind its name",
+        "RESIDE (ITS, OTS, SOTS indoor and outdoor), Haze4K, Rain1400: many degraded images of one "
+        "clean image, with numbers after its name",
         (
             ("hazy/1_1_0.90179.png", "clear/1.png"),
             ("part1/0025_0.8_0.04.jpg", "clear/0025.jpg"),
@@ -84,7 +89,8 @@ RULES: dict[str, Rule] = {
         _hazy_twins,
     ),
     "rain100": Rule(
-        "Rain100L and Rain100H (also as Rain200L, Rain200H), old and new naming; where both files are 1.png, same-name",
+        "Rain100L and Rain100H (also Rain200L, Rain200H), old and new names; use same-name where "
+        "both files are 1.png",
         (
             ("rain-001.png", "norain-001.png"),
             ("rainy/rain-1.png", "gt/norain-1.png"),
@@ -93,7 +99,8 @@ RULES: dict[str, Rule] = {
         _rainy_twins,
     ),
     CLEAN_ONLY: Rule(
-        "BSD400, CBSD68, WED, any folder of clean images: the degraded ones are synthesised as --with says",
+        "BSD400, CBSD68, WED, any folder of clean images: the degraded images are synthesised by "
+        "--with",
         (("", "original_png/0000.png"), ("", "00001.bmp")),
         lambda stem: [],
     ),
@@ -101,29 +108,33 @@ RULES: dict[str, Rule] = {
 
 
 def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") -> Matching:
-    """Find the pairs of two folders, searched with all below them.
+    """Find the pairs of two folders and their sub-folders.
 
-    Where both folders have a sub-folder of one name, what is in the one is matched with what is in the other; sub-folders that
-    only one side has (OTS keeps its hazy images in parts) make no difference. The two folders may be one, or one in the other.
+    If both folders have a sub-folder of the same name, the files of one are matched with the files
+    of the other. Sub-folders of one side alone (OTS has its hazy images in parts) make no
+    difference. The two folders may be the same, or one may be inside the other.
 
     Args:
         rule: a name of `RULES`.
         degraded: folder of the degraded images; None for the rule "clean-only".
         clean: folder of the clean images.
-        synthesis: what the rule "clean-only" makes of them, such as "noise:sigma=25"; "" for the others.
+        synthesis: the degradations of the rule "clean-only", such as "noise:sigma=25"; "" for other
+            rules.
 
     Raises:
-        FileNotFoundError: a folder is not there or holds no images.
-        PermissionError: a folder cannot be read.
-        ValueError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing matches (the message shows
-            names of both sides and the rules that would match); a degraded file has two clean twins.
+        MissingFileError: a folder does not exist or has no images.
+        NotPermittedError: a folder cannot be read.
+        DataError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing
+            matches (the message shows names of both sides and the rules that would match); or a
+            degraded file has two clean twins.
     """
     if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
     if rule == CLEAN_ONLY:
         if degraded is not None or not synthesis:
-            raise ValueError(
-                f"the rule {CLEAN_ONLY} takes no degraded images but what to synthesise, such as noise:sigma=25"
+            raise DataError(
+                f"the rule {CLEAN_ONLY} takes no degraded images, but degradations to synthesise, "
+                "such as noise:sigma=25"
             )
         check_synthesis(synthesis)
         photos = images_below(clean)
@@ -131,43 +142,50 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
             [Pair(photo, None, synthesis, line) for line, photo in enumerate(photos, 1)], [], []
         )
     if degraded is None:
-        raise ValueError(
-            f"the rule {rule} needs the folder of the degraded images; for clean ones alone there is {CLEAN_ONLY}"
+        raise DataError(
+            f"the rule {rule} needs the folder of the degraded images; for clean images alone "
+            f"there is {CLEAN_ONLY}"
         )
     if synthesis:
-        raise ValueError(
-            f"the rule {rule} finds degraded images and synthesises none; for that there is {CLEAN_ONLY}"
+        raise DataError(
+            f"the rule {rule} finds degraded images and does not synthesise them; for that there "
+            f"is {CLEAN_ONLY}"
         )
     sides = _Sides(degraded, clean)
     matching = sides.matching(RULES[rule])
     if not matching.pairs:
-        raise ValueError(sides.nothing(rule))
+        raise DataError(sides.nothing(rule))
     return matching
 
 
 def images_below(folder: Path, without: Path | None = None) -> list[Path]:
-    """The image files below a folder, links followed; hidden files are left out, and so is a folder `without` inside it.
+    """Return the image files below a folder; links are followed, hidden files left out.
+
+    Args:
+        folder: the folder.
+        without: a folder inside it that is left out.
 
     Returns:
-        Sorted in each folder; a folder's own files come before those of its sub-folders.
+        The files, sorted in each folder, before those of its sub-folders.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        PermissionError: it, or a folder in it, cannot be read.
+        MissingFileError: there is no such folder, or no image in it.
+        NotPermittedError: it, or a folder in it, cannot be read.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise MissingFileError(f"there is no folder {folder}")
 
     def unreadable(error: OSError) -> None:
-        raise PermissionError(
+        raise NotPermittedError(
             f"{error.filename} cannot be read ({error.strerror}); check its permissions"
         )
 
     others = Counter[str]()
     found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
     if not found:
-        raise FileNotFoundError(
-            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for what Pillow reads"
+        raise MissingFileError(
+            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
+            "formats that Pillow reads"
         )
     if others:
         logger.warning("skipped in %s: %s", folder, skipped(others))
@@ -184,7 +202,7 @@ class _Sides:
         self.clean_files = images_below(clean, without=degraded)
 
     def matching(self, rule: Rule) -> Matching:
-        """Raises ValueError where two clean files would do."""
+        """Match the files by a rule. Raises DataError where a file has two clean twins."""
         degraded, clean = self.degraded_files, self.clean_files
         twins = {path: rule.twins(path.stem) for path in degraded}
         if self.one_folder:  # the names tell which are which
@@ -210,8 +228,9 @@ class _Sides:
                 if _correspond(path, twin, *below)
             ]
             if len(found) > 1:
-                raise ValueError(
-                    f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one elsewhere"
+                raise DataError(
+                    f"{path} has two clean twins, {found[0]} and {found[1]}; move the wrong one "
+                    "elsewhere"
                 )
             if found:
                 pairs.append(Pair(found[0], path, "", len(pairs) + 1))
@@ -221,7 +240,7 @@ class _Sides:
         return Matching(pairs, without_clean, [path for path in clean if path not in used])
 
     def nothing(self, rule: str) -> str:
-        """What to say when nothing matched."""
+        """Return the message for no match at all."""
         fits = [
             f"--rule {name} would match {count:,} of {len(self.degraded_files):,}"
             for name in RULES
@@ -230,22 +249,24 @@ class _Sides:
         swapped = _Sides(self.clean, self.degraded).count(rule)
         if swapped:
             fits.append(
-                f"with --degraded and --clean exchanged it would match {swapped:,} of {len(self.clean_files):,}"
+                f"with --degraded and --clean exchanged it would match {swapped:,} of "
+                f"{len(self.clean_files):,}"
             )
+        advice = " and ".join(fits) or "no other rule matches (`vrdir pairs rules` shows them)"
         return (
-            f"no pairs by the rule {rule}: {self.degraded} holds {_shown(self.degraded_files)}, {self.clean} holds "
-            f"{_shown(self.clean_files)}; {' and '.join(fits) or 'no other rule matches either (`vrdir pairs rules` shows them)'}"
+            f"no pairs by the rule {rule}: {self.degraded} holds {_shown(self.degraded_files)}, "
+            f"{self.clean} holds {_shown(self.clean_files)}; {advice}"
         )
 
     def count(self, rule: str) -> int:
         try:
             return len(self.matching(RULES[rule]).pairs)
-        except ValueError:  # two twins: it does not match
+        except DataError:  # two twins: it does not match
             return 0
 
 
 class _Folders:
-    """The sub-folders that files lie in, relative to their root."""
+    """The sub-folders of files, relative to their root."""
 
     def __init__(self, root: Path, files: Collection[Path]) -> None:
         self.relative = {
@@ -258,9 +279,10 @@ class _Folders:
 def _correspond(
     degraded: Path, clean: Path, degraded_folders: _Folders, clean_folders: _Folders
 ) -> bool:
-    """Whether the sub-folder of a clean file is one where a degraded file's twin may lie.
+    """Return whether the twin of a degraded file may be in the sub-folder of a clean file.
 
-    That of the same name, where there is one; else any, but not one that is the twin of another degraded sub-folder.
+    If the clean side has a sub-folder of the same name, only there; otherwise in any sub-folder
+    whose name no other degraded sub-folder has.
     """
     here, there = degraded_folders.relative[degraded.parent], clean_folders.relative[clean.parent]
     if here in clean_folders.names:

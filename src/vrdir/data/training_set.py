@@ -1,4 +1,4 @@
-"""Batches of random crops to train on, the same ones however the work is divided."""
+"""Batches of random crops for training, which do not depend on how the work is divided."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from torch.utils.data import DataLoader, Dataset
 
 from vrdir.data.augmentation import Augmentation, View, extend
 from vrdir.data.image_cache import ImageCache
-from vrdir.data.items import Item, files_of, seed_of
-from vrdir.degradations.degrade import apply_steps, parse_degradations, with_one_grain
-from vrdir.degradations.draws import Ranges
+from vrdir.data.items import Item, files_of
+from vrdir.degradations.degrade import apply_steps, with_one_grain
+from vrdir.degradations.draws import Ranges, seed_of
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
-from vrdir.degradations.registry import DEGRADATIONS, meant_by
-from vrdir.errors import ImageError
+from vrdir.degradations.registry import DEGRADATIONS, suggestion
+from vrdir.degradations.steps import parse_degradations
+from vrdir.errors import DataError, ImageError
+from vrdir.images.folders import composed
 from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)
 
 
 class Crops(NamedTuple):
-    """Crops as they were cut: what is to be synthesised is yet clean.
+    """Crops before degradations are synthesised.
 
     Attributes:
-        clean, degraded: (B, 3, size, size) uint8.
-        items: the number of each one's item.
-        seeds: from which each one's degradation is drawn.
+        clean, degraded: (B, 3, size, size) uint8; the same where the degradation is synthesised.
+        items: index of each crop's item.
+        seeds: of each crop's degradation.
     """
 
     clean: Tensor
@@ -43,14 +45,16 @@ class Crops(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a stage computes its losses on.
+    """A batch, as a stage computes its losses on it.
 
     Attributes:
         clean, degraded: (B, 3, H, W) in [0, 1].
-        present: (B, K) bool, which degradations are in each image, in the order of the model's branches.
-        known: (B,) bool, whether that is known of it.
-        names: a name for each image, for messages.
-        copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a window; None if there is none.
+        present: (B, K) bool, which degradations are in each image, in the order of the model's
+            branches.
+        known: (B,) bool, for which images that is known.
+        names: of the images, for messages.
+        copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
+            window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
     """
 
@@ -70,23 +74,28 @@ class TrainingSet:
         items: what to train on.
         branches: the model's degradations, in the order of `Batch.present`.
         seed: of orders, crops and degradations.
-        ranges: of the degradations' parameters, where not the defaults; see `degrade_mixture`.
-        jpeg_share: of the images that go through a JPEG file at the end. What is otherwise clean is then to stay as it is.
+        ranges: values of the degradations' parameters instead of the defaults; see
+            `degrade_mixture`.
+        jpeg_share: share of the images that are compressed as JPEG at the end. A clean image is
+            then its own target, compressed.
         crop_px: side of the crops; smaller images are extended by mirroring.
-        view_px: side of the views that are degraded whole, of which a crop is a window; None degrades crops.
+        view_px: side of the views that are degraded whole, of which a crop is a window; None
+            degrades crops.
         copy_px: side of the reduced copies of whole views; None makes none.
-        overlay_share: of the images on which something is drawn after the weather (`vrdir.degradations.overlays`).
+        overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
         augmentation: which views of the photos the crops show.
-        balance: pair lists (and the folder of photos) count alike: an epoch repeats the shorter ones to the length of the longest.
-        pairs_share: of the images, how many come from pair lists, spread evenly over the batches, where a stage has photos and lists;
-            None for as many as they have lines.
-        cache_bytes: how much of the decoded images is kept in memory.
+        balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the
+            shorter ones to the length of the longest.
+        pairs_share: share of the images from pair lists, spread evenly over the batches, where a
+            stage has photos and lists; None for their share of the lines.
+        cache_bytes: memory for decoded images.
         device: where batches go.
-        on_device: on a GPU, keep all decoded images there and cut them there; None does so if they take less than a quarter of it.
+        on_device: whether all images are kept and cut on the GPU; None does so if they take less
+            than a quarter of its memory.
 
     Raises:
         ImageError: a file's header cannot be read.
-        ValueError: there are no items, or a share of pair lists is asked for where there are not both photos and lists.
+        DataError: there are no items, or `pairs_share` is given without both photos and lists.
     """
 
     def __init__(
@@ -109,12 +118,13 @@ class TrainingSet:
         on_device: bool | None = None,
     ) -> None:
         if not items:
-            raise ValueError(
+            raise DataError(
                 "there is nothing to train on: give a folder of clean photos or pair lists"
             )
         if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
-            raise ValueError(
-                "data.pairs_share is of use with photos and pair lists side by side: give --clean and --pairs, or leave it out"
+            raise DataError(
+                "data.pairs_share is of use with both photos and pair lists: give --clean and "
+                "--pairs, or leave it out"
             )
         self.items, self.branches, self.seed, self.crop_px = (
             list(items),
@@ -140,35 +150,41 @@ class TrainingSet:
         accepts: Callable[[Item], bool],
         whole: bool = False,
     ) -> StageData:
-        """What a stage trains on.
+        """Return the images that a stage trains on.
 
         Args:
-            name: the stage's; crops and degradations of another stage are others.
-            shares: probability of each kind of image, for the items that the stage's mixture degrades.
+            name: the stage's; each stage has its own crops and degradations.
+            shares: relative frequency of each kind of image, for the items that the stage's mixture
+                degrades.
             accepts: which items the stage takes.
             whole: whether it trains on whole views, as large as the reduced copies.
 
         Raises:
-            ValueError: it takes none, or there are no reduced copies to train on.
+            DataError: it takes no items, or there are no reduced copies to train on.
         """
         if whole and self.copy_px is None:
-            raise ValueError(f"the stage {name} is for a model with a global context")
+            raise DataError(f"the stage {name} is for a model with a global context")
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
         return StageData(self, name, shares, accepted, whole)
 
     def crop(
         self, index: int, generator: Generator, size: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A clean and a degraded view of an item, (3, size, size) uint8; crop_px by default.
+        """Return a clean and a degraded view of an item, (3, size, size) uint8.
 
-        Where it is yet to be degraded, both are the same.
+        Both are the same if the degradation is synthesised later.
+
+        Args:
+            index: of the item.
+            generator: source of the view.
+            size: side of the view; `crop_px` by default.
 
         Raises:
             ImageError: a file cannot be decoded, or the two differ in size.
         """
         item = self.items[index]
-        clean = self.images.of(item.clean)
-        degraded = clean if item.degraded is None else self.images.of(item.degraded)
+        clean = self.images.image(item.clean)
+        degraded = clean if item.degraded is None else self.images.image(item.degraded)
         if degraded.shape != clean.shape:
             raise ImageError(f"{item.degraded} and {item.clean} differ in size")
         view = View.drawn(
@@ -187,21 +203,24 @@ class TrainingSet:
         )
 
         def cut(image: Tensor) -> Tensor:
-            return view.of(image[:, top : top + view.height, left : left + view.width])
+            return view.apply(image[:, top : top + view.height, left : left + view.width])
 
         first = cut(clean)
         return first, first if item.degraded is None else cut(extend(degraded, least))
 
 
 class _Cycle:
-    """Items in turn: every epoch all of them, in a new order; of several lists the shorter ones repeated to the length of the longest."""
+    """Items in turn: each epoch has all of them, in a new order.
+
+    Of several lists, the shorter ones are repeated to the length of the longest.
+    """
 
     def __init__(self, lists: Sequence[Sequence[int]], seed: Callable[[int], int]) -> None:
         self.lists, self.seed = lists, seed
         self.length = len(lists) * max(map(len, lists))
 
     def item(self, n: int) -> int:
-        """The number of the n-th image's item."""
+        """Return the index of the n-th image's item."""
         epoch, position = divmod(n, self.length)
         place = random_order(self.length, self.seed(epoch))[position]
         chosen = self.lists[place % len(self.lists)]
@@ -209,11 +228,12 @@ class _Cycle:
 
 
 class StageData:
-    """The images of a stage, one after the other, without end.
+    """The images of a stage, in an endless sequence.
 
-    Every epoch goes through all items in a new order. Everything about the n-th image (which item, where it is cut, how it is degraded)
-    depends on the seed, the stage's name and n alone. So a resumed run sees what an unbroken one sees, and processes that share a
-    batch see together what one process would see.
+    Each epoch has all items in a new order. Everything about the n-th image (its item, its crop,
+    its degradation) depends only on the seed, the stage's name and n. So a resumed run has the same
+    images as an uninterrupted one, and processes that share a batch have together the images of one
+    process.
     """
 
     def __init__(
@@ -226,14 +246,15 @@ class StageData:
     ) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
-            advice = f"add --clean or a pair list of its degradation{meant_by(name.removeprefix('branch-'))}"
-            raise ValueError(f"nothing to train the stage {name} on (there is {kinds}); {advice}")
+            raise DataError(
+                f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair "
+                f"list of its degradation{suggestion(name.removeprefix('branch-'))}"
+            )
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px
         self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px
-        self.able = [
-            name for name in data.branches if name in DEGRADATIONS
-        ]  # a branch of a user's own has nothing but pair lists
+        # Other branches have only pair lists.
+        self.able = [name for name in data.branches if name in DEGRADATIONS]
         photos, pairs = (
             [i for i in indices if (data.items[i].kind == "") is own] for own in (True, False)
         )
@@ -248,15 +269,12 @@ class StageData:
         self.epoch_length = round(self.main.length / (1 - self.share))
 
     def item(self, n: int) -> int:
-        """The number of the n-th image's item; n counts from 0."""
-        before, after = (
-            math.floor(count * self.share + 1e-9) for count in (n, n + 1)
-        )  # of the images so far, those from aside
-        return (
-            self.main.item(n - before)
-            if self.aside is None or before == after
-            else self.aside.item(before)
-        )
+        """Return the index of the n-th image's item; n counts from 0."""
+        # Of the images before and after this one, those from pair lists aside.
+        before, after = (math.floor(count * self.share + 1e-9) for count in (n, n + 1))
+        if self.aside is None or before == after:
+            return self.main.item(n - before)
+        return self.aside.item(before)
 
     def _cycle(self, name: str, indices: Sequence[int]) -> _Cycle:
         lists: dict[str, list[int]] = {}
@@ -267,7 +285,10 @@ class StageData:
         return _Cycle(list(lists.values()), partial(self._seed, name))
 
     def crops(self, start: int, count: int) -> Crops:
-        """The crops `start` to `start + count - 1`. One that cannot be decoded is logged, and the next item takes its place."""
+        """Return the crops `start` to `start + count - 1`.
+
+        An image that cannot be decoded is logged and replaced by the next item.
+        """
         clean, degraded, items = [], [], []
         for n in range(start, start + count):
             for index in (self.item(n + tries) for tries in range(20)):
@@ -279,10 +300,11 @@ class StageData:
                 except ImageError as error:
                     if index not in self.data.warned:
                         self.data.warned.add(index)
-                        logger.warning("%s; another image takes its place", error)
+                        logger.warning("%s; another image is used instead", error)
             else:
                 raise ImageError(
-                    f"20 images in a row cannot be read, the last of them {self.data.items[index].name}; check them"
+                    "20 images in a row cannot be read, the last of them "
+                    f"{self.data.items[index].name}; check them"
                 )
             clean.append(one)
             degraded.append(other)
@@ -295,7 +317,7 @@ class StageData:
         )
 
     def finished(self, crops: Crops) -> Batch:
-        """Crops to the device, and what is to be synthesised synthesised there."""
+        """Copy crops to the device, and synthesise degradations, overlays and windows there."""
         device, branches = self.data.device, self.data.branches
         clean, degraded = (part.to(device).float() / 255 for part in (crops.clean, crops.degraded))
         generators = [torch.Generator(device).manual_seed(seed) for seed in crops.seeds]
@@ -303,34 +325,21 @@ class StageData:
         present = torch.tensor(
             [[name in (item.degradations or ()) for name in branches] for item in items]
         )
-        # What is degraded by something for which there is no branch is neither one of theirs nor clean: what to call it is not known.
+        # An image with a degradation that has no branch is neither clean nor known.
         known = torch.tensor(
             [item.drawn or item.degradations == () for item in items]
         ) | present.any(1)
-        for synthesis in dict.fromkeys(item.synthesis for item in items if item.degraded is None):
-            rows = [
-                i
-                for i, item in enumerate(items)
-                if item.degraded is None and item.synthesis == synthesis
-            ]
+        by_synthesis: dict[str, list[int]] = {}
+        for row, item in enumerate(items):
+            if item.degraded is None:
+                by_synthesis.setdefault(item.synthesis, []).append(row)
+        for synthesis, rows in by_synthesis.items():
+            own = [generators[row] for row in rows]
             if synthesis:
-                image = apply_steps(clean[rows], parsed(synthesis), [generators[i] for i in rows])
+                image = apply_steps(clean[rows], parsed(synthesis), own)
                 degraded[rows] = (image * 255).round() / 255
             else:
-                mixture = degrade_mixture(
-                    clean[rows],
-                    self.shares,
-                    self.able,
-                    [generators[i] for i in rows],
-                    self.data.ranges,
-                    self.data.jpeg_share,
-                )
-                degraded[rows] = mixture.image
-                untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
-                clean[rows] = torch.where(untouched, mixture.image, clean[rows])
-                present[
-                    torch.tensor(rows)[:, None], [branches.index(name) for name in self.able]
-                ] = mixture.present.cpu()
+                self._mix(clean, degraded, present, rows, own)
         made_here = torch.tensor([item.degraded is None for item in items], device=device).view(
             -1, 1, 1, 1
         )
@@ -348,10 +357,32 @@ class StageData:
         names = [item.name for item in items]
         return Batch(clean, degraded, present.to(device), known.to(device), names, copy, place)
 
+    def _mix(
+        self,
+        clean: Tensor,
+        degraded: Tensor,
+        present: Tensor,
+        rows: list[int],
+        generators: Sequence[Generator],
+    ) -> None:
+        """Degrade rows of a batch by the stage's mixture, in place.
+
+        An image without any degradation is its own target, JPEG compression included.
+        """
+        data = self.data
+        mixture = degrade_mixture(
+            clean[rows], self.shares, self.able, generators, data.ranges, data.jpeg_share
+        )
+        degraded[rows] = mixture.image
+        untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
+        clean[rows] = torch.where(untouched, mixture.image, clean[rows])
+        columns = [data.branches.index(name) for name in self.able]
+        present[torch.tensor(rows)[:, None], columns] = mixture.present.cpu()
+
     def _windows(
         self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """A window of each view at a place of its own, and these places."""
+        """Return a window of each view, at a random place, and these places."""
         side, window = clean.shape[-1], self.window or clean.shape[-1]
         places = [
             torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist()
@@ -379,28 +410,28 @@ class StageData:
         processes: int = 1,
         workers: int = 0,
     ) -> Iterator[list[Batch]]:
-        """This process's share of the batch of each step.
+        """Yield this process's share of the batch of each step.
 
         Args:
             batch_size: images a step, of all processes together.
-            steps: which steps, counted from 1.
-            parts: how many batches to cut the share into, for gradient accumulation.
-            rank, processes: which of how many processes this is.
-            workers: processes that read and cut ahead; with 0 it is done here.
+            steps: the steps, counted from 1.
+            parts: number of parts of the share, for gradient accumulation.
+            rank: number of this process, from 0.
+            processes: number of processes.
+            workers: processes that read and cut ahead; 0 does it in this process.
 
         Raises:
-            ValueError: the batch cannot be divided so.
+            DataError: the batch cannot be divided so.
         """
         check_division(batch_size, parts, processes)
-        workers = (
-            0 if self.data.images.resident else workers
-        )  # what lies on a GPU needs none, and forked processes cannot use it
+        if self.data.images.resident:  # forked processes cannot use images on a GPU
+            workers = 0
         if workers and "fork" not in multiprocessing.get_all_start_methods():
-            raise ValueError(
+            raise DataError(
                 "data.workers needs an operating system that can fork processes; set it to 0"
             )
         count = batch_size // processes
-        loader = DataLoader(  # an element is a step; its workers inherit the cache by forking
+        loader = DataLoader(  # one element is one step; workers inherit the cache by forking
             _Steps(self, batch_size, rank * count, count),
             batch_size=None,
             sampler=steps,
@@ -416,11 +447,11 @@ class StageData:
             ]
 
     def _seed(self, *parts: object) -> int:
-        return seed_of(self.data.seed, self.name, *parts)
+        return seed_of(self.data.seed, composed(self.name), *parts)
 
 
 class _Steps(Dataset[Crops]):
-    """A process's crops of each step."""
+    """The crops of each step, of one process."""
 
     def __init__(self, data: StageData, batch_size: int, first: int, count: int) -> None:
         self.data, self.batch_size, self.first, self.count = data, batch_size, first, count
@@ -430,10 +461,11 @@ class _Steps(Dataset[Crops]):
 
 
 def check_division(batch_size: int, parts: int, processes: int) -> None:
-    """Raise ValueError if a batch cannot be divided among processes and cut into parts."""
+    """Raise DataError if a batch cannot be divided among processes and cut into parts."""
     if batch_size % (processes * parts):
-        raise ValueError(
-            f"batch_size {batch_size} is to be divided into {processes} processes x {parts} parts; choose a multiple"
+        raise DataError(
+            f"batch_size {batch_size} cannot be divided into {processes} processes x {parts} "
+            "parts; choose a multiple"
         )
 
 
@@ -442,5 +474,5 @@ parsed = lru_cache(256)(parse_degradations)
 
 @lru_cache(4)
 def random_order(length: int, seed: int) -> list[int]:
-    """A random order of `length` things."""
+    """Return a random order of the numbers 0 to `length - 1`."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -1,4 +1,4 @@
-"""Fixed images to validate on."""
+"""A fixed set of images to validate on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Generator, Tensor
 
 from vrdir.data.augmentation import extend
 from vrdir.data.image_cache import ImageCache
-from vrdir.data.items import Item, files_of, seed_of
+from vrdir.data.items import Item, files_of
 from vrdir.data.pairs import synthesised
 from vrdir.degradations.degrade import with_one_grain
-from vrdir.degradations.draws import Ranges
+from vrdir.degradations.draws import Ranges, seed_of
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS
 from vrdir.errors import ImageError
+from vrdir.images.folders import composed
 
 logger = logging.getLogger(__name__)
 
 
 class ValidationSet:
-    """Fixed pairs: the centre of every image, or the whole of it, degraded in the same way every time.
+    """Fixed pairs: the centre of every image, or all of it, degraded the same way every time.
 
     Args:
         items: what to validate on.
@@ -55,11 +56,15 @@ class ValidationSet:
         self.images = ImageCache(files_of(items), cache_bytes)
 
     def check(self) -> None:
-        """Decode every image. One of a stage's own mixture that cannot be is logged and left out; ImageError for one of a pair list."""
+        """Decode every image. A photo that cannot be decoded is logged and left out.
+
+        Raises:
+            ImageError: an image of a pair list cannot be decoded.
+        """
         for item in list(self.items):
             try:
                 for path in files_of([item]):
-                    self.images.of(path)
+                    self.images.image(path)
             except ImageError as error:
                 if not item.drawn:
                     raise
@@ -67,7 +72,7 @@ class ValidationSet:
                 self.items.remove(item)
 
     def kinds(self, shares: Mapping[str, float], accepts: Callable[[Item], bool]) -> list[str]:
-        """The kinds of images that `pairs` would yield."""
+        """Return the kinds of images that `pairs` yields."""
         items = [item for item in self.items if accepts(item)]
         drawn = (
             [kind for kind, share in shares.items() if share > 0]
@@ -79,10 +84,10 @@ class ValidationSet:
     def pairs(
         self, shares: Mapping[str, float], accepts: Callable[[Item], bool]
     ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(kind, degraded, clean), each image (1, 3, H, W) in [0, 1], kind after kind.
+        """Yield (kind, degraded, clean), each image (1, 3, H, W) in [0, 1], kind after kind.
 
         Args:
-            shares: the kinds to which items without a degradation of their own are degraded, each in turn.
+            shares: the kinds of the stage's mixture; each photo is degraded to each kind.
             accepts: which items the stage takes.
 
         Raises:
@@ -92,7 +97,9 @@ class ValidationSet:
         for kind in [kind for kind, share in shares.items() if share > 0]:
             for item in [item for item in items if item.drawn]:
                 clean = self._cut(item.clean, self.crop_px)
-                generator = Generator().manual_seed(seed_of("validation", kind, item.clean.stem))
+                generator = Generator().manual_seed(
+                    seed_of("validation", kind, composed(item.clean.stem))
+                )
                 degraded = degrade_mixture(
                     clean, {kind: 1.0}, self.able, [generator], self.ranges, self.jpeg_share
                 ).image
@@ -108,7 +115,7 @@ class ValidationSet:
             yield item.kind, degraded, clean
 
     def _cut(self, path: Path, size: int | None) -> Tensor:
-        image = self.images.of(path)
+        image = self.images.image(path)
         if size is not None:
             image = extend(image, size)
             top, left = ((extent - size) // 2 for extent in image.shape[1:])

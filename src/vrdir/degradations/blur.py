@@ -1,78 +1,91 @@
-"""Blur by defocus and by motion, in linear light, where it happens: highlights grow into discs and trails."""
+"""Blur by defocus and by motion, in linear light, so that highlights grow into discs and trails."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, checked, parameters
+from vrdir.degradations.declaration import Place, degradation
+from vrdir.degradations.draws import Draws
+from vrdir.degradations.parameters import Parameter
 from vrdir.degradations.srgb import to_linear, to_srgb
 
-PATH_POINTS = (
-    64  # of a shaken camera's path, at least; no two neighbours are further apart than a pixel
+# Points of a shaken camera's path, at least; neighbours are no more than a pixel apart.
+PATH_POINTS = 64
+
+
+@degradation(
+    "defocus_blur",
+    Place.FOCUS,
+    formula="`l = k * L`, k a disc",
+    source="geometrical optics",
+    synonyms=("blur", "out_of_focus", "gaussian_blur"),
+    radius_px=Parameter(
+        1,
+        6,
+        bounds=(0, 100),
+        about="r, radius of the disc",
+        unit="pixels",
+        severities=(1, 2, 3.5, 5.5, 8),
+        milder=(0.5, 3),
+    ),
 )
+def defocus_blur(image: Tensor, draws: Draws) -> Tensor:
+    """Blur as a lens out of focus does: in linear light `l = k * L`, k a disc of radius r.
 
-
-def defocus_blur(
-    image: Tensor, generator: Generators, *, radius_px: Range = (1.0, 6.0)
-) -> Degraded:
-    """Defocus: in linear light `l = k * L`, k a disc of radius r with an edge a pixel wide, `clip(r - |x| + 1/2)`, sum 1.
-
-    Args:
-        image: (B, 3, H, W), sRGB in [0, 1]; L in linear light. It is mirrored at its borders.
-        generator: source of all draws.
-        radius_px: r, in pixels, 0 to 100.
-
-    Returns:
-        The blurred batch, and `radius_px` (B,).
+    The edge of the disc is a pixel wide, `clip(r - |x| + 1/2)`; k sums to 1. The image is mirrored
+    at its borders.
     """
-    radius = Draws(image, generator).uniform("radius_px", radius_px, 0, 100)
-    reach = math.ceil(checked("radius_px", radius_px, 0, 100)[1]) + 1
-    return Degraded(blurred(image, disc(radius, reach)), parameters(radius_px=radius))
+    radius = draws.parameter("radius_px")
+    reach = math.ceil(draws.limits("radius_px")[1]) + 1
+    return blurred(image, disc(radius, reach))
 
 
-def motion_blur(
-    image: Tensor,
-    generator: Generators,
-    *,
-    length_px: Range = (3.0, 24.0),
-    angle_deg: Range = (-90.0, 90.0),
-    bend: Range = (-0.4, 0.4),
-) -> Degraded:
-    """Camera shake: in linear light `l = k * L`, k the path `length (s, bend (4 s^2 - 1/3))`, s = -1/2 to 1/2, turned by the angle.
+@degradation(
+    "motion_blur",
+    Place.MOTION,
+    formula="`l = k * L`, k a path `(s, bend (4 s^2 - 1/3))`",
+    source="camera shake",
+    synonyms=("shake", "camera_shake"),
+    length_px=Parameter(
+        3,
+        24,
+        bounds=(0, 200),
+        about="length of the path along its angle",
+        unit="pixels",
+        severities=(4, 8, 14, 22, 32),
+        milder=(2, 12),
+    ),
+    angle_deg=Parameter(
+        -90, 90, bounds=(-90, 90), about="from horizontal, anticlockwise", unit="degrees"
+    ),
+    bend=Parameter(
+        -0.4,
+        0.4,
+        bounds=(-1, 1),
+        about="how far the path departs from a straight line, as a share of its length",
+    ),
+)
+def motion_blur(image: Tensor, draws: Draws) -> Tensor:
+    """Shake the camera: in linear light `l = k * L`, k the path `length (s, bend (4 s^2 - 1/3))`.
 
-    The first coordinate runs along the angle, the second across it; the path's points are 0.5 px wide (a Gaussian's standard
-    deviation), k sums to 1.
-
-    Args:
-        image: (B, 3, H, W), sRGB in [0, 1]; L in linear light. It is mirrored at its borders.
-        generator: source of all draws.
-        length_px: of the path along its angle, in pixels, 0 to 200.
-        angle_deg: from horizontal, anticlockwise, -90 to 90.
-        bend: how far the path departs from straight, as a share of its length, -1 to 1; 0 is straight.
-
-    Returns:
-        The blurred batch, and the three parameters (B,) each.
+    s runs from -1/2 to 1/2. The first coordinate is along the angle, the second across it. The
+    points of the path are 0.5 px wide (the standard deviation of a Gaussian); k sums to 1. The
+    image is mirrored at its borders.
     """
-    draws = Draws(image, generator)
-    length = draws.uniform("length_px", length_px, 0, 200)
-    angle = draws.uniform("angle_deg", angle_deg, -90, 90)
-    drawn_bend = draws.uniform("bend", bend, -1, 1)
-    longest = checked("length_px", length_px, 0, 200)[1]
-    reach = math.ceil(0.9 * longest) + 2  # half the length, two thirds of the bend
-    fastest = longest * math.hypot(
-        1, 4 * max(map(abs, checked("bend", bend, -1, 1)))
-    )  # at the path's ends
-    kernel = shake(
-        length, torch.deg2rad(angle), drawn_bend, reach, max(PATH_POINTS, math.ceil(fastest) + 1)
-    )
-    return Degraded(
-        blurred(image, kernel), parameters(length_px=length, angle_deg=angle, bend=drawn_bend)
-    )
+    length, angle = draws.parameter("length_px"), draws.parameter("angle_deg")
+    bend = draws.parameter("bend")
+    longest = draws.limits("length_px")[1]
+    # Half the length along the angle, two thirds of the bend across it.
+    reach = math.ceil(0.9 * longest) + 2
+    # Pixels per unit of s at the ends of the path, where it is fastest.
+    fastest = longest * math.hypot(1, 4 * max(map(abs, draws.limits("bend"))))
+    points = max(PATH_POINTS, math.ceil(fastest) + 1)
+    return blurred(image, shake(length, torch.deg2rad(angle), bend, reach, points))
 
 
 def disc(radius: Tensor, reach: int) -> Tensor:
-    """Kernels (B, 1, 2 reach + 1, 2 reach + 1) of the radii (B, 1, 1, 1)."""
+    """Return the kernels (B, 1, 2 reach + 1, 2 reach + 1) of radii (B, 1, 1, 1)."""
     steps = torch.arange(-reach, reach + 1, device=radius.device)
     distance = torch.sqrt(steps.view(-1, 1) ** 2 + steps.view(1, -1) ** 2.0)
     kernel = (radius - distance + 0.5).clamp(0, 1)
@@ -82,7 +95,7 @@ def disc(radius: Tensor, reach: int) -> Tensor:
 def shake(
     length: Tensor, radians: Tensor, bend: Tensor, reach: int, points: int = PATH_POINTS
 ) -> Tensor:
-    """Kernels (B, 1, 2 reach + 1, 2 reach + 1) of the paths, each by so many points."""
+    """Return the kernels (B, 1, 2 reach + 1, 2 reach + 1) of paths of `points` points each."""
     s = torch.linspace(-0.5, 0.5, points, device=length.device).view(1, -1, 1, 1)
     along, across = length * s, length * bend * (4 * s**2 - 1 / 3)
     x = along * torch.cos(radians) - across * torch.sin(radians)  # (B, points, 1, 1)
@@ -95,9 +108,10 @@ def shake(
 
 
 def blurred(image: Tensor, kernel: Tensor) -> Tensor:
-    """An sRGB batch (B, C, H, W) convolved in linear light with each image's kernel (B, 1, K, K), K odd, mirrored at its borders.
+    """Convolve an sRGB batch (B, C, H, W) in linear light with kernels (B, 1, K, K), K odd.
 
-    By Fourier transform, so that the cost does not grow with the kernel.
+    Images are mirrored at their borders. A Fourier transform does it, so that the cost does not
+    grow with the kernel.
     """
     reach = kernel.shape[-1] // 2
     height, width = image.shape[-2:]
@@ -106,13 +120,12 @@ def blurred(image: Tensor, kernel: Tensor) -> Tensor:
     ]
     size = light.shape[-2:]
     spectrum = torch.fft.rfft2(light) * torch.fft.rfft2(kernel, s=size)
-    light = torch.fft.irfft2(spectrum, s=size)[
-        ..., 2 * reach :, 2 * reach :
-    ]  # the rest wrapped around
+    # What was wrapped around is cut off.
+    light = torch.fft.irfft2(spectrum, s=size)[..., 2 * reach :, 2 * reach :]
     return to_srgb(light)
 
 
 def mirror(length: int, margin: int, device: torch.device) -> Tensor:
-    """Indices of a line extended at both ends by `margin`, mirrored as often as it takes: ... 1 0 | 0 1 2 ..."""
+    """Return the indices of a line, mirrored at both ends by `margin`: ... 1 0 | 0 1 2 ..."""
     index = torch.arange(-margin, length + margin, device=device) % (2 * length)
     return torch.where(index < length, index, 2 * length - 1 - index)

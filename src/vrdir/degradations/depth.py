@@ -1,8 +1,8 @@
-"""Depths for photos that come without: smooth fields, and scenes of things on a ground plane."""
+"""Depth for photos without a depth map: smooth fields, and scenes of things on a ground plane."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +22,10 @@ CHUNK_PX = 2**17  # pixels that are given to their regions at once
 def drawn_depth(draws: Draws, kind: str) -> Tensor:
     """Return a depth (B, 1, H, W) in units of the scene's depth, about 0 (near) to 1.5 (far).
 
-    Raises:
-        ValueError: `kind` is not one of `DepthKind`.
+    Args:
+        draws: of the batch.
+        kind: one of `DepthKind`.
     """
-    if kind not in get_args(DepthKind):
-        raise ValueError(f"depth is {', '.join(get_args(DepthKind))}, or a map; not {kind!r}")
     if kind == "smooth":
         return smooth_depth(draws)
     regions = region_depth(draws)

@@ -1,27 +1,37 @@
-"""Drawing a degradation's parameters, one per image of a batch, reproducibly."""
+"""Random draws for a batch of images, the same for the same seed."""
+
+from __future__ import annotations
 
 import math
 import operator
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Range = float | tuple[float, float]
-"""A parameter: one value for all images, or (low, high) to draw from for each."""
+from vrdir.degradations.parameters import AnyParameter, Parameter, Range, checked
+from vrdir.errors import InputError
 
-Ranges = Mapping[str, Mapping[str, Range]]
-"""Parameters of several degradations, by the degradation's name."""
+Ranges = Mapping[str, Mapping[str, Any]]
+"""Values of the parameters of several degradations, by the degradation's name."""
 
 Generators = Generator | Sequence[Generator]
-"""The source of all draws: one for the whole batch, or one for each image, whose pixels then depend on its own alone."""
+"""The source of all draws: one for the whole batch, or one for each image.
+
+With one for each, an image's pixels do not depend on the other images of its batch.
+"""
 
 
 class Degraded(NamedTuple):
-    """What a degradation returns: the degraded batch (B, 3, H, W), not clipped, and what was drawn, (B,) or (B, 3) each."""
+    """A degraded batch.
+
+    Attributes:
+        image: (B, 3, H, W), not clipped.
+        parameters: what was drawn, (B,) or (B, 3) each, by name.
+    """
 
     image: Tensor
     parameters: dict[str, Tensor]
@@ -31,28 +41,67 @@ class Draws:
     """Draws for one batch. The same seed gives the same numbers.
 
     Args:
-        image: the batch, (B, C, H, W): its B and its device.
-        generator: source of all draws, on any device; or one for each image, so that an image's draws do not depend on
-            which others are in its batch, nor on how a batch is split between processes.
+        image: the batch, (B, C, H, W); only its size and its device are used.
+        generator: source of all draws, on any device; or one for each image, so that an image's
+            draws depend neither on its batch nor on how a batch is divided among processes.
+        parameters: the parameters of a degradation, for `parameter` and `value`.
+        values: their checked values, by name.
 
     Raises:
-        ValueError: not as many generators as images.
+        InputError: the number of generators is not the number of images.
     """
 
-    def __init__(self, image: Tensor, generator: Generators) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        generator: Generators,
+        parameters: Mapping[str, AnyParameter] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
         self.image, self.generator = image, generator
+        self.parameters, self.values = parameters or {}, values or {}
+        self.drawn: dict[str, Tensor] = {}
         if not isinstance(generator, Generator) and len(generator) != image.shape[0]:
-            raise ValueError(
-                f"one generator, or one for each of the {image.shape[0]} images, not {len(generator)}"
+            raise InputError(
+                f"give one generator, or one for each of the {image.shape[0]} images, "
+                f"not {len(generator)}"
             )
+
+    def parameter(self, name: str) -> Tensor:
+        """Draw a declared parameter for each image, (B, 1, 1, 1), and record it.
+
+        The first call draws; later calls return the same numbers.
+        """
+        if name not in self.drawn:
+            declared = self.parameters[name]
+            assert isinstance(declared, Parameter)
+            draw = self.log_uniform if declared.log else self.uniform
+            drawn = draw(name, self.values[name], *declared.bounds)
+            self.drawn[name] = drawn.round() if declared.whole else drawn
+        return self.drawn[name]
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the two ends of the range that a declared parameter is drawn from."""
+        low, high = self.values[name]
+        return low, high
+
+    def value(self, name: str) -> Any:
+        """Return a declared parameter that is the same for all images."""
+        return self.values[name]
+
+    def record(self, name: str, value: Tensor) -> Tensor:
+        """Record what a parameter, (B, C, 1, 1), became in the image, and return it."""
+        self.drawn[name] = value
+        return value
 
     def uniform(
         self, name: str, limits: Range, lowest: float = -math.inf, highest: float = math.inf
     ) -> Tensor:
-        """(B, 1, 1, 1), uniform between the limits.
+        """Draw (B, 1, 1, 1), uniform between two limits.
 
         Raises:
-            ValueError: naming the parameter, if it is no number or range, in the wrong order, or outside lowest..highest.
+            InputError: naming the parameter, if the limits are no number or range, in the wrong
+                order, or outside `lowest` to `highest`.
         """
         low, high = checked(name, limits, lowest, highest)
         return low + (high - low) * self.unit(1, 1, 1)
@@ -60,34 +109,33 @@ class Draws:
     def log_uniform(
         self, name: str, limits: Range, lowest: float, highest: float = math.inf
     ) -> Tensor:
-        """The same, uniform in the logarithm: for what spans an order of magnitude, such as a length. `lowest` is above 0."""
+        """Draw as `uniform` does, uniform in the logarithm; `lowest` is above 0.
+
+        For what spans an order of magnitude, such as a length.
+        """
         low, high = checked(name, limits, lowest, highest)
         return torch.exp(math.log(low) + (math.log(high) - math.log(low)) * self.unit(1, 1, 1))
 
     def unit(self, *shape: int) -> Tensor:
-        """(B, *shape), uniform in [0, 1)."""
+        """Draw (B, *shape), uniform in [0, 1)."""
         return self._drawn(torch.rand, shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """(B, *shape), standard normal."""
+        """Draw (B, *shape), standard normal."""
         return self._drawn(torch.randn, shape)
 
     def smooth_field(self, cells: int) -> Tensor:
-        """(B, 1, H, W) in [0, 1]: white noise on a grid of `cells` x `cells`, enlarged bicubically to the image's size."""
+        """Draw (B, 1, H, W) in [0, 1]: `cells` x `cells` random values, enlarged bicubically."""
         grid = self.unit(1, cells, cells)
-        return functional.interpolate(
-            grid, size=self.image.shape[-2:], mode="bicubic", align_corners=True
-        ).clamp(0, 1)
+        size = self.image.shape[-2:]
+        return functional.interpolate(grid, size=size, mode="bicubic", align_corners=True).clamp(
+            0, 1
+        )
 
     def clouds(self) -> Tensor:
-        """(B, 1, H, W) in [0, 1], mean about 1/2: four octaves of smooth fields, as drifting fog or a gust has them."""
-        return (
-            sum(
-                (self.smooth_field(3 * 2**octave) * 0.5**octave for octave in range(4)),
-                torch.zeros(()),
-            )
-            / 1.875
-        )
+        """Draw (B, 1, H, W) in [0, 1], mean about 1/2: four octaves of smooth fields."""
+        octaves = (self.smooth_field(3 * 2**octave) * 0.5**octave for octave in range(4))
+        return sum(octaves, torch.zeros(())) / 1.875
 
     def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         batch, device, generator = self.image.shape[0], self.image.device, self.generator
@@ -98,49 +146,30 @@ class Draws:
         )
 
 
-def checked(name: str, limits: Range, lowest: float, highest: float) -> tuple[float, float]:
-    """The two ends of a parameter. Raises ValueError, naming it."""
-    pair = limits if isinstance(limits, (tuple, list)) else (limits, limits)
-    if len(pair) != 2 or not all(isinstance(end, Real) and math.isfinite(end) for end in pair):
-        raise ValueError(f"{name} is a number or (low, high), not {limits!r}")
-    low, high = pair
-    if low > high:
-        raise ValueError(f"{name} goes from low to high, not from {low} to {high}")
-    if low < lowest or high > highest:
-        raise ValueError(f"{name} lies between {lowest:g} and {highest:g}; {limits!r} does not")
-    return float(low), float(high)
+def seed_of(*parts: object) -> int:
+    """Return a seed that depends on these values alone, and is the same on every machine.
+
+    A name may hold any bytes. Where two spellings of one name (NFC, NFD) are to give one seed, the
+    caller composes it first (`vrdir.images.folders.composed`).
+    """
+    return zlib.crc32("|".join(map(str, parts)).encode("utf-8", "surrogateescape"))
 
 
-def single(name: str, value: Any, lowest: float, highest: float) -> float:
-    """A parameter that is one value for all images. Raises ValueError, naming it."""
-    if isinstance(value, (tuple, list)):
-        raise ValueError(f"{name} is one number for all images, not {value!r}")
-    return checked(name, value, lowest, highest)[0]
-
-
-def whole(name: str, value: Any, lowest: int, highest: int) -> int:
-    """The same, a whole number."""
-    number = single(name, value, lowest, highest)
-    if not number.is_integer():
-        raise ValueError(f"{name} is a whole number, not {value!r}")
-    return int(number)
-
-
-def index(name: str, value: Any) -> int:
-    """A whole number of any kind, such as NumPy's. Raises ValueError, naming it."""
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number of any kind, such as NumPy's. Raises InputError, naming it."""
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} is a whole number, not {value!r}") from None
+        raise InputError(f"{name} must be a whole number, not {value!r}") from None
 
 
 def parameters(**drawn: Tensor) -> dict[str, Tensor]:
-    """The drawn (B, C, 1, 1) tensors as (B,) or (B, C)."""
+    """Return drawn (B, C, 1, 1) tensors as (B,) or (B, C)."""
     return {name: value.flatten(1).squeeze(1) for name, value in drawn.items()}
 
 
 def pixel_grid(image: Tensor) -> tuple[Tensor, Tensor]:
-    """x (1, 1, 1, W) and y (1, 1, H, 1) of a batch's pixels, in pixels from the top left one."""
+    """Return x (1, 1, 1, W) and y (1, 1, H, 1) of a batch's pixels, from the top left one."""
     height, width = image.shape[-2:]
     x = torch.arange(width, device=image.device, dtype=torch.float32).view(1, 1, 1, -1)
     return x, torch.arange(height, device=image.device, dtype=torch.float32).view(1, 1, -1, 1)

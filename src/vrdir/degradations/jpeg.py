@@ -1,4 +1,4 @@
-"""JPEG compression: what a file loses."""
+"""JPEG compression."""
 
 import math
 
@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters, whole
+from vrdir.degradations.declaration import Place, degradation
+from vrdir.degradations.draws import Draws
+from vrdir.degradations.parameters import Parameter, Single
 
 # ITU-T T.81, tables K.1 and K.2
 LUMINANCE = (
@@ -38,31 +40,41 @@ COSINES = tuple(
 )
 
 
-def jpeg(
-    image: Tensor, generator: Generators, *, quality: Range = (10.0, 90.0), subsampling: int = 2
-) -> Degraded:
-    """JPEG compression: in blocks of 8 x 8 pixels of Y, Cb and Cr, `F = q round(DCT(f) / q)`.
+@degradation(
+    "jpeg",
+    Place.FILE,
+    formula="`F = q round(DCT(f) / q)`",
+    source="ITU-T T.81; q scaled as the Independent JPEG Group does",
+    synonyms=("jpg", "compression", "artifacts", "jpeg_compression"),
+    quality=Parameter(
+        10,
+        90,
+        bounds=(1, 100),
+        about="quality of the file",
+        severities=(60, 35, 20, 12, 6),
+        milder=(25, 90),
+        whole=True,
+    ),
+    subsampling=Single(
+        2,
+        bounds=(1, 2),
+        about="2 for 4:2:0, as cameras and the web use: one chroma value for 2 x 2 pixels; "
+        "1 for 4:4:4",
+        whole=True,
+    ),
+)
+def jpeg(image: Tensor, draws: Draws) -> Tensor:
+    """Compress as JPEG: in blocks of 8 x 8 pixels of Y, Cb and Cr, `F = q round(DCT(f) / q)`.
 
     q is the table of ITU-T T.81, annex K, times s percent as the Independent JPEG Group does it:
-    `s = 5000 / quality` below a quality of 50, `200 - 2 quality` from there on.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1]; what is outside is clipped.
-        generator: source of all draws.
-        quality: 1 to 100, rounded to whole numbers.
-        subsampling: 2 for 4:2:0, as cameras and the web have it: one chroma value for 2 x 2 pixels; 1 for 4:4:4.
-
-    Returns:
-        The batch as decoded, in 8-bit levels, and `quality` (B,).
+    `s = 5000 / quality` below a quality of 50, `200 - 2 quality` from 50 on. The result is in 8-bit
+    levels.
     """
-    drawn = Draws(image, generator).uniform("quality", quality, 1, 100).round()
-    return Degraded(
-        encoded(image, drawn, whole("subsampling", subsampling, 1, 2)), parameters(quality=drawn)
-    )
+    return encoded(image, draws.parameter("quality"), draws.value("subsampling"))
 
 
 def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
-    """Encode and decode a batch (B, 3, H, W) at quality (B, 1, 1, 1)."""
+    """Encode and decode a batch (B, 3, H, W), clipped to [0, 1], at a quality (B, 1, 1, 1)."""
     height, width = image.shape[-2:]
     levels = (image.clamp(0, 1) * 255).round()
     unit_px = 8 * subsampling
@@ -71,12 +83,12 @@ def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
         [1, 2], 1
     )
     if subsampling == 2:
-        chroma = (
-            functional.avg_pool2d(chroma, 2) + 0.01
-        ).round()  # libjpeg has halves go up and down in turn
+        # libjpeg rounds halves up and down in turn; here they are rounded up.
+        chroma = (functional.avg_pool2d(chroma, 2) + 0.01).round()
     luma = quantised(luma - 128, image.new_tensor(LUMINANCE), quality) + 128
     chroma = quantised(chroma, image.new_tensor(CHROMINANCE), quality)
-    if subsampling == 2:  # weights 3/4 and 1/4, which libjpeg calls fancy upsampling
+    if subsampling == 2:
+        # Weights 3/4 and 1/4: libjpeg's "fancy upsampling".
         chroma = functional.interpolate(
             chroma, scale_factor=2, mode="bilinear", align_corners=False
         )
@@ -85,13 +97,12 @@ def encoded(image: Tensor, quality: Tensor, subsampling: int) -> Tensor:
 
 
 def quantised(plane: Tensor, table: Tensor, quality: Tensor) -> Tensor:
-    """Planes (B, C, H, W), in levels around 0, after quantisation of each 8 x 8 block's cosine transform."""
+    """Quantise the cosine transforms of 8 x 8 blocks of planes (B, C, H, W), levels around 0."""
     batch, channels, height, width = plane.shape
     scale = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
     steps = torch.floor((table * scale + 50) / 100).clamp(1, 255).view(batch, 1, 1, 1, 8, 8)
     cosines = plane.new_tensor(COSINES)
-    blocks = plane.view(batch, channels, height // 8, 8, width // 8, 8).transpose(
-        3, 4
-    )  # (B, C, rows, columns, 8, 8)
+    # (B, C, rows, columns, 8, 8)
+    blocks = plane.view(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
     coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
     return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(plane.shape).round()

@@ -1,84 +1,97 @@
-"""Noise: the textbook's, and a camera's."""
+"""White Gaussian noise, and the noise of a camera."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters
+from vrdir.degradations.declaration import Place, degradation
+from vrdir.degradations.draws import Draws
 from vrdir.degradations.jpeg import encoded
+from vrdir.degradations.parameters import Parameter
 from vrdir.degradations.srgb import to_linear, to_srgb
 
-# A typical camera's colours to sRGB; the rows sum to 1, so grey stays grey while the noise of the channels mixes.
+# A typical camera's colours to sRGB. The rows sum to 1: grey stays grey, and the noise of the
+# channels mixes.
 COLOUR_MATRIX = ((1.7, -0.5, -0.2), (-0.2, 1.5, -0.3), (0.0, -0.5, 1.5))
 
 
-def noise(image: Tensor, generator: Generators, *, sigma: Range = (2.0, 55.0)) -> Degraded:
-    """Additive white Gaussian noise: `I = J + sigma / 255 * n`, n ~ N(0, 1) in every pixel and channel.
+@degradation(
+    "noise",
+    Place.NOISE,
+    formula="`I = J + sigma / 255 n`",
+    source="the denoising benchmarks'",
+    synonyms=("gaussian", "gaussian_noise", "awgn", "grain"),
+    never_with=("sensor_noise",),
+    sigma=Parameter(
+        2,
+        55,
+        bounds=(0, 255),
+        about="standard deviation",
+        unit="8-bit levels",
+        severities=(8, 16, 28, 45, 70),
+        milder=(2, 30),
+    ),
+)
+def noise(image: Tensor, draws: Draws) -> Tensor:
+    """Add white Gaussian noise: `I = J + sigma / 255 n`, n ~ N(0, 1) in every pixel and channel."""
+    sigma = draws.parameter("sigma")
+    return image + sigma / 255 * draws.normal(*image.shape[1:])
 
-    Args:
-        image: J, (B, 3, H, W) in [0, 1].
-        generator: source of all draws.
-        sigma: standard deviation in 8-bit levels, 0 to 255.
 
-    Returns:
-        The noisy batch, and `sigma` (B,).
+@degradation(
+    "sensor_noise",
+    Place.NOISE,
+    formula="`l = clip(L + (1 - c) n + c M S D n)`, `n ~ N(0, L / e + (r / e)^2)`",
+    source="Foi et al., TIP 2008",
+    synonyms=("iso", "iso_noise", "poisson", "shot_noise", "camera_noise"),
+    electrons=Parameter(
+        60,
+        3000,
+        bounds=(1, 1e6),
+        about="e, that a white pixel collects; 3000 is a good camera at a high ISO, 60 a phone "
+        "at night",
+        unit="electrons",
+        severities=(1500, 500, 180, 70, 25),
+        milder=(200, 3000),
+        log=True,
+    ),
+    read_e=Parameter(
+        1, 6, bounds=(0, 1000), about="r, standard deviation of the read-out", unit="electrons"
+    ),
+    correlation=Parameter(
+        0.6, 1, bounds=(0, 1), about="c; 0 is white noise in every pixel and channel"
+    ),
+    jpeg_quality=Parameter(
+        70,
+        100,
+        bounds=(1, 100),
+        about="quality of the file; 100 leaves the file out",
+        severities=((85, 100), (80, 100), (75, 95), (70, 90), (65, 85)),
+        whole=True,
+    ),
+)
+def sensor_noise(image: Tensor, draws: Draws) -> Tensor:
+    """Count photons as a sensor does, in linear light, and write a JPEG file.
+
+    `l = clip(L + (1 - c) n + c M S D n)`, `n ~ N(0, L / e + (r / e)^2)`, L the image in linear
+    light and l the result. The variance of the noise rises with the light as that of a Poisson
+    count does (Foi et al., TIP 2008; the normal approximation gives the same pixels on every
+    machine). D keeps each pixel's noise in one colour, as a Bayer sensor (RGGB) measures it, and
+    interpolates the others bilinearly. S halves the colour of the noise, which is its difference
+    from the channels' mean, and smooths it over 5 x 5 pixels, as cameras do. M is a camera's colour
+    matrix. So grain is wider than a pixel and mostly grey, with faint blotches of colour.
     """
-    draws = Draws(image, generator)
-    drawn = draws.uniform("sigma", sigma, 0, 255)
-    return Degraded(image + drawn / 255 * draws.normal(*image.shape[1:]), parameters(sigma=drawn))
+    electrons = draws.parameter("electrons")
+    read_e, correlation = draws.parameter("read_e"), draws.parameter("correlation")
+    quality = draws.parameter("jpeg_quality")
+    noisy = to_srgb(sensor_image(to_linear(image), draws, electrons, read_e, correlation))
+    return torch.where(quality < 100, encoded(noisy, quality, subsampling=2), noisy)
 
 
-def sensor_noise(
-    image: Tensor,
-    generator: Generators,
-    *,
-    electrons: Range = (60.0, 3000.0),
-    read_e: Range = (1.0, 6.0),
-    correlation: Range = (0.6, 1.0),
-    jpeg_quality: Range = (70.0, 100.0),
-) -> Degraded:
-    """Photons counted by a sensor, in linear light: `l = clip(L + (1 - c) n + c M S D n)`, `n ~ N(0, L / e + (r / e)^2)`.
-
-    L is J in linear light and l the result; the noise's variance rises with the light as a Poisson count's does (Foi et al.,
-    TIP 2008; the normal approximation, whose pixels are the same on every machine). D keeps each pixel's noise in one
-    colour, as a Bayer sensor (RGGB) measures it, and interpolates the others bilinearly; S halves what of it is colour,
-    the difference from the channels' mean, and smooths it over 5 x 5 pixels, as cameras do; M is a camera's colour matrix. So grain is
-    wider than a pixel and mostly grey, with faint blotches of colour. A JPEG file comes last.
-
-    Args:
-        image: J, (B, 3, H, W), sRGB in [0, 1].
-        generator: source of all draws.
-        electrons: e, that a white pixel collects, 1 to 1e6, uniform in the logarithm; 3000 is a good
-            camera at a high ISO, 60 a phone at night.
-        read_e: r, standard deviation of the read-out, in electrons, 0 to 1000.
-        correlation: c, in [0, 1]; 0 is white noise in every pixel and channel.
-        jpeg_quality: of the file, 1 to 100; 100 leaves it out.
-
-    Returns:
-        The noisy batch, clipped as a sensor clips, and `electrons`, `read_e`, `correlation`, `jpeg_quality` (B,) each.
-    """
-    draws = Draws(image, generator)
-    drawn_electrons = draws.log_uniform("electrons", electrons, 1, 1e6)
-    drawn_read = draws.uniform("read_e", read_e, 0, 1000)
-    drawn_correlation = draws.uniform("correlation", correlation, 0, 1)
-    quality = draws.uniform("jpeg_quality", jpeg_quality, 1, 100).round()
-    noisy = to_srgb(
-        counted(to_linear(image), draws, drawn_electrons, drawn_read, drawn_correlation)
-    )
-    noisy = torch.where(quality < 100, encoded(noisy, quality, subsampling=2), noisy)
-    drawn = parameters(
-        electrons=drawn_electrons,
-        read_e=drawn_read,
-        correlation=drawn_correlation,
-        jpeg_quality=quality,
-    )
-    return Degraded(noisy, drawn)
-
-
-def counted(
+def sensor_image(
     light: Tensor, draws: Draws, electrons: Tensor, read_e: Tensor, correlation: Tensor
 ) -> Tensor:
-    """Light (B, 3, H, W) in [0, 1] as a sensor sees it, clipped: see `sensor_noise`."""
+    """Return light (B, 3, H, W) in [0, 1] as a sensor measures it, clipped: see `sensor_noise`."""
     spread = torch.sqrt(light.clamp(0, 1) / electrons + (read_e / electrons) ** 2)
     white = spread * draws.normal(*light.shape[1:])
     grain = demosaicked(white)
@@ -91,7 +104,10 @@ def counted(
 
 
 def demosaicked(planes: Tensor) -> Tensor:
-    """Planes (B, 3, H, W) of which only the pixels under their own colour of the pattern RG/GB count, the rest interpolated."""
+    """Keep each pixel of planes (B, 3, H, W) in one colour and interpolate the others.
+
+    The colours are in the pattern RG/GB.
+    """
     height, width = planes.shape[-2:]
     sites = torch.zeros(3, height, width, device=planes.device)
     sites[0, ::2, ::2] = sites[1, ::2, 1::2] = sites[1, 1::2, ::2] = sites[2, 1::2, 1::2] = 1

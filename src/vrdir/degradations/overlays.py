@@ -1,7 +1,7 @@
-"""What cameras and programs draw on a picture after the weather: bars, frames, stamps, masks.
+"""Overlays: bars, frames, stamps and masks that cameras and programs draw on an image.
 
-An overlay is no degradation: it is on the degraded and on the clean image alike, and a restorer is to
-leave it alone and not to be misled by it.
+An overlay is not a degradation. It is on the degraded and on the clean image alike, and a restorer
+must leave it alone and must not be misled by it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, pixel_grid
+from vrdir.degradations.declaration import degradation
+from vrdir.degradations.draws import Draws, Generators, pixel_grid
+from vrdir.degradations.parameters import Choice
 
 LETTERBOX = 114 / 255  # the grey of YOLO's letterbox
 
 
 class Overlay(NamedTuple):
-    """What is drawn on a batch.
+    """The overlays of a batch.
 
     Attributes:
         mask: (B, 1, H, W) bool, where something is drawn.
@@ -31,12 +33,12 @@ class Overlay(NamedTuple):
     kinds: list[str]
 
     def on(self, image: Tensor) -> Tensor:
-        """Draw it on a batch (B, 3, H, W)."""
+        """Draw the overlays on a batch (B, 3, H, W)."""
         return torch.where(self.mask, self.colour.to(image.dtype), image)
 
 
 def draw_overlays(image: Tensor, generator: Generators, share: float = 1.0) -> Overlay:
-    """Draw what is to be on each image of a batch.
+    """Draw an overlay for each image of a batch.
 
     Args:
         image: (B, 3, H, W): its size and device.
@@ -44,63 +46,35 @@ def draw_overlays(image: Tensor, generator: Generators, share: float = 1.0) -> O
         share: probability that something is drawn on an image at all.
     """
     draws = Draws(image, generator)
-    which = (draws.unit(1) * len(OVERLAYS)).long().flatten().tolist()
+    which = (draws.unit(1) * len(DRAWINGS)).long().flatten().tolist()
     none = (draws.unit(1) >= share).flatten()
-    names = list(OVERLAYS)
+    names = list(DRAWINGS)
     mask = torch.zeros_like(image[:, :1], dtype=torch.bool)
     colour = plain_colour(draws).expand_as(image)
     for number, name in enumerate(names):
         here = torch.tensor([w == number for w in which], device=image.device).view(-1, 1, 1, 1)
-        own_mask, own_colour = OVERLAYS[name](draws)
+        own_mask, own_colour = DRAWINGS[name](draws)
         mask = torch.where(here, own_mask, mask)
         colour = colour if own_colour is None else torch.where(here, own_colour, colour)
     kinds = ["" if off else names[w] for w, off in zip(which, none.tolist(), strict=True)]
     return Overlay(mask & ~none.view(-1, 1, 1, 1), colour, kinds)
 
 
-def overlay(image: Tensor, generator: Generators, *, kind: str = "any") -> Degraded:
-    """Draw on each image of a batch what a camera or a program might.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
-        generator: source of all draws.
-        kind: one of `OVERLAYS`; "any" draws one for each image.
-
-    Returns:
-        The batch, and `covered` (B,), the share of the pixels that is drawn on.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {', '.join(KINDS)}, not {kind!r}")
-    if kind == "any":
-        drawn = draw_overlays(image, generator)
-    else:
-        draws = Draws(image, generator)
-        plain = plain_colour(draws).expand_as(image)
-        mask, colour = OVERLAYS[kind](draws)
-        shape = (len(image), 1, *image.shape[-2:])
-        drawn = Overlay(mask.expand(shape), plain if colour is None else colour, [])
-    covered = drawn.mask.float().mean((1, 2, 3))
-    return Degraded(drawn.on(image), {"covered": covered})
-
-
 def plain_colour(draws: Draws) -> Tensor:
-    """Black mostly, letterbox grey, white, or any grey: (B, 1, 1, 1)."""
+    """Draw black mostly, letterbox grey, white, or any grey, (B, 1, 1, 1)."""
     which, grey = draws.unit(1, 1, 1), draws.unit(1, 1, 1)
     common = torch.where(which < 0.7, LETTERBOX * torch.ones_like(grey), torch.ones_like(grey))
     return torch.where(which < 0.4, 0.0, torch.where(which < 0.85, common, grey))
 
 
 def positions(draws: Draws) -> tuple[Tensor, Tensor]:
-    """x and y of each pixel in [0, 1]: (1, 1, 1, W) and (1, 1, H, 1)."""
+    """Return x (1, 1, 1, W) and y (1, 1, H, 1) of each pixel, in [0, 1]."""
     x, y = pixel_grid(draws.image)
     return (x + 0.5) / draws.image.shape[-1], (y + 0.5) / draws.image.shape[-2]
 
 
 def bars(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """Bars of equal width above and below, or left and right."""
+    """Draw bars of equal width above and below, or left and right."""
     x, y = positions(draws)
     width = draws.uniform("width", (0.005, 0.2))
     across = torch.where(draws.unit(1, 1, 1) < 0.65, y, x)
@@ -108,7 +82,7 @@ def bars(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def padding(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """One band at one side, as a letterbox that places the image in a corner has it."""
+    """Draw one band at one side, as a letterbox has it that puts the image in a corner."""
     x, y = positions(draws)
     width, side = draws.uniform("width", (0.005, 0.35)), draws.unit(1, 1, 1)
     across = torch.where(side < 0.5, y, x)
@@ -116,7 +90,7 @@ def padding(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def frame(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """A thin frame, as of a scan, on one to four sides."""
+    """Draw a thin frame, as of a scan, on one to four sides."""
     x, y = positions(draws)
     width = draws.uniform("width", (0.002, 0.04))
     sides = draws.unit(4, 1, 1) < 0.8
@@ -127,7 +101,7 @@ def frame(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def stamp(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """A strip with strokes like writing in it: a time stamp, a caption, a logo."""
+    """Draw a strip with strokes like writing: a time stamp, a caption, a logo."""
     x, y = positions(draws)
     height = draws.uniform("height", (0.02, 0.1))
     top = torch.where(
@@ -144,7 +118,7 @@ def stamp(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def strokes_in(draws: Draws, x: Tensor, y: Tensor, height: Tensor) -> Tensor:
-    """Strokes with gaps between them in a line of writing, (B, 1, H, W) bool."""
+    """Draw the strokes of a line of writing, (B, 1, H, W) bool."""
     cells = 64
     drawn = draws.unit(3, 3, cells) < 0.5  # three rows of strokes for each sign
     sign = (x / (0.6 * height)).clamp(0, cells / 2 - 1)
@@ -156,7 +130,7 @@ def strokes_in(draws: Draws, x: Tensor, y: Tensor, height: Tensor) -> Tensor:
 
 
 def privacy_mask(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """One to three boxes of one colour, as over faces and number plates."""
+    """Draw one to three boxes of one colour, as over faces and number plates."""
     x, y = positions(draws)
     mask = torch.zeros_like(draws.image[:, :1], dtype=torch.bool)
     count = draws.unit(1, 1, 1) * 3
@@ -169,7 +143,7 @@ def privacy_mask(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def corners(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """What a rotated photo leaves free at its corners."""
+    """Draw the empty corners of a rotated photo."""
     x, y = pixel_grid(draws.image)
     height, width = draws.image.shape[-2:]
     angle = draws.uniform("angle", (0.02, 0.35)) * torch.where(draws.unit(1, 1, 1) < 0.5, -1, 1)
@@ -180,13 +154,13 @@ def corners(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def porthole(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """The dark outside of a round picture: an endoscope, a fisheye lens, a peephole."""
+    """Draw the dark outside of a round image: an endoscope, a fisheye lens, a peephole."""
     x, y = positions(draws)
     radius = draws.uniform("radius", (0.42, 0.7))
     return ((x - 0.5) ** 2 + (y - 0.5) ** 2).sqrt() > radius, None
 
 
-OVERLAYS: dict[str, Callable[[Draws], tuple[Tensor, Tensor | None]]] = {
+DRAWINGS: dict[str, Callable[[Draws], tuple[Tensor, Tensor | None]]] = {
     "bars": bars,
     "padding": padding,
     "frame": frame,
@@ -195,5 +169,29 @@ OVERLAYS: dict[str, Callable[[Draws], tuple[Tensor, Tensor | None]]] = {
     "corners": corners,
     "porthole": porthole,
 }
-"""By name: of the draws, a mask (B, 1, H, W), and colours (B, 3, H, W) or None for a plain one."""
-KINDS = ("any", *OVERLAYS)
+"""By name: a function of draws that returns a mask (B, 1, H, W), and colours (B, 3, H, W) or None.
+
+None is one plain colour for each image.
+"""
+
+
+@degradation(
+    "overlay",
+    None,
+    kind=Choice("any", ("any", *DRAWINGS), about='what is drawn; "any" chooses for each image'),
+)
+def overlay(image: Tensor, draws: Draws) -> Tensor:
+    """Draw on each image what a camera or a program might draw.
+
+    The share of the pixels that it covers is recorded as `covered`.
+    """
+    kind = draws.value("kind")
+    if kind == "any":
+        drawn = draw_overlays(image, draws.generator)
+    else:
+        plain = plain_colour(draws).expand_as(image)
+        mask, colour = DRAWINGS[kind](draws)
+        shape = (len(image), 1, *image.shape[-2:])
+        drawn = Overlay(mask.expand(shape), plain if colour is None else colour, [])
+    draws.record("covered", drawn.mask.float().mean((1, 2, 3)).view(-1, 1, 1, 1))
+    return drawn.on(image)

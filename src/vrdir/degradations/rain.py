@@ -1,4 +1,4 @@
-"""Rain: streaks of several sizes under one wind with the veil of drops too far away to be seen singly; drops on the lens."""
+"""Rain: streaks of several sizes under one wind, a veil of distant drops, drops on the lens."""
 
 import math
 from typing import NamedTuple
@@ -7,120 +7,151 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.degradations.declaration import Place, degradation
 from vrdir.degradations.depth import smooth_depth
-from vrdir.degradations.draws import (
-    Degraded,
-    Draws,
-    Generators,
-    Range,
-    parameters,
-    pixel_grid,
-    single,
-    whole,
-)
+from vrdir.degradations.draws import Draws, pixel_grid
+from vrdir.degradations.parameters import Parameter, Single
 from vrdir.degradations.scatter import most, per_cell, scattered
 
 
-def rain(
-    image: Tensor,
-    generator: Generators,
-    *,
-    coverage: Range = (0.03, 0.5),
-    length_px: Range = (4.0, 60.0),
-    width_px: Range = (0.35, 1.2),
-    angle_deg: Range = (-35.0, 35.0),
-    opacity: Range = (0.25, 0.9),
-    veil: Range = (0.0, 0.18),
-    blur_px: Range = (0.0, 0.0),
-    unevenness: Range = (0.0, 0.0),
-    mist: Range = (0.0, 0.0),
-    clear_air: float = 0.0,
-    layers: int = 2,
-) -> Degraded:
-    """Streaks over the misty scene, then a veil: `R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)`.
+@degradation(
+    "rain",
+    Place.FALLING,
+    formula="`R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)`",
+    source="as in Li et al., CVPR 2019 (streaks and veil)",
+    synonyms=("rainy", "rain_streaks", "drizzle", "derain"),
+    never_with=("snow",),
+    # Severities 1 and 2 are as Rain100L: one wind, sharp thin streaks, clear air. 4 and 5 are as
+    # Rain100H: several layers, and a veil.
+    coverage=Parameter(
+        0.03,
+        0.5,
+        bounds=(1e-4, 0.95),
+        about="share of the image under streaks, about",
+        severities=(0.06, 0.12, 0.22, 0.35, 0.5),
+        milder=(0.02, 0.25),
+        log=True,
+    ),
+    length_px=Parameter(
+        4,
+        60,
+        bounds=(1, 1e4),
+        about="length of a streak in the nearest layer; half of it in each layer behind",
+        unit="pixels",
+        severities=((12, 25), (15, 35), (20, 45), (25, 55), (30, 60)),
+        log=True,
+    ),
+    width_px=Parameter(
+        0.35,
+        1.2,
+        bounds=(0.1, 100),
+        about="standard deviation of a streak's Gaussian profile; at most a tenth of its length, "
+        "or 0.35",
+        unit="pixels",
+        severities=((0.3, 0.55),) * 5,
+    ),
+    angle_deg=Parameter(
+        -35,
+        35,
+        bounds=(-90, 90),
+        about="the wind, from vertical; layers depart from it by up to 4 degrees",
+        unit="degrees",
+        severities=((-25, 25),) * 5,
+    ),
+    opacity=Parameter(
+        0.25,
+        0.9,
+        bounds=(0, 1),
+        about="o, of the nearest layer's strongest streak; two thirds of it in each layer behind",
+        severities=(0.3, 0.36, 0.42, 0.5, 0.62),
+    ),
+    veil=Parameter(
+        0,
+        0.18,
+        bounds=(0, 1),
+        about="v, share of the veil",
+        severities=(0.0, 0.0, 0.03, 0.06, 0.12),
+        milder=(0, 0.1),
+    ),
+    blur_px=Parameter(
+        0,
+        0,
+        bounds=(0, 100),
+        about="standard deviation of the nearest layer's blur; half of it in each layer behind",
+        unit="pixels",
+        severities=((0.0, 0.4), (0.0, 0.5), (0.1, 0.7), (0.3, 0.9), (0.4, 1.1)),
+    ),
+    unevenness=Parameter(
+        0, 0, bounds=(0, 1), about="u, of the streaks, in gusts", severities=((0.2, 0.7),) * 5
+    ),
+    mist=Parameter(
+        0,
+        0,
+        bounds=(0, 20),
+        about="scattering coefficient per unit of depth, as the beta of haze",
+        severities=(0.0, 0.15, 0.4, 0.7, 1.1),
+    ),
+    clear_air=Single(
+        0.0,
+        bounds=(0, 1),
+        about="probability of rain without veil and mist, as in sunshine",
+    ),
+    layers=Single(
+        2,
+        bounds=(1, 10),
+        about="number of layers of streaks",
+        severities=(3, 3, 4, 4, 4),
+        whole=True,
+    ),
+)
+def rain(image: Tensor, draws: Draws) -> Tensor:
+    """Add streaks to the misty scene, then a veil: `R = M + o S (b - m M)`, `I = (1 - v) R + v A`.
 
-    S in [0, 1] is the strongest of `layers` layers of streaks, thinned by gusts `1 - u f`; b their brightness (0.8 to 1);
-    m in [0, 1] leads from streaks that add light (0) to streaks that cover what is behind them (1); A is 0.65 to 0.85;
-    `t = exp(-mist d)` the air full of drops too far away to be seen singly, over a plausible depth d (`depth.smooth_depth`).
-
-    Args:
-        image: J, (B, 3, H, W) in [0, 1].
-        generator: source of all draws.
-        coverage: share of the picture under streaks, about, in (0, 1).
-        length_px, width_px: a streak's length and its Gaussian half-width, in pixels, for the nearest layer; each layer
-            behind it has streaks half as long. A short streak is never wider than a tenth of its length or 0.35.
-        angle_deg: the wind, degrees from vertical; layers depart from it by up to 4 degrees.
-        opacity: o, of the nearest layer's strongest streak, in [0, 1]; each layer behind has two thirds of it.
-        veil: v, share of the veil, in [0, 1].
-        blur_px: how far the nearest layer is out of focus (a Gaussian's standard deviation), in pixels, 0 to 100; each
-            layer behind it half as far.
-        unevenness: u, in [0, 1]; f are clouds in [0, 1].
-        mist: scattering coefficient per unit of depth, 0 to 20, as the beta of haze.
-        clear_air: probability of rain with neither veil nor mist, such as a shower in sunshine; in [0, 1].
-        layers: how many layers, 1 to 10.
-
-    Returns:
-        The rainy batch, and `coverage`, `length_px`, `width_px`, `angle_deg`, `opacity`, `veil`, `blur_px`, `unevenness`,
-        `mist` (B,) each.
+    `M = J t + A (1 - t)`. S in [0, 1] is the strongest of the layers of streaks, thinned by gusts
+    `1 - u f`, f clouds in [0, 1]; b is the brightness of the streaks, 0.8 to 1. m in [0, 1] leads
+    from streaks that add light (0) to streaks that cover what is behind them (1). A is 0.65 to
+    0.85. `t = exp(-mist d)` is the air full of drops that are too far away to be seen singly, over
+    a plausible depth d (`depth.smooth_depth`).
     """
-    draws = Draws(image, generator)
-    drawn_coverage = draws.log_uniform("coverage", coverage, 1e-4, 0.95)
-    drawn_length = draws.log_uniform("length_px", length_px, 1, 1e4)
-    drawn_width = draws.uniform("width_px", width_px, 0.1, 100)
-    drawn_angle = draws.uniform("angle_deg", angle_deg, -90, 90)
-    drawn_opacity = draws.uniform("opacity", opacity, 0, 1)
-    drawn_veil = draws.uniform("veil", veil, 0, 1)
+    coverage, full_length = draws.parameter("coverage"), draws.parameter("length_px")
+    full_width, wind = draws.parameter("width_px"), draws.parameter("angle_deg")
+    opacity, veil = draws.parameter("opacity"), draws.parameter("veil")
 
     strengths = []
-    count = whole("layers", layers, 1, 10)
+    count = draws.value("layers")
     for layer in range(count):
-        length = (drawn_length * 0.5**layer).clamp_min(2.0)
-        angle = drawn_angle + draws.uniform("wind", (-4.0, 4.0))
-        strength = drawn_opacity * (2 / 3) ** layer
-        width = torch.minimum(drawn_width, (length / 10).clamp_min(0.35))
-        strengths.append(
-            strength * streak_layer(draws, drawn_coverage / count, length, width, angle)
-        )
+        length = (full_length * 0.5**layer).clamp_min(2.0)
+        angle = wind + draws.uniform("wind", (-4.0, 4.0))
+        strength = opacity * (2 / 3) ** layer
+        width = torch.minimum(full_width, (length / 10).clamp_min(0.35))
+        strengths.append(strength * streak_layer(draws, coverage / count, length, width, angle))
 
     brightness = draws.uniform("brightness", (0.8, 1.0))
     covering = draws.uniform("covering", (0.0, 1.0))
     veil_brightness = draws.uniform("veil_brightness", (0.65, 0.85))
-    blur = draws.uniform("blur_px", blur_px, 0, 100)
-    drawn_unevenness = draws.uniform("unevenness", unevenness, 0, 1)
+    blur, unevenness = draws.parameter("blur_px"), draws.parameter("unevenness")
     covered = torch.zeros_like(image[:, :1])
     for layer, strength in enumerate(strengths):
         covered = torch.maximum(covered, softened(strength, blur * 0.5**layer))
-    covered = covered * (1 - drawn_unevenness * draws.clouds())
-    drawn_mist = draws.uniform("mist", mist, 0, 20)
-    probability = single("clear_air", clear_air, 0, 1)
-    if probability > 0:  # no draw otherwise: what follows is drawn from the same generator
-        weather = (draws.unit(1, 1, 1) >= probability).to(image.dtype)
-        drawn_veil, drawn_mist = drawn_veil * weather, drawn_mist * weather
-    transmission = torch.exp(-drawn_mist * smooth_depth(draws))
+    covered = covered * (1 - unevenness * draws.clouds())
+    mist, clear_air = draws.parameter("mist"), draws.value("clear_air")
+    if clear_air > 0:  # otherwise nothing is drawn, so that later draws stay as they were
+        weather = (draws.unit(1, 1, 1) >= clear_air).to(image.dtype)
+        veil = draws.record("veil", veil * weather)
+        mist = draws.record("mist", mist * weather)
+    transmission = torch.exp(-mist * smooth_depth(draws))
     misty = image * transmission + veil_brightness * (1 - transmission)
     rainy = misty + covered * (brightness - covering * misty)
-    rainy = rainy * (1 - drawn_veil) + drawn_veil * veil_brightness
-    drawn = parameters(
-        coverage=drawn_coverage,
-        length_px=drawn_length,
-        width_px=drawn_width,
-        angle_deg=drawn_angle,
-        opacity=drawn_opacity,
-        veil=drawn_veil,
-        blur_px=blur,
-        unevenness=drawn_unevenness,
-        mist=drawn_mist,
-    )
-    return Degraded(rainy, drawn)
+    return rainy * (1 - veil) + veil * veil_brightness
 
 
 def streak_layer(
     draws: Draws, coverage: Tensor, length: Tensor, width: Tensor, angle: Tensor
 ) -> Tensor:
-    """One layer of streaks, (B, 1, H, W) in [0, 1]: sparse bright drops, each smeared into a line by a motion kernel.
+    """Draw one layer of streaks, (B, 1, H, W) in [0, 1]: bright drops, each smeared into a line.
 
-    The smear is a convolution in the Fourier domain, so the cost does not depend on the streaks' length and the whole
-    batch goes at once; that streaks wrap around the borders is no harm, rain has no borders.
+    The smear is a convolution in the Fourier domain: its cost does not depend on the streaks'
+    length. Streaks wrap around the borders, which does no harm.
     """
     device = draws.image.device
     rows, columns = draws.image.shape[-2:]
@@ -128,14 +159,13 @@ def streak_layer(
     drops, brightness = draws.unit(1, rows, columns), draws.unit(1, rows, columns)
     seeds = (drops < coverage / area) * (0.4 + 0.6 * brightness)
 
-    y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(
-        1, 1, -1, 1
-    )  # 0, 1, ..., -2, -1: wrapped pixels
+    # Wrapped pixels: 0, 1, ..., -2, -1.
+    y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(1, 1, -1, 1)
     x = torch.fft.fftfreq(columns, 1 / columns, device=device).view(1, 1, 1, -1)
     radians = torch.deg2rad(angle)
     along = y * torch.cos(radians) + x * torch.sin(radians)
     across = x * torch.cos(radians) - y * torch.sin(radians)
-    sharpness = draws.uniform("sharpness", (1.5, 6.0))  # from ends that fade away to ends cut off
+    sharpness = draws.uniform("sharpness", (1.5, 6.0))  # from faded ends to sharp ends
     kernel = torch.exp(-0.5 * (across / width) ** 2) * (
         (1 - 2 * along.abs() / length) * sharpness
     ).clamp(0, 1)
@@ -144,7 +174,10 @@ def streak_layer(
 
 
 def softened(layer: Tensor, sigma: Tensor) -> Tensor:
-    """A layer (B, 1, H, W) blurred by Gaussians of standard deviation sigma (B, 1, 1, 1), wrapped around as streaks are."""
+    """Blur a layer (B, 1, H, W) by Gaussians of standard deviation sigma (B, 1, 1, 1).
+
+    Pixels wrap around, as streaks do.
+    """
     rows, columns = layer.shape[-2:]
     y = torch.fft.fftfreq(rows, device=layer.device).view(1, 1, -1, 1)
     x = torch.fft.rfftfreq(columns, device=layer.device).view(1, 1, 1, -1)
@@ -153,82 +186,82 @@ def softened(layer: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(sigma > 0, soft, layer)
 
 
-def raindrops(
-    image: Tensor,
-    generator: Generators,
-    *,
-    coverage: Range = (0.03, 0.25),
-    radius_px: Range = (5.0, 22.0),
-    blur_px: Range = (0.8, 4.0),
-    field: Range = (3.0, 7.0),
-    rim: Range = (0.3, 0.8),
-    layers: int = 3,
-) -> Degraded:
-    """Drops on the lens or the windscreen: `I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - |u|^2)) + h)`, u = (x - c) / r.
+@degradation(
+    "raindrops",
+    Place.GLASS,
+    formula="`I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - u^2)) + h)`",
+    source="our own",
+    synonyms=("drops", "waterdrops", "droplets"),
+    coverage=Parameter(
+        0.03,
+        0.25,
+        bounds=(1e-4, 0.6),
+        about="share of the image under drops, about; three layers have space for 0.36 to 0.4, "
+        "one for 0.15",
+        severities=(0.02, 0.06, 0.12, 0.22, 0.38),
+        milder=(0.02, 0.12),
+        log=True,
+    ),
+    radius_px=Parameter(
+        5,
+        22,
+        bounds=(2, 1000),
+        about="of the largest drops; 0.55 times as large in each further layer",
+        unit="pixels",
+        severities=((7.0, 20.0),) * 5,
+        log=True,
+    ),
+    blur_px=Parameter(
+        0.8, 4, bounds=(0.5, 200), about="width of the blurred outline", unit="pixels"
+    ),
+    field=Parameter(
+        3, 7, bounds=(0, 50), about="F, how many times wider than the drop the scene in it is"
+    ),
+    rim=Parameter(0.3, 0.8, bounds=(0, 1), about="k, how dark the rim is"),
+    layers=Single(3, bounds=(1, 10), about="number of layers of drops", whole=True),
+)
+def raindrops(image: Tensor, draws: Draws) -> Tensor:
+    """Put drops on the lens: `I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - |u|^2)) + h)`.
 
-    A drop of centre c and radius r is a small wide-angle lens: it shows the scene upside down, as wide as F drops (J_s is
-    J without the detail that is lost on the way). g darkens its rim, where the light comes from far aside, `1 - k |u|^4`;
-    h is a glint on its upper side; a its outline, blurred since the lens looks past it.
+    `u = (x - c) / r`. A drop of centre c and radius r is a small wide-angle lens: it shows the
+    scene upside down, as wide as F drops. J_s is J without the detail that is lost on the way. g
+    darkens the rim, where the light is from far aside, `1 - k |u|^4`; h is a glint on the upper
+    side; a is the outline, blurred since the lens is focused behind it.
 
-    Args:
-        image: J, (B, 3, H, W) in [0, 1].
-        generator: source of all draws.
-        coverage: share of the picture under drops, about, in (0, 0.6); three layers of sharp drops have room for 0.36 to 0.4 or so,
-            one layer for 0.15.
-        radius_px: of the largest drops, in pixels, 2 to 1000; each layer's are 0.55 times as large as those of the one before.
-        blur_px: width of the blurred outline, in pixels, 0.5 to 200.
-        field: F, how many times wider than the drop the scene in it is, 0 to 50.
-        rim: k, in [0, 1].
-        layers: how many layers, 1 to 10.
-
-    Returns:
-        The batch seen through drops, and the five drawn parameters (B,) each, `coverage` as far as drops find room.
+    The recorded `coverage` is what the drops' cells have space for.
     """
-    draws = Draws(image, generator)
-    drawn_coverage = draws.log_uniform("coverage", coverage, 1e-4, 0.6)
-    radius = draws.log_uniform("radius_px", radius_px, 2, 1000)
-    blur = draws.uniform("blur_px", blur_px, 0.5, 200)
-    drawn_field = draws.uniform("field", field, 0, 50)
-    drawn_rim = draws.uniform("rim", rim, 0, 1)
+    coverage, radius = draws.parameter("coverage"), draws.parameter("radius_px")
+    blur, field = draws.parameter("blur_px"), draws.parameter("field")
+    rim = draws.parameter("rim")
     height, width = image.shape[-2:]
     small = functional.interpolate(
         image, (max(1, height // 4), max(1, width // 4)), mode="bilinear", antialias=True
     )
-    x, y = pixel_grid(image)
     seen = image
-    bare = torch.ones_like(drawn_coverage)
-    count = whole("layers", layers, 1, 10)
+    bare = torch.ones_like(coverage)
+    count = draws.value("layers")
     for layer in reversed(range(count)):  # large drops swallow small ones
         largest = radius * 0.55**layer
-        share = 1 - (1 - drawn_coverage) ** (1 / count)
+        share = 1 - (1 - coverage) ** (1 / count)
         bare = bare * (1 - torch.minimum(share, most(*drop_grid(largest, blur))))
         drop = drop_layer(draws, share, largest, blur)
-        far = drawn_field * drop.radius / torch.sqrt(2 - drop.distance.clamp(0, 1) ** 2)
-        source_x, source_y = (
-            x - drop.x * drop.radius - far * drop.x,
-            y - drop.y * drop.radius - far * drop.y,
-        )
-        where = torch.cat(
-            [2 * source_x / max(1, width - 1) - 1, 2 * source_y / max(1, height - 1) - 1], 1
-        ).movedim(1, 3)
-        inside = functional.grid_sample(
-            small, where, mode="bilinear", padding_mode="reflection", align_corners=True
-        )
-        shade = 1 - drawn_rim * drop.distance.clamp(0, 1) ** 4
+        inside = refracted(small, image, drop, field)
+        shade = 1 - rim * drop.distance.clamp(0, 1) ** 4
         glint = 0.5 * torch.exp(-(((drop.x + 0.35) / 0.18) ** 2 + ((drop.y + 0.5) / 0.1) ** 2))
         seen = seen * (1 - drop.outline) + drop.outline * (inside * shade + glint)
-    drawn = parameters(
-        coverage=torch.minimum(drawn_coverage, 1 - bare),
-        radius_px=radius,
-        blur_px=blur,
-        field=drawn_field,
-        rim=drawn_rim,
-    )
-    return Degraded(seen, drawn)
+    draws.record("coverage", torch.minimum(coverage, 1 - bare))
+    return seen
 
 
 class Drop(NamedTuple):
-    """For every pixel the drop over it, (B, 1, H, W) each: u from its middle, |u| to its uneven outline, r, and a."""
+    """The drop over each pixel, (B, 1, H, W) each.
+
+    Attributes:
+        x, y: u, the pixel's offset from the centre in radii.
+        distance: |u|, 1 at the uneven outline.
+        radius: r, in pixels.
+        outline: a, in [0, 1].
+    """
 
     x: Tensor
     y: Tensor
@@ -237,15 +270,31 @@ class Drop(NamedTuple):
     outline: Tensor
 
 
+def refracted(small: Tensor, image: Tensor, drop: Drop, field: Tensor) -> Tensor:
+    """Return what is seen in drops, (B, 3, H, W): the reduced scene `small`, upside down."""
+    height, width = image.shape[-2:]
+    x, y = pixel_grid(image)
+    far = field * drop.radius / torch.sqrt(2 - drop.distance.clamp(0, 1) ** 2)
+    source_x = x - drop.x * drop.radius - far * drop.x
+    source_y = y - drop.y * drop.radius - far * drop.y
+    grid = [2 * source_x / max(1, width - 1) - 1, 2 * source_y / max(1, height - 1) - 1]
+    return functional.grid_sample(
+        small,
+        torch.cat(grid, 1).movedim(1, 3),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=True,
+    )
+
+
 def drop_grid(largest: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean area of a layer's drops, and the side of the cells that they have to themselves."""
-    return math.pi * 0.392 * largest**2, 2 * (
-        1.3 * largest + torch.minimum(blur, largest) / 2
-    )  # 0.392: mean of the squared radii
+    """Return the mean area of a layer's drops, and the side of the cell of each, in pixels."""
+    area = math.pi * 0.392 * largest**2  # 0.392: mean of the squared radii
+    return area, 2 * (1.3 * largest + torch.minimum(blur, largest) / 2)
 
 
 def drop_layer(draws: Draws, coverage: Tensor, largest: Tensor, blur: Tensor) -> Drop:
-    """One layer of drops of a radius between 0.4 and 1 times the largest."""
+    """Draw one layer of drops, with radii between 0.4 and 1 times the largest."""
     soft = torch.minimum(blur, largest)
     area, cell = drop_grid(largest, blur)
     drops_per_cell = per_cell(coverage, area, cell)
@@ -253,10 +302,8 @@ def drop_layer(draws: Draws, coverage: Tensor, largest: Tensor, blur: Tensor) ->
     for x, y, (exists, scale, one, two) in scattered(draws, cell, 4):
         radius = largest * (0.4 + 0.6 * scale**2)
         length = torch.sqrt(x**2 + y**2).clamp_min(1e-3)
-        cosine, sine = (
-            x / length,
-            y / length,
-        )  # of the bearing; the outline has its second and third harmonics
+        # The outline has the second and the third harmonic of the direction.
+        cosine, sine = x / length, y / length
         second = (one - 0.5) * 2 * cosine * sine + (two - 0.5) * (cosine**2 - sine**2)
         third = (one - 0.5) * cosine * (cosine**2 - 3 * sine**2) + (two - 0.2) * sine * (
             3 * cosine**2 - sine**2

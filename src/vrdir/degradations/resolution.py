@@ -4,34 +4,41 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters
+from vrdir.degradations.declaration import Place, degradation
+from vrdir.degradations.draws import Draws
+from vrdir.degradations.parameters import Parameter
 
 
-def low_resolution(image: Tensor, generator: Generators, *, factor: Range = (1.5, 6.0)) -> Degraded:
-    """Fewer pixels, enlarged again: `I = up(round8(down(J)))`, down to `round(H / factor)` x `round(W / factor)` and back to H x W.
+@degradation(
+    "low_resolution",
+    Place.PIXELS,
+    formula="`I = up(round8(down(J)))`, bicubic",
+    synonyms=("lowres", "downscale", "downsampling", "pixelate"),
+    factor=Parameter(
+        1.5,
+        6,
+        bounds=(1, 64),
+        about="how many times smaller each side becomes; a side keeps at least one pixel",
+        severities=(1.5, 2.2, 3.2, 4.7, 7.0),
+        milder=(1.2, 3),
+        log=True,
+    ),
+)
+def low_resolution(image: Tensor, draws: Draws) -> Tensor:
+    """Reduce the image and enlarge it again: `I = up(round8(down(J)))`.
 
-    Both ways bicubic, downwards with the filter as wide as the factor (so that nothing aliases); round8 is rounding to 8 bits.
-
-    Args:
-        image: J, (B, 3, H, W) in [0, 1].
-        generator: source of all draws.
-        factor: how many times smaller each side gets, 1 to 64, uniform in the logarithm; a side keeps a pixel at least.
-
-    Returns:
-        The batch at its old size, and `factor` (B,).
+    It is reduced to `round(H / factor)` x `round(W / factor)` pixels. Both ways are bicubic; the
+    filter of the reduction is as wide as the factor, so that nothing aliases. round8 is rounding to
+    8 bits.
     """
-    drawn = Draws(image, generator).log_uniform("factor", factor, 1, 64)
+    factors = draws.parameter("factor").flatten().tolist()
     height, width = image.shape[-2:]
     enlarged = []
-    for one, times in zip(
-        image, drawn.flatten().tolist(), strict=True
-    ):  # each has a size of its own
-        small_size = (max(1, round(height / times)), max(1, round(width / times)))
-        small = functional.interpolate(one[None], small_size, mode="bicubic", antialias=True).clamp(
-            0, 1
-        )
-        small = (small * 255).round() / 255
+    for one, factor in zip(image, factors, strict=True):  # each has its own size
+        size = (max(1, round(height / factor)), max(1, round(width / factor)))
+        small = functional.interpolate(one[None], size, mode="bicubic", antialias=True)
+        small = (small.clamp(0, 1) * 255).round() / 255
         enlarged.append(
             functional.interpolate(small, (height, width), mode="bicubic", antialias=True)
         )
-    return Degraded(torch.cat(enlarged), parameters(factor=drawn))
+    return torch.cat(enlarged)

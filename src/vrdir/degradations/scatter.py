@@ -1,4 +1,4 @@
-"""Things scattered over a picture: flakes, drops."""
+"""Things scattered over an image: flakes, drops."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +12,12 @@ TABLE = 64  # points are drawn for 64 x 64 cells and repeat beyond them
 
 
 class Point(NamedTuple):
-    """For every pixel one point near it: the pixel's offset from it, in pixels, and the point's own draws, uniform in [0, 1)."""
+    """One point near each pixel.
+
+    Attributes:
+        x, y: the pixel's offset from the point, in pixels.
+        traits: the point's own draws, uniform in [0, 1).
+    """
 
     x: Tensor
     y: Tensor
@@ -20,19 +25,23 @@ class Point(NamedTuple):
 
 
 def per_cell(coverage: Tensor, area: Tensor, cell_px: Tensor) -> Tensor:
-    """How many things of a mean area, thrown at random, a cell has if they cover that share of a picture (a Poisson process)."""
+    """Return how many things of a mean area a cell has, if they cover a share of the image.
+
+    They are thrown at random (a Poisson process).
+    """
     return -torch.log1p(-coverage) / area * cell_px**2
 
 
 def most(area: Tensor, cell_px: Tensor) -> Tensor:
-    """The share that is covered where every cell has its one thing: no more than that can be had."""
+    """Return the largest share that can be covered, with one thing in every cell."""
     return -torch.expm1(-area / cell_px**2)
 
 
 def scattered(draws: Draws, cell_px: Tensor, traits: int) -> Iterator[Point]:
-    """One point in each square cell of a grid, anywhere in it; all those within half a cell of a pixel are among its four.
+    """Yield one point in each square cell of a grid, anywhere in it, as seen from every pixel.
 
-    So the cost is that of four pictures, however many points there are.
+    All points within half a cell of a pixel are among the four that are yielded, so the cost is
+    that of four images, whatever the number of points.
 
     Args:
         draws: of the batch.

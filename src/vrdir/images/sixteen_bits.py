@@ -64,7 +64,9 @@ class DeepPicture(NamedTuple):
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.array(self.pixels, dtype=dtype, copy=copy)
+        if copy is None:  # copy only if needed; NumPy 1 does not know None
+            return np.asarray(self.pixels, dtype)
+        return np.array(self.pixels, dtype, copy=copy)
 
     def reduced(self) -> Image.Image:
         """Return it with 8 bits per channel, as a PIL picture."""

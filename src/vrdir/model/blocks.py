@@ -1,4 +1,4 @@
-"""The residual block that the branches and the decoder share."""
+"""The residual block of the branches (DNC) and of the decoder (SAD); not part of the paper."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ResidualBlock(nn.Module):
-    """`x + conv3x3(a * relu(conv3x3(x)))`, without normalisation; `a` is 1 without channel attention.
+    """A residual block with optional channel attention, without normalisation.
 
-    Channel attention scales each channel by what it holds on average over the whole image, `a = 2 sigmoid(conv1x1(mean))`
-    (squeeze-excite, Hu et al., CVPR 2018; in one layer, as NAFNet's, Chen et al., ECCV 2022). How strong the noise is or how
-    hazy the air is one for the whole image, and a pixel's neighbourhood is too small to tell.
+        y = x + conv3x3(a * relu(conv3x3(x)))
+        a = 2 sigmoid(conv1x1(mean of the channels over H, W))      1 without attention
 
-    Plain 3 x 3 convolutions are what a CPU runs best (depthwise ones are bound by memory there), and a restorer without
-    batch statistics treats an image the same alone and in a batch. The last convolution starts at zero, so a new block
-    is the identity and can be added to a trained network without disturbing it; so can attention, which starts at 1.
+    Channel attention is squeeze-excite (Hu et al., CVPR 2018) in one layer, as in NAFNet (Chen et
+    al., ECCV 2022). The strength of noise or haze is the same in the whole image, and a pixel's
+    neighbourhood is too small to measure it.
+
+    Plain 3 x 3 convolutions are fast on a CPU, where depthwise ones are limited by memory. Without
+    batch statistics an image gives the same result alone and in a batch. The last convolution
+    starts at zero, so a new block is the identity, and can be added to a trained network without
+    changing it. The same holds for attention, which starts at 1.
 
     Args:
-        channels: channels in and out.
-        attention: with channel attention.
+        channels: the number of input and output channels.
+        attention: whether the block has channel attention.
 
     Shape: (B, channels, H, W) -> the same.
     """
@@ -41,7 +45,8 @@ class ResidualBlock(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
-        hidden = self.expand(x).relu_()  # in place: nobody needs what came before
+        """Apply the block, with the means over the whole image from `statistics` if given."""
+        hidden = self.expand(x).relu_()
         if self.attend is not None:
             mean = hidden.mean((2, 3), keepdim=True)
             if statistics is not None:
@@ -51,17 +56,27 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualBlocks(nn.Sequential):
-    """`count` residual blocks in a row; none is the identity."""
+    """A sequence of residual blocks; an empty one is the identity.
+
+    Args:
+        channels: the number of input and output channels.
+        count: the number of blocks.
+        attention: whether the blocks have channel attention.
+    """
 
     def __init__(self, channels: int, count: int, attention: bool = False) -> None:
         super().__init__(*(ResidualBlock(channels, attention) for _ in range(count)))
 
     def forward(self, x: Tensor, statistics: GlobalStatistics | None = None) -> Tensor:
+        """Apply the blocks in order."""
         for block in self:
             x = block(x, statistics)
         return x
 
 
-def placed(module: M, device: torch.device) -> M:
-    """The module on a device, its weights channels last, which is how convolutions run fastest (on a CPU by a third)."""
+def move_to(module: M, device: torch.device) -> M:
+    """Move a module to a device, in place, with its weights in channels-last memory format.
+
+    Convolutions are fastest in that format, on a CPU by a third.
+    """
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""DNC: degradation normalization and compensation, one branch for one degradation."""
+"""DNC, degradation normalization and compensation: the branch of one degradation (section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vrdir.model.global_statistics import GlobalStatistics, Moments, own_moments
 class DegradationNormalization(nn.Module):
     """One DNC branch (VRD-IR, section 3.2).
 
-        F_n    = gamma * (F - mean(F)) / std(F) + beta        mean and std per image and channel, over H and W
-        w1, w2 = sigmoid(SE([F ; F_n]))                       squeeze-excite, 2C -> C / 4 -> 2C
+        F_n    = gamma * (F - mean(F)) / std(F) + beta    mean, std per image and channel over H, W
+        w1, w2 = sigmoid(SE([F ; F_n]))                   squeeze-excite, 2C -> C / 4 -> 2C
         DNC(F) = w1 * F + w2 * F_n
 
-    Instance normalization takes the degradation's style out of the features; compensation gives back the content that
-    left with it. `blocks` residual blocks may follow (ours, 0 in the paper): rescaling channels alone cannot remove a
-    rain streak.
+    Instance normalization removes the degradation's style from the features; compensation restores
+    the content that was removed with it. Residual blocks may follow (none in the paper), since
+    rescaling channels cannot remove a rain streak.
 
     Args:
-        channels: C.
-        blocks: residual blocks after the compensation.
+        channels: C, the channels of the features.
+        blocks: the number of residual blocks after the compensation.
 
-    Shape: (B, C, H, W) -> (B, C, H, W), H and W from 1 up.
+    Shape: (B, C, H, W) -> (B, C, H, W), with H and W of at least 1.
     """
 
     def __init__(self, channels: int, blocks: int = 0) -> None:
@@ -42,17 +42,24 @@ class DegradationNormalization(nn.Module):
         statistics: GlobalStatistics | None = None,
         found: Moments | None = None,
     ) -> Tensor:
-        # Statistics in float32 also under bfloat16 autocast. `found` are the features' own, if they are known already.
+        """Apply the branch.
+
+        Args:
+            features: (B, C, H, W).
+            statistics: gives the moments to use instead of the features' own, if given.
+            found: the features' own moments, if they are known already.
+        """
+        # Statistics are computed in float32 under bfloat16 autocast, too.
         full = features.float()
         found = found or own_moments(full)
         mean, variance = found if statistics is None else statistics.moments(self, found)
         assert variance is not None
-        # The spatial mean of F_n over the image is beta by construction, so no second pass over the map is needed for its squeeze.
+        # The mean of F_n over the image is beta by construction, so it needs no pass over the map.
         squeezed = torch.cat([mean, self.beta.expand_as(mean)], dim=1)
         weights = torch.sigmoid(self.excite(torch.relu(self.squeeze(squeezed))))
         keep, restyle = weights.float().chunk(2, dim=1)  # each (B, C, 1, 1)
-        # w1 F + w2 F_n is one scale and one shift for each channel. The variance inside the root keeps them finite where a constant
-        # map has no spread at all.
+        # w1 F + w2 F_n is one scale and one shift per channel. The epsilon inside the root keeps
+        # them finite for a constant map.
         gain = restyle * self.gamma * torch.rsqrt(variance + 1e-5)
         compensated = torch.addcmul(restyle * self.beta - gain * mean, keep + gain, full)
         return self.blocks(compensated.to(features.dtype), statistics)

@@ -1,10 +1,14 @@
-"""Statistics of a whole image: how a caller supplies or smooths them.
+"""Statistics over the whole image: replace them by given ones, or smooth them over time.
 
-Some parts of the network use a mean over the whole image: DNC its mean and variance, channel attention its means. And two maps come
-out at a level of their own, their mean over the image, which jumps from frame to frame of a video with the noise: FGM's guidance and
-the decoder's correction. Each takes what it finds, unless the caller of `VRDIR.restore` passes `statistics`, which is asked with the
-module and what that module found, and answers with what it is to use. Whoever goes through an image in bands supplies each with the
-whole image's moments (`SuppliedStatistics`, see `vrdir.restoring.strips`); a video smooths the levels over time (`SmoothedLevels`).
+Some modules use a mean over the whole image: DNC (mean and variance) and channel attention. Two
+maps have a level, their mean over the image, which changes with the noise from frame to frame of a
+video: FGM's guidance and the decoder's correction. By default each module uses what it measures.
+With `statistics` in `VRDIR.restore`, each module passes what it measured to that object and uses
+what it returns. Two uses:
+
+- Strips of a large image use the moments of the whole image (`SuppliedStatistics`, see
+  `vrdir.restoring.strips`).
+- Videos smooth the levels over time (`SmoothedLevels`).
 """
 
 from __future__ import annotations
@@ -15,42 +19,70 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vrdir.errors import InputError
+
 
 class Moments(NamedTuple):
-    """What a module finds over H and W of one image: (B, C, 1, 1) each; the variance is the population's, None if it is not used."""
+    """Mean and variance of a map over H and W.
+
+    Attributes:
+        mean: (B, C, 1, 1).
+        variance: (B, C, 1, 1), the population variance; None if it is not used.
+    """
 
     mean: Tensor
     variance: Tensor | None = None
 
 
 def own_moments(values: Tensor) -> Moments:
-    """Mean and variance of a map (B, C, H, W)."""
-    # The population's variance is finite where a 1 x 1 map has no spread at all (the sample's is NaN there).
+    """Return mean and variance of a map (B, C, H, W)."""
+    # The population variance of a 1 x 1 map is 0; the sample variance would be NaN.
     return Moments(
         values.mean((2, 3), keepdim=True), values.var((2, 3), correction=0, keepdim=True)
     )
 
 
 class GlobalStatistics:
-    """Leaves everything as it was found. Methods are called by a module with itself and what it found.
+    """The base class: every module uses what it measured.
 
     Attributes:
-        levels: whether `level` does anything, so that a map's mean is worth finding.
+        levels: whether `level` changes anything, so that levels need to be measured.
     """
 
     levels = False
 
     def moments(self, module: nn.Module, found: Moments) -> Moments:
-        """The moments that the module is to go on with, of the same shapes."""
+        """Return the moments for a module to use.
+
+        Args:
+            module: the module that asks.
+            found: the moments that it measured.
+        """
         return found
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
-        """The level, (B, C, 1, 1), to which the module is to move its map."""
+        """Return the level, (B, C, 1, 1), to which a module shifts its map.
+
+        Args:
+            module: the module that asks.
+            found: the level that it measured.
+        """
         return found
 
 
-def levelled(module: nn.Module, values: Tensor, statistics: GlobalStatistics | None) -> Tensor:
-    """A module's map (B, C, H, W), moved as a whole to the level that `statistics` wants, if it wants one: what is where stays."""
+def shift_to_level(
+    module: nn.Module, values: Tensor, statistics: GlobalStatistics | None
+) -> Tensor:
+    """Shift a module's map to the level that `statistics` gives.
+
+    Args:
+        module: the module that asks.
+        values: its map (B, C, H, W).
+        statistics: gives the level; None, or without `levels`: the map stays as it is.
+
+    Returns:
+        The map plus one constant per image and channel.
+    """
     if statistics is None or not statistics.levels:
         return values
     found = values.mean((2, 3), keepdim=True)
@@ -58,47 +90,57 @@ def levelled(module: nn.Module, values: Tensor, statistics: GlobalStatistics | N
 
 
 class SuppliedStatistics(GlobalStatistics):
-    """Moments found elsewhere, by module; a module that is not named keeps what it finds."""
+    """Moments that were measured elsewhere.
+
+    Args:
+        moments: by module; other modules use what they measure.
+    """
 
     def __init__(self, moments: Mapping[nn.Module, Moments]) -> None:
         self.supplied = dict(moments)
 
     def moments(self, module: nn.Module, found: Moments) -> Moments:
+        """Return the given moments of a module, else what it measured."""
         return self.supplied.get(module, found)
 
 
 class SmoothedLevels(GlobalStatistics):
-    """Levels smoothed over the frames of a video, by an exponential moving average.
+    """Levels smoothed over the frames of a video by an exponential moving average.
 
-    `next_frame` comes before each frame, `reset` at a cut. In the first frames after it the plain average of all so far is
-    taken, until the moving one has as long a memory: a single noisy frame does not set the tone.
+    Call `next_frame` before each frame and `reset` at a cut. The first frames after a cut use the
+    plain average of all frames since then, so that no single noisy frame dominates.
 
     Args:
-        smoothing: the share of the past, from 0 (none: every frame by itself) to below 1; 0.8 averages about five frames.
+        smoothing: the weight of the past, from 0 (no smoothing) to below 1; 0.8 averages about five
+            frames.
+
+    Raises:
+        InputError: it is out of range.
     """
 
     levels = True
 
     def __init__(self, smoothing: float) -> None:
         if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing is at least 0 and below 1, not {smoothing}")
+            raise InputError(f"smoothing is at least 0 and below 1, not {smoothing}")
         self.smoothing = smoothing
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past."""
+        """Forget all frames."""
         self._frames = 0
         self._past: dict[nn.Module, Tensor] = {}
         self._present: dict[nn.Module, Tensor] = {}
 
     def next_frame(self) -> None:
-        """What was found since the last call is the past now."""
+        """Begin a frame."""
         self._past |= self._present
         self._present = {}
         self._frames += 1
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
-        if module not in self._present:  # asked twice in a frame, a module gets the same answer
+        """Return the smoothed level; the same again if a module asks twice in a frame."""
+        if module not in self._present:
             share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
             self._present[module] = torch.lerp(found, self._past.get(module, found), share)
         return self._present[module]

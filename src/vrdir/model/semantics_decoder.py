@@ -1,7 +1,10 @@
-"""SAD: the semantic-aware decoder, features back to an image.
+"""SAD, semantic-aware decoder (VRD-IR): from features back to an image.
 
-Two decoders answer one call, `decoder(features, image, original)`: the paper's, which sees the features alone, and ours, which
-also sees the pixels and returns them unchanged where there is nothing to remove.
+    restored = SAD(ISE(E(x)))
+
+Two decoders have the same interface, `decoder(features, image, original)`. The paper's uses only
+the features. `PixelSkipDecoder` (not in the paper) also uses the pixels, and returns them unchanged
+where no correction is needed.
 """
 
 from __future__ import annotations
@@ -13,15 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vrdir.errors import InputError
 from vrdir.model.blocks import ResidualBlocks
-from vrdir.model.global_statistics import GlobalStatistics, levelled
+from vrdir.model.global_statistics import GlobalStatistics, shift_to_level
 from vrdir.model.intrinsic_extractor import Tap
 
 
 class SemanticsDecoder(nn.Module):
-    """The paper's decoder: transposed convolution 4 x 4 of stride 2, ReLU, convolution 3 x 3, sigmoid.
+    """The paper's decoder.
 
-    Shape: features [(B, C, H/2, W/2)], image (B, 3, H, W), which it ignores -> (B, 3, H, W) in [0, 1].
+        y = sigmoid(conv3x3(relu(convT4x4(F))))      convT: transposed convolution of stride 2
+
+    Args:
+        taps: where the features come from: one tap of stride 2.
+
+    Shape: features [(B, C, H/2, W/2)], image (B, 3, H, W), not used -> (B, 3, H, W) in [0, 1].
+
+    Raises:
+        InputError: the taps are others.
     """
 
     uses_image = False
@@ -29,7 +41,7 @@ class SemanticsDecoder(nn.Module):
     def __init__(self, taps: Sequence[Tap]) -> None:
         super().__init__()
         if len(taps) != 1 or taps[0].stride != 2:
-            raise ValueError(
+            raise InputError(
                 f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}"
             )
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
@@ -42,27 +54,37 @@ class SemanticsDecoder(nn.Module):
         original: Tensor | None = None,
         statistics: GlobalStatistics | None = None,
     ) -> Tensor:
+        """Return the restored image."""
         return torch.sigmoid(self.to_image(torch.relu(self.up(features[0])))).float()
 
 
 class PixelSkipDecoder(nn.Module):
-    """A U-shaped decoder with a pixel path; its output is a correction of the image, `y = x + gain * x + residual` (ours).
+    """A U-shaped decoder with a pixel path, which predicts a correction (not in the paper).
 
-    The residual takes away what was added (noise, streaks); the gain gives back the contrast that was taken: haze
-    inverts to an affine function of the pixel, `J = (I - A) / t + A`, with `gain = 1 / t - 1` (compare AOD-Net, eq. 4).
+        y = x + gain * x + residual
 
-    A light pixel encoder walks down from a pixel-unshuffle by 2 (full resolution costs a CPU ten times as much). The
-    decoder walks up again from the coarsest scale and takes in at each one the encoder's skip and, where the extractor
-    was tapped, the enhanced semantics. The last convolution starts at zero: an untrained decoder returns the image.
+    The residual removes what was added (noise, streaks). The gain restores lost contrast: inverting
+    haze is an affine function of the pixel, `J = (I - A) / t + A`, with `gain = 1 / t - 1` (compare
+    AOD-Net, Li et al., ICCV 2017, eq. 4).
+
+    A light encoder processes the pixels from stride 2 down (full resolution is ten times slower on
+    a CPU). The decoder goes up again from the coarsest scale. At each scale it adds the encoder's
+    skip and, where the extractor is tapped, the enhanced features. The last convolution starts at
+    zero, so an untrained decoder returns the image.
 
     Args:
         taps: where the features come from, fine to coarse.
-        widths: channels at strides 2, 4, 8, ... of the pixel path.
-        encoder_blocks, decoder_blocks: residual blocks at each of these strides, on the way down and up.
-        channel_attention: in these blocks.
-        sees_veiled: whether it also looks at the image before the veil was taken away.
+        widths: the channels of the pixel path at strides 2, 4, 8, ...
+        encoder_blocks: the number of residual blocks of the encoder at each of these strides.
+        decoder_blocks: likewise, of the decoder.
+        channel_attention: whether these blocks have channel attention.
+        sees_veiled: whether it also uses the image before the veil was removed.
 
-    Shape: features [(B, C_i, H/s_i, W/s_i)], image and original (B, 3, H, W) -> (B, 3, H, W), not clamped.
+    Shape: features [(B, C_i, H/s_i, W/s_i)], image and original (B, 3, H, W) -> (B, 3, H, W), not
+    clamped.
+
+    Raises:
+        InputError: the widths and blocks differ in length, or a tap has a stride without a scale.
     """
 
     uses_image = True
@@ -78,13 +100,14 @@ class PixelSkipDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if not len(widths) == len(encoder_blocks) == len(decoder_blocks) >= 1:
-            raise ValueError(
-                "decoder widths, encoder_blocks and decoder_blocks must name as many scales as each other"
+            raise InputError(
+                "the decoder's widths, encoder_blocks and decoder_blocks must have the same number "
+                "of scales, at least one"
             )
         strides = [2 ** (scale + 1) for scale in range(len(widths))]
         unreachable = [tap.stride for tap in taps if tap.stride not in strides]
         if unreachable:
-            raise ValueError(
+            raise InputError(
                 f"features of stride {unreachable} have no scale in a decoder of strides {strides}"
             )
         self.widths = tuple(widths)
@@ -117,6 +140,14 @@ class PixelSkipDecoder(nn.Module):
         original: Tensor | None = None,
         statistics: GlobalStatistics | None = None,
     ) -> Tensor:
+        """Return the corrected image.
+
+        Args:
+            features: one map for each tap, fine to coarse.
+            image: (B, 3, H, W), after the veil was removed.
+            original: the image before that; None: the same.
+            statistics: gives the level of the correction, if given.
+        """
         x = self.begin(image, image if original is None else original)
         skips = []
         for scale, blocks in enumerate(self.encoder):
@@ -135,13 +166,13 @@ class PixelSkipDecoder(nn.Module):
             if scale in semantics:
                 x = x + semantics[scale]
             x = self.decoder[scale](x, statistics)
-        correction = levelled(
+        correction = shift_to_level(
             self, functional.pixel_shuffle(self.to_correction(x), 2).float(), statistics
         )
         gain, residual = correction.chunk(2, dim=1)  # (B, 3, H, W) each
         return image + gain * image + residual
 
     def begin(self, image: Tensor, original: Tensor) -> Tensor:
-        """The pixel path's first features, at stride 2."""
+        """Return the first features of the pixel path, at stride 2."""
         seen = torch.cat([image, original], 1) if self.sees_veiled else image
         return self.stem(functional.pixel_unshuffle(seen, 2))

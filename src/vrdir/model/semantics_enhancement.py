@@ -1,4 +1,7 @@
-"""ISE: intrinsic semantics enhancement, the named branches and the modulation that mixes them, at one scale."""
+"""ISE, intrinsic semantics enhancement, at one scale (section 3.1).
+
+The branches (DNC), one for each degradation, and the modulation (FGM) that mixes them.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ class SemanticsEnhancement(nn.Module):
     """`ISE(F) = sum_k G_k * DNC_k(F)` with `G = FGM(F)` (VRD-IR, section 3.1).
 
     Args:
-        channels: C.
-        branches: names of the degradations, one DNC branch each; their order is the order of the guidance maps.
-        branch_blocks: residual blocks in each branch.
-        clean_branch: add a last branch, the identity, for features that need nothing (ours).
+        channels: C, the channels of the features.
+        branches: the names of the degradations, one DNC branch each, in the order of the guidance
+            maps.
+        branch_blocks: the number of residual blocks in each branch.
+        clean_branch: add a last branch, the identity, for features without degradation (not in the
+            paper).
 
     Shape: (B, C, H, W) -> features (B, C, H, W) and guidance (B, K, H, W).
     """
@@ -39,13 +44,14 @@ class SemanticsEnhancement(nn.Module):
     def forward(
         self, features: Tensor, statistics: GlobalStatistics | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Return the enhanced features and the guidance."""
         guidance = self.modulation(features, statistics)
         return self.mix(features, guidance, statistics), guidance
 
     def mix(
         self, features: Tensor, guidance: Tensor, statistics: GlobalStatistics | None = None
     ) -> Tensor:
-        """The branches' features, mixed by guidance that was found before: (B, C, H, W)."""
+        """Return the branches' features (B, C, H, W), mixed by guidance (B, K, H, W)."""
         found = own_moments(features.float())
         mixed = torch.zeros_like(features)
         for branch, share in zip(

@@ -10,7 +10,7 @@ from vrdir.errors import InputError, WeightsError, first_line
 from vrdir.export.backends import BACKENDS, FORMATS, TORCH
 from vrdir.export.exported_model import ExportedModel
 from vrdir.export.exporting import cached_export
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.loading import check_finite
 from vrdir.model.vrdir import VRDIR
 from vrdir.spelling import did_you_mean
@@ -30,7 +30,7 @@ def load_model(weights: str | Path | VRDIR, device: str, backend: str) -> VRDIR 
         MissingFileError: there are no such weights.
     """
     if backend == TORCH:
-        return placed(network_of(weights), choose_device(device)).eval()
+        return move_to(network_of(weights), choose_device(device)).eval()
     if str(device) not in ("auto", "cpu"):
         raise InputError(
             f"backend {backend} runs on the CPU, not on {device!r}; "

@@ -1,0 +1,48 @@
+"""Training: recipes, stages, runs. See docs/training.md."""
+
+from typing import TYPE_CHECKING
+
+from vrdir.lazy import offer
+
+if TYPE_CHECKING:
+    from vrdir.training.earlier_stages import EarlierStages
+    from vrdir.training.logs import Watcher
+    from vrdir.training.run import stages_of, train
+    from vrdir.training.settings import RECIPES, Recipe
+    from vrdir.training.sources import Sources
+    from vrdir.training.stages import Stage, all_stages
+    from vrdir.training.trainer import Interrupted, Trainer
+
+__all__ = [
+    "RECIPES",
+    "EarlierStages",
+    "Interrupted",
+    "Recipe",
+    "Sources",
+    "Stage",
+    "Trainer",
+    "Watcher",
+    "all_stages",
+    "stages_of",
+    "train",
+]
+
+_HOMES = {
+    "EarlierStages": "vrdir.training.earlier_stages",
+    "Interrupted": "vrdir.training.trainer",
+    "RECIPES": "vrdir.training.settings",
+    "Recipe": "vrdir.training.settings",
+    "Sources": "vrdir.training.sources",
+    "Stage": "vrdir.training.stages",
+    "Trainer": "vrdir.training.trainer",
+    "Watcher": "vrdir.training.logs",
+    "all_stages": "vrdir.training.stages",
+    "stages_of": "vrdir.training.run",
+    "train": "vrdir.training.run",
+}
+
+__getattr__, _ = offer(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

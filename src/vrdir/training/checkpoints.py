@@ -1,4 +1,4 @@
-"""Training checkpoints: written in one piece, the last few kept, read without unpickling code."""
+"""Training checkpoints: written whole or not at all, read without unpickling code."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from vrdir.atomic import write_whole
-from vrdir.errors import first_line
+from vrdir.errors import WeightsError, first_line
 
 KEYS = {"step", "model", "optimizer", "average", "best"}
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write `folder/step-N.pt` under a temporary name, rename it, and drop all but the last `keep`."""
+    """Write `folder/step-N.pt`, whole or not at all, and delete all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    content = io.BytesIO()  # torch itself does not say why a file cannot be written
+    content = io.BytesIO()  # torch itself does not report why a file cannot be written
     torch.save(state, content)
     write_whole(content.getbuffer(), path)
     for old in checkpoints_in(folder)[:-keep]:
@@ -29,27 +29,31 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     return sorted(p for p in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", p.name))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read one. Raises ValueError, naming the file and the one before it, if it is damaged."""
+    """Read a checkpoint.
+
+    Raises:
+        WeightsError: it is damaged; the message names the file and the checkpoint before it.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load itself takes what the checksums refuse
+        with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
             if archive.testzip() is not None:
-                raise ValueError("its checksums do not fit")
+                raise WeightsError("its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.keys() != KEYS:
-            raise ValueError("it is no checkpoint of vrdir")
+            raise WeightsError("it is no checkpoint of vrdir")
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]
         remedy = (
-            f"delete it to go on from {before[-1].name}"
+            f"delete it to continue from {before[-1].name}"
             if before
             else "delete it and start the stage again"
         )
-        raise ValueError(
+        raise WeightsError(
             f"{path} cannot be read ({type(error).__name__}: {first_line(error)}); {remedy}"
         ) from None
     return state

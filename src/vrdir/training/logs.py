@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, curves.png, strips of clean | degraded | restored, and who watches."""
+"""The logs of a run: metrics.jsonl, TensorBoard, curves.png, pictures, and watchers."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 logger = logging.getLogger(__name__)
 
 METRICS, CURVES = "metrics.jsonl", "curves.png"
-DRAWN_UP_TO = 55.0  # dB; clean images start at 100 and would press all other curves flat
+DRAWN_UP_TO = 55.0  # dB; clean images start at 100 and would flatten all other curves
 
 
 class Watcher(Protocol):
-    """Who wants to see a run go on, such as a progress bar."""
+    """An observer of a run, such as a progress bar."""
 
     def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
-        """A step is done."""
+        """Receive the number of a finished step."""
 
     def metrics(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl was written."""
+        """Receive a line of metrics.jsonl."""
 
 
 class RunLog:
-    """Writes what a stage of a run tells into its work directory.
+    """Writes the logs of a stage into the work directory of its run.
 
     Args:
-        work_dir: where.
+        work_dir: the work directory.
         stage: the stage's name.
         steps: its length.
-        start: the step after which it goes on: lines of later steps, from before a kill, are dropped.
-        watcher: is told each line too.
+        start: the step after which it continues; lines of later steps, from before an interruption,
+            are deleted.
+        watcher: gets each line too.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class RunLog:
                 str(work_dir / "tensorboard" / stage), purge_step=start + 1 if start else 0
             )
         except ImportError:
-            logger.info("no TensorBoard log, for tensorboard is not installed")
+            logger.info("no TensorBoard log: tensorboard is not installed")
             self.board = None
         except UnicodeEncodeError:
-            logger.warning("no TensorBoard log, for it takes no folder whose name is not UTF-8")
+            logger.warning("no TensorBoard log: it needs a folder whose name is UTF-8")
             self.board = None
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """A line of figures, to six digits."""
+        """Write a line of figures, with six digits."""
         line = {"stage": self.stage, "step": step, "steps": self.steps} | {
             name: float(f"{value:.6g}") for name, value in figures.items()
         }
@@ -77,19 +78,20 @@ class RunLog:
         if self.watcher is not None:
             self.watcher.metrics(line)
 
-    def strip(self, step: int, rows: Sequence[Sequence[Tensor]]) -> None:
-        """clean | degraded | restored, a row each, and the curves so far."""
+    def picture(self, step: int, rows: Sequence[Sequence[Tensor]]) -> None:
+        """Write a picture with rows of clean, degraded and restored, and the curves so far."""
         sheet = draw_contact_sheet(rows, ("clean", "degraded", "restored"))
         save_picture(sheet, self.work_dir / "pictures" / self.stage / f"step-{step:08d}.png")
         draw_curves(self.work_dir)
 
     def close(self) -> None:
+        """Close the TensorBoard log."""
         if self.board is not None:
             self.board.close()
 
 
 def read_metrics(work_dir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; one that was cut short by a kill is left out."""
+    """Return the lines of a run's metrics, without a line that was cut short."""
     lines = []
     path = work_dir / METRICS
     for text in path.read_text().splitlines() if path.exists() else []:
@@ -101,11 +103,11 @@ def read_metrics(work_dir: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(work_dir: Path) -> None:
-    """Losses and validation PSNR of every stage so far, as `curves.png`. Without matplotlib there is none."""
+    """Draw losses and validation PSNR of every stage so far, as `curves.png`, with matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        logger.info("no %s, for matplotlib is not installed", CURVES)
+        logger.info("no %s: matplotlib is not installed", CURVES)
         return
     lines = read_metrics(work_dir)
     stages = list(dict.fromkeys(line["stage"] for line in lines))

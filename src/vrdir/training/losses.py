@@ -1,4 +1,7 @@
-"""The losses of the stages. Each takes RGB batches (B, 3, H, W) or feature maps (B, C, h, w) and returns a scalar."""
+"""The losses of the stages.
+
+Each takes RGB batches (B, 3, H, W) or feature maps (B, C, h, w) and returns a scalar.
+"""
 
 from collections.abc import Sequence
 
@@ -8,24 +11,24 @@ from torch.nn import functional
 
 
 def l1(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute error, the pixel loss of the paper."""
+    """Return the mean absolute error, the pixel loss of the paper."""
     return (restored - clean).abs().mean()
 
 
 def balanced_l1(restored: Tensor, clean: Tensor, floor: float = 0.06) -> Tensor:
-    """`mean over images of log(floor + L1 of the image)`: every degradation counts by its relative error.
+    """Return `mean over images of log(floor + L1 of the image)`.
 
-    Under plain L1 a hazy image, whose error is ten times a noisy one's, has ten times the say. The logarithm gives each
-    image a gradient relative to its own error; `floor` (15 levels of 8 bits) keeps those whose error goes to zero, clean
-    ones above all, from taking over.
+    Under plain L1, a hazy image, whose error is ten times that of a noisy one, has ten times the
+    weight. The logarithm gives each image a gradient relative to its own error. `floor` (15 levels
+    of 8 bits) prevents images whose error goes to zero, clean images above all, from dominating.
     """
     return torch.log(floor + (restored - clean).abs().mean((1, 2, 3))).mean()
 
 
 def balanced_detail(restored: Tensor, clean: Tensor, floor: float = 0.02) -> Tensor:
-    """`mean over images of log(floor + L1 of the differences between neighbours)`, both ways.
+    """Return `mean over images of log(floor + L1 of the differences between neighbours)`.
 
-    The local contrast, balanced as in `balanced_l1`.
+    It compares local contrast, horizontally and vertically, balanced as in `balanced_l1`.
     """
     errors = [
         (restored.diff(dim=side) - clean.diff(dim=side)).abs().mean((1, 2, 3)) for side in (2, 3)
@@ -34,7 +37,10 @@ def balanced_detail(restored: Tensor, clean: Tensor, floor: float = 0.02) -> Ten
 
 
 def spectrum(restored: Tensor, clean: Tensor) -> Tensor:
-    """L1 between the amplitude spectra, relative to the clean one's mean: degradations live mostly in the amplitude."""
+    """Return the L1 between the amplitude spectra, relative to the mean of the clean one.
+
+    Degradations change mostly the amplitude.
+    """
     a, b = (torch.fft.rfft2(image.float(), norm="ortho").abs() for image in (restored, clean))
     return ((a - b).abs().mean((1, 2, 3)) / b.mean((1, 2, 3)).clamp_min(1e-3)).mean()
 
@@ -46,9 +52,10 @@ def ranking(
     degraded: Tensor,
     margin: float,
 ) -> Tensor:
-    """Similarity ranking: `max(0, margin - (cos(SAD(E(y)), y) - cos(SAD(E(x)), x)))` (VRD-IR, stage 1).
+    """Return the similarity ranking of stage 1 (VRD-IR).
 
-    The decoder is to be a better prior for clean semantics than for degraded ones.
+    `max(0, margin - (cos(SAD(E(y)), y) - cos(SAD(E(x)), x)))`: the decoder must reconstruct from
+    clean semantics better than from degraded ones.
     """
     closeness = functional.cosine_similarity(restored_clean.flatten(1), clean.flatten(1))
     other = functional.cosine_similarity(restored_degraded.flatten(1), degraded.flatten(1))
@@ -56,7 +63,10 @@ def ranking(
 
 
 def semantic_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
-    """`1 - cos(GMP(F), GMP(E(y)))`, GMP the global max pool over H and W, averaged over taps (VRD-IR, stage 2)."""
+    """Return `1 - cos(GMP(F), GMP(E(y)))`, averaged over taps (VRD-IR, stage 2).
+
+    GMP is the global max pool over H and W.
+    """
     distances = [
         1 - functional.cosine_similarity(f.float().amax((2, 3)), c.float().amax((2, 3))).mean()
         for f, c in zip(features, clean, strict=True)
@@ -65,7 +75,7 @@ def semantic_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) ->
 
 
 def dense_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Tensor:
-    """`1 - cos(F, E(y))` over the channels, at every position, averaged over positions and taps (ours, stage 4)."""
+    """Return `1 - cos(F, E(y))` over the channels, averaged over positions and taps (stage 4)."""
     distances = [
         1 - functional.cosine_similarity(f.float(), c.float(), dim=1).mean()
         for f, c in zip(features, clean, strict=True)
@@ -76,15 +86,17 @@ def dense_consistency(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Te
 def guidance_loss(
     guidance: Sequence[Tensor], present: Tensor, known: Tensor, clean_branch: bool
 ) -> Tensor:
-    """Cross-entropy between the mean guidance and what was really done to the image: even shares of what is present.
+    """Return the cross-entropy between the mean guidance and the degradations of the image.
 
-    It needs no labels but those that the synthesis itself wrote, or the name of a pair list, and makes the guidance maps a diagnosis.
+    The target is an equal share for each degradation that is present. It needs no labels: the
+    synthesis, or the name of a pair list, gives them. It makes the guidance maps a diagnosis.
 
     Args:
         guidance: one (B, K, h, w) per tap.
         present: (B, number of degradations) bool.
-        known: (B,) bool; an image of which it is not known what is in it has no say.
-        clean_branch: K counts a last branch, for images with nothing present; without it these have no say.
+        known: (B,) bool; images whose degradations are unknown do not count.
+        clean_branch: whether K includes a last branch, for clean images; without it, clean images
+            do not count.
     """
     wanted = present.float()
     if clean_branch:

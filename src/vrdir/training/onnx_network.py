@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vrdir.errors import RecogniserError
+
 
 class OnnxNetwork(nn.Module):
     """The part of an ONNX graph that leads from its image to some of its tensors, frozen.
 
-    It knows the operators of convolutional networks (`OPERATORS`). What comes after the tensors that
-    are asked for, such as the suppression of double boxes, is never run.
+    It knows the operators of convolutional networks (`OPERATORS`). Nodes after the requested
+    tensors, such as the suppression of double boxes, are not run.
 
     Args:
         path: the ONNX file, with one input, (B, 3, H, W) in [0, 1].
         tensors: names of the tensors that `forward` returns.
 
     Raises:
-        ValueError: the file is no ONNX file, has no such tensor, or needs an unknown operator.
+        RecogniserError: the file is no ONNX file, has no such tensor, or needs an unknown operator.
     """
 
     def __init__(self, path: Path, tensors: Sequence[str]) -> None:
@@ -33,7 +35,9 @@ class OnnxNetwork(nn.Module):
         try:
             graph = onnx.load(path).graph
         except Exception as error:  # protobuf has errors of its own
-            raise ValueError(f"{path} is no readable ONNX file ({type(error).__name__})") from None
+            raise RecogniserError(
+                f"{path} is no readable ONNX file ({type(error).__name__})"
+            ) from None
         self.tensors = tuple(tensors)
         constants = {
             c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in graph.initializer
@@ -42,7 +46,7 @@ class OnnxNetwork(nn.Module):
         makers = {name: node for node in graph.node for name in node.output}
         missing = [name for name in tensors if name not in makers]
         if missing:
-            raise ValueError(f"{path} has no tensor {', '.join(missing)}")
+            raise RecogniserError(f"{path} has no tensor {', '.join(missing)}")
         wanted: set[str] = set()
         waiting = list(tensors)
         while waiting:
@@ -53,7 +57,9 @@ class OnnxNetwork(nn.Module):
         self.steps: list[tuple[Callable[..., Tensor], list[str], str, dict[str, Any]]] = []
         for node in (node for node in graph.node if node.output[0] in wanted):
             if node.op_type not in OPERATORS:
-                raise ValueError(f"{path} needs the operator {node.op_type}, which is unknown here")
+                raise RecogniserError(
+                    f"{path} needs the operator {node.op_type}, which is unknown here"
+                )
             given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             step = (OPERATORS[node.op_type], list(node.input), node.output[0], given)
             if all(name in constants for name in node.input):
@@ -66,6 +72,7 @@ class OnnxNetwork(nn.Module):
             self.register_buffer(place, constants[name])
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the requested tensors of a batch (B, 3, H, W) in [0, 1]."""
         values: dict[str, Tensor | None] = {
             name: getattr(self, place) for name, place in self.places.items()
         }
@@ -132,4 +139,4 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Slice": _slice,
     "Sub": lambda a, b, **_: a - b,
 }
-"""Of the inputs and attributes of an ONNX node."""
+"""For each ONNX operator, a function of a node's inputs and attributes."""

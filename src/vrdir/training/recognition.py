@@ -1,4 +1,4 @@
-"""Recognition losses: what a recogniser sees in a restored image, against what it sees in the clean one.
+"""Recognition losses: a recogniser's features and answers on restored and on clean images.
 
 No labels are used: the clean image is the teacher.
 """
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.model.blocks import placed
+from vrdir.errors import MissingFileError
+from vrdir.model.blocks import move_to
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.training.losses import dense_consistency
 from vrdir.training.onnx_network import OnnxNetwork
@@ -34,7 +35,7 @@ class Recognition:
         if self.recogniser is None:
             recogniser = EfficientNetLite0((4, 8, 16, 32))
             recogniser.load_pretrained(extractor_weights if self.from_extractor else None)
-            self.recogniser = placed(recogniser.requires_grad_(False), device)
+            self.recogniser = move_to(recogniser.requires_grad_(False), device)
 
     def loss(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Return the mean cosine distance of the features, over positions and taps."""
@@ -56,11 +57,11 @@ class Detection:
         self.detector: OnnxNetwork | None = None
 
     def load(self, device: torch.device) -> None:
-        """Read the detector's file. Raises FileNotFoundError or ValueError, naming it."""
+        """Read the detector's file. Raises MissingFileError or RecogniserError, naming it."""
         if not self.settings.file.is_file():
-            raise FileNotFoundError(f"there is no detector {self.settings.file}")
+            raise MissingFileError(f"there is no detector {self.settings.file}")
         tensors = (*self.settings.features, *self.settings.predictions)
-        self.detector = placed(OnnxNetwork(self.settings.file, tensors), device)
+        self.detector = move_to(OnnxNetwork(self.settings.file, tensors), device)
 
     def loss(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Return the divergence of the found objects plus the relative error of the features.

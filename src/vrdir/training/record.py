@@ -1,4 +1,4 @@
-"""What was run: the recipe, the data, the code, the machine; and whether a run that goes on is the same one."""
+"""The record of a run: recipe, data, code and machine, checked when the run continues."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from vrdir import __version__
 from vrdir.atomic import write_whole
 from vrdir.data.items import Item
-from vrdir.errors import first_line
+from vrdir.errors import ExistsError, MissingFileError, SettingsError, first_line
 from vrdir.model.vrdir import WEIGHTS_FILE
 from vrdir.training.settings import Recipe
 
@@ -33,118 +34,153 @@ FREE = {
     "compile",
     "log_every",
     "keep_checkpoints",
-}  # how the work is done, not what
-MAY_CHANGE = {
-    "learning_rate",
-    "clip_norm",
-    "precision",
-}  # when a run goes on: the remedies of a loss that is not finite
+}
+"""Settings of how the work is done, which do not change the result."""
+
+MAY_CHANGE = {"learning_rate", "clip_norm", "precision"}
+"""Settings that may change when a run continues: the remedies of a loss that is not finite."""
 
 
-def open_work_dir(
-    work_dir: Path,
-    stages: Sequence[str],
-    recipe: Recipe,
-    training: Sequence[Item],
-    validation: Sequence[Item],
-    priors: Mapping[str, Path],
-    device: str,
-    processes: int,
-    resume: bool,
-) -> None:
-    """Record in a new work directory what is run, or make sure that the run in it is the same one.
+@dataclass(frozen=True)
+class Run:
+    """All that makes a run what it is.
+
+    Attributes:
+        stages: names of its stages, in order.
+        recipe: all settings.
+        training, validation: its items.
+        weights: model folders of the earlier stages, by part.
+        device, processes: where it runs.
+    """
+
+    stages: Sequence[str]
+    recipe: Recipe
+    training: Sequence[Item]
+    validation: Sequence[Item]
+    weights: Mapping[str, Path]
+    device: str
+    processes: int
+
+    @property
+    def parts(self) -> tuple[tuple[str, Sequence[Item]], ...]:
+        """The items by what they are for."""
+        return (("train", self.training), ("validate", self.validation))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what must be the same when the run continues."""
+        return {
+            "stages": list(self.stages),
+            "data": {
+                "training": len(self.training),
+                "validation": len(self.validation),
+                "fingerprint": fingerprint(self.parts),
+            },
+            "priors": {
+                name: hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+                for name, folder in sorted(self.weights.items())
+            },
+        }
+
+    def session(self) -> dict[str, Any]:
+        """Return the time, the code and the machine of this start."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {"at": now, "code": code_version()} | environment(self.device, self.processes)
+
+
+def open_work_dir(work_dir: Path, run: Run, resume: bool) -> None:
+    """Record a run in a new work directory, or check that the run in it is the same one.
 
     Raises:
-        FileExistsError: it holds a run, and `resume` is not asked for.
-        FileNotFoundError: it holds none, and `resume` is.
-        ValueError: it holds another run.
+        ExistsError: there is a run or something else in it, and `resume` is False.
+        MissingFileError: there is no run in it, and `resume` is True.
+        SettingsError: there is another run in it.
     """
-    parts = (("train", training), ("validate", validation))
-    listing = "".join(f"{part} {item.name}\n" for part, items in parts for item in items)
-    now = {
-        "stages": list(stages),
-        "data": {
-            "training": len(training),
-            "validation": len(validation),
-            "fingerprint": fingerprint(parts),
-        },
-        "priors": {
-            name: hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-            for name, folder in sorted(priors.items())
-        },
-    }
-    session: dict[str, Any] = {
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "code": code_version(),
-    }
-    session |= environment(device, processes)
-    recipe_file, run_file = work_dir / RECIPE, work_dir / RUN
-    if not resume:
-        if recipe_file.exists():
-            raise FileExistsError(
-                f"{work_dir} already holds a run; go on with it by --resume, or choose another --work-dir"
-            )
-        if work_dir.exists() and not work_dir.is_dir():
-            raise FileExistsError(
-                f"{work_dir} is a file; give a folder, new or empty, for --work-dir"
-            )
-        if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
-            raise FileExistsError(
-                f"{work_dir} holds other things than a run; give a new folder for --work-dir"
-            )
-        work_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
-        write_json(now | {"seed": recipe.seed, "sessions": [session]}, run_file)
-        recipe.write(recipe_file)  # last: with it, the run is there
-        return
-    if not recipe_file.exists():
-        raise FileNotFoundError(
-            f"{work_dir} holds no run to go on with; leave --resume out to start one"
+    if resume:
+        _continue_run(work_dir, run)
+    else:
+        _start_run(work_dir, run)
+
+
+def _start_run(work_dir: Path, run: Run) -> None:
+    recipe_file = work_dir / RECIPE
+    if recipe_file.exists():
+        raise ExistsError(
+            f"{work_dir} already holds a run; continue it with --resume, or choose another "
+            "--work-dir"
         )
-    different = differences(Recipe.read(recipe_file), recipe)
+    if work_dir.exists() and not work_dir.is_dir():
+        raise ExistsError(f"{work_dir} is a file; give a folder, new or empty, for --work-dir")
+    if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
+        raise ExistsError(
+            f"{work_dir} holds other things than a run; give a new folder for --work-dir"
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    listing = "".join(f"{part} {item.name}\n" for part, items in run.parts for item in items)
+    write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
+    content = run.facts() | {"seed": run.recipe.seed, "sessions": [run.session()]}
+    write_json(content, work_dir / RUN)
+    run.recipe.write(recipe_file)  # last: a work directory with a recipe holds a run
+
+
+def _continue_run(work_dir: Path, run: Run) -> None:
+    recipe_file, run_file = work_dir / RECIPE, work_dir / RUN
+    if not recipe_file.exists():
+        raise MissingFileError(
+            f"{work_dir} holds no run to continue; leave --resume out to start one"
+        )
+    different = differences(Recipe.read(recipe_file), run.recipe)
     fixed = [key for key in different if key.split(".")[-1] not in MAY_CHANGE]
     if fixed:
-        raise ValueError(
-            f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that one, or start anew"
+        raise SettingsError(
+            f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that "
+            "one, or start anew"
         )
-    try:
-        before = json.loads(run_file.read_text())
-        said = [before[key] for key in now]
-        before["sessions"].append(session)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir"
-        ) from None
-    remedies = {
-        "stages": "the same command",
-        "data": f"the data of {work_dir / DATA}, in the same order",
-        "priors": "the same weights",
-    }
-    for then, (key, value) in zip(said, now.items(), strict=True):
-        if then != value:
-            raise ValueError(
-                f"{run_file} is another run: its {key} are {then}, not {value}; resume with {remedies[key]}"
-            )
+    session, content = run.session(), _same_run(run_file, run.facts())
+    content["sessions"].append(session)
     for left in work_dir.rglob(".*.partial"):  # of writes that a kill cut short
         left.unlink()
     if different:
         logger.warning(
-            "the run goes on with another %s, so it will not end as it would have",
+            "the run continues with another %s, so its result will be another one",
             ", ".join(different),
         )
         session["changed"] = different
-        recipe.write(recipe_file)
-    write_json(before, run_file)
+        run.recipe.write(recipe_file)
+    write_json(content, run_file)
+
+
+def _same_run(run_file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a run file. Raises SettingsError if it is not of this run."""
+    try:
+        content: dict[str, Any] = json.loads(run_file.read_text())
+        recorded = [content[key] for key in now]
+        _ = content["sessions"][0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SettingsError(
+            f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir"
+        ) from None
+    remedies = {
+        "stages": "the same command",
+        "data": f"the data of {run_file.parent / DATA}, in the same order",
+        "priors": "the same weights",
+    }
+    for then, (key, value) in zip(recorded, now.items(), strict=True):
+        if then != value:
+            raise SettingsError(
+                f"{run_file} is another run: its {key} are {then}, not {value}; resume with "
+                f"{remedies[key]}"
+            )
+    return content
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:
-    """The settings in which two recipes differ, "decoder.steps" style, but for those that say how the work is done."""
+    """Return the settings in which two recipes differ ("decoder.steps"), except those in `FREE`."""
     one, other = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     return [key for key in (one | other) if one.get(key) != other.get(key) and key not in FREE]
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as "decoder.steps" style keys."""
+    """Return nested settings with keys such as "decoder.steps"."""
     values: dict[str, Any] = {}
     for key, value in content.items():
         values |= (
@@ -154,7 +190,10 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
-    """SHA-256 over what the items of each part are, in order, and their files' names and sizes in bytes, whatever folder they lie in."""
+    """Return a SHA-256 over the items of each part, in order: kinds, file names and sizes in bytes.
+
+    It does not depend on the folder of the files.
+    """
     digest = hashlib.sha256()
     for part, items in parts:
         for item in items:
@@ -163,9 +202,9 @@ def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
                 for path in (item.degraded, item.clean)
                 if path is not None
             ]
-            said = "" if item.degradations is None else ",".join((*item.degradations, ""))
+            known = "" if item.degradations is None else ",".join((*item.degradations, ""))
             digest.update(
-                "|".join([part, item.kind, item.synthesis, said, *files, ""]).encode(
+                "|".join([part, item.kind, item.synthesis, known, *files, ""]).encode(
                     "utf-8", "surrogateescape"
                 )
             )
@@ -173,7 +212,7 @@ def fingerprint(parts: Sequence[tuple[str, Sequence[Item]]]) -> str:
 
 
 def code_version() -> str:
-    """The package's version and, in a git checkout, the commit, marked where files differ from it."""
+    """Return the package's version and, in a git checkout, the commit, marked if files differ."""
     folder = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -182,20 +221,16 @@ def code_version() -> str:
         ).stdout.strip()
 
     try:
-        tracked = git(
-            "ls-files", "__init__.py"
-        )  # not any repository that happens to be around an installed package
-        return (
-            f"{__version__} {git('rev-parse', 'HEAD')}{' with changes' if git('status', '--porcelain', '.') else ''}"
-            if tracked
-            else __version__
-        )
+        if not git("ls-files", "__init__.py"):  # an installed package inside another repository
+            return __version__
+        changed = " with changes" if git("status", "--porcelain", ".") else ""
+        return f"{__version__} {git('rev-parse', 'HEAD')}{changed}"
     except (OSError, subprocess.SubprocessError):
         return __version__
 
 
 def environment(device: str, processes: int) -> dict[str, Any]:
-    """What a figure may depend on beside the recipe and the code."""
+    """Return what a result may depend on beside the recipe and the code."""
     packages = {}
     for name in ("torch", "lightning-fabric", "numpy", "pillow", "scikit-image"):
         try:
@@ -219,5 +254,5 @@ def environment(device: str, processes: int) -> dict[str, Any]:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write JSON, in one piece or not at all."""
+    """Write JSON, whole or not at all."""
     write_whole((json.dumps(content, indent=1) + "\n").encode(), path)

@@ -1,4 +1,4 @@
-"""A recipe: every setting of a training run, checked when it is read."""
+"""Recipes: all settings of a training run, checked when they are read."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from pydantic import (
 
 from vrdir.atomic import write_whole
 from vrdir.data.augmentation import Augmentation
-from vrdir.degradations.degrade import ranges_of
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, meant_by
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, suggestion
+from vrdir.degradations.steps import check_ranges, ranges_of
+from vrdir.errors import MissingFileError, SettingsError
 from vrdir.model.vrdir import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.yaml_files import read_yaml
@@ -34,11 +35,11 @@ from vrdir.yaml_files import read_yaml
 RECIPES = {
     path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 }
-"""Those that come with vrdir, by name."""
+"""The recipes that come with vrdir, by name."""
 
 
 class Settings(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """Settings that are frozen, and in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -48,8 +49,9 @@ def _duration(value: Any) -> Any:
     if match and int(match[1]):
         return f"{int(match[1])} epochs"
     if type(value) is not int or value < 1:
-        raise ValueError(
-            f'a number of steps, 1 or more, or of epochs as in "10 epochs", not {reprlib.repr(value)}'
+        raise SettingsError(
+            'must be a number of steps, 1 or more, or of epochs as in "10 epochs", '
+            f"not {reprlib.repr(value)}"
         )
     return value
 
@@ -60,7 +62,13 @@ Duration = Annotated[int | str, BeforeValidator(_duration)]
 
 
 class Setting(NamedTuple):
-    """One setting of a recipe: its key, "decoder.steps" style, what it means, and its default as YAML, "" where there is none."""
+    """One setting of a recipe.
+
+    Attributes:
+        key: such as "decoder.steps".
+        description: its meaning.
+        default: as YAML; "" for a required setting.
+    """
 
     key: str
     description: str
@@ -68,15 +76,16 @@ class Setting(NamedTuple):
 
 
 def described(settings: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
-    """Every setting of a class and of those inside it, in order; of `model` also itself, since a name may be given for it.
+    """Yield every setting of a class and of the classes inside it, in order.
 
-    Descriptions are read from the fields. Docstrings will not do: Python 3.13 dedents them, and `python -OO` drops them.
+    `model` is a setting itself too, since it may be a name. Descriptions are read from the fields,
+    not from docstrings: Python 3.13 dedents those, and `python -OO` drops them.
     """
     for name, field in settings.model_fields.items():
         parts = (field.annotation, *get_args(field.annotation))
-        inner = next(
-            (part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None
-        )
+        # On Python 3.10 a list[int] is an instance of type, too.
+        classes = [part for part in parts if isinstance(part, type) and not get_args(part)]
+        inner = next((part for part in classes if issubclass(part, BaseModel)), None)
         if inner is None or inner is VRDIRConfig:
             default = "" if field.is_required() else json.dumps(field.default)
             yield Setting(prefix + name, field.description or "", default)
@@ -85,14 +94,14 @@ def described(settings: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
 
 
 def steps_in(duration: int | str, epoch_length: int, batch_size: int) -> int:
-    """The steps of a duration, where an epoch has so many images."""
+    """Return the steps of a duration, for an epoch of `epoch_length` images."""
     if isinstance(duration, int):
         return duration
     return max(1, math.ceil(int(duration.split()[0]) * epoch_length / batch_size))
 
 
 class StageSettings(Settings):
-    """How long, how fast and on how much a stage trains."""
+    """The length, rate and batch size of a stage."""
 
     steps: Duration = Field(description='Optimiser steps, or epochs, as in "1200 epochs".')
     batch_size: Count = Field(
@@ -100,7 +109,8 @@ class StageSettings(Settings):
     )
     accumulate: Count = Field(
         default=1,
-        description="Number of parts into which each process cuts its share of a batch, where it does not fit into memory at once.",
+        description="Number of parts into which each process divides its share of a batch that "
+        "does not fit into memory at once.",
     )
     learning_rate: PositiveFloat = Field(
         default=2e-4, description="Peak learning rate of the optimiser."
@@ -112,23 +122,28 @@ class StageSettings(Settings):
         "of the steps, as in the paper.",
     )
     warmup_steps: int = Field(
-        default=100, ge=0, strict=True, description="Length of the warm-up, of cosine and constant."
+        default=100,
+        ge=0,
+        strict=True,
+        description="Length of the warm-up, of cosine and constant, in steps.",
     )
     clip_norm: PositiveFloat | None = Field(
         default=1.0, description="Largest norm of the gradient; null for no limit."
     )
     loss_weights: dict[str, NonNegativeFloat] = Field(
         default={},
-        description="Weight of each further loss of the stage, by its name; a loss that is not named keeps its default.",
+        description="Weight of each further loss of the stage, by its name; other losses keep "
+        "their default weight.",
     )
     shares: dict[str, NonNegativeFloat] | None = Field(
         default=None,
-        description="Relative frequency of each kind of training image in this stage; null takes the recipe's.",
+        description="Relative frequency of each kind of training image in this stage; null takes "
+        "the recipe's.",
     )
 
 
 class ValidationSettings(Settings):
-    """What is validated on, and when."""
+    """The images of validation, and when it is done."""
 
     photos: Count | None = Field(
         default=16,
@@ -144,16 +159,17 @@ class ValidationSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How images are kept and cut. Only `balance` and `pairs_share` change what is trained."""
+    """How images are kept and read. Only `balance` and `pairs_share` change the result."""
 
     balance: bool = Field(
         default=False,
-        description="Pair lists count alike in an epoch, the shorter ones repeated; else each pair counts once.",
+        description="Each pair list counts the same in an epoch, and shorter lists are repeated; "
+        "otherwise each pair counts once.",
     )
     pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Share of the images that come from pair lists, where there are clean photos "
-        "too; null for as many as the lists have lines.",
+        description="Share of the images from pair lists, beside clean photos; null for the lists' "
+        "share of all lines and photos.",
     )
     cache_gib: PositiveFloat = Field(default=8.0, description="Memory for decoded images, in GiB.")
     on_device: bool | None = Field(
@@ -165,12 +181,13 @@ class DataSettings(Settings):
         default=0,
         ge=0,
         strict=True,
-        description="Processes that read and cut ahead, for each training process; 0 reads between the steps.",
+        description="Processes that read and cut images ahead, for each training process; 0 reads "
+        "between the steps.",
     )
 
 
 class DetectorSettings(Settings):
-    """A detector, whose view of the restored images is compared with its view of the clean ones.
+    """A detector, whose answers on restored images are compared with those on clean images.
 
     No labels are used.
     """
@@ -178,20 +195,22 @@ class DetectorSettings(Settings):
     file: Path = Field(description="ONNX file, which takes images (B, 3, H, W) in [0, 1].")
     features: tuple[str, ...] = Field(description="Names of feature maps in it.")
     predictions: tuple[str, ...] = Field(
-        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and classes as probabilities.",
+        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and "
+        "classes as probabilities.",
     )
     side: Count = Field(
         default=288,
         description="Side to which whole views are enlarged for it, in pixels; a multiple of 32.",
     )
-    images: Count = Field(default=6, description="How many images of a batch it looks at.")
+    images: Count = Field(default=6, description="Number of images of a batch that it sees.")
 
 
 class Recipe(Settings):
     """A whole run. Each setting's description is also its help text and its line in the docs."""
 
     model: VRDIRConfig = Field(
-        description='The network: the name of a config ("paper", "small", "field", "base") or the config itself.'
+        description='The network: the name of a config ("paper", "small", "field", "base") or the '
+        "config itself."
     )
     seed: int = Field(
         default=2025,
@@ -203,43 +222,50 @@ class Recipe(Settings):
     crop_px: Count = Field(default=128, description="Side of the random training crops.")
     view_px: Count | None = Field(
         default=None,
-        description="Side of the views that are degraded whole, of which a training crop is a window; "
-        "null takes twice crop_px for a model with a global context, and the crops themselves for others.",
+        description="Side of the views that are degraded whole, of which a training crop is a "
+        "window; null takes twice crop_px for a model with a global context, and the crops "
+        "themselves for others.",
     )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="Probability that something is drawn on an image after the weather, such as bars "
-        "or a time stamp, degraded and clean alike.",
+        description="Probability of an overlay, such as bars or a time stamp, on the degraded and "
+        "the clean image alike.",
     )
     augmentation: Augmentation = Field(
         default="full",
-        description='"flip" (the paper\'s), "full", "wide", "vivid", "varied", "close" or "whole": see docs/training.md.',
+        description='Views of the photos: "flip" (the paper\'s), "full", "wide", "vivid", '
+        '"varied", "close" or "whole"; see docs/training.md.',
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32",
-        description='"bf16" runs convolutions in bfloat16 (autocast); losses and weights stay float32.',
+        description='"bf16" runs convolutions in bfloat16 (autocast); losses and weights stay '
+        "float32.",
     )
     pixel_loss: Literal["l1", "balanced_l1"] = Field(
         default="l1",
-        description='"l1" (the paper\'s) or "balanced_l1", a mean of logarithms, which may be negative.',
+        description='"l1" (the paper\'s) or "balanced_l1", a mean of logarithms, which may be '
+        "negative.",
     )
     pixel_loss_floor: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.06,
-        description="Floor of balanced_l1, in [0, 1]: the higher, the more weight an image has that is far from right.",
+        description="Floor of balanced_l1, in [0, 1]; a higher floor gives more weight to images "
+        "with a large error.",
     )
     shares: dict[str, float] = Field(
         default={CLEAN: 1, "haze": 1, "noise": 1, "rain": 1, MIXED: 1},
-        description="Relative frequency of each kind of training image, where degradations are mixed.",
+        description="Relative frequency of each kind of training image: clean, a degradation, or "
+        "mixed.",
     )
-    ranges: str = Field(
-        default="",
-        description="Ranges of the degradations' parameters, where not the defaults, as vrdir "
-        'degrade --with takes them: "haze:warmth=-0.3..0.3+noise:sigma=5..75". Mixtures use '
-        "milder ranges where a degradation has them.",
+    ranges: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Values of the degradations' parameters instead of the defaults: a number, a "
+        "range or a word each, as in {haze: {warmth: [-0.3, 0.3]}}, or as text, as in "
+        '"haze:warmth=-0.3..0.3". Mixtures use milder ranges where a degradation has them.',
     )
     jpeg_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="Probability that an image, also a clean one, is compressed as JPEG at the end.",
+        description="Probability that an image, also a clean one, is compressed as JPEG at the "
+        "end.",
     )
     optimizer: Literal["adam", "muon"] = Field(
         default="adam",
@@ -249,7 +275,8 @@ class Recipe(Settings):
     )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Validate and save an exponential moving average of the weights, of at most this decay; null for none.",
+        description="Largest decay of the exponential moving average of the weights, which is "
+        "validated and saved; null for no average.",
     )
     compile: str | None = Field(
         default=None,
@@ -272,7 +299,8 @@ class Recipe(Settings):
     )
     context: StageSettings | None = Field(
         default=None,
-        description="The stage before the others, for a model with a global context; null for none.",
+        description="The stage before the others, for a model with a global context; null leaves "
+        "it out.",
     )
     decoder: StageSettings = Field(description="Stage 1, the decoder.")
     branch: StageSettings = Field(description="Stage 2, each branch.")
@@ -288,7 +316,7 @@ class Recipe(Settings):
         if isinstance(value, str):
             if value not in CONFIGS:
                 known = f"{', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}"
-                raise ValueError(f"no config {reprlib.repr(value)}; there are {known}")
+                raise SettingsError(f"no config {reprlib.repr(value)}; there are {known}")
             return CONFIGS[value]
         return value
 
@@ -298,18 +326,27 @@ class Recipe(Settings):
         unknown = value.keys() - {*DEGRADATIONS, CLEAN, MIXED}
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
-            raise ValueError(
-                f"unknown {', '.join(sorted(unknown))}; there are {known}{meant_by(*unknown)}"
+            raise SettingsError(
+                f"unknown {', '.join(sorted(unknown))}; there are {known}{suggestion(*unknown)}"
             )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
-            raise ValueError("shares are numbers from 0, not all of them 0")
+            raise SettingsError("shares are numbers from 0, not all of them 0")
         return value
+
+    @field_validator("ranges", mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        return ranges_of(value) if isinstance(value, str) else value
 
     @field_validator("ranges")
     @classmethod
-    def _parsed(cls, value: str) -> str:
-        ranges_of(value)
-        return value
+    def _drawable(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        ranges = {
+            name: {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            for name, values in value.items()
+        }
+        check_ranges(ranges)
+        return ranges
 
     @model_validator(mode="after")
     def _fits_the_model(self) -> Recipe:
@@ -318,45 +355,52 @@ class Recipe(Settings):
             ("validation.crop_px", self.validation.crop_px),
         ):
             if size is not None and size % self.model.multiple:
-                raise ValueError(
-                    f"{name} must be a multiple of {self.model.multiple}, the network's coarsest stride; it is {size}"
+                raise SettingsError(
+                    f"{name} must be a multiple of {self.model.multiple}, the network's coarsest "
+                    f"stride; it is {size}"
                 )
         if self.view_px is not None and self.view_px < self.crop_px:
-            raise ValueError(
+            raise SettingsError(
                 f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}"
             )
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(
             self.mixture.values()
         ):  # else all is from lists
-            raise ValueError(
-                f"shares leave nothing to train on for a model with the branches {', '.join(self.model.branches)}"
+            raise SettingsError(
+                "shares leave nothing to train on for a model with the branches "
+                f"{', '.join(self.model.branches)}"
             )
         return self
 
     @property
     def views_px(self) -> int | None:
-        """The side of the views that are degraded whole; None for crops that are degraded."""
+        """The side of the views that are degraded whole; None degrades crops."""
         if self.view_px is None and self.model.context is not None:
             return 2 * self.crop_px
         return self.view_px
 
     @property
     def mixture(self) -> dict[str, float]:
-        """The shares of clean, of what the model has branches for, and of mixed, if that can be two of them."""
+        """The shares of the kinds that the model can be shown."""
         return self.mixture_of(self.shares)
 
     def mixture_of(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Those of the shares that the model can be shown."""
+        """Return the shares of the kinds that the model can be shown.
+
+        They are clean, its branches, and mixed if it has at least two branches.
+        """
         able = [name for name in self.model.branches if name in DEGRADATIONS]
         kinds = {CLEAN, *able, *((MIXED,) if len(able) > 1 else ())}
         return {kind: share for kind, share in shares.items() if kind in kinds}
 
     def with_branches(self, names: Sequence[str]) -> Recipe:
-        """The recipe for a model with these branches. Of those that its own model lacks, a degradation without a share gets the mean of
-        the others'.
+        """Return the recipe for a model with these branches.
+
+        A degradation that is new to the recipe's model, and has no share, gets the mean of the
+        other degradations' shares.
 
         Raises:
-            ValueError: a name cannot be a branch's.
+            SettingsError: a name cannot be a branch's.
         """
         content = self.model_dump(mode="json")
         content["model"]["branches"] = list(names)
@@ -370,7 +414,7 @@ class Recipe(Settings):
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:
-            raise ValueError(
+            raise SettingsError(
                 f"the recipe with the branches {', '.join(names)}: {describe(error)}"
             ) from None
 
@@ -380,27 +424,27 @@ class Recipe(Settings):
 
         Args:
             path: a YAML file, or the name of one that comes with vrdir (see `RECIPES`).
-            changes: replace its settings; "decoder.steps" style keys reach inside.
+            changes: new values of settings, by keys such as "decoder.steps".
 
         Raises:
-            FileNotFoundError, ValueError: naming the file and the field.
+            FileNotFoundError, SettingsError: naming the file and the field.
         """
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}{did_you_mean(str(path), RECIPES)}"
+            raise MissingFileError(
+                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}"
+                f"{did_you_mean(str(path), RECIPES)}"
             )
         try:
             content = read_yaml(path)
         except ValueError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from None
+            raise SettingsError(f"{path} is not valid YAML: {error}") from None
         if not isinstance(content, dict):
-            raise ValueError(
-                f"{path} is no recipe: expected keys and values, found {type(content).__name__}"
+            raise SettingsError(
+                f"{path} is not a recipe: expected keys and values, found {type(content).__name__}"
             )
-        for key, value in sorted(
-            changes.items(), key=lambda change: change[0].count(".")
-        ):  # what holds others first
+        # A setting that contains others is set before them.
+        for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
             *parents, last = key.split(".")
             named = content.get("model")
             if parents[:1] == ["model"] and isinstance(named, str) and named in CONFIGS:
@@ -409,18 +453,17 @@ class Recipe(Settings):
             for parent in parents:
                 inner = place.get(parent) or {}
                 if not isinstance(inner, dict):
-                    raise ValueError(
+                    raise SettingsError(
                         f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}"
                     )
-                place[parent] = place = dict(
-                    inner
-                )  # its own: YAML's anchors let two keys share one
+                # A copy, as with YAML's anchors two keys may share a mapping.
+                place[parent] = place = dict(inner)
             place[last] = value
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise ValueError(f"{path}: {describe(error)}") from None
+            raise SettingsError(f"{path}: {describe(error)}") from None
 
     def write(self, path: Path) -> None:
-        """Write it out in full, every default included."""
+        """Write the recipe, with all defaults."""
         write_whole(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False).encode(), path)

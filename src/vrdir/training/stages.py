@@ -1,4 +1,4 @@
-"""The stages of training. Each says what trains and returns its named losses; all else is frozen.
+"""The stages of training. Each defines what trains and returns named losses; the rest is frozen.
 
 First (ours) the global context learns on reduced copies of whole views. Stage 1 teaches the
 decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vrdir.data.items import Item
 from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.errors import SettingsError
 from vrdir.model.global_context import lift_whole
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import (
@@ -34,10 +35,10 @@ from vrdir.training.settings import Recipe, StageSettings
 
 
 class Stage(ABC):
-    """What a stage is to the trainer.
+    """A stage, as the trainer uses it.
 
     Attributes:
-        name: of its checkpoints and weights, such as "branch-haze".
+        name: its name, also of its checkpoints and weights, such as "branch-haze".
         settings: steps, batch size, learning rate.
         shares: probability of each kind of training image.
         weights: of the further losses; the recipe may replace each.
@@ -60,25 +61,26 @@ class Stage(ABC):
         )
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
-            raise ValueError(
-                f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has {', '.join(self.weights)}"
+            raise SettingsError(
+                f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(self.weights)}"
             )
         self.weights = {**self.weights, **settings.loss_weights}
 
     @abstractmethod
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
-        """The parameters that train."""
+        """Return the parameters that train."""
 
     @abstractmethod
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
-        """Named losses of one batch, before their weights; "pixel" has weight 1."""
+        """Return the named losses of one batch, before their weights; "pixel" has weight 1."""
 
     def accepts(self, item: Item) -> bool:
-        """Whether the stage trains and validates on it."""
+        """Return whether the stage trains and validates on an item."""
         return True
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
-        """What this stage's network makes of degraded images: for validation."""
+        """Restore degraded images with this stage's network, for validation."""
         return model(degraded)
 
     @property
@@ -87,18 +89,18 @@ class Stage(ABC):
         return False
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:  # noqa: B027 - most need nothing
-        """Load what the losses need, before any stage trains: what is missing is to be missed at once."""
+        """Load what the losses need, before any stage trains, so that errors are raised early."""
 
 
 def lifted(model: VRDIR, batch: Batch) -> Tensor:
-    """The degraded windows without their veil, if the model has a global context."""
+    """Return the degraded windows without their veil, if the model has a global context."""
     if batch.copy is None or batch.place is None or model.context is None:
         return batch.degraded
     return model.lifted_windows(batch.degraded, batch.copy, batch.place)[0]
 
 
 def lifted_whole(model: VRDIR, image: Tensor) -> Tensor:
-    """Whole images without their veil."""
+    """Return whole images without their veil."""
     veil = model.find_veil(image)
     return image if veil is None else lift_whole(image, veil)
 
@@ -116,7 +118,7 @@ class ContextStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.context is None or recipe.model.context is None:
-            raise ValueError(
+            raise SettingsError(
                 "the recipe has no settings for the stage context, or its model has no context"
             )
         self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5}
@@ -126,19 +128,23 @@ class ContextStage(Stage):
 
     @property
     def recognises(self) -> bool:
+        """Whether `prepare` loads a recogniser from the extractor's file."""
         return bool(self.weights["recognition"]) and self.recognition.from_extractor
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        """Load the recognisers of the losses."""
         if self.weights["recognition"]:
             self.recognition.load(device, extractor_weights)
         if self.detection is not None:
             self.detection.load(device)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
         assert model.context is not None
         return list(model.context.parameters())
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
         clear = lifted(model, batch).float()
         losses = {
             "pixel": self.pixel_loss(clear, batch.clean),
@@ -151,15 +157,17 @@ class ContextStage(Stage):
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        """Restore degraded images with this stage's network."""
         return lifted_whole(model, degraded).clamp(0, 1)
 
 
 class DecoderStage(Stage):
-    """Stage 1: SAD learns to turn the semantics of clean images into images, better than those of degraded ones.
+    """Stage 1: SAD learns to reconstruct images from clean semantics, not from degraded ones.
 
-    The paper's decoder sees features alone: SAD(E(y)) is to be y and, weakly, SAD(E(x)) to be x. A decoder with a pixel
-    path is given the degraded pixels: SAD(E(y), x) is to be y, so it learns what clean semantics are good for; and
-    SAD(E(x), x) is to be y as far as degraded semantics lead.
+    The paper's decoder has only features: SAD(E(y)) approaches y and, with a small weight,
+    SAD(E(x)) approaches x. A decoder with a pixel path also gets the degraded pixels: SAD(E(y), x)
+    approaches y, so that it learns to use clean semantics; SAD(E(x), x) approaches y as well as
+    degraded semantics allow.
     """
 
     name = "decoder"
@@ -169,9 +177,11 @@ class DecoderStage(Stage):
         super().__init__(recipe, recipe.decoder, recipe.mixture)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
         return list(model.decoder.parameters())
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
         with torch.no_grad():
             clear = lifted(model, batch)
             clean, degraded = model.extract(batch.clean), model.extract(clear)
@@ -194,6 +204,7 @@ class DecoderStage(Stage):
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        """Restore degraded images with this stage's network."""
         clear = lifted_whole(model, degraded)
         return model.decoder(model.extract(clear), clear, degraded).clamp(0, 1)
 
@@ -203,8 +214,9 @@ class BranchStage(Stage):
 
     def __init__(self, recipe: Recipe, degradation: str) -> None:
         if degradation not in recipe.model.branches:
-            raise ValueError(
-                f"the model has no branch {degradation!r}; it has {', '.join(recipe.model.branches)}"
+            raise SettingsError(
+                f"the model has no branch {degradation!r}; it has "
+                f"{', '.join(recipe.model.branches)}"
             )
         self.name, self.degradation = f"branch-{degradation}", degradation
         self.weights = {"consistency": 1.0}
@@ -213,16 +225,19 @@ class BranchStage(Stage):
         )
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
         return model.branch_parameters(self.degradation)
 
     def accepts(self, item: Item) -> bool:
-        if item.drawn:  # a degradation of a user's own cannot be synthesised
+        """Return whether the stage trains and validates on an item."""
+        if item.drawn:  # another degradation cannot be synthesised
             return self.degradation in DEGRADATIONS
         return item.degradations == (self.degradation,) or (
             item.degradations is None and not item.several
         )
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
         with torch.no_grad():
             clear = lifted(model, batch)
             clean, degraded = model.extract(batch.clean), model.extract(clear)
@@ -233,13 +248,14 @@ class BranchStage(Stage):
         }
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
+        """Restore degraded images with this stage's network."""
         clear = lifted_whole(model, degraded)
         features = model.enhance_with(self.degradation, model.extract(clear))
         return model.decoder(features, clear, degraded).clamp(0, 1)
 
 
 class FusionStage(Stage):
-    """Stage 3: FGM learns to share the frozen branches out, over all degradations and their mixtures."""
+    """Stage 3: FGM learns how much of each frozen branch an image needs, for all mixtures."""
 
     name = "fusion"
 
@@ -248,9 +264,11 @@ class FusionStage(Stage):
         super().__init__(recipe, recipe.fusion, recipe.mixture)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
         return model.fusion_parameters()
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
         with torch.no_grad():
             clear = lifted(model, batch)
             clean, degraded = model.extract(batch.clean), model.extract(clear)
@@ -265,33 +283,37 @@ class FusionStage(Stage):
 
 
 class RefineStage(Stage):
-    """Stage 4 (ours): everything but E and the global context trains together, and the restored image itself is looked at through E.
+    """Stage 4 (ours): everything but E and the global context trains together.
 
-    "recognition" compares deeper layers of the extractor's network, which are no part of the model, on the restored and
-    on the clean image: what a recogniser will see (`vrdir.training.recognition`).
+    "recognition" compares deeper layers of the extractor's network, which are not part of the
+    model, on the restored and on the clean image (`vrdir.training.recognition`).
     """
 
     name = "refine"
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.refine is None:
-            raise ValueError("the recipe has no settings for the stage refine")
+            raise SettingsError("the recipe has no settings for the stage refine")
         self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
         super().__init__(recipe, recipe.refine, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)
 
     @property
     def recognises(self) -> bool:
+        """Whether `prepare` loads a recogniser from the extractor's file."""
         return bool(self.weights["recognition"]) and self.recognition.from_extractor
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        """Load the recognisers of the losses."""
         if self.weights["recognition"]:
             self.recognition.load(device, extractor_weights)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
         return [*model.enhancement.parameters(), *model.decoder.parameters()]
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
         with torch.no_grad():
             clear = lifted(model, batch)
             clean, degraded = model.extract(batch.clean), model.extract(clear)
@@ -304,9 +326,9 @@ class RefineStage(Stage):
                 guidance, batch.present, batch.known, model.config.clean_branch
             ),
         }
-        restored = restored.clamp(
-            -1, 2
-        )  # a wild step's output is far outside; its pixels are told so above, and its spectrum has no end
+        # The output of an early step may be far outside [0, 1]. The pixel loss corrects that; the
+        # spectrum has no bound.
+        restored = restored.clamp(-1, 2)
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
         if self.weights["recognition"]:
@@ -315,7 +337,7 @@ class RefineStage(Stage):
 
 
 def all_stages(recipe: Recipe) -> list[Stage]:
-    """The stages of a whole run, in order."""
+    """Return the stages of a whole run, in order."""
     stages: list[Stage] = [] if recipe.context is None else [ContextStage(recipe)]
     stages.append(DecoderStage(recipe))
     stages += [BranchStage(recipe, name) for name in recipe.model.branches]

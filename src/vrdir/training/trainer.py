@@ -1,4 +1,4 @@
-"""The one trainer: it runs a stage, whichever it is, in one process or in many."""
+"""The trainer: it runs any stage, in one process or in many."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from vrdir.data.training_set import Batch, TrainingSet
+from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
+from vrdir.errors import SettingsError
 from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
-from vrdir.model.blocks import placed
+from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import VRDIR, check_state
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
@@ -30,37 +31,44 @@ from vrdir.training.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-ENOUGH = 50.0  # dB; what a kind of image gains beyond does not make a network better: clean ones go up to 100
-PICTURED = 2  # images of each kind in a validation's picture
+# PSNR in dB above which a kind of image no longer counts for "best"; clean images reach 100.
+ENOUGH = 50.0
+PICTURED = 2  # images of each kind in the picture of a validation
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """A signal asked the run to stop; what it had done is in a checkpoint."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal stopped the run; its state is in a checkpoint."""
 
     def __init__(self, signal_number: int, checkpoint: Path) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}, --resume goes on from there"
+            f"stopped by {signal.Signals(signal_number).name}; saved as {checkpoint}; continue "
+            "with --resume"
         )
         self.signal_number = signal_number
 
 
 class StageNetwork(nn.Module):
-    """The network as a stage trains it: a batch in, losses out. Processes meet in its backward pass."""
+    """The network as a stage trains it: of a batch it returns the losses.
+
+    Processes synchronise in its backward pass.
+    """
 
     def __init__(self, model: VRDIR, stage: Stage) -> None:
         super().__init__()
         self.model, self.stage = model, stage
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch, by name."""
         return self.stage.losses(self.model, batch)
 
 
 class Trainer:
-    """Runs stages on one model. Everything a stage leaves behind is in `work_dir`, written by the first process alone.
+    """Runs stages on one model. The first process writes all results, into `work_dir`.
 
-        checkpoints/<stage>/step-N.pt    to resume from, the last few
-        weights/<stage>/                 the model at the end of the stage: config.json, model.safetensors
-        weights/<stage>-best/            the model with the best mean validation PSNR, kinds counting up to 50 dB
+        checkpoints/<stage>/step-N.pt    the last few, to resume from
+        weights/<stage>/                 the model at the end of the stage: config.json,
+        model.safetensors weights/<stage>-best/            the model with the best mean validation
+                                         PSNR; each kind of image counts up to 50 dB
         pictures/<stage>/step-N.png      clean | degraded | restored, at every validation
         metrics.jsonl, tensorboard/, curves.png
 
@@ -71,7 +79,7 @@ class Trainer:
         data: what to train on.
         validation: what to validate on.
         work_dir: a folder.
-        watcher: is told every step and every line of metrics.jsonl.
+        watcher: gets every step and every line of metrics.jsonl.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class Trainer:
             validation,
             work_dir,
         )
-        self.model = placed(model, fabric.device)
+        self.model = move_to(model, fabric.device)
         self.watcher = watcher if fabric.is_global_zero else None
 
     def run(self, stage: Stage, resume: bool = False) -> None:
@@ -99,84 +107,84 @@ class Trainer:
 
         Args:
             stage: what trains.
-            resume: go on from the stage's last checkpoint; a stage that has none starts at its beginning.
+            resume: continue from the stage's last checkpoint; a stage without one starts at its
+                beginning.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite.
-            Interrupted: SIGTERM or SIGINT came; there is a checkpoint of the last step.
-            ValueError: a checkpoint is damaged or of another network, or a batch cannot be divided among the processes.
+            Interrupted: SIGTERM or SIGINT was received; there is a checkpoint of the last step.
+            WeightsError: a checkpoint is damaged or of another network.
+            DataError: a batch cannot be divided among the processes.
         """
         stage.prepare(self.fabric.device)
         data = self.data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
-        settings, recipe, fabric = stage.settings, self.recipe, self.fabric
-        steps, validate_every, save_every = (
-            steps_in(duration, data.epoch_length, settings.batch_size)
-            for duration in (settings.steps, recipe.validation.every, recipe.checkpoint_every)
-        )
+        steps = steps_in(stage.settings.steps, data.epoch_length, stage.settings.batch_size)
         with stop_signals() as received, ExitStack() as closing:
             run = StageRun(self, stage, steps)
             start = run.resume() if resume else 0
-            log = (
-                RunLog(self.work_dir, stage.name, steps, start, self.watcher)
-                if fabric.is_global_zero
-                else None
-            )
-            if log is not None:
+            log = None
+            if self.fabric.is_global_zero:
+                log = RunLog(self.work_dir, stage.name, steps, start, self.watcher)
                 closing.callback(log.close)
-            if start == 0:
-                run.validate(
-                    0, log
-                )  # also a rehearsal: what would fail at the first validation fails now
-            batches = data.batches(
-                settings.batch_size,
-                range(start + 1, steps + 1),
-                parts=settings.accumulate,
-                rank=fabric.global_rank,
-                processes=fabric.world_size,
-                workers=recipe.data.workers,
-            )
-            seconds, logged, clock = 0.0, start, time.perf_counter()
-            for step, parts in enumerate(batches, start + 1):
-                figures = run.step(step, parts)
-                seconds += time.perf_counter() - clock
-                if log is not None and log.watcher is not None:
-                    log.watcher.step(stage.name, step, steps, settings.batch_size)
-                last = step == steps
-                if log is not None and (step % recipe.log_every == 0 or last):
-                    log.write(
-                        step,
-                        figures
-                        | {"patches_per_second": (step - logged) * settings.batch_size / seconds},
-                    )
-                    seconds, logged = 0.0, step
-                if step % validate_every == 0 or last:
-                    run.validate(step, log)
-                stop = self._agreed(received)
-                if step % save_every == 0 or last or stop:
-                    checkpoint = run.save(step)
-                if stop:
-                    raise Interrupted(stop, checkpoint)
-                clock = (
-                    time.perf_counter()
-                )  # what was logged, validated and saved is no part of the training rate
+            if start == 0:  # what would fail at the first validation fails now
+                run.validate(0, log)
+            self._steps(run, data, start, log, received)
             self.model.load_state_dict(run.averaged.state_dict())
             self.model.requires_grad_(False).eval()
+            weights = self.work_dir / "weights" / stage.name
             if log is not None:
-                self.model.save_pretrained(self.work_dir / "weights" / stage.name)
-            fabric.barrier()
+                self.model.save_pretrained(weights)
+            self.fabric.barrier()
             if stop := self._agreed(received):
-                raise Interrupted(stop, self.work_dir / "weights" / stage.name)
+                raise Interrupted(stop, weights)
+
+    def _steps(
+        self, run: StageRun, data: StageData, start: int, log: RunLog | None, received: list[int]
+    ) -> None:
+        """Train from the step after `start` to the last one: log, validate and save on the way."""
+        settings, recipe, steps = run.stage.settings, self.recipe, run.steps
+        validate_every, save_every = (
+            steps_in(duration, data.epoch_length, settings.batch_size)
+            for duration in (recipe.validation.every, recipe.checkpoint_every)
+        )
+        batches = data.batches(
+            settings.batch_size,
+            range(start + 1, steps + 1),
+            parts=settings.accumulate,
+            rank=self.fabric.global_rank,
+            processes=self.fabric.world_size,
+            workers=recipe.data.workers,
+        )
+        # Logging, validating and saving do not count in the training rate.
+        seconds, logged, clock = 0.0, start, time.perf_counter()
+        for step, parts in enumerate(batches, start + 1):
+            figures = run.step(step, parts)
+            seconds += time.perf_counter() - clock
+            if log is not None and log.watcher is not None:
+                log.watcher.step(run.stage.name, step, steps, settings.batch_size)
+            last = step == steps
+            if log is not None and (step % recipe.log_every == 0 or last):
+                rate = (step - logged) * settings.batch_size / seconds
+                log.write(step, figures | {"patches_per_second": rate})
+                seconds, logged = 0.0, step
+            if step % validate_every == 0 or last:
+                run.validate(step, log)
+            stop = self._agreed(received)
+            if step % save_every == 0 or last or stop:
+                checkpoint = run.save(step)
+            if stop:
+                raise Interrupted(stop, checkpoint)
+            clock = time.perf_counter()
 
     def _agreed(self, received: list[int]) -> int:
-        """The signal that any process got, so that all stop after the same step; 0 for none."""
+        """Return the signal that any process received, or 0, so that all stop at the same step."""
         number = received[0] if received else 0
-        return int(
-            reduced(self.fabric, torch.tensor(float(number), device=self.fabric.device), "max")
-        )
+        value = torch.tensor(float(number), device=self.fabric.device)
+        return int(reduced(self.fabric, value, "max"))
 
 
 class StageRun:
-    """A stage on its way: what the optimiser holds and what goes into a checkpoint."""
+    """The state of a stage in training: optimiser, averages, checkpoints."""
 
     def __init__(self, trainer: Trainer, stage: Stage, steps: int) -> None:
         self.stage, self.steps, self.model, self.recipe = (
@@ -209,11 +217,15 @@ class StageRun:
 
     @property
     def averaged(self) -> VRDIR:
-        """The network whose weights count: the moving average, where there is one."""
+        """The network that is validated and saved: the moving average, if there is one."""
         return cast(VRDIR, self.average.module) if self.average is not None else self.model
 
     def step(self, step: int, parts: Sequence[Batch]) -> dict[str, float]:
-        """One step of the optimiser; returns the losses (means over all processes), the gradient's norm and the learning rate."""
+        """Take one step of the optimiser.
+
+        Returns:
+            The losses (means over all processes), the norm of the gradient and the learning rate.
+        """
         self.model.train()
         settings, weights = self.stage.settings, self.stage.weights
         rate = learning_rate(settings, step, self.steps)
@@ -254,7 +266,10 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self, step: int, log: RunLog | None) -> None:
-        """PSNR and SSIM in RGB, in float32, on fixed images, for each kind of image. The first process does it, the others wait."""
+        """Measure PSNR and SSIM in RGB, in float32, on fixed images, for each kind of image.
+
+        The first process does it, the others wait.
+        """
         if log is not None:
             model = self.averaged.eval()
             psnr: dict[str, list[float]] = {}
@@ -279,7 +294,7 @@ class StageRun:
                 figures
                 | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()},
             )
-            log.strip(step, rows)
+            log.picture(step, rows)
             if step and mean > self.best:
                 self.best = mean
                 self.averaged.save_pretrained(self.work_dir / "weights" / f"{self.stage.name}-best")
@@ -305,15 +320,14 @@ class StageRun:
         return path
 
     def resume(self) -> int:
-        """Take up the last checkpoint, and return its step; 0 if there is none."""
+        """Load the last checkpoint and return its step, or 0 without a checkpoint."""
         found = checkpoints_in(self.folder)
         state: dict[str, Any] = load_checkpoint(found[-1]) if found else {"step": 0}
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
-        if (
-            reduced(self.fabric, seen, "max").tolist() != seen.tolist()
-        ):  # told by all alike, for all have to stop
-            raise ValueError(
-                f"{self.folder} does not hold the same checkpoints for all processes; give them one shared work directory"
+        if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # all processes raise it
+            raise SettingsError(
+                f"{self.folder} does not hold the same checkpoints for all processes; give them "
+                "one shared work directory"
             )
         if not found:
             return 0
@@ -329,55 +343,50 @@ class StageRun:
             self.average.load_state_dict(state["average"])
         self.best = state["best"]
         logger.info(
-            "stage %s goes on after step %d of %d", self.stage.name, state["step"], self.steps
+            "stage %s continues after step %d of %d", self.stage.name, state["step"], self.steps
         )
         return int(state["step"])
 
 
 def reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
-    """The "mean" or "max" of a tensor over all processes."""
-    return (
-        cast(Tensor, fabric.all_reduce(value.clone(), reduce_op=how))
-        if fabric.world_size > 1
-        else value
-    )  # it writes into its argument
+    """Return the "mean" or "max" of a tensor over all processes."""
+    if fabric.world_size == 1:
+        return value
+    # It writes into its argument.
+    return cast(Tensor, fabric.all_reduce(value.clone(), reduce_op=how))
 
 
 def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Sequence[str]) -> str:
-    """What to say of a loss or gradient that is not finite."""
+    """Return the message for a loss or gradient that is not finite."""
     shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
     files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     return (
-        f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch was {files}. "
-        "Look at these images; lower learning_rate, set clip_norm, or use precision: float32 (these may change), and go on by --resume"
+        f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch "
+        f"was {files}. Look at these images; lower learning_rate, set clip_norm, or use precision: "
+        "float32 (these may change), and continue with --resume"
     )
 
 
 def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
-    """The rate at a step, counted from 1, of so many."""
+    """Return the learning rate at a step, counted from 1, of `steps`."""
     if settings.schedule == "halving":
         return settings.learning_rate * 0.5 ** (4 * (step - 1) // steps)
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.learning_rate
-    progress = (step - 1 - settings.warmup_steps) / max(
-        steps - settings.warmup_steps, 1
-    )  # the last step is one too
+    progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def optimizer_for(parameters: Sequence[nn.Parameter], name: str, learning_rate: float) -> Optimizer:
-    """Adam, or Muon for the weights of convolutions and Adam for the rest."""
+    """Return Adam, or Muon for the weights of convolutions with Adam for the others."""
     if name == "adam":
         return Adam(parameters, lr=learning_rate)
-    from pytorch_optimizer import (
-        Muon,
-    )  # imports a hundred others; only who trains by it waits for that
+    from pytorch_optimizer import Muon  # its import is slow
 
-    matrices = [
-        p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3
-    ]  # what is thin has no directions to level out
+    # A thin matrix has too few directions to orthogonalise.
+    matrices = [p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3]
     theirs = set(map(id, matrices))
     others = [p for p in parameters if id(p) not in theirs]
     groups = [
@@ -390,7 +399,10 @@ def optimizer_for(parameters: Sequence[nn.Parameter], name: str, learning_rate: 
 
 
 def moving_average(decay: float) -> Any:
-    """An exponential moving average for `AveragedModel`, `decay` at most: it begins low, so that the first weights are soon forgotten."""
+    """Return an exponential moving average for `AveragedModel`, of at most this decay.
+
+    The decay begins low, so that the first weights are soon forgotten.
+    """
 
     def update(averages: Any, currents: Any, count: Any) -> None:
         now = min(decay, (1 + float(count)) / (10 + float(count)))
@@ -401,13 +413,16 @@ def moving_average(decay: float) -> Any:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them. Off the main thread, where Python has no signals, none are collected."""
+    """Collect SIGTERM and SIGINT instead of ending the process.
+
+    Off the main thread Python receives no signals, so none are collected there.
+    """
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             before[number] = signal.signal(number, lambda n, _: received.append(n))
-    except ValueError:
+    except ValueError:  # not the main thread
         pass
     try:
         yield received

@@ -1,0 +1,162 @@
+"""`vrdir serve`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vrdir.cli.console import err, escape
+from vrdir.cli.errors import one_line_errors
+from vrdir.cli.options import Backend, Device
+from vrdir.cli.threads import use_threads
+
+ServedWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="[NAME=]WEIGHTS",
+        help="Weights that requests may name; the first is the default. Repeat it for several.",
+        show_default="small",
+    ),
+]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Ask for an API key; the file has one a line."),
+]
+Detector = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.onnx", help="Show on the page what this detector finds."),
+]
+Web = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Let the page restore in the browser, by a folder from vrdir web build.",
+    ),
+]
+
+
+def serve(
+    weights: ServedWeights = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    device: Device = "auto",
+    backend: Backend = "torch",
+    precision: Annotated[
+        Literal["float32", "bf16"],
+        typer.Option(help="bf16 is faster where the processor computes in it."),
+    ] = "float32",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that compute; default: one for each processor core."),
+    ] = None,
+    keys: Keys = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages of this origin call; repeat for several."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name by which a proxy calls; repeat for several."),
+    ] = None,
+    web: Web = None,
+    detector: Detector = None,
+    max_body: Annotated[float, typer.Option(help="Largest request body, in MiB.")] = 64.0,
+    max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.")] = 50.0,
+    work_megapixels: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest sum of all images at work, in megapixels.",
+            show_default="by the machine's memory",
+        ),
+    ] = None,
+    max_queue: Annotated[int, typer.Option(help="How many images may wait.")] = 64,
+    max_queue_megapixels: Annotated[
+        float, typer.Option(help="Largest sum of all images that wait, in megapixels.")
+    ] = 400.0,
+    deadline: Annotated[
+        float, typer.Option(help="Seconds from the end of the body to the answer.")
+    ] = 120.0,
+    body_timeout: Annotated[float, typer.Option(help="Seconds for a whole request body.")] = 30.0,
+    header_timeout: Annotated[float, typer.Option(help="Seconds for the headers.")] = 10.0,
+    stop_timeout: Annotated[
+        float, typer.Option(help="Seconds to finish accepted requests after a stop signal.")
+    ] = 30.0,
+    max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 1000,
+    max_streams: Annotated[int, typer.Option(help="Most open WebSocket streams.")] = 8,
+) -> None:
+    """Serve restoration over HTTP, with a page for the browser at http://127.0.0.1:8000/."""
+    with one_line_errors():
+        require_serving()
+        import torch
+
+        from vrdir.images.reading import allow_megapixels
+        from vrdir.serving.networks import Networks
+        from vrdir.serving.server import run_service
+        from vrdir.serving.service import Service
+        from vrdir.serving.settings import ServeSettings, default_work_megapixels
+
+        use_threads(threads)
+        settings = ServeSettings(
+            host=host,
+            port=port,
+            max_body_mebibytes=max_body,
+            max_megapixels=max_megapixels,
+            work_megapixels=work_megapixels or default_work_megapixels(),
+            max_queue=max_queue,
+            max_queue_megapixels=max_queue_megapixels,
+            deadline=deadline,
+            body_timeout=body_timeout,
+            header_timeout=header_timeout,
+            stop_timeout=stop_timeout,
+            max_connections=max_connections,
+            max_streams=max_streams,
+            threads=torch.get_num_threads(),
+            keys=keys,
+            hosts=tuple(allow_host or ()),
+            cors=tuple(cors or ()),
+            web=web,
+            detector=detector,
+        )
+        # The service has its own limit; Pillow's is a second one behind it.
+        allow_megapixels(2 * max_megapixels)
+        log_as_json()
+        networks = Networks(weights or ["small"], device, backend, precision)
+        service = Service(networks, settings)
+        run_service(service, lambda real_port: announce(host, real_port))
+
+
+def require_serving() -> None:
+    """Raise MissingPackageError if the extra `serve` is not installed."""
+    from vrdir.errors import require
+
+    for module in ("starlette", "uvicorn", "prometheus_client", "python_multipart", "websockets"):
+        require(module, "serve", f"vrdir serve needs {module}")
+
+
+def log_as_json() -> None:
+    """Send the log to standard error, one JSON object a line."""
+    from vrdir.serving.server import JsonLines
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("vrdir").setLevel(logging.INFO)
+
+
+def announce(host: str, port: int) -> None:
+    """Print the page's address, for a person at a terminal."""
+    shown = f"[{host}]" if ":" in host else host
+    if sys.stderr.isatty():
+        err.print(escape(f"vrdir serves at http://{shown}:{port}/ (stop with Ctrl-C)"))
+    logging.getLogger("vrdir.serving").info("serving", extra={"host": host, "port": port})

@@ -1,0 +1,85 @@
+"""Reading the depth map of a photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vrdir.errors import ImageError
+from vrdir.images.reading import read_file
+from vrdir.regular_files import open_regular
+
+GREY_MODES = ("L", "I;16", "I;16L", "I;16B", "I", "F")
+
+
+def open_depth(depth: Any, image: Tensor) -> Tensor:
+    """Return a depth map of any kind as (1, 1, H, W), in units of the scene's depth.
+
+    Args:
+        depth: (H, W) array or tensor, grey image, or path of an image or a .npy file; 0 near to
+            about 1 far; integers of 8 and 16 bits are divided by their white.
+        image: the batch (B, 3, H, W), whose size the depth must have.
+
+    Raises:
+        ImageError: it is none of these, of another size, or has values that are negative or not
+            finite.
+    """
+    source = str(depth) if isinstance(depth, (str, Path)) else "the depth"
+    if isinstance(depth, (str, Path)):
+        depth = _read(Path(depth))
+    if isinstance(depth, Image.Image):
+        depth = _of_picture(depth, source)
+    values = depth.cpu() if isinstance(depth, Tensor) else _tensor(np.array(depth))
+    white = {torch.uint8: 255, torch.uint16: 65535}.get(values.dtype, 1)
+    if white == 1 and not values.dtype.is_floating_point:
+        kind = str(values.dtype).removeprefix("torch.")
+        raise ImageError(f"{source} is of {kind}; a depth map is uint8, uint16 or floating point")
+    size = image.shape[-2:]
+    if values.squeeze().shape != size and values.shape != size:
+        raise ImageError(
+            f"{source} is of shape {tuple(values.shape)}; give one of the image's size, "
+            f"{tuple(size)}"
+        )
+    values = values.float() / white
+    if not torch.isfinite(values).all() or values.min() < 0:
+        raise ImageError(
+            f"{source} has negative or infinite values or NaN; a depth is 0 (near) or more"
+        )
+    return values.reshape(1, 1, *size).to(image.device)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix.lower() != ".npy":
+        return read_file(path)
+    try:
+        with open_regular(path) as file:
+            return np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} is no array that can be read ({error})") from None
+
+
+def _of_picture(picture: Image.Image, source: str) -> np.ndarray[Any, Any]:
+    if picture.mode not in GREY_MODES:
+        raise ImageError(
+            f"{source} is a {picture.mode} picture; a depth map is grey, of 8 or 16 bits, "
+            "or a .npy file"
+        )
+    values = np.asarray(picture)
+    if values.dtype != np.int32:
+        return values
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{source} goes from {values.min()} to {values.max()}; an image of integers goes from "
+            "0 to 65535 at most"
+        )
+    return values.astype(np.uint16)
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """Return an array as a tensor, in this machine's byte order, which torch needs."""
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))

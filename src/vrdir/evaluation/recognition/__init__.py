@@ -1,0 +1,1 @@
+"""The effect of restoring on recognisers: classifiers, detectors, embedders of persons."""

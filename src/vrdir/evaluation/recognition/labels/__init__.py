@@ -1,0 +1,1 @@
+"""Labels of data sets: a folder per class, CSV, COCO, YOLO, VOC, Market-1501."""

@@ -1,0 +1,1 @@
+"""Recognisers: their contracts, ONNX files, and models of other packages."""

@@ -1,0 +1,32 @@
+"""The recognition tasks that there are: the modules of `vrdir.evaluation.recognition.tasks`."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from vrdir.errors import InputError
+from vrdir.evaluation.recognition import tasks
+from vrdir.evaluation.recognition.task import RecognitionTask
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks, in alphabetical order."""
+    return sorted(module.name for module in iter_modules(tasks.__path__))
+
+
+def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
+    """Return the task of a name.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    if name not in task_names():
+        raise InputError(f"there is no task {name!r}; the tasks are {', '.join(task_names())}")
+    module = import_module(f"{tasks.__name__}.{name}")
+    for _, found in inspect.getmembers(module, inspect.isclass):
+        if issubclass(found, RecognitionTask) and found.__module__ == module.__name__:
+            return found()
+    raise TypeError(f"{module.__name__} holds no subclass of RecognitionTask")

@@ -1,0 +1,1 @@
+"""Parts of HTML reports: pages, charts and pictures."""

@@ -1,0 +1,1 @@
+"""How well images are restored: PSNR and SSIM against clean images."""

@@ -1,0 +1,67 @@
+"""Restore a batch of image tensors with bounded memory, in float32, whatever its size."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vrdir.model.control import Control
+from vrdir.model.vrdir import VRDIR, Restoration
+from vrdir.restoring.borders import joined, restore_inside
+from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
+
+
+def restore_batch(
+    network: VRDIR,
+    image: Tensor,
+    *,
+    skip_clean: bool | float,
+    control: Control,
+    borders: bool,
+    differentiable: bool,
+) -> Restoration:
+    """Restore images of one size.
+
+    On a CPU a batch is split into parts that fit its caches. Large images are processed in strips,
+    which needs little memory, unless gradients are wanted.
+
+    Args:
+        network: the restoration network, in float32.
+        image: (B, 3, H, W), RGB in [0, 1], float32, on the network's device.
+        skip_clean: as in `VRDIR.restore`.
+        control: how strongly to restore, and which degradations.
+        borders: set borders of one colour aside and put them back.
+        differentiable: whether gradients pass through.
+
+    Returns:
+        The restoration of the whole batch. Its `image` is the argument itself if nothing was
+        changed.
+    """
+    height, width = image.shape[-2:]
+    batch_size = max(1, CPU_PIXELS // (height * width)) if image.is_cpu else len(image)
+    parts = image.split(batch_size)
+    in_strips = (
+        not differentiable and height * width > WHOLE_PIXELS and (image.is_cpu or len(image) == 1)
+    )
+    run = partial(restore_in_strips, network) if in_strips else network.restore
+    restore = partial(run, skip_clean=skip_clean, control=control)
+    with autocast_disabled(image.device):
+        restorations = [
+            restore_inside(part, restore, network.config.multiple) if borders else restore(part)
+            for part in parts
+        ]
+    restoration = restorations[0] if len(parts) == 1 else joined(restorations)
+    if all(one.image is part for one, part in zip(restorations, parts, strict=True)):
+        restoration = restoration._replace(image=image)
+    return restoration
+
+
+def autocast_disabled(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast, which is meant for the recogniser only."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,1 @@
+"""Connectors: one module for each kind of recogniser, listed in `table`."""

@@ -1,0 +1,242 @@
+"""The queue: images that wait are restored in batches of one size, within a budget of pixels.
+
+Nothing here knows HTTP. Threads take jobs from the queue; an event loop or a test waits for their
+futures. A job that is cancelled, or whose deadline has passed, is dropped before work begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from vrdir.serving.problems import ProblemError
+
+logger = logging.getLogger(__name__)
+
+CPU_BATCH_PIXELS = 2**17  # more in one batch is slower on a CPU: features leave the caches
+GPU_BATCH_PIXELS = 2**23
+FIRST_GUESS = 250_000.0  # pixels a second, until the first job is done
+LONGEST_WAIT = 120  # seconds, of Retry-After
+
+
+class Observer(Protocol):
+    """What the queue reports to: the metrics."""
+
+    def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
+        """Note a batch that was restored."""
+
+    def job_dropped(self, reason: str) -> None:
+        """Note a job that was dropped while it waited."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One image to restore.
+
+    Attributes:
+        batch_key: jobs of the same key are restored together.
+        pixels: how many pixels the image has.
+        deadline: when the job is dropped, by `time.monotonic`.
+        work: what is done: jobs of one key -> one result or exception for each.
+        future: where the result is put.
+        submitted: when the job was accepted, by `time.monotonic`.
+    """
+
+    batch_key: Hashable
+    pixels: int
+    deadline: float
+    work: Callable[[Sequence[Job]], Sequence[Any]]
+    payload: Any = None
+    future: Future[Any] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+
+
+class Queue:
+    """A bounded queue of jobs and the threads that work on them.
+
+    Args:
+        threads: how many threads work. A thread that is alone uses all of them for its batch.
+        max_jobs: how many jobs may wait.
+        max_pixels: how many pixels may wait.
+        work_pixels: how many pixels may be at work; one job is always taken, however large.
+        batch_pixels: how many pixels one batch may have.
+        observer: told of batches and dropped jobs.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        max_jobs: int,
+        max_pixels: int,
+        work_pixels: int,
+        batch_pixels: int,
+        observer: Observer,
+    ) -> None:
+        self._threads, self._max_jobs, self._max_pixels = threads, max_jobs, max_pixels
+        self._work_pixels, self._batch_pixels = work_pixels, batch_pixels
+        self._observer = observer
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._pixels_at_work = self._jobs_at_work = self._batches_at_work = 0
+        self._speed = FIRST_GUESS
+        self._workers = [
+            threading.Thread(target=self._run, name=f"restore-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def length(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels wait."""
+        return sum(job.pixels for job in list(self._waiting))
+
+    @property
+    def at_work(self) -> int:
+        """How many jobs are being restored."""
+        return self._jobs_at_work
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Accept a job.
+
+        Raises:
+            ProblemError: too many jobs or pixels wait already, or the service stops.
+        """
+        with self._changed:
+            if self._stopping:
+                raise ProblemError("stopping", "the service is stopping; try again soon", 5)
+            self._drop_dead()
+            pixels = self.pixels
+            if len(self._waiting) >= self._max_jobs or (
+                self._waiting and pixels + job.pixels > self._max_pixels
+            ):
+                raise ProblemError(
+                    "queue-full",
+                    f"{len(self._waiting)} images of {pixels / 1e6:.1f} megapixels are waiting",
+                    self._expected_wait(pixels),
+                )
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job.future
+
+    def stop(self, timeout: float) -> None:
+        """Finish what was accepted, within a time in seconds, and end the threads."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        with self._changed:
+            left = list(self._waiting)
+            self._waiting.clear()
+        for job in left:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(ProblemError("stopping", "the service was stopped", 5))
+
+    def _expected_wait(self, pixels: int) -> int:
+        seconds = (pixels + self._pixels_at_work) / self._speed
+        return min(LONGEST_WAIT, max(1, math.ceil(seconds)))
+
+    def _drop_dead(self) -> None:
+        """Drop jobs that nobody waits for, or that are late. The caller has the lock."""
+        now = time.monotonic()
+        alive: deque[Job] = deque()
+        for job in self._waiting:
+            if job.future.cancelled():
+                self._observer.job_dropped("client-gone")
+            elif job.deadline <= now:
+                self._observer.job_dropped("deadline")
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(late())
+            else:
+                alive.append(job)
+        self._waiting = alive
+
+    def _take(self) -> list[Job] | None:
+        """Wait for jobs of one key that fit into the budget; None when the queue has stopped."""
+        with self._changed:
+            while True:
+                self._drop_dead()
+                batch = self._next_batch()
+                if batch:
+                    self._jobs_at_work += len(batch)
+                    self._batches_at_work += 1
+                    self._pixels_at_work += sum(job.pixels for job in batch)
+                    return batch
+                if self._stopping and not self._waiting:
+                    return None
+                self._changed.wait(1.0 if self._waiting else None)
+
+    def _next_batch(self) -> list[Job]:
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        # The oldest job is not overtaken: it waits until the pixels at work leave it enough memory.
+        free = self._work_pixels - self._pixels_at_work
+        if first.pixels > free and self._pixels_at_work:
+            return []
+        batch: list[Job] = []
+        total = 0
+        # Shares the batch out among the threads that are free, so that none of them idles.
+        alike = sum(job.batch_key == first.batch_key for job in self._waiting)
+        idle = max(1, self._threads - self._batches_at_work)
+        most = max(1, math.ceil(alike / idle))
+        for job in list(self._waiting):
+            if job.batch_key != first.batch_key or len(batch) >= most:
+                continue
+            total += job.pixels
+            if batch and total > min(self._batch_pixels, max(free, 0)):
+                break
+            self._waiting.remove(job)
+            if job.future.set_running_or_notify_cancel():
+                batch.append(job)
+            else:
+                self._observer.job_dropped("client-gone")
+        return batch
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            start = time.monotonic()
+            pixels = sum(job.pixels for job in batch)
+            try:
+                with self._changed:
+                    alone = self._batches_at_work == 1 and not self._waiting
+                torch.set_num_threads(self._threads if alone else 1)
+                results = batch[0].work(batch)
+            except BaseException as error:  # a thread that ends would leave the queue without work
+                results = [error] * len(batch)
+            seconds = max(time.monotonic() - start, 1e-6)
+            with self._changed:
+                self._jobs_at_work -= len(batch)
+                self._batches_at_work -= 1
+                self._pixels_at_work -= pixels
+                self._speed += 0.2 * (pixels / seconds - self._speed)
+                self._changed.notify_all()
+            self._observer.batch_done(len(batch), pixels, seconds)
+            for job, result in zip(batch, results, strict=True):
+                if isinstance(result, BaseException):
+                    job.future.set_exception(result)
+                else:
+                    job.future.set_result(result)
+            del batch, results
+
+
+def late() -> ProblemError:
+    """Return the problem of a job whose deadline has passed."""
+    return ProblemError("deadline", "the image was not restored before its deadline", 10)

@@ -1,0 +1,219 @@
+"""What the service does with one image: look at its header, restore it in a batch, encode it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from vrdir.batch.results import Diagnosis
+from vrdir.errors import ImageError
+from vrdir.images.convert import OpenImage, open_image
+from vrdir.images.formats import WRITTEN, open_header
+from vrdir.images.reading import decode, decoding
+from vrdir.images.reducing import reduced
+from vrdir.images.writing import encode
+from vrdir.restoring.restorer import Restorer
+from vrdir.serving.batching import Job
+from vrdir.serving.problems import ProblemError
+
+NAME = "the image"  # in errors: a client knows which one it sent
+
+# The media types of the formats that are written, by Pillow's name. The first of each is sent.
+MEDIA_TYPES = {
+    "PNG": ("image/png",),
+    "JPEG": ("image/jpeg", "image/jpg"),
+    "WEBP": ("image/webp",),
+    "AVIF": ("image/avif",),
+    "HEIF": ("image/heic", "image/heif"),
+    "TIFF": ("image/tiff",),
+    "JPEG2000": ("image/jp2",),
+    "BMP": ("image/bmp",),
+    "GIF": ("image/gif",),
+    "PPM": ("image/x-portable-pixmap",),
+    "TGA": ("image/x-tga",),
+}
+FORMATS = {media_type: name for name, types in MEDIA_TYPES.items() for media_type in types}
+
+
+class Header(NamedTuple):
+    """What an image file says about itself before it is decoded."""
+
+    file_format: str
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """Its number of pixels."""
+        return self.width * self.height
+
+
+class ImageTask(NamedTuple):
+    """One image, and what is to be done with it.
+
+    Attributes:
+        content: the encoded file.
+        restorer: what restores it.
+        max_side: reduce a larger image to this many pixels on its longer side; None keeps its size.
+        file_format: Pillow's name of the result's format; None keeps the image's own.
+        quality: of lossy formats, 1 to 100.
+        max_pixels: the most pixels that an image may have.
+        with_image: whether the result is encoded; False for the diagnosis alone.
+    """
+
+    content: bytes
+    restorer: Restorer
+    max_side: int | None
+    file_format: str | None
+    quality: int
+    max_pixels: int
+    with_image: bool
+
+
+class ImageResult(NamedTuple):
+    """A restored image.
+
+    Attributes:
+        content: the encoded file; None where only the diagnosis was asked for.
+        file_format: Pillow's name of its format.
+        width: of the result, in pixels.
+        height: of the result, in pixels.
+        shares: of each degradation, as in `Restored`.
+        diagnosis: the same in physical terms.
+        milliseconds: how long each step took; `network` is that of the whole batch.
+    """
+
+    content: bytes | None
+    file_format: str
+    width: int
+    height: int
+    shares: dict[str, float]
+    diagnosis: Diagnosis
+    milliseconds: dict[str, float]
+
+
+def read_header(content: bytes, max_megapixels: float) -> Header:
+    """Return the format and size of an encoded image.
+
+    Raises:
+        ProblemError: it is not an image, or has too many pixels.
+    """
+    bomb = False
+    try:
+        with decoding(NAME):
+            try:
+                picture = open_header(io.BytesIO(content), NAME)
+            except Image.DecompressionBombError:
+                bomb = True
+    except ImageError as error:
+        raise ProblemError("not-an-image", str(error)) from None
+    if bomb:
+        raise ProblemError("image-too-large", _too_large("far", max_megapixels))
+    header = Header(picture.format or "PNG", *picture.size)
+    if header.pixels > max_megapixels * 1e6:
+        raise ProblemError(
+            "image-too-large", _too_large(f"{header.pixels / 1e6:.2f} megapixels,", max_megapixels)
+        )
+    return header
+
+
+def _too_large(megapixels: str, limit: float) -> str:
+    return f"the image has {megapixels} more than the {limit:g} megapixels that are accepted"
+
+
+def writable_format(file_format: str) -> str:
+    """Return the format in which a result is written for an image of this format."""
+    file_format = "JPEG" if file_format == "MPO" else file_format
+    return file_format if file_format in WRITTEN and file_format in MEDIA_TYPES else "PNG"
+
+
+class _Opened(NamedTuple):
+    image: OpenImage
+    file_format: str
+    milliseconds: float
+
+
+def restore_batch(jobs: Sequence[Job]) -> list[ImageResult | Exception]:
+    """Restore the images of jobs whose payloads are `ImageTask`s of one restorer.
+
+    Images that turn out to have other sizes than their headers promised get batches of their own.
+
+    Returns:
+        For each job its result, or the exception that stopped it.
+    """
+    results: list[ImageResult | Exception | None] = [None] * len(jobs)
+    opened: dict[int, _Opened] = {}
+    for number, job in enumerate(jobs):
+        try:
+            opened[number] = _open(job.payload)
+        except Exception as error:  # the other images of the batch are sound all the same
+            results[number] = error
+    groups: dict[torch.Size, list[int]] = {}
+    for number, one in opened.items():
+        groups.setdefault(one.image.tensor.shape, []).append(number)
+    for numbers in groups.values():
+        tasks = [jobs[number].payload for number in numbers]
+        parts = [opened[number] for number in numbers]
+        for number, result in zip(numbers, _restore(tasks, parts), strict=True):
+            results[number] = result
+    return [result for result in results if result is not None]
+
+
+def _open(task: ImageTask) -> _Opened:
+    start = time.perf_counter()
+    picture = decode(task.content, NAME)
+    width, height = picture.size
+    if width * height > task.max_pixels:
+        limit = task.max_pixels / 1e6
+        raise ProblemError(
+            "image-too-large", _too_large(f"{width * height / 1e6:.2f} megapixels,", limit)
+        )
+    file_format = task.file_format or writable_format(picture.format or "PNG")
+    if task.max_side is not None:
+        picture = reduced(picture, task.max_side)
+    return _Opened(open_image(picture), file_format, 1000 * (time.perf_counter() - start))
+
+
+def _restore(tasks: Sequence[ImageTask], parts: Sequence[_Opened]) -> list[ImageResult | Exception]:
+    start = time.perf_counter()
+    tensors = [part.image.tensor for part in parts]
+    try:
+        restored = tasks[0].restorer.restore(torch.cat(tensors) if len(tensors) > 1 else tensors[0])
+    except Exception as error:
+        if len(tasks) == 1:
+            return [error]
+        # One image may spoil a batch: each is tried alone.
+        return [_restore([task], [part])[0] for task, part in zip(tasks, parts, strict=True)]
+    network = 1000 * (time.perf_counter() - start)
+    results: list[ImageResult | Exception] = []
+    for number, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+        try:
+            after = restored.image[number : number + 1]
+            facts = restored.shares[number], restored.diagnosis[number]
+            results.append(_finish(task, part, after, *facts, network))
+        except Exception as error:  # such as a format that cannot hold the picture
+            results.append(error)
+    return results
+
+
+def _finish(
+    task: ImageTask,
+    part: _Opened,
+    after: torch.Tensor,
+    shares: dict[str, float],
+    diagnosis: Diagnosis,
+    network: float,
+) -> ImageResult:
+    start = time.perf_counter()
+    content = None
+    if task.with_image:
+        content = encode(part.image.close(after), part.file_format, NAME, task.quality)
+    encoding = 1000 * (time.perf_counter() - start)
+    height, width = after.shape[-2:]
+    steps = {"decode": part.milliseconds, "network": network, "encode": encoding}
+    return ImageResult(content, part.file_format, width, height, shares, diagnosis, steps)

@@ -1,0 +1,85 @@
+"""API keys from a file, compared in constant time and read again when the file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from vrdir.errors import MissingFileError, SettingsError
+from vrdir.serving.problems import ProblemError
+from vrdir.text_files import read_text
+
+logger = logging.getLogger(__name__)
+
+SHORTEST = 16  # characters: a shorter key can be guessed
+
+
+class ApiKeys:
+    """The keys that a client may send.
+
+    Args:
+        path: a text file with one key a line; empty lines and lines that begin with # are skipped.
+
+    Raises:
+        SettingsError: the file has no key, or one that is too short.
+        MissingFileError: there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digests, self._stamp = _read(path), _stamp(path)
+
+    def reload(self) -> None:
+        """Read the file again if it has changed; keep the old keys if it cannot be used."""
+        try:
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._digests, self._stamp = _read(self._path), stamp
+                logger.info("API keys read again: %d", len(self._digests))
+        except (OSError, SettingsError) as error:
+            logger.warning("API keys are kept as they were: %s", error)
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Check the key of a request, from `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+
+        Raises:
+            ProblemError: there is no key, or it is not known.
+        """
+        self.reload()
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        sent = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not sent:
+            raise ProblemError(
+                "key-missing", "send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+            )
+        digest = _digest(sent)
+        # All keys are compared, so that the time says nothing about which one was near.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if not any(matches):
+            raise ProblemError("key-wrong", "this API key is not known; ask who runs the service")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file of API keys {path}") from None
+    return facts.st_mtime_ns, facts.st_size
+
+
+def _read(path: Path) -> list[bytes]:
+    _stamp(path)
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise SettingsError(f"{path} has no API key; write one a line")
+    if min(map(len, keys)) < SHORTEST:
+        raise SettingsError(f"{path} has an API key of fewer than {SHORTEST} characters")
+    return [_digest(key) for key in keys]

@@ -1,0 +1,220 @@
+"""The OpenAPI document of the service, made from the tables that the service itself uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vrdir import __version__
+from vrdir.serving.images import MEDIA_TYPES
+from vrdir.serving.intake import JSON, MULTIPART
+from vrdir.serving.problems import KINDS
+from vrdir.serving.problems import MEDIA_TYPE as PROBLEM
+
+BINARY = {"type": "string", "format": "binary"}
+UPLOAD_KINDS = (
+    "bad-parameter",
+    "key-missing",
+    "key-wrong",
+    "not-acceptable",
+    "body-timeout",
+    "body-too-large",
+    "not-an-image",
+    "damaged-image",
+    "internal-error",
+    "queue-full",
+    "deadline",
+)
+
+
+def openapi_document(weights: Sequence[str]) -> dict[str, Any]:
+    """Return the document for a service that offers these weights."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "vrdir",
+            "version": __version__,
+            "summary": "Restores images taken in haze, rain or noise.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _uploads(weights) | _others(),
+        "components": {
+            "schemas": {"Problem": _problem_schema(), "Diagnosis": _diagnosis_schema()},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        "security": [{}, {"bearer": []}, {"header": []}],
+    }
+
+
+def _uploads(weights: Sequence[str]) -> dict[str, Any]:
+    images = {types[0]: {"schema": BINARY} for types in MEDIA_TYPES.values()}
+    facts = {JSON: {"schema": {"$ref": "#/components/schemas/Diagnosis"}, "example": _example()}}
+    boxes = {JSON: {"schema": {"type": "object"}}}
+    parameters = _parameters(weights)
+    return {
+        "/v1/restore": _upload(
+            "Restore an image", "restore", parameters, images | facts | {MULTIPART: {}}
+        ),
+        "/v1/diagnose": _upload("Diagnose an image", "diagnose", parameters, facts),
+        "/v1/detect": _upload("Find objects in an image", "detect", [], boxes),
+    }
+
+
+def _upload(
+    summary: str, name: str, parameters: list[dict[str, Any]], content: dict[str, Any]
+) -> dict[str, Any]:
+    form = {
+        "type": "object",
+        "properties": {"image": BINARY},
+        "required": ["image"],
+        "additionalProperties": {"type": "string", "description": "any of the parameters"},
+    }
+    body: dict[str, Any] = {types[0]: {"schema": BINARY} for types in MEDIA_TYPES.values()}
+    body["multipart/form-data"] = {"schema": form}
+    problems: dict[str, Any] = {}
+    for kind in UPLOAD_KINDS:
+        status, title = KINDS[kind]
+        problems.setdefault(str(status), _problem_answer(title))
+    headers = {
+        f"Vrdir-{figure}": {"schema": {"type": "number"}, "description": text}
+        for figure, text in FIGURES.items()
+    }
+    return {
+        "post": {
+            "summary": summary,
+            "operationId": name,
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": body},
+            "responses": {
+                "200": {"description": "the result", "headers": headers, "content": content},
+                **problems,
+            },
+        }
+    }
+
+
+FIGURES = {
+    "Haze": "mean of 1 - transmission, 0 to 1",
+    "Noise": "standard deviation of the noise, in 8-bit levels",
+    "Rain": "share of the pixels with a bright streak, 0 to 1",
+    "Changed": "mean absolute change, in 8-bit levels",
+}
+
+
+def _parameters(weights: Sequence[str]) -> list[dict[str, Any]]:
+    def query(name: str, schema: dict[str, Any], text: str, example: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "in": "query",
+            "schema": schema,
+            "description": text,
+            "example": example,
+        }
+
+    number = {"type": "number", "minimum": 0, "maximum": 2, "default": 1}
+    names = {"type": "array", "items": {"type": "string"}}
+    return [
+        query("strength", number, "0 changes nothing, 1 restores as trained", 0.8),
+        query("only", names, "degradations to remove; all without it", ["haze"]),
+        query("weights", {"enum": list(weights)}, "which network restores", weights[0]),
+        query(
+            "max_side",
+            {"type": "integer", "minimum": 1},
+            "reduce a larger image to this many pixels on its longer side first",
+            1024,
+        ),
+        query(
+            "quality",
+            {"type": "integer", "minimum": 1, "maximum": 100, "default": 95},
+            "of JPEG, WebP, AVIF and HEIC",
+            95,
+        ),
+    ]
+
+
+def _others() -> dict[str, Any]:
+    texts = {
+        "/v1/weights": ("The weights that a request may name", JSON),
+        "/v1/limits": ("The limits of this service", JSON),
+        "/v1/live.mjpg": ("The restored frames of a camera", "multipart/x-mixed-replace"),
+        "/v1/stream": ("A WebSocket: frames in, restored frames out", JSON),
+        "/healthz": ("Whether the process is alive", "text/plain"),
+        "/readyz": ("Whether the service takes requests", "text/plain"),
+        "/metrics": ("Prometheus metrics", "text/plain"),
+        "/openapi.json": ("This document", JSON),
+    }
+    return {
+        path: {
+            "get": {
+                "summary": summary,
+                "responses": {
+                    "200": {"description": "the answer", "content": {media_type: {}}},
+                    "default": _problem_answer("a problem"),
+                },
+            }
+        }
+        for path, (summary, media_type) in texts.items()
+    }
+
+
+def _problem_answer(text: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": text, "content": {PROBLEM: {"schema": schema}}}
+
+
+def _problem_schema() -> dict[str, Any]:
+    texts: dict[str, Any] = {
+        name: {"type": "string"} for name in ("type", "title", "detail", "instance")
+    }
+    return {
+        "type": "object",
+        "description": "RFC 9457",
+        "properties": texts | {"status": {"type": "integer"}},
+        "required": ["type", "title", "status"],
+        "example": {
+            "type": "urn:vrdir:problem:queue-full",
+            "title": KINDS["queue-full"].title,
+            "status": KINDS["queue-full"].status,
+            "detail": "64 images of 98.0 megapixels are waiting",
+            "instance": "urn:vrdir:request:0f1e2d",
+        },
+    }
+
+
+def _diagnosis_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+            "diagnosis": {
+                "type": "object",
+                "properties": {
+                    name.lower(): {"type": ["number", "null"], "description": text}
+                    for name, text in FIGURES.items()
+                },
+            },
+            "shares": {"type": "object", "additionalProperties": {"type": "number"}},
+            "milliseconds": {"type": "object", "additionalProperties": {"type": "number"}},
+            "image": {
+                "type": "object",
+                "properties": {
+                    "media_type": {"type": "string"},
+                    "base64": {"type": "string", "contentEncoding": "base64"},
+                },
+            },
+        },
+    }
+
+
+def _example() -> dict[str, Any]:
+    return {
+        "width": 640,
+        "height": 480,
+        "diagnosis": {"haze": 0.47, "noise": 2.1, "rain": 0.0, "changed": 31.5},
+        "shares": {"clean": 0.08, "rain": 0.02, "haze": 0.86, "noise": 0.04},
+        "milliseconds": {"decode": 8.1, "network": 310.0, "encode": 12.4},
+    }

@@ -1,0 +1,45 @@
+"""The page's routes: one for each file, so that no address from a request reaches the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from vrdir.errors import MissingFileError
+from vrdir.serving.page_files import FOLDER, MEDIA_TYPES, page_files
+
+
+def page_routes(web: Path | None) -> list[BaseRoute]:
+    """Return a route for each file of the page.
+
+    Args:
+        web: a folder of `vrdir web build`, whose network and runtime are served too; or None.
+
+    Raises:
+        MissingFileError: the folder is not one that `vrdir web build` wrote.
+    """
+    found = page_files(FOLDER)
+    if web is not None:
+        if not (web / "device.json").is_file():
+            raise MissingFileError(f"{web} has no device.json; write it with `vrdir web build`")
+        found |= page_files(web)
+    routes: list[BaseRoute] = []
+    for name, path in found.items():
+        address = "/" if name == "index.html" else f"/{name}"
+        routes.append(Route(address, _sending(address, path), methods=["GET"]))
+    return routes
+
+
+def _sending(address: str, path: Path) -> Callable[[Request], Awaitable[Response]]:
+    media_type = MEDIA_TYPES[path.suffix]
+
+    async def send(request: Request) -> Response:
+        request.scope["vrdir.route"] = address
+        # "no-cache" lets the browser keep the file, and ask each time whether it has changed.
+        return FileResponse(path, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+    return send

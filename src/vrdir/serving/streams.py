@@ -1,0 +1,202 @@
+"""The WebSocket at `/v1/stream`: frames in, restored frames out, without flicker or growing delay.
+
+A client sends each frame as one binary message, an encoded image. For each frame that is restored
+it gets a text message (JSON) and then a binary one. A frame that arrives while an older one waits
+takes its place: the older one is dropped and counted, so that the delay stays that of one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import anyio
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from vrdir.errors import VrdirError
+from vrdir.images.reading import Picture, decode
+from vrdir.images.reducing import reduced
+from vrdir.images.writing import encode
+from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.stream import SMOOTHING
+from vrdir.serving.batching import Job, Queue
+from vrdir.serving.images import NAME, read_header, writable_format
+from vrdir.serving.intake import Parameters, parameters_of, query_values
+from vrdir.serving.metrics import Metrics
+from vrdir.serving.networks import Networks
+from vrdir.serving.problems import ProblemError, problem_document, problem_of, problem_response
+from vrdir.serving.settings import ServeSettings
+
+IDLE = 60.0  # seconds without a frame, after which a stream is closed
+GOING_AWAY, TRY_LATER = 1001, 1013  # close codes (RFC 6455 and its registry)
+
+
+class _Frame(NamedTuple):
+    """A frame that was received: its number from 0, its content, and when it came."""
+
+    number: int
+    content: bytes
+    arrival: float
+
+
+class _Slot:
+    """Holds the newest frame only."""
+
+    def __init__(self) -> None:
+        self._frame: _Frame | None = None
+        self._filled = asyncio.Event()
+        self.dropped = 0
+
+    def put(self, frame: _Frame) -> None:
+        self.dropped += self._frame is not None
+        self._frame = frame
+        self._filled.set()
+
+    async def take(self) -> _Frame:
+        await self._filled.wait()
+        frame, self._frame = self._frame, None
+        self._filled.clear()
+        assert frame is not None
+        return frame
+
+
+class FrameRestorer:
+    """Restores the frames of one stream, each when it is given.
+
+    Args:
+        restorer: what restores them.
+        smoothing: as for `Restorer.stream`.
+        max_side: reduce larger frames to this many pixels on the longer side; None keeps them.
+        quality: of lossy formats, 1 to 100.
+    """
+
+    def __init__(
+        self, restorer: Restorer, smoothing: float, max_side: int | None, quality: int
+    ) -> None:
+        self._next: Picture | None = None
+        self._max_side, self._quality = max_side, quality
+        self._stream = restorer.stream(iter(self._feed, None), smoothing)
+
+    def __call__(self, content: bytes) -> bytes:
+        """Return an encoded frame restored, in its own format."""
+        picture = decode(content, NAME)
+        file_format = writable_format(picture.format or "JPEG")
+        self._next = reduced(picture, self._max_side) if self._max_side else picture
+        return encode(next(self._stream), file_format, NAME, self._quality)
+
+    def _feed(self) -> Picture | None:
+        return self._next
+
+
+class Streams:
+    """All open streams.
+
+    Args:
+        networks: the restorers by name.
+        settings: the service's limits.
+        metrics: counts frames.
+        queue: where frames wait among the images.
+    """
+
+    def __init__(
+        self, networks: Networks, settings: ServeSettings, metrics: Metrics, queue: Queue
+    ) -> None:
+        self._networks, self._settings = networks, settings
+        self._metrics, self._queue = metrics, queue
+        self.count = 0
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Serve one stream until the client closes it."""
+        socket.scope["vrdir.route"] = "/v1/stream"
+        try:
+            restore = self._restorer_for(socket)
+        except ProblemError as problem:
+            socket.scope["vrdir.problem"] = problem.kind
+            await socket.send_denial_response(
+                problem_response(problem, socket.scope["vrdir.request_id"])
+            )
+            return
+        self.count += 1
+        try:
+            await socket.accept()
+            await self._run(socket, restore)
+        finally:
+            self.count -= 1
+
+    def _restorer_for(self, socket: WebSocket) -> FrameRestorer:
+        if self.count >= self._settings.max_streams:
+            raise ProblemError("queue-full", f"{self.count} streams are open already", 10)
+        values = query_values(socket.query_params)
+        smoothing = _smoothing(values.pop("smoothing", [str(SMOOTHING)])[0])
+        parameters: Parameters = parameters_of(values)
+        restorer = self._networks.find(parameters.weights, parameters.strength, parameters.only)
+        return FrameRestorer(restorer, smoothing, parameters.max_side, parameters.quality)
+
+    async def _run(self, socket: WebSocket, restore: FrameRestorer) -> None:
+        slot = _Slot()
+        answering = asyncio.create_task(self._answer(socket, slot, restore))
+        try:
+            for number in range(2**62):
+                with anyio.fail_after(IDLE):
+                    message = await socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                content = message.get("bytes") or (message.get("text") or "").encode()
+                slot.put(_Frame(number, content, time.perf_counter()))
+                self._metrics.frames.labels("received").inc()
+        except TimeoutError:
+            await socket.close(GOING_AWAY, "no frame for a minute")
+        except WebSocketDisconnect:
+            return
+        finally:
+            self._metrics.frames.labels("dropped").inc(slot.dropped)
+            answering.cancel()
+
+    async def _answer(self, socket: WebSocket, slot: _Slot, restore: FrameRestorer) -> None:
+        while True:
+            frame = await slot.take()
+            facts: dict[str, Any] = {"frame": frame.number, "dropped": slot.dropped}
+            content = b""
+            try:
+                content = await self._restored(frame, restore)
+                self._metrics.frames.labels("restored").inc()
+            except Exception as error:
+                if not isinstance(error, (VrdirError, MemoryError)):
+                    raise
+                problem = problem_of(error)
+                self._metrics.errors.labels(problem.kind).inc()
+                self._metrics.frames.labels("failed").inc()
+                facts["problem"] = problem_document(problem, socket.scope["vrdir.request_id"])
+            seconds = time.perf_counter() - frame.arrival
+            self._metrics.frame_seconds.observe(seconds)
+            facts["milliseconds"] = round(1000 * seconds, 1)
+            await socket.send_json(facts)
+            if content:
+                await socket.send_bytes(content)
+
+    async def _restored(self, frame: _Frame, restore: FrameRestorer) -> bytes:
+        header = await anyio.to_thread.run_sync(
+            read_header, frame.content, self._settings.max_megapixels
+        )
+
+        def work(jobs: Sequence[Job]) -> list[Any]:
+            return [restore(frame.content)]
+
+        deadline = time.monotonic() + self._settings.deadline
+        job = Job(object(), header.pixels, deadline, work)
+        content: bytes = await asyncio.wrap_future(self._queue.submit(job))
+        return content
+
+
+def _smoothing(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ProblemError(
+            "bad-parameter", f"smoothing must be a number from 0 to 0.99, not {text!r:.80}"
+        )
+    return value

@@ -1,0 +1,144 @@
+"""The queue by itself: batches, budgets, deadlines, dropped jobs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from vrdir.serving.batching import Job, Queue
+from vrdir.serving.problems import ProblemError
+
+
+class Notes:
+    """Remembers what the queue reports."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.dropped: list[str] = []
+
+    def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
+        self.batches.append(jobs)
+
+    def job_dropped(self, reason: str) -> None:
+        self.dropped.append(reason)
+
+
+class Work:
+    """Answers each job by its payload, once the gate is open."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.most_pixels = self._pixels = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Any]:
+        pixels = sum(job.pixels for job in jobs)
+        with self._lock:
+            self._pixels += pixels
+            self.most_pixels = max(self.most_pixels, self._pixels)
+        self.started.release()
+        self.gate.wait(10)
+        with self._lock:
+            self._pixels -= pixels
+        return [job.payload for job in jobs]
+
+
+def job(work: Work, payload: int, key: str = "a", pixels: int = 10, seconds: float = 30) -> Job:
+    return Job(key, pixels, time.monotonic() + seconds, work, payload)
+
+
+def queue(notes: Notes, threads: int = 1, **limits: int) -> Queue:
+    values = {"max_jobs": 10, "max_pixels": 1000, "work_pixels": 1000, "batch_pixels": 30} | limits
+    return Queue(threads, observer=notes, **values)
+
+
+def test_jobs_of_one_key_share_a_batch_up_to_its_pixels() -> None:
+    notes, work = Notes(), Work()
+    jobs = queue(notes)
+    first = jobs.submit(job(work, 0, key="other"))
+    work.started.acquire(timeout=5)
+    futures = [jobs.submit(job(work, number)) for number in range(1, 6)]
+    work.gate.set()
+    assert [future.result(5) for future in [first, *futures]] == [0, 1, 2, 3, 4, 5]
+    jobs.stop(5)
+    assert notes.batches == [1, 3, 2]
+
+
+def test_pixels_at_work_stay_within_the_budget() -> None:
+    notes, work = Notes(), Work()
+    jobs = queue(notes, threads=4, work_pixels=100)
+    work.gate.set()
+    futures = [jobs.submit(job(work, number, key=str(number), pixels=60)) for number in range(9)]
+    assert [future.result(5) for future in futures] == list(range(9))
+    jobs.stop(5)
+    assert work.most_pixels == 60
+
+
+def test_one_image_over_the_whole_budget_is_taken_alone() -> None:
+    work = Work()
+    jobs = queue(Notes(), work_pixels=100)
+    work.gate.set()
+    assert jobs.submit(job(work, 7, pixels=900)).result(5) == 7
+    jobs.stop(5)
+
+
+@pytest.mark.parametrize("limits", [{"max_jobs": 2}, {"max_pixels": 25}])
+def test_a_full_queue_refuses_and_says_when_to_come_back(limits: dict[str, int]) -> None:
+    work = Work()
+    jobs = queue(Notes(), **limits)
+    jobs.submit(job(work, 0))
+    work.started.acquire(timeout=5)
+    futures = [jobs.submit(job(work, number)) for number in (1, 2)]
+    with pytest.raises(ProblemError, match="2 images") as refused:
+        jobs.submit(job(work, 3))
+    assert refused.value.kind == "queue-full"
+    assert refused.value.retry_after is not None
+    work.gate.set()
+    assert [future.result(5) for future in futures] == [1, 2]
+    jobs.stop(5)
+
+
+def test_cancelled_and_late_jobs_are_dropped_without_work() -> None:
+    notes, work = Notes(), Work()
+    jobs = queue(notes)
+    first = jobs.submit(job(work, 0))
+    work.started.acquire(timeout=5)
+    gone, late = jobs.submit(job(work, 1)), jobs.submit(job(work, 2, seconds=0.05))
+    gone.cancel()
+    time.sleep(0.1)
+    work.gate.set()
+    assert first.result(5) == 0
+    with pytest.raises(ProblemError, match="deadline"):
+        late.result(5)
+    jobs.stop(5)
+    assert sorted(notes.dropped) == ["client-gone", "deadline"]
+    assert notes.batches == [1]
+
+
+def test_an_error_reaches_the_job_and_the_thread_goes_on() -> None:
+    def fail(jobs: Sequence[Job]) -> list[Any]:
+        raise RuntimeError("broken")
+
+    work = Work()
+    work.gate.set()
+    jobs = queue(Notes())
+    with pytest.raises(RuntimeError, match="broken"):
+        jobs.submit(Job("b", 1, time.monotonic() + 5, fail)).result(5)
+    assert jobs.submit(job(work, 4)).result(5) == 4
+    jobs.stop(5)
+
+
+def test_a_stop_finishes_what_was_accepted_and_refuses_more() -> None:
+    work = Work()
+    jobs = queue(Notes())
+    futures = [jobs.submit(job(work, number)) for number in range(4)]
+    work.gate.set()
+    jobs.stop(5)
+    assert [future.result(0) for future in futures] == [0, 1, 2, 3]
+    with pytest.raises(ProblemError, match="stopping"):
+        jobs.submit(job(work, 5))

@@ -1,0 +1,214 @@
+"""How the service runs: a full queue, deadlines, keys, reload, a graceful stop, streams."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from vrdir import Restorer
+
+KEY = "a-long-key-for-tests-1234"
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Server]:
+    """A server with a short queue, short deadlines and one thread."""
+    with Server("--threads", "1", "--max-queue", "2", "--deadline", "0.5") as running:
+        yield running
+
+
+def test_a_full_queue_answers_503_and_says_when_to_come_back(
+    busy: Server, large_photo: Image.Image
+) -> None:
+    sent = encoded(large_photo.resize((300, 200)), "JPEG")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(
+                lambda _: httpx.post(f"{busy.url}/v1/restore", content=sent, timeout=60), range(8)
+            )
+        )
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert refused
+    for answer in refused:
+        assert_problem(answer, 503, "queue-full")
+        assert 1 <= int(answer.headers["retry-after"]) <= 120
+    assert all(answer.status_code in (200, 503, 504) for answer in answers)
+    assert busy.metric('vrdir_errors_total{kind="queue-full"}') >= len(refused)
+
+
+def test_an_image_that_is_not_done_in_time_is_given_up(
+    busy: Server, large_photo: Image.Image
+) -> None:
+    sent = encoded(large_photo, "JPEG")
+    answer = httpx.post(f"{busy.url}/v1/restore", content=sent, timeout=60)
+    assert_problem(answer, 504, "deadline")
+
+
+def test_a_client_that_leaves_is_dropped_from_the_queue(
+    server: Server, large_photo: Image.Image
+) -> None:
+    sent = encoded(large_photo.resize((450, 300)), "JPEG")
+
+    def post(timeout: float) -> None:
+        with suppress(httpx.TimeoutException):
+            httpx.post(f"{server.url}/v1/restore", content=sent, timeout=timeout)
+
+    name = 'vrdir_dropped_total{reason="client-gone"}'
+    before = server.metric(name)
+    patient = [threading.Thread(target=post, args=(60.0,)) for _ in range(4)]
+    for thread in patient:
+        thread.start()
+    time.sleep(0.3)
+    post(0.3)
+    for thread in patient:
+        thread.join()
+    assert server.metric(name) > before
+
+
+def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Image.Image) -> None:
+    sent = encoded(large_photo.resize((500, 330)), "PNG")
+    with Server("--threads", "1") as running, ThreadPoolExecutor(3) as pool:
+        answers = [
+            pool.submit(httpx.post, f"{running.url}/v1/restore", content=sent, timeout=60)
+            for _ in range(3)
+        ]
+        until = time.monotonic() + 10
+        while running.metric("vrdir_working_images") == 0 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.3)  # the others wait in the queue
+        running.send(signal.SIGTERM)
+        time.sleep(0.1)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{running.url}/healthz")
+        assert [answer.result().status_code for answer in answers] == [200, 200, 200]
+        assert running.wait() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        requests = [line for line in running.log if line.get("route") == "/v1/restore"]
+        assert len(requests) == 3
+
+
+def test_keys_are_asked_for_and_read_again(tmp_path: Path, cat: Image.Image) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text(f"# who may call\n{KEY}\n")
+    with Server("--keys", str(keys)) as running:
+        address = f"{running.url}/v1/restore"
+        answer = httpx.post(address, content=encoded(cat))
+        assert_problem(answer, 401, "key-missing")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        answer = httpx.post(address, content=encoded(cat), headers={"X-API-Key": "wrong"})
+        assert_problem(answer, 403, "key-wrong")
+        for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
+            assert httpx.post(address, content=encoded(cat), headers=headers).status_code == 200
+        assert httpx.get(f"{running.url}/healthz").status_code == 200
+        assert httpx.get(f"{running.url}/").status_code == 200
+        with pytest.raises(InvalidStatus, match="401"):
+            connect(f"ws://127.0.0.1:{running.port}/v1/stream")
+        keys.write_text("another-key-for-tests-5678\n")
+        os.utime(keys, (1, 1))
+        answer = httpx.post(address, content=encoded(cat), headers={"X-API-Key": KEY})
+        assert_problem(answer, 403, "key-wrong")
+        assert KEY not in str(running.log)
+
+
+def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.Image) -> None:
+    folder = tmp_path / "weights"
+    Restorer("small", "cpu").model.save_pretrained(folder)
+    field = Restorer("field", "cpu")
+    sent = encoded(cat)
+    with Server("--weights", f"mine={folder}") as running:
+        statuses: list[int] = []
+        going = threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=running.url, timeout=30) as client:
+                while not going.is_set():
+                    statuses.append(client.post("/v1/restore", content=sent).status_code)
+
+        asking = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        for file in ("config.json", "model.safetensors"):
+            (folder / file).unlink()
+        field.model.save_pretrained(folder)
+        running.send(signal.SIGHUP)
+        running.wait_for("weights loaded again")
+        time.sleep(0.3)
+        going.set()
+        for thread in asking:
+            thread.join()
+        assert set(statuses) == {200}
+        assert_same(httpx.post(f"{running.url}/v1/restore", content=sent).content, field(sent))
+        (folder / "model.safetensors").write_bytes(b"broken")
+        running.send(signal.SIGHUP)
+        running.wait_for("weights could not be loaded again")
+        assert_same(httpx.post(f"{running.url}/v1/restore", content=sent).content, field(sent))
+
+
+def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
+    origin = "https://photos.example"
+    with Server("--cors", origin) as running:
+        asked = httpx.options(
+            f"{running.url}/v1/restore",
+            headers={"Origin": origin, "Access-Control-Request-Method": "POST"},
+        )
+        assert asked.headers["access-control-allow-origin"] == origin
+        answer = httpx.post(
+            f"{running.url}/v1/restore", content=encoded(cat), headers={"Origin": origin}
+        )
+        assert answer.headers["access-control-allow-origin"] == origin
+
+
+def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
+    frames = [cat.crop((shift, 0, 48 + shift, 48)) for shift in range(5)]
+    wanted = list(Restorer("small", "cpu").stream(frames))
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as socket:
+        for number, (frame, restored) in enumerate(zip(frames, wanted, strict=True)):
+            socket.send(encoded(frame))
+            facts = socket.recv(timeout=20)
+            assert isinstance(facts, str)
+            assert f'"frame":{number},"dropped":0' in facts
+            content = socket.recv(timeout=20)
+            assert isinstance(content, bytes)
+            assert abs(pixels(content) - np.asarray(restored).astype(int)).max() <= 1
+
+
+def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Image.Image) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/stream?max_side=32") as socket:
+        for _ in range(30):
+            socket.send(encoded(cat))
+        socket.send(b"no image")
+        facts = ""
+        while "problem" not in facts:
+            answer = socket.recv(timeout=20)
+            facts = answer if isinstance(answer, str) else ""
+        assert "not-an-image" in facts
+        assert '"dropped":0' not in facts
+        socket.send(encoded(cat))
+        answer = socket.recv(timeout=20)
+        while isinstance(answer, str):
+            answer = socket.recv(timeout=20)
+        assert pixels(answer).shape == (32, 32, 3)
+
+
+def test_a_stream_with_wrong_parameters_is_refused(server: Server) -> None:
+    for query in ("smoothing=1", "weights=none", "strength=9"):
+        with pytest.raises(InvalidStatus, match="400"):
+            connect(f"ws://127.0.0.1:{server.port}/v1/stream?{query}")
+
+
+def test_a_stream_from_another_site_is_refused(server: Server) -> None:
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{server.port}/v1/stream", origin="https://evil.example")  # type: ignore[arg-type]
