@@ -228,8 +228,8 @@ def test_degrade_lists_the_degradations() -> None:
         ("haze:sigma=3", "haze takes beta="),
         ("noise:sigma=loud", "noise:sigma must be a number"),
         ("noise:sigma=1..2..3", "noise:sigma must be a number"),
-        ("rain:layers=2..3", "rain:layers is one whole number"),
-        ("haze:colour_cast=0.01..0.02", "haze:colour_cast is one number"),
+        ("rain:layers=2..3", "rain:layers must be one whole number"),
+        ("haze:colour_cast=0.01..0.02", "haze:colour_cast must be one number"),
     ],
 )
 def test_a_wrong_degradation_is_named(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vrdir.errors import InputError, VrdirError
-from vrdir.export.exported_model import Backend
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring.restorer import Precision, Restorer
+from vrdir.restoring.network import Precision
+from vrdir.restoring.restorer import Restorer
 from vrdir.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Networks:
         self,
         weights: Sequence[str] = ("small",),
         device: str = "auto",
-        backend: Backend = "torch",
+        backend: str = "torch",
         precision: Precision = "float32",
     ) -> None:
         self._specs = [_named(text) for text in weights]
