@@ -29,9 +29,7 @@ def users_status(error: BaseException) -> int | None:
         return FAILED if isinstance(error, ArithmeticError) else WRONG_REQUEST
     if isinstance(error, OSError) and error.filename is not None:
         return WRONG_REQUEST if isinstance(error, NAMED_ERRORS) else FAILED
-    if isinstance(error, (ValueError, *NAMED_ERRORS)):
-        return WRONG_REQUEST
-    return FAILED if isinstance(error, (RuntimeError, ArithmeticError, MemoryError)) else None
+    return None
 
 
 @contextmanager
@@ -48,8 +46,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except Stopped as signalled:
         fail("stopped", 128 + signalled.number)
-    except typer.Exit:  # a RuntimeError to some versions
-        raise
     except Exception as error:
         status = users_status(error)
         if status is None:
