@@ -8,8 +8,9 @@
     # Restore a folder with every variant: OUT/VARIANT-SEED/...
     python benchmarks/ablations.py --work-dir RUNS --restore IN OUT
 
-Every variant sees the same photos, crops and degradations (the seed's), as many of them: where a stage is left out, refinement is
-longer. PSNR in dB on held-out photos of DIR, at the end of training.
+Every variant has the same photos, crops and degradations (by the seed), and the same number of
+them: without a stage, refinement is longer. PSNR is in dB, on held-out photos of DIR, at the end
+of training.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Patches a second from the loader, against those that the `small` model trains at, on the same machine and in one run.
+"""Compare the patches per second of the loader with those of training the `small` model.
 
     python benchmarks/data_throughput.py CLEAN_DIR
 
-Each way of feeding is timed alone (read, cut, degrade), with the images decoded before, or decoded anew each time, as where a set
-does not fit into memory; then training steps of `small` (stage refine, as its recipe has it) on ready batches. Rounds go through all of
-them in turn, and medians are compared, so a machine that slows down slows all. The pair list is made in a temporary folder.
+Each way of loading is timed alone (read, cut, degrade), with images decoded before, or decoded each
+time, as for a set that does not fit into memory. Then training steps of `small` (stage refine, by
+its recipe) are timed on ready batches. Each round measures all of them in turn, and medians are
+compared, so that a machine that slows down affects all alike. The pair list is written into a
+temporary folder.
 """
 
 from __future__ import annotations

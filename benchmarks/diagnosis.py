@@ -58,10 +58,10 @@ def main() -> None:
             points["haze"].append((truth, restorer.restore(hazy.image).diagnosis[0].haze or 0.0))
             sigma = 5.0 + 15 * step
             noisy = apply_degradation(photo, "noise", generator, sigma=sigma).image
-            points["noise"].append((sigma, restorer.restore(noisy).diagnosis[0].noise))
+            points["noise"].append((sigma, restorer.restore(noisy).diagnosis[0].noise or 0.0))
             coverage = 0.05 + 0.1 * step
             rainy = apply_degradation(photo, "rain", generator, coverage=coverage).image
-            points["rain"].append((coverage, restorer.restore(rainy).diagnosis[0].rain))
+            points["rain"].append((coverage, restorer.restore(rainy).diagnosis[0].rain or 0.0))
     for name, pairs in points.items():
         true, said = np.array(pairs).T
         figures = {

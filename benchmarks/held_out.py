@@ -1,20 +1,23 @@
-"""The questions of research/experiments.md, asked of one or several sets of weights on held-out training photos.
+"""Measure sets of weights on held-out training photos, by the questions of docs/experiments.md.
 
-    python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...] [--photos 16] [--json FILE]
+    python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...]
+        [--photos 16] [--json FILE]
 
-DIR is the folder of clean photos; as many as `vrdir train` holds out of it, the same ones, are taken whole, each as it is or in
-one of the views below, and degraded. For every question the mean PSNR in dB (RGB) of the degraded and of the restored photos,
-and how many photos came out worse than they went in. All degradations are synthetic; what they draw depends on the question
-and on the photo's name alone.
+DIR is the folder of clean photos. The photos that `vrdir train` holds out of it are used whole,
+each unchanged or in one of the views below, and degraded. For every question, the table has the
+mean PSNR in dB (RGB) of the degraded and of the restored photos, and the number of photos that
+restoring makes worse. All degradations are synthetic; their draws depend only on the question and
+the photo's name.
 
-- near: the middle 180 pixels, magnified to 512, and as soft as photos of a camera's full size are; 2x, 4x: the same to 360 and 720;
+- near: the middle 180 pixels, magnified to 512, as soft as the full size of a camera's photos;
+  2x, 4x: the same, magnified to 360 and 720;
 - close: the palest 90 pixels, those whose darkest pixels are brightest, magnified to 270;
 - pale: half the contrast, in a little warmer light;
 - dim: 0.4 v^1.2;
 - vivid: 2.2 times the saturation.
 
-Below them the mean over all questions in which something is done to the photo, and then haze and rain at other magnifications and
-the everyday degradations, which have no part in it.
+The last lines are the mean over all questions that change the photo, then haze and rain at other
+magnifications and the everyday degradations, which are not in the mean.
 """
 
 from __future__ import annotations
@@ -49,9 +52,9 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {  # of a (3, H, W) uint8 photo
     "2x": lambda photo: View(360, 180, 180, False, False, None).apply(middle(photo, 180)),
     "4x": lambda photo: View(720, 180, 180, False, False, None).apply(middle(photo, 180)),
     "close": lambda photo: View(270, 90, 90, False, False, None).apply(palest(photo, 90)),
-    "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).of,
-    "dim": LIGHT._replace(gamma=1.2, exposure=0.4).of,
-    "vivid": LIGHT._replace(saturation=2.2).of,
+    "pale": LIGHT._replace(contrast=0.5, gains=torch.tensor([1.04, 1.0, 0.94])).apply,
+    "dim": LIGHT._replace(gamma=1.2, exposure=0.4).apply,
+    "vivid": LIGHT._replace(saturation=2.2).apply,
 }
 QUESTIONS = (  # view, what is done to it
     ("", "haze:beta=0.8"),

@@ -30,7 +30,8 @@ from vrdir.model.vrdir import VRDIR
 from vrdir.restoring import loading
 from vrdir.restoring.restorer import Restorer
 from vrdir.training.checkpoints import save_checkpoint
-from vrdir.training.run import Prior, Sources, train
+from vrdir.training.earlier_stages import EarlierStages
+from vrdir.training.run import Sources, train
 from vrdir.training.settings import Recipe
 from vrdir.training.stages import DecoderStage
 
@@ -603,14 +604,14 @@ def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
     tiny.save_pretrained(tmp_path / "tiny")
 
     def trained(resume: bool) -> Path:
-        prior = Prior(whole=tmp_path / "tiny")
+        earlier = EarlierStages(whole=tmp_path / "tiny")
         return train(
             settings,
             [DecoderStage(settings)],
             Sources(photo_folder),
             small_disk / "run",
             resume=resume,
-            prior=prior,
+            earlier=earlier,
         )
 
     with pytest.raises(

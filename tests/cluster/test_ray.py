@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.conftest import photo
@@ -25,7 +26,7 @@ SETTINGS = RaySettings(workers=(2, 2), batch=4)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator["ray.cluster_utils.Cluster"]:
+def cluster() -> Iterator[Any]:
     """A cluster of two nodes with two cores each."""
     from ray.cluster_utils import Cluster
 
@@ -40,7 +41,7 @@ def cluster() -> Iterator["ray.cluster_utils.Cluster"]:
 
 
 @pytest.fixture
-def connected(cluster: "ray.cluster_utils.Cluster", bucket: str) -> Iterator[str]:
+def connected(cluster: Any, bucket: str) -> Iterator[str]:
     """The cluster, whose workers know the bucket's server; its address."""
     names = [name for name in os.environ if name.startswith("AWS_")]
     ray.init(
@@ -125,9 +126,7 @@ for row in rows:
 """
 
 
-def test_a_killed_driver_resumes(
-    bucket: str, cluster: "ray.cluster_utils.Cluster", tiny: Path
-) -> None:
+def test_a_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     variables = ",".join(name for name in os.environ if name.startswith("AWS_"))
     command = [sys.executable, "-c", DRIVER, cluster.address, bucket, str(tiny), variables]
@@ -143,9 +142,7 @@ def test_a_killed_driver_resumes(
     check_account(bucket, names)
 
 
-def test_a_lost_node_loses_nothing(
-    bucket: str, cluster: "ray.cluster_utils.Cluster", connected: str, tiny: Path
-) -> None:
+def test_a_lost_node_loses_nothing(bucket: str, cluster: Any, connected: str, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     third = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()

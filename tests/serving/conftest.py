@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import skimage.data
 from PIL import Image
-from tests.serving.servers import Server
 
-pytest.importorskip("uvicorn", reason="needs the extra `serve`")
+if any(find_spec(name) is None for name in ("httpx", "starlette", "uvicorn", "websockets")):
+    collect_ignore_glob = ["test_*.py"]  # without the extra `serve`
+else:
+    from tests.serving.servers import Server
 
 
 @pytest.fixture(scope="session")

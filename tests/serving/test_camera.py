@@ -20,7 +20,7 @@ from PIL import Image
 from tests.clips import clip, view
 from tests.serving.servers import Server
 
-from vrdir import Camera, Restorer, VrdirError
+from vrdir import Camera, Restorer
 from vrdir.errors import VideoError
 from vrdir.serving.camera import _SizeChoice
 
@@ -92,7 +92,7 @@ def test_frames_are_restored_like_by_restorer(tmp_path: Path) -> None:
     restorer = Restorer("small", "cpu")
     (frame,) = Camera(path, restore=restorer)
     (reversed_frame,) = Camera(path, restore=restorer, channels="bgr")
-    wanted = restorer(view(0)).astype(int)
+    wanted = next(restorer.stream([view(0)])).astype(int)
     assert abs(frame.astype(int) - wanted).max() <= 1
     assert np.array_equal(reversed_frame[..., ::-1], frame)
 
@@ -131,7 +131,7 @@ def test_a_source_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"fps": 0}, {"max_side": 0}, {"channels": "rbg"}])
 def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(VrdirError):
+    with pytest.raises(ValueError, match="fps|max_side|channels"):
         Camera(tmp_path, restore=False, **wrong)  # type: ignore[arg-type]
 
 
@@ -151,7 +151,7 @@ def test_the_size_follows_the_frame_rate() -> None:
 def test_live_shows_frames_over_http_and_reports(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=200)
     with Server(str(path), command=("live",)) as running:
-        with httpx.stream("GET", f"{running.url}/v1/live.mjpg", timeout=30) as answer:
+        with httpx.stream("GET", f"{running.url}/v1/live.mjpg", timeout=300) as answer:
             assert "multipart/x-mixed-replace" in answer.headers["content-type"]
             content = b""
             for piece in answer.iter_bytes():
@@ -167,7 +167,7 @@ def test_live_shows_frames_over_http_and_reports(tmp_path: Path) -> None:
 def test_live_writes_a_video_to_a_pipe(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=25)
     command = [sys.executable, "-m", "vrdir", "live", str(path), "-o", "-"]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=600)
     with av.open(io.BytesIO(done.stdout)) as container:
         frames = list(container.decode(video=0))
     assert frames
@@ -178,7 +178,7 @@ def test_live_writes_a_video_to_a_pipe(tmp_path: Path) -> None:
 def test_live_writes_raw_frames_to_a_pipe(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=5)
     command = [sys.executable, "-m", "vrdir", "live", str(path), "-o", "-", "--format", "raw"]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=600)
     assert len(done.stdout) % (64 * 48 * 3) == 0
     assert done.stdout
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.clips import clip
 from tests.serving.servers import Server, encoded
 
 from vrdir import Restorer
@@ -155,13 +156,42 @@ def test_several_photos_become_a_gallery_and_a_bad_one_says_why(
     assert page.is_hidden("#error")
 
 
-def test_a_format_that_browsers_do_not_show_is_shown(page: Any, cat: Image.Image) -> None:
-    choose(page, ("cat.tif", "image/tiff", encoded(cat, "TIFF")))
-    restored(page, "cat.tif")
+def test_a_large_photo_is_shown_reduced_and_then_in_full_size(page: Any, cat: Image.Image) -> None:
+    choose(page, ("wide.png", "image/png", encoded(cat.resize((1700, 60)))))
+    restored(page, "wide.png")
+    assert shown_pixels(page, "#after").shape[1] == 1600
+    assert "of 1700 x 60 pixels" in page.inner_text("#size-note")
+    with page.expect_download() as download:
+        page.click("#download")
+    assert Image.open(download.value.path()).size == (1700, 60)
+    first = page.get_attribute("#after", "src")
+    page.click("#full")
+    api.expect(page.locator("#after")).not_to_have_attribute("src", first, timeout=WAIT_MS)
+    assert shown_pixels(page, "#after").shape[1] == 1700
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "file_format"),
+    [("cat.tif", "image/tiff", "TIFF"), ("cat.heic", "image/heic", "HEIF")],
+)
+def test_a_format_that_browsers_do_not_show_is_shown(
+    page: Any, cat: Image.Image, name: str, kind: str, file_format: str
+) -> None:
+    if file_format == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    choose(page, (name, kind, encoded(cat, file_format)))
+    restored(page, name)
     assert shown_pixels(page, "#before").shape == (64, 64, 3)
     with page.expect_download() as download:
         page.click("#download")
-    assert Image.open(download.value.path()).format == "TIFF"
+    assert Image.open(download.value.path()).format == file_format
+
+
+def test_a_short_clip_is_restored_frame_by_frame(page: Any, tmp_path: Path) -> None:
+    path = clip(tmp_path / "clip.webm", frames=50, codec="libvpx", sound=None)
+    choose(page, ("clip.webm", "video/webm", path.read_bytes()))
+    page.wait_for_selector("#canvas[width='64']", timeout=WAIT_MS)
+    page.wait_for_selector("#video-download:not([hidden])", timeout=WAIT_MS)
 
 
 def test_the_webcam_is_restored(page: Any) -> None:

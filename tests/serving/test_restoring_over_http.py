@@ -6,7 +6,9 @@ import base64
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from email.parser import BytesParser
+from typing import cast
 
 import httpx
 import pytest
@@ -77,7 +79,8 @@ def test_multipart_has_the_diagnosis_and_the_image(
         f"{server.url}/v1/restore", content=encoded(cat), headers={"Accept": "multipart/mixed"}
     )
     head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
-    facts, image = BytesParser().parsebytes(head + answer.content).get_payload()
+    message = BytesParser().parsebytes(head + answer.content)
+    facts, image = cast("list[Message]", message.get_payload())
     assert json.loads(facts.get_payload(decode=True))["diagnosis"]["changed"] > 0
     assert image.get_content_type() == "image/png"
     assert_same(image.get_payload(decode=True), restorer(encoded(cat)))

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from vrdir import Restorer
 
@@ -211,4 +212,4 @@ def test_a_stream_with_wrong_parameters_is_refused(server: Server) -> None:
 
 def test_a_stream_from_another_site_is_refused(server: Server) -> None:
     with pytest.raises(InvalidStatus, match="403"):
-        connect(f"ws://127.0.0.1:{server.port}/v1/stream", origin="https://evil.example")  # type: ignore[arg-type]
+        connect(f"ws://127.0.0.1:{server.port}/v1/stream", origin=Origin("https://evil.example"))

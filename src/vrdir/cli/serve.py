@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,11 @@ from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import Backend, Device
 from vrdir.cli.threads import use_threads
+
+if TYPE_CHECKING:
+    from vrdir.serving.live import LiveView
+    from vrdir.serving.networks import Networks
+    from vrdir.serving.settings import ServeSettings
 
 ServedWeights = Annotated[
     list[str] | None,
@@ -23,17 +28,29 @@ ServedWeights = Annotated[
         show_default="small",
     ),
 ]
+Precision = Annotated[
+    Literal["float32", "bf16"],
+    typer.Option(help="bf16 is faster where the processor computes in it."),
+]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+ServingThreads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads that compute; default: one for each processor core."),
+]
 Keys = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Ask for an API key; the file has one a line."),
 ]
-Detector = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.onnx", help="Show on the page what this detector finds."),
+Cors = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ORIGIN", help="Let pages of this origin call; repeat for several."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Name by which a proxy calls; repeat for several."),
 ]
 Web = Annotated[
     Path | None,
@@ -42,6 +59,21 @@ Web = Annotated[
         help="Let the page restore in the browser, by a folder from vrdir web build.",
     ),
 ]
+Detector = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.onnx", help="Show on the page what this detector finds."),
+]
+WorkMegapixels = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest sum of all images at work, in megapixels.",
+        show_default="by the machine's memory",
+    ),
+]
+
+
+def _limit(text: str) -> Any:
+    return typer.Option(help=text)
 
 
 def serve(
@@ -50,88 +82,71 @@ def serve(
     port: Port = 8000,
     device: Device = "auto",
     backend: Backend = "torch",
-    precision: Annotated[
-        Literal["float32", "bf16"],
-        typer.Option(help="bf16 is faster where the processor computes in it."),
-    ] = "float32",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads that compute; default: one for each processor core."),
-    ] = None,
+    precision: Precision = "float32",
+    threads: ServingThreads = None,
     keys: Keys = None,
-    cors: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Let pages of this origin call; repeat for several."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Name by which a proxy calls; repeat for several."),
-    ] = None,
+    cors: Cors = None,
+    allow_host: AllowHost = None,
     web: Web = None,
     detector: Detector = None,
-    max_body: Annotated[float, typer.Option(help="Largest request body, in MiB.")] = 64.0,
-    max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.")] = 50.0,
-    work_megapixels: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest sum of all images at work, in megapixels.",
-            show_default="by the machine's memory",
-        ),
-    ] = None,
-    max_queue: Annotated[int, typer.Option(help="How many images may wait.")] = 64,
-    max_queue_megapixels: Annotated[
-        float, typer.Option(help="Largest sum of all images that wait, in megapixels.")
-    ] = 400.0,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds from the end of the body to the answer.")
-    ] = 120.0,
-    body_timeout: Annotated[float, typer.Option(help="Seconds for a whole request body.")] = 30.0,
-    header_timeout: Annotated[float, typer.Option(help="Seconds for the headers.")] = 10.0,
-    stop_timeout: Annotated[
-        float, typer.Option(help="Seconds to finish accepted requests after a stop signal.")
-    ] = 30.0,
-    max_connections: Annotated[int, typer.Option(help="Most open connections.")] = 1000,
-    max_streams: Annotated[int, typer.Option(help="Most open WebSocket streams.")] = 8,
+    max_body: Annotated[float, _limit("Largest request body, in MiB.")] = 64.0,
+    max_megapixels: Annotated[float, _limit("Largest image, in megapixels.")] = 50.0,
+    work_megapixels: WorkMegapixels = None,
+    max_queue: Annotated[int, _limit("How many images may wait.")] = 64,
+    max_queue_megapixels: Annotated[float, _limit("Largest sum of all that wait.")] = 400.0,
+    deadline: Annotated[float, _limit("Seconds from the end of the body to the answer.")] = 120.0,
+    body_timeout: Annotated[float, _limit("Seconds for a whole request body.")] = 30.0,
+    header_timeout: Annotated[float, _limit("Seconds for the headers.")] = 10.0,
+    stop_timeout: Annotated[float, _limit("Seconds to finish requests after a signal.")] = 30.0,
+    max_connections: Annotated[int, _limit("Most open connections.")] = 1000,
+    max_streams: Annotated[int, _limit("Most open WebSocket streams.")] = 8,
 ) -> None:
     """Serve restoration over HTTP, with a page for the browser at http://127.0.0.1:8000/."""
+    limits = {
+        "max_body_mebibytes": max_body,
+        "max_megapixels": max_megapixels,
+        "max_queue": max_queue,
+        "max_queue_megapixels": max_queue_megapixels,
+        "deadline": deadline,
+        "body_timeout": body_timeout,
+        "header_timeout": header_timeout,
+        "stop_timeout": stop_timeout,
+        "max_connections": max_connections,
+        "max_streams": max_streams,
+    }
+    if work_megapixels is not None:
+        limits["work_megapixels"] = work_megapixels
+    files = {"keys": keys, "web": web, "detector": detector}
+    names = {"cors": tuple(cors or ()), "hosts": tuple(allow_host or ())}
     with one_line_errors():
         require_serving()
-        import torch
-
-        from vrdir.images.reading import allow_megapixels
-        from vrdir.serving.networks import Networks
-        from vrdir.serving.server import run_service
-        from vrdir.serving.service import Service
-        from vrdir.serving.settings import ServeSettings, default_work_megapixels
-
         use_threads(threads)
-        settings = ServeSettings(
-            host=host,
-            port=port,
-            max_body_mebibytes=max_body,
-            max_megapixels=max_megapixels,
-            work_megapixels=work_megapixels or default_work_megapixels(),
-            max_queue=max_queue,
-            max_queue_megapixels=max_queue_megapixels,
-            deadline=deadline,
-            body_timeout=body_timeout,
-            header_timeout=header_timeout,
-            stop_timeout=stop_timeout,
-            max_connections=max_connections,
-            max_streams=max_streams,
-            threads=torch.get_num_threads(),
-            keys=keys,
-            hosts=tuple(allow_host or ()),
-            cors=tuple(cors or ()),
-            web=web,
-            detector=detector,
-        )
-        # The service has its own limit; Pillow's is a second one behind it.
-        allow_megapixels(2 * max_megapixels)
+        from vrdir.serving.networks import Networks
+
+        settings = settings_of(host=host, port=port, **limits, **files, **names)
         log_as_json()
-        networks = Networks(weights or ["small"], device, backend, precision)
-        service = Service(networks, settings)
-        run_service(service, lambda real_port: announce(host, real_port))
+        run(Networks(weights or ["small"], device, backend, precision), settings)
+
+
+def settings_of(**values: Any) -> ServeSettings:
+    """Return the settings, with as many threads as torch has."""
+    import torch
+
+    from vrdir.serving.settings import ServeSettings
+
+    return ServeSettings(threads=torch.get_num_threads(), **values)
+
+
+def run(networks: Networks, settings: ServeSettings, view: LiveView | None = None) -> None:
+    """Serve until a signal comes."""
+    from vrdir.images.reading import allow_megapixels
+    from vrdir.serving.server import run_service
+    from vrdir.serving.service import Service
+
+    # The service has its own limit; Pillow's is a second one behind it.
+    allow_megapixels(2 * settings.max_megapixels)
+    service = Service(networks, settings, view)
+    run_service(service, lambda port: announce(settings.host, port))
 
 
 def require_serving() -> None:

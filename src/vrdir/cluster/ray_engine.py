@@ -16,6 +16,7 @@ from typing import Any
 
 from vrdir.cluster.account import Account, Row, key_of
 from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.shards import restore_any
 from vrdir.cluster.storage import Source
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
@@ -40,8 +41,6 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Restore a batch and return its rows by column."""
-        from vrdir.cluster.run import restore_any
-
         sources = [
             Source(str(address), str(name), None if size < 0 else int(size))
             for address, name, size in zip(*(batch[key] for key in Source._fields), strict=True)

@@ -12,10 +12,9 @@ import torch
 from vrdir.cluster import storage
 from vrdir.cluster.account import Account, Recorder, Row
 from vrdir.cluster.ray_settings import RaySettings
-from vrdir.cluster.shards import SHARD_SUFFIXES, restore_shard
+from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any
 from vrdir.cluster.storage import Source
-from vrdir.cluster.work import Gate, Options, map_threads, restore_source
-from vrdir.images.formats import plain_suffix
+from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.restoring.restorer import Restorer
 
 Engine = Literal["local", "ray"]
@@ -101,10 +100,3 @@ def restore_here(
             yield from rows
     finally:
         recorder.flush()
-
-
-def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore an image, or all images of a shard. Failures are noted in the rows."""
-    if plain_suffix(source.name) in SHARD_SUFFIXES:
-        return restore_shard(gate, source, output, options)
-    return [restore_source(gate, source, output, options)]

@@ -19,7 +19,7 @@ from typing import Any
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.storage import PassingError, Source, join, shown
-from vrdir.cluster.work import Gate, Options, map_threads
+from vrdir.cluster.work import Gate, Options, map_threads, restore_source
 from vrdir.errors import DataError, ExistsError, VrdirError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
@@ -27,6 +27,13 @@ from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 SHARD_SUFFIXES = {".tar", ".parquet"}
 ROWS_AT_ONCE = 64  # of a Parquet table; its images are held in memory
 COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image columns mostly have
+
+
+def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
+    """Restore an image, or all images of a shard. Failures are noted in the rows."""
+    if plain_suffix(source.name) in SHARD_SUFFIXES:
+        return restore_shard(gate, source, output, options)
+    return [restore_source(gate, source, output, options)]
 
 
 def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 from vrdir.lazy import offer
 
 if TYPE_CHECKING:
-    from vrdir.degradations.declaration import Degradation, Place, degradation
-    from vrdir.degradations.degrade import apply_degradation, degrade
+    from vrdir.degradations.degrade import apply_degradation
     from vrdir.degradations.draws import Degraded, Draws
     from vrdir.degradations.mixture import Mixture, degrade_mixture
     from vrdir.degradations.parameters import Choice, Parameter, Single
-    from vrdir.degradations.registry import DEGRADATIONS
+    from vrdir.degradations.registry import DEGRADATIONS, Degradation, Place, degradation
     from vrdir.degradations.steps import parse_degradations, ranges_of
 
 __all__ = [
@@ -25,25 +24,24 @@ __all__ = [
     "Single",
     "apply_degradation",
     "degradation",
-    "degrade",
     "degrade_mixture",
     "parse_degradations",
     "ranges_of",
 ]
 
+# `degradation` is from the registry, so that built-in degradations are registered before others.
 _HOMES = {
     "Choice": "vrdir.degradations.parameters",
     "DEGRADATIONS": "vrdir.degradations.registry",
-    "Degradation": "vrdir.degradations.declaration",
+    "Degradation": "vrdir.degradations.registry",
     "Degraded": "vrdir.degradations.draws",
     "Draws": "vrdir.degradations.draws",
     "Mixture": "vrdir.degradations.mixture",
     "Parameter": "vrdir.degradations.parameters",
-    "Place": "vrdir.degradations.declaration",
+    "Place": "vrdir.degradations.registry",
     "Single": "vrdir.degradations.parameters",
     "apply_degradation": "vrdir.degradations.degrade",
-    "degradation": "vrdir.degradations.declaration",
-    "degrade": "vrdir.degradations.degrade",
+    "degradation": "vrdir.degradations.registry",
     "degrade_mixture": "vrdir.degradations.mixture",
     "parse_degradations": "vrdir.degradations.steps",
     "ranges_of": "vrdir.degradations.steps",

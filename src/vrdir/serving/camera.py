@@ -125,9 +125,7 @@ class Camera(Iterator[Picture]):
         self._stream: FrameStream | None = None
         if restore is not False:
             restorer = Restorer() if restore is True else restore
-            self._stream = restorer.stream(
-                iter(lambda: self._next, None), smoothing, channels="rgb"
-            )
+            self._stream = restorer.stream(self._feed(), smoothing, channels="rgb")
         self._changed = threading.Condition()
         self._newest: _Arrived | None = None
         self._last: Picture | None = None
@@ -218,6 +216,11 @@ class Camera(Iterator[Picture]):
             whole = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
             pixels = np.asarray(whole)
         return pixels[..., ::-1] if self._channels == "bgr" else pixels
+
+    def _feed(self) -> Iterator[Picture]:
+        """Yield the frame that is to be restored, each time that the stream asks."""
+        while self._next is not None:
+            yield self._next
 
     # --- The reader's thread ----------------------------------------------------------------------
 

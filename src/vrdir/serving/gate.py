@@ -81,7 +81,7 @@ class Gate:
             else:
                 scope["vrdir.problem"] = problem.kind
                 await self._refuse(scope, receive, answered, problem)
-        except ClientDisconnect:
+        except (ClientDisconnect, TimeoutError):  # the client left, or takes nothing
             scope["vrdir.problem"] = "client-gone"
         finally:
             self._note(scope, answer, time.perf_counter() - start)

@@ -13,7 +13,7 @@ from PIL import Image
 from vrdir.batch.results import Diagnosis
 from vrdir.errors import ImageError
 from vrdir.images.convert import OpenImage, open_image
-from vrdir.images.formats import WRITTEN, open_header
+from vrdir.images.formats import BY_NAME, open_header
 from vrdir.images.reading import decode, decoding
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
@@ -129,7 +129,7 @@ def _too_large(megapixels: str, limit: float) -> str:
 def writable_format(file_format: str) -> str:
     """Return the format in which a result is written for an image of this format."""
     file_format = "JPEG" if file_format == "MPO" else file_format
-    return file_format if file_format in WRITTEN and file_format in MEDIA_TYPES else "PNG"
+    return file_format if file_format in BY_NAME and file_format in MEDIA_TYPES else "PNG"
 
 
 class _Opened(NamedTuple):

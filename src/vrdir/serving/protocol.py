@@ -16,66 +16,75 @@ from vrdir.serving.problems import KINDS, MEDIA_TYPE, ProblemError, problem_docu
 HEADER_BYTES = 32 * 1024  # request line and headers together
 
 
-def limited_protocol(header_timeout: float, max_connections: int) -> type[H11Protocol]:
-    """Return uvicorn's protocol with these limits.
+class LimitedProtocol(H11Protocol):
+    """uvicorn's protocol with limits, which `limited_protocol` sets.
 
-    Args:
+    Attributes:
         header_timeout: seconds for the request line and the headers.
         max_connections: open connections; a further one gets 503 and is closed.
     """
 
-    class LimitedProtocol(H11Protocol):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(config, server_state, app_state, _loop)
-            self._header_timer: asyncio.TimerHandle | None = None
+    header_timeout = 10.0
+    max_connections = 1000
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > max_connections:
-                transport.write(
-                    raw_problem(ProblemError("too-many-connections", "close some, or try again", 5))
-                )
-                transport.close()
-                return
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            problem = ProblemError("too-many-connections", "close some, or try again", 5)
+            transport.write(raw_problem(problem))
+            transport.close()
+            return
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take data; the timer runs from the first byte of a request to the end of its headers."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self._header_timer is None:
             self._start_timer()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP by a problem document."""
+        self._stop_timer()
+        self.transport.write(raw_problem(ProblemError("bad-request", msg)))
+        self.transport.close()
 
-        def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
-                return
-            super().data_received(data)
-            if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
-                self._stop_timer()
-            elif self._header_timer is None:
-                self._start_timer()
+    def _start_timer(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_timeout, self._too_slow)
 
-        def send_400_response(self, msg: str) -> None:
-            self._stop_timer()
-            self.transport.write(raw_problem(ProblemError("bad-request", msg)))
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
             self.transport.close()
 
-        def _start_timer(self) -> None:
-            self._header_timer = self.loop.call_later(header_timeout, self._too_slow)
 
-        def _stop_timer(self) -> None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
-
-        def _too_slow(self) -> None:
-            if not self.transport.is_closing():
-                self.transport.close()
-
-    return LimitedProtocol
+def limited_protocol(header_timeout: float, max_connections: int) -> type[LimitedProtocol]:
+    """Return the protocol with these limits."""
+    limits = {"header_timeout": header_timeout, "max_connections": max_connections}
+    return type("Protocol", (LimitedProtocol,), limits)
 
 
 def raw_problem(problem: ProblemError) -> bytes:

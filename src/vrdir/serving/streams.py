@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -77,7 +77,7 @@ class FrameRestorer:
     ) -> None:
         self._next: Picture | None = None
         self._max_side, self._quality = max_side, quality
-        self._stream = restorer.stream(iter(self._feed, None), smoothing)
+        self._stream = restorer.stream(self._feed(), smoothing)
 
     def __call__(self, content: bytes) -> bytes:
         """Return an encoded frame restored, in its own format."""
@@ -86,8 +86,9 @@ class FrameRestorer:
         self._next = reduced(picture, self._max_side) if self._max_side else picture
         return encode(next(self._stream), file_format, NAME, self._quality)
 
-    def _feed(self) -> Picture | None:
-        return self._next
+    def _feed(self) -> Iterator[Picture]:
+        while self._next is not None:
+            yield self._next
 
 
 class Streams:

@@ -100,7 +100,7 @@ class BarChart(NamedTuple):
 
 
 class _Axis:
-    """RealPaths values between two ends of an axis, in a chart's units."""
+    """Puts values between two ends of an axis, in a chart's units."""
 
     def __init__(self, figures: Iterable[Interval], start: float, end: float) -> None:
         self.ticks = _ticks(figures)

@@ -124,7 +124,7 @@ async function show(photo, side = null) {
   request?.abort();
   request = new AbortController();
   const mine = request;
-  if (!photo.result || side) {
+  if (!photo.result || side !== null) {
     $("work").hidden = false;
     $("result").hidden = false;
     say(`Restoring ${photo.name} ...`);
@@ -261,12 +261,17 @@ async function setUp() {
   } else if (!online) {
     $("device").checked = true;
     $("device").disabled = true;
+    for (const part of document.querySelectorAll(".needs-service")) part.hidden = true;
     deviceChanged();
   }
   $("boxes").disabled = !limits?.detector;
   $("boxes-note").textContent = limits?.detector
     ? `Detector: ${limits.detector}`
     : "To see what a detector finds, start the service with --detector FILE.onnx.";
+  if (limits?.live) {
+    $("live").hidden = false;
+    $("live-view").src = "v1/live.mjpg";
+  }
   $("webcam").hidden = !navigator.mediaDevices?.getUserMedia || !online;
   document.documentElement.dataset.ready = "1";
 }

@@ -19,7 +19,8 @@ export function showDiagnosis(list, { diagnosis, shares }) {
     const term = document.createElement("dt");
     const detail = document.createElement("dd");
     const meter = document.createElement("meter");
-    term.textContent = name.startsWith("Change") ? name : `${name}: ${word(share)}`;
+    const plain = !diagnosis || name.startsWith("Change"); // a share is no measure of how bad it is
+    term.textContent = plain ? name : `${name}: ${word(share)}`;
     meter.value = share;
     meter.setAttribute("aria-label", name);
     const figure = unit.startsWith("of ") ? `${percent(share)} ${unit}` : unit;
