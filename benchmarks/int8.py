@@ -34,9 +34,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 
 from vrdir.degradations.degrade import apply_degradation
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.export import BACKENDS, ExportedModel, export
 from vrdir.export.contract import INPUT
 from vrdir.restoring import network_of

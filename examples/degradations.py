@@ -16,10 +16,10 @@ import skimage.data
 import torch
 from PIL import Image
 from torch import Tensor
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.registry import DEGRADATIONS
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")

@@ -20,9 +20,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from vrdir.evaluation.restoration_metrics import psnr_rgb
 
 import vrdir
+from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
 
 HERE = Path(__file__).parent

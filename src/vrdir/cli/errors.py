@@ -23,14 +23,13 @@ NAMED_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirecto
 def users_status(error: BaseException) -> int | None:
     """Return the exit status of an error that is the user's; None for a fault of the program.
 
-    Only the package's own errors, system errors that name a file, and a lack of memory are the
-    user's.
+    Only the package's own errors, and system errors that name a file, are the user's.
     """
     if isinstance(error, VrdirError):
         return FAILED if isinstance(error, ArithmeticError) else WRONG_REQUEST
     if isinstance(error, OSError) and error.filename is not None:
         return WRONG_REQUEST if isinstance(error, NAMED_ERRORS) else FAILED
-    return FAILED if isinstance(error, MemoryError) else None
+    return None
 
 
 @contextmanager
@@ -47,8 +46,6 @@ def one_line_errors() -> Iterator[None]:
         yield
     except Stopped as signalled:
         fail("stopped", 128 + signalled.number)
-    except typer.Exit:  # a RuntimeError to some versions
-        raise
     except Exception as error:
         status = users_status(error)
         if status is None:

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from vrdir.data.training_set import Batch, StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.errors import SettingsError
-from vrdir.evaluation.restoration_metrics import psnr_rgb, ssim_rgb
+from vrdir.evaluation.restoration.metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import move_to
 from vrdir.model.vrdir import VRDIR, check_state
 from vrdir.tensors import crop_to, pad_to_multiple
