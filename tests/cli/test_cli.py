@@ -322,7 +322,7 @@ def test_the_smoke_recipe_trains_weights_that_restore(
         (("--recipe", "nowhere.yaml"), "no recipe at nowhere.yaml"),
         (("--refine-steps", "none"), "refine.steps"),
         (("--steps", "3"), "no option --steps; did you mean --"),
-        (("--refine-steps", "["), "--refine-steps: '[' is no YAML value"),
+        (("--refine-steps", "["), "--refine-steps: '[' is not a YAML value"),
         (("--crop-px", "100"), "crop_px must be a multiple of 8"),
         (("--extractor-weights", "nowhere.pth"), "no extractor weights at nowhere.pth"),
         (("--clean", "nowhere"), "no folder of clean photos at nowhere"),

@@ -318,7 +318,7 @@ def test_errors_are_raised_before_training(
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} --extractor-weights {w}/x.pth"
     )
-    assert "--extractor-weights has no use here: E comes from the earlier stage" in said
+    assert "leave --extractor-weights out: E is taken from the earlier stage" in said
     assert "no option --step; did you mean --steps" in failing(
         f"train decoder --recipe {recipe} {every} --step 3"
     )

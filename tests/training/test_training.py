@@ -487,7 +487,9 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
     with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
         train_all(recipe(compile="nonsense"), photo_folder, tmp_path / "run")
-    with pytest.raises(ValueError, match="the recipe's model is no network: features of stride"):
+    with pytest.raises(
+        ValueError, match="the recipe's model is not a valid network: features of stride"
+    ):
         train_all(
             recipe(model=TINY.model_dump() | {"strides": (4, 16)}), photo_folder, tmp_path / "run"
         )
@@ -719,7 +721,7 @@ def test_learning_rates() -> None:
         ("data: {cache_gib: .inf}", "data.cache_gib"),
         ("seed: 99999999999999999999999", "seed"),
         ("shares: {haze: 0, clean: 0}", "not all of them 0"),
-        ("[", "no YAML"),
+        ("[", "is not valid YAML"),
     ],
 )
 def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
