@@ -65,12 +65,12 @@ class Server:
             except ValueError:
                 self.log.append({"message": "(not JSON)", "text": line})
 
-    def wait_for(self, message: str, seconds: float = START_SECONDS) -> dict[str, Any]:
-        """Wait for a line of the log."""
-        until = time.monotonic() + seconds
+    def wait_for(self, message: str, **facts: Any) -> dict[str, Any]:
+        """Wait for a line of the log with this message and these facts."""
+        until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             for line in list(self.log):
-                if line["message"].startswith(message):
+                if line["message"].startswith(message) and facts.items() <= line.items():
                     return line
             assert self._process.poll() is None or self._reader.is_alive(), self.log
             time.sleep(0.02)

@@ -31,7 +31,8 @@ def test_the_answer_has_the_format_and_the_pixels_of_restorer(
     assert answer.status_code == 200
     assert answer.headers["content-type"] == f"image/{file_format.lower()}"
     assert Image.open(io.BytesIO(answer.content)).format == file_format
-    assert_same(answer.content, restorer(sent))
+    lossy = file_format in ("JPEG", "WEBP")  # which spread a difference of one level
+    assert_same(answer.content, restorer(sent), 4 if lossy else 1)
 
 
 def test_a_form_is_answered_like_a_body(server: Server, cat: Image.Image) -> None:
@@ -187,7 +188,7 @@ def test_openapi_names_every_route_and_problem_of_uploads(server: Server) -> Non
 def test_log_lines_are_json_without_image_content(server: Server, cat: Image.Image) -> None:
     answer = post(f"{server.url}/v1/restore", content=encoded(cat))
     number = answer.headers["x-request-id"]
-    line = next(one for one in server.log if one.get("request_id") == number)
+    line = server.wait_for("request", request_id=number)
     assert line["route"] == "/v1/restore"
     assert line["status"] == 200
     assert line["pixels"] == 4096
