@@ -106,10 +106,12 @@ def test_max_side_reduces_frames(tmp_path: Path) -> None:
 def test_a_lost_stream_is_found_again_and_the_last_frame_is_kept() -> None:
     port = free_port()
     with Camera(f"tcp://127.0.0.1:{port}", restore=False) as camera:
-        threading.Timer(120, camera.close).start()  # ends a test that would hang
+        limit = threading.Timer(300, camera.close)  # ends a test that would hang
+        limit.daemon = True
+        limit.start()
         with camera_process(port):
             frames = [next(camera) for _ in range(3)]
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while camera.report.repeated == 0 and time.monotonic() < until:
             last = next(camera)
         assert last.shape == frames[0].shape

@@ -13,7 +13,7 @@ from typing import cast
 import httpx
 import pytest
 from PIL import Image
-from tests.serving.servers import Server, assert_problem, assert_same, encoded, pixels
+from tests.serving.servers import Server, assert_problem, assert_same, encoded, get, pixels, post
 
 from vrdir import Restorer
 from vrdir.serving.problems import KINDS
@@ -29,17 +29,18 @@ def test_the_answer_has_the_format_and_the_pixels_of_restorer(
     server: Server, restorer: Restorer, cat: Image.Image, file_format: str
 ) -> None:
     sent = encoded(cat, file_format)
-    answer = httpx.post(f"{server.url}/v1/restore", content=sent)
+    answer = post(f"{server.url}/v1/restore", content=sent)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == f"image/{file_format.lower()}"
     assert Image.open(io.BytesIO(answer.content)).format == file_format
-    assert_same(answer.content, restorer(sent))
+    lossy = file_format in ("JPEG", "WEBP")  # which spread a difference of one level
+    assert_same(answer.content, restorer(sent), 4 if lossy else 1)
 
 
 def test_a_form_is_answered_like_a_body(server: Server, cat: Image.Image) -> None:
     sent = encoded(cat)
-    body = httpx.post(f"{server.url}/v1/restore", content=sent, params={"strength": "0.5"})
-    form = httpx.post(
+    body = post(f"{server.url}/v1/restore", content=sent, params={"strength": "0.5"})
+    form = post(
         f"{server.url}/v1/restore",
         files={"image": ("../../etc/cat.png", sent, "image/png")},
         data={"strength": "0.5"},
@@ -49,7 +50,7 @@ def test_a_form_is_answered_like_a_body(server: Server, cat: Image.Image) -> Non
 
 
 def test_accept_chooses_the_format(server: Server, restorer: Restorer, cat: Image.Image) -> None:
-    answer = httpx.post(
+    answer = post(
         f"{server.url}/v1/restore",
         content=encoded(cat, "BMP"),
         headers={"Accept": "text/html, image/jpeg;q=0.4, image/png;q=0.8"},
@@ -63,7 +64,7 @@ def test_json_has_the_image_and_the_diagnosis(
 ) -> None:
     sent = encoded(cat)
     headers = {"Accept": "application/json"}
-    facts = httpx.post(f"{server.url}/v1/restore", content=sent, headers=headers).json()
+    facts = post(f"{server.url}/v1/restore", content=sent, headers=headers).json()
     wanted = restorer.restore(sent)
     assert facts["image"]["media_type"] == "image/png"
     assert_same(base64.b64decode(facts["image"]["base64"]), wanted.image)
@@ -75,7 +76,7 @@ def test_json_has_the_image_and_the_diagnosis(
 def test_multipart_has_the_diagnosis_and_the_image(
     server: Server, restorer: Restorer, cat: Image.Image
 ) -> None:
-    answer = httpx.post(
+    answer = post(
         f"{server.url}/v1/restore", content=encoded(cat), headers={"Accept": "multipart/mixed"}
     )
     head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
@@ -88,7 +89,7 @@ def test_multipart_has_the_diagnosis_and_the_image(
 
 def test_headers_carry_the_diagnosis(server: Server, restorer: Restorer, cat: Image.Image) -> None:
     sent = encoded(cat)
-    answer = httpx.post(f"{server.url}/v1/restore", content=sent, params={"weights": "second"})
+    answer = post(f"{server.url}/v1/restore", content=sent, params={"weights": "second"})
     found = Restorer("field", "cpu").restore(sent)
     assert float(answer.headers["vrdir-haze"]) == pytest.approx(found.diagnosis[0].haze, abs=0.01)
     shares = dict(part.split("=") for part in answer.headers["vrdir-shares"].split(", "))
@@ -98,28 +99,28 @@ def test_headers_carry_the_diagnosis(server: Server, restorer: Restorer, cat: Im
 
 
 def test_diagnose_gives_no_image(server: Server, restorer: Restorer, cat: Image.Image) -> None:
-    facts = httpx.post(f"{server.url}/v1/diagnose", content=encoded(cat)).json()
+    facts = post(f"{server.url}/v1/diagnose", content=encoded(cat)).json()
     wanted = restorer.restore(encoded(cat)).diagnosis[0]._asdict()
     assert facts["diagnosis"] == pytest.approx(wanted, abs=0.01)
     assert "image" not in facts
 
 
 def test_strength_zero_leaves_the_image_unchanged(server: Server, cat: Image.Image) -> None:
-    answer = httpx.post(f"{server.url}/v1/restore?strength=0", content=encoded(cat))
+    answer = post(f"{server.url}/v1/restore?strength=0", content=encoded(cat))
     assert_same(answer.content, encoded(cat), 0)
 
 
 def test_only_and_strength_are_those_of_restorer(server: Server, cat: Image.Image) -> None:
     query = {"only": ["noise", "rain"], "strength": "1.5"}
-    answer = httpx.post(f"{server.url}/v1/restore", content=encoded(cat), params=query)
+    answer = post(f"{server.url}/v1/restore", content=encoded(cat), params=query)
     wanted = Restorer("small", "cpu", strength=1.5, only=["noise", "rain"])(encoded(cat))
     assert_same(answer.content, wanted)
 
 
 def test_max_side_reduces_first(server: Server, cat: Image.Image) -> None:
-    answer = httpx.post(f"{server.url}/v1/restore?max_side=32", content=encoded(cat))
+    answer = post(f"{server.url}/v1/restore?max_side=32", content=encoded(cat))
     assert pixels(answer.content).shape == (32, 32, 3)
-    facts = httpx.post(f"{server.url}/v1/diagnose?max_side=40", content=encoded(cat)).json()
+    facts = post(f"{server.url}/v1/diagnose?max_side=40", content=encoded(cat)).json()
     assert (facts["width"], facts["height"]) == (40, 40)
 
 
@@ -127,7 +128,7 @@ def test_metadata_is_kept(server: Server, cat: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Camera maker"
     sent = encoded(cat, "JPEG", exif=exif, dpi=(300, 300))
-    answer = httpx.post(f"{server.url}/v1/restore", content=sent)
+    answer = post(f"{server.url}/v1/restore", content=sent)
     kept = Image.open(io.BytesIO(answer.content))
     assert kept.getexif()[0x010F] == "Camera maker"
     assert kept.info["dpi"] == (300, 300)
@@ -142,7 +143,7 @@ def test_many_clients_get_their_own_pixels(
         encoded(cat.rotate(9 * number).crop((0, 0, *((64, 64), (48, 64), (33, 17))[number % 3])))
         for number in range(40)
     ]
-    with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+    with httpx.Client(base_url=server.url, timeout=300) as client, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda one: client.post("/v1/restore", content=one), sent))
     for one, answer in zip(sent, answers, strict=True):
         assert answer.status_code == 200
@@ -151,7 +152,7 @@ def test_many_clients_get_their_own_pixels(
 
 
 def test_weights_are_listed(server: Server) -> None:
-    facts = httpx.get(f"{server.url}/v1/weights").json()
+    facts = get(f"{server.url}/v1/weights").json()
     assert facts["default"] == "small"
     assert [one["name"] for one in facts["weights"]] == ["small", "second"]
     assert "haze" in facts["weights"][0]["degradations"]
@@ -159,16 +160,16 @@ def test_weights_are_listed(server: Server) -> None:
 
 
 def test_health_readiness_and_metrics(server: Server, cat: Image.Image) -> None:
-    httpx.post(f"{server.url}/v1/restore", content=encoded(cat))
-    assert httpx.get(f"{server.url}/healthz").text == "ok\n"
-    assert httpx.get(f"{server.url}/readyz").text == "ready\n"
+    post(f"{server.url}/v1/restore", content=encoded(cat))
+    assert get(f"{server.url}/healthz").text == "ok\n"
+    assert get(f"{server.url}/readyz").text == "ready\n"
     assert server.metric('vrdir_requests_total{route="/v1/restore",status="200"}') >= 1
     assert server.metric("vrdir_pixels_total") >= 64 * 64
     assert server.metric("vrdir_queue_images") == 0
 
 
 def test_openapi_names_every_route_and_problem_of_uploads(server: Server) -> None:
-    document = httpx.get(f"{server.url}/openapi.json").json()
+    document = get(f"{server.url}/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     for path, methods in document["paths"].items():
         for method in methods:
@@ -188,9 +189,9 @@ def test_openapi_names_every_route_and_problem_of_uploads(server: Server) -> Non
 
 
 def test_log_lines_are_json_without_image_content(server: Server, cat: Image.Image) -> None:
-    answer = httpx.post(f"{server.url}/v1/restore", content=encoded(cat))
+    answer = post(f"{server.url}/v1/restore", content=encoded(cat))
     number = answer.headers["x-request-id"]
-    line = next(one for one in server.log if one.get("request_id") == number)
+    line = server.wait_for("request", request_id=number)
     assert line["route"] == "/v1/restore"
     assert line["status"] == 200
     assert line["pixels"] == 4096
@@ -199,25 +200,25 @@ def test_log_lines_are_json_without_image_content(server: Server, cat: Image.Ima
 
 
 def test_the_page_and_its_parts_are_served(server: Server) -> None:
-    page = httpx.get(f"{server.url}/")
+    page = get(f"{server.url}/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     for name in ("app.js", "page.css", "vendor/img-comparison-slider.js", "samples/haze.jpg"):
-        assert httpx.get(f"{server.url}/{name}").status_code == 200
+        assert get(f"{server.url}/{name}").status_code == 200
 
 
 def test_a_wrong_address_and_a_wrong_method_are_problems(server: Server) -> None:
-    assert_problem(httpx.get(f"{server.url}/v2/restore"), 404, "not-found")
-    wrong = httpx.get(f"{server.url}/v1/restore")
+    assert_problem(get(f"{server.url}/v2/restore"), 404, "not-found")
+    wrong = get(f"{server.url}/v1/restore")
     assert_problem(wrong, 405, "method-not-allowed")
     assert "POST" in wrong.headers["allow"]
 
 
 def test_a_feature_that_is_off_says_how_to_get_it(server: Server, cat: Image.Image) -> None:
-    answer = httpx.post(f"{server.url}/v1/detect", content=encoded(cat))
+    answer = post(f"{server.url}/v1/detect", content=encoded(cat))
     assert_problem(answer, 501, "not-offered")
     assert "--detector" in answer.json()["detail"]
-    assert_problem(httpx.get(f"{server.url}/v1/live.mjpg"), 501, "not-offered")
+    assert_problem(get(f"{server.url}/v1/live.mjpg"), 501, "not-offered")
 
 
 def test_every_kind_of_problem_is_in_the_docs() -> None:
