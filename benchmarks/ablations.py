@@ -171,7 +171,7 @@ def recipe_of(variant: Variant, seed: int) -> Recipe:
         "ranges": {},
         "jpeg_share": 0.0,
         "ema_decay": 0.99,
-        # The value of the recipe when the figures in docs/experiments.md were measured.
+        # The value of the recipe when the figures in research/experiments.md were measured.
         "pixel_loss_floor": 0.02,
         "log_every": 250,
         "validation.every": 10**6,
@@ -192,7 +192,7 @@ def run(name: str, seed: int, clean: Path, folder: Path) -> None:
 
 
 def figures(folder: Path) -> dict[str, float]:
-    """The last validation of a run."""
+    """Return the last validation of a run."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "psnr_clean" in line][-1]
     return {

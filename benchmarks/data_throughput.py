@@ -52,7 +52,7 @@ def everything(_: Item) -> bool:
 
 
 def pair_list(items: list[Item], folder: Path) -> Path:
-    """A list of photos and hazy copies of them in files."""
+    """Return a list of photos and hazy copies of them in files."""
     pairs = []
     for number, item in enumerate(items[:PAIRS]):
         hazy = folder / f"{number}.png"

@@ -1,4 +1,4 @@
-"""Measure sets of weights on held-out training photos, by the questions of docs/experiments.md.
+"""Measure sets of weights on held-out training photos, by the questions of research/experiments.md.
 
     python benchmarks/held_out.py DIR [--weights small --weights RUN/weights/refine ...]
         [--photos 16] [--json FILE]
@@ -99,7 +99,7 @@ EVERYDAY = (  # asked apart: what the bundled weights are not trained for
 
 
 def middle(photo: Tensor, side: int) -> Tensor:
-    """The middle (3, side, side) of a photo, or as much of it as there is."""
+    """Return the middle (3, side, side) of a photo, or as much of it as there is."""
     side = min(side, *photo.shape[1:])
     top, left = ((extent - side) // 2 for extent in photo.shape[1:])
     return photo[:, top : top + side, left : left + side]

@@ -26,7 +26,7 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 
 
 def sample_photo(name: str, side_px: int) -> Tensor:
-    """Return a square sample photo, (1, 3, side_px, side_px) in [0, 1], from scikit-image's wheel."""
+    """Return a square sample photo, (1, 3, side_px, side_px) in [0, 1], of scikit-image."""
     photo = Image.open(next(Path(skimage.data.__file__).parent.glob(f"{name}.*"))).convert("RGB")
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2

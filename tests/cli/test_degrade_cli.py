@@ -215,8 +215,8 @@ def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(
     result = run(tree, "-o", tmp_path / "no", "--with", "haze:beta=2", "--depth", depth)
     assert result.exit_code == 2
     assert (
-        f"{depth / 'a.npy'} may belong to several photos; keep their folders, as in {depth / 'one' / 'a.npy'}"
-        in text(result)
+        f"{depth / 'a.npy'} may belong to several photos; keep their folders, "
+        f"as in {depth / 'one' / 'a.npy'}" in text(result)
     )
 
 

@@ -80,8 +80,8 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
     assert result.exit_code == 2
     assert "1 degraded image has no clean twin, the first is SOTS/hazy/1401_1.png" in text(result)
     assert (
-        "1 clean image has no degraded twin, the first is SOTS/gt/1402.png; nothing was written (--strict)"
-        in text(result)
+        "1 clean image has no degraded twin, the first is SOTS/gt/1402.png; "
+        "nothing was written (--strict)" in text(result)
     )
     assert not Path("pairs.txt").exists()
 

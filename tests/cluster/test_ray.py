@@ -1,4 +1,4 @@
-"""The Ray engine on a real cluster of two nodes: the same results, and none lost when things die."""
+"""The Ray engine on a real cluster of two nodes: the same results, and none lost."""
 
 import os
 import signal

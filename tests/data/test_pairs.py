@@ -64,7 +64,8 @@ def test_paths_are_relative_to_the_list(
     tmp_path: Path, listed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = listed(
-        "# hazy and clear\n\nhazy/1_1.png|clear/1.png\n/data/2.png | ../2.png\n@haze:severity=2+noise:sigma=10..30|clear/3.png\n"
+        "# hazy and clear\n\nhazy/1_1.png|clear/1.png\n/data/2.png | "
+        "../2.png\n@haze:severity=2+noise:sigma=10..30|clear/3.png\n"
     )
     expected = [
         Pair(tmp_path / "clear/1.png", tmp_path / "hazy/1_1.png", "", 3),
@@ -316,7 +317,8 @@ def test_problems_are_named_with_their_lines(
 
     with pytest.raises(
         ValueError,
-        match=r"pairs.txt:2: .*nowhere.png does not exist; .*; and 8 more problems \(`vrdir pairs check .*pairs.txt`",
+        match=r"pairs.txt:2: .*nowhere.png does not exist; .*; and 8 more problems "
+        r"\(`vrdir pairs check .*pairs.txt`",
     ):
         checked_pairs(path)
     assert checked_pairs(listed("good.png|clean.png")) == [

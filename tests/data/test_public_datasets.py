@@ -32,7 +32,9 @@ def found(rule: str, root: Path, degraded: str, clean: str) -> list[str]:
     assert not matching.without_degraded
     assert [pair.line for pair in matching.pairs] == list(range(1, len(matching.pairs) + 1))
     return [
-        f"{(pair.degraded or root).relative_to(root / degraded).as_posix()}|{pair.clean.relative_to(root / clean).as_posix()}"
+        (pair.degraded or root).relative_to(root / degraded).as_posix()
+        + "|"
+        + pair.clean.relative_to(root / clean).as_posix()
         for pair in matching.pairs
     ]
 

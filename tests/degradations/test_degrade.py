@@ -174,7 +174,8 @@ def test_a_depth_picture_of_integers_does_not_wrap(
     )
     with pytest.raises(
         ValueError,
-        match=rf"depth\.tif goes from {level} to {level}; an image of integers goes from 0 to 65535 at most",
+        match=rf"depth\.tif goes from {level} to {level}; an image of integers goes "
+        rf"from 0 to 65535 at most",
     ):
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 

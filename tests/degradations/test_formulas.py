@@ -441,7 +441,8 @@ def test_points_are_scattered_one_to_a_cell() -> None:
     cell = torch.tensor([7.5, 12.0]).view(2, 1, 1, 1)
     near = torch.stack([torch.sqrt(point.x**2 + point.y**2) for point in scattered(draws, cell, 1)])
     assert near.shape == (4, 2, 1, 60, 60)
-    # A point within half a cell of a pixel is always among its four: discs of that radius are whole.
+    # A point within half a cell of a pixel is always among its four, so discs of that radius are
+    # whole.
     discs = (near < cell / 2).any(0)
     expected = math.pi / 4  # discs, some of them overlapping
     for share in discs.float().mean((1, 2, 3)).tolist():

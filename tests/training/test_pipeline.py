@@ -261,7 +261,8 @@ def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path
     (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name is no end of it
     lists = f"--pairs murk={d}/a=b.txt --val-pairs murk={d}/rain100l.txt"
     vrdir_command(
-        f"train branch --degradation murk --decoder {w}/decoder {lists} {every} --work-dir {w}/murk --steps 2"
+        f"train branch --degradation murk --decoder {w}/decoder {lists} {every} "
+        f"--work-dir {w}/murk --steps 2"
     )
     branches = f"--branch haze={w}/haze --branch murk={w}/murk"
     vrdir_command(
@@ -298,7 +299,8 @@ def test_errors_are_raised_before_training(
     )
     assert "holds no weights of the stage branch-haze" in said
     said = failing(
-        f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain --recipe {recipe} {every}"
+        f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain "
+        f"--recipe {recipe} {every}"
     )
     assert "has no branch haze; it has rain" in said
     assert "--branch takes NAME=PATH" in failing(
@@ -316,7 +318,8 @@ def test_errors_are_raised_before_training(
     )  # unknown: needs pairs of its own
     assert "nothing to train the stage branch-mist on" in said
     said = failing(
-        f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} --extractor-weights {w}/x.pth"
+        f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} "
+        f"--extractor-weights {w}/x.pth"
     )
     assert "leave --extractor-weights out: E is taken from the earlier stage" in said
     assert "no option --step; did you mean --steps" in failing(

@@ -311,7 +311,10 @@ def test_loss_that_is_not_finite_stops_with_step_and_files(
             return {"pixel": loss * math.nan if what == "loss" else loss + torch.sqrt(loss * 0)}
 
     threads = set(threading.enumerate())
-    message = r"stage decoder, step 1: the loss or its gradient is not finite .*the batch was .*\.png.* lower learning_rate"
+    message = (
+        r"stage decoder, step 1: the loss or its gradient is not finite .*the "
+        r"batch was .*\.png.* lower learning_rate"
+    )
     with pytest.raises(FloatingPointError, match=message):
         trainer(tiny, recipe(), tmp_path, photo_folder).run(Broken(recipe()))
     assert threads == set(threading.enumerate())  # TensorBoard's, too, ends

@@ -59,7 +59,8 @@ def run_at_addresses(
 
     Args:
         context: holds the options of `vrdir restore`.
-        inputs, output: addresses or paths.
+        inputs: addresses or paths.
+        output: an address or a path.
         restorer: arguments of `vrdir.Restorer`.
 
     Raises:

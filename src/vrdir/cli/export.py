@@ -101,7 +101,7 @@ def add_command(backend: Backend) -> None:
 
 
 for each in BACKENDS.values():
-    if each.written != (".onnx",):
+    if each.written and each.written != (".onnx",):
         add_command(each)
 
 

@@ -110,8 +110,8 @@ class Account:
             raise DataError(f"{shown(address)} is damaged; remove the folder it is in") from None
         if not resume:
             raise ExistsError(
-                f"{shown(self.folder)} is the account of an earlier run; continue it with --resume, "
-                "or choose another output"
+                f"{shown(self.folder)} is the account of an earlier run; continue it with "
+                "--resume, or choose another output"
             )
         different = sorted(
             name for name in run.keys() | noted.keys() if run.get(name) != noted.get(name)

@@ -1,4 +1,4 @@
-"""Restoration inside other engines' pipelines: Ray Data, and functions on pandas frames (Spark, Dask)."""
+"""Restoration in other pipelines: Ray Data, and pandas frames (Spark, Dask)."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def restore(
     >>> restored = vrdir.cluster.restore(ray.data.read_images("s3://bucket/foggy"))
 
     Args:
-        dataset: it has a column of images: encoded files (bytes), or arrays of uint8 (H, W, 3) in RGB,
-            as `ray.data.read_images` makes them.
+        dataset: it has a column of images: encoded files (bytes), or arrays of uint8 (H, W, 3)
+            in RGB, as `ray.data.read_images` makes them.
         column: its name.
         settings: how many workers there are, and what each has.
         restorer: arguments of `vrdir.Restorer`.
 
     Returns:
         The data set with restored images of the same kind, and with the columns vrdir_haze,
-        vrdir_noise, vrdir_rain, vrdir_changed (`vrdir.batch.results.Diagnosis`) and vrdir_error: the
-        reason why an image could not be restored and was left as it is, else "".
+        vrdir_noise, vrdir_rain, vrdir_changed (`vrdir.batch.results.Diagnosis`) and vrdir_error:
+        the reason why an image could not be restored and was left as it is, else "".
 
     Raises:
         MissingPackageError: Ray is not installed.

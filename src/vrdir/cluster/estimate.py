@@ -1,4 +1,4 @@
-"""What a run would take: counts and sizes of the images, and from a quick sample hours and money."""
+"""What a run would take: counts and sizes, and from a quick sample hours and money."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def estimate(
 
     Raises:
         MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed.
-        DataError: none of the sample can be restored, or the inputs are shards, whose images are not
-            counted without reading them.
+        DataError: none of the sample can be restored, or the inputs are shards, whose images
+            are not counted without reading them.
     """
     others: Counter[str] = Counter()
     types: Counter[str] = Counter()

@@ -49,8 +49,8 @@ def restore_addresses(
     Raises:
         ExistsError: the output has an account, and `resume` is False.
         DataError: the account is of a run with other settings.
-        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed, or the output
-            cannot be written to.
+        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed, or the
+            output cannot be written to.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
     restorer = Restorer(**options.restorer)

@@ -1,8 +1,8 @@
-"""Shards: many images in one file, as WebDataset's tar files and Parquet tables with a column of them.
+"""Shards: many images in one file, WebDataset's tar files or Parquet tables.
 
 A shard is restored as a whole: its other members and columns stay as they are, in their order. An
-image that cannot be restored stays as it is, so that its labels keep their partner, and has a failed
-row in the account.
+image that cannot be restored stays as it is, so that its labels keep their partner, and has a
+failed row in the account.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def restore_any(gate: Gate, source: Source, output: str, options: Options) -> li
 
 
 def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore all images of a shard into a shard of the same name. Failures are noted in the rows."""
+    """Restore all images of a shard into a shard of the same name.
+
+    Failures are noted in the rows, not raised.
+    """
     target = join(output, source.name)
     whole = Row(shown(source.address), shown(target), key=key_of(source))
     start = time.perf_counter()

@@ -1,8 +1,8 @@
 """Files at addresses such as s3://bucket/key, read and written through fsspec.
 
-An address is a URL that fsspec knows (s3, gs, az, http, https, file, memory, ...) or a path. Failures
-that may pass (time-outs, 5xx answers, broken connections) are tried again; all others become errors of
-the family that name the address and hold no credentials.
+An address is a URL that fsspec knows (s3, gs, az, http, https, file, memory, ...) or a path.
+Requests that may succeed later (time-outs, 5xx answers, broken connections) are tried again; other
+failures become errors of the family, which name the address and hold no credentials.
 """
 
 from __future__ import annotations
@@ -341,8 +341,8 @@ def sources(
         more: suffixes that are taken besides those of images.
 
     Yields:
-        The images. A file below a folder is named by its path below that folder, one of a pattern or
-        list by its path without the bucket or host.
+        The images. A file below a folder is named by its path below that folder, one of a pattern
+        or list by its path without the bucket or host.
 
     Raises:
         MissingFileError, NotPermittedError, DataError, PassingError: one cannot be listed.

@@ -96,7 +96,7 @@ BACKENDS = {
 }
 BACKEND_NAMES = (TORCH, *BACKENDS)
 FORMATS = {
-    backend.written[0]: backend for backend in BACKENDS.values()
+    backend.written[0]: backend for backend in BACKENDS.values() if backend.written
 }  # by the main file's suffix
 
 

@@ -199,9 +199,9 @@ class Restorer:
             smoothing: temporal smoothing against flicker, from 0 (off) to below 1: the share of
                 the past in how strongly the network acts on a frame as a whole (see
                 `SmoothedLevels`). It starts again where the scene changes.
-            damaged: the result for a frame that is not an image (None, a wrong shape, NaN): a copy of
-                the last good result ("repeat"), or the frame itself ("pass"). Before the first good
-                frame it is always the frame itself.
+            damaged: the result for a frame that is not an image (None, a wrong shape, NaN): a copy
+                of the last good result ("repeat"), or the frame itself ("pass"). Before the first
+                good frame it is always the frame itself.
             channels: the order of the colours in arrays and tensors, of frames and results. None:
                 the restorer's, but "bgr" for a camera.
 
