@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
     from vrdir.restoring.restored import Restored
     from vrdir.restoring.restorer import Restorer
+    from vrdir.serving.camera import Camera
 
 __all__ = [
     "VRDIR",
+    "Camera",
     "ImageError",
     "Restoration",
     "Restore",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Camera": "vrdir.serving.camera",
     "ImageError": "vrdir.errors",
     "Restoration": "vrdir.model.vrdir",
     "Restore": "vrdir.frontend.transform",
