@@ -65,10 +65,12 @@ def build_page(
         raise ExistsError(f"{folder} holds other files; choose a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     with _runtime_folder(runtime) as unpacked:
-        (folder / "runtime").mkdir(exist_ok=True)
-        for file in (*WASM_FILES, *(WEBGPU_FILES if webgpu else ())):
+        wanted = (*WASM_FILES, *(WEBGPU_FILES if webgpu else ()))
+        for file in wanted:
             if not (unpacked / file).is_file():
                 raise MissingFileError(f"{unpacked} has no {file}; it is not onnxruntime-web")
+        (folder / "runtime").mkdir(exist_ok=True)
+        for file in wanted:
             shutil.copyfile(unpacked / file, folder / "runtime" / file)
     for address, path in page_files(FOLDER).items():
         (folder / address).parent.mkdir(parents=True, exist_ok=True)
