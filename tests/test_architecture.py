@@ -38,7 +38,8 @@ INSIDE = {
     ],
     "degradations": [
         "draws", "depth", "overlays",
-        "srgb", "scatter", "jpeg", "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
+        "srgb", "scatter", "jpeg", "photographed_fog",
+        "noise", "light", "haze", "rain", "snow", "blur", "resolution", "registry", "mixture",
         "degrade",
     ],
     "data": ["pairs", "public_datasets", "image_cache", "items", "augmentation", "training_set", "validation_set"],

@@ -74,7 +74,7 @@ def restore_in_bands(
         shares = shares_of(guidance)
         if threshold is not None and bool(is_clean(shares, bands.veil, threshold)):
             return Restoration(image, guidance, shares, bands.veil)
-        if control.is_local(model.context is not None):
+        if control.is_local(model.unveils):
             steering = control.of_guidance(guidance, model.config.branches)
             restored = bands.decoded(features, steering)
         else:
@@ -124,7 +124,7 @@ class Bands:
         veil = self.veil
         if veil is None:
             return self.original
-        (height, width), (h, w) = self.original.shape[-2:], veil.log_gain.shape[-2:]
+        (height, width), (h, w) = self.original.shape[-2:], veil.grid
         down, across = (resampling(*n, self.device) for n in ((h, height), (w, width)))
         clear = torch.empty_like(self.original)
         for start, stop in self.of(1):

@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.inference.changes import mean_change
-from vrdir.model.global_context import lift, log_gain_at, reduced, resampling
+from vrdir.model.global_context import Veil, lift, log_gain_at, reduced, resampling
 from vrdir.model.vrdir import Restoration
 
 COPY_PX = 128  # side of the copy on which the haze is measured
 CROP_PX = 256  # side of the middle part on which noise and rain are measured
 AROUND_PX = 16  # side of the surroundings
+STEP = 1 / 255  # of brightness, by which the gain is measured
 STREAK = 12 / 255  # by how much rain brightens a pixel, at least
 
 
@@ -53,9 +54,9 @@ def diagnose(image: Tensor, restoration: Restoration) -> list[Diagnosis]:
 
 def _haze(image: Tensor, restoration: Restoration) -> Tensor | None:
     veil = restoration.veil
-    if veil is None:
+    if not isinstance(veil, Veil):
         return None
-    matrix = resampling(veil.log_gain.shape[-1], COPY_PX, image.device)
+    matrix = resampling(veil.grid[-1], COPY_PX, image.device)
     k = log_gain_at(reduced(image, COPY_PX), veil, matrix, matrix)
     return (1 - torch.exp(-k)).mean((1, 2, 3))
 
@@ -74,12 +75,12 @@ def _noise_and_rain(
     clear, restored = image[..., window[0], window[1]], restored[..., window[0], window[1]]
     gain = torch.ones(len(image), device=image.device)
     if (veil := restoration.veil) is not None:
-        grid = veil.log_gain.shape[-1]
-        rows = resampling(grid, height, image.device)[window[0]]
-        columns = resampling(grid, width, image.device)[window[1]]
-        k = log_gain_at(clear, veil, rows, columns)
-        gain = torch.exp(k).mean((1, 2, 3)) * veil.exposure.flatten()
-        clear = lift(clear, veil, rows, columns).clamp(0, 1)
+        rows = resampling(veil.grid[0], height, image.device)[window[0]]
+        columns = resampling(veil.grid[1], width, image.device)[window[1]]
+        lifted = lift(clear, veil, rows, columns)
+        brighter = lift(clear + STEP, veil, rows, columns)
+        gain = ((brighter - lifted) / STEP).mean((1, 2, 3)).clamp_min(1e-3)
+        clear = lifted.clamp(0, 1)
     taken = clear - restored
     if min(taken.shape[-2:]) < 3:
         none = torch.zeros(len(image))

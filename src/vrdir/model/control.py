@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrdir.model.global_context import Veil
+from vrdir.model.global_context import Lift
 
 HAZE, CLEAN = "haze", "clean"
 STRONGEST = 2.0
@@ -31,16 +31,13 @@ class Control(NamedTuple):
         """Whether the veil of haze is to be taken away."""
         return self.only is None or HAZE in self.only
 
-    def is_local(self, has_context: bool) -> bool:
-        """Whether the local network has anything to do: haze is the global context's, if any."""
-        return self.only is None or bool(self.only - {HAZE}) or not has_context
+    def is_local(self, unveils: bool) -> bool:
+        """Whether the local network has anything to do: haze may be the global context's alone."""
+        return self.only is None or bool(self.only - {HAZE}) or not unveils
 
-    def of_veil(self, veil: Veil) -> Veil:
+    def of_veil(self, veil: Lift) -> Lift:
         """The veil as strong as it is to be taken away."""
-        if self.strength == 1:
-            return veil
-        exposure, log_gain = veil.exposure**self.strength, veil.log_gain * self.strength
-        return Veil(veil.airlight, exposure, log_gain)
+        return veil if self.strength == 1 else veil.times(self.strength)
 
     def of_guidance(self, guidance: list[Tensor], branches: Sequence[str]) -> list[Tensor]:
         """The guidance maps without the branches that are to do nothing.

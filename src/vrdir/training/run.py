@@ -268,6 +268,8 @@ def train(
         crop_px=recipe.crop_px,
         view_px=recipe.views_px,
         copy_px=recipe.model.context.side if recipe.model.context else None,
+        whole_px=recipe.whole_px,
+        fog_share=recipe.fog_share,
         overlay_share=recipe.overlay_share,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
