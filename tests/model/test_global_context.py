@@ -267,3 +267,14 @@ def test_training_reaches_every_part_of_the_toning_head() -> None:
     missing = [n for n, p in model.context.named_parameters() if p.grad is None]
     assert missing == []
     assert errors[-1] < 0.9 * errors[0]
+
+
+def test_pictures_with_borders_of_one_colour_are_toned_inside(toned: VRDIR) -> None:
+    from vrdir.inference.restorer import Restorer
+
+    framed = functional.pad(foggy(), (0, 0, 8, 8))
+    image = (framed[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    restorer = Restorer(toned, device="cpu")
+    restored, bare = restorer(image), restorer(image[8:-8])
+    assert (restored[8:-8] == bare).all()
+    assert (restored[:8] == image[:8]).all()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vrdir.degradations.depth import region_depth, smooth_depth
+from vrdir.degradations.depth import drawn_depth
 from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters
 from vrdir.degradations.jpeg import encoded
 
@@ -51,8 +51,7 @@ def photographed_fog(
     drawn_beta = draws.uniform("beta", beta, 0, 20)
     drawn_airlight = draws.uniform("airlight", airlight, 0, 1)
     drawn_gamma = draws.uniform("gamma", gamma, 1, 3)
-    edged = draws.unit(1, 1, 1) < 0.5
-    depth = torch.where(edged, region_depth(draws), smooth_depth(draws))
+    depth = drawn_depth(draws, "mixed")
     depth = depth - draws.uniform("nearest", (0.6, 1.0)) * depth.amin((1, 2, 3), keepdim=True)
     transmission = torch.exp(-drawn_beta * depth)
     colour = 1 + 0.06 * (2 * draws.unit(3, 1, 1) - 1)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrdir.model.global_context import Veil
+from vrdir.model.global_context import Lift
 from vrdir.model.vrdir import Restoration
 
 EDGE = 2 / 255  # by how much the picture differs from its border on average where it begins
@@ -85,7 +85,7 @@ def restore_inside(batch: Tensor, restore: Callable[[Tensor], Restoration]) -> R
     return Restoration(image, [], torch.cat(shares), joined_veils(veils))
 
 
-def joined_veils(veils: Sequence[Veil | None]) -> Veil | None:
+def joined_veils(veils: Sequence[Lift | None]) -> Lift | None:
     """Return the veils of the parts of a batch as one."""
     found = [veil for veil in veils if veil is not None]
-    return Veil(*(torch.cat(values) for values in zip(*found, strict=True))) if found else None
+    return type(found[0])(*map(torch.cat, zip(*found, strict=True))) if found else None

@@ -24,9 +24,8 @@ TONES = 32  # levels of brightness of a tone curve
 TILES = 8  # of the copy along a side, each with a histogram of its own
 STEEPEST = 2.0  # slope of a tone curve within the stretched range: noise is raised by no more
 MOST_TONE = 1.25  # what the head can ask for; 1 where the picture is in fog
-FOLLOWED = (
-    0.6  # how far 1 stretches the range and follows the curve: a detector sees most by about half
-)
+DECIDED = 2.0  # times what it asks for: half certain counts as certain, since missed fog costs more
+FOLLOWED = 0.6  # how far 1 stretches the range and follows the curve: more helps no detector
 LEAST_SPAN = 1 / 3  # of brightness: a picture's range is stretched by 3 at most
 COLOUR = 0.5  # how far colours follow the brightness: 0 keeps their distance from grey, 1 its ratio
 
@@ -184,11 +183,12 @@ class GlobalContext(nn.Module):
 
     def _tone(self, x: Tensor, copy: Tensor) -> LocalTone:
         raw = self.to_strength(x).float()
+        asked = DECIDED * raw
+        asked = _through(asked.clamp(0.0, MOST_TONE), asked)
         # They are known at fewer levels of brightness than the curve.
         finer = resampling(LEVELS, TONES, x.device).view(TONES, LEVELS, 1, 1)
         stretch, strength = (
-            functional.conv2d(part, finer)
-            for part in (FOLLOWED * _through(raw.clamp(0.0, MOST_TONE), raw)).chunk(2, 1)
+            functional.conv2d(part, finer) for part in (FOLLOWED * asked).chunk(2, 1)
         )
         brightness = brightness_of(copy.float())
         darkest = brightness.amin((1, 2, 3), keepdim=True)

@@ -94,12 +94,11 @@ def guidance_loss(
     return torch.stack(losses).mean()
 
 
-def choice(asked: Tensor, wanted: Tensor, margin: float = 0.25, missed: float = 3.0) -> Tensor:
+def choice(asked: Tensor, wanted: Tensor, margin: float = 0.25) -> Tensor:
     """Squared distance of what is asked for, (B, C, h, w), to 1 or more where it is wanted, and else to `-margin` or less.
 
     So what cannot be told apart gets something in between, and what plainly is not wanted nothing.
-    What is missed counts `missed` times as much as what is asked for in vain.
     """
-    short = missed * torch.relu(1 - asked.float()) ** 2
+    short = torch.relu(1 - asked.float()) ** 2
     beyond = torch.relu(asked.float() + margin) ** 2
     return torch.where(wanted.view(-1, 1, 1, 1), short, beyond).mean()
