@@ -274,8 +274,8 @@ def _toned(image: Tensor, tone: LocalTone, rows: Tensor, columns: Tensor) -> Ten
     position = ((before - low) / span).clamp(0, 1) * (TONES - 1)
     below = position.floor().clamp(max=TONES - 2)
     maps = resampled(tone.offsets.to(image.dtype), rows, columns)
-    ends = [maps.gather(1, (below + step).long()) for step in (0, 1)]
-    added = torch.lerp(*ends, position - below)
+    under, over = (maps.gather(1, (below + step).long()) for step in (0, 1))
+    added = torch.lerp(under, over, position - below)
     return image + added + COLOUR * added / (before + 0.02) * (image - before)
 
 
