@@ -6,8 +6,12 @@ from torch.nn import functional
 
 from vrdir.model.global_context import (
     LEVELS,
+    STEEPEST,
+    TONES,
     GlobalContext,
+    LocalTone,
     Veil,
+    equalised,
     lift,
     lift_whole,
     reduced,
@@ -156,3 +160,121 @@ def test_lift_reads_the_level_of_brightness() -> None:
     between = torch.full((1, 3, 2, 2), 1 - 0.5 / (LEVELS - 1))
     wanted = 1 - 0.1 * torch.exp(torch.tensor(0.5))
     assert torch.allclose(lift(between, veil, rows, columns), wanted, atol=1e-5)
+
+
+TONE = CONFIG.model_copy(update={"context": ContextConfig(side=64, channels=8, tone=True)})
+
+
+@pytest.fixture
+def toned() -> VRDIR:
+    """A network that follows the tone curves, as far as can be at some places and half at others."""
+    torch.manual_seed(0)
+    network = VRDIR(TONE).eval().requires_grad_(False)
+    assert network.context is not None
+    torch.nn.init.normal_(network.context.to_strength.weight, 0, 0.2)
+    torch.nn.init.constant_(network.context.to_strength.bias, 0.8)
+    torch.nn.init.normal_(network.decoder.to_correction.weight, 0, 0.05)
+    return network
+
+
+def foggy() -> torch.Tensor:
+    """A dim scene of little contrast, dark below and pale above, (1, 3, 96, 120)."""
+    generator = torch.Generator().manual_seed(3)
+    things = functional.interpolate(torch.rand(1, 3, 12, 15, generator=generator), size=(96, 120))
+    ramp = torch.linspace(1, 0, 96).view(1, 1, -1, 1)
+    return 0.1 + 0.35 * ramp + 0.06 * things
+
+
+def test_an_untrained_tone_leaves_each_bit() -> None:
+    image = foggy()
+    with torch.no_grad():
+        assert torch.equal(VRDIR(TONE)(image), image)
+
+
+def test_local_contrast_is_raised_and_dark_things_are_not_blackened(toned: VRDIR) -> None:
+    image = foggy()
+    found = toned.find_veil(image)
+    assert isinstance(found, LocalTone)
+    lifted = lift_whole(image, found)
+    parts = [functional.unfold(x, 16, stride=16).std(1).mean() for x in (image, lifted)]
+    assert parts[1] > 1.5 * parts[0]
+    assert (lifted < 0.02).float().mean() < 0.03
+
+
+def test_a_tone_curve_rises_and_no_steeper_than_it_may() -> None:
+    brightness = 0.5 + 0.02 * torch.randn(2, 1, 64, 64)  # nearly all at one level
+    steps = equalised(brightness.clamp(0, 1)).diff(dim=1) * (TONES - 1)
+    assert (steps > 0).all()
+    assert steps.max() < 1.05 * STEEPEST + 1
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
+def test_a_plain_picture_stays_plain(toned: VRDIR, level: float) -> None:
+    image = torch.full((1, 3, 40, 50), level)
+    found = toned.find_veil(image)
+    assert found is not None
+    lifted = lift_whole(image, found)
+    assert torch.isfinite(lifted).all()
+    assert lifted.std() < 0.1
+    assert level in (0.4, lifted.mean().round(decimals=1))  # black stays black, and white white
+
+
+def test_a_toned_window_is_as_in_the_whole(toned: VRDIR) -> None:
+    view = functional.interpolate(foggy(), size=(96, 96))
+    found = toned.find_veil(view)
+    assert found is not None
+    place = torch.tensor([[32, 48, 96]])
+    window, _ = toned.lifted_windows(view[..., 32:64, 48:80], reduced(view, 64), place)
+    assert torch.allclose(window, lift_whole(view, found)[..., 32:64, 48:80], atol=1e-5)
+
+
+def test_bands_and_exports_tone_as_the_network_does(toned: VRDIR) -> None:
+    from vrdir.inference.bands import restore_in_bands
+    from vrdir.inference.export_graph import ExportableVRDIR
+
+    image, whole = foggy(), toned(foggy())
+    assert (whole - image).abs().mean() > 0.03
+    banded = restore_in_bands(toned, image, band_pixels=2048, precision=torch.float32).image
+    assert torch.allclose(banded, whole, atol=2e-5)
+    assert torch.allclose(ExportableVRDIR(toned)(image)[0], whole, atol=2e-4)
+
+
+def test_strength_weakens_the_tone(toned: VRDIR) -> None:
+    image = foggy()
+    found = toned.find_veil(image)
+    assert isinstance(found, LocalTone)
+    whole, half = (lift_whole(image, found.times(s)) - image for s in (1.0, 0.5))
+    assert torch.allclose(half, 0.5 * whole, atol=1e-6)
+    assert found.times(0.5).amount() == pytest.approx(0.5 * found.amount().item())
+
+
+def test_training_reaches_every_part_of_the_toning_head() -> None:
+    torch.manual_seed(0)
+    model = VRDIR(TONE)
+    assert model.context is not None
+    image = foggy()
+    wanted = image + 0.15
+    optimizer = torch.optim.Adam(model.context.parameters(), 3e-3)
+    errors = []
+    for _ in range(40):
+        found = model.find_veil(image)
+        assert found is not None
+        error = (lift_whole(image, found) - wanted).abs().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    missing = [n for n, p in model.context.named_parameters() if p.grad is None]
+    assert missing == []
+    assert errors[-1] < 0.9 * errors[0]
+
+
+def test_pictures_with_borders_of_one_colour_are_toned_inside(toned: VRDIR) -> None:
+    from vrdir.inference.restorer import Restorer
+
+    framed = functional.pad(foggy(), (0, 0, 8, 8))
+    image = (framed[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    restorer = Restorer(toned, device="cpu")
+    restored, bare = restorer(image), restorer(image[8:-8])
+    assert (restored[8:-8] == bare).all()
+    assert (restored[:8] == image[:8]).all()

@@ -15,6 +15,7 @@ from vrdir.data.items import items_of
 from vrdir.data.training_set import TrainingSet
 from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR, ContextConfig
+from vrdir.training.losses import choice
 from vrdir.training.onnx_network import OnnxNetwork
 from vrdir.training.recognition import Detection, bernoulli_divergence
 from vrdir.training.run import train
@@ -113,6 +114,56 @@ def test_the_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Pat
     assert batch.degraded.shape == (2, 3, 64, 64)
     assert batch.copy is not None
     assert torch.allclose(batch.copy, batch.degraded, atol=1e-6)
+
+
+def test_some_whole_views_are_shown_in_fog_as_a_camera_takes_it(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()),
+        CONFIG.branches,
+        crop_px=32,
+        view_px=96,
+        copy_px=64,
+        whole_px=80,
+        fog_share=0.5,
+        jpeg_share=1.0,
+    )
+    stage = data.stage("context", {"clean": 1.0}, lambda item: True, whole=True)
+    (batch,) = next(iter(stage.batches(12, range(1, 2))))
+    assert batch.degraded.shape == (12, 3, 80, 80)
+    assert batch.copy is not None
+    assert batch.copy.shape == (12, 3, 64, 64)
+    assert batch.fogged is not None
+    assert 2 <= batch.fogged.sum() <= 10
+    changed = (batch.degraded - batch.clean).abs().mean((1, 2, 3))
+    assert torch.equal(changed > 0.01, batch.fogged)  # a clean photo of a file is its own twin
+    windows = data.stage("refine", {"clean": 1.0}, lambda item: True)
+    assert next(iter(windows.batches(2, range(1, 2))))[0].fogged is None
+
+
+def test_a_toning_context_learns_to_leave_all_but_fog_alone(photo_folder: Path) -> None:
+    toning = CONFIG.model_copy(
+        update={"context": ContextConfig(side=64, strides=(4, 8), channels=8, tone=True)}
+    )
+    stage = ContextStage(recipe(model=toning.model_dump(), fog_share=0.5))
+    data = TrainingSet(
+        items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32, copy_px=64, fog_share=0.5
+    )
+    shares = {"haze": 1.0}
+    (batch,) = next(
+        iter(data.stage("context", shares, lambda item: True, whole=True).batches(8, range(1, 2)))
+    )
+    model = VRDIR(toning)
+    assert model.context is not None
+    assert stage.losses(model, batch)["pixel"] == 0
+    torch.nn.init.constant_(model.context.to_strength.bias, 1.0)
+    assert stage.losses(model, batch)["pixel"] > 0.02
+
+
+def test_what_cannot_be_told_apart_gets_something_in_between() -> None:
+    wanted = torch.tensor([True, False])
+    assert choice(torch.tensor([1.2, -0.3]).view(2, 1, 1, 1), wanted) == 0
+    alike = [choice(torch.full((2, 1, 1, 1), a), wanted).item() for a in (-0.25, 0.375, 1.0)]
+    assert alike[1] < min(alike[0], alike[2])
 
 
 def test_without_copies_there_is_no_context_stage(photo_folder: Path) -> None:

@@ -3,7 +3,7 @@
 In a window, a pale wall and a wall in fog are the same pixels. What tells them apart is the rest of
 the picture, and what is in it: the paper's intrinsic semantics, where they are strongest. So E sees
 a copy of the whole image, of one size whatever came in, through its deeper taps, and a small
-head says what veil lies over the scene. `lift` takes it away.
+head says what veil lies over the scene, or how its local contrast is to be raised. `lift` does so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from vrdir.model.intrinsic_extractor import Tap
 LEVELS = 6  # of brightness, at which the log gain is known for each place
 MOST = 3.0  # the largest log gain: of a twentieth of the contrast, no more can be made
 OFF = -4.0  # the head's output up to which nothing is done
+TONES = 32  # levels of brightness of a tone curve
+TILES = 8  # of the copy along a side, each with a histogram of its own
+STEEPEST = 2.0  # slope of a tone curve within the stretched range: noise is raised by no more
+MOST_TONE = 1.25  # what the head can ask for; 1 where the picture is in fog
+DECIDED = 2.0  # times what it asks for: half certain counts as certain, since missed fog costs more
+FOLLOWED = 0.6  # how far 1 stretches the range and follows the curve: more helps no detector
+LEAST_SPAN = 1 / 3  # of brightness: a picture's range is stretched by 3 at most
+COLOUR = 0.5  # how far colours follow the brightness: 0 keeps their distance from grey, 1 its ratio
 
 
 class Veil(NamedTuple):
@@ -36,6 +44,53 @@ class Veil(NamedTuple):
     exposure: Tensor
     log_gain: Tensor
 
+    @property
+    def grid(self) -> Sequence[int]:
+        """Height and width of the grid."""
+        return self.log_gain.shape[-2:]
+
+    def times(self, strength: float) -> Veil:
+        """Return the veil as strong as it is to be taken away: the transmission to this power."""
+        return Veil(self.airlight, self.exposure**strength, self.log_gain * strength)
+
+    def amount(self) -> Tensor:
+        """Return (B,), how much there is to do: the mean log gain."""
+        return self.log_gain.mean((1, 2, 3))
+
+
+class LocalTone(NamedTuple):
+    """How the local contrast of a scene is raised.
+
+    Attributes:
+        low, span: (B, 1, 1, 1), the darkest brightness of the scene and how far the brightest is
+            above it, at least a third.
+        offsets: (B, 32, h, w), what is added to the brightness, on a grid over the whole image, at
+            32 levels of it from the darkest to the brightest.
+        asked: (B, 12, h, w), how far the head asked to stretch the range and to follow the curve,
+            before its limits: what training looks at.
+    """
+
+    low: Tensor
+    span: Tensor
+    offsets: Tensor
+    asked: Tensor
+
+    @property
+    def grid(self) -> Sequence[int]:
+        """Height and width of the grid."""
+        return self.offsets.shape[-2:]
+
+    def times(self, strength: float) -> LocalTone:
+        """Return the offsets times the strength."""
+        return self._replace(offsets=self.offsets * strength)
+
+    def amount(self) -> Tensor:
+        """Return (B,), how much there is to do: the mean change of brightness."""
+        return self.offsets.abs().mean((1, 2, 3))
+
+
+Lift = Veil | LocalTone
+
 
 class GlobalContext(nn.Module):
     """A head on E's taps of the reduced copy: airlight, exposure and the log gain of the veil (ours).
@@ -45,15 +100,21 @@ class GlobalContext(nn.Module):
     The airlight is the mean colour of the places that the head attends to, and a correction.
     The log gain starts at zero everywhere, so that an untrained head leaves images unchanged.
 
+    With `tone` it asks for no airlight, but says for each place and level of brightness how far
+    the scene's range is stretched, and how far a tone curve is followed that is measured on the
+    copy (`equalised`): both from 0, as it starts, to 0.75.
+
     Args:
         taps: of E, fine to coarse.
         channels: of the head.
+        tone: whether local contrast is raised, instead of a veil taken away.
 
-    Shape: features [(B, C_i, S/s_i, S/s_i)], copy (B, 3, S, S) -> a `Veil` with h = w = S/s_1.
+    Shape: features [(B, C_i, S/s_i, S/s_i)], copy (B, 3, S, S) -> a `Lift` on a grid of S/s_1.
     """
 
-    def __init__(self, taps: Sequence[Tap], channels: int) -> None:
+    def __init__(self, taps: Sequence[Tap], channels: int, tone: bool = False) -> None:
         super().__init__()
+        self.tone = tone
         extra = [3] + [0] * (len(taps) - 1)  # the finest also sees the colours
         self.lateral = nn.ModuleList(
             nn.Conv2d(tap.channels + more, channels, 1)
@@ -68,15 +129,24 @@ class GlobalContext(nn.Module):
             nn.ReLU(),
             nn.Linear(2 * channels, 2 * channels),
         )
-        self.attend = nn.Conv2d(channels, 1, 1)
-        self.to_light = nn.Sequential(nn.Linear(2 * channels + 15, 64), nn.ReLU(), nn.Linear(64, 4))
-        self.to_gain = nn.Conv2d(channels, LEVELS, 3, padding=1)
-        for last in (self.film[2], self.to_light[2], self.to_gain):
-            for parameter in last.parameters():
+        last = [self.film[2]]
+        if tone:
+            self.to_strength = nn.Conv2d(channels, 2 * LEVELS, 3, padding=1)
+            last.append(self.to_strength)
+        else:
+            self.attend = nn.Conv2d(channels, 1, 1)
+            self.to_light = nn.Sequential(
+                nn.Linear(2 * channels + 15, 64), nn.ReLU(), nn.Linear(64, 4)
+            )
+            self.to_gain = nn.Conv2d(channels, LEVELS, 3, padding=1)
+            last += [self.to_light[2], self.to_gain]
+        for layer in last:
+            for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
-        nn.init.constant_(cast(Tensor, self.to_gain.bias), OFF)
+        if not tone:
+            nn.init.constant_(cast(Tensor, self.to_gain.bias), OFF)
 
-    def forward(self, features: Sequence[Tensor], copy: Tensor) -> Veil:
+    def forward(self, features: Sequence[Tensor], copy: Tensor) -> Lift:
         height, width = features[0].shape[-2:]
         colours = functional.adaptive_avg_pool2d(copy, (height, width))
         inputs = [torch.cat([features[0], colours.to(features[0].dtype)], 1), *features[1:]]
@@ -100,6 +170,8 @@ class GlobalContext(nn.Module):
         for i in reversed(range(len(maps) - 1)):
             x = functional.interpolate(x, size=maps[i].shape[-2:], mode="bilinear") + maps[i]
             x = self._smoothed(i, x)
+        if self.tone:
+            return self._tone(x, copy)
         weights = torch.softmax(self.attend(x).float().flatten(2), 2)
         attended = (weights * colours.float().flatten(2)).sum(2)
         correction = self.to_light(torch.cat([seen, attended], 1)).float()
@@ -108,6 +180,28 @@ class GlobalContext(nn.Module):
         exposure = torch.exp(_through(brighter.clamp(0.0, 1.4), brighter))
         log_gain = _above_zero(self.to_gain(x).float()).clamp(max=MOST)
         return Veil(airlight, exposure, log_gain)
+
+    def _tone(self, x: Tensor, copy: Tensor) -> LocalTone:
+        raw = self.to_strength(x).float()
+        asked = DECIDED * raw
+        asked = _through(asked.clamp(0.0, MOST_TONE), asked)
+        # They are known at fewer levels of brightness than the curve.
+        finer = resampling(LEVELS, TONES, x.device).view(TONES, LEVELS, 1, 1)
+        stretch, strength = (
+            functional.conv2d(part, finer) for part in (FOLLOWED * asked).chunk(2, 1)
+        )
+        brightness = brightness_of(copy.float())
+        darkest = brightness.amin((1, 2, 3), keepdim=True)
+        brightest = brightness.amax((1, 2, 3), keepdim=True)
+        span = (brightest - darkest).clamp_min(LEAST_SPAN)
+        low = ((darkest + brightest - span) / 2).clamp_min(0)
+        low = torch.minimum(low, 1 - span)
+        levels = _counted(brightness) / (TONES - 1)
+        curves = equalised(((brightness - low) / span).clamp(0, 1))
+        places = resampling(TILES, raw.shape[-1], x.device)
+        curves = resampled(curves - levels, places, places)
+        offsets = stretch * (levels - (low + span * levels)) + strength * curves
+        return LocalTone(low, span, offsets, raw)
 
     def _smoothed(self, i: int, x: Tensor) -> Tensor:
         return torch.relu(self.norm[i](self.smooth[i](x)))
@@ -124,23 +218,74 @@ def _through(limited: Tensor, values: Tensor) -> Tensor:
     return limited.detach() + (values - values.detach()) if values.requires_grad else limited
 
 
-def lift(image: Tensor, veil: Veil, rows: Tensor, columns: Tensor) -> Tensor:
+def brightness_of(image: Tensor) -> Tensor:
+    """Return the brightness (B, 1, H, W) of RGB images (ITU-R BT.601)."""
+    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (image * weights).sum(1, keepdim=True)
+
+
+def equalised(brightness: Tensor) -> Tensor:
+    """Return tone curves that spread the brightness of each place, (B, 32, 8, 8), for (B, 1, S, S) in [0, 1].
+
+    Contrast-limited adaptive histogram equalisation (Zuiderveld, 1994): the curve of a tile is the
+    cumulated histogram of its surroundings, of two tiles' side here, clipped so that no slope is
+    above 2. It estimates no airlight, and so finds contrast in dim fog, in bright fog and behind a
+    camera's own tone curve alike.
+    """
+    side = brightness.shape[-1] // TILES
+    counted = (1 - (brightness * (TONES - 1) - _counted(brightness)).abs()).clamp_min(0)
+    # With parts of its neighbours a tile has pixels enough, and nothing jumps where it ends.
+    histogram = functional.avg_pool2d(
+        counted, 2 * side, side, padding=side // 2, count_include_pad=False
+    )
+    for _ in range(3):
+        clipped = histogram.clamp(max=STEEPEST / (TONES - 1))
+        histogram = clipped + (1 - clipped.sum(1, keepdim=True)) / TONES
+    return histogram.cumsum(1) - histogram / 2
+
+
+def _counted(like: Tensor) -> Tensor:
+    return torch.arange(TONES, device=like.device, dtype=like.dtype).view(1, -1, 1, 1)
+
+
+def lift(image: Tensor, found: Lift, rows: Tensor, columns: Tensor) -> Tensor:
+    """Take the veil away, or raise the local contrast.
+
+    Where there is nothing to do the image is unchanged, exactly.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        found: of the whole image.
+        rows, columns: (H, h) and (W, w), or (B, H, h) and (B, W, w): where the grid is read, from
+            `resampling`; for a window of the image, its rows of the matrix.
+
+    Returns:
+        (B, 3, H, W), brighter than 1 here and there.
+    """
+    if isinstance(found, LocalTone):
+        return _toned(image, found, rows, columns)
+    return _unveiled(image, found, rows, columns)
+
+
+def _toned(image: Tensor, tone: LocalTone, rows: Tensor, columns: Tensor) -> Tensor:
+    """Add to the brightness what the grid says for each pixel's place and level; colours follow."""
+    before = brightness_of(image)
+    low, span = tone.low.to(image.dtype), tone.span.to(image.dtype)
+    position = ((before - low) / span).clamp(0, 1) * (TONES - 1)
+    below = position.floor().clamp(max=TONES - 2)
+    maps = resampled(tone.offsets.to(image.dtype), rows, columns)
+    under, over = (maps.gather(1, (below + step).long()) for step in (0, 1))
+    added = torch.lerp(under, over, position - below)
+    return image + added + COLOUR * added / (before + 0.02) * (image - before)
+
+
+def _unveiled(image: Tensor, veil: Veil, rows: Tensor, columns: Tensor) -> Tensor:
     """Take the veil away: `J = (g x - A) exp(k) + A` (Koschmieder's law, solved for the scene).
 
     k is read from the grid at each pixel's place and at its brightness relative to the airlight,
     `v = min over channels of g x / A`: a pixel that is dark beside the airlight is near, however
     thick the fog behind it. As no scene is darker than black, `exp(-k) >= 1 - v` (the boundary
     constraint of Meng et al., ICCV 2013), so nothing is driven into black.
-    Where k is 0 and g is 1 the image is unchanged, exactly.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
-        veil: of the whole image.
-        rows, columns: (H, h) and (W, w), or (B, H, h) and (B, W, w): where the grid is read, from
-            `resampling`; for a window of the image, its rows of the matrix.
-
-    Returns:
-        (B, 3, H, W), brighter than 1 here and there.
     """
     exposed, airlight = _exposed(image, veil)
     k = log_gain_at(image, veil, rows, columns)
@@ -164,11 +309,11 @@ def _exposed(image: Tensor, veil: Veil) -> tuple[Tensor, Tensor]:
     return image * veil.exposure.to(image.dtype)[..., None, None], airlight
 
 
-def lift_whole(image: Tensor, veil: Veil) -> Tensor:
-    """Take the veil of whole images (B, 3, H, W) away."""
-    (height, width), (h, w) = image.shape[-2:], veil.log_gain.shape[-2:]
+def lift_whole(image: Tensor, found: Lift) -> Tensor:
+    """Lift whole images (B, 3, H, W)."""
+    (height, width), (h, w) = image.shape[-2:], found.grid
     return lift(
-        image, veil, resampling(h, height, image.device), resampling(w, width, image.device)
+        image, found, resampling(h, height, image.device), resampling(w, width, image.device)
     )
 
 

@@ -16,7 +16,7 @@ from vrdir.atomic import write_whole
 from vrdir.errors import InputError, MissingFileError, ResultError, WeightsError
 from vrdir.forks import survive_forks
 from vrdir.model.control import ALL, Control
-from vrdir.model.global_context import GlobalContext, Veil, lift, lift_whole, reduced, resampling
+from vrdir.model.global_context import GlobalContext, Lift, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
 from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
@@ -51,6 +51,11 @@ class ContextConfig(BaseModel):
     )
     channels: int = Field(
         default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
+    )
+    tone: bool = Field(
+        default=False,
+        description="Raise local contrast, where a camera's fog asks for it, instead of taking "
+        "a veil of haze away.",
     )
 
     @model_validator(mode="after")
@@ -156,7 +161,7 @@ SMALL = VRDIRConfig(
     decoder_blocks=(3, 3, 2, 1),
     channel_attention=True,
 )
-FIELD = SMALL.model_copy(update={"context": ContextConfig()})
+FIELD = SMALL.model_copy(update={"context": ContextConfig(tone=True)})
 BASE = VRDIRConfig(
     extractor="efficientnet_lite0",
     strides=(4, 8, 16),
@@ -187,7 +192,7 @@ class Restoration(NamedTuple):
     image: Tensor
     guidance: list[Tensor]
     shares: Tensor
-    veil: Veil | None = None
+    veil: Lift | None = None
 
 
 class VRDIR(nn.Module):
@@ -219,7 +224,7 @@ class VRDIR(nn.Module):
         self.context: GlobalContext | None = None
         if config.context is not None:
             deep = select_taps(self.extractor.available, config.context.strides)
-            self.context = GlobalContext(deep, config.context.channels)
+            self.context = GlobalContext(deep, config.context.channels, config.context.tone)
         self.decoder: SemanticsDecoder | PixelSkipDecoder
         if config.decoder == "semantics":
             self.decoder = SemanticsDecoder(self.taps)
@@ -238,22 +243,27 @@ class VRDIR(nn.Module):
         """The ISE of every tap, fine to coarse."""
         return cast(list[SemanticsEnhancement], list(self.enhancement.values()))
 
+    @property
+    def unveils(self) -> bool:
+        """Whether haze is the global context's to take away, and not the local network's."""
+        return self.context is not None and not self.context.tone
+
     def extract(self, image: Tensor) -> list[Tensor]:
         """E at the taps of the local network."""
         return self.extractor(image, self.config.strides)
 
-    def veil(self, copy: Tensor) -> Veil | None:
+    def veil(self, copy: Tensor) -> Lift | None:
         """The veil over whole images, by their reduced copies; None without a global context."""
         if self.context is None or self.config.context is None:
             return None
         return self.context(self.extractor(copy, self.config.context.strides), copy)
 
-    def find_veil(self, image: Tensor) -> Veil | None:
+    def find_veil(self, image: Tensor) -> Lift | None:
         """The veil over whole images (B, 3, H, W)."""
         context = self.config.context
         return None if context is None else self.veil(reduced(image, context.side))
 
-    def lifted_windows(self, windows: Tensor, copy: Tensor, place: Tensor) -> tuple[Tensor, Veil]:
+    def lifted_windows(self, windows: Tensor, copy: Tensor, place: Tensor) -> tuple[Tensor, Lift]:
         """Take the veil away from windows of larger views, and return it, too (training).
 
         Args:
@@ -264,7 +274,7 @@ class VRDIR(nn.Module):
         """
         veil = self.veil(copy)
         assert veil is not None
-        matrix = resampling(veil.log_gain.shape[-1], int(place[0, 2]), windows.device)
+        matrix = resampling(veil.grid[-1], int(place[0, 2]), windows.device)
         rows, columns = (
             matrix[place[:, i, None] + torch.arange(windows.shape[i + 2], device=windows.device)]
             for i in (0, 1)
@@ -341,7 +351,7 @@ class VRDIR(nn.Module):
         features = self.extract(padded)
         guidance = self.guide(features, statistics)
         shares = shares_of(guidance)
-        if not control.is_local(self.context is not None):
+        if not control.is_local(self.unveils):
             return Restoration(in_range(clear), guidance, shares, veil)
         steering = control.of_guidance(guidance, self.config.branches)
         if threshold is None:
@@ -500,12 +510,12 @@ def shares_of(guidance: list[Tensor]) -> Tensor:
     return torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
 
 
-def is_clean(shares: Tensor, veil: Veil | None, threshold: float) -> Tensor:
+def is_clean(shares: Tensor, veil: Lift | None, threshold: float) -> Tensor:
     """(B,) bool, whether images are to be left alone: no veil, and a share of the clean branch."""
     clean = shares[:, -1] >= threshold
     if veil is None:
         return clean
-    return clean & (veil.log_gain.mean((1, 2, 3)) < THIN)
+    return clean & (veil.amount() < THIN)
 
 
 def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | None:

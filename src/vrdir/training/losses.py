@@ -104,3 +104,13 @@ def guidance_loss(
     wanted = wanted / wanted.sum(1, keepdim=True).clamp_min(1) * known[:, None]
     losses = [-(wanted * torch.log(g.mean((2, 3)).clamp_min(1e-6))).sum(1).mean() for g in guidance]
     return torch.stack(losses).mean()
+
+
+def choice(asked: Tensor, wanted: Tensor, margin: float = 0.25) -> Tensor:
+    """Squared distance of what is asked for, (B, C, h, w), to 1 or more where it is wanted, and else to `-margin` or less.
+
+    So what cannot be told apart gets something in between, and what plainly is not wanted nothing.
+    """
+    short = torch.relu(1 - asked.float()) ** 2
+    beyond = torch.relu(asked.float() + margin) ** 2
+    return torch.where(wanted.view(-1, 1, 1, 1), short, beyond).mean()

@@ -226,6 +226,15 @@ class Recipe(Settings):
         "window; null takes twice crop_px for a model with a global context, and the crops "
         "themselves for others.",
     )
+    whole_px: Count | None = Field(
+        default=None,
+        description="Side of the whole views of the stage context; null for that of the reduced copies.",
+    )
+    fog_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Share of the whole views of the stage context that are shown in fog as a "
+        "camera takes it: exposed, toned and compressed after the fog.",
+    )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
         description="Probability of an overlay, such as bars or a time stamp, on the degraded and "
