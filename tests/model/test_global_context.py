@@ -167,7 +167,7 @@ TONE = CONFIG.model_copy(update={"context": ContextConfig(side=64, channels=8, t
 
 @pytest.fixture
 def toned() -> VRDIR:
-    """A network that follows the tone curves, as far as can be at some places and half at others."""
+    """A network that follows the tone curves, fully at some places and half at others."""
     torch.manual_seed(0)
     network = VRDIR(TONE).eval().requires_grad_(False)
     assert network.context is not None
@@ -229,12 +229,12 @@ def test_a_toned_window_is_as_in_the_whole(toned: VRDIR) -> None:
 
 
 def test_bands_and_exports_tone_as_the_network_does(toned: VRDIR) -> None:
-    from vrdir.inference.bands import restore_in_bands
-    from vrdir.inference.export_graph import ExportableVRDIR
+    from vrdir.export.graph import ExportableVRDIR
+    from vrdir.restoring.strips import restore_in_strips
 
     image, whole = foggy(), toned(foggy())
     assert (whole - image).abs().mean() > 0.03
-    banded = restore_in_bands(toned, image, band_pixels=2048, precision=torch.float32).image
+    banded = restore_in_strips(toned, image, strip_pixels=2048, precision=torch.float32).image
     assert torch.allclose(banded, whole, atol=2e-5)
     assert torch.allclose(ExportableVRDIR(toned)(image)[0], whole, atol=2e-4)
 
@@ -270,7 +270,7 @@ def test_training_reaches_every_part_of_the_toning_head() -> None:
 
 
 def test_pictures_with_borders_of_one_colour_are_toned_inside(toned: VRDIR) -> None:
-    from vrdir.inference.restorer import Restorer
+    from vrdir.restoring.restorer import Restorer
 
     framed = functional.pad(foggy(), (0, 0, 8, 8))
     image = (framed[0].permute(1, 2, 0) * 255).round().byte().numpy()

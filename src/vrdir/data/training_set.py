@@ -20,6 +20,7 @@ from vrdir.degradations.degrade import apply_steps, with_one_grain
 from vrdir.degradations.draws import Ranges, seed_of
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
+from vrdir.degradations.photographed_fog import photographed_fog
 from vrdir.degradations.registry import DEGRADATIONS, suggestion
 from vrdir.degradations.steps import parse_degradations
 from vrdir.errors import DataError, ImageError
@@ -27,6 +28,8 @@ from vrdir.images.folders import composed
 from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)
+
+FILE_UNSEEN = {"noise": 0.0, "softness": 0.0, "quality": 100.0}
 
 
 class Crops(NamedTuple):
@@ -56,6 +59,8 @@ class Batch(NamedTuple):
         copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
             window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
+        fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
+            whole views.
     """
 
     clean: Tensor
@@ -65,6 +70,7 @@ class Batch(NamedTuple):
     names: list[str]
     copy: Tensor | None = None
     place: Tensor | None = None
+    fogged: Tensor | None = None
 
 
 class TrainingSet:
@@ -82,6 +88,8 @@ class TrainingSet:
         view_px: side of the views that are degraded whole, of which a crop is a window; None
             degrades crops.
         copy_px: side of the reduced copies of whole views; None makes none.
+        whole_px: side of the views that a stage on whole views sees; None for that of the copies.
+        fog_share: share of these views that are shown in fog as a camera takes it.
         overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
         augmentation: which views of the photos the crops show.
         balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the
@@ -109,6 +117,8 @@ class TrainingSet:
         crop_px: int = 128,
         view_px: int | None = None,
         copy_px: int | None = None,
+        whole_px: int | None = None,
+        fog_share: float = 0.0,
         overlay_share: float = 0.0,
         augmentation: Augmentation = "full",
         balance: bool = False,
@@ -140,6 +150,7 @@ class TrainingSet:
         )
         self.ranges, self.jpeg_share = ranges, jpeg_share
         self.view_px, self.copy_px, self.overlay_share = view_px, copy_px, overlay_share
+        self.whole_px, self.fog_share = whole_px or copy_px, fog_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
         self.warned: set[int] = set()
 
@@ -157,7 +168,7 @@ class TrainingSet:
             shares: relative frequency of each kind of image, for the items that the stage's mixture
                 degrades.
             accepts: which items the stage takes.
-            whole: whether it trains on whole views, as large as the reduced copies.
+            whole: whether it trains on whole views.
 
         Raises:
             DataError: it takes no items, or there are no reduced copies to train on.
@@ -252,7 +263,8 @@ class StageData:
             )
         self.data, self.name, self.shares = data, name, dict(shares)
         self.window = None if whole else data.crop_px
-        self.view_px = (data.copy_px if whole else data.view_px) or data.crop_px
+        self.view_px = (data.whole_px if whole else data.view_px) or data.crop_px
+        self.fog_share = data.fog_share if whole else 0.0
         # Other branches have only pair lists.
         self.able = [name for name in data.branches if name in DEGRADATIONS]
         photos, pairs = (
@@ -344,6 +356,17 @@ class StageData:
             -1, 1, 1, 1
         )
         degraded = torch.where(made_here, with_one_grain(clean, degraded), degraded)
+        fogged = None
+        if self.fog_share:
+            fogged = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators])
+            fogged = (fogged < self.fog_share).to(device) & made_here.flatten()
+            rows = fogged.nonzero().flatten().tolist()
+            if rows:
+                clean[rows] = crops.clean[rows].to(device).float() / 255
+                own = [generators[row] for row in rows]
+                # A reduced copy is too small to show what the sensor and the file did.
+                file = FILE_UNSEEN if self.view_px == self.data.copy_px else {}
+                degraded[rows] = photographed_fog(clean[rows], own, **file).image
         if self.data.overlay_share:
             overlay = draw_overlays(clean, generators, self.data.overlay_share)
             clean, degraded = overlay.on(clean), overlay.on(degraded)
@@ -355,7 +378,8 @@ class StageData:
             part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded)
         )
         names = [item.name for item in items]
-        return Batch(clean, degraded, present.to(device), known.to(device), names, copy, place)
+        present, known = present.to(device), known.to(device)
+        return Batch(clean, degraded, present, known, names, copy, place, fogged)
 
     def _mix(
         self,

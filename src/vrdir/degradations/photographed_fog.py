@@ -1,4 +1,4 @@
-"""Fog as cameras' files show it: mixed in light, exposed and toned afterwards, softened and compressed."""
+"""Fog as the files of cameras show it: mixed in light, then exposed, toned and compressed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vrdir.degradations.depth import drawn_depth
-from vrdir.degradations.draws import Degraded, Draws, Generators, Range, parameters
+from vrdir.degradations.draws import Degraded, Draws, Generators, parameters
 from vrdir.degradations.jpeg import encoded
+from vrdir.degradations.parameters import Range
 
 STEEPEST = 3.0  # what a camera makes of a picture without contrast, at most
 
@@ -26,7 +27,7 @@ def photographed_fog(
     softness: Range = (0.0, 1.0),
     quality: Range = (35.0, 95.0),
 ) -> Degraded:
-    """Fog in front of a camera: `l = J^gamma t + A (1 - t)`, then what the camera makes of it.
+    """Draw fog in front of a camera: `l = J^gamma t + A (1 - t)`, then what the camera does to it.
 
     It stretches `l^(1 / gamma)` between a dark and a bright level, by 3 at most; noise comes before
     the softening by which it is reduced, and a JPEG file after it. So the picture has its full
@@ -39,7 +40,8 @@ def photographed_fog(
         beta: scattering coefficient per unit of depth, 0 to 20.
         airlight: A, in light as bright as white is 1, in [0, 1].
         gamma: 1 (mixed in the values of a file) to 3.
-        dark, bright: of the picture as the camera stretches it, in [0, 1].
+        dark: the darkest value after the camera's stretch, in [0, 1].
+        bright: the brightest value after it, in [0, 1].
         noise: standard deviation, in [0, 1].
         softness: share of a 3 x 3 mean in each pixel, in [0, 1].
         quality: of the JPEG file, 1 to 100.

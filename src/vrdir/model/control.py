@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vrdir.errors import InputError
-from vrdir.model.global_context import Veil
+from vrdir.model.global_context import Lift
 
 HAZE, CLEAN = "haze", "clean"
 STRONGEST = 2.0
@@ -29,22 +29,23 @@ class Control(NamedTuple):
     only: frozenset[str] | None = None
 
     def lifts(self) -> bool:
-        """Whether the veil of haze is to be taken away."""
+        """Return whether haze is removed."""
         return self.only is None or HAZE in self.only
 
-    def is_local(self, has_context: bool) -> bool:
-        """Whether the local network has anything to do: haze is the global context's, if any."""
-        return self.only is None or bool(self.only - {HAZE}) or not has_context
+    def is_local(self, unveils: bool) -> bool:
+        """Return whether the local network has anything to do.
 
-    def of_veil(self, veil: Veil) -> Veil:
-        """The veil as strong as it is to be taken away."""
-        if self.strength == 1:
-            return veil
-        exposure, log_gain = veil.exposure**self.strength, veil.log_gain * self.strength
-        return Veil(veil.airlight, exposure, log_gain)
+        Args:
+            unveils: whether the global context removes all haze, so that none is left to it.
+        """
+        return self.only is None or bool(self.only - {HAZE}) or not unveils
+
+    def of_veil(self, veil: Lift) -> Lift:
+        """Return the lift of the global context, times the strength."""
+        return veil if self.strength == 1 else veil.times(self.strength)
 
     def of_guidance(self, guidance: list[Tensor], branches: Sequence[str]) -> list[Tensor]:
-        """The guidance maps without the branches that are to do nothing.
+        """Return the guidance maps without the branches that are switched off.
 
         What they had goes to the clean branch, or, where there is none, to the others.
         """
@@ -64,7 +65,7 @@ class Control(NamedTuple):
         return masked
 
     def of_result(self, clear: Tensor, restored: Tensor) -> Tensor:
-        """The restored image, with as much of the local network's correction as is wanted."""
+        """Return the restored image with the local network's correction times the strength."""
         if self.strength == 1:
             return restored
         return clear + self.strength * (restored - clear)

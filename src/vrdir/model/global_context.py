@@ -93,7 +93,7 @@ Lift = Veil | LocalTone
 
 
 class GlobalContext(nn.Module):
-    """A head on E's taps of the reduced copy: airlight, exposure and the log gain of the veil (ours).
+    """A head on E's taps of the reduced copy (ours): the veil, or the local tone.
 
     From the coarsest tap to the finest, features are joined as in a feature pyramid (Lin et al.,
     CVPR 2017); a vector of the whole image modulates the coarsest (FiLM, Perez et al., AAAI 2018).
@@ -147,6 +147,7 @@ class GlobalContext(nn.Module):
             nn.init.constant_(cast(Tensor, self.to_gain.bias), OFF)
 
     def forward(self, features: Sequence[Tensor], copy: Tensor) -> Lift:
+        """Return the lift for the features of a copy and the copy itself."""
         height, width = features[0].shape[-2:]
         colours = functional.adaptive_avg_pool2d(copy, (height, width))
         inputs = [torch.cat([features[0], colours.to(features[0].dtype)], 1), *features[1:]]
@@ -214,7 +215,7 @@ def _above_zero(values: Tensor) -> Tensor:
 
 
 def _through(limited: Tensor, values: Tensor) -> Tensor:
-    """Return `limited`, with the gradient of `values`: what is at a limit must be able to leave it."""
+    """Return `limited`, with the gradient of `values`, so that training can leave a limit."""
     return limited.detach() + (values - values.detach()) if values.requires_grad else limited
 
 
@@ -225,7 +226,9 @@ def brightness_of(image: Tensor) -> Tensor:
 
 
 def equalised(brightness: Tensor) -> Tensor:
-    """Return tone curves that spread the brightness of each place, (B, 32, 8, 8), for (B, 1, S, S) in [0, 1].
+    """Return tone curves (B, 32, 8, 8) that spread the brightness (B, 1, S, S) of each place.
+
+    The brightness is in [0, 1].
 
     Contrast-limited adaptive histogram equalisation (Zuiderveld, 1994): the curve of a tile is the
     cumulated histogram of its surroundings, of two tiles' side here, clipped so that no slope is
@@ -256,8 +259,9 @@ def lift(image: Tensor, found: Lift, rows: Tensor, columns: Tensor) -> Tensor:
     Args:
         image: (B, 3, H, W) in [0, 1].
         found: of the whole image.
-        rows, columns: (H, h) and (W, w), or (B, H, h) and (B, W, w): where the grid is read, from
-            `resampling`; for a window of the image, its rows of the matrix.
+        rows: (H, h) or (B, H, h), where the grid is read, from `resampling`; for a window of the
+            image, its rows of the matrix.
+        columns: (W, w) or (B, W, w), likewise.
 
     Returns:
         (B, 3, H, W), brighter than 1 here and there.
@@ -304,7 +308,7 @@ def log_gain_at(image: Tensor, veil: Veil, rows: Tensor, columns: Tensor) -> Ten
 
 
 def _exposed(image: Tensor, veil: Veil) -> tuple[Tensor, Tensor]:
-    """The image as bright as it would have been exposed, and the airlight (B, 3, 1, 1)."""
+    """Return the well exposed image and the airlight (B, 3, 1, 1)."""
     airlight = veil.airlight.to(image.dtype)[..., None, None].clamp_min(0.02)
     return image * veil.exposure.to(image.dtype)[..., None, None], airlight
 
@@ -324,7 +328,7 @@ def reduced(image: Tensor, side: int) -> Tensor:
 
 
 def resampled(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Resample maps (B, C, h, w) by matrices (H, h) and (W, w) with or without a batch dimension."""
+    """Resample maps (B, C, h, w) by matrices (H, h) and (W, w), each with or without a batch."""
     if rows.ndim == 3:
         rows, columns = rows[:, None], columns[:, None]
     with torch.autocast(maps.device.type, enabled=False):  # half precision would leave bands

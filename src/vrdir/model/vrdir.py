@@ -13,7 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.atomic import write_whole
-from vrdir.errors import InputError, MissingFileError, ResultError, WeightsError
+from vrdir.errors import InputError, MissingFileError, ResultError, TracingError, WeightsError
 from vrdir.forks import survive_forks
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Lift, lift, lift_whole, reduced, resampling
@@ -26,10 +26,10 @@ from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.weights.bundled import resolve_weights, upload
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# Of the clean branch, from which on `skip_clean` leaves an image alone. For `small`: four in ten clean photos, 2 % at most of degraded
-# ones that can be seen to be (docs/frontend.md).
+# The share of the clean branch from which `skip_clean` leaves an image unchanged. With `small` that
+# is four in ten clean photos, and at most 2 % of visibly degraded ones (docs/frontend.md).
 CLEAN_SHARE = 0.3
-THIN = 0.02  # a mean log gain below which there is no veil to speak of: 2 % of the contrast
+THIN = 0.02  # a mean log gain below which an image counts as free of haze: 2 % of the contrast
 
 
 class ContextConfig(BaseModel):
@@ -65,14 +65,15 @@ class ContextConfig(BaseModel):
         return self
 
 
-# A config may come from a stranger: far more than any network of today has, and still built in seconds.
+# A config may come from a stranger. These limits are far above any present network, which can still
+# be built in seconds.
 SCALES = Field(max_length=8)
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
 class VRDIRConfig(BaseModel):
-    """Everything that decides the network's shape. `PAPER`, `SMALL`, `FIELD` and `BASE` below have recipes."""
+    """The shape of a network. `PAPER`, `SMALL`, `FIELD` and `BASE` below have recipes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +86,8 @@ class VRDIRConfig(BaseModel):
     branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = (
         Field(
             default=("haze", "noise", "rain"),
-            description="The degradations, with one branch (DNC) each at every tap, in the order of the guidance maps.",
+            description="The degradations, with one branch (DNC) each at every tap, in the order "
+            "of the guidance maps.",
         )
     )
     clean_branch: bool = Field(
@@ -94,7 +96,8 @@ class VRDIRConfig(BaseModel):
     branch_blocks: Blocks = Field(default=0, description="Residual blocks in each branch.")
     decoder: Literal["semantics", "pixel_skip"] = Field(
         default="semantics",
-        description='"semantics" is the paper\'s (features alone), "pixel_skip" ours (a U-shape whose output is a residual).',
+        description='"semantics" is the paper\'s (features alone), "pixel_skip" ours (a U-shape '
+        "whose output is a residual).",
     )
     widths: Annotated[tuple[Width, ...], SCALES] = Field(
         default=(), description="Channels of the pixel_skip decoder at strides 2, 4, 8, ..."
@@ -110,8 +113,8 @@ class VRDIRConfig(BaseModel):
     channel_attention: bool = Field(default=False, description="Channel attention in these blocks.")
     context: ContextConfig | None = Field(
         default=None,
-        description="The global context, which takes the veil of haze away before all else: side of "
-        "the reduced copy, strides, channels; null for none.",
+        description="The global context, which removes haze or raises local contrast before all "
+        "else: side of the reduced copy, strides, channels; null for none.",
     )
 
     @model_validator(mode="after")
@@ -124,7 +127,8 @@ class VRDIRConfig(BaseModel):
             raise ValueError("the clean branch is asked for with clean_branch, not among branches")
         if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
             raise ValueError(
-                f"a branch's name is letters, digits and underscores, and none that Python uses; not {list(self.branches)}"
+                "a branch's name is letters, digits and underscores, and not one that Python uses; "
+                f"not {list(self.branches)}"
             )
         for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
             select_taps(EXTRACTORS[self.extractor].available, strides)
@@ -133,18 +137,19 @@ class VRDIRConfig(BaseModel):
             and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1
         ):
             raise ValueError(
-                "widths, encoder_blocks and decoder_blocks must name the same number of scales, at least one"
+                "widths, encoder_blocks and decoder_blocks must name the same number of scales, "
+                "at least one"
             )
         return self
 
     @property
     def multiple(self) -> int:
-        """Height and width inside the network are multiples of this many pixels; `forward` and `restore` pad to it."""
+        """The network pads height and width to multiples of this number of pixels."""
         return max(2 ** len(self.widths), *self.strides)
 
     @property
     def guidance_names(self) -> tuple[str, ...]:
-        """What each guidance map stands for, in order."""
+        """The degradation of each guidance map, in order."""
         return (*self.branches, CLEAN) if self.clean_branch else self.branches
 
 
@@ -179,14 +184,15 @@ CONFIGS = {"paper": PAPER, "small": SMALL, "field": FIELD, "base": BASE}
 
 
 class Restoration(NamedTuple):
-    """What `VRDIR.restore` returns.
+    """The result of `VRDIR.restore`.
 
     Attributes:
         image: (B, 3, H, W) in [0, 1].
         guidance: one (B, K, h, w) per tap, fine to coarse; the K maps sum to 1 at every position.
-        shares: (B, K), the mean of the guidance over positions and taps: how much of each degradation the network sees.
-        veil: the veil over the whole image, which is removed first, as strongly as `control` says;
-            None without a global context, or if haze is not to be removed.
+        shares: (B, K), the mean of the guidance over positions and taps: how much of each
+            degradation the network finds.
+        veil: the answer of the global context for the whole image, whatever the strength; None
+            without a global context, or if haze is not to be removed.
     """
 
     image: Tensor
@@ -198,11 +204,12 @@ class Restoration(NamedTuple):
 class VRDIR(nn.Module):
     """The restoration network: `SAD(ISE(E(x)))` (VRD-IR, CVPR 2023).
 
-    Call it on an RGB float tensor (B, 3, H, W) in [0, 1], H and W from 1 up, to get the restored image of the same shape.
-    Everything but E trains; which part does so when is decided by the training stages.
+    Call it on an RGB float tensor (B, 3, H, W) in [0, 1], with H and W of at least 1. It returns
+    the restored image of the same shape. E is frozen; the training stages train the other parts.
 
     Args:
-        config: the network's shape. The weights are random, E's too: see `load_pretrained_extractor` and `from_pretrained`.
+        config: the network's shape. All weights are random: see `load_pretrained_extractor` and
+            `from_pretrained`.
     """
 
     def __init__(self, config: VRDIRConfig) -> None:
@@ -245,26 +252,26 @@ class VRDIR(nn.Module):
 
     @property
     def unveils(self) -> bool:
-        """Whether haze is the global context's to take away, and not the local network's."""
+        """Whether the global context removes haze, so that the local network need not."""
         return self.context is not None and not self.context.tone
 
     def extract(self, image: Tensor) -> list[Tensor]:
-        """E at the taps of the local network."""
+        """Return the features of E at the taps of the local network, for (B, 3, H, W) in [0, 1]."""
         return self.extractor(image, self.config.strides)
 
     def veil(self, copy: Tensor) -> Lift | None:
-        """The veil over whole images, by their reduced copies; None without a global context."""
+        """Return the global context's answer for reduced copies (B, 3, S, S), or None without one."""
         if self.context is None or self.config.context is None:
             return None
         return self.context(self.extractor(copy, self.config.context.strides), copy)
 
     def find_veil(self, image: Tensor) -> Lift | None:
-        """The veil over whole images (B, 3, H, W)."""
+        """Return the global context's answer for whole images (B, 3, H, W), or None without one."""
         context = self.config.context
         return None if context is None else self.veil(reduced(image, context.side))
 
     def lifted_windows(self, windows: Tensor, copy: Tensor, place: Tensor) -> tuple[Tensor, Lift]:
-        """Take the veil away from windows of larger views, and return it, too (training).
+        """Lift windows of larger views; return them and the global context's answer (training).
 
         Args:
             windows: (B, 3, h, w).
@@ -284,14 +291,14 @@ class VRDIR(nn.Module):
     def enhance(
         self, features: list[Tensor], statistics: GlobalStatistics | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """ISE at every tap: the mixed features and the guidance maps."""
+        """Apply ISE at every tap: return the mixed features and the guidance maps."""
         guidance = self.guide(features, statistics)
         return self.mix(features, guidance, statistics), guidance
 
     def guide(
         self, features: list[Tensor], statistics: GlobalStatistics | None = None
     ) -> list[Tensor]:
-        """FGM at every tap: the guidance maps."""
+        """Apply FGM at every tap: return the guidance maps."""
         return [ise.modulation(f, statistics) for ise, f in zip(self.scales, features, strict=True)]
 
     def mix(
@@ -300,22 +307,22 @@ class VRDIR(nn.Module):
         guidance: list[Tensor],
         statistics: GlobalStatistics | None = None,
     ) -> list[Tensor]:
-        """The branches at every tap, mixed by the guidance maps."""
+        """Return the branches' features at every tap, mixed by the guidance maps."""
         return [
             ise.mix(f, g, statistics)
             for ise, f, g in zip(self.scales, features, guidance, strict=True)
         ]
 
     def enhance_with(self, branch: str, features: list[Tensor]) -> list[Tensor]:
-        """One DNC branch alone, unmixed, at every tap (stage 2). Raises KeyError for a branch that is not there."""
+        """Apply one DNC branch alone at every tap (stage 2). Raises KeyError if there is none."""
         return [ise.branches[branch](f) for ise, f in zip(self.scales, features, strict=True)]
 
     def branch_parameters(self, branch: str) -> list[nn.Parameter]:
-        """The parameters of one branch at every tap."""
+        """Return the parameters of one branch at every tap."""
         return [p for ise in self.scales for p in ise.branches[branch].parameters()]
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        """The parameters of FGM at every tap."""
+        """Return the parameters of FGM at every tap."""
         return [p for ise in self.scales for p in ise.modulation.parameters()]
 
     def restore(
@@ -325,21 +332,23 @@ class VRDIR(nn.Module):
         statistics: GlobalStatistics | None = None,
         control: Control = ALL,
     ) -> Restoration:
-        """Restore and say why: the image, the guidance maps and the share of each degradation.
+        """Restore images; return them with the guidance maps and the share of each degradation.
 
         Args:
             image: (B, 3, H, W), RGB in [0, 1].
-            skip_clean: leave an image exactly as it is where the guidance calls it clean, and spare it the branches and the
-                decoder; the others come out as in a batch of their own. A number replaces the `CLEAN_SHARE` of the clean
-                branch from which on an image counts as clean. It waits for the guidance, so on a GPU it synchronises.
-            statistics: where modules take means over the whole image from, such as a video's (see `vrdir.model.global_statistics`);
-                None: from the image itself.
-            control: how strongly it restores, and of what.
+            skip_clean: leave images unchanged that the guidance finds clean, which saves the
+                branches and the decoder; the others are restored as in a batch of their own. A
+                number replaces `CLEAN_SHARE`, the share of the clean branch from which an image
+                counts as clean. On a GPU this waits for the guidance.
+            statistics: means over the whole image for the modules that use them, such as those of a
+                video (see `vrdir.model.global_statistics`); None measures them on the image.
+            control: how strongly to restore, and which degradations.
 
         Raises:
-            ValueError: the image has another shape, or there is no clean branch to skip by.
-            ArithmeticError: the guidance that `skip_clean` decides by is not finite.
-            RuntimeError: `skip_clean` under torch.export or torch.compile, which know no branch that depends on the data.
+            InputError: the image has another shape, or the network has no clean branch.
+            ResultError: the guidance is not finite, so `skip_clean` cannot decide.
+            TracingError: `skip_clean` under torch.export or torch.compile, which cannot decide by
+                the data.
         """
         check_image(image)
         threshold = clean_threshold(skip_clean, self.config)
@@ -360,11 +369,12 @@ class VRDIR(nn.Module):
             image = in_range(crop_to(restored, image.shape[-2:]))
             return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
-            raise RuntimeError(
-                "skip_clean decides by what is in the image, which torch.export and torch.compile cannot; switch it off"
+            raise TracingError(
+                "skip_clean decides by the image, which torch.export and torch.compile cannot; "
+                "switch it off"
             )
 
-        check_result(shares)  # NaN is above no threshold
+        check_result(shares)  # NaN exceeds no threshold
         unclean = (~is_clean(shares, lifted, threshold)).nonzero().flatten()
         if len(unclean) == 0:
             return Restoration(image, guidance, shares, veil)
@@ -377,10 +387,11 @@ class VRDIR(nn.Module):
         return Restoration(image.index_copy(0, unclean, restored), guidance, shares, veil)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the restored images, (B, 3, H, W) in [0, 1]."""
         return self.restore(image).image
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As every module's, of contiguous tensors: safetensors refuses others, such as weights that are channels last."""
+        """Return the state with contiguous tensors: safetensors refuses others (channels last)."""
         state = super().state_dict(*args, **kwargs)
         if not kwargs.get("keep_vars"):
             prefix = kwargs.get("prefix", "")
@@ -390,17 +401,19 @@ class VRDIR(nn.Module):
         return state
 
     def load_pretrained_extractor(self, path: Path | None = None) -> None:
-        """Give E its pretrained weights, before training: from `path`, else from where they are published."""
+        """Load E's pretrained weights, before training: from `path`, or from their publisher."""
         self.extractor.load_pretrained(path)
 
     def save_pretrained(self, folder: Path | str, *, half: bool = False) -> None:
-        """Write `config.json` and `model.safetensors` into `folder`, each in one piece or not at all.
+        """Write `config.json` and `model.safetensors` into `folder`, each whole or not at all.
 
-        `half` stores float16, which halves the file; loading gives float32 again. For `small` it moved the validation PSNR of
-        each kind of image by at most 0.04 dB.
+        Args:
+            folder: is made if it does not exist.
+            half: store float16, which halves the file; loading gives float32. For `small` the
+                validation PSNR of each kind of image changed by at most 0.04 dB.
 
         Raises:
-            ValueError: a value is not finite, or not in float16.
+            WeightsError: a value is not finite, or not in float16.
         """
         folder = Path(folder)
         state = {
@@ -410,7 +423,7 @@ class VRDIR(nn.Module):
         check_finite(state, "the network in float16" if half else "the network", "it is not saved")
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        # Serialised first, written under a temporary name, renamed: a reader meets a whole file or none, and weights only with a config.
+        # The config comes first, so that a reader never meets weights without one.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
 
@@ -423,22 +436,23 @@ class VRDIR(nn.Module):
         token: str | None = None,
         message: str = "Upload VRDIR weights",
     ) -> str:
-        """Upload what `save_pretrained` writes to a Hugging Face repository, which is made if it is not there.
+        """Upload the files of `save_pretrained` to a Hugging Face repository; make it if needed.
 
         `VRDIR.from_pretrained(repository)` and `vrdir.Restorer(repository)` then load it.
 
         Args:
             repository: its id, "owner/name".
             half: as for `save_pretrained`.
-            private: whether to make it a private one; None: as the owner's default is.
-            token: of an account that may write there; None: the one that is logged in.
-            message: the commit's.
+            private: make a private repository; None takes the owner's default.
+            token: of an account that may write there; None takes the account that is logged in.
+            message: of the commit.
 
         Returns:
             The commit's address.
 
         Raises:
-            ValueError: huggingface_hub is not installed, or the hub does not take it.
+            MissingPackageError: huggingface_hub is not installed.
+            WeightsError: the hub refuses the upload.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, half=half)
@@ -451,13 +465,15 @@ class VRDIR(nn.Module):
         """Load a model in evaluation mode. Nothing is unpickled and nothing is skipped.
 
         Args:
-            weights: the name of bundled weights, a folder with `config.json` and `model.safetensors`, or the id of a
-                Hugging Face repository ("owner/name", with the `hub` extra).
-            device: where to put it.
+            weights: the name of bundled weights, a folder with `config.json` and
+                `model.safetensors`, or the id of a Hugging Face repository ("owner/name", with the
+                extra `hub`).
+            device: where the model is put.
 
         Raises:
-            FileNotFoundError: there are no such weights.
-            ValueError: a file is damaged, holds another architecture than its config says, or a value that is not finite.
+            MissingFileError: there are no such weights.
+            WeightsError: a file is damaged, does not fit its config, or holds a value that is not
+                finite.
         """
         folder = resolve_weights(weights)
         config = read_config(folder / CONFIG_FILE)
@@ -484,34 +500,36 @@ class VRDIR(nn.Module):
 
 
 def check_image(image: Tensor) -> None:
-    """Raise ValueError if a tensor is no (B, 3, H, W) of at least one pixel."""
+    """Raise InputError unless a tensor is (B, 3, H, W) with at least one pixel."""
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
         raise InputError(
-            f"expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape {tuple(image.shape)}"
+            "expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape "
+            f"{tuple(image.shape)}"
         )
 
 
 def in_range(restored: Tensor) -> Tensor:
-    """What a decoder gives, clamped to [0, 1]. What is infinite becomes NaN rather than white: `check_result` is to find it."""
+    """Clamp a decoder's output to [0, 1]; infinite values become NaN, for `check_result`."""
     return restored.clamp(0, 1) + 0 * restored
 
 
 def check_result(*values: Tensor) -> None:
-    """Raise ArithmeticError if a network's result is not finite."""
+    """Raise ResultError if a network's result is not finite."""
     if not all(bool(value.isfinite().all()) for value in values):
         raise ResultError(
-            "the network's result has NaN or infinite values, so there is no image; its weights are damaged, or too large for the "
-            "precision it computes in: check them (vrdir weights verify), get or train them again, or compute in float32"
+            "the network's result has NaN or infinite values, so there is no image; its weights "
+            "are damaged, or too large for the precision it computes in: check them (vrdir weights "
+            "verify), get or train them again, or compute in float32"
         )
 
 
 def shares_of(guidance: list[Tensor]) -> Tensor:
-    """(B, K), the mean of the guidance over positions and taps."""
+    """Return the mean of the guidance over positions and taps, (B, K)."""
     return torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
 
 
 def is_clean(shares: Tensor, veil: Lift | None, threshold: float) -> Tensor:
-    """(B,) bool, whether images are to be left alone: no veil, and a share of the clean branch."""
+    """Return which images are clean, (B,) bool: by the clean branch's share and the context."""
     clean = shares[:, -1] >= threshold
     if veil is None:
         return clean
@@ -519,12 +537,17 @@ def is_clean(shares: Tensor, veil: Lift | None, threshold: float) -> Tensor:
 
 
 def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | None:
-    """The share from which on an image counts as clean; None to restore them all. Raises ValueError if there is no such share."""
+    """Return the share from which an image counts as clean; None restores all images.
+
+    Raises:
+        InputError: the network has no clean branch, or the share is not above 0 and at most 1.
+    """
     if skip_clean is False:
         return None
     if not config.clean_branch:
         raise InputError(
-            "skip_clean needs a network with a clean branch (clean_branch in its config), which this one has not"
+            "skip_clean needs a network with a clean branch (clean_branch in its config), which "
+            "this one has not"
         )
     threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
     if not 0 < threshold <= 1:
@@ -535,7 +558,12 @@ def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | No
 
 
 def read_config(path: Path) -> VRDIRConfig:
-    """Read `config.json`. Raises FileNotFoundError or ValueError, naming the file and the field."""
+    """Read `config.json`.
+
+    Raises:
+        MissingFileError: it does not exist.
+        WeightsError: it is not a network's config; the message names the file and the field.
+    """
     if not path.is_file():
         raise MissingFileError(
             f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
@@ -543,18 +571,25 @@ def read_config(path: Path) -> VRDIRConfig:
     try:
         return VRDIRConfig.model_validate(read_settings(path))
     except ValidationError as error:
-        raise WeightsError(f"{path} is no VRDIR config: {describe(error)}") from None
+        raise WeightsError(f"{path} is not a VRDIR config: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:
-    """A pydantic error in one line: each field, up to eight, and what is wrong with it."""
+    """Return a pydantic error in one line: up to eight fields, each with its problem."""
     errors = error.errors()
     shown = [f"{'.'.join(map(str, e['loc']))[:80] or 'content'}: {e['msg']}" for e in errors[:8]]
     return "; ".join(shown + [f"and {len(errors) - 8} more"] * (len(errors) > 8))
 
 
 def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
-    """Raise ValueError, "problem (the difference); remedy", if `state` is not exactly what `model` holds; shapes alone will do."""
+    """Raise WeightsError unless a state has exactly a model's names and shapes.
+
+    Args:
+        model: the network.
+        state: tensors, or their shapes, by name.
+        problem: the start of the message; the differences follow in brackets.
+        remedy: the end of the message.
+    """
     expected = model.state_dict()
     shapes = {name: tuple(getattr(value, "shape", value)) for name, value in state.items()}
     problems = [f"lacks {name}" for name in expected if name not in state]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vrdir.model.global_context import Veil
+from vrdir.model.global_context import Lift
 from vrdir.model.vrdir import Restoration
 
 EDGE = 2 / 255  # mean difference of the picture from its border, where the picture begins
@@ -120,7 +120,7 @@ def joined(parts: Sequence[Restoration]) -> Restoration:
     return Restoration(torch.cat(images), maps, torch.cat(shares), joined_veils(veils))
 
 
-def joined_veils(veils: Sequence[Veil | None]) -> Veil | None:
+def joined_veils(veils: Sequence[Lift | None]) -> Lift | None:
     """Return the veils of the parts of a batch as one; None if there are none."""
     found = [veil for veil in veils if veil is not None]
-    return Veil(*(torch.cat(values) for values in zip(*found, strict=True))) if found else None
+    return type(found[0])(*map(torch.cat, zip(*found, strict=True))) if found else None

@@ -9,12 +9,13 @@ from torch.nn import functional
 from vrdir.batch.results import Diagnosis
 from vrdir.images.changes import mean_change
 from vrdir.model.control import ALL, Control
-from vrdir.model.global_context import Veil, lift, log_gain_at, reduced, resampling
+from vrdir.model.global_context import Lift, Veil, lift, log_gain_at, reduced, resampling
 from vrdir.model.vrdir import Restoration
 
 COPY_PX = 128  # side of the copy on which haze is measured
 CROP_PX = 256  # side of the middle part on which noise and rain are measured
 AROUND_PX = 16  # side of the surroundings of a streak
+STEP = 1 / 255  # of brightness, by which the gain is measured
 STREAK = 12 / 255  # the least brightness that rain adds to a pixel
 SMALLEST_PX = 3  # side of the filter for noise
 
@@ -41,17 +42,17 @@ def _each(values: Tensor | None, count: int) -> list[float | None]:
     return [None] * count if values is None else list(values.tolist())
 
 
-def _haze(image: Tensor, veil: Veil | None) -> Tensor | None:
+def _haze(image: Tensor, veil: Lift | None) -> Tensor | None:
     """Return the mean of 1 - t over each image, (B,)."""
-    if veil is None:
+    if not isinstance(veil, Veil):
         return None
-    matrix = resampling(veil.log_gain.shape[-1], COPY_PX, image.device)
+    matrix = resampling(veil.grid[-1], COPY_PX, image.device)
     k = log_gain_at(reduced(image, COPY_PX), veil, matrix, matrix)
     return (1 - torch.exp(-k)).mean((1, 2, 3))
 
 
 def _noise_and_rain(
-    image: Tensor, restored: Tensor, veil: Veil | None, control: Control
+    image: Tensor, restored: Tensor, veil: Lift | None, control: Control
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return noise in 8-bit levels and the share of pixels under rain, (B,) each.
 
@@ -67,12 +68,13 @@ def _noise_and_rain(
     clear, restored = image[..., window[0], window[1]], restored[..., window[0], window[1]]
     gain = torch.ones(len(image), device=image.device)
     if veil is not None:
-        lifted, grid = control.of_veil(veil), veil.log_gain.shape[-1]
-        rows = resampling(grid, height, image.device)[window[0]]
-        columns = resampling(grid, width, image.device)[window[1]]
-        k = log_gain_at(clear, lifted, rows, columns)
-        gain = torch.exp(k).mean((1, 2, 3)) * lifted.exposure.flatten()
-        clear = lift(clear, lifted, rows, columns).clamp(0, 1)
+        found = control.of_veil(veil)
+        rows = resampling(veil.grid[0], height, image.device)[window[0]]
+        columns = resampling(veil.grid[1], width, image.device)[window[1]]
+        lifted = lift(clear, found, rows, columns)
+        brighter = lift(clear + STEP, found, rows, columns)
+        gain = ((brighter - lifted) / STEP).mean((1, 2, 3)).clamp_min(1e-3)
+        clear = lifted.clamp(0, 1)
     removed = (clear - restored) / control.strength
     if min(removed.shape[-2:]) < SMALLEST_PX:
         none = torch.zeros(len(image))

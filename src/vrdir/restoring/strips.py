@@ -20,7 +20,7 @@ from torch.nn import functional
 from vrdir.errors import InputError
 from vrdir.model.blocks import ResidualBlock, ResidualBlocks
 from vrdir.model.control import ALL, Control
-from vrdir.model.global_context import Veil, lift, resampling
+from vrdir.model.global_context import Lift, lift, resampling
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import (
@@ -88,7 +88,7 @@ def restore_in_strips(
         shares = shares_of(guidance)
         if threshold is not None and bool(is_clean(shares, strips.lifted_veil, threshold)):
             return Restoration(image, guidance, shares, strips.veil)
-        if control.is_local(model.context is not None):
+        if control.is_local(model.unveils):
             steering = control.of_guidance(guidance, model.config.branches)
             restored = strips.decoded(features, steering)
         else:
@@ -188,9 +188,9 @@ class StripNetwork:
             memory_format=torch.channels_last,
         )
 
-    def _lifted(self, veil: Veil) -> Tensor:
+    def _lifted(self, veil: Lift) -> Tensor:
         """Return the image without a veil, which was found on a reduced copy of the whole image."""
-        (height, width), (h, w) = self.original.shape[-2:], veil.log_gain.shape[-2:]
+        (height, width), (h, w) = self.original.shape[-2:], veil.grid
         down, across = (resampling(*n, self.device) for n in ((h, height), (w, width)))
         clear = torch.empty_like(self.original)
         for start, stop in self.strips(1):

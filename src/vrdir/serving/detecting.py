@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vrdir.evaluation.recogniser_loading import load_recogniser
+from vrdir.evaluation.recognition.registry import find_task
 from vrdir.images.reading import decode
 from vrdir.serving.batching import Job
 from vrdir.serving.images import NAME
@@ -28,7 +28,7 @@ class BoxFinder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._detector = load_recogniser(str(path), "detection")
+        self._detector = find_task("detection").load(str(path))
         self._lock = threading.Lock()
         self.name = self._detector.name
 

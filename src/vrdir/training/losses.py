@@ -107,7 +107,9 @@ def guidance_loss(
 
 
 def choice(asked: Tensor, wanted: Tensor, margin: float = 0.25) -> Tensor:
-    """Squared distance of what is asked for, (B, C, h, w), to 1 or more where it is wanted, and else to `-margin` or less.
+    """Return the squared distance of answers (B, C, h, w) to 1 where wanted, else to `-margin`.
+
+    Answers above 1, or below `-margin`, cost nothing.
 
     So what cannot be told apart gets something in between, and what plainly is not wanted nothing.
     """

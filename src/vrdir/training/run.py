@@ -160,6 +160,8 @@ def _training_set(recipe: Recipe, training: Sequence[Item], device: torch.device
         crop_px=recipe.crop_px,
         view_px=recipe.views_px,
         copy_px=recipe.model.context.side if recipe.model.context else None,
+        whole_px=recipe.whole_px,
+        fog_share=recipe.fog_share,
         overlay_share=recipe.overlay_share,
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,

@@ -228,7 +228,8 @@ class Recipe(Settings):
     )
     whole_px: Count | None = Field(
         default=None,
-        description="Side of the whole views of the stage context; null for that of the reduced copies.",
+        description="Side of the whole views of the stage context; null for that of the reduced "
+        "copies.",
     )
     fog_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,

@@ -19,11 +19,12 @@ from vrdir.data.items import Item
 from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.errors import SettingsError
-from vrdir.model.global_context import lift_whole
+from vrdir.model.global_context import LocalTone, lift_whole
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import (
     balanced_detail,
     balanced_l1,
+    choice,
     guidance_loss,
     l1,
     ranking,
@@ -111,6 +112,10 @@ class ContextStage(Stage):
     It sees whole views, as small as the copies that it will see of whole images, so that hours of
     training take minutes. "detail" compares differences between neighbouring pixels: the local
     contrast that a recogniser works with, which an average over pixels hardly sees.
+
+    A context that raises local contrast learns to do so in fog as cameras take it (`Batch.fogged`),
+    where a detector is to see what it sees in clear air; all other images it is to leave as they
+    are, to the local network.
     """
 
     name = "context"
@@ -121,7 +126,7 @@ class ContextStage(Stage):
             raise SettingsError(
                 "the recipe has no settings for the stage context, or its model has no context"
             )
-        self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5}
+        self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5, "choice": 4.0}
         super().__init__(recipe, recipe.context, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)
         self.detection = None if recipe.detector is None else Detection(recipe.detector)
@@ -145,6 +150,8 @@ class ContextStage(Stage):
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch."""
+        if batch.fogged is not None:
+            return self._losses_in_fog(model, batch, batch.fogged)
         clear = lifted(model, batch).float()
         losses = {
             "pixel": self.pixel_loss(clear, batch.clean),
@@ -154,6 +161,21 @@ class ContextStage(Stage):
             losses["recognition"] = self.recognition.loss(clear.clamp(0, 1), batch.clean)
         if self.detection is not None:
             losses["detection"] = self.detection.loss(clear.clamp(0, 1), batch.clean)
+        return losses
+
+    def _losses_in_fog(self, model: VRDIR, batch: Batch, fogged: Tensor) -> dict[str, Tensor]:
+        assert batch.copy is not None
+        assert batch.place is not None
+        clear, tone = model.lifted_windows(batch.degraded, batch.copy, batch.place)
+        assert isinstance(tone, LocalTone)
+        clear, others = clear.float(), ~fogged
+        losses = {
+            "pixel": self.pixel_loss(clear[others], batch.degraded[others]).nan_to_num(),
+            "choice": choice(tone.asked, fogged),
+        }
+        if self.detection is not None and fogged.any():
+            found = clear[fogged].clamp(0, 1)
+            losses["detection"] = self.detection.loss(found, batch.clean[fogged])
         return losses
 
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
