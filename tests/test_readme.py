@@ -111,8 +111,9 @@ def test_commands_and_options_exist(page: Path) -> None:
         command: Any = typer.main.get_command(app)
         names = [word for word in arguments if not word.startswith("-")]
         while getattr(command, "commands", None) and names:
-            assert names[0] in command.commands, f"no command {names[0]}: vrdir {line}"
-            command = command.commands[names.pop(0)]
+            found = command.get_command(typer.Context(command), names[0])
+            assert found is not None, f"no command {names[0]}: vrdir {line}"
+            command, names = found, names[1:]
         known = {
             name for option in command.params for name in (*option.opts, *option.secondary_opts)
         }

@@ -617,7 +617,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
     with pytest.raises(
         DiskError,
         match=r"run cannot be written \(No space left on device\); free some space on the disk, "
-        "then go on by --resume",
+        "then continue with --resume",
     ):
         trained(resume=False)  # its weights fit in, its checkpoint does not
     assert not list(small_disk.rglob("*.partial"))

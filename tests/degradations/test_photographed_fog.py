@@ -49,5 +49,5 @@ def test_thicker_fog_leaves_less_contrast() -> None:
 
 
 def test_wrong_parameters_are_named() -> None:
-    with pytest.raises(ValueError, match="gamma lies between 1 and 3"):
+    with pytest.raises(ValueError, match="gamma must be between 1 and 3"):
         photographed_fog(scenes(1), seeded(1), gamma=4.0)

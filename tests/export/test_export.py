@@ -444,7 +444,7 @@ def test_impossible_requests_are_named(tiny: VRDIR, folder: Path, tmp_path: Path
         Restorer(tiny, backend=unknown)
     with pytest.raises(ValueError, match=r"ends in .onnx or .xml, not as net.pt does"):
         export(tiny, tmp_path / "net.pt", "onnx")
-    with pytest.raises(ValueError, match="a front-end runs with backend torch"):
+    with pytest.raises(ValueError, match="a front-end needs backend torch"):
         vrdir.restore_before(torch.nn.Identity(), Restorer.from_onnx(folder / "tiny.onnx"))
 
 

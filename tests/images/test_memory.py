@@ -18,7 +18,7 @@ from vrdir.batch.results import FileJob
 from vrdir.images import memory
 from vrdir.images.reading import decode, read_file
 from vrdir.model.vrdir import VRDIR
-from vrdir.restoring import restorer as restoring
+from vrdir.restoring import network as restoring
 
 GROUP, V2, V1 = "proc/self/cgroup", "sys/fs/cgroup", "sys/fs/cgroup/memory"
 LIMIT = "memory.limit_in_bytes"
@@ -108,9 +108,9 @@ def test_padding_of_thin_images_counts(
 ) -> None:
     restorer, in_bands = Restorer(tiny, "cpu"), []
     assert (
-        restorer._network_bytes(1, 2**20) > 16 * 2**20 * 12
+        restorer.network.memory_bytes(1, 2**20) > 16 * 2**20 * 12
     )  # of the million pixels and fifteen as many beside them
-    assert restorer._network_bytes(1, 2**20) < 2 << 30
+    assert restorer.network.memory_bytes(1, 2**20) < 2 << 30
     restore = restoring.restore_in_strips
     monkeypatch.setattr(
         restoring,

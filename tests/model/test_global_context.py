@@ -140,8 +140,8 @@ def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
     image = torch.rand(1, 3, 83, 61)
     whole = model(image)
     assert (whole - image).abs().max() > 0.05
-    banded = restore_in_strips(model, image, strip_pixels=1024, precision=torch.float32).image
-    assert torch.allclose(banded, whole, atol=2e-5)
+    in_strips = restore_in_strips(model, image, strip_pixels=1024, precision=torch.float32).image
+    assert torch.allclose(in_strips, whole, atol=2e-5)
 
 
 def test_the_exported_graph_gives_what_the_network_gives(model: VRDIR) -> None:
@@ -228,14 +228,14 @@ def test_a_toned_window_is_as_in_the_whole(toned: VRDIR) -> None:
     assert torch.allclose(window, lift_whole(view, found)[..., 32:64, 48:80], atol=1e-5)
 
 
-def test_bands_and_exports_tone_as_the_network_does(toned: VRDIR) -> None:
+def test_strips_and_exports_tone_as_the_network_does(toned: VRDIR) -> None:
     from vrdir.export.graph import ExportableVRDIR
     from vrdir.restoring.strips import restore_in_strips
 
     image, whole = foggy(), toned(foggy())
     assert (whole - image).abs().mean() > 0.03
-    banded = restore_in_strips(toned, image, strip_pixels=2048, precision=torch.float32).image
-    assert torch.allclose(banded, whole, atol=2e-5)
+    in_strips = restore_in_strips(toned, image, strip_pixels=2048, precision=torch.float32).image
+    assert torch.allclose(in_strips, whole, atol=2e-5)
     assert torch.allclose(ExportableVRDIR(toned)(image)[0], whole, atol=2e-4)
 
 

@@ -25,7 +25,7 @@ def restore(
 ) -> ray.data.Dataset:
     """Restore a column of a Ray data set.
 
-    >>> restored = vrdir.cluster.restore(ray.data.read_images("s3://bucket/foggy"))
+        restored = vrdir.cluster.restore(ray.data.read_images("s3://bucket/foggy"))
 
     Args:
         dataset: it has a column of images: encoded files (bytes), or arrays of uint8 (H, W, 3)

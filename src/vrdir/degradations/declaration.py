@@ -1,13 +1,13 @@
 """Declaring a degradation: its name, where it happens, its parameters and its function.
 
->>> @degradation(
-...     "noise",
-...     Place.NOISE,
-...     formula="`I = J + sigma / 255 n`",
-...     sigma=Parameter(2, 55, bounds=(0, 255), about="standard deviation", unit="8-bit levels"),
-... )
-... def noise(image: Tensor, draws: Draws) -> Tensor:
-...     return image + draws.parameter("sigma") / 255 * draws.normal(*image.shape[1:])
+    @degradation(
+        "noise",
+        Place.NOISE,
+        formula="`I = J + sigma / 255 n`",
+        sigma=Parameter(2, 55, bounds=(0, 255), about="standard deviation", unit="8-bit levels"),
+    )
+    def noise(image: Tensor, draws: Draws) -> Tensor:
+        return image + draws.parameter("sigma") / 255 * draws.normal(*image.shape[1:])
 
 It is registered in `DEGRADATIONS` when its module is imported. docs/extending/degradation.md
 explains the steps.

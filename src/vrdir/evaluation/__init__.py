@@ -1,13 +1,13 @@
 """Evaluation: how well images are restored, and what restoring does to recognisers.
 
->>> from vrdir.evaluation import Condition, find_task, function_for_images
->>> task = find_task("classification")
->>> result = task.evaluate(
-...     task.read(Path("photos")),
-...     task.load("net.onnx"),
-...     [Condition("haze:severity=3")],
-...     {"mine": function_for_images(dehaze)},
-... )
+from vrdir.evaluation import Condition, find_task, function_for_images
+task = find_task("classification")
+result = task.evaluate(
+task.read(Path("photos")),
+task.load("net.onnx"),
+[Condition("haze:severity=3")],
+{"mine": function_for_images(dehaze)},
+)
 """
 
 from typing import TYPE_CHECKING

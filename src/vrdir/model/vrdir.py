@@ -260,7 +260,7 @@ class VRDIR(nn.Module):
         return self.extractor(image, self.config.strides)
 
     def veil(self, copy: Tensor) -> Lift | None:
-        """Return the global context's answer for reduced copies (B, 3, S, S), or None without one."""
+        """Return the global context's answer for reduced copies (B, 3, S, S); None without one."""
         if self.context is None or self.config.context is None:
             return None
         return self.context(self.extractor(copy, self.config.context.strides), copy)

@@ -82,9 +82,9 @@ class _Arrived(NamedTuple):
 class Camera(Iterator[Picture]):
     """The frames of a live source, restored; each is (H, W, 3), uint8.
 
-    >>> with vrdir.Camera("rtsp://camera/stream") as camera:
-    ...     for frame in camera:
-    ...         show(frame)
+        with vrdir.Camera("rtsp://camera/stream") as camera:
+            for frame in camera:
+                show(frame)
 
     Iteration ends with a file. A network source that is lost is opened again, with growing pauses;
     meanwhile the last frame is given again each second.
