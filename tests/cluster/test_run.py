@@ -20,7 +20,7 @@ from vrdir.cluster.datasets import added_columns, map_in_pandas
 from vrdir.cluster.estimate import estimate
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options
-from vrdir.errors import DataError, ExistsError
+from vrdir.errors import DataError, ExistsError, MissingFileError
 from vrdir.restoring.restorer import Restorer
 
 NAMES = {"a/1.png": "PNG", "a/2.jpg": "JPEG", "3.webp": "WEBP", "4.png": "PNG", "5.jpg": "JPEG"}
@@ -125,6 +125,12 @@ def test_a_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
     assert [row.status for row in rows] == ["restored"] * count
     for row in rows:
         assert sha256(storage.read(row.target)).hexdigest() == row.target_sha256
+
+
+def test_inputs_that_cannot_be_listed_leave_nothing(bucket: str, options: Options) -> None:
+    with pytest.raises(MissingFileError):
+        next(restore_addresses([f"{bucket}/none"], f"{bucket}/out", options))
+    assert not storage.exists(f"{bucket}/out/.vrdir-account/run.json")
 
 
 def test_existing_results_are_not_replaced(bucket: str, options: Options) -> None:

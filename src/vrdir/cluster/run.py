@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -54,9 +55,11 @@ def restore_addresses(
         MissingPackageError: a package for the storage or the engine is not installed.
     """
     restorer = Restorer(**options.restorer)
+    listed: Iterator[Source] = storage.sources(inputs, others, SHARD_SUFFIXES)
+    first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
-    listed = storage.sources(inputs, others, SHARD_SUFFIXES)
+    listed = chain([] if first is None else [first], listed)
     if resume:
         finished = account.finished()
         listed = (source for source in listed if source not in finished)
