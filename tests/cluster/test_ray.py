@@ -21,7 +21,9 @@ from vrdir.cluster.work import Options
 from vrdir.restoring.restorer import Restorer
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.skipif(
+    "VRDIR_TEST_RAY" not in os.environ, reason="minutes; set VRDIR_TEST_RAY=1 to run it"
+)
 SETTINGS = RaySettings(workers=(2, 2), batch=4)
 
 

@@ -158,7 +158,7 @@ def test_invalid_configs_raise(weights: Path, content: str) -> None:
 )
 def test_a_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
     configure(weights, branches=["haze", name, "rain"])
-    with pytest.raises(ValueError, match="none that Python uses"):
+    with pytest.raises(ValueError, match="not one that Python uses"):
         VRDIR.from_pretrained(weights)
 
 

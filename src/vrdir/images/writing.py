@@ -50,6 +50,8 @@ def encode(picture: Picture, file_format: str, name: str = "", quality: int = QU
     """
     target = format_named(file_format)
     file_format = target.name or file_format
+    if file_format == "HEIF":
+        register_heif(name or "the picture")
     if isinstance(picture, DeepPicture) and target.colour_bits < 16:
         picture = picture.reduced()
     try:
