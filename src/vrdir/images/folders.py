@@ -155,7 +155,8 @@ class ForeignPaths:
         tries = (
             self._follow(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
         )
-        return next((found for found in tries if _exists(found)), path)
+        # Files only: a name that is one backslash would mean the root folder.
+        return next((found for found in tries if _exists(found) and found.is_file()), path)
 
     def _follow(self, folder: Path, text: str) -> Path:
         here = folder
