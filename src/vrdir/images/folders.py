@@ -155,8 +155,8 @@ class ForeignPaths:
         tries = (
             self._follow(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
         )
-        # Files only: a name that is one backslash would mean the root folder.
-        return next((found for found in tries if _exists(found) and found.is_file()), path)
+        # A name that is one backslash does not mean the root folder, which has no name.
+        return next((found for found in tries if found.name and _exists(found)), path)
 
     def _follow(self, folder: Path, text: str) -> Path:
         here = folder
