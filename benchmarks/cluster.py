@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vrdir.cluster import storage
+from vrdir.cluster import listing, storage
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options, restore_content
@@ -95,10 +95,10 @@ def list_memory(count: int) -> tuple[int, int]:
     """Return the peak of traced bytes after a tenth of a list of `count` objects, and after all."""
     for number in range(count):
         storage.write(f"s3://bench/many/{number:08}.png", b"")
-    list(zip(range(10), storage.sources(["s3://bench/many"]), strict=False))
+    list(zip(range(10), listing.sources(["s3://bench/many"]), strict=False))
     tracemalloc.start()
     early = 0
-    for number, _ in enumerate(storage.sources(["s3://bench/many"])):
+    for number, _ in enumerate(listing.sources(["s3://bench/many"])):
         if number == count // 10:
             early = tracemalloc.get_traced_memory()[1]
     peak = tracemalloc.get_traced_memory()[1]

@@ -11,8 +11,9 @@ from typing import ClassVar
 import pytest
 from tests.cluster.conftest import forget, photo
 
-from vrdir.cluster import storage
-from vrdir.cluster.storage import PassingError, Source
+from vrdir.cluster import listing, storage
+from vrdir.cluster.listing import Source
+from vrdir.cluster.storage import PassingError
 from vrdir.errors import (
     DataError,
     InputError,
@@ -39,7 +40,7 @@ def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> Non
         storage.write(f"{bucket}/in/{name}", b"content")
     storage.write(f"{bucket}/inside.png", b"of another folder")
     others: Counter[str] = Counter()
-    found = set(storage.sources([f"{bucket}/in"], others))
+    found = set(listing.sources([f"{bucket}/in"], others))
     assert found == {
         Source(f"{bucket}/in/{name}", name, 7) for name in ("a/1.png", "a/b/2.jpg", "3.tif")
     }
@@ -49,17 +50,17 @@ def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> Non
 def test_single_files_patterns_and_lists(bucket: str) -> None:
     for name in ("in/1.png", "in/2.jpg", "in/3.png"):
         storage.write(f"{bucket}/{name}", b"content")
-    assert list(storage.sources([f"{bucket}/in/2.jpg"])) == [
+    assert list(listing.sources([f"{bucket}/in/2.jpg"])) == [
         Source(f"{bucket}/in/2.jpg", "2.jpg", 7)
     ]
-    matching = list(storage.sources([f"{bucket}/in/*.png"]))
+    matching = list(listing.sources([f"{bucket}/in/*.png"]))
     assert [source.name for source in matching] == ["in/1.png", "in/3.png"]
     storage.write(f"{bucket}/list.txt", f"# two\n{bucket}/in/1.png\n\n{bucket}/in/2.jpg\n".encode())
-    listed = list(storage.sources([f"{bucket}/list.txt"]))
+    listed = list(listing.sources([f"{bucket}/list.txt"]))
     assert [source.name for source in listed] == ["in/1.png", "in/2.jpg"]
     storage.write(f"{bucket}/bad.txt", f"{bucket}/in/".encode())
     with pytest.raises(DataError, match="line 1: .* is a folder"):
-        list(storage.sources([f"{bucket}/bad.txt"]))
+        list(listing.sources([f"{bucket}/bad.txt"]))
 
 
 def test_local_paths_and_file_urls(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_local_paths_and_file_urls(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub" / "1.png").write_bytes(b"content")
     (tmp_path / "in" / "2.png").write_bytes(b"content")
     for address in (str(tmp_path / "in"), f"file://{tmp_path}/in"):
-        assert sorted(source.name for source in storage.sources([address])) == [
+        assert sorted(source.name for source in listing.sources([address])) == [
             "2.png",
             "sub/1.png",
         ]
@@ -80,11 +81,11 @@ def test_local_paths_and_file_urls(tmp_path: Path) -> None:
 
 def test_what_is_not_there_is_named(bucket: str) -> None:
     with pytest.raises(MissingFileError, match="nothing at s3://.*/none"):
-        list(storage.sources([f"{bucket}/none"]))
+        list(listing.sources([f"{bucket}/none"]))
     with pytest.raises(MissingFileError, match="s3://.*/none.png does not exist"):
         storage.read(f"{bucket}/none.png")
     with pytest.raises(MissingFileError, match="nothing matches"):
-        list(storage.sources([f"{bucket}/none/*.png"]))
+        list(listing.sources([f"{bucket}/none/*.png"]))
 
 
 def test_unknown_addresses_and_missing_packages() -> None:
@@ -175,12 +176,12 @@ def test_wrong_credentials_are_one_line(bucket: str, monkeypatch: pytest.MonkeyP
 
 def test_long_listings_need_little_memory(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # No more than a page is held, so the peak does not grow from page to page.
-    monkeypatch.setattr(storage, "PAGE", 40)
+    monkeypatch.setattr(listing, "PAGE", 40)
     for number in range(200):
         storage.write(f"{bucket}/in/{number:0200}.png", b"")
-    list(storage.sources([f"{bucket}/in"]))  # loads what the first listing loads
+    list(listing.sources([f"{bucket}/in"]))  # loads what the first listing loads
     tracemalloc.start()
-    peaks = [tracemalloc.get_traced_memory()[1] for _ in storage.sources([f"{bucket}/in"])]
+    peaks = [tracemalloc.get_traced_memory()[1] for _ in listing.sources([f"{bucket}/in"])]
     tracemalloc.stop()
     assert len(peaks) == 200
     assert peaks[-1] < 1.2 * peaks[79]

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vrdir import __version__
-from vrdir.cluster import storage
-from vrdir.cluster.storage import Source, join, open_storage, shown
+from vrdir.cluster import listing, storage
+from vrdir.cluster.listing import Source
+from vrdir.cluster.storage import join, open_storage, shown
 from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"
@@ -148,7 +149,7 @@ class Account:
     def parts(self) -> Iterator[str]:
         """List the addresses of the parts."""
         system, path = open_storage(self.folder)
-        for entry in storage._below(system, path, self.folder):
+        for entry in listing.below(system, path, self.folder):
             name = str(entry["name"]).rpartition("/")[2]
             if name.startswith("part-") and name.endswith(".parquet"):
                 yield join(self.folder, name)

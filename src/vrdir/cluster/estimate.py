@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from vrdir.cluster import storage
+from vrdir.cluster import listing, storage
+from vrdir.cluster.listing import Source
 from vrdir.cluster.shards import SHARD_SUFFIXES
-from vrdir.cluster.storage import Source
 from vrdir.cluster.work import Options, restore_content
 from vrdir.errors import DataError, VrdirError
 from vrdir.images.formats import plain_suffix
@@ -67,7 +67,7 @@ def estimate(
     Nothing is written.
 
     Args:
-        inputs: see `vrdir.cluster.storage.sources`.
+        inputs: see `vrdir.cluster.listing.sources`.
         options: how the images would be restored.
         workers: workers of one core each that the run would have.
         price: of an hour of a worker, in any currency.
@@ -84,7 +84,7 @@ def estimate(
     sizes, sized = 0, 0
     chosen: list[Source] = []
     chance = random.Random(seed)
-    for number, source in enumerate(storage.sources(inputs, others, SHARD_SUFFIXES)):
+    for number, source in enumerate(listing.sources(inputs, others, SHARD_SUFFIXES)):
         if plain_suffix(source.name) in SHARD_SUFFIXES:
             raise DataError(
                 f"{storage.shown(source.address)} is a shard, whose images cannot be counted "

@@ -15,9 +15,9 @@ from itertools import islice
 from typing import Any
 
 from vrdir.cluster.account import Account, Row, key_of
+from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import restore_any
-from vrdir.cluster.storage import Source
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import torch
 
-from vrdir.cluster import storage
+from vrdir.cluster import listing
 from vrdir.cluster.account import Account, Recorder, Row
+from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any
-from vrdir.cluster.storage import Source
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.restoring.restorer import Restorer
 
@@ -36,7 +36,7 @@ def restore_addresses(
     """Restore images at addresses into a folder at an address, with an account of each.
 
     Args:
-        inputs: see `vrdir.cluster.storage.sources`.
+        inputs: see `vrdir.cluster.listing.sources`.
         output: the address of the results' folder. The account lies in `.vrdir-account` in it.
         options: how images are restored and written.
         resume: skip what the account of an earlier run with the same settings has.
@@ -55,7 +55,7 @@ def restore_addresses(
         MissingPackageError: a package for the storage or the engine is not installed.
     """
     restorer = Restorer(**options.restorer)
-    listed: Iterator[Source] = storage.sources(inputs, others, SHARD_SUFFIXES)
+    listed: Iterator[Source] = listing.sources(inputs, others, SHARD_SUFFIXES)
     first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)

@@ -18,7 +18,8 @@ from typing import Any
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
-from vrdir.cluster.storage import PassingError, Source, join, shown
+from vrdir.cluster.listing import Source
+from vrdir.cluster.storage import PassingError, join, shown
 from vrdir.cluster.work import Gate, Options, map_threads, restore_source
 from vrdir.errors import DataError, ExistsError, VrdirError, first_line, require
 from vrdir.images.folders import is_litter

@@ -17,7 +17,8 @@ from vrdir.batch.memory_budget import MemoryBudget
 from vrdir.batch.results import Diagnosis
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
-from vrdir.cluster.storage import PassingError, Source, join
+from vrdir.cluster.listing import Source
+from vrdir.cluster.storage import PassingError, join
 from vrdir.errors import ExistsError, VrdirError, first_line
 from vrdir.images.formats import ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.images.reading import decode

@@ -69,7 +69,7 @@ class Queue:
         max_pixels: how many pixels may wait.
         work_pixels: how many pixels may be at work; one job is always taken, however large.
         batch_pixels: how many pixels one batch may have.
-        observer: told of batches and dropped jobs.
+        observer: is notified of batches and dropped jobs.
     """
 
     def __init__(

@@ -111,7 +111,7 @@ def choice(asked: Tensor, wanted: Tensor, margin: float = 0.25) -> Tensor:
 
     Answers above 1, or below `-margin`, cost nothing.
 
-    So what cannot be told apart gets something in between, and what plainly is not wanted nothing.
+    Where the two kinds cannot be told apart, the answer that costs least is in between.
     """
     short = torch.relu(1 - asked.float()) ** 2
     beyond = torch.relu(asked.float() + margin) ** 2
