@@ -32,6 +32,7 @@ from vrdir.training.stages import (
     FusionStage,
     RefineStage,
     Stage,
+    WholeStage,
     all_stages,
 )
 from vrdir.training.trainer import Interrupted, Trainer
@@ -43,7 +44,7 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
     """Return the stages of a command.
 
     Args:
-        command: "context", "decoder", "branch", "fusion", "refine" or "all".
+        command: "context", "decoder", "branch", "fusion", "refine", "whole" or "all".
         recipe: all settings.
         degradation: the branch's, for "branch".
     """
@@ -56,6 +57,7 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
         "decoder": DecoderStage,
         "fusion": FusionStage,
         "refine": RefineStage,
+        "whole": WholeStage,
     }
     return [stages[command](recipe)]
 
