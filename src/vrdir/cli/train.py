@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, only this one prints
-STAGES = ("context", "decoder", "branch", "fusion", "refine", "whole")
+STAGES = ("context", "decoder", "branch", "fusion", "refine", "whole", "haze")
 # The settings of the recipe are read by `given_settings`.
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -283,6 +283,20 @@ def train_whole(
     ],
 ) -> None:
     """Train everything but the extractor on whole views, by a detector in fog, stage 5 (ours)."""
+
+
+@stage_command
+def train_haze(
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="A whole network with a context of local tone: folder, work directory, or name "
+            "of bundled weights.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Train the estimate of how thick the haze is, after all other stages; no pixel changes."""
 
 
 @stage_command

@@ -61,6 +61,7 @@ class Batch(NamedTuple):
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
         fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
             whole views.
+        haze: (B,), the mean of 1 - t of the synthetic haze or fog; 0 without it.
     """
 
     clean: Tensor
@@ -71,6 +72,7 @@ class Batch(NamedTuple):
     copy: Tensor | None = None
     place: Tensor | None = None
     fogged: Tensor | None = None
+    haze: Tensor | None = None
 
 
 class TrainingSet:
@@ -341,6 +343,7 @@ class StageData:
         known = torch.tensor(
             [item.drawn or item.degradations == () for item in items]
         ) | present.any(1)
+        haze = torch.zeros(len(clean), device=device)
         by_synthesis: dict[str, list[int]] = {}
         for row, item in enumerate(items):
             if item.degraded is None:
@@ -351,7 +354,7 @@ class StageData:
                 image = apply_steps(clean[rows], parsed(synthesis), own)
                 degraded[rows] = (image * 255).round() / 255
             else:
-                self._mix(clean, degraded, present, rows, own)
+                haze[rows] = self._mix(clean, degraded, present, rows, own)
         made_here = torch.tensor([item.degraded is None for item in items], device=device).view(
             -1, 1, 1, 1
         )
@@ -366,7 +369,8 @@ class StageData:
                 own = [generators[row] for row in rows]
                 # A reduced copy is too small to show what the sensor and the file did.
                 file = FILE_UNSEEN if self.view_px == self.data.copy_px else {}
-                degraded[rows] = photographed_fog(clean[rows], own, **file).image
+                fog = photographed_fog(clean[rows], own, **file)
+                degraded[rows], haze[rows] = fog.image, fog.haze
         if self.data.overlay_share:
             overlay = draw_overlays(clean, generators, self.data.overlay_share)
             clean, degraded = overlay.on(clean), overlay.on(degraded)
@@ -379,7 +383,7 @@ class StageData:
         )
         names = [item.name for item in items]
         present, known = present.to(device), known.to(device)
-        return Batch(clean, degraded, present, known, names, copy, place, fogged)
+        return Batch(clean, degraded, present, known, names, copy, place, fogged, haze)
 
     def _mix(
         self,
@@ -388,8 +392,8 @@ class StageData:
         present: Tensor,
         rows: list[int],
         generators: Sequence[Generator],
-    ) -> None:
-        """Degrade rows of a batch by the stage's mixture, in place.
+    ) -> Tensor:
+        """Degrade rows of a batch by the stage's mixture, in place; return how thick the haze is.
 
         An image without any degradation is its own target, JPEG compression included.
         """
@@ -402,6 +406,7 @@ class StageData:
         clean[rows] = torch.where(untouched, mixture.image, clean[rows])
         columns = [data.branches.index(name) for name in self.able]
         present[torch.tensor(rows)[:, None], columns] = mixture.present.cpu()
+        return mixture.haze
 
     def _windows(
         self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]

@@ -39,7 +39,7 @@ def apply_degradation(
     """
     apply = find(name)
     degraded = apply(image, generator, **(at_severity(name, severity) | ranges))
-    return Degraded(degraded.image.clamp(0, 1), degraded.parameters)
+    return degraded._replace(image=degraded.image.clamp(0, 1))
 
 
 def apply_steps(image: Tensor, steps: Iterable[Step], generator: Generators) -> Tensor:

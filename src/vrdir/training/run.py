@@ -30,6 +30,7 @@ from vrdir.training.stages import (
     ContextStage,
     DecoderStage,
     FusionStage,
+    HazeStage,
     RefineStage,
     Stage,
     WholeStage,
@@ -44,7 +45,8 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
     """Return the stages of a command.
 
     Args:
-        command: "context", "decoder", "branch", "fusion", "refine", "whole" or "all".
+        command: "context", "decoder", "branch", "fusion", "refine", "whole", "haze" or
+            "all".
         recipe: all settings.
         degradation: the branch's, for "branch".
     """
@@ -58,6 +60,7 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
         "fusion": FusionStage,
         "refine": RefineStage,
         "whole": WholeStage,
+        "haze": HazeStage,
     }
     return [stages[command](recipe)]
 

@@ -324,6 +324,11 @@ class Recipe(Settings):
         description="Stage 5, all but the extractor together on whole views, by a detector's "
         "answers in fog; null for none.",
     )
+    haze: StageSettings | None = Field(
+        default=None,
+        description="The last stage: the context's estimate of how thick the haze is; null for "
+        "none.",
+    )
 
     @field_validator("model", mode="before")
     @classmethod

@@ -147,7 +147,7 @@ class ContextStage(Stage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         assert model.context is not None
-        return list(model.context.parameters())
+        return model.context.lifting_parameters()
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch."""
@@ -182,6 +182,38 @@ class ContextStage(Stage):
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
         """Restore degraded images with this stage's network."""
         return lifted_whole(model, degraded).clamp(0, 1)
+
+
+class HazeStage(Stage):
+    """After all others (ours): the context of local tone learns to say how thick the haze is.
+
+    Only the layers of that estimate train, so no restored pixel changes.
+    """
+
+    name = "haze"
+    whole = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.haze is None or recipe.model.context is None or not recipe.model.context.tone:
+            raise SettingsError(
+                "the recipe has no settings for the stage haze, or its model has no context of "
+                "local tone"
+            )
+        self.weights = {"haze": 1.0}
+        super().__init__(recipe, recipe.haze, recipe.mixture)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
+        assert model.context is not None
+        return list(model.context.to_haze.parameters())
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
+        assert batch.copy is not None
+        assert batch.haze is not None
+        tone = model.veil(batch.copy)
+        assert isinstance(tone, LocalTone)
+        return {"haze": (tone.haze - batch.haze).abs().mean()}
 
 
 class DecoderStage(Stage):
@@ -401,8 +433,9 @@ class WholeStage(Stage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         assert model.context is not None
-        parts = (model.context, model.enhancement, model.decoder)
-        return [parameter for part in parts for parameter in part.parameters()]
+        parts = (model.enhancement, model.decoder)
+        others = [parameter for part in parts for parameter in part.parameters()]
+        return [*model.context.lifting_parameters(), *others]
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch."""
@@ -443,4 +476,6 @@ def all_stages(recipe: Recipe) -> list[Stage]:
         stages.append(RefineStage(recipe))
     if recipe.whole is not None:
         stages.append(WholeStage(recipe))
+    if recipe.haze is not None:
+        stages.append(HazeStage(recipe))
     return stages

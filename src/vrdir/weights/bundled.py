@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
 MODEL_FILES = ("config.json", "model.safetensors")
-STAGES = ("whole", "refine", "fusion")  # of a training, the last one first, that end with a whole network
+STAGES = ("haze", "whole", "refine", "fusion")  # of a training, the last one first, that end with a whole network
 NAMED_FOLDERS = 8  # how many an error names
 
 
