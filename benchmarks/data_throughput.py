@@ -24,9 +24,10 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.table import Table
 
+from vrdir.data.batches import Batch
 from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import Pair, write_pairs
-from vrdir.data.training_set import Batch, StageData, TrainingSet
+from vrdir.data.training_set import StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.degrade import degrade
 from vrdir.images.reading import read_file
@@ -80,6 +81,56 @@ def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int
     return measure
 
 
+def ways_of_loading(
+    recipe: Recipe, training: list[Item], folder: Path, training_set: Callable[..., TrainingSet]
+) -> dict[str, Callable[[int], float]]:
+    """Return each way of loading by its name: a function of the round, in seconds per step."""
+    stage, branches = RefineStage(recipe), recipe.model.branches
+    paired = items_of(None, [f"haze={pair_list(training, folder)}"], branches)
+    ways = {}
+    for name, items, kept, workers in (
+        ("synthesised from clean photos", training, True, 0),
+        ("synthesised, 2 workers", training, True, 2),
+        ("synthesised, photos decoded each time", training, False, 0),
+        ("synthesised, photos decoded each time, 2 workers", training, False, 2),
+        ("a pair list", paired, True, 0),
+        ("a pair list, decoded each time", paired, False, 0),
+    ):
+        size_of_cache, on_device = (2**32, None) if kept else (0, False)
+        of = training_set(items, cache_bytes=size_of_cache, on_device=on_device)
+        for path in of.images.paths if kept else ():
+            of.images.image(path)
+        data = of.stage(stage.name, stage.shares, everything)
+        ways[name] = feeding(data, stage.settings.batch_size, workers)
+    return ways
+
+
+def training(
+    recipe: Recipe, held_out: list[Item], folder: Path, small: TrainingSet
+) -> Callable[[int], float]:
+    """Return a function of the round that trains on ready batches: seconds per step."""
+    stage = RefineStage(recipe)
+    data = small.stage(stage.name, stage.shares, everything)
+    batches = data.batches(stage.settings.batch_size, range(1, STEPS + 1))
+    ready: list[Batch] = [part for [part] in batches]
+    precision = "bf16-mixed" if recipe.precision == "bf16" else "32-true"
+    fabric = Fabric(accelerator=small.device.type, devices=1, precision=precision)
+    validation = ValidationSet(held_out, recipe.model.branches, 256)
+    trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, validation, folder)
+    trainer.model.load_pretrained_extractor()
+    stage.prepare(small.device)
+    run = StageRun(trainer, stage, 10000)
+
+    def train(turn: int) -> float:
+        run.step(1, [ready[0]])
+        clock = now()
+        for step, batch in enumerate(ready):
+            run.step(2 + step + turn * STEPS, [batch])
+        return (now() - clock) / STEPS
+
+    return train
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -89,81 +140,35 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, device = Recipe.read("small"), choose_device(arguments.device)
     torch.manual_seed(0)
-    training, held_out = split(items_of(arguments.clean, (), recipe.model.branches), 16)
-    stage = RefineStage(recipe)
-    size, branches = stage.settings.batch_size, recipe.model.branches
-    as_recipe = {
-        "ranges": recipe.ranges,
-        "jpeg_share": recipe.jpeg_share,
-        "augmentation": recipe.augmentation,
-    }
+    photos, held_out = split(items_of(arguments.clean, (), recipe.model.branches), 16)
     training_set = partial(
-        TrainingSet, branches=branches, crop_px=recipe.crop_px, device=device, **as_recipe
+        TrainingSet,
+        branches=recipe.model.branches,
+        crop_px=recipe.crop_px,
+        device=device,
+        ranges=recipe.ranges,
+        jpeg_share=recipe.jpeg_share,
+        augmentation=recipe.augmentation,
     )
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        paired = items_of(None, [f"haze={pair_list(training, folder)}"], branches)
-        ways: dict[str, Callable[[int], float]] = {}
-        for name, items, kept, workers in (
-            ("synthesised from clean photos", training, True, 0),
-            ("synthesised, 2 workers", training, True, 2),
-            ("synthesised, photos decoded each time", training, False, 0),
-            ("synthesised, photos decoded each time, 2 workers", training, False, 2),
-            ("a pair list", paired, True, 0),
-            ("a pair list, decoded each time", paired, False, 0),
-        ):
-            size_of_cache, on_device = (2**32, None) if kept else (0, False)
-            of = training_set(items, cache_bytes=size_of_cache, on_device=on_device)
-            for path in of.images.paths if kept else ():
-                of.images.image(path)
-            ways[name] = feeding(of.stage(stage.name, stage.shares, everything), size, workers)
-        small = training_set(training)
-        ready: list[Batch] = [
-            part
-            for [part] in small.stage(stage.name, stage.shares, everything).batches(
-                size, range(1, STEPS + 1)
-            )
-        ]
-        fabric = Fabric(
-            accelerator=device.type,
-            devices=1,
-            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
-        )
-        trainer = Trainer(
-            fabric,
-            VRDIR(recipe.model),
-            recipe,
-            small,
-            ValidationSet(held_out, branches, 256),
-            folder,
-        )
-        trainer.model.load_pretrained_extractor()
-        stage.prepare(device)
-        run = StageRun(trainer, stage, 10000)
-
-        def train(turn: int) -> float:
-            run.step(1, [ready[0]])
-            clock = now()
-            for step, batch in enumerate(ready):
-                run.step(2 + step + turn * STEPS, [batch])
-            return (now() - clock) / STEPS
-
-        ways["training steps of small, on ready batches"] = train
+        ways = ways_of_loading(recipe, photos, folder, training_set)
+        trained = "training steps of small, on ready batches"
+        ways[trained] = training(recipe, held_out, folder, training_set(photos))
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(ROUNDS):
             for name, measure in ways.items():
                 seconds[name].append(measure(turn))
 
+    size = RefineStage(recipe).settings.batch_size
     rates = {name: size / statistics.median(values) for name, values in seconds.items()}
-    baseline = rates["training steps of small, on ready batches"]
     table = Table(
         f"{device.type}, {torch.get_num_threads()} threads, {recipe.crop_px} x {recipe.crop_px}",
         "patches/s",
         "against training",
     )
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:.0f}", f"{rate / baseline:.1f}")
+        table.add_row(name, f"{rate:.0f}", f"{rate / rates[trained]:.1f}")
     Console().print(table)
 
 

@@ -21,7 +21,8 @@ from rich.table import Table
 import vrdir
 from vrdir.images.convert import open_image
 from vrdir.images.formats import IMAGE_SUFFIXES
-from vrdir.model.vrdir import CLEAN_SHARE, VRDIR
+from vrdir.model.clean_images import CLEAN_SHARE
+from vrdir.model.vrdir import VRDIR
 
 THRESHOLDS = (0.2, 0.25, CLEAN_SHARE, 0.35, 0.4, 0.5)
 KINDS = (

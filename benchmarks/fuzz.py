@@ -212,7 +212,8 @@ def _make_weights(folder: Path) -> None:
     """Write the folder of a small network."""
     import torch
 
-    from vrdir.model.vrdir import VRDIR, VRDIRConfig
+    from vrdir.model.config import VRDIRConfig
+    from vrdir.model.vrdir import VRDIR
 
     torch.manual_seed(0)
     config = VRDIRConfig(

@@ -117,8 +117,8 @@ def palest(photo: Tensor, side: int, step: int = 15) -> Tensor:
     return photo[:, row * step : row * step + side, column * step : column * step + side]
 
 
-def main() -> None:
-    """Ask, restore, measure, print."""
+def read_arguments() -> tuple[argparse.Namespace, dict[str, Tensor]]:
+    """Return the arguments, and the photos that are held out by name, (3, H, W) uint8."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -138,55 +138,41 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     arguments = parser.parse_args()
     try:
-        held_out = [
-            item.clean for item in split(items_of(arguments.clean, (), ()), arguments.photos)[1]
-        ]
-        photos = {
-            name: decode(path)
-            for name, path in zip(distinct_stems(held_out), held_out, strict=True)
-        }
+        items = split(items_of(arguments.clean, (), ()), arguments.photos)[1]
+        held_out = [item.clean for item in items]
+        names = distinct_stems(held_out)
+        return arguments, dict(zip(names, map(decode, held_out), strict=True))
     except (ValueError, FileNotFoundError) as error:  # ImageError, too
         parser.error(str(error))
-    names = arguments.weights or ["small"]
-    restorers = {name: Restorer(name, arguments.device) for name in names}
-    figures: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for view, of in VIEWS.items():
-            (Path(folder) / view).mkdir(exist_ok=True)
-            for name, photo in photos.items():
-                Image.fromarray(of(photo).movedim(0, 2).numpy()).save(
-                    Path(folder) / view / f"{name}.png"
-                )
-        for view, synthesis in track(
-            QUESTIONS + SOFT + EVERYDAY, "Questions", console=Console(stderr=True)
-        ):
-            pairs = [
-                Pair(Path(folder) / view / f"{name}.png", None, synthesis, line)
-                for line, name in enumerate(photos, 1)
-            ]
-            answers = figures[f"{view} {synthesis}".strip()] = {}
-            for name, restorer in restorers.items():
-                result = SetResult(
-                    synthesis,
-                    arguments.clean,
-                    list(measure_pairs(pairs, network_for_pairs(restorer))),
-                )
-                if result.excluded:
-                    raise SystemExit(
-                        f"{result.excluded[0].pair.clean}: {result.excluded[0].reason}"
-                    )
-                assert result.degraded is not None
-                assert result.restored is not None
-                answers["in"] = round(result.degraded["psnr_rgb"], 2)
-                answers[name] = {
-                    "psnr": round(result.restored["psnr_rgb"], 2),
-                    "worse": len(result.worse),
-                }
+
+
+def ask(
+    pairs: list[Pair], synthesis: str, source: Path, restorers: dict[str, Restorer]
+) -> dict[str, Any]:
+    """Return the figures of one question: PSNR of the input, and of each restorer's result."""
+    answers: dict[str, Any] = {}
+    for name, restorer in restorers.items():
+        measured = list(measure_pairs(pairs, network_for_pairs(restorer)))
+        result = SetResult(synthesis, source, measured)
+        if result.excluded:
+            raise SystemExit(f"{result.excluded[0].pair.clean}: {result.excluded[0].reason}")
+        assert result.degraded is not None
+        assert result.restored is not None
+        answers["in"] = round(result.degraded["psnr_rgb"], 2)
+        answers[name] = {
+            "psnr": round(result.restored["psnr_rgb"], 2),
+            "worse": len(result.worse),
+        }
+    return answers
+
+
+def show(figures: dict[str, dict[str, Any]], names: list[str], photos: int) -> None:
+    """Print the table."""
     table = Table(
         "question (synthetic)",
         "in",
         *names,
-        title=f"PSNR in dB, {len(photos)} held-out photos (photos made worse)",
+        title=f"PSNR in dB, {photos} held-out photos (photos made worse)",
     )
     asked = [f"{view} {synthesis}".strip() for view, synthesis in QUESTIONS if synthesis != CLEAN]
     means = {
@@ -206,6 +192,30 @@ def main() -> None:
             *(f"{answers[n]['psnr']:.2f} ({answers[n]['worse']})" for n in names),
         )
     Console(width=max(100, 64 + 14 * len(names))).print(table)
+
+
+def main() -> None:
+    """Ask, restore, measure, print."""
+    arguments, photos = read_arguments()
+    names = arguments.weights or ["small"]
+    restorers = {name: Restorer(name, arguments.device) for name in names}
+    figures: dict[str, dict[str, Any]] = {}
+    questions = QUESTIONS + SOFT + EVERYDAY
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for view, of in VIEWS.items():
+            (folder / view).mkdir(exist_ok=True)
+            for name, photo in photos.items():
+                image = Image.fromarray(of(photo).movedim(0, 2).numpy())
+                image.save(folder / view / f"{name}.png")
+        for view, synthesis in track(questions, "Questions", console=Console(stderr=True)):
+            pairs = [
+                Pair(folder / view / f"{name}.png", None, synthesis, line)
+                for line, name in enumerate(photos, 1)
+            ]
+            question = f"{view} {synthesis}".strip()
+            figures[question] = ask(pairs, synthesis, arguments.clean, restorers)
+    show(figures, names, len(photos))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from vrdir import Restorer
 from vrdir.export import BACKENDS
 from vrdir.model.blocks import move_to
-from vrdir.model.vrdir import BASE, PAPER, VRDIR
+from vrdir.model.config import BASE, PAPER
+from vrdir.model.vrdir import VRDIR
 
 Network = Callable[[Tensor], Any]
 

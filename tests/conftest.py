@@ -10,7 +10,8 @@ import skimage.data
 import torch
 from PIL import Image
 
-from vrdir.model.vrdir import VRDIR, VRDIRConfig
+from vrdir.model.config import VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 
 TINY = VRDIRConfig(
     extractor="efficientnet_lite0",

@@ -16,9 +16,10 @@ from tests.conftest import TINY
 
 import vrdir
 from vrdir.data.pairs import checked_pairs, open_pair
+from vrdir.model.config import CONFIGS, SMALL, VRDIRConfig
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.model.semantics_decoder import PixelSkipDecoder
-from vrdir.model.vrdir import CONFIGS, SMALL, VRDIR, VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 
 TOOLS = Path(__file__).parents[1] / "tools"
 

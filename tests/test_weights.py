@@ -10,7 +10,8 @@ import torch
 from vrdir import Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration.metrics import psnr_rgb
-from vrdir.model.vrdir import CONFIGS, VRDIR
+from vrdir.model.config import CONFIGS
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring import golden
 from vrdir.restoring.golden import golden_problems
 from vrdir.training.settings import RECIPES

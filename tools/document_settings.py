@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vrdir.training.settings import Recipe, described
+from vrdir.training.fields import described
+from vrdir.training.settings import Recipe
 
 ALIKE = ("branch.", "fusion.", "refine.", "whole.", "haze.")  # stages with the settings of `decoder`
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from vrdir.errors import WeightsError
-from vrdir.model.vrdir import CONFIGS, VRDIR, VRDIRConfig
+from vrdir.model.config import CONFIGS, VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 
 FREE = {"context", "strides", "widths", "encoder_blocks", "decoder_blocks"}
 

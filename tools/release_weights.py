@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 
 from vrdir.atomic import write_whole
-from vrdir.model.vrdir import CONFIG_FILE, VRDIR, WEIGHTS_FILE
+from vrdir.model.loading import CONFIG_FILE, WEIGHTS_FILE
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.golden import GOLDEN_FILE, write_golden
 from vrdir.weights.bundled import FOLDER, MANIFEST, bundled_weights, sha256
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vrdir.errors import ImageError, VrdirError
     from vrdir.frontend.attach import restore_before
     from vrdir.frontend.transform import Restore
-    from vrdir.model.vrdir import VRDIR, Restoration, VRDIRConfig
+    from vrdir.model.config import VRDIRConfig
+    from vrdir.model.vrdir import VRDIR, Restoration
     from vrdir.restoring.restored import Restored
     from vrdir.restoring.restorer import Restorer
     from vrdir.serving.camera import Camera
@@ -44,7 +45,7 @@ _HOMES = {
     "Restored": "vrdir.restoring.restored",
     "Restorer": "vrdir.restoring.restorer",
     "VRDIR": "vrdir.model.vrdir",
-    "VRDIRConfig": "vrdir.model.vrdir",
+    "VRDIRConfig": "vrdir.model.config",
     "VrdirError": "vrdir.errors",
     "degrade": "vrdir.degradations.degrade",
     "restore_before": "vrdir.frontend.attach",

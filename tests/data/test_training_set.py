@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from vrdir.data.batches import Batch
 from vrdir.data.image_cache import ImageCache, photos_in
 from vrdir.data.items import Item, items_of, split
 from vrdir.data.pairs import open_pair, read_pairs
-from vrdir.data.training_set import Batch, TrainingSet
+from vrdir.data.training_set import TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.draws import seed_of
 from vrdir.errors import ImageError
@@ -152,7 +153,7 @@ def test_balanced_lists_count_alike(pair_list: Path, photo_folder: Path) -> None
     for balance, length in ((False, 18), (True, 24)):
         stage = training_set(items, balance=balance).stage("decoder", SHARES, everything)
         assert stage.epoch_length == length
-        of_list = sum(stage.data.items[stage.item(n)].kind == "rain_pairs" for n in range(length))
+        of_list = sum(stage.data.items[stage.index(n)].kind == "rain_pairs" for n in range(length))
         assert of_list == (12 if balance else 6)
 
 
@@ -163,7 +164,7 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
             "decoder", SHARES, everything
         )
         assert stage.epoch_length == 16  # 12 photos and 4 from the list
-        chosen = [stage.item(n) for n in range(48)]
+        chosen = [stage.index(n) for n in range(48)]
         of_list = [items[i].kind == "rain_pairs" for i in chosen]
         assert [sum(of_list[n : n + 4]) for n in range(0, 48, 4)] == [1] * 12
         photos, pairs = (
@@ -229,7 +230,7 @@ def test_degradation_without_branch_is_unknown_not_clean(
     )
     items = items_of(None, [str(tmp_path / "list.txt")], NAMES)
     data = training_set(items)
-    batch = data.stage("decoder", SHARES, everything).finished(
+    batch = data.stage("decoder", SHARES, everything).batch(
         data.stage("decoder", SHARES, everything).crops(0, 4)
     )
     found = {

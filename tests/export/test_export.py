@@ -20,7 +20,8 @@ import vrdir
 from vrdir import ImageError, Restorer
 from vrdir.export.exported_model import ExportedModel
 from vrdir.export.exporting import cache_path, compare, export, state_sha256
-from vrdir.model.vrdir import PAPER, VRDIR
+from vrdir.model.config import PAPER
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.golden import golden_problems
 from vrdir.weights import bundled
 

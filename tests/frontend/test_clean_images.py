@@ -11,7 +11,8 @@ from tests.frontend.recognisers import MEAN, STD, Seen, normalised
 from torch import Tensor
 
 import vrdir
-from vrdir.model.vrdir import PAPER, VRDIR
+from vrdir.model.config import PAPER
+from vrdir.model.vrdir import VRDIR
 
 
 def test_clean_photos_pass_within_40_db() -> None:

@@ -14,9 +14,9 @@ import tifffile
 from PIL import Image
 
 from vrdir import ImageError
-from vrdir.data.image_cache import header_bytes
 from vrdir.data.pairs import Pair, pair_problems
 from vrdir.images.convert import open_image
+from vrdir.images.headers import image_size
 from vrdir.images.reading import decode, read_file
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (80, 64, 3), dtype=np.uint8)
@@ -74,7 +74,7 @@ def test_camera_raw_is_refused_with_advice(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=message):
         read_file(tmp_path / name)
     with pytest.raises(ImageError, match=message):
-        header_bytes(tmp_path / name)
+        image_size(tmp_path / name)
     (problem,) = pair_problems([Pair(tmp_path / name, None, "noise", 1)], tmp_path / "list")
     assert "develop it first" in problem
 
@@ -105,7 +105,7 @@ def test_tiff_with_smaller_copies_is_one_page(kind: str, tmp_path: Path) -> None
     content = PYRAMIDS[kind]()
     (tmp_path / "a.tif").write_bytes(content)
     np.testing.assert_array_equal(np.asarray(decode(content, "a.tif")), PIXELS)
-    assert header_bytes(tmp_path / "a.tif") == PIXELS.size
+    assert image_size(tmp_path / "a.tif") == PIXELS.shape[1::-1]
     assert not pair_problems([Pair(tmp_path / "a.tif", None, "noise", 1)], tmp_path / "list")
     if kind != "full size below":  # Pillow ignores that
         assert open_image(Image.open(tmp_path / "a.tif")).tensor.shape == (1, 3, 80, 64)
@@ -143,7 +143,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
 def test_git_lfs_pointers_are_reported(tmp_path: Path) -> None:
     message = "a.jpg is a Git LFS pointer, not the file itself; run: git lfs pull"
     (tmp_path / "a.jpg").write_bytes(LFS)
-    for read in (read_file, header_bytes, open_image):
+    for read in (read_file, image_size, open_image):
         with pytest.raises(ImageError, match=message):
             read(tmp_path / "a.jpg")
     with pytest.raises(ImageError, match="is a Git LFS pointer"):
@@ -224,7 +224,7 @@ def test_every_decoder_exception_becomes_an_image_error(monkeypatch: pytest.Monk
         for owner, name in (
             (Image.Image, "convert"),
             (Image.Image, "load"),
-            (sys.modules["vrdir.images.reading"], "_bits_lost"),
+            (sys.modules["vrdir.images.reading"], "bits_lost"),
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, broken)
@@ -235,7 +235,7 @@ def test_every_decoder_exception_becomes_an_image_error(monkeypatch: pytest.Monk
 def test_pipes_are_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.png").symlink_to("pipe")
-    for read in (read_file, header_bytes, open_image):
+    for read in (read_file, image_size, open_image):
         with pytest.raises(ImageError, match="link.png is a pipe, a socket or a device"):
             read(tmp_path / "link.png")
     (problem,) = pair_problems([Pair(tmp_path / "link.png", None, "noise", 1)], tmp_path / "list")

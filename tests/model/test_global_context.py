@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vrdir.model.config import ContextConfig, VRDIRConfig
 from vrdir.model.global_context import (
     LEVELS,
     STEEPEST,
@@ -18,7 +19,7 @@ from vrdir.model.global_context import (
     resampled,
     resampling,
 )
-from vrdir.model.vrdir import VRDIR, ContextConfig, VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 
 CONFIG = VRDIRConfig(
     extractor="efficientnet_lite0",

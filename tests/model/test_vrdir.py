@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tests.conftest import TINY
 
+from vrdir.model.config import CONFIGS, PAPER, SMALL, VRDIRConfig, describe
 from vrdir.model.global_context import lift_whole
-from vrdir.model.vrdir import CONFIGS, PAPER, SMALL, VRDIR, VRDIRConfig, describe
+from vrdir.model.vrdir import VRDIR
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (16, 16), (33, 50)])

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 import vrdir
+from vrdir.model.config import ContextConfig, VRDIRConfig
 from vrdir.model.control import Control, checked_control
 from vrdir.model.global_context import LEVELS, Veil, lift_whole
-from vrdir.model.vrdir import VRDIR, ContextConfig, Restoration, VRDIRConfig
+from vrdir.model.vrdir import VRDIR, Restoration
 from vrdir.restoring.diagnosis import diagnose
 from vrdir.restoring.strips import restore_in_strips
 

@@ -9,8 +9,9 @@ from tests.conftest import TINY
 from torch import Tensor
 
 import vrdir
+from vrdir.model.config import BASE, PAPER, VRDIRConfig
 from vrdir.model.global_statistics import SmoothedLevels
-from vrdir.model.vrdir import BASE, PAPER, VRDIR, VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring import network as network_module
 from vrdir.restoring.strips import restore_in_strips
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from vrdir.cli.app import app
 from vrdir.data.items import items_of
 from vrdir.data.training_set import TrainingSet
+from vrdir.model.config import ContextConfig
 from vrdir.model.global_context import lift_whole, reduced
-from vrdir.model.vrdir import VRDIR, ContextConfig
+from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import choice
 from vrdir.training.onnx_network import OnnxNetwork
 from vrdir.training.recognition import Detection, bernoulli_divergence

@@ -182,14 +182,14 @@ def test_epochs_follow_from_the_size_of_the_data(trained: Path) -> None:
 
 
 def test_run_continues_from_the_weights_of_another_run(trained: Path) -> None:
-    visits = trained.parent / "visits"
-    runs = [json.loads((visits / number / "run.json").read_text()) for number in "123"]
+    short = trained.parent / "short"
+    runs = [json.loads((short / number / "run.json").read_text()) for number in "123"]
     assert "whole" in runs[1]["priors"]
     assert runs[1]["priors"]["whole"] != runs[2]["priors"]["whole"]
     rates = [
         [
             line["learning_rate"]
-            for line in metrics(visits / number)
+            for line in metrics(short / number)
             if line["stage"] == "refine" and "learning_rate" in line
         ]
         for number in "123"

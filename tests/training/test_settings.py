@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from vrdir.cli.train import RunProgress, flags_of
 from vrdir.errors import SettingsError
-from vrdir.training.settings import Recipe, described
+from vrdir.training.fields import described
+from vrdir.training.settings import Recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,12 +17,15 @@ from torch.optim.swa_utils import AveragedModel
 from vrdir.data.items import items_of, split
 from vrdir.data.training_set import TrainingSet
 from vrdir.data.validation_set import ValidationSet
-from vrdir.model.vrdir import PAPER, VRDIR
+from vrdir.model.config import PAPER
+from vrdir.model.vrdir import VRDIR
 from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.earlier_stages import whole_folder
+from vrdir.training.fields import steps_in
+from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
 from vrdir.training.run import train
-from vrdir.training.settings import RECIPES, Recipe, StageSettings, steps_in
+from vrdir.training.settings import RECIPES, Recipe, StageSettings
 from vrdir.training.sources import Sources
 from vrdir.training.stages import (
     BranchStage,
@@ -32,7 +35,7 @@ from vrdir.training.stages import (
     Stage,
     all_stages,
 )
-from vrdir.training.trainer import Trainer, learning_rate, moving_average, optimizer_for
+from vrdir.training.trainer import Trainer
 from vrdir.weights import bundled
 
 

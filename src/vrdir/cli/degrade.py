@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,53 +35,80 @@ if TYPE_CHECKING:
     from vrdir.degradations.steps import Step
 
 DEPTH_SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".pgm", ".webp", ".jpg")
+Photos = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUT...", help="Images, folders or patterns.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="A folder, or a file for one input file.", show_default=False
+    ),
+]
+Steps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="NAME[:PARAMETER=VALUE,...]",
+        help="haze:severity=3 or rain:veil=0..0.1; repeat it for several.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="The same seed gives the same pixels; each file has its own draws, by its name "
+        "and sub-folder."
+    ),
+]
+Depth = Annotated[
+    Path | None,
+    typer.Option(
+        help="For haze and night_haze: a depth map, or a folder of maps with the names of the "
+        "photos; grey of 8 or 16 bits, or .npy; white is far."
+    ),
+]
+ListAll = Annotated[
+    bool,
+    typer.Option(
+        "--list", help="Name the degradations, their parameters, defaults and severities."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class DegradeOptions:
+    """How to degrade, as given on the command line.
+
+    Attributes:
+        steps: the degradations, in order.
+        texts: the same as given by --with.
+        seed: of all draws.
+        depth: a depth map, or a folder of maps.
+        file_format: of the results, such as "png"; None keeps each input's.
+        quality: of results in lossy formats, 1 to 100.
+    """
+
+    steps: list[Step]
+    texts: list[str]
+    seed: int
+    depth: Path | None
+    file_format: str | None
+    quality: int
 
 
 def degrade(
     context: typer.Context,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT...", help="Images, folders or patterns.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="A folder, or a file for one input file.", show_default=False
-        ),
-    ] = None,
-    steps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="NAME[:PARAMETER=VALUE,...]",
-            help="haze:severity=3 or rain:veil=0..0.1; repeat it for several.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="The same seed gives the same pixels; each file has its own draws, by its name "
-            "and sub-folder."
-        ),
-    ] = 0,
-    depth: Annotated[
-        Path | None,
-        typer.Option(
-            help="For haze and night_haze: a depth map, or a folder of maps with the names of the "
-            "photos; grey of 8 or 16 bits, or .npy; white is far."
-        ),
-    ] = None,
+    inputs: Photos = None,
+    output: Output = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    depth: Depth = None,
     file_format: Format = None,
     quality: Quality = 95,
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = None,
-    list_all: Annotated[
-        bool,
-        typer.Option(
-            "--list", help="Name the degradations, their parameters, defaults and severities."
-        ),
-    ] = False,
+    list_all: ListAll = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -95,24 +123,11 @@ def degrade(
                 "needs INPUT, -o OUTPUT and at least one --with (--list names the degradations)"
             )
         parsed = checked_steps(steps, depth)
+        options = DegradeOptions(parsed, steps, seed, depth, file_format, quality)
         if is_piped(inputs, output):
-            degrade_pipe(
-                context, inputs, output, parsed, seed, depth, file_format, overwrite, quality
-            )
+            degrade_pipe(context, inputs, output, options, overwrite)
             return
-    degrade_files(
-        context,
-        inputs,
-        output,
-        steps,
-        seed,
-        depth,
-        file_format,
-        quality,
-        overwrite,
-        resume,
-        as_json,
-    )
+    degrade_files(context, inputs, output, options, overwrite, resume, as_json)
 
 
 def checked_steps(texts: Sequence[str], depth: Path | None) -> list[Step]:
@@ -138,28 +153,25 @@ def degrade_pipe(
     context: typer.Context,
     inputs: list[str],
     output: Path,
-    steps: Sequence[Step],
-    seed: int,
-    depth: Path | None,
-    file_format: str | None,
+    options: DegradeOptions,
     overwrite: bool,
-    quality: int,
 ) -> None:
     """Degrade one image that is read from or written to a pipe."""
     from vrdir.degradations.degrade import degrade_with
     from vrdir.degradations.draws import seed_of
 
+    depth = options.depth
     if depth is not None and not depth.is_file():
         raise InputError(f"{depth} is a folder; for one image give one depth map")
-    own_seed = seed_of(seed, 0, Path(inputs[0]).stem)
+    own_seed = seed_of(options.seed, 0, Path(inputs[0]).stem)
     through_pipe(
         context,
         inputs,
         output,
-        suffix_of(file_format),
+        suffix_of(options.file_format),
         overwrite,
-        lambda picture: degrade_with(picture, steps, own_seed, depth),
-        quality,
+        lambda picture: degrade_with(picture, options.steps, own_seed, depth),
+        options.quality,
     )
 
 
@@ -167,11 +179,7 @@ def degrade_files(
     context: typer.Context,
     inputs: list[str],
     output: Path,
-    texts: list[str],
-    seed: int,
-    depth: Path | None,
-    file_format: str | None,
-    quality: int,
+    options: DegradeOptions,
     overwrite: bool,
     resume: bool,
     as_json: bool,
@@ -180,10 +188,10 @@ def degrade_files(
     from vrdir.batch.plan import plan_files
     from vrdir.batch.process import process_files
 
+    depth, quality = options.depth, options.quality
     with one_line_errors():
-        steps = checked_steps(texts, depth)
         others = Counter[str]()
-        jobs = plan_files(inputs, output, suffix_of(file_format), others=others)
+        jobs = plan_files(inputs, output, suffix_of(options.file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise InputError(
                 f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps "
@@ -193,17 +201,17 @@ def degrade_files(
         names = {job: name_of(job, output) for job in jobs}
         maps = {} if depth is None else depth_maps(names, depth)
         settings = {
-            "with": texts,
-            "seed": seed,
+            "with": options.texts,
+            "seed": options.seed,
             "depth": depth and str(depth.resolve()),
-            "format": file_format,
+            "format": options.file_format,
         }
         settings |= {"quality": quality} if quality != 95 else {}
         manifest = manifest_of(jobs, inputs, output, "degrade", settings, resume)
     with manifest or nullcontext():
         results = process_files(
             jobs,
-            lambda job: degraded(job, names[job], steps, seed, maps.get(job), quality),
+            lambda job: degraded(job, names[job], options, maps.get(job)),
             overwrite,
             manifest,
         )
@@ -242,9 +250,7 @@ def name_of(job: FileJob, output: Path) -> str:
     return (below.parent / job.source.stem).as_posix()
 
 
-def degraded(
-    job: FileJob, name: str, steps: Sequence[Step], seed: int, depth: Path | None, quality: int
-) -> ResultWriter:
+def degraded(job: FileJob, name: str, options: DegradeOptions, depth: Path | None) -> ResultWriter:
     """Degrade one file. Its draws depend only on the seed and its name.
 
     Raises:
@@ -260,8 +266,10 @@ def degraded(
         raise MissingFileError(
             f"no depth map {name}.* in {depth.parent} (looked for {', '.join(DEPTH_SUFFIXES)})"
         )
-    image: Any = degrade_with(read_file(job.source), steps, seed_of(seed, 0, name), depth)
-    return content_writer(encode(image, format_of(job.target), str(job.target), quality), {})
+    own_seed = seed_of(options.seed, 0, name)
+    image: Any = degrade_with(read_file(job.source), options.steps, own_seed, depth)
+    content = encode(image, format_of(job.target), str(job.target), options.quality)
+    return content_writer(content, {})
 
 
 def depth_maps(names: Mapping[FileJob, str], depth: Path) -> dict[FileJob, Path]:

@@ -31,7 +31,7 @@ def networks_of(weights: Sequence[str], device: str) -> tuple[dict[str, Restorer
         return {}, {}
     import torch
 
-    from vrdir.model.vrdir import WEIGHTS_FILE
+    from vrdir.model.loading import WEIGHTS_FILE
     from vrdir.restoring.restorer import Restorer
     from vrdir.weights.bundled import resolve_weights, sha256
 

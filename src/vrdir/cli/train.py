@@ -41,7 +41,8 @@ def flags_of(command: str) -> dict[str, tuple[str, str]]:
     The settings of the command's stage lack its name: `train branch --steps 500`. Those of other
     stages are left out.
     """
-    from vrdir.training.settings import Recipe, described
+    from vrdir.training.fields import described
+    from vrdir.training.settings import Recipe
 
     flags = {}
     for setting in described(Recipe):
@@ -362,7 +363,7 @@ def earlier_stages(given: Mapping[str, Any]) -> tuple[EarlierStages, list[str]]:
 
     No branches means those of the recipe.
     """
-    from vrdir.model.vrdir import read_config
+    from vrdir.model.config import read_config
     from vrdir.training.earlier_stages import EarlierStages, whole_folder
 
     branches: dict[str, Path] = {}

@@ -26,7 +26,7 @@ from vrdir.images.reducing import reduced
 from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
 
-Item = TypeVar("Item")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
 
 
@@ -116,7 +116,7 @@ class Gate:
 
 
 def map_threads(
-    action: Callable[[Item], Result], items: Iterable[Item], threads: int
+    action: Callable[[Input], Result], items: Iterable[Input], threads: int
 ) -> Iterator[Result]:
     """Apply an action to items in threads and yield the results in order.
 

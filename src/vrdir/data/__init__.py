@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from vrdir.lazy import offer
 
 if TYPE_CHECKING:
+    from vrdir.data.batches import Batch
     from vrdir.data.items import Item, items_of
     from vrdir.data.pairs import Pair, checked_pairs, open_pair, read_pairs, write_pairs
     from vrdir.data.public_datasets import RULES, match
-    from vrdir.data.training_set import Batch, TrainingSet
+    from vrdir.data.training_set import TrainingSet
     from vrdir.data.validation_set import ValidationSet
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "vrdir.data.training_set",
+    "Batch": "vrdir.data.batches",
     "Item": "vrdir.data.items",
     "Pair": "vrdir.data.pairs",
     "RULES": "vrdir.data.public_datasets",

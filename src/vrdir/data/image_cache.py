@@ -6,16 +6,16 @@ import logging
 import mmap
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vrdir.errors import DataError, ImageError, MissingFileError, first_line
+from vrdir.errors import DataError, ImageError, MissingFileError
 from vrdir.images.convert import open_image
 from vrdir.images.folders import files_below, skipped
-from vrdir.images.formats import open_header
-from vrdir.regular_files import open_regular
+from vrdir.images.headers import image_size
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class ImageCache:
         self.paths = list(paths)
         self.positions = {path: i for i, path in enumerate(self.paths)}
         self.starts = torch.cumsum(
-            torch.tensor([0, *(header_bytes(path) for path in self.paths)]), 0
+            torch.tensor([0, *(3 * prod(image_size(path)) for path in self.paths)]), 0
         )
         self.resident: list[Tensor | None] = []
         device, total = torch.device(device), int(self.starts[-1])
@@ -100,17 +100,6 @@ def _shared(size: int) -> Tensor:
     They are not in /dev/shm, which is small in containers, and end with the last process.
     """
     return torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)[:size]
-
-
-def header_bytes(path: Path) -> int:
-    """Return 3 x height x width, from the header alone. Raises ImageError."""
-    try:
-        with open_regular(path) as file, open_header(file, str(path)) as picture:
-            return 3 * picture.width * picture.height
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise any error on damaged files
-        raise ImageError(f"{path} cannot be read as an image ({first_line(error)})") from None
 
 
 def decode(path: Path) -> Tensor:
@@ -169,7 +158,7 @@ def readable(paths: Iterable[Path]) -> list[Path]:
     kept, given = [], list(paths)
     for path in given:
         try:
-            header_bytes(path)
+            image_size(path)
             kept.append(path)
         except ImageError as error:
             logger.warning("left out: %s", error)

@@ -25,12 +25,12 @@ from vrdir.errors import DataError, ImageError, InputError, MissingFileError, fi
 from vrdir.images.convert import MODES, open_image
 from vrdir.images.folders import ForeignPaths, composed
 from vrdir.images.formats import open_header
+from vrdir.images.headers import upright_size
 from vrdir.images.reading import frames_of
 from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text
 
 NAMED = 3  # problems of a list that an error names, at most
-ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 mean an image that is turned by 90 degrees
 
 
 class Pair(NamedTuple):
@@ -282,7 +282,7 @@ def _header(path: Path) -> _Header:
             facts = os.fstat(file.fileno())
             length, identity = facts.st_size, (facts.st_dev, facts.st_ino)
             with open_header(file, str(path)) as picture:
-                size, problem = _upright_size(picture), _cannot_be_used(picture)
+                size, problem = upright_size(picture), _cannot_be_used(picture)
                 problem = problem and f"{path} {problem}"
     except FileNotFoundError:
         problem = f"{path} does not exist"
@@ -299,14 +299,6 @@ def _header(path: Path) -> _Header:
     except Exception as error:  # decoders raise any error on damaged files
         problem = f"{path} cannot be read ({first_line(error)})"
     return _Header(size, length, identity, problem)
-
-
-def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    if picture.format == "TIFF":  # Pillow has already turned it
-        return picture.size
-    # Without EXIF, PNG's own getexif decodes the whole image; that of the base class does not.
-    sideways = Image.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
-    return picture.size[::-1] if sideways else picture.size
 
 
 def _cannot_be_used(picture: Image.Image) -> str:

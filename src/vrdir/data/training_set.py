@@ -6,73 +6,23 @@ import logging
 import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vrdir.data.augmentation import Augmentation, View, extend
+from vrdir.data.batches import Batch, BatchMaker, Crops
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item, files_of
-from vrdir.degradations.degrade import apply_steps, with_one_grain
+from vrdir.data.orders import Cycle
 from vrdir.degradations.draws import Ranges, seed_of
-from vrdir.degradations.mixture import degrade_mixture
-from vrdir.degradations.overlays import draw_overlays
-from vrdir.degradations.photographed_fog import photographed_fog
-from vrdir.degradations.registry import DEGRADATIONS, suggestion
-from vrdir.degradations.steps import parse_degradations
+from vrdir.degradations.registry import suggestion
 from vrdir.errors import DataError, ImageError
 from vrdir.images.folders import composed
-from vrdir.model.global_context import reduced
 
 logger = logging.getLogger(__name__)
-
-FILE_UNSEEN = {"noise": 0.0, "softness": 0.0, "quality": 100.0}
-
-
-class Crops(NamedTuple):
-    """Crops before degradations are synthesised.
-
-    Attributes:
-        clean, degraded: (B, 3, size, size) uint8; the same where the degradation is synthesised.
-        items: index of each crop's item.
-        seeds: of each crop's degradation.
-    """
-
-    clean: Tensor
-    degraded: Tensor
-    items: list[int]
-    seeds: list[int]
-
-
-class Batch(NamedTuple):
-    """A batch, as a stage computes its losses on it.
-
-    Attributes:
-        clean, degraded: (B, 3, H, W) in [0, 1].
-        present: (B, K) bool, which degradations are in each image, in the order of the model's
-            branches.
-        known: (B,) bool, for which images that is known.
-        names: of the images, for messages.
-        copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
-            window; None without a global context.
-        place: (B, 3), the window's top and left in the view and the view's side, in pixels.
-        fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
-            whole views.
-        haze: (B,), the mean of 1 - t of the synthetic haze or fog; 0 without it.
-    """
-
-    clean: Tensor
-    degraded: Tensor
-    present: Tensor
-    known: Tensor
-    names: list[str]
-    copy: Tensor | None = None
-    place: Tensor | None = None
-    fogged: Tensor | None = None
-    haze: Tensor | None = None
 
 
 class TrainingSet:
@@ -222,24 +172,6 @@ class TrainingSet:
         return first, first if item.degraded is None else cut(extend(degraded, least))
 
 
-class _Cycle:
-    """Items in turn: each epoch has all of them, in a new order.
-
-    Of several lists, the shorter ones are repeated to the length of the longest.
-    """
-
-    def __init__(self, lists: Sequence[Sequence[int]], seed: Callable[[int], int]) -> None:
-        self.lists, self.seed = lists, seed
-        self.length = len(lists) * max(map(len, lists))
-
-    def item(self, n: int) -> int:
-        """Return the index of the n-th image's item."""
-        epoch, position = divmod(n, self.length)
-        place = random_order(self.length, self.seed(epoch))[position]
-        chosen = self.lists[place % len(self.lists)]
-        return chosen[place // len(self.lists) % len(chosen)]
-
-
 class StageData:
     """The images of a stage, in an endless sequence.
 
@@ -263,12 +195,20 @@ class StageData:
                 f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair "
                 f"list of its degradation{suggestion(name.removeprefix('branch-'))}"
             )
-        self.data, self.name, self.shares = data, name, dict(shares)
-        self.window = None if whole else data.crop_px
+        self.data, self.name = data, name
         self.view_px = (data.whole_px if whole else data.view_px) or data.crop_px
-        self.fog_share = data.fog_share if whole else 0.0
-        # Other branches have only pair lists.
-        self.able = [name for name in data.branches if name in DEGRADATIONS]
+        self.maker = BatchMaker(
+            data.branches,
+            dict(shares),
+            data.device,
+            None if whole else data.crop_px,
+            self.view_px,
+            data.ranges,
+            data.jpeg_share,
+            data.copy_px,
+            data.fog_share if whole else 0.0,
+            data.overlay_share,
+        )
         photos, pairs = (
             [i for i in indices if (data.items[i].kind == "") is own] for own in (True, False)
         )
@@ -282,21 +222,21 @@ class StageData:
             )
         self.epoch_length = round(self.main.length / (1 - self.share))
 
-    def item(self, n: int) -> int:
+    def index(self, n: int) -> int:
         """Return the index of the n-th image's item; n counts from 0."""
         # Of the images before and after this one, those from pair lists aside.
         before, after = (math.floor(count * self.share + 1e-9) for count in (n, n + 1))
         if self.aside is None or before == after:
-            return self.main.item(n - before)
-        return self.aside.item(before)
+            return self.main.index(n - before)
+        return self.aside.index(before)
 
-    def _cycle(self, name: str, indices: Sequence[int]) -> _Cycle:
+    def _cycle(self, name: str, indices: Sequence[int]) -> Cycle:
         lists: dict[str, list[int]] = {}
         for index in indices:
             lists.setdefault(self.data.items[index].kind if self.data.balance else "", []).append(
                 index
             )
-        return _Cycle(list(lists.values()), partial(self._seed, name))
+        return Cycle(list(lists.values()), partial(self._seed, name))
 
     def crops(self, start: int, count: int) -> Crops:
         """Return the crops `start` to `start + count - 1`.
@@ -305,7 +245,7 @@ class StageData:
         """
         clean, degraded, items = [], [], []
         for n in range(start, start + count):
-            for index in (self.item(n + tries) for tries in range(20)):
+            for index in (self.index(n + tries) for tries in range(20)):
                 try:
                     one, other = self.data.crop(
                         index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px
@@ -330,104 +270,9 @@ class StageData:
             [self._seed("pixels", n) for n in range(start, start + count)],
         )
 
-    def finished(self, crops: Crops) -> Batch:
-        """Copy crops to the device, and synthesise degradations, overlays and windows there."""
-        device, branches = self.data.device, self.data.branches
-        clean, degraded = (part.to(device).float() / 255 for part in (crops.clean, crops.degraded))
-        generators = [torch.Generator(device).manual_seed(seed) for seed in crops.seeds]
-        items = [self.data.items[index] for index in crops.items]
-        present = torch.tensor(
-            [[name in (item.degradations or ()) for name in branches] for item in items]
-        )
-        # An image with a degradation that has no branch is neither clean nor known.
-        known = torch.tensor(
-            [item.drawn or item.degradations == () for item in items]
-        ) | present.any(1)
-        haze = torch.zeros(len(clean), device=device)
-        by_synthesis: dict[str, list[int]] = {}
-        for row, item in enumerate(items):
-            if item.degraded is None:
-                by_synthesis.setdefault(item.synthesis, []).append(row)
-        for synthesis, rows in by_synthesis.items():
-            own = [generators[row] for row in rows]
-            if synthesis:
-                image = apply_steps(clean[rows], parsed(synthesis), own)
-                degraded[rows] = (image * 255).round() / 255
-            else:
-                haze[rows] = self._mix(clean, degraded, present, rows, own)
-        made_here = torch.tensor([item.degraded is None for item in items], device=device).view(
-            -1, 1, 1, 1
-        )
-        degraded = torch.where(made_here, with_one_grain(clean, degraded), degraded)
-        fogged = None
-        if self.fog_share:
-            fogged = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators])
-            fogged = (fogged < self.fog_share).to(device) & made_here.flatten()
-            rows = fogged.nonzero().flatten().tolist()
-            if rows:
-                clean[rows] = crops.clean[rows].to(device).float() / 255
-                own = [generators[row] for row in rows]
-                # A reduced copy is too small to show what the sensor and the file did.
-                file = FILE_UNSEEN if self.view_px == self.data.copy_px else {}
-                fog = photographed_fog(clean[rows], own, **file)
-                degraded[rows], haze[rows] = fog.image, fog.haze
-        if self.data.overlay_share:
-            overlay = draw_overlays(clean, generators, self.data.overlay_share)
-            clean, degraded = overlay.on(clean), overlay.on(degraded)
-        copy, place = None, None
-        if self.data.copy_px is not None:
-            copy = reduced(degraded, self.data.copy_px)
-            clean, degraded, place = self._windows(clean, degraded, generators)
-        clean, degraded = (
-            part.contiguous(memory_format=torch.channels_last) for part in (clean, degraded)
-        )
-        names = [item.name for item in items]
-        present, known = present.to(device), known.to(device)
-        return Batch(clean, degraded, present, known, names, copy, place, fogged, haze)
-
-    def _mix(
-        self,
-        clean: Tensor,
-        degraded: Tensor,
-        present: Tensor,
-        rows: list[int],
-        generators: Sequence[Generator],
-    ) -> Tensor:
-        """Degrade rows of a batch by the stage's mixture, in place; return how thick the haze is.
-
-        An image without any degradation is its own target, JPEG compression included.
-        """
-        data = self.data
-        mixture = degrade_mixture(
-            clean[rows], self.shares, self.able, generators, data.ranges, data.jpeg_share
-        )
-        degraded[rows] = mixture.image
-        untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
-        clean[rows] = torch.where(untouched, mixture.image, clean[rows])
-        columns = [data.branches.index(name) for name in self.able]
-        present[torch.tensor(rows)[:, None], columns] = mixture.present.cpu()
-        return mixture.haze
-
-    def _windows(
-        self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a window of each view, at a random place, and these places."""
-        side, window = clean.shape[-1], self.window or clean.shape[-1]
-        places = [
-            torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist()
-            for g in generators
-        ]
-        cut = [
-            torch.stack(
-                [
-                    image[:, top : top + window, left : left + window]
-                    for image, (top, left) in zip(images, places, strict=True)
-                ]
-            )
-            for images in (clean, degraded)
-        ]
-        place = torch.tensor([[*place, side] for place in places], device=clean.device)
-        return cut[0], cut[1], place
+    def batch(self, crops: Crops) -> Batch:
+        """Return the batch of crops; see `BatchMaker.batch`."""
+        return self.maker.batch(crops, [self.data.items[index] for index in crops.items])
 
     def batches(
         self,
@@ -471,7 +316,7 @@ class StageData:
         size = count // parts
         for crops in loader:
             yield [
-                self.finished(Crops(*(field[i : i + size] for field in crops)))
+                self.batch(Crops(*(field[i : i + size] for field in crops)))
                 for i in range(0, count, size)
             ]
 
@@ -496,12 +341,3 @@ def check_division(batch_size: int, parts: int, processes: int) -> None:
             f"batch_size {batch_size} cannot be divided into {processes} processes x {parts} "
             "parts; choose a multiple"
         )
-
-
-parsed = lru_cache(256)(parse_degradations)
-
-
-@lru_cache(4)
-def random_order(length: int, seed: int) -> list[int]:
-    """Return a random order of the numbers 0 to `length - 1`."""
-    return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -13,14 +13,10 @@ from torch import Tensor
 from vrdir.errors import ImageError, MissingFileError, WeightsError
 from vrdir.export.backends import exported_backend
 from vrdir.forks import survive_forks
-from vrdir.model.vrdir import (
-    Restoration,
-    VRDIRConfig,
-    check_image,
-    check_result,
-    clean_threshold,
-    describe,
-)
+from vrdir.model.checks import check_image, check_result
+from vrdir.model.clean_images import clean_threshold
+from vrdir.model.config import VRDIRConfig, describe
+from vrdir.model.vrdir import Restoration
 
 
 class ExportFacts(BaseModel):

@@ -14,9 +14,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vrdir.model.checks import in_range
+from vrdir.model.clean_images import shares_of
 from vrdir.model.fourier_modulation import FourierGuidedModulation
 from vrdir.model.global_context import lift_whole
-from vrdir.model.vrdir import VRDIR, in_range, shares_of
+from vrdir.model.vrdir import VRDIR
 from vrdir.tensors import crop_to, pad_by_gather
 
 

@@ -21,8 +21,10 @@ from vrdir.frontend.network import KeepsDtypes
 from vrdir.frontend.normalisation import Normalisation
 from vrdir.images.convert import OVERSHOOT, open_image, overshoots_only
 from vrdir.images.sixteen_bits import DeepPicture
+from vrdir.model.checks import check_result
+from vrdir.model.clean_images import clean_threshold
 from vrdir.model.control import ALL, Control
-from vrdir.model.vrdir import VRDIR, Restoration, check_result, clean_threshold
+from vrdir.model.vrdir import VRDIR, Restoration
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,11 @@ from torch import Tensor
 from vrdir.atomic import write_whole
 from vrdir.errors import MissingPackageError, WeightsError
 from vrdir.frontend.batch_restoration import restore_batch
+from vrdir.model.checks import check_result
+from vrdir.model.config import VRDIRConfig, describe
 from vrdir.model.control import ALL
-from vrdir.model.vrdir import VRDIR, VRDIRConfig, check_result, check_state, describe
+from vrdir.model.loading import check_state
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import network_of
 
 try:

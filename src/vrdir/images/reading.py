@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from vrdir.errors import ImageError, InputError, first_line
+from vrdir.images.bit_depth import bits_lost
 from vrdir.images.formats import format_named, open_header, raw_advice
 from vrdir.images.memory import check_memory, most_for_one, opening_bytes
-from vrdir.images.metadata import descriptive, other_colours, with_less_metadata
+from vrdir.images.metadata import other_colours, with_less_metadata
+from vrdir.images.orientation import turn_upright
 from vrdir.images.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
 from vrdir.images.soundness import check_effort, missing_part
 from vrdir.images.tiff import PHOTOMETRIC, TIFF_STARTS, directories, full_page, strips_missing
@@ -31,7 +33,6 @@ from vrdir.images.xmp import without_pointers
 from vrdir.regular_files import read_regular
 
 logger = logging.getLogger(__name__)
-ORIENTATION = 0x0112  # an EXIF tag
 # Larger images of formats whose decoders block (`Format.blocking`) are decoded in another process:
 # above this size they take seconds.
 APART_PIXELS = 16_000_000
@@ -123,7 +124,7 @@ def _decode(content: bytes, name: str) -> Picture:
             lambda plane: load_upright(plane, name, own=True, quiet=next(planes) > 0),
         )
         return _check_complete(DeepPicture(pixels, info, picture.format), content, name)
-    bits = _bits_lost(picture, content)
+    bits = bits_lost(picture, content)
     if bits:
         logger.warning(
             "%s has %d bits per channel; only the upper 8 are read (PNG and TIFF keep them all)",
@@ -245,7 +246,7 @@ def load_upright(
         _check_strips(picture, name)
         white = _grey_white(picture)
         loaded = _load(picture)
-        upright = _transpose(loaded, name, own, quiet)
+        upright = turn_upright(loaded, name, own, quiet)
         transparent = upright.info.get("transparency")
         if isinstance(transparent, int) and transparent <= white < 255:
             # Pillow scales the pixels to 255, but not this value.
@@ -347,78 +348,3 @@ def _grey_white(picture: Image.Image) -> int:
         return 255
     args = tiles[0].args
     return {"L;2": 3, "L;4": 15}.get(args if isinstance(args, str) else args[0], 255)
-
-
-def _transpose(picture: Image.Image, name: str, own: bool, quiet: bool) -> Image.Image:
-    """Return a decoded picture turned by its EXIF orientation.
-
-    EXIF that cannot be read is left out.
-    """
-    try:
-        if picture.info.get("exif"):
-            # After an error, the picture's own `getexif` reports no EXIF instead of the error.
-            Image.Exif().load(picture.info["exif"])
-        upright = _transposed(picture, own)
-        if picture.format == "TIFF":  # Pillow leaves its EXIF among the file's tags
-            exif = descriptive(picture.getexif())
-            if exif:
-                upright.info["exif"] = exif.tobytes()
-        return upright
-    except MemoryError:
-        raise
-    except Exception as error:  # readers of damaged EXIF raise many kinds
-        if not quiet:
-            logger.warning(
-                "%s has EXIF that cannot be read (%s); it is left out", name, first_line(error)
-            )
-    bare = picture.copy()
-    for key in ("exif", "Raw profile type exif"):
-        bare.info.pop(key, None)
-    try:
-        # The orientation may be readable where the rest is not.
-        orientation = picture.getexif().get(ORIENTATION)
-        if orientation is not None:
-            bare.getexif()[ORIENTATION] = orientation
-        return ImageOps.exif_transpose(bare)
-    except MemoryError:
-        raise
-    except Exception:
-        return bare
-
-
-def _transposed(picture: Image.Image, own: bool) -> Image.Image:
-    if own and picture.getexif().get(ORIENTATION) not in range(2, 9):  # nothing to turn
-        return picture
-    return ImageOps.exif_transpose(picture)
-
-
-def _bits_lost(picture: Image.Image, content: bytes) -> int:
-    """Return the bits per channel of a file that Pillow reduces to 8; 0 if it loses none."""
-    if picture.mode not in ("L", "LA", "RGB", "RGBA"):
-        return 0
-    bits = 8
-    if picture.format == "PPM":
-        bits = _ppm_bits(content)
-    elif picture.format == "JPEG2000":  # the SIZ segment, up to the first channel's depth
-        start = content.find(b"\xff\x4f\xff\x51")
-        bits = (content[start + 42] & 0x7F) + 1 if 0 <= start < len(content) - 42 else 8
-    elif picture.format == "AVIF":  # the av1C box: the bits high_bitdepth and twelve_bit
-        start = content.find(b"av1C")
-        if 0 <= start < len(content) - 6:
-            bits = 8 + 2 * (content[start + 6] >> 6 & 1) + 2 * (content[start + 6] >> 5 & 1)
-    elif picture.format == "HEIF":
-        bits = int(picture.info.get("bit_depth", 8))
-    return bits if bits > 8 else 0
-
-
-def _ppm_bits(content: bytes) -> int:
-    """Return the bits per channel of a PPM.
-
-    Its header is P6, width, height, white, with comments between them.
-    """
-    words = [
-        word for line in content[:200].split(b"\n") for word in line.partition(b"#")[0].split()
-    ]
-    if content[:2] in (b"P2", b"P3", b"P5", b"P6") and len(words) > 3 and words[3].isdigit():
-        return int(words[3]).bit_length()
-    return 8

@@ -9,11 +9,12 @@ from typing import Any
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vrdir.errors import WeightsError, first_line
 from vrdir.regular_files import refuse_pointer
 
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # A config is refused above this size.
 CONFIG_BYTES = 2**16
 # Keys that the Hugging Face hub and its libraries add to a config.
@@ -114,6 +115,31 @@ def check_finite(state: Mapping[str, Tensor], what: str, remedy: str = REMEDY) -
     ]
     if bad:
         raise WeightsError(f"{what} has NaN or infinite values in {_shown(bad)}; {remedy}")
+
+
+def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
+    """Raise WeightsError unless a state has exactly a model's names and shapes.
+
+    Args:
+        model: the network.
+        state: tensors, or their shapes, by name.
+        problem: the start of the message; the differences follow in brackets.
+        remedy: the end of the message.
+    """
+    expected = model.state_dict()
+    shapes = {name: tuple(getattr(value, "shape", value)) for name, value in state.items()}
+    problems = [f"lacks {name}" for name in expected if name not in state]
+    problems += [f"has {name}, unknown here" for name in state if name not in expected]
+    problems += [
+        f"{name} has shape {shapes[name]} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in shapes and shapes[name] != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + (
+            f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+        )
+        raise WeightsError(f"{problem} ({shown}); {remedy}")
 
 
 def _damaged(path: Path, error: Any) -> WeightsError:

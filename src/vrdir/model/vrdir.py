@@ -1,186 +1,38 @@
-"""VRDIR: the whole network, its configuration, and how it is saved and loaded."""
+"""VRDIR: the whole network, and how it is saved and loaded."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from vrdir.atomic import write_whole
-from vrdir.errors import InputError, MissingFileError, ResultError, TracingError, WeightsError
+from vrdir.errors import MissingFileError, TracingError, WeightsError
 from vrdir.forks import survive_forks
+from vrdir.model.checks import check_image, check_result, in_range
+from vrdir.model.clean_images import clean_threshold, is_clean, shares_of
+from vrdir.model.config import VRDIRConfig, read_config
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import GlobalContext, Lift, lift, lift_whole, reduced, resampling
 from vrdir.model.global_statistics import GlobalStatistics
-from vrdir.model.intrinsic_extractor import EXTRACTORS, ExtractorName, select_taps
-from vrdir.model.loading import check_finite, read_settings, read_shapes, read_tensors
+from vrdir.model.intrinsic_extractor import EXTRACTORS, select_taps
+from vrdir.model.loading import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    check_finite,
+    check_state,
+    read_shapes,
+    read_tensors,
+)
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
-from vrdir.model.semantics_enhancement import CLEAN, SemanticsEnhancement
+from vrdir.model.semantics_enhancement import SemanticsEnhancement
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.weights.bundled import resolve_weights, upload
-
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# The share of the clean branch from which `skip_clean` leaves an image unchanged. With `small` that
-# is four in ten clean photos, and at most 2 % of visibly degraded ones (docs/frontend.md).
-CLEAN_SHARE = 0.3
-THIN = 0.02  # a mean log gain below which an image counts as free of haze: 2 % of the contrast
-
-
-class ContextConfig(BaseModel):
-    """The shape of the global context (`vrdir.model.global_context`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    side: int = Field(
-        default=192,
-        ge=32,
-        le=1024,
-        description="Side of the reduced copy of the whole image, in pixels; a multiple of 32.",
-    )
-    strides: tuple[int, ...] = Field(
-        default=(4, 8, 16),
-        min_length=1,
-        max_length=5,
-        description="Strides at which E is tapped on the copy.",
-    )
-    channels: int = Field(
-        default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
-    )
-    tone: bool = Field(
-        default=False,
-        description="Raise local contrast, where a camera's fog asks for it, instead of taking "
-        "a veil of haze away.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> ContextConfig:
-        if self.side % 32 or self.channels % 4:
-            raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
-        return self
-
-
-# A config may come from a stranger. These limits are far above any present network, which can still
-# be built in seconds.
-SCALES = Field(max_length=8)
-Blocks = Annotated[int, Field(ge=0, le=64)]
-Width = Annotated[int, Field(ge=1, le=4096)]
-
-
-class VRDIRConfig(BaseModel):
-    """The shape of a network. `PAPER`, `SMALL`, `FIELD` and `BASE` below have recipes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    extractor: ExtractorName = Field(
-        description="The recognition network that the extractor E is cut from."
-    )
-    strides: Annotated[tuple[int, ...], SCALES] = Field(
-        description="Strides at which E is tapped, in pixels; each has an enhancement (ISE)."
-    )
-    branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = (
-        Field(
-            default=("haze", "noise", "rain"),
-            description="The degradations, with one branch (DNC) each at every tap, in the order "
-            "of the guidance maps.",
-        )
-    )
-    clean_branch: bool = Field(
-        default=False, description="Add a further branch, the identity, after the others."
-    )
-    branch_blocks: Blocks = Field(default=0, description="Residual blocks in each branch.")
-    decoder: Literal["semantics", "pixel_skip"] = Field(
-        default="semantics",
-        description='"semantics" is the paper\'s (features alone), "pixel_skip" ours (a U-shape '
-        "whose output is a residual).",
-    )
-    widths: Annotated[tuple[Width, ...], SCALES] = Field(
-        default=(), description="Channels of the pixel_skip decoder at strides 2, 4, 8, ..."
-    )
-    encoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
-        default=(),
-        description="Residual blocks of the pixel_skip encoder at each of these strides.",
-    )
-    decoder_blocks: Annotated[tuple[Blocks, ...], SCALES] = Field(
-        default=(),
-        description="Residual blocks of the pixel_skip decoder at each of these strides.",
-    )
-    channel_attention: bool = Field(default=False, description="Channel attention in these blocks.")
-    context: ContextConfig | None = Field(
-        default=None,
-        description="The global context, which removes haze or raises local contrast before all "
-        "else: side of the reduced copy, strides, channels; null for none.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> VRDIRConfig:
-        if not self.branches or len(set(self.branches)) != len(self.branches):
-            raise ValueError(
-                f"branches must be different names, at least one, not {list(self.branches)}"
-            )
-        if CLEAN in self.branches:
-            raise ValueError("the clean branch is asked for with clean_branch, not among branches")
-        if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
-            raise ValueError(
-                "a branch's name is letters, digits and underscores, and not one that Python uses; "
-                f"not {list(self.branches)}"
-            )
-        for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
-            select_taps(EXTRACTORS[self.extractor].available, strides)
-        if (
-            self.decoder == "pixel_skip"
-            and not len(self.widths) == len(self.encoder_blocks) == len(self.decoder_blocks) >= 1
-        ):
-            raise ValueError(
-                "widths, encoder_blocks and decoder_blocks must name the same number of scales, "
-                "at least one"
-            )
-        return self
-
-    @property
-    def multiple(self) -> int:
-        """The network pads height and width to multiples of this number of pixels."""
-        return max(2 ** len(self.widths), *self.strides)
-
-    @property
-    def guidance_names(self) -> tuple[str, ...]:
-        """The degradation of each guidance map, in order."""
-        return (*self.branches, CLEAN) if self.clean_branch else self.branches
-
-
-PAPER = VRDIRConfig(extractor="vgg16_conv2_2", strides=(2,))
-SMALL = VRDIRConfig(
-    extractor="efficientnet_lite0",
-    strides=(4, 8),
-    branches=("haze", "noise", "sensor_noise", "rain"),
-    clean_branch=True,
-    branch_blocks=1,
-    decoder="pixel_skip",
-    widths=(32, 64, 96, 128),
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_blocks=(3, 3, 2, 1),
-    channel_attention=True,
-)
-FIELD = SMALL.model_copy(update={"context": ContextConfig(tone=True)})
-BASE = VRDIRConfig(
-    extractor="efficientnet_lite0",
-    strides=(4, 8, 16),
-    branches=("haze", "noise", "sensor_noise", "rain"),
-    clean_branch=True,
-    branch_blocks=1,
-    decoder="pixel_skip",
-    widths=(48, 96, 160, 192),
-    encoder_blocks=(2, 2, 2, 1),
-    decoder_blocks=(4, 4, 3, 2),
-    channel_attention=True,
-    context=ContextConfig(channels=64),
-)
-CONFIGS = {"paper": PAPER, "small": SMALL, "field": FIELD, "base": BASE}
 
 
 class Restoration(NamedTuple):
@@ -497,110 +349,3 @@ class VRDIR(nn.Module):
         model = cls(config)
         model.load_state_dict(read_tensors(path))
         return model.to(device).eval()
-
-
-def check_image(image: Tensor) -> None:
-    """Raise InputError unless a tensor is (B, 3, H, W) with at least one pixel."""
-    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
-        raise InputError(
-            "expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape "
-            f"{tuple(image.shape)}"
-        )
-
-
-def in_range(restored: Tensor) -> Tensor:
-    """Clamp a decoder's output to [0, 1]; infinite values become NaN, for `check_result`."""
-    return restored.clamp(0, 1) + 0 * restored
-
-
-def check_result(*values: Tensor) -> None:
-    """Raise ResultError if a network's result is not finite."""
-    if not all(bool(value.isfinite().all()) for value in values):
-        raise ResultError(
-            "the network's result has NaN or infinite values, so there is no image; its weights "
-            "are damaged, or too large for the precision it computes in: check them (vrdir weights "
-            "verify), get or train them again, or compute in float32"
-        )
-
-
-def shares_of(guidance: list[Tensor]) -> Tensor:
-    """Return the mean of the guidance over positions and taps, (B, K)."""
-    return torch.stack([g.mean((2, 3)) for g in guidance]).mean(0)
-
-
-def is_clean(shares: Tensor, veil: Lift | None, threshold: float) -> Tensor:
-    """Return which images are clean, (B,) bool: by the clean branch's share and the context."""
-    clean = shares[:, -1] >= threshold
-    if veil is None:
-        return clean
-    return clean & (veil.amount() < THIN)
-
-
-def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | None:
-    """Return the share from which an image counts as clean; None restores all images.
-
-    Raises:
-        InputError: the network has no clean branch, or the share is not above 0 and at most 1.
-    """
-    if skip_clean is False:
-        return None
-    if not config.clean_branch:
-        raise InputError(
-            "skip_clean needs a network with a clean branch (clean_branch in its config), which "
-            "this one has not"
-        )
-    threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
-    if not 0 < threshold <= 1:
-        raise InputError(
-            f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}"
-        )
-    return threshold
-
-
-def read_config(path: Path) -> VRDIRConfig:
-    """Read `config.json`.
-
-    Raises:
-        MissingFileError: it does not exist.
-        WeightsError: it is not a network's config; the message names the file and the field.
-    """
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
-        )
-    try:
-        return VRDIRConfig.model_validate(read_settings(path))
-    except ValidationError as error:
-        raise WeightsError(f"{path} is not a VRDIR config: {describe(error)}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """Return a pydantic error in one line: up to eight fields, each with its problem."""
-    errors = error.errors()
-    shown = [f"{'.'.join(map(str, e['loc']))[:80] or 'content'}: {e['msg']}" for e in errors[:8]]
-    return "; ".join(shown + [f"and {len(errors) - 8} more"] * (len(errors) > 8))
-
-
-def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
-    """Raise WeightsError unless a state has exactly a model's names and shapes.
-
-    Args:
-        model: the network.
-        state: tensors, or their shapes, by name.
-        problem: the start of the message; the differences follow in brackets.
-        remedy: the end of the message.
-    """
-    expected = model.state_dict()
-    shapes = {name: tuple(getattr(value, "shape", value)) for name, value in state.items()}
-    problems = [f"lacks {name}" for name in expected if name not in state]
-    problems += [f"has {name}, unknown here" for name in state if name not in expected]
-    problems += [
-        f"{name} has shape {shapes[name]} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in shapes and shapes[name] != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:4]) + (
-            f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        )
-        raise WeightsError(f"{problem} ({shown}); {remedy}")

@@ -12,8 +12,8 @@ import torch
 
 from vrdir.batch.results import Diagnosis
 from vrdir.images.convert import OpenImage
+from vrdir.model.checks import check_result
 from vrdir.model.global_statistics import GlobalStatistics
-from vrdir.model.vrdir import check_result
 from vrdir.restoring.diagnosis import diagnose
 from vrdir.restoring.network import Network
 from vrdir.restoring.strips import no_check

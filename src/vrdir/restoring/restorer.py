@@ -27,8 +27,9 @@ from vrdir.export.backends import BACKEND_NAMES, TORCH
 from vrdir.export.exported_model import ExportedModel
 from vrdir.export.exporting import state_sha256
 from vrdir.images.convert import Channels, checked_channels, open_image
+from vrdir.model.clean_images import clean_threshold
 from vrdir.model.control import ALL, Control, checked_control
-from vrdir.model.vrdir import VRDIR, clean_threshold
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.files import restore_image, restore_video
 from vrdir.restoring.loading import load_model
 from vrdir.restoring.network import Network, Precision

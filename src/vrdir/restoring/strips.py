@@ -19,19 +19,13 @@ from torch.nn import functional
 
 from vrdir.errors import InputError
 from vrdir.model.blocks import ResidualBlock, ResidualBlocks
+from vrdir.model.checks import check_image, in_range
+from vrdir.model.clean_images import clean_threshold, is_clean, shares_of
 from vrdir.model.control import ALL, Control
 from vrdir.model.global_context import Lift, lift, resampling
 from vrdir.model.global_statistics import GlobalStatistics, Moments, SuppliedStatistics, own_moments
 from vrdir.model.semantics_decoder import PixelSkipDecoder
-from vrdir.model.vrdir import (
-    VRDIR,
-    Restoration,
-    check_image,
-    clean_threshold,
-    in_range,
-    is_clean,
-    shares_of,
-)
+from vrdir.model.vrdir import VRDIR, Restoration
 from vrdir.tensors import crop_to, pad_to_multiple
 
 # Larger images are processed in strips. One of this size takes up to 700 MB as a whole.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vrdir.errors import MissingFileError, SettingsError
-from vrdir.model.vrdir import VRDIR, VRDIRConfig
+from vrdir.model.config import VRDIRConfig
+from vrdir.model.vrdir import VRDIR
 from vrdir.weights.bundled import bundled_weights, resolve_weights
 
 

@@ -21,7 +21,7 @@ from vrdir import __version__
 from vrdir.atomic import write_whole
 from vrdir.data.items import Item
 from vrdir.errors import ExistsError, MissingFileError, SettingsError, first_line
-from vrdir.model.vrdir import WEIGHTS_FILE
+from vrdir.model.loading import WEIGHTS_FILE
 from vrdir.training.settings import Recipe
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vrdir.data.batches import Batch
 from vrdir.data.items import Item
-from vrdir.data.training_set import Batch
 from vrdir.degradations.registry import DEGRADATIONS
 from vrdir.errors import SettingsError
 from vrdir.model.global_context import LocalTone, lift_whole

@@ -14,19 +14,22 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from vrdir.data.training_set import Batch, StageData, TrainingSet
+from vrdir.data.batches import Batch
+from vrdir.data.training_set import StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.errors import SettingsError
 from vrdir.evaluation.restoration.metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import move_to
-from vrdir.model.vrdir import VRDIR, check_state
+from vrdir.model.loading import check_state
+from vrdir.model.vrdir import VRDIR
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
+from vrdir.training.fields import steps_in
 from vrdir.training.logs import RunLog, Watcher
-from vrdir.training.settings import Recipe, StageSettings, steps_in
+from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
+from vrdir.training.settings import Recipe
 from vrdir.training.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -365,50 +368,6 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
         f"was {files}. Look at these images; lower learning_rate, set clip_norm, or use precision: "
         "float32 (these may change), and continue with --resume"
     )
-
-
-def learning_rate(settings: StageSettings, step: int, steps: int) -> float:
-    """Return the learning rate at a step, counted from 1, of `steps`."""
-    if settings.schedule == "halving":
-        return settings.learning_rate * 0.5 ** (4 * (step - 1) // steps)
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    progress = (step - 1 - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def optimizer_for(parameters: Sequence[nn.Parameter], name: str, learning_rate: float) -> Optimizer:
-    """Return Adam, or Muon for the weights of convolutions with Adam for the others."""
-    if name == "adam":
-        return Adam(parameters, lr=learning_rate)
-    from pytorch_optimizer import Muon  # its import is slow
-
-    # A thin matrix has too few directions to orthogonalise.
-    matrices = [p for p in parameters if p.ndim == 4 and min(len(p), p[0].numel()) > 3]
-    theirs = set(map(id, matrices))
-    others = [p for p in parameters if id(p) not in theirs]
-    groups = [
-        {"params": matrices, "use_muon": True, "use_adjusted_lr": True},
-        {"params": others, "use_muon": False, "betas": (0.9, 0.99), "eps": 1e-8},
-    ]
-    return cast(
-        Optimizer, Muon([{"lr": learning_rate, **group} for group in groups if group["params"]])
-    )
-
-
-def moving_average(decay: float) -> Any:
-    """Return an exponential moving average for `AveragedModel`, of at most this decay.
-
-    The decay begins low, so that the first weights are soon forgotten.
-    """
-
-    def update(averages: Any, currents: Any, count: Any) -> None:
-        now = min(decay, (1 + float(count)) / (10 + float(count)))
-        torch._foreach_lerp_(averages, currents, 1 - now)
-
-    return update
 
 
 @contextmanager

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrdir.errors import first_line
+from vrdir.errors import ImageError
 from vrdir.evaluation.recognition.image_files import Exclusion, ImageFile
 from vrdir.evaluation.recognition.labels.labelled import LabelledImages
-from vrdir.images.formats import open_header
-from vrdir.regular_files import open_regular
+from vrdir.images.headers import image_size
 
 TOLERANCE_PX = 2
 """A box may reach so far out of its image: labels are rounded, and some count pixels from 1."""
-ORIENTATION = 0x0112  # the EXIF tag
-SIDEWAYS = (5, 6, 7, 8)  # its values for a picture that is shown turned by 90 degrees
 
 
 class LabelledBox(NamedTuple):
@@ -76,8 +72,8 @@ class BoxCollector:
         """
         try:
             actual = image_size(image.path)
-        except Exception as error:  # decoders of damaged files raise all sorts
-            self.exclude(image.name, f"{image.path} cannot be read ({first_line(error)})")
+        except ImageError as error:
+            self.exclude(image.name, str(error))
             return
         problem = next((text for box in boxes if (text := _problem(box.edges, actual))), "")
         if any(side and side != real for side, real in zip(size, actual, strict=True)):
@@ -113,14 +109,6 @@ def side_length(value: Any) -> int:
         return max(0, round(float(value)))
     except (ValueError, TypeError, OverflowError):
         return 0
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height of an image as it is shown, from the header of its file."""
-    with open_regular(path) as file, open_header(file, str(path)) as picture:
-        # Pillow turns a TIFF itself.
-        turned = picture.format != "TIFF" and picture.getexif().get(ORIENTATION, 1) in SIDEWAYS
-        return (picture.height, picture.width) if turned else picture.size
 
 
 def _problem(box: Sequence[float], size: tuple[int, int]) -> str:

@@ -12,13 +12,13 @@ from vrdir.evaluation.recognition.labels.boxes import (
     BoxCollector,
     LabelledBox,
     Truth,
-    image_size,
 )
 from vrdir.evaluation.recognition.labels.coco import read_coco
 from vrdir.evaluation.recognition.labels.labelled import LabelledImages, image_of
 from vrdir.evaluation.recognition.labels.voc import read_voc_boxes
 from vrdir.evaluation.recognition.labels.yolo import read_yolo_boxes, read_yolo_names
 from vrdir.images.folders import Names, composed, files_below
+from vrdir.images.headers import image_size
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
 LABEL_FOLDERS = ("labels", "Annotations")

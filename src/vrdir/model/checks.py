@@ -1,0 +1,31 @@
+"""Checks of what the network takes and what it returns."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vrdir.errors import InputError, ResultError
+
+
+def check_image(image: Tensor) -> None:
+    """Raise InputError unless a tensor is (B, 3, H, W) with at least one pixel."""
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
+        raise InputError(
+            "expected an RGB tensor (B, 3, H, W) of at least one pixel, got shape "
+            f"{tuple(image.shape)}"
+        )
+
+
+def in_range(restored: Tensor) -> Tensor:
+    """Clamp a decoder's output to [0, 1]; infinite values become NaN, for `check_result`."""
+    return restored.clamp(0, 1) + 0 * restored
+
+
+def check_result(*values: Tensor) -> None:
+    """Raise ResultError if a network's result is not finite."""
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise ResultError(
+            "the network's result has NaN or infinite values, so there is no image; its weights "
+            "are damaged, or too large for the precision it computes in: check them (vrdir weights "
+            "verify), get or train them again, or compute in float32"
+        )
