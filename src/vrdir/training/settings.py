@@ -238,7 +238,8 @@ class Recipe(Settings):
     )
     detector: DetectorSettings | None = Field(
         default=None,
-        description='Detector of the loss "detection" of the stages context and whole; null for none.',
+        description='Detector of the loss "detection" of the stages context and whole; null for '
+        "none.",
     )
     context: StageSettings | None = Field(
         default=None,
