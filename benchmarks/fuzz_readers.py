@@ -12,6 +12,8 @@ from typing import Any
 
 from benchmarks.fuzz_files import MANIFEST
 
+HOST = (b"host", b"127.0.0.1")
+
 
 def read_image(file: Path) -> None:
     """Open an image and encode it again in its own format."""
@@ -144,7 +146,7 @@ def read_request(file: Path) -> None:
         path, query = str(head["path"]), str(head["query"]).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         headers, path, query, body = [], "/v1/restore", b"", content  # all of it is the body
-    scope = _scope("http") | {"path": path, "query_string": query, "headers": headers}
+    scope = _scope("http") | {"path": path, "query_string": query, "headers": [HOST, *headers]}
     status, answer = asyncio.run(_answer(scope | {"method": "POST"}, body))
     if not status or b"internal-error" in answer:
         raise AssertionError(f"status {status}: {answer[:200]!r}")
@@ -173,7 +175,7 @@ def _scope(kind: str) -> dict[str, Any]:
         "root_path": "",
         "path": "/v1/stream",
         "query_string": b"",
-        "headers": [],
+        "headers": [HOST],
     }
 
 
