@@ -1,7 +1,7 @@
 """Feed damaged files to everything that reads files, and count what goes wrong.
 
     python benchmarks/fuzz.py [--files 10000] [--seed 0] [--kinds images,videos,...] [--keep FOLDER]
-    python benchmarks/fuzz.py --minutes 8 --state FILE      # again and again, until it is finished
+    python benchmarks/fuzz.py --minutes 8 --state FOLDER    # again and again, until it is finished
 
 Sound files of every kind are made first (`fuzz_files.py`): images in all formats that can be
 written here, videos, weights folders, exported networks, labels, pair lists, YAML, manifests,
@@ -18,8 +18,8 @@ A case may succeed or raise a `VrdirError`. Counted as failures are:
 - bare: another exception than a `VrdirError`.
 
 The same seed gives the same cases. Ctrl-C prints the counts so far. The exit status is 1 if there
-was a failure; `--keep` saves the failing files. With `--state` the counts are kept in a file, and a
-run goes on where the last one stopped, by `--minutes` or by Ctrl-C.
+was a failure; `--keep` saves the failing files. With `--state` the sound files and the counts are
+kept in a folder, and a run goes on where the last one stopped, by `--minutes` or by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -331,6 +331,7 @@ def run(
     seed: int,
     keep: Path | None = None,
     seconds: float = float("inf"),
+    state: Path | None = None,
 ) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Read cases in child processes.
 
@@ -339,6 +340,7 @@ def run(
         seed: of the changes.
         keep: a folder for the files that fail, or None.
         seconds: after this time no further case is read.
+        state: a folder in which the sound files are kept, so that they are made once.
 
     Returns:
         The number of cases by kind and outcome, and a line for each failure.
@@ -346,10 +348,12 @@ def run(
     counts: Counter[tuple[str, str]] = Counter()
     failures: list[str] = []
     child: Child | None = None
-    end = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="vrdir-fuzz-") as folder:
-        seeds = Path(folder) / "seeds"
-        make_seeds(seeds, list(dict.fromkeys(kind for kind, _ in given)))
+    with tempfile.TemporaryDirectory(prefix="vrdir-fuzz-", dir=state) as folder:
+        seeds = (state or Path(folder)) / "seeds"
+        if not seeds.exists():
+            make_seeds(Path(folder) / "made", list(dict.fromkeys(kind for kind, _ in given)))
+            (Path(folder) / "made").rename(seeds)
+        end = time.monotonic() + seconds
         try:
             for kind, number in given:
                 if time.monotonic() > end:
@@ -363,7 +367,7 @@ def run(
                     if keep is not None:
                         case = keep / f"{kind}-{number}"
                         shutil.rmtree(case, ignore_errors=True)
-                        shutil.copytree(Path(folder) / child.folder, case)
+                        shutil.copytree(seeds.parent / child.folder, case)
         except KeyboardInterrupt:  # the counts so far are returned
             print("interrupted", file=sys.stderr)
         finally:
@@ -376,12 +380,13 @@ class State:
     """The counts and failures of a run in parts, kept in a JSON file.
 
     Args:
-        path: the file; None keeps them in memory only.
+        folder: holds the file; None keeps them in memory only.
         run: what makes the cases, such as the seed: the file must be of the same run.
     """
 
-    def __init__(self, path: Path | None, run: dict[str, Any]) -> None:
-        self._path, self._run = path, run
+    def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
+        self._run = run
+        self._path = path = None if folder is None else folder / "counts.json"
         self.counts: Counter[tuple[str, str]] = Counter()
         self.failures: list[str] = []
         self.seconds = 0.0
@@ -429,10 +434,12 @@ def main() -> int:
         work(given.work, given.seed)
         return 0
     kinds = given.kinds.split(",")
+    if given.state:
+        given.state.mkdir(parents=True, exist_ok=True)
     state = State(given.state, {"seed": given.seed, "files": given.files, "kinds": kinds})
     todo = list(cases(given.files, kinds))[state.counts.total() :]
     start = time.monotonic()
-    counts, failures = run(todo, given.seed, given.keep, 60 * given.minutes)
+    counts, failures = run(todo, given.seed, given.keep, 60 * given.minutes, given.state)
     state.add(counts, failures, time.monotonic() - start)
     print(state.table(kinds))
     left = len(todo) - counts.total()
