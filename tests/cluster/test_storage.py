@@ -47,6 +47,16 @@ def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> Non
     assert others == {".txt": 1}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("# фото\r\nтуман.png\r\n".encode(encoding))
+    assert [source.address for source in listing.sources([str(path)])] == ["туман.png"]
+    path.write_bytes("туман.png".encode("koi8-r"))
+    with pytest.raises(DataError, match=r"list\.txt is not a text in UTF-8 or UTF-16"):
+        list(listing.sources([str(path)]))
+
+
 def test_single_files_patterns_and_lists(bucket: str) -> None:
     for name in ("in/1.png", "in/2.jpg", "in/3.png"):
         storage.write(f"{bucket}/{name}", b"content")

@@ -13,6 +13,7 @@ from vrdir.cluster.storage import attempt, is_address, join, open_storage, read,
 from vrdir.errors import DataError, MissingFileError
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.text_files import decode_text
 
 PAGE = 1000  # keys of a bucket that are listed at once
 LIST_SUFFIXES = {".txt", ".lst"}
@@ -61,7 +62,8 @@ def sources(
 
 
 def _listed(address: str) -> Iterator[Source]:
-    for number, line in enumerate(read(address).decode("utf-8-sig").splitlines(), 1):
+    lines = decode_text(read(address), shown(address)).split("\n")
+    for number, line in enumerate(lines, 1):
         if not (text := line.strip()) or text.startswith("#"):
             continue
         if text.endswith("/"):

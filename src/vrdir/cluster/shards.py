@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,8 @@ def _restore_parquet(
     """Restore the image column of a Parquet table, some rows at a time."""
     arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
     parquet = require("pyarrow.parquet", "s3", "Parquet tables need pyarrow")
-    try:
+    with _sound_parquet(whole.source):
         table = parquet.ParquetFile(before)
-    except arrow.ArrowException as error:
-        raise DataError(
-            f"{whole.source} is no sound Parquet file ({first_line(error)}); get it again"
-        ) from None
     column = image_column(table.schema_arrow, options.column, whole.source)
     index = table.schema_arrow.get_field_index(column)
     field = table.schema_arrow.field(index)
@@ -152,8 +149,12 @@ def _restore_parquet(
         return ({**value, "bytes": restored} if isinstance(value, dict) else restored), row
 
     with parquet.ParquetWriter(after, table.schema_arrow) as writer:
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-            values = batch.column(index).to_pylist()
+        batches = table.iter_batches(batch_size=ROWS_AT_ONCE)
+        while True:
+            with _sound_parquet(whole.source):
+                if (batch := next(batches, None)) is None:
+                    break
+                values = batch.column(index).to_pylist()
             named = [(f"{column}[{number + place}]", value) for place, value in enumerate(values)]
             number += len(values)
             results = list(map_threads(work, named, gate.at_once))
@@ -164,6 +165,18 @@ def _restore_parquet(
             ]
             writer.write_batch(arrow.record_batch(columns, schema=table.schema_arrow))
             yield from (row for _, row in results if row is not None)
+
+
+@contextmanager
+def _sound_parquet(name: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged table into a DataError that names it."""
+    arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
+    try:
+        yield
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name} is no sound Parquet file ({first_line(error)}); get it again"
+        ) from None
 
 
 def image_column(schema: Any, wanted: str | None, name: str) -> str:

@@ -8,6 +8,7 @@ takes its place: the older one is dropped and counted, so that the delay stays t
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from vrdir.errors import VrdirError
 from vrdir.images.reading import Picture, decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
@@ -28,6 +28,8 @@ from vrdir.serving.metrics import Metrics
 from vrdir.serving.networks import Networks
 from vrdir.serving.problems import ProblemError, problem_document, problem_of, problem_response
 from vrdir.serving.settings import ServeSettings
+
+logger = logging.getLogger(__name__)
 
 IDLE = 60.0  # seconds without a frame, after which a stream is closed
 GOING_AWAY, TRY_LATER = 1001, 1013  # close codes (RFC 6455 and its registry)
@@ -163,10 +165,10 @@ class Streams:
             try:
                 content = await self._restored(frame, restore)
                 self._metrics.frames.labels("restored").inc()
-            except Exception as error:
-                if not isinstance(error, (VrdirError, MemoryError)):
-                    raise
+            except Exception as error:  # whatever it is, the client gets an answer
                 problem = problem_of(error)
+                if problem.kind == "internal-error":
+                    logger.error("a frame failed", exc_info=error)
                 self._metrics.errors.labels(problem.kind).inc()
                 self._metrics.frames.labels("failed").inc()
                 facts["problem"] = problem_document(problem, socket.scope["vrdir.request_id"])
