@@ -216,8 +216,9 @@ def _make_labels(folder: Path) -> None:
         stem = name.removesuffix(".png")
         (folder / f"{stem}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.25 0.25 0.1 0.2\n")
         (folder / f"{stem}.xml").write_text(
-            f"<annotation><filename>{name}</filename><size><width>48</width><height>40</height></size>"
-            "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>20</xmax><ymax>22</ymax></bndbox>"
+            f"<annotation><filename>{name}</filename>"
+            "<size><width>48</width><height>40</height></size><object><name>cat</name>"
+            "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>20</xmax><ymax>22</ymax></bndbox>"
             "<difficult>0</difficult></object></annotation>"
         )
     (folder / "classes.txt").write_text("cat\ndog\n")

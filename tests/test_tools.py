@@ -469,9 +469,18 @@ def test_the_house_is_measured(tmp_path: Path) -> None:
         '    """Return x."""\n' + "    x += 1\n" * 61 + "    return x\n"
     )
     (tests / "test_house.py").write_text("assert True\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: a house\n")
+    (tmp_path / "CONTRIBUTING.md").write_text("# Contributing\nBe kind.\n")
+    workflows = tmp_path / ".github/workflows"
+    workflows.mkdir(parents=True)
+    workflows.joinpath("a.yml").write_text('runs-on: ubuntu-latest\npython: ["3.10", "3.9"]\n')
     tool = runpy.run_path(str(TOOLS / "house.py"))
     found = tool["measure_all"](tmp_path, package, tests)
-    counts = {name: len(row.places) for name, row in found.items() if name not in ("D", "tests")}
+    assert found["kept"] == "docs site"
+    assert found["pythons"] == "2 (3.9, 3.10); ubuntu"
+    assert found["guides"] == "2 lines, and 0 pages of 0 lines"
+    counts = {name: len(row.places) for name, row in found.items() if not isinstance(row, str)}
+    del counts["D"]
     assert counts == {
         "code": 1,
         "comments": 0,
@@ -482,6 +491,7 @@ def test_the_house_is_measured(tmp_path: Path) -> None:
         "circles": 1,
         "typed": 1,
         "errors": 1,
+        "modules": 0,
     }
     assert any("first.py:5" in place and "D103" in place for place in found["D"].places)
 

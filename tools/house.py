@@ -24,7 +24,15 @@ from pathlib import Path
 
 COLUMNS = 100
 FUNCTION_LINES = 60
+MODULE_LINES = 400
 WORDS = r"stands|lies|told|said|called|comes out"
+KEPT = {
+    "docs site": "mkdocs.yml",
+    "publish workflow": ".github/workflows/publish.yml",
+    "security policy": "SECURITY.md",
+    "issue forms": ".github/ISSUE_TEMPLATE",
+    "code of conduct": "CODE_OF_CONDUCT.md",
+}
 ERRORS = {
     "ArithmeticError", "AttributeError", "Exception", "FileExistsError", "FileNotFoundError",
     "ImportError", "IndexError", "IsADirectoryError", "KeyError", "LookupError",
@@ -183,6 +191,17 @@ def long_functions(sources: Iterable[Source]) -> Measure:
     return measure
 
 
+def long_modules(sources: Iterable[Source]) -> Measure:
+    """Count the modules over 400 lines."""
+    measure = Measure()
+    for source in sources:
+        measure.out_of += 1
+        lines = len(source.text.splitlines())
+        if lines > MODULE_LINES:
+            measure.places.append(source.place(1, f"{lines} lines"))
+    return measure
+
+
 def typed(sources: Iterable[Source]) -> Measure:
     """Count the functions all of whose arguments and results have types."""
     measure = Measure()
@@ -272,6 +291,30 @@ def code_lines(sources: Iterable[Source]) -> int:
     )
 
 
+def pythons_and_systems(root: Path) -> str:
+    """Return the Pythons and the systems that the workflows name."""
+    text = "".join(path.read_text() for path in sorted((root / ".github/workflows").glob("*.yml")))
+    minors = sorted({int(minor) for minor in re.findall(r"""["']3\.(\d+)["']""", text)})
+    systems = sorted(set(re.findall(r"(ubuntu|windows|macos)-", text)))
+    return f"{len(minors)} ({', '.join(f'3.{minor}' for minor in minors)}); {', '.join(systems)}"
+
+
+def kept(root: Path) -> str:
+    """Return which of the things that a reader looks for in a project are there."""
+    found = [name for name, place in KEPT.items() if (root / place).exists()]
+    return ", ".join(found) or "none"
+
+
+def guides(root: Path) -> str:
+    """Return the length of the guide for contributors, and the number of how-to guides."""
+    pages = sorted((root / "docs/extending").glob("*.md"))
+    own, theirs = (
+        sum(len(page.read_text(encoding="utf-8").splitlines()) for page in some if page.exists())
+        for some in ([root / "CONTRIBUTING.md"], pages)
+    )
+    return f"{own} lines, and {len(pages)} pages of {theirs} lines"
+
+
 def measure_all(root: Path, package: Path, tests: Path) -> dict[str, Measure | str]:
     """Measure a repository.
 
@@ -302,7 +345,11 @@ def measure_all(root: Path, package: Path, tests: Path) -> dict[str, Measure | s
         "circles": circles(package, sources),
         "typed": typed(sources),
         "errors": built_in_errors(sources),
+        "modules": long_modules(sources),
         "tests": f"{ratio:.2f}",
+        "pythons": pythons_and_systems(root),
+        "kept": kept(root),
+        "guides": guides(root),
     }
 
 
@@ -317,7 +364,11 @@ LABELS = {
     "circles": "import circles",
     "typed": "functions with all their types",
     "errors": "bare built-in errors raised",
+    "modules": f"modules over {MODULE_LINES} lines",
     "tests": "lines of tests per line of the package",
+    "pythons": "Pythons and systems in CI",
+    "kept": "docs site, publish workflow, security policy, issue forms, code of conduct",
+    "guides": "CONTRIBUTING, and docs/extending",
 }
 
 
@@ -329,7 +380,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=root, help="the repository (this one)")
     parser.add_argument("--package", default="src/vrdir", help="its package's folder")
     parser.add_argument("--tests", default="tests", help="its tests' folder")
-    rows = [name for name in LABELS if name != "tests"]
+    rows = [name for name in LABELS if name not in ("tests", "pythons", "kept", "guides")]
     parser.add_argument("--list", choices=rows, help="list the places behind this row")
     given = parser.parse_args()
     root = given.root.resolve()
@@ -342,9 +393,9 @@ def main() -> None:
             if given.below in place.split(":")[0]:
                 print(place)
         return
-    print(f"| {'what':<90} | {'measured':<18} |\n| {'-' * 90} | {'-' * 18} |")
+    print("| what | measured |\n|---|---|")
     for name, value in found.items():
-        print(f"| {LABELS[name]:<90} | {value!s:<18} |")
+        print(f"| {LABELS[name]} | {value} |")
     words = found["words"]
     if isinstance(words, Measure) and words.places:
         counts = Counter(place.split("[", 1)[1].split("]")[0] for place in words.places)

@@ -44,7 +44,9 @@ def test_build_and_check(sots: Path) -> None:
     assert result.exit_code == 0
     assert text(result) == "pairs.txt: 3 pairs, 2 clean images, by the rule reside"
     assert Path("pairs.txt").read_text() == (
-        "SOTS/hazy/1400_1.png|SOTS/gt/1400.png\nSOTS/hazy/1400_2.png|SOTS/gt/1400.png\nSOTS/hazy/1401_1.png|SOTS/gt/1401.png\n"
+        "SOTS/hazy/1400_1.png|SOTS/gt/1400.png\n"
+        "SOTS/hazy/1400_2.png|SOTS/gt/1400.png\n"
+        "SOTS/hazy/1401_1.png|SOTS/gt/1401.png\n"
     )
     result = run("check", "pairs.txt")
     assert result.exit_code == 0

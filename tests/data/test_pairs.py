@@ -100,7 +100,8 @@ def test_names_as_another_system_wrote_them(
     for name in ("br\u00fcme/e\u0301t\u00e9.png", "br\u00fcme/plain.png", "back\\slash.png"):
         put(name)
     path = listed(
-        "bru\u0308me/\u00e9t\u00e9.png|br\u00fcme\\plain.png\nback\\slash.png|bru\u0308me\\e\u0301te\u0301.png\n"
+        "bru\u0308me/\u00e9t\u00e9.png|br\u00fcme\\plain.png\n"
+        "back\\slash.png|bru\u0308me\\e\u0301te\u0301.png\n"
         "none\\u\u0308.png|.\\br\u00fcme\\plain.png\n"
     )
     mixed, plain = tmp_path / "br\u00fcme/e\u0301t\u00e9.png", tmp_path / "br\u00fcme/plain.png"

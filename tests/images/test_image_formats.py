@@ -30,7 +30,10 @@ from vrdir.images.writing import encode, format_of
 from vrdir.model.vrdir import VRDIR
 
 SUFFIXES = {each.name: each.suffixes[0] for each in FORMATS}
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='
+    b'"http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
+)
 KEEPS = {column: {each.name for each in FORMATS if keeps(each)[column]} for column in COLUMNS}
 
 
