@@ -10,21 +10,26 @@ is given out again after its part was written is not restored again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from vrdir.cluster.account import Account, Row, key_of
 from vrdir.cluster.listing import Source
+from vrdir.cluster.ray_pool import REASON, connect, map_in_actors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import restore_any
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
 
-REASON = "--engine ray needs Ray"
 WINDOW = 2048  # sources of the list that are sorted by size together
-BATCHES = 8  # of a block, after the first window, so that ten million sources are few blocks
-OVERLAPPED = 4  # threads of a worker that read and write while others restore
+BATCHES = 4  # of a block, after the first window, so that ten million sources are few blocks
+WAVE = 4000  # blocks that Ray gets at once; the next ones are listed meanwhile
+AT_ONCE = 2  # batches of a worker: the second is read while the last images of the first restore
+OVERLAPPED = 3  # threads of a batch that read and write while others restore
+
+Item = TypeVar("Item")
 
 
 class Worker:
@@ -72,50 +77,35 @@ def restore_on_ray(
     listed: Iterable[Source], account: Account, options: Options, settings: RaySettings
 ) -> Iterator[Row]:
     """Restore sources on a Ray cluster; see `vrdir.cluster.run.restore_addresses`."""
-    ray = require("ray", "cluster", REASON)
-    data = require("ray.data", "cluster", REASON)
-    connect(ray, settings)
-    data.DataContext.get_current().enable_progress_bars = False
-    blocks = [ray.put(block) for block in blocks_of(listed, settings.batch)]
-    if not blocks:
-        return
-    rows = data.from_arrow_refs(blocks).map_batches(
-        Worker,
-        fn_constructor_kwargs={
-            "output": account.output,
-            "options": options,
-            "threads": max(1, int(settings.cpus)),
-        },
-        batch_size=settings.batch,
-        batch_format="numpy",
-        compute=data.ActorPoolStrategy(
-            min_size=settings.workers[0], max_size=max(settings.workers)
-        ),
-        num_cpus=settings.cpus,
-        num_gpus=settings.gpus or None,
-    )
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in batch.to_pylist():
-            yield Row(**row)
+    connect(settings)
+    arguments = {
+        "output": account.output,
+        "options": options,
+        "threads": max(1, int(settings.cpus)),
+    }
+    for blocks in ahead(waves(blocks_of(listed, settings.batch))):
+        data = require("ray.data", "cluster", REASON)
+        mapped = map_in_actors(
+            data.from_arrow(blocks), Worker, arguments, settings, at_once=AT_ONCE
+        )
+        for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield Row(**row)
 
 
-def connect(ray: Any, settings: RaySettings) -> None:
-    """Connect to the cluster, unless this program is connected.
+def waves(blocks: Iterator[Any]) -> Iterator[list[Any]]:
+    """Divide blocks into lists, so that work begins before the whole bucket is listed."""
+    while wave := list(islice(blocks, WAVE)):
+        yield wave
 
-    Raises:
-        InputError: there is none at the address.
-    """
-    from vrdir.errors import InputError, first_line
 
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(settings.address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"no Ray cluster at {settings.address!r} ({first_line(error)}); start one with "
-            "'ray start --head', or leave --ray-address out to start one on this machine"
-        ) from None
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield items; while one is used, a thread draws the next."""
+    with ThreadPoolExecutor(1, "listing") as pool:
+        drawn = pool.submit(next, items, None)
+        while (item := drawn.result()) is not None:
+            drawn = pool.submit(next, items, None)
+            yield item
 
 
 def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:

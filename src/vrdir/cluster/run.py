@@ -54,7 +54,9 @@ def restore_addresses(
             output cannot be written to.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
-    restorer = Restorer(**options.restorer)
+    # On Ray this program restores nothing, and may have no GPU.
+    here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
+    restorer = Restorer(**here)
     listed: Iterator[Source] = listing.sources(inputs, others, SHARD_SUFFIXES)
     first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
