@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.conftest import photo
+from tests.cluster.conftest import paths_for_workers, photo, started
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
 from vrdir.cluster import storage
 from vrdir.cluster.account import Account
+from vrdir.cluster.ray_pool import divide, own_errors
+from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options
+from vrdir.errors import DataError, MissingFileError
 
 ray = pytest.importorskip("ray")
 NETS = """
@@ -30,15 +33,26 @@ def fails(images):
     return "no scores"
 
 fails.classes = ["dark", "bright"]
+
+def same(image):
+    return image
 """
 
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[None]:
     """Ray on this machine, in whose workers this program's paths are known."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    paths_for_workers()
+    started(
+        lambda: ray.init(
+            num_cpus=2,
+            num_gpus=1,  # Ray does not look whether it is there
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=100 * 2**20,
+        )
+    )
     yield
     ray.shutdown()
 
@@ -95,10 +109,29 @@ def test_recognition_has_the_same_figures(node: None, files: Path, tiny: Path) -
     assert evaluate(*given, *ON_RAY) == here
 
 
-def test_what_a_worker_meets_is_one_line(node: None, files: Path, tiny: Path) -> None:
-    from vrdir.cluster.ray_pool import divide
-    from vrdir.cluster.ray_settings import RaySettings
-    from vrdir.errors import MissingFileError
+def test_workers_share_a_gpu(node: None) -> None:
+    def gpus() -> Any:
+        return lambda item: (item, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
+    halves = RaySettings(workers=(2, 2), gpus=0.5, batch=1)
+    assert list(divide(gpus, [1, 2, 3], halves)) == [(1, "0"), (2, "0"), (3, "0")]
+
+
+def test_errors_of_workers_have_no_traceback(node: None) -> None:
+    def fail(batch: Any) -> Any:
+        raise DataError("it is wrong")
+
+    with pytest.raises(DataError) as raised, own_errors():
+        ray.data.range(1).map_batches(fail).take_all()
+    assert str(raised.value) == "it is wrong"
+
+
+def test_what_a_worker_meets_is_one_line(node: None, files: Path) -> None:
     with pytest.raises(MissingFileError, match="no folder /nowhere; the files must be at the same"):
-        list(divide(int, [1], RaySettings(workers=(1, 1)), "/nowhere"))
+        list(divide(lambda: abs, [1], RaySettings(workers=(1, 1)), "/nowhere"))
+    given = ["classify", "--data", "photos", "--recogniser", "nets:fails", *ON_RAY]
+    result = CliRunner().invoke(
+        app, ["evaluate", *given, "--no-vrdir", "--restorer", "a=nets:same"]
+    )
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr

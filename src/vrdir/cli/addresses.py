@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vrdir.cluster.ray_settings import RaySettings
 
 
-REFUSED = ("smoothing", "side-by-side", "report", "threads")
+REFUSED = ("side-by-side", "report", "threads")
 
 Engine = Annotated[
     Literal["local", "ray"],
@@ -92,6 +92,7 @@ def run_at_addresses(
             given["max_side"],
             given["overwrite"],
             given["column"],
+            given["smoothing"],
         )
         rows = restore_addresses(
             inputs,

@@ -45,7 +45,8 @@ def restore(
     """
     require("ray.data", "cluster", "vrdir.cluster.restore needs Ray")
     arguments = {"column": column, "restorer": restorer}
-    return map_in_actors(dataset, ColumnRestorer, arguments, settings or RaySettings())
+    settings = settings or RaySettings()
+    return map_in_actors(dataset, ColumnRestorer, arguments, settings, settings.batch)
 
 
 def map_in_pandas(

@@ -1,23 +1,24 @@
 """The Ray engine: the list is divided among workers, which read, restore, write and note rows.
 
-The list streams through Ray Data: blocks of sources, sorted by size inside a block so that the
-images of a batch are of like size, go to a pool of actors. Ray holds back the list while all are
-busy, starts actors where there is work, and gives the batch of a lost actor or node to another. An
-actor writes a part of the account after each batch, under a name made from the batch: a batch that
-is given out again after its part was written is not restored again.
+The list goes through Ray Data in waves of blocks of sources, sorted by size so that the images of a
+block are of like size, to a pool of actors. Ray starts actors where there is work, and gives the
+block of a lost actor or node to another. An actor writes a part of the account after each batch of
+a block, under a name made from the batch: a batch that is given out again after its part was
+written is not restored again.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import chain, islice, takewhile
+from typing import Any
 
 from vrdir.cluster.account import Account, Row, key_of
 from vrdir.cluster.listing import Source
-from vrdir.cluster.ray_pool import REASON, connect, map_in_actors
+from vrdir.cluster.ray_pool import REASON, connect, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import restore_any
 from vrdir.cluster.work import Gate, Options, map_threads
@@ -26,45 +27,57 @@ from vrdir.errors import require
 WINDOW = 2048  # sources of the list that are sorted by size together
 BATCHES = 4  # of a block, after the first window, so that ten million sources are few blocks
 WAVE = 4000  # blocks that Ray gets at once; the next ones are listed meanwhile
-AT_ONCE = 2  # batches of a worker: the second is read while the last images of the first restore
-OVERLAPPED = 3  # threads of a batch that read and write while others restore
-
-Item = TypeVar("Item")
+OVERLAPPED = 4  # threads of a worker that read and write while others restore
+COLUMNS = ("address", "name", "size")  # of a block
 
 
 class Worker:
-    """An actor with its own network. Ray calls it with a batch of sources."""
+    """An actor with its own network. Ray calls it with a block of sources.
 
-    def __init__(self, output: str, options: Options, threads: int) -> None:
+    Args:
+        output: the address of the results' folder.
+        options: how images are restored and written.
+        threads: images that are restored at the same time.
+        batch: sources whose rows are one part of the account.
+    """
+
+    def __init__(self, output: str, options: Options, threads: int, batch: int) -> None:
         import torch
 
         from vrdir.restoring.restorer import Restorer
 
         torch.set_num_threads(threads)
-        self.account, self.options = Account(output), options
+        self.account, self.options, self.batch = Account(output), options, batch
         self.gate = Gate(Restorer(**options.restorer), threads)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Restore a batch and return its rows by column."""
+    def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """Restore the sources of a block; yield the rows of each batch by column."""
         sources = [
             Source(str(address), str(name), None if size < 0 else int(size))
-            for address, name, size in zip(*(batch[key] for key in Source._fields), strict=True)
+            for address, name, size in zip(*(block[key] for key in COLUMNS), strict=True)
         ]
-        name = batch_name(sources)
-        if not self.account.has_part(name):
+        starts = range(0, len(sources), self.batch)
+        batches = [sources[start : start + self.batch] for start in starts]
+        finished = [self._finished(batch) for batch in batches]
+        left = chain.from_iterable(
+            batch for batch, rows in zip(batches, finished, strict=True) if not rows
+        )
+        # One stream of all, so that no thread waits at the end of a batch.
+        results = map_threads(self._restored, left, self.gate.at_once + OVERLAPPED)
+        for batch, rows in zip(batches, finished, strict=True):
+            if not rows:
+                rows = list(chain.from_iterable(islice(results, len(batch))))
+                self.account.write_part(rows, batch_name(batch))
+            yield {field: [getattr(row, field) for row in rows] for field in Row._fields}
 
-            def work(source: Source) -> list[Row]:
-                return restore_any(self.gate, source, self.account.output, self.options)
+    def _finished(self, batch: list[Source]) -> list[Row]:
+        """Return the rows of a batch that a lost worker finished; none if there is work left."""
+        name = batch_name(batch)
+        rows = self.account.part(name) if self.account.has_part(name) else []
+        return [] if any(row.status == "unreachable" for row in rows) else rows
 
-            rows = [
-                row
-                for found in map_threads(work, sources, self.gate.at_once + OVERLAPPED)
-                for row in found
-            ]
-            self.account.write_part(rows, name)
-        else:
-            rows = self.account.part(name)
-        return {field: [getattr(row, field) for row in rows] for field in Row._fields}
+    def _restored(self, source: Source) -> list[Row]:
+        return restore_any(self.gate, source, self.account.output, self.options)
 
 
 def batch_name(sources: list[Source]) -> str:
@@ -82,30 +95,35 @@ def restore_on_ray(
         "output": account.output,
         "options": options,
         "threads": max(1, int(settings.cpus)),
+        "batch": settings.batch,
     }
-    for blocks in ahead(waves(blocks_of(listed, settings.batch))):
-        data = require("ray.data", "cluster", REASON)
-        mapped = map_in_actors(
-            data.from_arrow(blocks), Worker, arguments, settings, at_once=AT_ONCE
-        )
-        for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                yield Row(**row)
+    data = require("ray.data", "cluster", REASON)
+    with own_errors():
+        for blocks in waves(blocks_of(listed, settings.batch)):
+            mapped = map_in_actors(data.from_arrow(blocks), Worker, arguments, settings, None)
+            for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    yield Row(**row)
 
 
 def waves(blocks: Iterator[Any]) -> Iterator[list[Any]]:
-    """Divide blocks into lists, so that work begins before the whole bucket is listed."""
-    while wave := list(islice(blocks, WAVE)):
-        yield wave
+    """Yield lists of blocks; while one is at work, a thread draws the next.
 
+    So work begins before a whole bucket is listed.
+    """
+    stopped = threading.Event()
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield items; while one is used, a thread draws the next."""
+    def draw() -> list[Any]:
+        return list(islice(takewhile(lambda _: not stopped.is_set(), blocks), WAVE))
+
     with ThreadPoolExecutor(1, "listing") as pool:
-        drawn = pool.submit(next, items, None)
-        while (item := drawn.result()) is not None:
-            drawn = pool.submit(next, items, None)
-            yield item
+        try:
+            drawn = pool.submit(draw)
+            while wave := drawn.result():
+                drawn = pool.submit(draw)
+                yield wave
+        finally:
+            stopped.set()
 
 
 def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from vrdir.cluster.ray_settings import RaySettings
@@ -38,13 +39,28 @@ def connect(settings: RaySettings) -> None:
         ) from None
 
 
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise errors of the family as they were raised in a worker, without Ray's traceback."""
+    try:
+        yield
+    except Exception as error:
+        cause: Any = error
+        while cause is not None and getattr(cause, "cause", None) is None:
+            cause = cause.__cause__
+        raised = getattr(cause, "cause", None)
+        if isinstance(raised, VrdirError):
+            raise raised from None
+        raise
+
+
 def map_in_actors(
     dataset: Any,
     worker: type,
     arguments: Mapping[str, Any],
     settings: RaySettings,
+    batch_size: int | None,
     batch_format: str = "numpy",
-    at_once: int = 1,
 ) -> Any:
     """Map the batches of a Ray data set by a class of which every actor has an instance.
 
@@ -56,24 +72,23 @@ def map_in_actors(
         worker: the class; it is called with batches.
         arguments: of the class.
         settings: how many actors there are, and what each has.
+        batch_size: rows of a batch; None for the blocks that the data set is made of.
         batch_format: as of `map_batches`.
-        at_once: batches that an actor takes at the same time, each in a thread.
     """
     data = require("ray.data", "cluster", REASON)
     data.DataContext.get_current().enable_progress_bars = False
     return dataset.map_batches(
         worker,
         fn_constructor_kwargs=dict(arguments),
-        batch_size=settings.batch,
+        batch_size=batch_size,
         batch_format=batch_format,
         compute=data.ActorPoolStrategy(
             min_size=settings.workers[0],
             max_size=max(settings.workers),
-            max_tasks_in_flight_per_actor=at_once + 1,
+            max_tasks_in_flight_per_actor=2,  # the next one waits where it will be done
         ),
         num_cpus=settings.cpus,
         num_gpus=settings.gpus or None,
-        max_concurrency=at_once,
     )
 
 
@@ -113,7 +128,7 @@ def divide(
         for start in range(0, len(items), settings.batch)
     ]
     arguments = {"make": make, "folder": folder or os.getcwd(), "cpus": settings.cpus}  # noqa: PTH109
-    mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, "pyarrow")
+    mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, None, "pyarrow")
     waiting: dict[int, bytes] = {}
     following = 0
     for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
