@@ -143,6 +143,10 @@ class Account:
                 f"({', '.join(different)}); use the same, or choose another output"
             )
 
+    def begun(self) -> float | None:
+        """Return when the run began, by the storage's clock; see `storage.modified`."""
+        return storage.modified(join(self.folder, "run.json"))
+
     def write_part(self, rows: Sequence[Row], name: str | None = None) -> None:
         """Write rows as a part. The same name replaces an earlier part."""
         if not rows:

@@ -21,10 +21,12 @@ from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.listing import Source
 from vrdir.cluster.storage import PassingError, join, shown
-from vrdir.cluster.work import Gate, Options, map_threads, restore_source
-from vrdir.errors import DataError, ExistsError, VrdirError, first_line, require
+from vrdir.cluster.videos import restore_video
+from vrdir.cluster.work import Gate, Options, check_free, map_threads, restore_source
+from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 SHARD_SUFFIXES = {".tar", ".parquet"}
 ROWS_AT_ONCE = 64  # of a Parquet table; its images are held in memory
@@ -32,9 +34,11 @@ COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image
 
 
 def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore an image, or all images of a shard. Failures are noted in the rows."""
+    """Restore an image, a video, or all images of a shard. Failures are noted in the rows."""
     if plain_suffix(source.name) in SHARD_SUFFIXES:
         return restore_shard(gate, source, output, options)
+    if plain_suffix(source.name) in VIDEO_SUFFIXES:
+        return [restore_video(gate, source, output, options)]
     return [restore_source(gate, source, output, options)]
 
 
@@ -47,8 +51,7 @@ def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> 
     whole = Row(shown(source.address), shown(target), key=key_of(source))
     start = time.perf_counter()
     try:
-        if not options.overwrite and storage.exists(target):
-            raise ExistsError(f"{shown(target)} exists; replace it with --overwrite")
+        check_free(target, options)
         with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
             storage.fetch(source.address, before, source.size)
