@@ -19,7 +19,7 @@ from vrdir.serving.settings import ServeSettings
 
 HEADER_BYTES = 32 * 1024  # request line and headers together
 
-Refused = Callable[[str, str], None]  # is told the kind of a problem, and the request's id
+Note = Callable[[str, str], None]  # is told a kind of problem, and an id for the log
 
 
 class _ReaderLimit:
@@ -29,9 +29,11 @@ class _ReaderLimit:
 
     Attributes:
         send_timeout: seconds that the transport's buffer may be full.
+        note: is told of connections that are cut off.
     """
 
     send_timeout = 60.0
+    note: Note
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     _send_timer: asyncio.TimerHandle | None = None
@@ -39,7 +41,7 @@ class _ReaderLimit:
     def pause_writing(self) -> None:
         """Start the timer: the buffer is full."""
         super().pause_writing()  # type: ignore[misc]
-        self._send_timer = self.loop.call_later(self.send_timeout, self.transport.abort)
+        self._send_timer = self.loop.call_later(self.send_timeout, self._cut_off)
 
     def resume_writing(self) -> None:
         """Stop the timer: the client has taken something."""
@@ -50,6 +52,10 @@ class _ReaderLimit:
         """Forget a connection."""
         self._stop_send_timer()
         super().connection_lost(exc)  # type: ignore[misc]
+
+    def _cut_off(self) -> None:
+        self.transport.abort()
+        self.note("send-timeout", uuid.uuid4().hex)
 
     def _stop_send_timer(self) -> None:
         if self._send_timer is not None:
@@ -67,12 +73,10 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
     Attributes:
         header_timeout: seconds for the request line and the headers.
         max_connections: open connections; a further one gets 503 and is closed.
-        refused: is told of connections that end before they are a request.
     """
 
     header_timeout = 10.0
     max_connections = 1000
-    refused: Refused = staticmethod(lambda kind, request_id: None)
 
     def __init__(
         self,
@@ -116,7 +120,7 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
         request_id = uuid.uuid4().hex
         self.transport.write(raw_problem(problem, request_id))
         self.transport.close()
-        self.refused(problem.kind, request_id)
+        self.note(problem.kind, request_id)
 
     def _start_timer(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout, self._too_slow)
@@ -129,27 +133,22 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
-            self.refused("header-timeout", uuid.uuid4().hex)
+            self.note("header-timeout", uuid.uuid4().hex)
 
 
 def limited_protocols(
-    settings: ServeSettings, max_connections: int, refused: Refused
+    settings: ServeSettings, max_connections: int, note: Note
 ) -> tuple[type[LimitedProtocol], type[LimitedWebSocket]]:
     """Return the protocols of HTTP and of WebSockets with a service's limits.
 
     Args:
         settings: the service's limits.
         max_connections: the limit that the system allows.
-        refused: is told of connections that end before they are a request.
+        note: is told of connections that are refused or cut off.
     """
-    send = {"send_timeout": settings.send_timeout}
-    limits = send | {
-        "header_timeout": settings.header_timeout,
-        "max_connections": max_connections,
-        "refused": staticmethod(refused),
-    }
-    http = type("Http", (LimitedProtocol,), limits)
-    return http, type("WebSocket", (LimitedWebSocket,), dict(send))
+    both: dict[str, Any] = {"send_timeout": settings.send_timeout, "note": staticmethod(note)}
+    http = {"header_timeout": settings.header_timeout, "max_connections": max_connections}
+    return type("Http", (LimitedProtocol,), both | http), type("Ws", (LimitedWebSocket,), both)
 
 
 def raw_problem(problem: ProblemError, request_id: str) -> bytes:

@@ -121,7 +121,7 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
     """
     settings = service.settings
     connections = allow_connections(settings.max_connections)
-    http, web_socket = limited_protocols(settings, connections, service.note_refusal)
+    http, web_socket = limited_protocols(settings, connections, service.note_closed)
     config = uvicorn.Config(
         service.application(),
         http=http,
@@ -145,5 +145,11 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
             signal.SIGHUP,
             lambda number, frame: threading.Thread(target=service.reload, daemon=True).start(),
         )
+    server = _Server(config, on_start, service.begin_stop)
+    service.metrics.watch(
+        "vrdir_connections",
+        "Open connections.",
+        lambda: len(server.server_state.connections),
+    )
     with listening_socket(settings.host, settings.port) as opened:
-        _Server(config, on_start, service.begin_stop).run(sockets=[opened])
+        server.run(sockets=[opened])

@@ -126,10 +126,10 @@ class Service:
         self.bodies.stop()
         self.queue.give_up()
 
-    def note_refusal(self, kind: str, request_id: str) -> None:
-        """Count and log a connection that was closed before it was a request."""
+    def note_closed(self, kind: str, request_id: str) -> None:
+        """Count and log a connection that was refused, or cut off since its client is slow."""
         self.metrics.errors.labels(kind).inc()
-        logger.info("connection refused", extra={"problem": kind, "request_id": request_id})
+        logger.info("connection closed", extra={"problem": kind, "request_id": request_id})
 
     def _routes(self) -> list[BaseRoute]:
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -189,7 +189,9 @@ class Service:
             task = self._task(image, parameters, file_format, with_image)
             request.scope["vrdir.facts"] = {"pixels": header.pixels, "input": header.file_format}
             key = (id(task.restorer), header.width, header.height, parameters.max_side)
-            job = Job(key, header.pixels, self._deadline(), restore_batch, task)
+            # One row of a thousand pixels becomes sixteen: padding is paid for, too.
+            pixels = task.restorer.network.padded_pixels(header.width, header.height)
+            job = Job(key, pixels, self._deadline(), restore_batch, task)
             result: ImageResult = await self._finished(request, job)
             return result
 
