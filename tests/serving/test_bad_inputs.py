@@ -222,7 +222,7 @@ CASES = [
         bytes_of(POST + b"Transfer-Encoding: chunked\r\n\r\n", *[CHUNK] * 40), "strict"),
     Bad("a slow body", "408", "body-timeout",
         bytes_of(POST + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 5, pause=0.5), "strict"),
-    Bad("bodies that fill `--max-bodies` together", "503", "memory-full", memory_full, "strict"),
+    Bad("bodies that fill `--max-bodies` together", "503", "memory-full", memory_full, "impatient"),
     Bad("a client that leaves in the middle of its body", CUT_OFF, "", left_early),
     Bad("a client that does not take its answer", CUT_OFF, "", unread, "impatient"),
     Bad("a length that is no number", "400", "bad-request",
@@ -232,7 +232,7 @@ CASES = [
     Bad("a chunk that is malformed", "400", "bad-request",
         bytes_of(POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n")),
     Bad("headers over 32 KiB", "400", "bad-request", bytes_of(POST, HEADER_FLOOD)),
-    Bad("slow headers", CUT_OFF, "", bytes_of(POST, *[b"X-A: b\r\n"] * 12, pause=0.2), "strict"),
+    Bad("slow headers", CUT_OFF, "", bytes_of(POST, *[b"X-A: b\r\n"] * 10, pause=0.5), "strict"),
     Bad("a connection without a request", CUT_OFF, "", idle, "strict"),
     Bad("TLS, where there is none", "400", "bad-request",
         bytes_of(b"\x16\x03\x01\x02\x00\x01\r\n\r\n")),
@@ -255,6 +255,7 @@ CASES = [
     Bad("a wrong or old token", "403", "key-wrong", asked("/v1/live.mjpg?token=9.9"), "keyed"),
     Bad("`/v1/detect` without `--detector`", "501", "not-offered", asked("/v1/detect", "POST")),
     Bad("`/v1/live.mjpg` without a camera", "501", "not-offered", asked("/v1/live.mjpg")),
+    Bad("`/v1/stream` without a WebSocket", "426", "upgrade-required", asked("/v1/stream")),
     Bad("a stream with wrong parameters", "400", "bad-parameter", stream("smoothing=1")),
     Bad("a stream of another site", "403", "foreign-origin", stream(origin=FOREIGN)),
     Bad("more streams than `--max-streams`", "503", "queue-full", too_many_streams, "strict"),
@@ -276,8 +277,8 @@ ELSEWHERE = [
 def strict() -> Iterator[Server]:
     """A server with tight limits."""
     with Server(
-        *("--max-body", "0.25", "--max-bodies", "0.8", "--max-megapixels", "0.5"),
-        *("--body-timeout", "2", "--header-timeout", "1"),
+        *("--max-body", "0.25", "--max-megapixels", "0.5"),
+        *("--body-timeout", "2", "--header-timeout", "3"),
         *("--max-connections", "20", "--max-streams", "1"),
     ) as running:
         yield running
@@ -285,8 +286,8 @@ def strict() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Server]:
-    """A server that does not wait for slow readers."""
-    with Server("--send-timeout", "1") as running:
+    """A server that does not wait for slow readers, and has little memory."""
+    with Server("--send-timeout", "1", "--max-bodies", "0.8") as running:
         yield running
 
 

@@ -36,7 +36,7 @@ def test_its_examples_follow_its_schemas(document: dict[str, Any]) -> None:
             for parameter in call.get("parameters", []):
                 conforms(document, parameter["example"], parameter["schema"])
             for response in call["responses"].values():
-                for content in response["content"].values():
+                for content in response.get("content", {}).values():
                     examples = [one["value"] for one in content.get("examples", {}).values()]
                     examples += [content["example"]] if "example" in content else []
                     for example in examples:
@@ -50,9 +50,8 @@ def test_it_names_every_route_and_problem_of_uploads(
 ) -> None:
     for path, methods in document["paths"].items():
         for method in methods:
-            if path not in ("/v1/stream", "/v1/live.mjpg"):
-                answer = httpx.request(method, server.url + path, timeout=300)
-                assert answer.status_code not in (404, 405), path
+            answer = httpx.request(method, server.url + path, timeout=300)
+            assert answer.status_code not in (404, 405), path
     restore = document["paths"]["/v1/restore"]["post"]
     statuses = {"200", "400", "401", "403", "406", "408", "413", "415", "422", "500", "503", "504"}
     assert statuses <= set(restore["responses"])

@@ -177,6 +177,7 @@ def log_as_json() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("vrdir").setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # the service logs what it refuses
 
 
 def announce(host: str, port: int) -> None:

@@ -184,6 +184,9 @@ def _others() -> dict[str, Any]:
     }
     for path in ("/v1/live.mjpg", "/v1/stream"):
         paths[path]["get"]["security"] = [{}, {"bearer": []}, {"header": []}, {"token": []}]
+    stream = paths["/v1/stream"]["get"]["responses"]
+    stream["101"] = {"description": "the WebSocket is open"}
+    del stream["200"]
     example = {"token": "1785000000.6f1c", "seconds": TOKEN_SECONDS}
     paths["/v1/tokens"] = {
         "post": _answering("A token in place of the key, for an address", JSON, example)

@@ -142,6 +142,7 @@ class Service:
             "/v1/weights": self._weights,
             "/v1/limits": self._limits,
             "/v1/live.mjpg": self._live,
+            "/v1/stream": self._no_stream,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -262,6 +263,9 @@ class Service:
         if self.live is None:
             raise ProblemError("not-offered", "start a camera with `vrdir live SOURCE`")
         return self.live.response()
+
+    async def _no_stream(self, request: Request) -> Response:
+        raise ProblemError("upgrade-required", "open this address as a WebSocket (ws://)")
 
     async def _healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")
