@@ -90,6 +90,7 @@ class Gate:
     def _refusal(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)
         try:
+            _check_framing(scope, headers)
             self._check_origin(headers)
             # A browser asks with OPTIONS, without a key, whether it may ask at all.
             if scope["path"].startswith(KEYED) and scope.get("method") != "OPTIONS":
@@ -147,6 +148,14 @@ class Gate:
         if problem is not None:
             facts["problem"] = problem
         logger.info("request", extra=facts)
+
+
+def _check_framing(scope: Scope, headers: Headers) -> None:
+    """Refuse what a proxy may understand in another way. Raises ProblemError."""
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise ProblemError("bad-request", "this service speaks HTTP/1.1 only")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise ProblemError("bad-request", "Content-Length and Transfer-Encoding exclude each other")
 
 
 async def drain(scope: Scope, receive: Receive) -> None:
