@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.clips import clip
 from tests.serving.browsers import (
@@ -32,6 +33,8 @@ from tests.serving.browsers import (
 from tests.serving.servers import Server, encoded
 
 from vrdir import Restorer
+from vrdir.model.vrdir import Restoration
+from vrdir.restoring.diagnosis import diagnose
 
 pytestmark = needs_browser
 RECOGNISERS = Path(__file__).parents[2] / "shared" / "recognisers"
@@ -64,7 +67,9 @@ def test_a_photo_is_shown_before_and_after_with_the_pixels_of_restorer(
     wanted = np.asarray(Restorer("small", "cpu")(cat)).astype(int)
     assert abs(shown_pixels(page, "#after") - wanted).max() <= 1
     words = page.inner_text("#bars")
-    assert all(name in words for name in ("Haze", "Noise", "Rain", "Change", "of 255 levels"))
+    assert all(name in words for name in ("Haze", "Noise", "Rain", "Change"))
+    change = abs(wanted - np.asarray(cat)).mean()
+    assert abs(float(words.split("Change")[1].split()[0]) - change) < 0.3
     assert "the network" in page.inner_text("#summary").lower()
     name, content = downloaded(page)
     assert name == "cat.png"
@@ -79,6 +84,26 @@ def test_the_download_keeps_metadata(page: Any, cat: Image.Image) -> None:
     name, content = downloaded(page)
     assert name == "cat.jpg"
     assert Image.open(io.BytesIO(content)).getexif()[0x010E] == "a cat"
+
+
+def test_the_device_measures_noise_and_rain_as_the_service_does(page: Any) -> None:
+    """The page's own code against `vrdir.restoring.diagnosis`."""
+    generator = torch.Generator().manual_seed(0)
+    removed = 0.02 * torch.randn(1, 3, 100, 90, generator=generator)
+    removed[..., 20:40, ::9] += 0.2  # streaks
+    image = torch.full_like(removed, 0.5) + removed
+    clean = Restoration(torch.full_like(removed, 0.5), [], torch.zeros(1, 4))
+    wanted = diagnose(image, clean)[0]
+    found = page.evaluate(
+        """async (values) => {
+          const { noiseAndRain } = await import("/diagnose.js");
+          return noiseAndRain(Float32Array.from(values), 90, 100);
+        }""",
+        removed[0, 1].flatten().tolist(),
+    )
+    assert found["noise"] == pytest.approx(wanted.noise, abs=0.01)
+    assert found["rain"] == pytest.approx(wanted.rain, abs=0.001)
+    assert wanted.rain > 0.02
 
 
 def test_the_slider_by_mouse(page: Any, cat: Image.Image) -> None:

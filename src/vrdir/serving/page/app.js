@@ -134,14 +134,15 @@ async function makeView(photo) {
   const { signal } = present;
   mark(photo, "busy");
   try {
-    for (const maxSide of SIDES[onDevice() ? "device" : "service"]) {
+    const sides = SIDES[onDevice() ? "device" : "service"];
+    for (const maxSide of sides) {
       const view = await engine().restore(photo.file, {
         ...options(), maxSide, signal, accept: isShown(photo.file) ? null : "image/jpeg",
       });
       if (signal.aborted) return;
       photo.view = view;
-      photo.onView();
-      if (Math.max(view.width ?? 0, view.height ?? 0) < maxSide) break; // it was no larger
+      if (Math.max(view.width ?? 0, view.height ?? 0) < maxSide) break; // it is no larger
+      if (maxSide !== sides.at(-1)) photo.onView();
     }
     mark(photo, "done");
     if (photo.image.src) URL.revokeObjectURL(photo.image.src);
@@ -155,6 +156,7 @@ async function makeView(photo) {
 }
 
 async function show(photo) {
+  const changed = photo !== current;
   current = photo;
   const { signal } = present;
   document.body.classList.add("started");
@@ -163,6 +165,7 @@ async function show(photo) {
   if (!photo.view && !photo.error) {
     say(`Restoring ${photo.name} ...`);
     busy(null, onDevice() ? "Restoring on this device ..." : "Restoring ...");
+    if (changed) displayBefore(photo);
   }
   const stillWanted = () => photo === current && !signal.aborted;
   await viewOf(photo, () => { if (stillWanted()) display(photo, photo.view); });
@@ -173,6 +176,7 @@ async function show(photo) {
     $("result").hidden = true;
     $("findings").hidden = true;
     say("");
+    offerDetector();
     fail(`${photo.name}: ${photo.error}`);
     return;
   }
@@ -182,21 +186,40 @@ async function show(photo) {
   if ($("boxes").checked) await findBoxes();
 }
 
-/** Put a photo and its result into the slider. */
-async function display(photo, result) {
-  const before = isShown(photo.file) ? photo.file : await service.asJpeg(photo.file, SIDES.service[0]);
-  const after = SHOWN.includes(result.blob.type) ? result.blob : photo.view.blob;
+/** Put two pictures into the slider; return false if another photo is wanted by then. */
+async function put(photo, before, after) {
   const old = shownUrls;
   shownUrls = [URL.createObjectURL(before), URL.createObjectURL(after)];
   [$("before").src, $("after").src] = shownUrls;
-  await Promise.all([$("before").decode(), $("after").decode()].map((done) => done.catch(() => 0)));
+  const shown = await Promise.all([$("before"), $("after")].map((image) => image.decode().then(() => true, () => false)));
   old.forEach((url) => URL.revokeObjectURL(url));
-  if (photo !== current) return;
+  if (photo !== current || !shown[0]) return false;
   $("before").alt = `${photo.name} before`;
   $("after").alt = `${photo.name} after`;
   $("result-title").textContent = photo.name;
-  $("result").hidden = $("findings").hidden = $("options").hidden = false;
   for (const svg of [$("before-boxes"), $("after-boxes")]) svg.replaceChildren();
+  return true;
+}
+
+/** Show a photo as it is, while it is being restored. */
+async function displayBefore(photo) {
+  $("findings").hidden = true;
+  $("result").hidden = true;
+  if (!isShown(photo.file) || !(await put(photo, photo.file, photo.file)) || photo.view) return;
+  $("view").classList.add("pending");
+  $("result").hidden = $("options").hidden = false;
+  $("full").hidden = $("download").hidden = true;
+  $("size-note").textContent = "";
+  zoom();
+}
+
+/** Put a photo and its result into the slider. */
+async function display(photo, result) {
+  const before = isShown(photo.file) || onDevice() ? photo.file : await service.asJpeg(photo.file, SIDES.service[0]);
+  const after = SHOWN.includes(result.blob.type) ? result.blob : photo.view.blob;
+  if (!(await put(photo, before, after))) return;
+  $("view").classList.remove("pending");
+  $("result").hidden = $("findings").hidden = $("options").hidden = $("download").hidden = false;
   zoom();
   const [was, is] = [$("before"), $("after")].map((image) => [image.naturalWidth, image.naturalHeight]);
   const reduced = is[0] < was[0];
@@ -214,7 +237,7 @@ function zoom() {
   const high = Math.max($("before").naturalHeight, $("after").naturalHeight, 1);
   const room = $("view").clientWidth || 300;
   const tall = (0.72 * window.innerHeight * wide) / high;
-  const width = fit ? Math.min(room, tall, Math.max(wide, 480)) : (wide * Number(chosen)) / devicePixelRatio;
+  const width = fit ? Math.min(room, tall, Math.max(2 * wide, 480)) : (wide * Number(chosen)) / devicePixelRatio;
   $("view").classList.toggle("zoomed", !fit);
   for (const side of document.querySelectorAll(".side")) {
     side.style.setProperty("--shown-width", `${Math.round(width)}px`);
@@ -320,6 +343,18 @@ function offer(names, controllable) {
 }
 
 let offered = null; // what GET /v1/weights answers
+let limits = null; // what GET /v1/limits answers
+
+/** Offer the detector of the service, which no photo goes to that is restored on this device. */
+function offerDetector() {
+  const detector = onDevice() ? null : limits?.detector;
+  $("boxes").disabled = !detector;
+  if (!detector) $("boxes").checked = false;
+  $("boxes-note").textContent = detector ? `Detector: ${detector}` : "";
+  $("boxes-how").hidden = Boolean(limits?.detector);
+  if (onDevice() && limits?.detector) $("boxes-note").textContent = "The detector is in the service; photos on this device do not go there.";
+}
+
 function offerControls() {
   const chosen = offered?.weights.find((one) => one.name === $("weights").value);
   const known = $("only").dataset.names;
@@ -332,6 +367,7 @@ function offerControls() {
 async function deviceChanged() {
   if (onDevice()) await openDevice();
   offerControls();
+  offerDetector();
   optionsChanged();
 }
 
@@ -350,10 +386,12 @@ async function openDevice() {
 
 async function setUp() {
   const inBrowser = await device.find();
-  const [weights, limits] = await Promise.all([
+  let weights;
+  [weights, limits] = await Promise.all([
     service.weights().catch((error) => error), service.limits().catch(() => null),
   ]);
   const online = !(weights instanceof Error);
+  if (online) fail("");
   const alone = inBrowser && !online && !(weights instanceof ServiceError && weights.status !== 404);
   if (online && !offered) {
     offered = weights;
@@ -370,9 +408,7 @@ async function setUp() {
   for (const part of document.querySelectorAll(".needs-service")) part.hidden = alone;
   if (alone) openDevice();
   offerControls();
-  $("boxes").disabled = !limits?.detector;
-  $("boxes-note").textContent = limits?.detector ? `Detector: ${limits.detector}` : "";
-  $("boxes-how").hidden = Boolean(limits?.detector);
+  offerDetector();
   if (limits?.live) {
     $("live").hidden = false;
     $("live-view").src = "v1/live.mjpg";

@@ -83,6 +83,7 @@ export class Device {
     const names = this.facts.shares;
     const kept = names.map((name) => Number(name === "clean" || (!none && (only.length === 0 || only.includes(name)))));
     await this.open();
+    if (signal?.aborted) throw new DOMException("stopped", "AbortError");
     const number = ++this.#number;
     const { shares, ...found } = await new Promise((resolve, reject) => {
       this.#waiting.set(number, { resolve, reject, onProgress });

@@ -1,31 +1,34 @@
 // The diagnosis as bars with words, and the detector's boxes.
 
-const WORDS = [[0.05, "none"], [0.2, "a little"], [0.45, "clearly visible"], [0.7, "strong"], [Infinity, "very strong"]];
-const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Sensor noise", clean: "Clean" };
-const NOISY = 25; // levels of 255 at which the bar for noise is full
-const MUCH = 64; // likewise, for the change
-const CLEAN = 0.5; // share of the network's work from which it takes a photo for clean
+const WORDS = [[0.05, "none"], [0.2, "a little"], [0.5, "some"], [Infinity, "a lot"]];
+const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Camera noise", clean: "Clean" };
+const FOUND = 0.1; // share of the network's work from which its measurement of a kind is worth saying
+const MUCH = 64; // levels of 255 at which the bar for the change is full
+const CLEAN = 0.5; // share from which the network takes a photo for clean
 
 export const nameOf = (kind) => NAMES[kind] ?? kind.replaceAll("_", " ");
 const word = (share) => WORDS.find(([most]) => share < most)[1];
 const percent = (share) => `${Math.round(100 * share)} %`;
+const grain = (noise) => `grain of ${noise.toFixed(1)} of 255 levels of brightness`;
+const MEASURED = {
+  haze: ({ haze }) => (haze ?? null) === null ? "" : `${percent(haze)} of the light is lost`,
+  noise: ({ noise }) => (noise ?? null) === null ? "" : grain(noise),
+  sensor_noise: ({ noise }) => (noise ?? null) === null ? "" : grain(noise),
+  rain: ({ rain }) => (rain ?? null) === null ? "" : `streaks on ${percent(rain)} of the pixels`,
+};
 
 /** Return what is said about a photo: one sentence, and rows of [name, word, bar, explanation]. */
 export function described({ diagnosis, shares }) {
-  const { haze = null, noise = null, rain = null, changed = null } = diagnosis ?? {};
-  const rows = [];
-  if (haze !== null) rows.push(["Haze", word(haze), haze, `${percent(haze)} of the light is lost`]);
-  if (noise !== null) rows.push(["Noise", word(noise / NOISY), noise / NOISY, `grain of ${noise.toFixed(1)} of 255 levels of brightness`]);
-  if (rain !== null) rows.push(["Rain", word(4 * rain), 4 * rain, `streaks on ${percent(rain)} of the pixels`]);
-  const measured = rows.map(([name]) => name);
-  for (const [kind, share] of Object.entries(shares)) {
-    if (kind !== "clean" && !measured.includes(nameOf(kind))) rows.push([nameOf(kind), "", share, `${percent(share)} of the network's work`]);
-  }
-  if (changed !== null) rows.push(["Change", "", changed / MUCH, `${changed.toFixed(1)} of 255 levels, on average`]);
-  const [kind, share] = Object.entries(shares).sort((one, other) => other[1] - one[1])[0] ?? ["clean", 1];
-  const summary = kind === "clean" || (shares.clean ?? 0) >= CLEAN
+  const kinds = Object.entries(shares).filter(([kind]) => kind !== "clean").sort((one, other) => other[1] - one[1]);
+  const rows = kinds.map(([kind, share]) => [
+    nameOf(kind), word(share), share, share >= FOUND ? MEASURED[kind]?.(diagnosis) ?? "" : "",
+  ]);
+  rows.push(["Change", "", diagnosis.changed / MUCH, `${diagnosis.changed.toFixed(1)} of 255 levels, on average`]);
+  const [kind, share] = kinds[0] ?? ["clean", 0];
+  const clean = shares.clean ?? 0;
+  const summary = clean >= CLEAN || share < clean
     ? "The network takes this photo for mostly clean."
-    : `Mostly ${nameOf(kind).toLowerCase()}: ${percent(share)} of the network's work.`;
+    : `Mostly ${nameOf(kind).toLowerCase()}: it takes ${percent(share)} of the network's work.`;
   return { summary, rows };
 }
 
