@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from vrdir.cluster.storage import attempt, is_address, join, open_storage, read, shown
+from vrdir.cluster.storage import attempt, is_address, join, open_storage, read, shown, split
 from vrdir.errors import DataError, MissingFileError
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
@@ -75,7 +74,7 @@ def _name_of(address: str) -> str:
     """Return a file's path without scheme and bucket or host; of a local path its name."""
     if not is_address(address):
         return PurePosixPath(address).name
-    return urlsplit(address).path.lstrip("/")
+    return split(address).path.lstrip("/")
 
 
 def _matching(pattern: str) -> Iterator[Source]:
