@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ def read_text(path: Path) -> str:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(MOST_BYTES + 1)
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                limit = f"{MOST_BYTES >> 30} GiB"
+                raise DataError(f"{path} has more than {limit}; divide it into several files")
+            content = file.read()
     except FileNotFoundError:
         raise MissingFileError(f"there is no file {path}") from None
     except IsADirectoryError:
@@ -48,10 +52,6 @@ def read_text(path: Path) -> str:
         raise NotPermittedError(f"{path} cannot be read; check its permissions") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-    if len(content) > MOST_BYTES:
-        raise DataError(
-            f"{path} has more than {MOST_BYTES >> 30} GiB; divide it into several files"
-        )
     return decode_text(content, str(path))
 
 

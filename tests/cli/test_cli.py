@@ -78,6 +78,20 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore", "a.png", "-o", "b.png", "--output", "c.png"),
+        ("train", "decoder", "--clean", "photos", "--clean", "more", "--work-dir", "run"),
+        ("pairs", "build", "--clean", "a", "--degraded", "b", "--degraded", "c", "-o", "d.txt"),
+    ],
+)
+def test_two_paths_for_an_option_of_one(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "takes one path, and is given 2 times" in text(result)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("nowhere.jpg", "-o", "out"), "nowhere.jpg does not exist"),

@@ -40,6 +40,14 @@ def test_shown_addresses_hold_no_secrets() -> None:
     assert storage.shown(given) == "https://host:81/a.jpg"
 
 
+def test_what_is_no_address_raises(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\ns3://user:secret@[bucket/b.png\n")
+    for given in ("s3://[bucket/a.png", str(tmp_path / "list.txt")):
+        with pytest.raises(InputError, match=r"^s3://\.\.\. is no address") as raised:
+            list(listing.sources([given]))
+        assert "secret" not in str(raised.value)
+
+
 def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> None:
     for name in ("a/1.png", "a/b/2.jpg", "3.tif", "a/notes.txt", ".hidden/4.png"):
         storage.write(f"{bucket}/in/{name}", b"content")

@@ -1,5 +1,9 @@
 """Depth with edges, and what is drawn on top of a picture."""
 
+import io
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Generator
@@ -8,6 +12,7 @@ from vrdir.degradations.degrade import apply_degradation, degrade
 from vrdir.degradations.depth import REGIONS, drawn_depth, regions_of
 from vrdir.degradations.draws import Draws
 from vrdir.degradations.overlays import DRAWINGS, draw_overlays
+from vrdir.errors import ImageError
 
 THIN = ("bars", "frame", "privacy_mask")  # may be thinner than a pixel of a small image
 
@@ -121,3 +126,20 @@ def test_overlay_is_applied_like_a_degradation() -> None:
         degrade(image[0], "overlay:kind=sticker")
     with pytest.raises(ValueError, match="kind must be one of any, bars"):
         apply_degradation(image, "overlay", seeds(2), kind="sticker")
+
+
+def test_depth_files_that_hold_no_array(tmp_path: Path) -> None:
+    path = tmp_path / "depth.npy"
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 9999), }".ljust(117)
+    several = io.BytesIO()
+    np.savez(several, a=np.zeros(2), b=np.zeros(2))
+    for content in (
+        b"",
+        b"\x93NUMPY\1\0v\0" + header + b"\n",  # petabytes
+        b"\x93NUMPY\1\0v\0" + header[:30],
+        b"no array",
+        several.getvalue(),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match=r"depth\.npy (is no array|holds several arrays)"):
+            degrade(torch.rand(3, 32, 32), "haze", depth=path)

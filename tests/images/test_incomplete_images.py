@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import struct
 import time
 import zlib
@@ -403,3 +404,15 @@ def test_large_pictures_are_decoded_in_another_process(
         np.testing.assert_array_equal(np.asarray(apart), np.asarray(expected))
     with pytest.raises(ImageError, match="cut is (damaged or cut short|not an image)"):
         decode(contents[0][: len(contents[0]) // 2], "cut")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals end no process on Windows")
+def test_a_decoder_that_a_signal_stops_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(PIXELS, "WEBP")
+    monkeypatch.setattr(reading, "APART_PIXELS", 100)
+    monkeypatch.setattr(
+        reading, "DECODE", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded here"))
+    with pytest.raises(ImageError, match=r"a\.webp was not decoded: signal 9 stopped it"):
+        decode(content, "a.webp")

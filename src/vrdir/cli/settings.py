@@ -1,8 +1,11 @@
-"""The options `--debug` and `--verbose`, which every command has, before or after its name."""
+"""What all commands share: `--debug` and `--verbose`, before or after the name, and one check."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +13,11 @@ from typer.core import TyperGroup
 
 from vrdir.cli.console import err, escape
 
+# Options that take one path, unless a command takes several.
+ONE_PATH = {
+    "clean", "csv", "data", "degraded", "depth", "images", "output", "report", "val_clean",
+    "work_dir",
+}  # fmt: skip
 LIBRARY = logging.getLogger("vrdir")
 
 
@@ -99,7 +107,22 @@ class RootGroup(TyperGroup):
 
 
 def add_options(command: Any, options: list[Any]) -> None:
-    """Add options to a command and to all its sub-commands."""
+    """Add options to a command and to all its sub-commands, which then refuse two paths for one."""
     command.params.extend(options)
+    command.parse_args = partial(_parse_once, command, command.parse_args)
     for below in getattr(command, "commands", {}).values():
         add_options(below, options)
+
+
+def _parse_once(
+    command: Any, parse_args: Callable[[Any, list[str]], list[str]], context: Any, args: list[str]
+) -> list[str]:
+    """Parse a command's arguments; exit if an option that takes one path is given twice.
+
+    Otherwise the first would be left out without a word, as in `--clean photos --clean more`.
+    """
+    _, _, given = command.make_parser(context).parse_args(list(args))
+    for option, count in Counter(given).items():
+        if count > 1 and option.name in ONE_PATH and not option.multiple:
+            context.fail(f"{option.opts[0]} takes one path, and is given {count} times")
+    return parse_args(context, args)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from vrdir.cluster.storage import (
     attempt,
@@ -17,6 +16,7 @@ from vrdir.cluster.storage import (
     open_storage,
     read,
     shown,
+    split,
 )
 from vrdir.errors import DataError, MissingFileError
 from vrdir.images.folders import is_litter
@@ -85,7 +85,7 @@ def _name_of(address: str) -> str:
     """Return a file's path without scheme and bucket or host; of a local path its name."""
     if not is_address(address):
         return PurePosixPath(address).name
-    return _inside(urlsplit(address).path)
+    return _inside(split(address).path)
 
 
 def _inside(path: str) -> str:
@@ -102,7 +102,7 @@ def described(address: str) -> Source:
     info = file_info(address)
     if info is None:
         raise MissingFileError(f"{shown(address)} does not exist")
-    parts = urlsplit(address)
+    parts = split(address)
     name = _inside(f"{parts.netloc.rpartition('@')[2]}/{parts.path}")
     return Source(address, name, info.get("size"), version_of(info))
 

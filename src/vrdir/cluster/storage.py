@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from vrdir.errors import (
     DataError,
@@ -69,9 +69,18 @@ def shown(address: str) -> str:
     """Return an address without the user name, password and query that a URL may hold."""
     if not is_address(address):
         return address
-    parts = urlsplit(address)
+    parts = split(address)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def split(address: str) -> SplitResult:
+    """Return the parts of a URL. Raises InputError if it is none, such as s3://[bucket/key."""
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        scheme = address.split("://")[0]
+        raise InputError(f"{scheme}://... is no address that can be read ({error})") from None
 
 
 def join(folder: str, name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vrdir.errors import ImageError
+from vrdir.errors import ImageError, first_line
 from vrdir.images.reading import read_file
 from vrdir.regular_files import open_regular
 
@@ -58,9 +58,14 @@ def _read(path: Path) -> Any:
         return read_file(path)
     try:
         with open_regular(path) as file:
-            return np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path} is no array that can be read ({error})") from None
+            array = np.load(file, allow_pickle=False)
+    except ImageError:
+        raise
+    except Exception as error:  # an empty file, or the header of an endless array: EOF, no memory
+        raise ImageError(f"{path} is no array that can be read ({first_line(error)})") from None
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"{path} holds several arrays; save the depth alone as .npy")
+    return array
 
 
 def _of_picture(picture: Image.Image, source: str) -> np.ndarray[Any, Any]:

@@ -253,7 +253,7 @@ def load_upright(
             )
         _check_strips(picture, name)
         white = _grey_white(picture)
-        loaded = _load(picture)
+        loaded = _load(picture, name)
         upright = turn_upright(loaded, name, own, quiet)
         transparent = upright.info.get("transparency")
         if isinstance(transparent, int) and transparent <= white < 255:
@@ -271,10 +271,11 @@ def load_upright(
         return upright
 
 
-def _load(picture: Image.Image) -> Image.Image:
+def _load(picture: Image.Image, name: str) -> Image.Image:
     """Decode an opened picture.
 
-    Large ones of some formats are decoded in another process, which a signal can interrupt.
+    Large ones of some formats are decoded in another process, which a signal can interrupt. Raises
+    ImageError if one did, naming the file `name`.
     """
     file: Any = getattr(picture, "fp", None)
     large = picture.width * picture.height > APART_PIXELS
@@ -287,6 +288,8 @@ def _load(picture: Image.Image) -> Image.Image:
             stderr=subprocess.DEVNULL,
             check=False,
         )
+        if done.returncode < 0:  # Ctrl-C, or no memory: do not begin again in this process
+            raise ImageError(f"{name} was not decoded: signal {-done.returncode} stopped it")
         with contextlib.suppress(ValueError):  # too few bytes: `load` below raises the error
             apart = Image.frombytes(picture.mode, picture.size, done.stdout)
             apart.info, apart.format = picture.info, picture.format

@@ -557,6 +557,17 @@ def test_names_with_composed_or_decomposed_letters_or_capitals(
         assert read_detection(tree).labels[0].labels == [labelled]
 
 
+def test_csv_files_as_other_programs_write_them(tmp_path: Path) -> None:
+    save(tmp_path / "a\u2028b.png", tmp_path / "c.png")
+    for text in (
+        "\n\nfile,label\na\u2028b.png,0\nc.png,1\n",
+        "file,label\ra\u2028b.png,0\rc.png,1\r",
+        'file,note,label\na\u2028b.png,"two\nlines",0\nc.png,,1\n',
+    ):
+        (tmp_path / "labels.csv").write_text(text, encoding="utf-8", newline="")
+        assert list(read_classification(tmp_path / "labels.csv").labels) == ["0", "1"]
+
+
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def _read_csv(path: Path, folder: Path) -> LabelledImages[str]:
 def _csv_rows(path: Path) -> tuple[Sequence[Mapping[str, str | None]], str, str]:
     """Return the rows of a CSV file, and the names of the columns for the file and the label."""
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines()))
+        rows = list(csv.DictReader(io.StringIO(read_text(path).lstrip("\r\n"), newline=None)))
     except FileNotFoundError:
         raise MissingFileError(f"there is no folder or CSV file {path}") from None
     except csv.Error as error:
