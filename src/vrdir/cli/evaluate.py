@@ -77,8 +77,8 @@ Restored = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]DIR",
-        help="Images that another restorer made, under the names of the degraded ones; "
-        "repeat it for several. A network runs, too, only if --weights names it.",
+        help="Folder of another restorer's results, with the names of the degraded images; repeat "
+        "it for several. With it, vrdir itself runs only if you give --weights.",
     ),
 ]
 Restorers = Annotated[
@@ -86,10 +86,13 @@ Restorers = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME=SPEC",
-        help="Others for the same table: module:function, or a folder as of --restored.",
+        help="Another restorer for the table: module:function, or a folder of results; repeat it "
+        "for several.",
     ),
 ]
-Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per image.")]
+Csv = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a CSV file with a line per image.")
+]
 Report = Annotated[
     Path | None,
     typer.Option(

@@ -28,7 +28,9 @@ pairs_app = typer.Typer(
 def pairs_build(
     clean: Annotated[
         Path,
-        typer.Option(help="Folder of the clean images, with all below it.", show_default=False),
+        typer.Option(
+            help="Folder of the clean images; sub-folders are included.", show_default=False
+        ),
     ],
     output: Annotated[
         Path,
@@ -38,7 +40,9 @@ def pairs_build(
     ],
     degraded: Annotated[
         Path | None,
-        typer.Option(help="Folder of the degraded images, with all below it.", show_default=False),
+        typer.Option(
+            help="Folder of the degraded images; sub-folders are included.", show_default=False
+        ),
     ] = None,
     rule: Annotated[
         str | None,

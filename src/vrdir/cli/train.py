@@ -166,7 +166,7 @@ DecoderPrior = Annotated[
     Path,
     typer.Option(
         "--decoder",
-        help="What `train decoder` made: a model folder, or its work directory.",
+        help="Result of `train decoder`: a model folder, or its work directory.",
         show_default=False,
     ),
 ]

@@ -60,7 +60,7 @@ def _read(path: Path) -> Any:
         with open_regular(path) as file:
             return np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} is no array that can be read ({error})") from None
+        raise ImageError(f"{path} is not an array that can be read ({error})") from None
 
 
 def _of_picture(picture: Image.Image, source: str) -> np.ndarray[Any, Any]:

@@ -49,7 +49,7 @@ def _box(
         raise DataError(f"line {number}: a class is a whole number, not {parts[0][:SHOWN]}")
     if names is not None and int(kind) not in names:
         raise DataError(
-            f"line {number}: class {int(kind)} is none of the {len(names)} that have names"
+            f"line {number}: class {int(kind)} is not one of the {len(names)} named classes"
         )
     width, height = size
     edges = (
