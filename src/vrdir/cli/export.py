@@ -43,7 +43,7 @@ def export_onnx(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="One fixed image size, such as 480x640, for OpenCV and TensorRT; default: any size.",
+            help="One fixed image size, such as 480x640, for OpenCV and TensorRT; default: any.",
         ),
     ] = None,
     opset: Annotated[
