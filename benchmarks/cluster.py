@@ -1,15 +1,20 @@
 """Measure runs over addresses: efficiency against the bare network, overhead, and memory of lists.
 
-    python benchmarks/cluster.py --images 64 --size 256 --workers 1 --workers 2
+    python benchmarks/cluster.py --listed 0    # 1 and 2 workers, here and on Ray: three minutes
+    python benchmarks/cluster.py --images 0    # a list of 50 000 objects only
 
-The images lie in a real S3 server, a process of this machine (moto), which takes part of its time.
-Ratios are of one run; seconds depend on the machine.
+The images lie in a real S3 server, a process of this machine (moto). The bare network is as many
+processes as there are workers, which restore the same images from memory. It is measured before
+and after each run, since machines change their speed. Efficiency is bare time / time of the run,
+from the first finished batch to the last, so the start of Ray and of its workers is not in it. The
+server's own time on the processors is printed: where all cores restore, it is missing to them.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -18,6 +23,8 @@ import tracemalloc
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +36,32 @@ from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options, restore_content
 from vrdir.restoring.restorer import Restorer
 
+OPTIONS = Options({"weights": "small", "device": "cpu"})
+TOGETHER_S = 0.1  # rows that arrive within this time are of one batch
+# A server whose bucket "many" has its objects before it starts: putting them one by one would take
+# longer than all else.
+SERVER = """
+import sys
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from moto.server import main
+port, count = sys.argv[1:]
+backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+backend.create_bucket("many", "us-east-1")
+for number in range(int(count)):
+    backend.put_object("many", f"in/{number:08}.png", b"")
+main(["-H", "127.0.0.1", "-p", port])
+"""
+
 
 @contextmanager
-def server(port: int) -> Iterator[None]:
-    """Run an S3 server and point the environment to it."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def server(port: int, listed: int) -> Iterator[int]:
+    """Run an S3 server, point the environment to it, and yield its process number."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port), str(listed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     address = f"http://127.0.0.1:{port}"
     os.environ |= {
         "AWS_ENDPOINT_URL": address,
@@ -43,15 +70,25 @@ def server(port: int) -> Iterator[None]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:
-        for _ in range(300):
+        for _ in range(3000):
             try:
                 urllib.request.urlopen(f"{address}/moto-api/", timeout=1).close()
                 break
             except OSError:
                 time.sleep(0.1)
-        yield
+        yield process.pid
     finally:
         process.kill()
+        process.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the time that a process has had on the processors (Linux; else NaN)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def photo(seed: int, side: int) -> bytes:
@@ -63,82 +100,112 @@ def photo(seed: int, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def bare_seconds(contents: list[bytes], options: Options) -> float:
-    """Return the seconds that the images take one after the other, with one thread, from memory."""
+def bare_worker(contents: list[bytes], barrier: Any, seconds: Any) -> None:
+    """Restore images from memory with one thread and put the time it took into a queue."""
     torch.set_num_threads(1)
-    restorer = Restorer(**options.restorer)
-    restore_content(restorer, contents[0], "0.jpg", options)
+    restorer = Restorer(**OPTIONS.restorer)
+    restore_content(restorer, contents[0], "0.jpg", OPTIONS)
+    barrier.wait()
     start = time.perf_counter()
     for content in contents:
-        restore_content(restorer, content, "0.jpg", options)
-    return time.perf_counter() - start
+        restore_content(restorer, content, "0.jpg", OPTIONS)
+    seconds.put(time.perf_counter() - start)
 
 
-def run_seconds(output: str, options: Options, workers: int, engine: str) -> float:
-    """Return the seconds of a run from its first finished image to its last, scaled to all images.
+def bare_rate(contents: list[bytes], workers: int) -> float:
+    """Return the images a second of as many bare processes as there are workers."""
+    context = multiprocessing.get_context("spawn")
+    barrier, seconds = context.Barrier(workers), context.Queue()
+    processes = [
+        context.Process(target=bare_worker, args=(contents[place::workers], barrier, seconds))
+        for place in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    longest = max(seconds.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return len(contents) / longest
 
-    The start of Ray and of the workers, a fixed time, is not in it.
-    """
+
+def run_rate(output: str, workers: int, engine: str, batch: int) -> float:
+    """Return the images a second of a run, from its first finished batch to its last."""
     torch.set_num_threads(workers)
     rows = restore_addresses(
         ["s3://bench/in"],
         output,
-        options,
+        OPTIONS,
         engine="ray" if engine == "ray" else "local",
-        ray=RaySettings(address=None, workers=(workers, workers), batch=4),
+        ray=RaySettings(address=None, workers=(workers, workers), batch=batch),
     )
-    times = [time.perf_counter() for _ in rows]
-    return (times[-1] - times[0]) * len(times) / max(1, len(times) - 1)
+    times = []
+    for row in rows:
+        if row.error:
+            raise SystemExit(row.error)
+        times.append(time.perf_counter())
+    first = sum(moment < times[0] + TOGETHER_S for moment in times)
+    return (len(times) - first) / (times[-1] - times[0])
 
 
-def list_memory(count: int) -> tuple[int, int]:
-    """Return the peak of traced bytes after a tenth of a list of `count` objects, and after all."""
-    for number in range(count):
-        storage.write(f"s3://bench/many/{number:08}.png", b"")
-    list(zip(range(10), listing.sources(["s3://bench/many"]), strict=False))
+def measure_runs(
+    contents: list[bytes], workers: int, engines: list[str], batch: int, server_process: int
+) -> None:
+    """Print a line on each engine, with the bare network before and after it."""
+    before = bare_rate(contents, workers)
+    for engine in engines:
+        own = cpu_seconds(server_process)
+        rate = run_rate(f"s3://bench/{engine}{workers}", workers, engine, batch)
+        own = (cpu_seconds(server_process) - own) / len(contents)
+        after = bare_rate(contents, workers)
+        bare = (before + after) / 2
+        overhead = 1000 * workers * (1 / rate - 1 / bare)
+        print(
+            f"{engine}, {workers} workers: {rate:.2f} images a second, bare {before:.2f} and "
+            f"{after:.2f}, efficiency {rate / bare:.2f}, {overhead:+.0f} ms of a worker an image; "
+            f"the S3 server took {1000 * own:.0f} ms an image",
+            flush=True,
+        )
+        before = after
+
+
+def measure_list(count: int) -> None:
+    """Print the time and memory of a list of `count` objects."""
+    start = time.perf_counter()
+    found = sum(1 for _ in listing.sources(["s3://many/in"]))
+    seconds = time.perf_counter() - start
     tracemalloc.start()
     early = 0
-    for number, _ in enumerate(listing.sources(["s3://bench/many"])):
+    for number, _ in enumerate(listing.sources(["s3://many/in"])):
         if number == count // 10:
             early = tracemalloc.get_traced_memory()[1]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return early, peak
+    print(
+        f"list of {found}: {found / seconds:.0f} a second, peak {early / 1e6:.2f} MB after a "
+        f"tenth, {peak / 1e6:.2f} MB after all"
+    )
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--size", type=int, default=256, help="side in pixels")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--images", type=int, default=40, help="0: only the list")
+    parser.add_argument("--size", type=int, default=512, help="side in pixels")
     parser.add_argument("--workers", type=int, action="append", help="1 and 2 by default")
     parser.add_argument("--engine", choices=("local", "ray"), action="append")
-    parser.add_argument("--listed", type=int, default=10_000, help="objects in the list")
+    parser.add_argument("--batch", type=int, default=8, help="images of a batch on Ray")
+    parser.add_argument("--listed", type=int, default=50_000, help="objects in the list, 0: none")
     parser.add_argument("--port", type=int, default=5591)
     given = parser.parse_args()
-    options = Options({"weights": "small", "device": "cpu"})
-    with server(given.port):
+    with server(given.port, given.listed) as process:
         storage.open_storage("s3://x")[0].mkdir("bench")
         contents = [photo(seed, given.size) for seed in range(given.images)]
         for seed, content in enumerate(contents):
             storage.write(f"s3://bench/in/{seed:05}.jpg", content)
-        bare = bare_seconds(contents, options)
-        print(f"bare network, one thread: {given.images / bare:.2f} images a second")
-        for engine in given.engine or ("local", "ray"):
-            for workers in given.workers or (1, 2):
-                seconds = run_seconds(f"s3://bench/{engine}{workers}", options, workers, engine)
-                efficiency = bare / workers / seconds
-                overhead = 1000 * (seconds * workers - bare) / given.images
-                print(
-                    f"{engine}, {workers} workers: {given.images / seconds:.2f} images a second, "
-                    f"efficiency {efficiency:.2f}, {overhead:+.0f} ms an image"
-                )
         if given.listed:
-            early, peak = list_memory(given.listed)
-            print(
-                f"list of {given.listed}: peak {early / 1e6:.1f} MB after a tenth, "
-                f"{peak / 1e6:.1f} MB after all"
-            )
+            measure_list(given.listed)
+        for workers in (given.workers or (1, 2)) if contents else ():
+            measure_runs(contents, workers, given.engine or ["local", "ray"], given.batch, process)
 
 
 if __name__ == "__main__":

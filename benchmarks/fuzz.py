@@ -1,11 +1,14 @@
 """Feed damaged files to everything that reads files, and count what goes wrong.
 
     python benchmarks/fuzz.py [--files 10000] [--seed 0] [--kinds images,videos,...] [--keep FOLDER]
+    python benchmarks/fuzz.py --minutes 8 --state FOLDER    # again and again, until it is finished
 
-Sound files of every kind are made first: images in all formats that can be written here, videos,
-weights folders, label files, pair lists, and YAML. Each case is one of them, changed: bytes
-flipped, numbers replaced, cut short, parts removed, repeated, or taken from another file. A child
-process reads the cases; it is replaced when it dies or does not answer.
+Sound files of every kind are made first (`fuzz_files.py`): images in all formats that can be
+written here, videos, weights folders, exported networks, labels, pair lists, YAML, manifests,
+address lists, accounts and shards of runs over storage, requests to `vrdir serve`. Each case is one
+of them, changed: bytes flipped, numbers replaced, cut short, parts removed, repeated, or taken from
+another file. A child process reads the cases (`fuzz_readers.py`); it is replaced when it dies or
+does not answer.
 
 A case may succeed or raise a `VrdirError`. Counted as failures are:
 
@@ -15,7 +18,8 @@ A case may succeed or raise a `VrdirError`. Counted as failures are:
 - bare: another exception than a `VrdirError`.
 
 The same seed gives the same cases. Ctrl-C prints the counts so far. The exit status is 1 if there
-was a failure; `--keep` saves the failing files.
+was a failure; `--keep` saves the failing files. With `--state` the sound files and the counts are
+kept in a folder, and a run goes on where the last one stopped, by `--minutes` or by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,20 +37,30 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for a child, and `python benchmarks/...`
+
+from benchmarks.fuzz_files import make_seeds
+from benchmarks.fuzz_readers import READERS
+
 SHARES = {  # of a run's files, for each kind
-    "images": 0.55,
-    "videos": 0.12,
-    "weights": 0.09,
-    "labels": 0.12,
-    "pairs": 0.06,
-    "yaml": 0.06,
+    "images": 0.42,
+    "videos": 0.10,
+    "weights": 0.08,
+    "labels": 0.11,
+    "pairs": 0.05,
+    "yaml": 0.05,
+    "manifests": 0.04,
+    "exports": 0.04,
+    "cluster": 0.06,
+    "requests": 0.05,
 }
+# Kinds whose cases are whole folders, of files that belong together.
+SETS = ("weights", "labels", "pairs", "manifests", "exports", "cluster")
 HANG_SECONDS, HANG_WALL_SECONDS, START_SECONDS = 10.0, 60.0, 300.0
 MEMORY_BYTES = 1 << 30
 FAILURES = ("crash", "hang", "memory", "bare")
@@ -66,236 +80,7 @@ class Outcome(NamedTuple):
     line: str = ""
 
 
-# --- Sound files
-# -----------------------------------------------------------------------------------
-
-
-def make_seeds(folder: Path, kinds: Sequence[str]) -> None:
-    """Write sound files of these kinds, each into the sub-folder of its kind."""
-    makers: dict[str, Callable[[Path], None]] = {
-        "images": _make_images,
-        "videos": _make_videos,
-        "weights": _make_weights,
-        "labels": _make_labels,
-        "pairs": _make_pairs,
-        "yaml": _make_yaml,
-    }
-    for kind in kinds:
-        (folder / kind).mkdir(parents=True)
-        makers[kind](folder / kind)
-
-
-def _photo(width: int = 48, height: int = 40) -> Any:
-    """Return an RGB uint8 array (H, W, 3) with gradients and some texture."""
-    import numpy as np
-
-    y, x = np.mgrid[:height, :width]
-    texture = np.random.default_rng(0).integers(0, 24, (height, width, 3))
-    ramps = np.stack([x * 4, y * 5, (x + y) * 2], -1)
-    return ((ramps + texture) % 256).astype(np.uint8)
-
-
-def _make_images(folder: Path) -> None:
-    """Write images in every format and mode that Pillow can write here, some with metadata."""
-    import numpy as np
-    from PIL import Image
-
-    from vrdir.images.sixteen_bits import DeepPicture
-
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    Image.init()
-    modes = _pictures()
-    unwanted = {"BUFR", "EPS", "GRIB", "HDF5", "PDF", "WMF", "PALM"}  # not readable as images
-    for file_format in sorted(set(Image.SAVE) - unwanted):
-        for mode, picture in modes.items():
-            with (
-                contextlib.suppress(OSError, ValueError, KeyError, TypeError),
-                warnings.catch_warnings(),
-            ):
-                warnings.simplefilter("ignore")  # of deprecated formats
-                picture.save(folder / f"{mode}.{file_format.lower()}", file_format)
-    _make_variants(folder, modes["RGB"])
-    modes["P"].save(folder / "transparent.png", transparency=bytes(range(32)))
-    modes["1"].save(folder / "group4.tiff", compression="group4")
-    deep = np.asarray(modes["RGBA"]).astype(np.uint16) * 257
-    for name, pixels in (("deep", deep[..., :3]), ("deep_alpha", deep)):
-        for suffix in (".png", ".tiff"):
-            DeepPicture(np.ascontiguousarray(pixels), {}).save(folder / f"{name}{suffix}")
-    for file in folder.iterdir():
-        if not file.stat().st_size:
-            file.unlink()
-
-
-def _pictures() -> dict[str, Any]:
-    """Return the same picture in several modes."""
-    import numpy as np
-    from PIL import Image
-
-    colour = Image.fromarray(_photo())
-    rgba = colour.convert("RGBA")
-    rgba.putalpha(colour.getchannel(0))
-    return {
-        "1": colour.convert("1"),
-        "L": colour.convert("L"),
-        "LA": rgba.convert("LA"),
-        "P": colour.quantize(32),
-        "RGB": colour,
-        "RGBA": rgba,
-        "CMYK": colour.convert("CMYK"),
-        "I16": Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257),
-        "F": Image.fromarray(np.asarray(colour.convert("L"), np.float32) / 255),
-    }
-
-
-def _make_variants(folder: Path, colour: Any) -> None:
-    """Write a picture with metadata, and with options of the encoders."""
-    from PIL import Image, ImageCms
-
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "Maker"
-    metadata: dict[str, Any] = {
-        "exif": exif.tobytes(),
-        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
-        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a/></x:xmpmeta>',
-    }
-    for file_format in ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "HEIF"):
-        if file_format in Image.SAVE:
-            colour.save(folder / f"metadata.{file_format.lower()}", file_format, **metadata)
-    colour.save(folder / "progressive.jpeg", progressive=True)
-    colour.save(folder / "restart.jpeg", restart_marker_rows=1)
-    colour.save(folder / "tiled.jp2", tile_size=(16, 16))
-    for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg", "zstd"):
-        with contextlib.suppress(OSError):
-            colour.save(folder / f"{compression}.tiff", compression=compression)
-
-
-def _make_videos(folder: Path) -> None:
-    """Write short clips with sound in several containers and codecs."""
-    import av
-    import numpy as np
-
-    for name, codec, pix_fmt in (
-        ("a.mp4", "libx264", "yuv420p"),
-        ("b.mkv", "libx264", "yuv420p"),
-        ("c.webm", "libvpx-vp9", "yuv420p"),
-        ("d.avi", "mpeg4", "yuv420p"),
-        ("e.mov", "libx264", "yuv444p"),
-        ("f.ts", "libx264", "yuv420p"),
-        ("g.avi", "mjpeg", "yuvj420p"),
-        ("h.mkv", "ffv1", "yuv420p"),
-    ):
-        with av.open(str(folder / name), "w") as container:
-            stream: Any = container.add_stream(codec, rate=25)
-            stream.width, stream.height, stream.pix_fmt = 48, 40, pix_fmt
-            tone: Any = None
-            if codec == "libx264":
-                tone = container.add_stream("aac", rate=48000, layout="mono")
-            for number in range(6):
-                pixels = np.roll(_photo(), number, 1)
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-            if tone is not None:
-                for start in range(0, 9600, 1024):
-                    silence = np.zeros((1, 1024), np.float32)
-                    piece = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
-                    piece.sample_rate, piece.pts = 48000, start
-                    container.mux(tone.encode(piece))
-                container.mux(tone.encode())
-
-
-def _make_weights(folder: Path) -> None:
-    """Write the folder of a small network."""
-    import torch
-
-    from vrdir.model.config import VRDIRConfig
-    from vrdir.model.vrdir import VRDIR
-
-    torch.manual_seed(0)
-    config = VRDIRConfig(
-        extractor="vgg16_conv2_2",
-        strides=(2,),
-        branches=("haze", "noise"),
-        decoder="pixel_skip",
-        widths=(4, 4),
-        encoder_blocks=(0, 1),
-        decoder_blocks=(1, 0),
-    )
-    VRDIR(config).save_pretrained(folder)
-
-
-def _make_labels(folder: Path) -> None:
-    """Write detection labels (COCO, YOLO, VOC), a classification CSV, and their images."""
-    from PIL import Image
-
-    names = ["a.png", "b.png"]
-    for name in names:
-        Image.fromarray(_photo()).save(folder / name)
-    (folder / "coco.json").write_text(
-        json.dumps(
-            {
-                "images": [
-                    {"id": i, "file_name": name, "width": 48, "height": 40}
-                    for i, name in enumerate(names)
-                ],
-                "annotations": [
-                    {
-                        "id": i,
-                        "image_id": i % 2,
-                        "category_id": 1 + i % 2,
-                        "bbox": [1, 2, 10 + i, 9],
-                        "iscrowd": 0,
-                        "area": 90,
-                    }
-                    for i in range(4)
-                ],
-                "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-            }
-        )
-    )
-    for name in names:
-        stem = name.removesuffix(".png")
-        (folder / f"{stem}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.25 0.25 0.1 0.2\n")
-        (folder / f"{stem}.xml").write_text(
-            f"<annotation><filename>{name}</filename>"
-            "<size><width>48</width><height>40</height></size><object><name>cat</name>"
-            "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>20</xmax><ymax>22</ymax></bndbox>"
-            "<difficult>0</difficult></object></annotation>"
-        )
-    (folder / "classes.txt").write_text("cat\ndog\n")
-    (folder / "data.yaml").write_text("path: .\nval: .\nnames:\n  0: cat\n  1: dog\n")
-    (folder / "classes.csv").write_text("file,label\na.png,cat\nb.png,dog\n")
-
-
-def _make_pairs(folder: Path) -> None:
-    """Write a pair list and its images."""
-    from PIL import Image
-
-    for name in ("a.png", "b.png", "c.jpg"):
-        Image.fromarray(_photo()).save(folder / name)
-    (folder / "pairs.txt").write_text(
-        "# degraded|clean\na.png|b.png\n@noise:sigma=25|a.png\n@haze:beta=1.0+rain|c.jpg\n\n"
-        "b.png|c.jpg\n"
-    )
-
-
-def _make_yaml(folder: Path) -> None:
-    """Write the recipes that come with vrdir, and a file of anchors and merge keys."""
-    from vrdir.training.settings import RECIPES
-
-    for name, path in RECIPES.items():
-        shutil.copy(path, folder / f"{name}.yaml")
-    (folder / "anchors.yaml").write_text(
-        "a: &a [1, 2.5, x]\nb: {<<: &m {k: v}, c: *a}\nd: !!set {e, f}\ng: 2001-12-14\nh: 0x1F\n"
-    )
-
-
 # --- Changes
-# ---------------------------------------------------------------------------------------
 
 
 def mutate(content: bytes, others: Sequence[bytes], draws: random.Random) -> bytes:
@@ -374,84 +159,14 @@ def make_case(seeds: Path, kind: str, number: int, seed: int, target: Path) -> P
     changed = draws.choice(files)
     other = draws.choice(files)
     content = mutate(changed.read_bytes(), [other.read_bytes()], draws)
-    if kind in ("weights", "labels", "pairs"):  # sets of files that belong together
+    if kind in SETS:
         shutil.copytree(seeds / kind, target, dirs_exist_ok=True)
     (target / changed.name).write_bytes(content)
     return target / changed.name
 
 
 def _is_changed(kind: str, file: Path) -> bool:
-    return kind not in ("labels", "pairs") or file.suffix not in (".png", ".jpg")
-
-
-# --- Reading
-# ---------------------------------------------------------------------------------------
-
-
-def read_image(file: Path) -> None:
-    """Open an image and encode it again in its own format."""
-    from vrdir.images.convert import open_image
-
-    opened = open_image(file.read_bytes())
-    opened.close(opened.tensor)
-
-
-def read_video(file: Path) -> None:
-    """Read all frames of a video and write those that decode, with the sound."""
-    from vrdir.video.reading import VideoReader
-    from vrdir.video.writing import VideoWriter
-
-    target = file.with_name("written.mkv")
-    with VideoReader(file) as reader, VideoWriter(target, reader) as writer:
-        for frame in reader.frames(writer.copy):
-            if frame.pixels is not None:
-                writer.write(frame.pixels, frame)
-
-
-def read_weights(file: Path) -> None:
-    """Load a weights folder."""
-    from vrdir.model.vrdir import VRDIR
-
-    VRDIR.from_pretrained(file.parent)
-
-
-def read_labels(file: Path) -> None:
-    """Read labels as `vrdir evaluate` does."""
-    from vrdir.evaluation.recognition.labels.classification import read_classification
-    from vrdir.evaluation.recognition.labels.detection import read_detection
-
-    if file.suffix == ".csv":
-        read_classification(file)
-    elif file.suffix == ".json":
-        read_detection(file)
-    else:
-        for other in file.parent.glob("*.txt" if file.suffix == ".xml" else "*.xml"):
-            other.unlink()
-        read_detection(file.parent)
-
-
-def read_pairs(file: Path) -> None:
-    """Read a pair list, and look at its images."""
-    from vrdir.data.pairs import checked_pairs
-
-    checked_pairs(file)
-
-
-def read_yaml(file: Path) -> None:
-    """Read a recipe."""
-    from vrdir.training.settings import Recipe
-
-    Recipe.read(file)
-
-
-READERS: dict[str, Callable[[Path], None]] = {
-    "images": read_image,
-    "videos": read_video,
-    "weights": read_weights,
-    "labels": read_labels,
-    "pairs": read_pairs,
-    "yaml": read_yaml,
-}
+    return kind not in ("labels", "pairs", "manifests") or file.suffix not in (".png", ".jpg")
 
 
 def read_case(kind: str, file: Path) -> Outcome:
@@ -612,7 +327,11 @@ def cases(files: int, kinds: Sequence[str]) -> Iterator[tuple[str, int]]:
 
 
 def run(
-    given: Sequence[tuple[str, int]], seed: int, keep: Path | None = None
+    given: Sequence[tuple[str, int]],
+    seed: int,
+    keep: Path | None = None,
+    seconds: float = float("inf"),
+    state: Path | None = None,
 ) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Read cases in child processes.
 
@@ -620,6 +339,8 @@ def run(
         given: the kind and number of each case (see `cases`).
         seed: of the changes.
         keep: a folder for the files that fail, or None.
+        seconds: after this time no further case is read.
+        state: a folder in which the sound files are kept, so that they are made once.
 
     Returns:
         The number of cases by kind and outcome, and a line for each failure.
@@ -627,11 +348,16 @@ def run(
     counts: Counter[tuple[str, str]] = Counter()
     failures: list[str] = []
     child: Child | None = None
-    with tempfile.TemporaryDirectory(prefix="vrdir-fuzz-") as folder:
-        seeds = Path(folder) / "seeds"
-        make_seeds(seeds, list(dict.fromkeys(kind for kind, _ in given)))
+    with tempfile.TemporaryDirectory(prefix="vrdir-fuzz-", dir=state) as folder:
+        seeds = (state or Path(folder)) / "seeds"
+        if not seeds.exists():
+            make_seeds(Path(folder) / "made", list(dict.fromkeys(kind for kind, _ in given)))
+            (Path(folder) / "made").rename(seeds)
+        end = time.monotonic() + seconds
         try:
             for kind, number in given:
+                if time.monotonic() > end:
+                    break
                 child = child if child is not None and child.alive else Child(seeds, seed)
                 outcome = child.read(kind, number)
                 counts[kind, outcome.result] += 1
@@ -641,13 +367,54 @@ def run(
                     if keep is not None:
                         case = keep / f"{kind}-{number}"
                         shutil.rmtree(case, ignore_errors=True)
-                        shutil.copytree(Path(folder) / child.folder, case)
+                        shutil.copytree(seeds.parent / child.folder, case)
         except KeyboardInterrupt:  # the counts so far are returned
             print("interrupted", file=sys.stderr)
         finally:
             if child is not None and child.alive:
                 child.end()
     return counts, failures
+
+
+class State:
+    """The counts and failures of a run in parts, kept in a JSON file.
+
+    Args:
+        folder: holds the file; None keeps them in memory only.
+        run: what makes the cases, such as the seed: the file must be of the same run.
+    """
+
+    def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
+        self._run = run
+        self._path = path = None if folder is None else folder / "counts.json"
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.failures: list[str] = []
+        self.seconds = 0.0
+        if path is not None and path.exists():
+            kept = json.loads(path.read_text())
+            if kept["run"] != run:
+                raise SystemExit(f"{path} is of another run: {kept['run']}")
+            self.failures, self.seconds = kept["failures"], kept["seconds"]
+            self.counts.update({(kind, outcome): n for kind, outcome, n in kept["counts"]})
+
+    def add(self, counts: Counter[tuple[str, str]], failures: list[str], seconds: float) -> None:
+        """Add a part, and write the file."""
+        self.counts.update(counts)
+        self.failures += failures
+        self.seconds += seconds
+        if self._path is not None:
+            rows = [[*key, n] for key, n in sorted(self.counts.items())]
+            facts = {"run": self._run, "counts": rows, "failures": self.failures}
+            self._path.write_text(json.dumps(facts | {"seconds": self.seconds}, indent=1))
+
+    def table(self, kinds: Sequence[str]) -> str:
+        """Return the counts of each kind and of all, as text."""
+        outcomes = ("read", "refused", *FAILURES)
+        rows: list[Sequence[Any]] = [("kind", "files", *outcomes)]
+        for kind in [*kinds, "all"]:
+            row = [sum(self.counts[k, o] for k in kinds if kind in (k, "all")) for o in outcomes]
+            rows.append((kind, sum(row), *row))
+        return "\n".join(" ".join(f"{word:>9}" for word in row) for row in rows)
 
 
 def main() -> int:
@@ -659,21 +426,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(SHARES))
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--state", type=Path)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
         work(given.work, given.seed)
         return 0
     kinds = given.kinds.split(",")
+    if given.state:
+        given.state.mkdir(parents=True, exist_ok=True)
+    state = State(given.state, {"seed": given.seed, "files": given.files, "kinds": kinds})
+    todo = list(cases(given.files, kinds))[state.counts.total() :]
     start = time.monotonic()
-    counts, failures = run(list(cases(given.files, kinds)), given.seed, given.keep)
-    outcomes = ("read", "refused", *FAILURES)
-    print(" ".join(f"{word:>9}" for word in ("kind", "files", *outcomes)))
-    for kind in [*kinds, "all"]:
-        row = [sum(counts[k, o] for k in kinds if kind in (k, "all")) for o in outcomes]
-        print(" ".join(f"{word:>9}" for word in (kind, sum(row), *row)))
-    print(f"{time.monotonic() - start:.0f} s, seed {given.seed}")
-    return 1 if failures else 0
+    counts, failures = run(todo, given.seed, given.keep, 60 * given.minutes, given.state)
+    state.add(counts, failures, time.monotonic() - start)
+    print(state.table(kinds))
+    left = len(todo) - counts.total()
+    print(f"{state.seconds:.0f} s, seed {given.seed}" + (f", {left} files left" if left else ""))
+    return 1 if state.failures else 0
 
 
 if __name__ == "__main__":

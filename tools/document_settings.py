@@ -10,14 +10,15 @@ from pathlib import Path
 from vrdir.training.fields import described
 from vrdir.training.settings import Recipe
 
-ALIKE = ("branch.", "fusion.", "refine.")  # stages with the settings of `decoder`
+# Stages with the settings of `decoder`.
+ALIKE = ("branch.", "fusion.", "refine.", "whole.", "haze.")
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings of a recipe
 
 Every setting is a key of the YAML file and a flag of `vrdir train`: `decoder.steps` is
-`--decoder-steps` for `train all` and `--steps` for `train decoder`. `branch`, `fusion` and `refine`
-have the same settings as `decoder`. [Training](training.md) shows how to use them.
-`python tools/document_settings.py` writes this page.
+`--decoder-steps` for `train all` and `--steps` for `train decoder`. `branch`, `fusion`, `refine`,
+`whole` and `haze` have the same settings as `decoder`. [Training](training.md) shows how to use
+them. `python tools/document_settings.py` writes this page.
 
 | Setting | Default | Meaning |
 |---|---|---|

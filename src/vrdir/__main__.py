@@ -16,6 +16,11 @@ def main() -> None:
     # A stream that is closed from the start is None.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib takes long to import
+    except OSError:  # it was deleted; torch's libraries would fail with words of their own
+        sys.stderr.write("error: the current folder no longer exists; change to another\n")
+        sys.exit(2)
     # Not where Ctrl-C is ignored, as by nohup.
     listening = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if listening:

@@ -1,12 +1,30 @@
-"""Padding and cropping of image tensors."""
+"""Padding and cropping of image tensors, and the defaults that computing with them needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+@contextmanager
+def usual_defaults() -> Iterator[None]:
+    """Compute in this block with torch's own defaults: new tensors are float32, on the CPU.
+
+    Other packages set `torch.set_default_dtype` or `torch.set_default_device` for models of their
+    own. The type is of the whole process; it is touched only where it is another one.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as stack:
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            stack.callback(torch.set_default_dtype, dtype)
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vrdir.errors import DataError, MissingFileError, NotPermittedError, first_line
-from vrdir.regular_files import read_regular
+from vrdir.regular_files import open_regular
 
+MOST_BYTES = 1 << 30  # of a text file: COCO's own labels have half of it
 # Encodings by byte order mark; UTF-32's first, because one of them begins with that of UTF-16.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -33,11 +34,12 @@ def read_text(path: Path) -> str:
     Raises:
         MissingFileError: the file does not exist.
         NotPermittedError: it may not be read.
-        DataError: it is a folder, a pipe, a device or a Git LFS pointer, or no text in UTF-8 or
-            UTF-16.
+        DataError: it is a folder, a pipe, a device or a Git LFS pointer, larger than 1 GiB, or no
+            text in UTF-8 or UTF-16.
     """
     try:
-        content = read_regular(path)
+        with open_regular(path) as file:
+            content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise MissingFileError(f"there is no file {path}") from None
     except IsADirectoryError:
@@ -46,12 +48,25 @@ def read_text(path: Path) -> str:
         raise NotPermittedError(f"{path} cannot be read; check its permissions") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    if len(content) > MOST_BYTES:
+        raise DataError(
+            f"{path} has more than {MOST_BYTES >> 30} GiB; divide it into several files"
+        )
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """Return the text of a file that was read from anywhere, as `read_text` does.
+
+    Raises:
+        DataError: it is no text in UTF-8 or UTF-16; the message begins with `name`.
+    """
     try:
         text = content.decode(_encoding(content))
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise DataError(f"{path} is not a text in UTF-8 or UTF-16; save it as UTF-8")
+        raise DataError(f"{name} is not a text in UTF-8 or UTF-16; save it as UTF-8")
     return text.replace("\r\n", "\n")
 
 

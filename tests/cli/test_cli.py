@@ -81,6 +81,7 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("nowhere.jpg", "-o", "out"), "nowhere.jpg does not exist"),
+        (("", "-o", "out"), "an input is an empty text"),
         (("{in}", "-o", "out", "--weights", "huge"), "no weights 'huge'"),
         (("{in}", "-o", "out", "--device", "tpu9"), "no device 'tpu9'"),
         (("{in}", "-o", "out", "--format", "docx"), "no image format for the suffix '.docx'"),

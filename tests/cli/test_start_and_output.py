@@ -233,3 +233,18 @@ def test_every_command_has_debug_and_verbose() -> None:
     for path, command in commands.items():
         names = [option.name for option in command.params]
         assert names.count("debug") == names.count("verbose") == 1, path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
+def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    script = f"import os; os.chdir({str(folder)!r}); os.rmdir({str(folder)!r})"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{script}; from vrdir.__main__ import main; main()", "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: the current folder no longer exists; change to another\n"

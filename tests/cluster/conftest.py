@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,32 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "weights"
     VRDIR(TINY).eval().save_pretrained(folder)
     return folder
+
+
+def started(begin: Callable[[], Any], after: Callable[[], None] | None = None) -> Any:
+    """Start Ray by a function and return what that returns.
+
+    Ray ends the start of a node that takes longer than some seconds, which happens on a busy
+    machine: so it is tried three times. `after` tidies up after a failed try.
+    """
+    import ray
+
+    reason: BaseException | None = None
+    for _ in range(3):
+        try:
+            return begin()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # Ray exits the program where it cannot start
+            reason = error
+            (after or ray.shutdown)()
+    pytest.skip(f"this machine is too busy for Ray to start ({reason})")
+
+
+def paths_for_workers() -> None:
+    """Let Ray's workers, which start in folders of their own, import what the tests import."""
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
 
 
 def free_port() -> int:

@@ -1,6 +1,7 @@
 """The Ray engine on a real cluster of two nodes: the same results, and none lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.conftest import photo
+from tests.cluster.conftest import paths_for_workers, photo, started
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Account
@@ -32,11 +33,15 @@ def cluster() -> Iterator[Any]:
     """A cluster of two nodes with two cores each."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    # Workers start in folders of their own, where the tests' PYTHONPATH must be absolute.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.add_node(num_cpus=2)
+    paths_for_workers()
+
+    def begin() -> Any:
+        head = {"num_cpus": 2, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        made.add_node(num_cpus=2)
+        return made
+
+    made = started(begin)
     yield made
     ray.shutdown()
     made.shutdown()
@@ -91,20 +96,29 @@ def test_data_sets(bucket: str, connected: str, tiny: Path) -> None:
 
 
 def workers() -> list[int]:
-    """Return the process numbers of the cluster's workers that restore."""
-    found = subprocess.run(
-        ["pgrep", "-f", "ray::.*Worker"], capture_output=True, text=True, check=False
+    """Return the process numbers of this program's workers that restore."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
-    return [int(number) for number in found.stdout.split()]
+    lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    parents = {int(line[0]): int(line[1]) for line in lines}
+
+    def is_ours(number: int) -> bool:
+        while number > 1 and number != os.getpid():
+            number = parents.get(number, 0)
+        return number == os.getpid()
+
+    names = {int(line[0]): line[2] for line in lines if len(line) > 2}
+    found = [number for number, name in names.items() if re.match("ray::.*Worker", name)]
+    return [number for number in found if is_ours(number)]
 
 
 def test_killed_workers_lose_nothing(bucket: str, connected: str, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
-    options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)
+    options = Options({"weights": str(tiny), "device": "cpu"})
     rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, engine="ray", ray=SETTINGS)
     finished = [next(rows)]
-    for number in workers()[:1]:
-        os.kill(number, signal.SIGKILL)
+    os.kill(workers()[0], signal.SIGKILL)
     finished += rows
     assert {row.status for row in finished} == {"restored"}
     check_account(bucket, names)
@@ -120,7 +134,7 @@ address, bucket, weights, names = sys.argv[1:]
 import os
 variables = {name: os.environ[name] for name in names.split(",")}
 ray.init(address, log_to_driver=False, runtime_env={"env_vars": variables})
-options = Options({"weights": weights, "device": "cpu"}, overwrite=True)
+options = Options({"weights": weights, "device": "cpu"})
 rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, resume=True, engine="ray",
     ray=RaySettings(workers=(2, 2), batch=4))
 for row in rows:
@@ -146,9 +160,9 @@ def test_a_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
 
 def test_a_lost_node_loses_nothing(bucket: str, cluster: Any, connected: str, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
-    third = cluster.add_node(num_cpus=2)
+    third = started(lambda: cluster.add_node(num_cpus=2), after=lambda: None)
     cluster.wait_for_nodes()
-    options = Options({"weights": str(tiny), "device": "cpu"}, overwrite=True)
+    options = Options({"weights": str(tiny), "device": "cpu"})
     rows = restore_addresses(
         [f"{bucket}/in"],
         f"{bucket}/out",

@@ -141,6 +141,53 @@ def test_existing_results_are_not_replaced(bucket: str, options: Options) -> Non
     assert storage.read(f"{bucket}/out/1.png") == b"mine"
 
 
+def test_results_of_a_lost_worker_are_replaced(bucket: str, options: Options) -> None:
+    # They are newer than the run, and no row says that they are there.
+    storage.write(f"{bucket}/in/1.png", photo(1))
+    list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    (part,) = Account(f"{bucket}/out").parts()
+    storage.open_storage(part)[0].rm_file(part)
+    storage.write(f"{bucket}/out/1.png", b"older half")
+    (row,) = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, resume=True)
+    assert row.status == "restored"
+    assert sha256(storage.read(row.target)).hexdigest() == row.target_sha256
+
+
+def test_videos_are_restored_whole(
+    bucket: str, options: Options, tiny: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    from tests.clips import clip
+
+    source, expected = clip(tmp_path / "view.mp4", frames=5), tmp_path / "restored.mp4"
+    storage.write(f"{bucket}/in/a/view.mp4", source.read_bytes())
+    storage.write(f"{bucket}/in/bad.mkv", b"no video")
+    options = options._replace(smoothing=0.5)
+    rows = list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    Restorer(tiny, "cpu").restore_video(source, expected, 0.5)
+    assert storage.read(f"{bucket}/out/a/view.mp4") == expected.read_bytes()
+    good, bad = sorted(rows, key=lambda row: row.source)
+    assert (good.status, good.source_bytes) == ("restored", source.stat().st_size)
+    assert good.target_sha256 == sha256(expected.read_bytes()).hexdigest()
+    assert bad.status == "failed"
+    assert f"{bucket}/in/bad.mkv" in bad.error
+    assert "/before" not in bad.error
+    assert not storage.exists(f"{bucket}/out/bad.mkv")
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_other_storages(scheme: str, options: Options, tiny: Path, tmp_path: Path) -> None:
+    root = f"{scheme}://{tmp_path}"
+    for seed, name in enumerate(("1.png", "a/2.jpg")):
+        storage.write(f"{root}/in/{name}", photo(seed, "JPEG" if "jpg" in name else "PNG"))
+    inputs, output = [f"{root}/in"], f"{root}/out"
+    rows = list(restore_addresses(inputs, output, options))
+    assert [row.status for row in rows] == ["restored"] * 2
+    assert storage.read(f"{root}/out/1.png") == Restorer(tiny, "cpu")(photo(0))
+    assert list(restore_addresses(inputs, output, options, resume=True)) == []
+    assert storage.modified(f"{root}/out/1.png")
+
+
 def test_tar_shards_keep_members_and_labels(bucket: str, options: Options, tiny: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

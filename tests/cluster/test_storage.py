@@ -1,12 +1,15 @@
 """Addresses: what is listed, read and written there, and what fails how."""
 
+import hashlib
 import http.server
+import importlib.util
 import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.cluster.conftest import forget, photo
@@ -21,6 +24,8 @@ from vrdir.errors import (
     MissingPackageError,
     NotPermittedError,
 )
+
+ETAG = hashlib.md5(b"content").hexdigest()  # S3's, of small objects
 
 
 def test_addresses_are_urls() -> None:
@@ -42,16 +47,26 @@ def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> Non
     others: Counter[str] = Counter()
     found = set(listing.sources([f"{bucket}/in"], others))
     assert found == {
-        Source(f"{bucket}/in/{name}", name, 7) for name in ("a/1.png", "a/b/2.jpg", "3.tif")
+        Source(f"{bucket}/in/{name}", name, 7, ETAG) for name in ("a/1.png", "a/b/2.jpg", "3.tif")
     }
     assert others == {".txt": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("# фото\r\nтуман.png\r\n".encode(encoding))
+    assert [source.address for source in listing.sources([str(path)])] == ["туман.png"]
+    path.write_bytes("туман.png".encode("koi8-r"))
+    with pytest.raises(DataError, match=r"list\.txt is not a text in UTF-8 or UTF-16"):
+        list(listing.sources([str(path)]))
 
 
 def test_single_files_patterns_and_lists(bucket: str) -> None:
     for name in ("in/1.png", "in/2.jpg", "in/3.png"):
         storage.write(f"{bucket}/{name}", b"content")
     assert list(listing.sources([f"{bucket}/in/2.jpg"])) == [
-        Source(f"{bucket}/in/2.jpg", "2.jpg", 7)
+        Source(f"{bucket}/in/2.jpg", "2.jpg", 7, ETAG)
     ]
     matching = list(listing.sources([f"{bucket}/in/*.png"]))
     assert [source.name for source in matching] == ["in/1.png", "in/3.png"]
@@ -61,6 +76,13 @@ def test_single_files_patterns_and_lists(bucket: str) -> None:
     storage.write(f"{bucket}/bad.txt", f"{bucket}/in/".encode())
     with pytest.raises(DataError, match="line 1: .* is a folder"):
         list(listing.sources([f"{bucket}/bad.txt"]))
+
+
+def test_names_stay_below_the_output(bucket: str) -> None:
+    listed = f"{bucket}/../../etc/1.png\n{bucket}/a/./../2.png\n"
+    storage.write(f"{bucket}/list.txt", listed.encode())
+    names = [source.name for source in listing.sources([f"{bucket}/list.txt"])]
+    assert names == ["etc/1.png", "a/2.png"]
 
 
 def test_local_paths_and_file_urls(tmp_path: Path) -> None:
@@ -91,11 +113,10 @@ def test_what_is_not_there_is_named(bucket: str) -> None:
 def test_unknown_addresses_and_missing_packages() -> None:
     with pytest.raises(InputError, match="kind nfs3:// are unknown; use s3, gs"):
         storage.open_storage("nfs3://host/path")
-    try:
-        import gcsfs  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingPackageError, match="pip install gcsfs"):
-            storage.open_storage("gs://bucket/path")
+    for scheme, package in (("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
+        if importlib.util.find_spec(package) is None:
+            with pytest.raises(MissingPackageError, match=f"need {package}: pip install {package}"):
+                storage.open_storage(f"{scheme}://bucket/path")
 
 
 class Faulty(http.server.BaseHTTPRequestHandler):
@@ -174,14 +195,67 @@ def test_wrong_credentials_are_one_line(bucket: str, monkeypatch: pytest.MonkeyP
     forget()
 
 
+class LongList(http.server.BaseHTTPRequestHandler):
+    """Lists 5000 objects as S3 does, page by page; a real bucket takes minutes to fill."""
+
+    count = 5000
+
+    def do_GET(self) -> None:
+        given = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        start = int(given.get("continuation-token", 0))
+        end = min(self.count, start + int(given["max-keys"]))
+        entries = "".join(
+            f"<Contents><Key>{given['prefix']}{number:0150}.png</Key><Size>{number}</Size>"
+            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{number}&quot;</ETag>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for number in range(start, end)
+        )
+        more = end < self.count
+        token = f"<NextContinuationToken>{end}</NextContinuationToken>" if more else ""
+        content = (
+            '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
 def test_long_listings_need_little_memory(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # No more than a page is held, so the peak does not grow from page to page.
-    monkeypatch.setattr(listing, "PAGE", 40)
-    for number in range(200):
-        storage.write(f"{bucket}/in/{number:0200}.png", b"")
-    list(listing.sources([f"{bucket}/in"]))  # loads what the first listing loads
+    monkeypatch.setattr(listing, "PAGE", 250)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), LongList)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    forget()
+    listed = listing.sources(["s3://many/in/"])
+    next(listed)  # loads what the first page loads
     tracemalloc.start()
-    peaks = [tracemalloc.get_traced_memory()[1] for _ in listing.sources([f"{bucket}/in"])]
+    peaks = [(tracemalloc.get_traced_memory()[1], source.size) for source in listed]
     tracemalloc.stop()
-    assert len(peaks) == 200
-    assert peaks[-1] < 1.2 * peaks[79]
+    server.shutdown()
+    forget()
+    assert [size for _, size in peaks] == list(range(1, LongList.count))
+    assert peaks[-1][0] < 1.2 * peaks[LongList.count // 10][0]
+
+
+def test_the_kuberay_example_runs_a_command() -> None:
+    import shlex
+
+    import typer.main
+    import yaml
+
+    from vrdir.cli.app import app
+
+    example = Path(__file__).parents[2] / "deploy" / "kuberay.yaml"
+    spec = yaml.safe_load(example.read_text())["spec"]
+    program, command, *given = shlex.split(spec["entrypoint"])
+    known = typer.main.get_command(app).commands[command]
+    known.make_context(command, list(given))  # or it raises a usage error
+    assert (program, command) == ("vrdir", "restore")
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    assert all(group["template"]["spec"]["containers"][0]["image"] for group in groups)

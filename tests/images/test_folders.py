@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vrdir.images.folders import files_below, skipped
+from vrdir.images.folders import Names, files_below, skipped
 
 
 @pytest.fixture
@@ -106,3 +106,16 @@ def test_files_of_other_types_are_counted(root: Path) -> None:
     assert skipped({}) == ""
     assert skipped({".txt": 1}) == "1 file of other types (1 .txt)"
     assert skipped({f".{n}": 1 for n in range(9)}).endswith(".5, 3 more types)")
+
+
+def test_names_are_found_as_windows_and_macs_find_them() -> None:
+    names = Names(
+        ["IMG_1.JPG", "stra\u00dfe.png", "\u00e9.png", "E\u0301.png", "two.png", "TWO.png"]
+    )
+    assert names.find("img_1.jpg") == "IMG_1.JPG"
+    assert names.find("STRASSE.png") == "stra\u00dfe.png"
+    assert names.find("e\u0301.png") == "\u00e9.png"  # the composed one of two that differ in case
+    assert names.find("\u00c9.png") == "E\u0301.png"
+    assert names.find("two.png") == "two.png"
+    assert names.find("Two.png") == "Two.png"  # there are two of them
+    assert names.find("img_2.jpg") == "img_2.jpg"

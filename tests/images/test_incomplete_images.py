@@ -1,7 +1,9 @@
 """Files that lack a part of their picture, which Pillow would leave black or grey."""
 
+import gzip
 import io
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -14,6 +16,7 @@ from vrdir import ImageError
 from vrdir.images import reading
 from vrdir.images.convert import open_image
 from vrdir.images.reading import decode
+from vrdir.images.soundness import whole_files_only
 
 PIXELS = np.random.default_rng(0).integers(1, 256, (80, 64, 3), dtype=np.uint8)
 
@@ -236,6 +239,92 @@ def test_jpeg_2000_with_missing_tiles_is_refused() -> None:
             ImageError, match="half.jp2 is damaged or cut short .2 of its 6 tiles are there"
         ):
             decode(whole[:third] + b"\xff\xd9", "half.jp2")
+
+
+CUT = [
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("PNG", {}),
+    ("BMP", {}),
+    ("GIF", {}),
+    ("TGA", {"compression": "tga_rle"}),
+    ("PPM", {}),
+    ("JPEG2000", {}),
+    ("WEBP", {}),
+    ("ICO", {"sizes": [(64, 64)]}),
+]
+
+
+@pytest.mark.parametrize(("file_format", "options"), CUT)
+def test_a_switch_of_other_packages_lets_no_cut_file_pass(
+    file_format: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    content = encoded(PIXELS, file_format, **options)
+    assert min(decode(content, "a").size) >= 51
+    with pytest.raises(ImageError, match="^a is"):
+        decode(content[: len(content) * 6 // 10], "a")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES  # it is theirs again
+
+
+def test_the_switch_is_restored_by_the_last_of_several_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with whole_files_only():
+        with whole_files_only():
+            assert not ImageFile.LOAD_TRUNCATED_IMAGES
+        assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def fits(width: int, height: int, content: bytes) -> bytes:
+    """Return a FITS file whose picture is compressed by gzip."""
+    cards = [
+        ["SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0"],
+        [
+            *("XTENSION= 'BINTABLE'", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 8", "NAXIS2  = 0"),
+            *("PCOUNT  = 0", "GCOUNT  = 1", "ZIMAGE  = T", "ZCMPTYPE= 'GZIP_1  '"),
+            *("ZBITPIX = 8", "ZNAXIS  = 2", f"ZNAXIS1 = {width}", f"ZNAXIS2 = {height}"),
+        ],
+    ]
+    headers = ["".join(card.ljust(80) for card in [*part, "END"]).ljust(2880) for part in cards]
+    return "".join(headers).encode() + gzip.compress(content)
+
+
+def test_small_file_for_a_slow_decoder_is_refused() -> None:
+    assert decode(fits(8, 4, bytes(range(128))), "a.fits").size == (8, 4)
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"a\.fits has 100 megapixels in \d+ bytes of FITS"):
+        decode(fits(10_000, 10_000, bytes(1000)), "a.fits")
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("file_format", "at", "part", "words"),
+    [("PNG", 33, chunk(b"teXt", b""), "chunks"), ("JPEG", 2, b"\xff\xfe\0\2", "segments")],
+)
+def test_masses_of_tiny_parts_are_refused(
+    file_format: str, at: int, part: bytes, words: str
+) -> None:
+    content = encoded(PIXELS, file_format)
+    assert decode(content[:at] + part * 2000 + content[at:], "a").size == (64, 80)
+    with pytest.raises(ImageError, match=f"a has masses of tiny {words}"):
+        decode(content[:at] + part * 25_000 + content[at:], "a")
+
+
+def test_icons_larger_than_their_list_says() -> None:
+    def icon(picture: bytes) -> bytes:
+        return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
+
+    assert decode(icon(encoded(PIXELS, "PNG")), "a.ico").size == (64, 80)
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
+    for picture in (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header),
+        struct.pack("<IiiHHIIiiII", 40, 13_000, 26_000, 1, 32, 0, 0, 0, 0, 0, 0),
+    ):
+        with pytest.raises(ImageError, match=r"a\.ico is an icon of 13000 x \d+ pixels"):
+            decode(icon(picture), "a.ico")
 
 
 def test_jpeg_with_thousands_of_scans_is_refused() -> None:

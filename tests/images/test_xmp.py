@@ -74,11 +74,32 @@ CASES = {
         "RangeInverse",
     ),
     "dynamic depth": (
-        f'xmlns:Device="{G}dd/device/"',
+        'xmlns:Device="http://ns.google.com/photos/dd/1.0/device/"',
         "",
         "<Device:Cameras><rdf:Seq/></Device:Cameras>",
         "a depth map",
         "Cameras",
+    ),
+    "motion photo of OPPO": (
+        'xmlns:OpCamera="http://ns.oplus.com/photos/1.0/camera/"',
+        'OpCamera:OLivePhotoVersion="2" OpCamera:VideoLength="99"',
+        "",
+        "a motion photo's film",
+        "VideoLength",
+    ),
+    "motion photo of vivo": (
+        'xmlns:VCamera="http://ns.vivo.com/photos/1.0/camera/"',
+        'VCamera:VMotionPhotoVersion="1"',
+        "",
+        "a motion photo's film",
+        "VMotionPhotoVersion",
+    ),
+    "second eye": (
+        'xmlns:LImage="http://ns.leiainc.com/photos/1.0/image/"',
+        'LImage:Data="AAAA"',
+        "",
+        "another photo",
+        "LImage:Data",
     ),
     "extended": (
         'xmlns:xmpNote="http://ns.adobe.com/xmp/note/"',

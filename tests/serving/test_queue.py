@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from vrdir.serving.batching import Job, Queue
+from vrdir import Restorer
+from vrdir.serving.batching import GivenUpError, Job, Queue
+from vrdir.serving.images import ImageResult, ImageTask, restore_batch
 from vrdir.serving.problems import ProblemError
 
 
@@ -22,6 +26,9 @@ class Notes:
 
     def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
         self.batches.append(jobs)
+
+    def job_started(self, seconds: float) -> None:
+        assert seconds >= 0
 
     def job_dropped(self, reason: str) -> None:
         self.dropped.append(reason)
@@ -142,3 +149,41 @@ def test_a_stop_finishes_what_was_accepted_and_refuses_more() -> None:
     assert [future.result(0) for future in futures] == [0, 1, 2, 3]
     with pytest.raises(ProblemError, match="stopping"):
         jobs.submit(job(work, 5))
+
+
+def test_a_stop_gives_up_what_there_is_no_time_for() -> None:
+    notes, work = Notes(), Work()
+    jobs = queue(notes)
+    futures = [jobs.submit(job(work, number, key=str(number))) for number in range(3)]
+    work.started.acquire(timeout=5)
+    jobs.stop(0.1)
+    for future in futures:
+        with pytest.raises(ProblemError, match="stopped"):
+            future.result(5)
+    work.gate.set()
+    assert notes.dropped.count("stopping") >= 2
+
+
+def test_work_that_nobody_wants_stops_at_its_next_step() -> None:
+    """An image of several strips: its result is not computed to the end."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2400, 1000), "grey").save(buffer, "PNG")
+    restorer = Restorer("small", "cpu")
+    task = ImageTask(buffer.getvalue(), restorer, None, "PNG", 90, 10**8, with_image=True)
+    one = Job("a", 2_400_000, time.monotonic() + 600, restore_batch, task)
+    stopper = threading.Timer(0.3, one.give_up, ("client-gone",))
+    stopper.start()
+    assert [type(result) for result in restore_batch([one])] == [GivenUpError]
+    with pytest.raises(GivenUpError):
+        restore_batch([one])
+
+
+def test_one_image_that_nobody_wants_leaves_the_others_of_its_batch() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), "grey").save(buffer, "PNG")
+    task = ImageTask(buffer.getvalue(), Restorer("small", "cpu"), None, "PNG", 90, 10**8, True)
+    gone, wanted = (Job("a", 1600, time.monotonic() + 600, restore_batch, task) for _ in range(2))
+    gone.give_up("client-gone")
+    first, second = restore_batch([gone, wanted])
+    assert isinstance(first, GivenUpError)
+    assert isinstance(second, ImageResult)

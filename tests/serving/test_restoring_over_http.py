@@ -16,7 +16,6 @@ from PIL import Image
 from tests.serving.servers import Server, assert_problem, assert_same, encoded, get, pixels, post
 
 from vrdir import Restorer
-from vrdir.serving.problems import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -169,26 +168,6 @@ def test_health_readiness_and_metrics(server: Server, cat: Image.Image) -> None:
     assert server.metric("vrdir_queue_images") == 0
 
 
-def test_openapi_names_every_route_and_problem_of_uploads(server: Server) -> None:
-    document = get(f"{server.url}/openapi.json").json()
-    assert document["openapi"].startswith("3.1")
-    for path, methods in document["paths"].items():
-        for method in methods:
-            if path in ("/v1/stream", "/v1/live.mjpg"):
-                continue
-            answer = httpx.request(method, server.url + path)
-            assert answer.status_code not in (404, 405), path
-    restore = document["paths"]["/v1/restore"]["post"]
-    assert {"200", "400", "413", "415", "422", "503", "504"} <= set(restore["responses"])
-    assert [one["name"] for one in restore["parameters"]] == [
-        "strength",
-        "only",
-        "weights",
-        "max_side",
-        "quality",
-    ]
-
-
 def test_log_lines_are_json_without_image_content(server: Server, cat: Image.Image) -> None:
     answer = post(f"{server.url}/v1/restore", content=encoded(cat))
     number = answer.headers["x-request-id"]
@@ -220,11 +199,3 @@ def test_a_feature_that_is_off_says_how_to_get_it(server: Server, cat: Image.Ima
     assert_problem(answer, 501, "not-offered")
     assert "--detector" in answer.json()["detail"]
     assert_problem(get(f"{server.url}/v1/live.mjpg"), 501, "not-offered")
-
-
-def test_every_kind_of_problem_is_in_the_docs() -> None:
-    from pathlib import Path
-
-    text = (Path(__file__).parents[2] / "docs/serving.md").read_text()
-    for name, kind in KINDS.items():
-        assert f"| {kind.status} | `{name}` |" in text, name

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from tests.serving.raw import POST, connected, said
 from tests.serving.servers import Server, assert_problem, assert_same, encoded, get, pixels, post
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -53,8 +54,11 @@ def test_an_image_that_is_not_done_in_time_is_given_up(
     busy: Server, large_photo: Image.Image
 ) -> None:
     sent = encoded(large_photo, "JPEG")
+    name = 'vrdir_dropped_total{reason="deadline"}'
+    before = busy.metric(name)
     answer = post(f"{busy.url}/v1/restore", content=sent, timeout=300)
     assert_problem(answer, 504, "deadline")
+    busy.wait_for_metric(name, before + 1)
 
 
 def test_a_client_that_leaves_is_dropped_from_the_queue(
@@ -99,6 +103,62 @@ def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Imag
         assert len(requests) == 3
 
 
+def test_a_stop_answers_what_it_has_no_time_for(large_photo: Image.Image) -> None:
+    """Images at work, images that wait, bodies that are still sent: each gets 503, not silence."""
+    sent = encoded(large_photo.resize((3000, 2000)), "JPEG")
+    with (
+        Server("--threads", "1", "--stop-timeout", "0.5") as running,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        answers = [pool.submit(post, f"{running.url}/v1/restore", content=sent) for _ in range(3)]
+        with connected(running) as slow:
+            slow.sendall(POST + b"Content-Length: 1000\r\n\r\nabc")
+            running.wait_for_metric("vrdir_working_images", 1)
+            running.wait_for_metric("vrdir_queue_images", 2)
+            running.send(signal.SIGTERM)
+            assert b"urn:vrdir:problem:stopping" in said(slow)
+        for answer in answers:
+            assert_problem(answer.result(), 503, "stopping")
+            assert "retry-after" in answer.result().headers
+        running.wait()
+
+
+def test_a_killed_server_leaves_no_half_answer_and_clients_go_on(cat: Image.Image) -> None:
+    """SIGKILL among requests, then a start on the same port: all clients get all their pixels."""
+    frames = [cat.rotate(7 * number).resize((200, 200)) for number in range(6)]
+    sent = [encoded(frame) for frame in frames]
+    wanted = [Restorer("small", "cpu")(one) for one in sent]
+    failed = threading.Event()
+
+    def ask(url: str, number: int) -> bytes:
+        while True:
+            try:
+                answer = post(f"{url}/v1/restore", content=sent[number])
+            except httpx.HTTPError:  # no answer, or one that was cut off
+                failed.set()
+                time.sleep(0.1)
+                continue
+            assert answer.status_code == 200
+            return answer.content
+
+    first = Server("--threads", "1")
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(ask, first.url, number) for number in range(6)]
+        first.wait_for_metric("vrdir_working_images", 1)
+        first.kill()
+        with Server(port=first.port):
+            for answer, one in zip(answers, wanted, strict=True):
+                assert_same(answer.result(), one)
+    assert failed.is_set()
+
+
+def test_idle_threads_do_not_spin(server: Server, cat: Image.Image) -> None:
+    post(f"{server.url}/v1/restore", content=encoded(cat))
+    before = server.metric("process_cpu_seconds_total")
+    time.sleep(2)
+    assert server.metric("process_cpu_seconds_total") - before < 0.3
+
+
 def test_keys_are_asked_for_and_read_again(tmp_path: Path, cat: Image.Image) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(f"# who may call\n{KEY}\n")
@@ -107,19 +167,44 @@ def test_keys_are_asked_for_and_read_again(tmp_path: Path, cat: Image.Image) -> 
         answer = post(address, content=encoded(cat))
         assert_problem(answer, 401, "key-missing")
         assert answer.headers["www-authenticate"] == "Bearer"
-        answer = post(address, content=encoded(cat), headers={"X-API-Key": "wrong"})
-        assert_problem(answer, 403, "key-wrong")
         for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
             assert post(address, content=encoded(cat), headers=headers).status_code == 200
         assert get(f"{running.url}/healthz").status_code == 200
         assert get(f"{running.url}/").status_code == 200
-        with pytest.raises(InvalidStatus, match="401"):
-            connect(f"ws://127.0.0.1:{running.port}/v1/stream")
+        token = open_stream_by_token(running, cat)
         keys.write_text("another-key-for-tests-5678\n")
         os.utime(keys, (1, 1))
         answer = post(address, content=encoded(cat), headers={"X-API-Key": KEY})
         assert_problem(answer, 403, "key-wrong")
+        assert_problem(get(f"{running.url}/v1/live.mjpg?token={token}"), 403, "key-wrong")
+        keys.unlink()  # a file that cannot be read changes nothing
+        headers = {"X-API-Key": "another-key-for-tests-5678"}
+        assert get(f"{running.url}/v1/weights", headers=headers).status_code == 200
         assert KEY not in str(running.log)
+        assert token not in str(running.log)
+
+
+def open_stream_by_token(running: Server, cat: Image.Image) -> str:
+    """Open streams as a browser does, which sends no key; return the token."""
+    address = f"ws://127.0.0.1:{running.port}/v1/stream"
+    with pytest.raises(InvalidStatus, match="401"):
+        connect(address)
+    assert_problem(post(f"{running.url}/v1/tokens"), 401, "key-missing")
+    answer = post(f"{running.url}/v1/tokens", headers={"X-API-Key": KEY})
+    assert answer.headers["cache-control"] == "no-store"
+    token = str(answer.json()["token"])
+    with connect(f"{address}?token={token}&max_side=32") as socket:
+        socket.send(encoded(cat))
+        assert "problem" not in str(socket.recv(timeout=120))
+    # The gate lets the token through; there is no camera behind it.
+    assert_problem(get(f"{running.url}/v1/live.mjpg?token={token}"), 501, "not-offered")
+    # Elsewhere a token is worth nothing.
+    assert_problem(get(f"{running.url}/v1/weights?token={token}"), 401, "key-missing")
+    return token
+
+
+def test_tokens_are_offered_only_with_keys(server: Server) -> None:
+    assert_problem(post(f"{server.url}/v1/tokens"), 501, "not-offered")
 
 
 def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.Image) -> None:

@@ -22,7 +22,13 @@ from vrdir.training.recognition import Detection, bernoulli_divergence
 from vrdir.training.run import train
 from vrdir.training.settings import DetectorSettings, Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import ContextStage, RefineStage, all_stages
+from vrdir.training.stages import (
+    ContextStage,
+    HazeStage,
+    RefineStage,
+    WholeStage,
+    all_stages,
+)
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
 
@@ -165,6 +171,88 @@ def test_what_cannot_be_told_apart_gets_something_in_between() -> None:
     assert choice(torch.tensor([1.2, -0.3]).view(2, 1, 1, 1), wanted) == 0
     alike = [choice(torch.full((2, 1, 1, 1), a), wanted).item() for a in (-0.25, 0.375, 1.0)]
     assert alike[1] < min(alike[0], alike[2])
+
+
+@pytest.fixture
+def toning(detector_file: Path) -> Recipe:
+    """A recipe for a network with a context of local tone, and for all stages."""
+    config = CONFIG.model_copy(
+        update={"context": ContextConfig(side=64, strides=(4, 8), channels=8, tone=True)}
+    )
+    stage = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1}
+    return recipe(
+        model=config.model_dump(),
+        whole_px=64,
+        fog_share=0.5,
+        detector={
+            "file": detector_file,
+            "features": ["features"],
+            "predictions": ["predictions"],
+            "side": 64,
+        },
+        whole=stage | {"loss_weights": {"recognition": 0.0}},
+        haze=stage | {"shares": {"clean": 1, "haze": 1}},
+    )
+
+
+def test_all_stages_of_a_context_of_local_tone(
+    toning: Recipe, tmp_path: Path, photo_folder: Path
+) -> None:
+    stages = all_stages(toning)
+    assert [stage.name for stage in stages][-2:] == ["whole", "haze"]
+    folder = train(toning, stages, Sources(clean=photo_folder), tmp_path / "run")
+    assert folder == tmp_path / "run/weights/haze"
+    before, whole, haze = (
+        VRDIR.from_pretrained(tmp_path / "run/weights" / name).state_dict()
+        for name in ("refine", "whole", "haze")
+    )
+    changed = {name.split(".")[0] for name in whole if not torch.equal(whole[name], before[name])}
+    assert changed == {"context", "enhancement", "decoder"}
+    changed = {name for name in haze if not torch.equal(haze[name], whole[name])}
+    assert changed
+    assert all(name.startswith("context.to_haze") for name in changed)
+
+
+def test_fog_alone_and_no_fog_are_batches_too(toning: Recipe, photo_folder: Path) -> None:
+    stage = WholeStage(toning)
+    stage.prepare(torch.device("cpu"))
+    for share in (1.0, 1e-9):
+        data = TrainingSet(
+            items_of(photo_folder, (), ()),
+            CONFIG.branches,
+            crop_px=32,
+            copy_px=64,
+            whole_px=64,
+            fog_share=share,
+        ).stage("whole", {"haze": 1.0}, lambda item: True, whole=True)
+        losses = stage.losses(VRDIR(toning.model), next(iter(data.batches(3, range(1, 2))))[0])
+        assert ("detection" in losses) == (share == 1.0)
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_the_haze_of_a_batch_is_what_was_drawn(toning: Recipe, photo_folder: Path) -> None:
+    for shares, fog, low, high in (
+        ({"clean": 1.0}, 0.0, 0.0, 0.0),
+        ({"haze": 1.0}, 0.0, 0.05, 0.95),
+        ({"clean": 1.0}, 1.0, 0.05, 1.0),
+    ):
+        data = TrainingSet(
+            items_of(photo_folder, (), ()), CONFIG.branches, copy_px=64, fog_share=fog
+        ).stage("haze", shares, lambda item: True, whole=True)
+        batch = next(iter(data.batches(6, range(1, 2))))[0]
+        assert batch.haze is not None
+        assert low <= batch.haze.min() <= batch.haze.max() <= high
+        assert HazeStage(toning).losses(VRDIR(toning.model), batch)["haze"] > 0
+
+
+@pytest.mark.parametrize("missing", ["whole", "detector", "haze"])
+def test_stages_of_local_tone_need_their_settings(toning: Recipe, missing: str) -> None:
+    settings = toning.model_copy(update={missing: None})
+    with pytest.raises(ValueError, match="has no settings for the stage"):
+        (HazeStage if missing == "haze" else WholeStage)(settings)
+    veil = {"whole": toning.whole, "haze": toning.haze, "detector": toning.detector}
+    with pytest.raises(ValueError, match="context of local tone"):
+        (HazeStage if missing == "haze" else WholeStage)(recipe().model_copy(update=veil))
 
 
 def test_without_copies_there_is_no_context_stage(photo_folder: Path) -> None:

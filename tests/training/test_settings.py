@@ -65,7 +65,9 @@ def test_wrong_ranges_are_named(ranges: Any, message: str) -> None:
         Recipe.read("small", ranges=ranges)
 
 
-@pytest.mark.parametrize("command", ["decoder", "branch", "fusion", "refine", "all"])
+@pytest.mark.parametrize(
+    "command", ["decoder", "branch", "fusion", "refine", "whole", "haze", "all"]
+)
 def test_a_command_has_a_flag_for_each_of_its_settings(command: str) -> None:
     flags = flags_of(command)
     own = "--decoder-steps" if command == "all" else "--steps"

@@ -746,7 +746,10 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
 def test_the_recipes_are_valid(name: str) -> None:
     recipe = Recipe.read(name)
     stages: list[Stage] = all_stages(recipe)
-    further = (recipe.context is not None) + (recipe.refine is not None)
+    further = sum(
+        settings is not None
+        for settings in (recipe.context, recipe.refine, recipe.whole, recipe.haze)
+    )
     assert len(stages) == 1 + len(recipe.model.branches) + 1 + further
     assert (recipe.context is None) == (recipe.model.context is None)
     assert (recipe.refine is None) == (name == "paper")

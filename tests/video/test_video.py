@@ -22,6 +22,7 @@ from vrdir.errors import (  # noqa: E402
     ImageError,
     VideoError,
 )
+from vrdir.images import memory  # noqa: E402
 from vrdir.video.formats import FORMATS, Frame, format_table  # noqa: E402
 from vrdir.video.reading import VideoReader  # noqa: E402
 from vrdir.video.writing import VideoWriter  # noqa: E402
@@ -312,6 +313,37 @@ def test_error_names_an_unreadable_video(tmp_path: Path) -> None:
     for number in range(12):
         damage(source, number)
     with pytest.raises(VideoError, match=r"none of the frames of .*bad.mp4 can be decoded"):
+        VideoReader(source)
+
+
+@pytest.mark.parametrize("name", ["12:30:00.mp4", "data:a.mp4", "a%03d.mp4", "-i.mp4"])
+def test_names_that_look_like_addresses_or_options(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip(tmp_path / "a.mp4", frames=3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(copy(Path(name), Path(f"out-{name}"))) == 3
+
+
+def test_scripts_that_name_other_files_are_no_videos(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", frames=3)
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait for ever
+    script = tmp_path / "script.mp4"
+    for text in (
+        "ffconcat version 1.0\nfile pipe.mp4\n",
+        "ffconcat version 1.0\nfile a.mp4\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/pipe.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    ):
+        script.write_text(text)
+        with pytest.raises(VideoError, match=r"script\.mp4 is not a video"):
+            VideoReader(script)
+
+
+def test_frames_that_need_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clip(tmp_path / "a.mp4", frames=3)
+    monkeypatch.setattr(memory, "most_for_one", lambda: 300_000)
+    with pytest.raises(VideoError, match=r"a\.mp4 \(64 x 48 pixels\) needs about .* of memory"):
         VideoReader(source)
 
 

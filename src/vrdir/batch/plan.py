@@ -75,6 +75,11 @@ def plan_files(
 
 
 def _check_input(given: str | Path) -> None:
+    if given == "":  # which `Path` takes for the current folder
+        raise InputError(
+            "an input is an empty text, perhaps of a variable that is not set; "
+            "write . for the current folder"
+        )
     path = Path(given)
     if not path.exists() and not any(wildcard in str(given) for wildcard in WILDCARDS):
         raise MissingFileError(f"{given} does not exist")

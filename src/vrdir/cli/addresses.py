@@ -21,9 +21,10 @@ from vrdir.errors import InputError
 
 if TYPE_CHECKING:
     from vrdir.cluster.account import Row
+    from vrdir.cluster.ray_settings import RaySettings
 
 
-REFUSED = ("smoothing", "side-by-side", "report", "threads")
+REFUSED = ("side-by-side", "report", "threads")
 
 Engine = Annotated[
     Literal["local", "ray"],
@@ -36,8 +37,19 @@ RayAddress = Annotated[
         show_default=False,
     ),
 ]
-Workers = Annotated[
-    str, typer.Option(metavar="MIN-MAX", help="Workers on Ray, each with one core or GPU.")
+Workers = Annotated[str, typer.Option(metavar="MIN-MAX", help="Workers on Ray.")]
+WorkerCpus = Annotated[float, typer.Option(min=0.1, help="Cores of each worker on Ray.")]
+WorkerGpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="GPUs of each worker on Ray; 0.5 lets two share one. By default 1 with --device cuda, "
+        "else 0.",
+        show_default=False,
+    ),
+]
+Batch = Annotated[
+    int, typer.Option(min=1, help="Images that a worker on Ray takes at once; it may lose these.")
 ]
 Column = Annotated[
     str | None,
@@ -66,7 +78,6 @@ def run_at_addresses(
     Raises:
         typer.Exit: the run cannot be done as asked, an image failed, or a signal stopped it.
     """
-    from vrdir.cluster.ray_settings import RaySettings
     from vrdir.cluster.run import restore_addresses
     from vrdir.cluster.work import Options
 
@@ -81,8 +92,8 @@ def run_at_addresses(
             given["max_side"],
             given["overwrite"],
             given["column"],
+            given["smoothing"],
         )
-        on_gpu = str(given["device"]).startswith("cuda")
         rows = restore_addresses(
             inputs,
             output,
@@ -90,14 +101,33 @@ def run_at_addresses(
             resume=given["resume"],
             engine=given["engine"],
             others=others,
-            ray=RaySettings(
-                given["ray_address"],
-                workers_of(given["workers"]),
-                gpus=1 if on_gpu else 0,
-            ),
+            ray=ray_settings(given),
         )
         first = next(rows, None)
     _go_through(rows, first, others, output, given["as_json"], given["explain"])
+
+
+ON_RAY = ("ray-address", "workers", "worker-cpus", "worker-gpus", "batch")
+
+
+def ray_settings(given: Mapping[str, Any]) -> RaySettings:
+    """Return how a Ray cluster is used, from the options of a command.
+
+    Raises:
+        InputError: --workers is no number and no MIN-MAX.
+    """
+    from vrdir.cluster.ray_settings import RaySettings
+
+    gpus = given["worker_gpus"]
+    if gpus is None:
+        gpus = 1 if given["device"].startswith("cuda") else 0
+    return RaySettings(
+        given["ray_address"],
+        workers_of(given["workers"]),
+        given["worker_cpus"],
+        gpus,
+        given["batch"],
+    )
 
 
 def workers_of(text: str) -> tuple[int, int]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +14,16 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from vrdir.cli.addresses import (
+    ON_RAY,
+    Batch,
+    Engine,
+    RayAddress,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
+    ray_settings,
+)
 from vrdir.cli.console import err, escape, out, printable
 from vrdir.cli.errors import fail, one_line_errors
 from vrdir.cli.evaluation_progress import prints_lines, progress_bar
@@ -114,6 +126,12 @@ def evaluate_restoration(
     report: Report = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = "1-64",
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = None,
+    batch: Batch = 4,
     as_json: AsJson = False,
 ) -> None:
     """Measure PSNR and SSIM before and after restoring, in RGB and Y, per image and per set."""
@@ -127,10 +145,12 @@ def evaluate_restoration(
         sets = read_sets(pairs)
         networks = weights or ([] if restored else ["small"])
         all_pairs = [pair for _, of_list in sets.values() for pair in of_list]
-        restorers, facts = load_pair_restorers(
-            all_pairs, networks, device, restored or (), restorer or ()
+        load = partial(
+            load_pair_restorers, weights=networks, restored=restored or (), others=restorer or ()
         )
-    results = measure_sets(sets, restorers, as_json)
+        restorers, facts = load(all_pairs, device=device if engine == "local" else "cpu")
+        measure = measure_here_or_on_ray(context, load, restorers)
+        results = measure_sets(sets, restorers, as_json, measure)
     _show(results, facts, as_json)
     _write(results, facts, restorers, csv, report)
     if any(result.excluded for result in results):
@@ -248,26 +268,71 @@ def load_pair_restorers(
     return restorers, {"vrdir": __version__, **facts}
 
 
+MeasurePairs = Callable[["Sequence[Pair]"], "Iterator[tuple[Measured | ExcludedPair, ...]]"]
+"""Yields, for each pair in order, a result per restorer."""
+
+
+def measure_here_or_on_ray(
+    context: typer.Context, load: Callable[..., Any], restorers: Mapping[str, RestorePair]
+) -> MeasurePairs:
+    """Return the function that measures pairs, by --engine.
+
+    Args:
+        context: of the command.
+        load: `load_pair_restorers` for all but the pairs and the device.
+        restorers: what it returned here.
+
+    Raises:
+        InputError: an option has no effect on this machine.
+    """
+    from vrdir.evaluation.restoration.protocol import measure_by_each
+
+    given = context.params
+    if given["engine"] == "local":
+        refuse_unused(context, "without --engine ray", *ON_RAY)
+        return partial(measure_by_each, restorers=restorers)
+    from vrdir.cluster.evaluating import measure_on_ray
+
+    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    settings = ray_settings(given)
+    device = given["device"] if settings.gpus else "cpu"
+    there = partial(_loaded, partial(load, (), device=device))
+    return partial(measure_on_ray, load=there, settings=settings)
+
+
+def _loaded(load: Callable[[], Any]) -> Mapping[str, RestorePair]:
+    """Return the restorers that a worker loads."""
+    restorers: Mapping[str, RestorePair] = load()[0]
+    return restorers
+
+
 def measure_sets(
-    sets: PairSets, restorers: Mapping[str, RestorePair], as_json: bool
+    sets: PairSets, restorers: Mapping[str, RestorePair], as_json: bool, measure: MeasurePairs
 ) -> list[SetResult]:
     """Measure the sets and name what is excluded.
 
     There is a progress bar on a terminal, a line per image elsewhere, nothing beside JSON.
 
+    Args:
+        sets: the pairs by set.
+        restorers: by name.
+        as_json: whether JSON will be printed.
+        measure: measures pairs.
+
     Returns:
         Set by set, a result per restorer.
     """
-    from vrdir.evaluation.restoration.protocol import ExcludedPair, SetResult, measure_by_each
+    from vrdir.evaluation.restoration.protocol import ExcludedPair, SetResult
 
-    total = sum(len(pairs) for _, pairs in sets.values())
+    of_all = [pair for _, pairs in sets.values() for pair in pairs]
+    total, measured = len(of_all), measure(of_all)
     results = []
     with progress_bar(as_json) as progress:
         bar = progress.add_task("", total=total)
         for name, (source, pairs) in sets.items():
             progress.update(bar, description=printable(name))
             rows: list[tuple[Measured | ExcludedPair, ...]] = []
-            for of_pair in measure_by_each(pairs, restorers):
+            for of_pair in islice(measured, len(pairs)):
                 rows.append(of_pair)
                 if isinstance(first := of_pair[0], ExcludedPair):
                     place = f"{source}:{first.pair.line}"

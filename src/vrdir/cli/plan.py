@@ -10,7 +10,7 @@ import typer
 
 from vrdir.cli.console import out
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import AsJson, Threads, Weights
+from vrdir.cli.options import AsJson, Device, Threads, Weights
 
 
 def plan(
@@ -24,8 +24,9 @@ def plan(
         ),
     ],
     weights: Weights = "small",
+    device: Device = "cpu",
     workers: Annotated[
-        int, typer.Option(min=1, help="Workers of one core each that the run would have.")
+        int, typer.Option(min=1, help="Workers of one core or GPU each that the run would have.")
     ] = 1,
     price: Annotated[
         float | None,
@@ -50,7 +51,7 @@ def plan(
     with one_line_errors():
         found = estimate(
             inputs,
-            Options({"weights": weights, "device": "cpu"}, max_side=max_side),
+            Options({"weights": weights, "device": device}, max_side=max_side),
             workers=workers,
             price=price,
             sample=sample,
@@ -67,8 +68,9 @@ def plan(
         f"{found.megapixels:.1f} megapixels, by {found.sampled} images"
         + (f", {found.unreadable} of which cannot be restored" if found.unreadable else "")
     )
+    place = "one core of this machine" if device == "cpu" else f"--device {device}"
     out.print(
-        f"{found.seconds_per_megapixel:.2f} s a megapixel on one core of this machine, "
+        f"{found.seconds_per_megapixel:.2f} s a megapixel on {place}, "
         f"{1000 * found.read_seconds:.0f} ms to read an image"
     )
     money = "" if found.price is None else f", at a price of {found.price:.2f}"

@@ -7,11 +7,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vrdir.cli.addresses import (
+    ON_RAY,
+    Batch,
+    Engine,
+    RayAddress,
+    WorkerCpus,
+    WorkerGpus,
+    Workers,
+    ray_settings,
+)
 from vrdir.cli.console import err, escape, out, printable
 from vrdir.cli.errors import fail, one_line_errors
 from vrdir.cli.evaluation_progress import prints_lines, progress_bar
@@ -36,6 +47,7 @@ from vrdir.cli.signals import stoppable
 if TYPE_CHECKING:
     from vrdir.evaluation.recognition.conditions import Condition
     from vrdir.evaluation.recognition.labels.labelled import LabelledImages
+    from vrdir.evaluation.recognition.protocol import AnswerImage, AnswerImages
     from vrdir.evaluation.recognition.restorers import RestoreImage
     from vrdir.evaluation.recognition.results import RecognitionResult
     from vrdir.evaluation.recognition.task import RecognitionTask
@@ -144,6 +156,12 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
         report: Report = None,
         overwrite: Overwrite = False,
         threads: Threads = None,
+        engine: Engine = "local",
+        ray_address: RayAddress = None,
+        workers: Workers = "1-64",
+        worker_cpus: WorkerCpus = 1,
+        worker_gpus: WorkerGpus = None,
+        batch: Batch = 4,
         as_json: AsJson = False,
     ) -> None:
         # Anything that a recogniser prints is no part of the JSON.
@@ -155,14 +173,17 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
                 refuse_unused(context, "with --no-vrdir", "weights", "device")
             conditions = make_conditions(steps or (), degraded or ())
             networks = (weights or ["small"]) if vrdir else ()
-            restorers, facts = load_restorers(restorer or (), conditions, networks, device)
+            here = device if engine == "local" else "cpu"
+            restorers, facts = load_restorers(restorer or (), conditions, networks, here)
             facts |= {"seed": seed, "resamples": bootstrap}
             labelled, note = task.limit(task.read(data, images), limit)
             recognisers = load_recognisers(task, recogniser, labelled)
+            divided = _divided(context, task, networks)
             with stoppable(), cached_restorers(restorers, len(recognisers)) as cached:
-                results = _measure(
-                    task, labelled, recognisers, conditions, cached, seed, bootstrap, as_json
-                )
+                results = [
+                    _measure(task, labelled, one, conditions, cached, seed, bootstrap, as_json, way)
+                    for one, way in zip(recognisers, divided, strict=True)
+                ]
                 results = [_with_note(result, note) for result in results]
                 page = _page(results, facts) if report is not None else ""
         _show(results, {**facts, "data": str(data)}, as_json)
@@ -188,31 +209,67 @@ def _check_packages(task: RecognitionTask[Any, Any, Any]) -> None:
     task.check_packages()
 
 
+def _divided(
+    context: typer.Context, task: RecognitionTask[Any, Any, Any], networks: Sequence[str]
+) -> list[AnswerImages[Any] | None]:
+    """Return, for each recogniser, how its answers are computed on Ray; None for here."""
+    given = context.params
+    if given["engine"] == "local":
+        refuse_unused(context, "without --engine ray", *ON_RAY)
+        return [None] * len(given["recogniser"])
+    from vrdir.cluster.evaluating import answers_on_ray
+
+    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    settings = ray_settings(given)
+    names = ("data", "images", "limit", "steps", "degraded", "restorer", "seed")
+    options = {name: given[name] for name in names}
+    options["device"] = given["device"] if settings.gpus else "cpu"
+    return [
+        partial(
+            answers_on_ray,
+            load=partial(_answer_image, task.name, spec, networks, options),
+            settings=settings,
+        )
+        for spec in given["recogniser"]
+    ]
+
+
+def _answer_image(
+    name: str, recogniser: str, networks: Sequence[str], given: Mapping[str, Any]
+) -> AnswerImage[Any]:
+    """Return the function by which a worker on Ray measures one image."""
+    from vrdir.evaluation.recognition.registry import find_task
+
+    task = find_task(name)
+    conditions = make_conditions(given["steps"] or (), given["degraded"] or ())
+    restorers, _ = load_restorers(given["restorer"] or (), conditions, networks, given["device"])
+    data, _ = task.limit(task.read(given["data"], given["images"]), given["limit"])
+    return task.answer_image(data, task.load(recogniser), conditions, restorers, given["seed"])
+
+
 def _measure(
     task: RecognitionTask[Any, Any, Any],
     data: LabelledImages[Any],
-    recognisers: Sequence[Any],
+    recogniser: Any,
     conditions: Sequence[Condition],
     restorers: Mapping[str, RestoreImage],
     seed: int,
     bootstrap: int,
     as_json: bool,
-) -> list[RecognitionResult]:
-    """Return a result per recogniser."""
-    results = []
-    for recogniser in recognisers:
-        with _progress(recogniser.name, len(data.images), as_json) as advance:
-            result = task.evaluate(
-                data,
-                recogniser,
-                conditions,
-                restorers,
-                seed=seed,
-                bootstrap=bootstrap,
-                progress=advance,
-            )
-        results.append(result)
-    return results
+    answer: AnswerImages[Any] | None,
+) -> RecognitionResult:
+    """Return the result of a recogniser."""
+    with _progress(recogniser.name, len(data.images), as_json) as advance:
+        return task.evaluate(
+            data,
+            recogniser,
+            conditions,
+            restorers,
+            seed=seed,
+            bootstrap=bootstrap,
+            progress=advance,
+            answer=answer,
+        )
 
 
 def _with_note(result: RecognitionResult, note: str) -> RecognitionResult:

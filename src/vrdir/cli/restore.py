@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vrdir.cli.addresses import (
+    ON_RAY,
+    Batch,
     Column,
     Engine,
     RayAddress,
+    WorkerCpus,
+    WorkerGpus,
     Workers,
     is_at_addresses,
     run_at_addresses,
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     from vrdir.restoring.restorer import Restorer
 
 PIPE_REFUSES = ("smoothing", "explain", "side-by-side", "report")
-ONLY_AT_ADDRESSES = ("ray-address", "workers", "column")
+ONLY_AT_ADDRESSES = (*ON_RAY, "column")
 
 OutputOrAddress = Annotated[
     str,
@@ -120,6 +124,9 @@ def restore(
     engine: Engine = "local",
     ray_address: RayAddress = None,
     workers: Workers = "1-64",
+    worker_cpus: WorkerCpus = 1,
+    worker_gpus: WorkerGpus = None,
+    batch: Batch = 16,
     column: Column = None,
     as_json: AsJson = False,
 ) -> None:

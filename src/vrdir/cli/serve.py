@@ -90,6 +90,9 @@ def serve(
     web: Web = None,
     detector: Detector = None,
     max_body: Annotated[float, _limit("Largest request body, in MiB.")] = 64.0,
+    max_bodies: Annotated[
+        float, _limit("Largest sum of all bodies and answers in memory, in MiB.")
+    ] = 512.0,
     max_megapixels: Annotated[float, _limit("Largest image, in megapixels.")] = 50.0,
     work_megapixels: WorkMegapixels = None,
     max_queue: Annotated[int, _limit("How many images may wait.")] = 64,
@@ -97,6 +100,10 @@ def serve(
     deadline: Annotated[float, _limit("Seconds from the end of the body to the answer.")] = 120.0,
     body_timeout: Annotated[float, _limit("Seconds for a whole request body.")] = 30.0,
     header_timeout: Annotated[float, _limit("Seconds for the headers.")] = 10.0,
+    keep_alive: Annotated[float, _limit("Seconds that an idle connection is kept.")] = 15.0,
+    send_timeout: Annotated[
+        float, _limit("Seconds for a client to take a piece of its answer (256 KiB).")
+    ] = 60.0,
     stop_timeout: Annotated[float, _limit("Seconds to finish requests after a signal.")] = 30.0,
     max_connections: Annotated[int, _limit("Most open connections.")] = 1000,
     max_streams: Annotated[int, _limit("Most open WebSocket streams.")] = 8,
@@ -104,12 +111,15 @@ def serve(
     """Serve restoration over HTTP, with a page for the browser at http://127.0.0.1:8000/."""
     limits = {
         "max_body_mebibytes": max_body,
+        "max_bodies_mebibytes": max_bodies,
         "max_megapixels": max_megapixels,
         "max_queue": max_queue,
         "max_queue_megapixels": max_queue_megapixels,
         "deadline": deadline,
         "body_timeout": body_timeout,
         "header_timeout": header_timeout,
+        "keep_alive": keep_alive,
+        "send_timeout": send_timeout,
         "stop_timeout": stop_timeout,
         "max_connections": max_connections,
         "max_streams": max_streams,
@@ -167,6 +177,7 @@ def log_as_json() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("vrdir").setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # the service logs what it refuses
 
 
 def announce(host: str, port: int) -> None:

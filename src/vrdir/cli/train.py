@@ -20,6 +20,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from vrdir.cli.console import err, escape, out
+from vrdir.cli.copies import folder_here, list_here
 from vrdir.cli.errors import fail, one_line_errors
 from vrdir.cli.options import Device, Threads
 from vrdir.errors import InputError, MissingPackageError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, only this one prints
-STAGES = ("context", "decoder", "branch", "fusion", "refine")
+STAGES = ("context", "decoder", "branch", "fusion", "refine", "whole", "haze")
 # The settings of the recipe are read by `given_settings`.
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -122,9 +123,11 @@ RecipeOption = Annotated[
     ),
 ]
 Clean = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder of clean photos; degraded ones are synthesised from them.", show_default=False
+        help="Folder of clean photos; degraded ones are synthesised from them. It may be at an "
+        "address such as s3://bucket/photos.",
+        show_default=False,
     ),
 ]
 Pairs = Annotated[
@@ -137,7 +140,7 @@ Pairs = Annotated[
     ),
 ]
 ValClean = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         help="Clean photos to validate on; default: some of --clean are held out.",
         show_default=False,
@@ -145,6 +148,10 @@ ValClean = Annotated[
 ]
 ValPairs = Annotated[
     list[str] | None, typer.Option(metavar="[NAME=]LIST", help="Pair lists to validate on.")
+]
+CopiesGb = Annotated[
+    float,
+    typer.Option(min=0, help="Room for copies of data at addresses, in GB; see docs/cluster.md."),
 ]
 WorkDir = Annotated[
     Path,
@@ -184,6 +191,7 @@ def shared(
     threads: Threads = None,
     resume: Resume = False,
     extractor_weights: ExtractorWeights = None,
+    copies_gb: CopiesGb = 50,
 ) -> None:
     """Take the options of every stage; their values are used by `run`."""
 
@@ -273,6 +281,34 @@ def train_refine(
 
 
 @stage_command
+def train_whole(
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="A whole network with a context of local tone: folder, work directory, or name "
+            "of bundled weights.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Train everything but the extractor on whole views, by a detector in fog, stage 5 (ours)."""
+
+
+@stage_command
+def train_haze(
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="A whole network with a context of local tone: folder, work directory, or name "
+            "of bundled weights.",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Train the estimate of how thick the haze is, after all other stages; no pixel changes."""
+
+
+@stage_command
 def train_all() -> None:
     """Train all stages: decoder, one branch for each degradation, fusion, refinement."""
 
@@ -306,7 +342,10 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
         sources = Sources(
-            given["clean"], given["pairs"] or (), given["val_clean"], given["val_pairs"] or ()
+            clean=folder_here(given["clean"], given["copies_gb"]),
+            pairs=[list_here(text, given["copies_gb"]) for text in given["pairs"] or ()],
+            val_clean=folder_here(given["val_clean"], given["copies_gb"]),
+            val_pairs=[list_here(text, given["copies_gb"]) for text in given["val_pairs"] or ()],
         )
         stages = stages_of(command, settings, given.get("degradation", ""))
         try:

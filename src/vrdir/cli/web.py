@@ -11,14 +11,20 @@ from vrdir.cli.console import err, escape, out
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import Weights
 from vrdir.cli.signals import stoppable
+from vrdir.errors import InputError
 
 web_app = typer.Typer(help="The page that restores in the browser.", no_args_is_help=True)
 
 
 @web_app.command("build")
 def build(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A new folder for the page.", show_default=False)
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE.html",
+            help="A new folder for a web host, or one file that also opens from disk.",
+            show_default=False,
+        ),
     ],
     weights: Weights = "small",
     runtime: Annotated[
@@ -30,22 +36,31 @@ def build(
         ),
     ] = None,
     webgpu: Annotated[
-        bool, typer.Option("--webgpu", help="Add the files for WebGPU, 27 MB more.")
+        bool, typer.Option("--webgpu", help="Add the files for WebGPU (a folder only).")
     ] = False,
 ) -> None:
-    """Write a folder for any web host, whose page restores photos without sending them away."""
+    """Write a page that restores photos in the browser, without sending them away."""
     with one_line_errors():
         from vrdir.restoring.loading import network_of
-        from vrdir.serving.web_build import build_page
+        from vrdir.serving.web_build import build_file, build_page
 
+        one_file = target.suffix == ".html"
+        if one_file and webgpu:
+            raise InputError("--webgpu needs a folder: a page opened from disk cannot use it")
         network = network_of(weights)
         err.print(escape(f"exporting {weights}, which takes up to a minute"))
         with stoppable():
-            sizes = build_page(network, weights, folder, runtime, webgpu)
-    mebibytes = sum(sizes.values()) / 2**20
+            if one_file:
+                size = build_file(network, weights, target, runtime)
+                out.print(escape(f"{target}: {size / 2**20:.1f} MiB; open it in a browser"))
+                return
+            sizes = build_page(network, weights, target, runtime, webgpu)
+    for address, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        if size >= 2**20:
+            out.print(escape(f"{address}: {size / 2**20:.1f} MiB"))
     out.print(
         escape(
-            f"{folder}: {len(sizes)} files, {mebibytes:.1f} MiB; "
-            f"try it: python -m http.server --directory {folder}"
+            f"{target}: {len(sizes)} files, {sum(sizes.values()) / 2**20:.1f} MiB; "
+            f"try it: python -m http.server --directory {target}"
         )
     )

@@ -77,6 +77,26 @@ def schema() -> Any:
     return arrow.schema([(name, kinds.get(name, text)) for name in Row._fields])
 
 
+def _fields(names: Sequence[str]) -> Any:
+    """Return the part of the schema with these columns."""
+    arrow = require("pyarrow", "s3", REASON)
+    return arrow.schema([schema().field(name) for name in names])
+
+
+def _read_part(address: str, columns: Sequence[str]) -> Any:
+    """Return columns of a part as a pyarrow table. Raises DataError if it is damaged."""
+    arrow = require("pyarrow", "s3", REASON)
+    parquet = require("pyarrow.parquet", "s3", REASON)
+    content = storage.read(address)
+    try:
+        part = parquet.read_table(arrow.BufferReader(content), columns=list(columns))
+        part = part.select(list(columns)).cast(_fields(columns))
+        part.validate(full=True)
+    except (arrow.ArrowException, OSError, ValueError, KeyError):  # any of them for damaged files
+        raise DataError(f"{shown(address)} is damaged; remove it") from None
+    return part
+
+
 class Account:
     """The account of a run, in a folder `.vrdir-account` beside the results.
 
@@ -103,11 +123,11 @@ class Account:
         address = join(self.folder, "run.json")
         run = {"vrdir": __version__, **settings}
         try:
-            noted = json.loads(storage.read(address))
+            noted = dict(json.loads(storage.read(address)))
         except MissingFileError:
             storage.write(address, json.dumps(run, indent=1).encode())
             return
-        except ValueError:
+        except (ValueError, TypeError, RecursionError):
             raise DataError(f"{shown(address)} is damaged; remove the folder it is in") from None
         if not resume:
             raise ExistsError(
@@ -123,6 +143,10 @@ class Account:
                 f"({', '.join(different)}); use the same, or choose another output"
             )
 
+    def begun(self) -> float | None:
+        """Return when the run began, by the storage's clock; see `storage.modified`."""
+        return storage.modified(join(self.folder, "run.json"))
+
     def write_part(self, rows: Sequence[Row], name: str | None = None) -> None:
         """Write rows as a part. The same name replaces an earlier part."""
         if not rows:
@@ -136,11 +160,9 @@ class Account:
         storage.write(join(self.folder, part), sink.getvalue().to_pybytes())
 
     def part(self, name: str) -> list[Row]:
-        """Return the rows of a part."""
-        arrow = require("pyarrow", "s3", REASON)
-        parquet = require("pyarrow.parquet", "s3", REASON)
-        content = storage.read(join(self.folder, f"part-{name}.parquet"))
-        return [Row(**row) for row in parquet.read_table(arrow.BufferReader(content)).to_pylist()]
+        """Return the rows of a part. Raises DataError if it is damaged."""
+        part = _read_part(join(self.folder, f"part-{name}.parquet"), Row._fields)
+        return [Row(**row) for row in part.to_pylist()]
 
     def has_part(self, name: str) -> bool:
         """Return whether a part with this name was written."""
@@ -157,17 +179,9 @@ class Account:
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """Return all rows as a pyarrow table, in the order of the parts' names."""
         arrow = require("pyarrow", "s3", REASON)
-        parquet = require("pyarrow.parquet", "s3", REASON)
         wanted = list(columns or Row._fields)
-        tables = []
-        for part in sorted(self.parts()):
-            content = storage.read(part)
-            try:
-                tables.append(parquet.read_table(arrow.BufferReader(content), columns=wanted))
-            except arrow.ArrowException:
-                raise DataError(f"{shown(part)} is damaged; remove it") from None
-        empty = arrow.schema([schema().field(name) for name in wanted]).empty_table()
-        return arrow.concat_tables([empty, *tables])
+        tables = [_read_part(part, wanted) for part in sorted(self.parts())]
+        return arrow.concat_tables([_fields(wanted).empty_table(), *tables])
 
     def rows(self) -> list[Row]:
         """Return the last row of each target, in the order of their names."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from vrdir.cluster.ray_pool import map_in_actors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.restoring.restorer import Restorer
@@ -42,19 +43,10 @@ def restore(
     Raises:
         MissingPackageError: Ray is not installed.
     """
-    data = require("ray.data", "cluster", "vrdir.cluster.restore needs Ray")
+    require("ray.data", "cluster", "vrdir.cluster.restore needs Ray")
+    arguments = {"column": column, "restorer": restorer}
     settings = settings or RaySettings()
-    return dataset.map_batches(
-        ColumnRestorer,
-        fn_constructor_kwargs={"column": column, "restorer": restorer},
-        batch_size=settings.batch,
-        batch_format="numpy",
-        compute=data.ActorPoolStrategy(
-            min_size=settings.workers[0], max_size=max(settings.workers)
-        ),
-        num_cpus=settings.cpus,
-        num_gpus=settings.gpus or None,
-    )
+    return map_in_actors(dataset, ColumnRestorer, arguments, settings, settings.batch)
 
 
 def map_in_pandas(

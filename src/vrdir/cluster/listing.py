@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from vrdir.cluster.storage import attempt, is_address, join, open_storage, read, shown
+from vrdir.cluster.storage import (
+    attempt,
+    file_info,
+    is_address,
+    join,
+    open_storage,
+    read,
+    shown,
+)
 from vrdir.errors import DataError, MissingFileError
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.text_files import decode_text
 
 PAGE = 1000  # keys of a bucket that are listed at once
 LIST_SUFFIXES = {".txt", ".lst"}
@@ -25,11 +34,13 @@ class Source(NamedTuple):
         address: where it is.
         name: its path below the output, with "/" between folders.
         size: its bytes, or None where the listing does not have them.
+        version: what changes when the file does (S3's ETag, else the time); "" if that is unknown.
     """
 
     address: str
     name: str
     size: int | None
+    version: str = ""
 
 
 def sources(
@@ -61,7 +72,8 @@ def sources(
 
 
 def _listed(address: str) -> Iterator[Source]:
-    for number, line in enumerate(read(address).decode("utf-8-sig").splitlines(), 1):
+    lines = decode_text(read(address), shown(address)).split("\n")
+    for number, line in enumerate(lines, 1):
         if not (text := line.strip()) or text.startswith("#"):
             continue
         if text.endswith("/"):
@@ -73,7 +85,26 @@ def _name_of(address: str) -> str:
     """Return a file's path without scheme and bucket or host; of a local path its name."""
     if not is_address(address):
         return PurePosixPath(address).name
-    return urlsplit(address).path.lstrip("/")
+    return _inside(urlsplit(address).path)
+
+
+def _inside(path: str) -> str:
+    """Return a path that leads nowhere but below the folder it is appended to."""
+    return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
+
+
+def described(address: str) -> Source:
+    """Return a file at an address, named by its host or bucket and its path.
+
+    Raises:
+        MissingFileError, NotPermittedError, DataError, PassingError: it cannot be asked for.
+    """
+    info = file_info(address)
+    if info is None:
+        raise MissingFileError(f"{shown(address)} does not exist")
+    parts = urlsplit(address)
+    name = _inside(f"{parts.netloc.rpartition('@')[2]}/{parts.path}")
+    return Source(address, name, info.get("size"), version_of(info))
 
 
 def _matching(pattern: str) -> Iterator[Source]:
@@ -85,7 +116,7 @@ def _matching(pattern: str) -> Iterator[Source]:
         raise MissingFileError(f"nothing matches {shown(pattern)}")
     for info in files:
         address = f"{scheme}://{info['name']}" if scheme else str(info["name"])
-        yield Source(address, _name_of(address), info.get("size"))
+        yield Source(address, _name_of(address), info.get("size"), version_of(info))
 
 
 def _folder_or_file(address: str, others: Counter[str], more: Container[str]) -> Iterator[Source]:
@@ -102,9 +133,15 @@ def _folder_or_file(address: str, others: Counter[str], more: Container[str]) ->
             others[plain_suffix(name) or "without a suffix"] += 1
             continue
         whole = address if not relative else join(address, relative)
-        yield Source(whole, "/".join(parts), info.get("size"))
+        yield Source(whole, "/".join(parts), info.get("size"), version_of(info))
     if not found:
         raise MissingFileError(f"there is nothing at {shown(address)}")
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """Return what changes when a file does, from what fsspec says of it; "" if that is unknown."""
+    names = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+    return next((str(info[name]).strip('"') for name in names if info.get(name)), "")
 
 
 def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
@@ -160,7 +197,8 @@ def _s3_pages(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         )
         for entry in page.pop("Contents", []):
             if not entry["Key"].endswith("/"):
-                yield {"name": f"{bucket}/{entry['Key']}", "size": entry["Size"], "type": "file"}
+                name = f"{bucket}/{entry['Key']}"
+                yield {**entry, "name": name, "size": entry["Size"], "type": "file"}
         if not page.get("IsTruncated"):
             return
         more = {"ContinuationToken": page["NextContinuationToken"]}

@@ -1,65 +1,83 @@
 """The Ray engine: the list is divided among workers, which read, restore, write and note rows.
 
-The list streams through Ray Data: blocks of sources, sorted by size inside a block so that the
-images of a batch are of like size, go to a pool of actors. Ray holds back the list while all are
-busy, starts actors where there is work, and gives the batch of a lost actor or node to another. An
-actor writes a part of the account after each batch, under a name made from the batch: a batch that
-is given out again after its part was written is not restored again.
+The list goes through Ray Data in waves of blocks of sources, sorted by size so that the images of a
+block are of like size, to a pool of actors. Ray starts actors where there is work, and gives the
+block of a lost actor or node to another. An actor writes a part of the account after each batch of
+a block, under a name made from the batch: a batch that is given out again after its part was
+written is not restored again.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from vrdir.cluster.account import Account, Row, key_of
 from vrdir.cluster.listing import Source
+from vrdir.cluster.ray_pool import REASON, connect, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import restore_any
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
 
-REASON = "--engine ray needs Ray"
 WINDOW = 2048  # sources of the list that are sorted by size together
-BATCHES = 8  # of a block, after the first window, so that ten million sources are few blocks
+BATCHES = 4  # of a block, after the first window, so that ten million sources are few blocks
+WAVE = 4000  # blocks that Ray gets at once; the next ones are listed meanwhile
 OVERLAPPED = 4  # threads of a worker that read and write while others restore
+COLUMNS = ("address", "name", "size")  # of a block
 
 
 class Worker:
-    """An actor with its own network. Ray calls it with a batch of sources."""
+    """An actor with its own network. Ray calls it with a block of sources.
 
-    def __init__(self, output: str, options: Options, threads: int) -> None:
+    Args:
+        output: the address of the results' folder.
+        options: how images are restored and written.
+        threads: images that are restored at the same time.
+        batch: sources whose rows are one part of the account.
+    """
+
+    def __init__(self, output: str, options: Options, threads: int, batch: int) -> None:
         import torch
 
         from vrdir.restoring.restorer import Restorer
 
         torch.set_num_threads(threads)
-        self.account, self.options = Account(output), options
+        self.account, self.options, self.batch = Account(output), options, batch
         self.gate = Gate(Restorer(**options.restorer), threads)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Restore a batch and return its rows by column."""
+    def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """Restore the sources of a block; yield the rows of each batch by column."""
         sources = [
             Source(str(address), str(name), None if size < 0 else int(size))
-            for address, name, size in zip(*(batch[key] for key in Source._fields), strict=True)
+            for address, name, size in zip(*(block[key] for key in COLUMNS), strict=True)
         ]
-        name = batch_name(sources)
-        if not self.account.has_part(name):
+        starts = range(0, len(sources), self.batch)
+        batches = [sources[start : start + self.batch] for start in starts]
+        finished = [self._finished(batch) for batch in batches]
+        left = chain.from_iterable(
+            batch for batch, rows in zip(batches, finished, strict=True) if not rows
+        )
+        # One stream of all, so that no thread waits at the end of a batch.
+        results = map_threads(self._restored, left, self.gate.at_once + OVERLAPPED)
+        for batch, rows in zip(batches, finished, strict=True):
+            if not rows:
+                rows = list(chain.from_iterable(islice(results, len(batch))))
+                self.account.write_part(rows, batch_name(batch))
+            yield {field: [getattr(row, field) for row in rows] for field in Row._fields}
 
-            def work(source: Source) -> list[Row]:
-                return restore_any(self.gate, source, self.account.output, self.options)
+    def _finished(self, batch: list[Source]) -> list[Row]:
+        """Return the rows of a batch that a lost worker finished; none if there is work left."""
+        name = batch_name(batch)
+        rows = self.account.part(name) if self.account.has_part(name) else []
+        return [] if any(row.status == "unreachable" for row in rows) else rows
 
-            rows = [
-                row
-                for found in map_threads(work, sources, self.gate.at_once + OVERLAPPED)
-                for row in found
-            ]
-            self.account.write_part(rows, name)
-        else:
-            rows = self.account.part(name)
-        return {field: [getattr(row, field) for row in rows] for field in Row._fields}
+    def _restored(self, source: Source) -> list[Row]:
+        return restore_any(self.gate, source, self.account.output, self.options)
 
 
 def batch_name(sources: list[Source]) -> str:
@@ -72,50 +90,40 @@ def restore_on_ray(
     listed: Iterable[Source], account: Account, options: Options, settings: RaySettings
 ) -> Iterator[Row]:
     """Restore sources on a Ray cluster; see `vrdir.cluster.run.restore_addresses`."""
-    ray = require("ray", "cluster", REASON)
+    connect(settings)
+    arguments = {
+        "output": account.output,
+        "options": options,
+        "threads": max(1, int(settings.cpus)),
+        "batch": settings.batch,
+    }
     data = require("ray.data", "cluster", REASON)
-    connect(ray, settings)
-    data.DataContext.get_current().enable_progress_bars = False
-    blocks = [ray.put(block) for block in blocks_of(listed, settings.batch)]
-    if not blocks:
-        return
-    rows = data.from_arrow_refs(blocks).map_batches(
-        Worker,
-        fn_constructor_kwargs={
-            "output": account.output,
-            "options": options,
-            "threads": max(1, int(settings.cpus)),
-        },
-        batch_size=settings.batch,
-        batch_format="numpy",
-        compute=data.ActorPoolStrategy(
-            min_size=settings.workers[0], max_size=max(settings.workers)
-        ),
-        num_cpus=settings.cpus,
-        num_gpus=settings.gpus or None,
-    )
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in batch.to_pylist():
-            yield Row(**row)
+    with own_errors():
+        for blocks in waves(blocks_of(listed, settings.batch)):
+            mapped = map_in_actors(data.from_arrow(blocks), Worker, arguments, settings, None)
+            for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    yield Row(**row)
 
 
-def connect(ray: Any, settings: RaySettings) -> None:
-    """Connect to the cluster, unless this program is connected.
+def waves(blocks: Iterator[Any]) -> Iterator[list[Any]]:
+    """Yield lists of blocks; while one is at work, a thread draws the next.
 
-    Raises:
-        InputError: there is none at the address.
+    So work begins before a whole bucket is listed.
     """
-    from vrdir.errors import InputError, first_line
+    stopped = threading.Event()
 
-    if ray.is_initialized():
-        return
-    try:
-        ray.init(settings.address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"no Ray cluster at {settings.address!r} ({first_line(error)}); start one with "
-            "'ray start --head', or leave --ray-address out to start one on this machine"
-        ) from None
+    def draw() -> list[Any]:
+        return list(islice(takewhile(lambda _: not stopped.is_set(), blocks), WAVE))
+
+    with ThreadPoolExecutor(1, "listing") as pool:
+        try:
+            drawn = pool.submit(draw)
+            while wave := drawn.result():
+                drawn = pool.submit(draw)
+                yield wave
+        finally:
+            stopped.set()
 
 
 def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from vrdir.cluster.account import Account, Recorder, Row
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any
+from vrdir.cluster.videos import listed_suffixes
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.restoring.restorer import Restorer
 
@@ -54,11 +55,16 @@ def restore_addresses(
             output cannot be written to.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
-    restorer = Restorer(**options.restorer)
-    listed: Iterator[Source] = listing.sources(inputs, others, SHARD_SUFFIXES)
+    # On Ray this program restores nothing, and may have no GPU.
+    here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
+    restorer = Restorer(**here)
+    listed: Iterator[Source] = listing.sources(inputs, others, SHARD_SUFFIXES | listed_suffixes())
     first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
+    options = options._replace(since=account.begun())
+    if options.since == int(options.since or 0):  # a clock of whole seconds, as of S3
+        time.sleep(1)  # or the first results would look as old as the run
     listed = chain([] if first is None else [first], listed)
     if resume:
         finished = account.finished()
@@ -79,6 +85,7 @@ def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
         "suffix": options.suffix,
         "quality": options.quality,
         "max_side": options.max_side,
+        "smoothing": options.smoothing,
     }
 
 

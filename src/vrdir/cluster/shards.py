@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.listing import Source
 from vrdir.cluster.storage import PassingError, join, shown
-from vrdir.cluster.work import Gate, Options, map_threads, restore_source
-from vrdir.errors import DataError, ExistsError, VrdirError, first_line, require
+from vrdir.cluster.videos import restore_video
+from vrdir.cluster.work import Gate, Options, check_free, map_threads, restore_source
+from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 SHARD_SUFFIXES = {".tar", ".parquet"}
 ROWS_AT_ONCE = 64  # of a Parquet table; its images are held in memory
@@ -31,9 +34,11 @@ COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image
 
 
 def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore an image, or all images of a shard. Failures are noted in the rows."""
+    """Restore an image, a video, or all images of a shard. Failures are noted in the rows."""
     if plain_suffix(source.name) in SHARD_SUFFIXES:
         return restore_shard(gate, source, output, options)
+    if plain_suffix(source.name) in VIDEO_SUFFIXES:
+        return [restore_video(gate, source, output, options)]
     return [restore_source(gate, source, output, options)]
 
 
@@ -46,8 +51,7 @@ def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> 
     whole = Row(shown(source.address), shown(target), key=key_of(source))
     start = time.perf_counter()
     try:
-        if not options.overwrite and storage.exists(target):
-            raise ExistsError(f"{shown(target)} exists; replace it with --overwrite")
+        check_free(target, options)
         with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
             storage.fetch(source.address, before, source.size)
@@ -132,12 +136,8 @@ def _restore_parquet(
     """Restore the image column of a Parquet table, some rows at a time."""
     arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
     parquet = require("pyarrow.parquet", "s3", "Parquet tables need pyarrow")
-    try:
+    with _sound_parquet(whole.source):
         table = parquet.ParquetFile(before)
-    except arrow.ArrowException as error:
-        raise DataError(
-            f"{whole.source} is no sound Parquet file ({first_line(error)}); get it again"
-        ) from None
     column = image_column(table.schema_arrow, options.column, whole.source)
     index = table.schema_arrow.get_field_index(column)
     field = table.schema_arrow.field(index)
@@ -152,8 +152,12 @@ def _restore_parquet(
         return ({**value, "bytes": restored} if isinstance(value, dict) else restored), row
 
     with parquet.ParquetWriter(after, table.schema_arrow) as writer:
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE):
-            values = batch.column(index).to_pylist()
+        batches = table.iter_batches(batch_size=ROWS_AT_ONCE)
+        while True:
+            with _sound_parquet(whole.source):
+                if (batch := next(batches, None)) is None:
+                    break
+                values = batch.column(index).to_pylist()
             named = [(f"{column}[{number + place}]", value) for place, value in enumerate(values)]
             number += len(values)
             results = list(map_threads(work, named, gate.at_once))
@@ -164,6 +168,18 @@ def _restore_parquet(
             ]
             writer.write_batch(arrow.record_batch(columns, schema=table.schema_arrow))
             yield from (row for _, row in results if row is not None)
+
+
+@contextmanager
+def _sound_parquet(name: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged table into a DataError that names it."""
+    arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
+    try:
+        yield
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name} is no sound Parquet file ({first_line(error)}); get it again"
+        ) from None
 
 
 def image_column(schema: Any, wanted: str | None, name: str) -> str:

@@ -299,12 +299,36 @@ def _replaces_at_once(system: Any) -> bool:
 
 def exists(address: str) -> bool:
     """Return whether there is a file. Raises as `read`."""
+    return file_info(address) is not None
+
+
+def modified(address: str) -> float | None:
+    """Return when a file was written, in seconds since 1970; None if there is none.
+
+    It is by the storage's clock, in whole seconds on S3; 0 where the storage does not tell.
+    Raises as `read`.
+    """
+    info = file_info(address)
+    if info is None:
+        return None
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(name)
+        if hasattr(value, "timestamp"):
+            return float(value.timestamp())
+        if isinstance(value, (int, float)):
+            return float(value)
+    return 0.0
+
+
+def file_info(address: str) -> dict[str, Any] | None:
+    """Return what fsspec says of a file; None if there is none. Raises as `read`."""
     system, path = open_storage(address)
 
-    def once() -> bool:
+    def once() -> dict[str, Any] | None:
         try:
-            return bool(system.info(path)["type"] == "file")
+            info: dict[str, Any] = system.info(path)
         except FileNotFoundError:
-            return False
+            return None
+        return info if info["type"] == "file" else None
 
     return attempt(once, address)

@@ -25,6 +25,7 @@ from vrdir.images.reading import decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
+from vrdir.restoring.stream import SMOOTHING
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -40,6 +41,9 @@ class Options(NamedTuple):
         max_side: reduce larger images to this many pixels on their longer side; None for none.
         overwrite: replace files that exist.
         column: the column of Parquet tables that holds the images; None finds it.
+        smoothing: temporal smoothing of videos, 0 (off) to 0.99.
+        since: when the run began, by the storage's clock, in seconds since 1970: a target that is
+            newer is the run's own, and replaced. None if that is unknown.
     """
 
     restorer: Mapping[str, Any]
@@ -48,6 +52,24 @@ class Options(NamedTuple):
     max_side: int | None = None
     overwrite: bool = False
     column: str | None = None
+    smoothing: float = SMOOTHING
+    since: float | None = None
+
+
+def check_free(target: str, options: Options) -> None:
+    """Check that a result may be written.
+
+    An earlier try of this run, whose worker was lost before it noted its rows, may have written it.
+
+    Raises:
+        ExistsError: the target exists, is not of this run, and is not to be replaced.
+    """
+    if options.overwrite:
+        return
+    modified = storage.modified(target)
+    if modified is None or (options.since is not None and modified > options.since):
+        return
+    raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
 
 
 class RestoredFile(NamedTuple):
@@ -114,6 +136,11 @@ class Gate:
         with self._free, self._memory.reserve(self.restorer.network.content_bytes(content, name)):
             return restore_content(self.restorer, content, name, options)
 
+    def restore_video(self, source: Path, target: Path, smoothing: float) -> None:
+        """Restore a video file as soon as there is a free place."""
+        with self._free:
+            self.restorer.restore_video(source, target, smoothing)
+
 
 def map_threads(
     action: Callable[[Input], Result], items: Iterable[Input], threads: int
@@ -144,8 +171,7 @@ def restore_source(gate: Gate, source: Source, output: str, options: Options) ->
     target = join(output, target_name(source.name, options.suffix))
     row = Row(storage.shown(source.address), storage.shown(target), key=key_of(source))
     try:
-        if not options.overwrite and storage.exists(target):
-            raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
+        check_free(target, options)
         content = storage.read(source.address, source.size)
         row = row._replace(source_bytes=len(content), source_sha256=sha256(content).hexdigest())
         restored = gate.restore(content, source.name, options)

@@ -53,6 +53,7 @@ class Batch(NamedTuple):
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
         fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
             whole views.
+        haze: (B,), the mean of 1 - t of the synthetic haze or fog of the mixture; 0 without it.
     """
 
     clean: Tensor
@@ -63,6 +64,7 @@ class Batch(NamedTuple):
     copy: Tensor | None = None
     place: Tensor | None = None
     fogged: Tensor | None = None
+    haze: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,15 @@ class BatchMaker:
         known = torch.tensor(
             [item.drawn or item.degradations == () for item in items]
         ) | present.any(1)
-        self._synthesise(clean, degraded, present, items, generators)
+        haze = torch.zeros(len(items), device=self.device)
+        self._synthesise(clean, degraded, present, haze, items, generators)
         made_here = torch.tensor([item.degraded is None for item in items], device=self.device)
         degraded = torch.where(
             made_here.view(-1, 1, 1, 1), with_one_grain(clean, degraded), degraded
         )
         fogged = None
         if self.fog_share:
-            fogged = self._fog(clean, degraded, crops.clean, made_here, generators)
+            fogged = self._fog(clean, degraded, haze, crops.clean, made_here, generators)
         if self.overlay_share:
             overlay = draw_overlays(clean, generators, self.overlay_share)
             clean, degraded = overlay.on(clean), overlay.on(degraded)
@@ -135,13 +138,14 @@ class BatchMaker:
         )
         names = [item.name for item in items]
         present, known = present.to(self.device), known.to(self.device)
-        return Batch(clean, degraded, present, known, names, copy, place, fogged)
+        return Batch(clean, degraded, present, known, names, copy, place, fogged, haze)
 
     def _synthesise(
         self,
         clean: Tensor,
         degraded: Tensor,
         present: Tensor,
+        haze: Tensor,
         items: Sequence[Item],
         generators: Sequence[Generator],
     ) -> None:
@@ -156,13 +160,14 @@ class BatchMaker:
                 image = apply_steps(clean[rows], parsed(synthesis), own)
                 degraded[rows] = (image * 255).round() / 255
             else:
-                self._mix(clean, degraded, present, rows, own)
+                self._mix(clean, degraded, present, haze, rows, own)
 
     def _mix(
         self,
         clean: Tensor,
         degraded: Tensor,
         present: Tensor,
+        haze: Tensor,
         rows: list[int],
         generators: Sequence[Generator],
     ) -> None:
@@ -174,7 +179,7 @@ class BatchMaker:
         mixture = degrade_mixture(
             clean[rows], self.shares, able, generators, self.ranges, self.jpeg_share
         )
-        degraded[rows] = mixture.image
+        degraded[rows], haze[rows] = mixture.image, mixture.haze
         untouched = (~mixture.present.any(1)).view(-1, 1, 1, 1)
         clean[rows] = torch.where(untouched, mixture.image, clean[rows])
         columns = [self.branches.index(name) for name in able]
@@ -184,6 +189,7 @@ class BatchMaker:
         self,
         clean: Tensor,
         degraded: Tensor,
+        haze: Tensor,
         crops: Tensor,
         made_here: Tensor,
         generators: Sequence[Generator],
@@ -197,7 +203,9 @@ class BatchMaker:
             # A reduced copy is too small to show what the sensor and the file did.
             file = FILE_UNSEEN if self.view_px == self.copy_px else {}
             own = [generators[row] for row in rows]
-            degraded[rows] = photographed_fog(clean[rows], own, **file).image
+            fog = photographed_fog(clean[rows], own, **file)
+            assert fog.haze is not None
+            degraded[rows], haze[rows] = fog.image, fog.haze
         return fogged
 
     def _windows(

@@ -88,7 +88,7 @@ class Degradation:
         """
         draws = Draws(image, generator, self.parameters, self.checked(values))
         degraded = self.function(image, draws)
-        return Degraded(degraded, parameters(**draws.drawn))
+        return Degraded(degraded, parameters(**draws.drawn), draws.haze)
 
     @property
     def summary(self) -> str:

@@ -14,6 +14,7 @@ from vrdir.degradations.registry import DEGRADATIONS, find
 from vrdir.degradations.steps import Step, at_severity, parse_degradations
 from vrdir.errors import InputError
 from vrdir.images.convert import Channels, checked_channels, open_image
+from vrdir.tensors import usual_defaults
 
 
 def apply_degradation(
@@ -39,7 +40,7 @@ def apply_degradation(
     """
     apply = find(name)
     degraded = apply(image, generator, **(at_severity(name, severity) | ranges))
-    return Degraded(degraded.image.clamp(0, 1), degraded.parameters)
+    return degraded._replace(image=degraded.image.clamp(0, 1))
 
 
 def apply_steps(image: Tensor, steps: Iterable[Step], generator: Generators) -> Tensor:
@@ -105,6 +106,11 @@ def degrade_with(
     image: Any, steps: Sequence[Step], seed: int, depth: Any = None, channels: Channels = "rgb"
 ) -> Any:
     """Apply steps to an image of any kind and return an image of that kind; see `degrade`."""
+    with usual_defaults():
+        return _degraded(image, steps, seed, depth, channels)
+
+
+def _degraded(image: Any, steps: Sequence[Step], seed: int, depth: Any, channels: Channels) -> Any:
     opened = open_image(image, channels)
     if depth is not None:
         taking, opened_depth = taking_depth(steps), open_depth(depth, opened.tensor)

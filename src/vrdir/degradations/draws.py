@@ -31,10 +31,13 @@ class Degraded(NamedTuple):
     Attributes:
         image: (B, 3, H, W), not clipped.
         parameters: what was drawn, (B,) or (B, 3) each, by name.
+        haze: (B,), the mean of 1 - t over each image, where t is the transmission; None of
+            degradations that are no haze.
     """
 
     image: Tensor
     parameters: dict[str, Tensor]
+    haze: Tensor | None = None
 
 
 class Draws:
@@ -61,6 +64,7 @@ class Draws:
         self.image, self.generator = image, generator
         self.parameters, self.values = parameters or {}, values or {}
         self.drawn: dict[str, Tensor] = {}
+        self.haze: Tensor | None = None
         if not isinstance(generator, Generator) and len(generator) != image.shape[0]:
             raise InputError(
                 f"give one generator, or one for each of the {image.shape[0]} images, "
@@ -93,6 +97,10 @@ class Draws:
         """Record what a parameter, (B, C, 1, 1), became in the image, and return it."""
         self.drawn[name] = value
         return value
+
+    def record_transmission(self, transmission: Tensor) -> None:
+        """Record how thick the haze is, from the transmission t, (B, 1, H, W)."""
+        self.haze = 1 - transmission.mean((1, 2, 3))
 
     def uniform(
         self, name: str, limits: Range, lowest: float = -math.inf, highest: float = math.inf

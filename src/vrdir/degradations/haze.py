@@ -80,6 +80,7 @@ def haze(image: Tensor, draws: Draws) -> Tensor:
     drawn_unevenness = draws.parameter("unevenness")
     density = 1 + drawn_unevenness * (2 * draws.clouds() - 1)
     transmission = torch.exp(-drawn_beta * density * depth)
+    draws.record_transmission(transmission)
     drawn_light = draws.parameter("light")
     return drawn_light * (image * transmission + drawn_airlight * (1 - transmission))
 

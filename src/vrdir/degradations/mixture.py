@@ -24,11 +24,13 @@ class Mixture(NamedTuple):
         image: (B, 3, H, W), clipped to [0, 1] and rounded to 8 bits, as a file would hold it.
         present: (B, K) bool, which degradations are in which image, in the order of `names`.
         kinds: the kind drawn for each image.
+        haze: (B,), the mean of 1 - t of each image's haze; 0 without haze.
     """
 
     image: Tensor
     present: Tensor
     kinds: list[str]
+    haze: Tensor
 
 
 def degrade_mixture(
@@ -66,7 +68,7 @@ def degrade_mixture(
     mixed = torch.tensor([kind == MIXED for kind in kinds])
     present = torch.where(mixed[:, None], joins, alone)
 
-    degraded = image.clone()
+    degraded, haze = image.clone(), torch.zeros(len(image), device=image.device)
     for name in sorted(names, key=list(DEGRADATIONS).index):
         here = present[:, list(names).index(name)]
         for chosen, milder in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
@@ -74,13 +76,15 @@ def degrade_mixture(
             if rows:
                 own = _generators(generator, rows)
                 values = {**ranges.get(name, {}), **milder}
-                result = DEGRADATIONS[name](degraded[rows], own, **values).image
-                degraded[rows] = result.clamp(0, 1).to(image.dtype)
+                result = DEGRADATIONS[name](degraded[rows], own, **values)
+                degraded[rows] = result.image.clamp(0, 1).to(image.dtype)
+                if result.haze is not None:
+                    haze[rows] = result.haze.to(haze.dtype)
     if stored_share:
         stored = (draws.unit(1).flatten() < stored_share).view(-1, 1, 1, 1)
         quality = draws.uniform("jpeg_quality", JPEG_QUALITY).round()
         degraded = torch.where(stored, encoded(degraded, quality, subsampling=2), degraded)
-    return Mixture((degraded * 255).round() / 255, present.to(image.device), kinds)
+    return Mixture((degraded * 255).round() / 255, present.to(image.device), kinds, haze)
 
 
 def _check(shares: Mapping[str, float], names: Sequence[str]) -> None:

@@ -56,6 +56,7 @@ def photographed_fog(
     depth = drawn_depth(draws, "mixed")
     depth = depth - draws.uniform("nearest", (0.6, 1.0)) * depth.amin((1, 2, 3), keepdim=True)
     transmission = torch.exp(-drawn_beta * depth)
+    draws.record_transmission(transmission)
     colour = 1 + 0.06 * (2 * draws.unit(3, 1, 1) - 1)
     light = image.clamp_min(1e-4) ** drawn_gamma * transmission
     value = (light + drawn_airlight * colour * (1 - transmission)) ** (1 / drawn_gamma)
@@ -80,4 +81,4 @@ def photographed_fog(
         dark=drawn_dark,
         bright=drawn_bright,
     )
-    return Degraded(photographed, drawn)
+    return Degraded(photographed, drawn, draws.haze)

@@ -208,7 +208,7 @@ def _write_onnx(
 ) -> None:
     onnx = require("onnx", "export", "exporting needs onnx")
     require("onnxscript", "export", "exporting needs onnxscript")  # PyTorch's exporter uses it
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             ExportableVRDIR(model),
             (torch.rand(2, 3, 45, 70) if size is None else torch.rand(1, 3, *size),),
@@ -227,7 +227,7 @@ def _write_onnx(
     name_readably(proto.graph)
     if half:
         halve_convolutions(proto.graph)
-    _tidy(proto, free=size is None)
+    tidy(proto, free=size is None)
     facts = ExportFacts(
         vrdir=__version__, weights_sha256=state_sha256(model), config=model.config, size=size
     )
@@ -237,7 +237,7 @@ def _write_onnx(
     onnx.save_model(proto, path)
 
 
-def _tidy(proto: Any, free: bool) -> None:
+def tidy(proto: Any, free: bool) -> None:
     """Remove the exporter's notes, such as stack traces with paths, and name the free sizes."""
     for node in proto.graph.node:
         del node.metadata_props[:]
@@ -250,7 +250,7 @@ def _tidy(proto: Any, free: bool) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide the exporter's remarks about packages that are not needed here."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level

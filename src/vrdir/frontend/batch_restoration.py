@@ -13,6 +13,7 @@ from vrdir.model.control import Control
 from vrdir.model.vrdir import VRDIR, Restoration
 from vrdir.restoring.borders import joined, restore_inside
 from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
+from vrdir.tensors import usual_defaults
 
 
 def restore_batch(
@@ -49,7 +50,7 @@ def restore_batch(
     )
     run = partial(restore_in_strips, network) if in_strips else network.restore
     restore = partial(run, skip_clean=skip_clean, control=control)
-    with autocast_disabled(image.device):
+    with usual_defaults(), autocast_disabled(image.device):
         restorations = [
             restore_inside(part, restore, network.config.multiple) if borders else restore(part)
             for part in parts

@@ -115,22 +115,34 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def folded(name: str) -> str:
+    """Return a name without what Windows and Macs do not tell apart: `composed`, small letters."""
+    return composed(name).casefold()
+
+
 class Names:
-    """Names that are found whether their letters are composed or not (see `composed`)."""
+    """Names that are found as Windows and Macs find them.
+
+    Their letters may be composed or not (see `composed`), and small or capital.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = set(names)
         self.composed: dict[str, list[str]] = {}
+        self.folded: dict[str, list[str]] = {}
         for name in self.names:
-            if not name.isascii():
-                self.composed.setdefault(composed(name), []).append(name)
+            self.composed.setdefault(composed(name), []).append(name)
+            self.folded.setdefault(folded(name), []).append(name)
 
     def find(self, name: str) -> str:
-        """Return the one known name that equals this one, or is the same when composed.
+        """Return the known name that equals this one.
 
-        The name itself is returned if there is no such name, or several.
+        Otherwise the one that is the same when composed, or else but for capitals. The name itself
+        is returned if there is no such name, or several.
         """
-        found = [name] if name in self.names else self.composed.get(composed(name), [])
+        if name in self.names:
+            return name
+        found = self.composed.get(composed(name)) or self.folded.get(folded(name), [])
         return found[0] if len(found) == 1 else name
 
 

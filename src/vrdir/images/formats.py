@@ -169,6 +169,7 @@ WITH_QUALITY = tuple(each.name for each in FORMATS if each.quality)
 # Formats that Pillow hands to another program (EPS runs Ghostscript), weather data, films.
 NOT_TAKEN = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
+ICON_START, ICON_PIXELS = b"\0\0\1\0", 2048 * 2048  # Windows makes none above 256 x 256
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 RAW_STARTS = (
     b"FUJIFILMCCD-RAW",
@@ -272,6 +273,8 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
         raise ImageError(raw_advice(name))
     if start[4:8] == b"ftyp" and start[8:12] in HEIF_BRANDS:
         register_heif(name)
+    if start.startswith(ICON_START):
+        _check_icons(file, name)
     if start.startswith(TIFF_STARTS):
         file = _at_full_page(file, name)
     try:
@@ -283,6 +286,26 @@ def open_header(file: IO[bytes], name: str) -> Image.Image:
             if re.match(form, start, re.DOTALL | re.IGNORECASE):
                 raise ImageError(f"{name} is {kind}") from None
         raise
+
+
+def _check_icons(file: IO[bytes], name: str) -> None:
+    """Raise ImageError for an ICO with a picture that is far larger than an icon.
+
+    The list in its header says nothing of it, and Pillow decodes icons when it opens them.
+    """
+    file.seek(4)
+    count = int.from_bytes(file.read(2), "little")
+    entries = file.read(16 * count)
+    for (offset,) in struct.iter_unpack("<12xI", entries[: len(entries) // 16 * 16]):
+        file.seek(offset)
+        start = file.read(24).ljust(24, b"\0")
+        is_png = start.startswith(b"\x89PNG")
+        width, height = struct.unpack_from(*((">II", start, 16) if is_png else ("<ii", start, 4)))
+        if abs(width * height) > ICON_PIXELS:
+            raise ImageError(
+                f"{name} is an icon of {width} x {abs(height)} pixels, which no program makes: "
+                "it is damaged or malicious"
+            )
 
 
 def _at_full_page(file: IO[bytes], name: str) -> IO[bytes]:

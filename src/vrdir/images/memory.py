@@ -99,20 +99,23 @@ def opening_bytes(picture: Image.Image, file_bytes: int) -> int:
     return file_bytes + per_pixel * picture.width * picture.height
 
 
-def check_memory(needed: int, picture: Image.Image, name: str) -> None:
-    """Check that an image does not need more memory than one image may.
+def check_memory(
+    needed: int, size: tuple[int, int], name: str, error: type[ImageError] = ImageError
+) -> None:
+    """Check that an image, or a frame, does not need more memory than one image may.
 
     Args:
         needed: in bytes.
-        picture: the opened image.
+        size: width and height in pixels.
         name: the file's name in the error.
+        error: the error to raise.
 
     Raises:
         ImageError: it needs more.
     """
     if needed > most_for_one():
-        raise ImageError(
-            f"{name} ({picture.width} x {picture.height} pixels) needs about "
+        raise error(
+            f"{name} ({size[0]} x {size[1]} pixels) needs about "
             f"{needed / 2**30:.1f} GiB of memory, and there are {most_for_one() / 2**30:.1f} "
             "for one image; give a smaller copy, cut it up, or use a machine with more"
         )

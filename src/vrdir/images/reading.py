@@ -27,7 +27,12 @@ from vrdir.images.memory import check_memory, most_for_one, opening_bytes
 from vrdir.images.metadata import other_colours, with_less_metadata
 from vrdir.images.orientation import turn_upright
 from vrdir.images.sixteen_bits import DeepPicture, raw_mode, read_deep, with_alpha
-from vrdir.images.soundness import check_effort, missing_part
+from vrdir.images.soundness import (
+    check_decoder,
+    check_effort,
+    missing_part,
+    whole_files_only,
+)
 from vrdir.images.tiff import PHOTOMETRIC, TIFF_STARTS, directories, full_page, strips_missing
 from vrdir.images.xmp import without_pointers
 from vrdir.regular_files import read_regular
@@ -90,25 +95,28 @@ def decode(content: bytes, name: str) -> Picture:
     Raises:
         ImageError: it is empty, damaged, or not an image.
     """
-    try:
-        with decoding(name):
-            return _decode(content, name)
-    except ImageError as error:
-        for less, what in with_less_metadata(content):
-            if len(less) < len(content):
-                with contextlib.suppress(ImageError), decoding(name):
-                    picture = _decode(less, name)
-                    logger.warning("%s has metadata that cannot be read; %s", name, what)
-                    return picture
-        raise error from None
+    with decoding(name):
+        check_effort(content, name)
+    with whole_files_only():
+        try:
+            with decoding(name):
+                return _decode(content, name)
+        except ImageError as error:
+            for less, what in with_less_metadata(content):
+                if len(less) < len(content):
+                    with contextlib.suppress(ImageError), decoding(name):
+                        picture = _decode(less, name)
+                        logger.warning("%s has metadata that cannot be read; %s", name, what)
+                        return picture
+            raise error from None
 
 
 def _decode(content: bytes, name: str) -> Picture:
     if not content:
         raise ImageError(f"{name} is empty (0 bytes)")
-    check_effort(content, name)
     picture = _open(content, name)
-    check_memory(opening_bytes(picture, len(content)), picture, name)
+    check_memory(opening_bytes(picture, len(content)), picture.size, name)
+    check_decoder(picture, content, name)
     space = other_colours(picture, content)
     if space:
         logger.warning(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vrdir.errors import ImageError
 from vrdir.images.formats import open_with_pillow
@@ -24,7 +27,12 @@ FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE
 SEQUENTIAL = {0xC0, 0xC1}
 # A progressive JPEG has about ten scans. Decoding each visits every pixel, however short the scan.
 SCANS, MOST_SCANS, SCANNED_PIXELS = 20, 500, 2_000_000_000
+# Pillow takes microseconds for each chunk or segment. Most writers make one of each 8 to 64 KB.
+MOST_PARTS, PART_BYTES = 20_000, 512
 HEADER_BYTES = 2**16  # the most before the pixels of a PPM, or of padding between JPEG segments
+# Larger pictures are not given to a decoder that is written in Python, and takes about a
+# microsecond a pixel, if their files are as small as damaged and malicious ones are.
+PYTHON_PIXELS, PIXELS_PER_BYTE = 16_000_000, 16
 PPM_NUMBERS = {b"P1": 2, b"P2": 3, b"P3": 3, b"P4": 2, b"P5": 3, b"P6": 3}  # in the header
 CORNER = 8  # pixels: a JPEG's block
 GREY = 128  # the value that a JPEG decoder leaves where data are missing
@@ -48,6 +56,7 @@ class Jpeg(NamedTuple):
         height, width: in pixels; 0 without a frame.
         scans: the number of scans.
         fill: the longest run of padding bytes between two segments.
+        segments: how many there are; after far too many the rest is not read.
         end: the offset of the end marker; -1 if it is missing.
     """
 
@@ -56,32 +65,50 @@ class Jpeg(NamedTuple):
     width: int
     scans: int
     fill: int
+    segments: int
     end: int
 
 
 def read_jpeg_markers(content: bytes) -> Jpeg:
     """Read the markers of the first picture in a JPEG file."""
-    place, kind, height, width, scans, fill = 2, 0, 0, 0, 0, 0
-    while found := JPEG_MARKER.search(content, place):
-        marker, place = found[1][0], found.end()
+    place, kind, height, width, scans, fill, segments = 2, 0, 0, 0, 0, 0, 0
+    most = most_parts(content)
+    while segments <= most and (found := JPEG_MARKER.search(content, place)):
+        marker, place, segments = found[1][0], found.end(), segments + 1
         fill = max(fill, len(found[0]) - 2)
         if marker == END:
-            return Jpeg(kind, height, width, scans, fill, place - 2)
+            return Jpeg(kind, height, width, scans, fill, segments, place - 2)
         scans += marker == SCAN
         if marker in FRAMES and not kind and place + 7 <= len(content):
             kind = marker
             height, width = struct.unpack_from(">HH", content, place + 3)
         if marker not in (0x01, 0xD8):
             place += int.from_bytes(content[place : place + 2], "big")
-    return Jpeg(kind, height, width, scans, fill, -1)
+    return Jpeg(kind, height, width, scans, fill, segments, -1)
+
+
+def most_parts(content: bytes) -> int:
+    """Return how many chunks of a PNG or segments of a JPEG a file of this length may have."""
+    return MOST_PARTS + len(content) // PART_BYTES
+
+
+def png_has_too_many_chunks(content: bytes) -> bool:
+    """Return whether a PNG has far more chunks than any writer makes of as many bytes."""
+    place, left = len(PNG_START), most_parts(content)
+    while place + 12 <= len(content):
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+        left -= 1
+        if not left:
+            return True
+    return False
 
 
 def check_effort(content: bytes, name: str) -> None:
     """Refuse files whose decoding would take far longer than that of ordinary ones.
 
     Raises:
-        ImageError: a JPEG has hundreds of scans or much padding, or the header of a PPM is longer
-            than 64 KB. It names the file `name`.
+        ImageError: a JPEG has hundreds of scans, much padding or masses of segments, a PNG has
+            masses of chunks, or the header of a PPM is longer than 64 KB. It names the file `name`.
     """
     if content.startswith(JPEG_START):
         jpeg = read_jpeg_markers(content)
@@ -92,11 +119,16 @@ def check_effort(content: bytes, name: str) -> None:
                 f"{name} has {jpeg.scans} scans, where a progressive JPEG has about ten: "
                 "it is damaged or malicious"
             )
+        if jpeg.segments > most_parts(content):
+            raise ImageError(f"{name} has masses of tiny segments: it is damaged or malicious")
         if jpeg.fill > HEADER_BYTES:
             raise ImageError(
                 f"{name} has {jpeg.fill} padding bytes between two segments: "
                 "it is damaged or malicious"
             )
+    elif content.startswith(PNG_START):
+        if png_has_too_many_chunks(content):
+            raise ImageError(f"{name} has masses of tiny chunks: it is damaged or malicious")
     elif content[:2] in PPM_NUMBERS:
         header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_NUMBERS[content[:2]]
         if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
@@ -104,6 +136,70 @@ def check_effort(content: bytes, name: str) -> None:
                 f"{name} has more than {HEADER_BYTES} bytes before its pixels: "
                 "it is damaged or malicious"
             )
+
+
+def check_decoder(picture: Image.Image, content: bytes, name: str) -> None:
+    """Refuse a small file of a large picture whose decoder would take minutes.
+
+    Args:
+        picture: the opened file.
+        content: the file.
+        name: its name in the error.
+
+    Raises:
+        ImageError: it is such a file.
+    """
+    pixels = picture.width * picture.height
+    if pixels <= max(PYTHON_PIXELS, PIXELS_PER_BYTE * len(content)):
+        return
+    codecs = [Image.DECODERS.get(tile[0]) for tile in getattr(picture, "tile", ())]
+    if any(isinstance(codec, type) and issubclass(codec, ImageFile.PyDecoder) for codec in codecs):
+        raise ImageError(
+            f"{name} has {pixels / 1e6:.0f} megapixels in {len(content)} bytes of "
+            f"{picture.format}, which take minutes to decode; turn it into PNG first"
+        )
+
+
+class _WholeFiles:
+    """Counts who needs whole files, and holds what Pillow's switch was before."""
+
+    lock = threading.Lock()
+    users = 0
+    before = False
+
+    @classmethod
+    def reset(cls) -> None:
+        """Forget the threads of the parent, in a process that was forked while they decoded."""
+        cls.lock = threading.Lock()
+        if cls.users and cls.before:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+        cls.users = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_WholeFiles.reset)
+
+
+@contextlib.contextmanager
+def whole_files_only() -> Iterator[None]:
+    """Make Pillow refuse files that are cut short, in this block and its threads.
+
+    That is its default; packages that load training data switch it off, for the whole process
+    (`ImageFile.LOAD_TRUNCATED_IMAGES`). Then Pillow fills what is missing with grey or black.
+    """
+    state = _WholeFiles
+    with state.lock:
+        if not state.users:
+            state.before = ImageFile.LOAD_TRUNCATED_IMAGES
+        state.users += 1
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        with state.lock:
+            state.users -= 1
+            if not state.users and state.before:
+                ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
 def missing_part(content: bytes, picture: Image.Image | DeepPicture) -> str:

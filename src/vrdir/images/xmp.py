@@ -33,7 +33,8 @@ POINTERS = (
     Pointer(f"{PHOTOS}camera/", r"MicroVideo.*|MotionPhoto.*", "a motion photo's film"),
     Pointer(f"{PHOTOS}container/", ".*", "files behind the photo"),
     Pointer(f"{PHOTOS}depthmap/", ".*", "a depth map"),
-    Pointer(f"{PHOTOS}dd/", ".*", "a depth map"),
+    # Dynamic Depth: what is in its device, container and depth map hangs together.
+    Pointer("http://ns.google.com/photos/dd/1.0/", ".*", "a depth map"),
     Pointer(f"{PHOTOS}image/", ".*", "another photo"),
     Pointer(f"{PHOTOS}audio/", ".*", "a sound"),
     Pointer("http://ns.adobe.com/hdr-gain-map/", ".*", "a gain map"),
@@ -46,6 +47,17 @@ POINTERS = (
         r"XMPMeta|MicroVideo.*|MotionPhoto.*",
         "a motion photo's film",
     ),
+    Pointer(
+        "http://ns.oplus.com/photos/1.0/camera/",
+        r"MotionPhoto.*|OLivePhoto.*|VideoLength",
+        "a motion photo's film",
+    ),
+    Pointer(
+        "http://ns.vivo.com/photos/1.0/camera/",
+        r"VMotionPhoto.*|VMediaKit.*",
+        "a motion photo's film",
+    ),
+    Pointer("http://ns.leiainc.com/photos/1.0/image/", ".*", "another photo"),
     Pointer("http://ns.adobe.com/xmp/note/", "HasExtendedXMP", "extended XMP"),
     Pointer("http://ns.adobe.com/xap/1.0/", "Thumbnails", "a preview of the old photo"),
 )

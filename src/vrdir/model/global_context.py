@@ -68,12 +68,14 @@ class LocalTone(NamedTuple):
             32 levels of it from the darkest to the brightest.
         asked: (B, 12, h, w), how far the head asked to stretch the range and to follow the curve,
             before its limits: what training looks at.
+        haze: (B,), the mean of 1 - t over the image, as the head estimates it: for the diagnosis.
     """
 
     low: Tensor
     span: Tensor
     offsets: Tensor
     asked: Tensor
+    haze: Tensor
 
     @property
     def grid(self) -> Sequence[int]:
@@ -102,7 +104,8 @@ class GlobalContext(nn.Module):
 
     With `tone` it asks for no airlight, but says for each place and level of brightness how far
     the scene's range is stretched, and how far a tone curve is followed that is measured on the
-    copy (`equalised`): both from 0, as it starts, to 0.75.
+    copy (`equalised`): both from 0, as it starts, to 0.75. A linear layer after a hidden one
+    estimates from the same features how thick the haze is; it changes no pixel.
 
     Args:
         taps: of E, fine to coarse.
@@ -133,6 +136,9 @@ class GlobalContext(nn.Module):
         if tone:
             self.to_strength = nn.Conv2d(channels, 2 * LEVELS, 3, padding=1)
             last.append(self.to_strength)
+            self.to_haze = nn.Sequential(
+                nn.Linear(4 * channels + 12, 64), nn.ReLU(), nn.Linear(64, 1)
+            )
         else:
             self.attend = nn.Conv2d(channels, 1, 1)
             self.to_light = nn.Sequential(
@@ -145,6 +151,14 @@ class GlobalContext(nn.Module):
                 nn.init.zeros_(parameter)
         if not tone:
             nn.init.constant_(cast(Tensor, self.to_gain.bias), OFF)
+
+    def lifting_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters on which the lift depends: all but those that estimate the haze."""
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if not name.startswith("to_haze")
+        ]
 
     def forward(self, features: Sequence[Tensor], copy: Tensor) -> Lift:
         """Return the lift for the features of a copy and the copy itself."""
@@ -172,7 +186,9 @@ class GlobalContext(nn.Module):
             x = functional.interpolate(x, size=maps[i].shape[-2:], mode="bilinear") + maps[i]
             x = self._smoothed(i, x)
         if self.tone:
-            return self._tone(x, copy)
+            pooled = torch.cat([seen, x.mean((2, 3)), x.amax((2, 3))], 1).detach()
+            haze = torch.sigmoid(self.to_haze(pooled).float()).flatten()
+            return self._tone(x, copy, haze)
         weights = torch.softmax(self.attend(x).float().flatten(2), 2)
         attended = (weights * colours.float().flatten(2)).sum(2)
         correction = self.to_light(torch.cat([seen, attended], 1)).float()
@@ -182,7 +198,7 @@ class GlobalContext(nn.Module):
         log_gain = _above_zero(self.to_gain(x).float()).clamp(max=MOST)
         return Veil(airlight, exposure, log_gain)
 
-    def _tone(self, x: Tensor, copy: Tensor) -> LocalTone:
+    def _tone(self, x: Tensor, copy: Tensor, haze: Tensor) -> LocalTone:
         raw = self.to_strength(x).float()
         asked = DECIDED * raw
         asked = _through(asked.clamp(0.0, MOST_TONE), asked)
@@ -202,7 +218,7 @@ class GlobalContext(nn.Module):
         places = resampling(TILES, raw.shape[-1], x.device)
         curves = resampled(curves - levels, places, places)
         offsets = stretch * (levels - (low + span * levels)) + strength * curves
-        return LocalTone(low, span, offsets, raw)
+        return LocalTone(low, span, offsets, raw, haze)
 
     def _smoothed(self, i: int, x: Tensor) -> Tensor:
         return torch.relu(self.norm[i](self.smooth[i](x)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -31,7 +32,7 @@ from vrdir.model.loading import (
 )
 from vrdir.model.semantics_decoder import PixelSkipDecoder, SemanticsDecoder
 from vrdir.model.semantics_enhancement import SemanticsEnhancement
-from vrdir.tensors import crop_to, pad_to_multiple
+from vrdir.tensors import crop_to, pad_to_multiple, usual_defaults
 from vrdir.weights.bundled import resolve_weights, upload
 
 
@@ -335,6 +336,15 @@ class VRDIR(nn.Module):
                 f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
         shapes = read_shapes(path)
+        with usual_defaults():
+            return cls._read(config, folder, shapes).to(device).eval()
+
+    @classmethod
+    def _read(
+        cls, config: VRDIRConfig, folder: Path, shapes: Mapping[str, tuple[int, ...]]
+    ) -> VRDIR:
+        """Build a model whose weights have these shapes, and read them. Raises WeightsError."""
+        path = folder / WEIGHTS_FILE
         try:
             with torch.device("meta"):  # no memory for what the file does not hold
                 outline = cls(config)
@@ -348,4 +358,4 @@ class VRDIR(nn.Module):
         )
         model = cls(config)
         model.load_state_dict(read_tensors(path))
-        return model.to(device).eval()
+        return model

@@ -9,7 +9,14 @@ from torch.nn import functional
 from vrdir.batch.results import Diagnosis
 from vrdir.images.changes import mean_change
 from vrdir.model.control import ALL, Control
-from vrdir.model.global_context import Lift, Veil, lift, log_gain_at, reduced, resampling
+from vrdir.model.global_context import (
+    Lift,
+    LocalTone,
+    lift,
+    log_gain_at,
+    reduced,
+    resampling,
+)
 from vrdir.model.vrdir import Restoration
 
 COPY_PX = 128  # side of the copy on which haze is measured
@@ -44,8 +51,10 @@ def _each(values: Tensor | None, count: int) -> list[float | None]:
 
 def _haze(image: Tensor, veil: Lift | None) -> Tensor | None:
     """Return the mean of 1 - t over each image, (B,)."""
-    if not isinstance(veil, Veil):
+    if veil is None:
         return None
+    if isinstance(veil, LocalTone):
+        return veil.haze
     matrix = resampling(veil.grid[-1], COPY_PX, image.device)
     k = log_gain_at(reduced(image, COPY_PX), veil, matrix, matrix)
     return (1 - torch.exp(-k)).mean((1, 2, 3))

@@ -152,7 +152,7 @@ class Network(NamedTuple):
 
     def _checked_bytes(self, header: Image.Image, opening: int, name: str) -> int:
         needed = opening + self.memory_bytes(*header.size)
-        check_memory(needed, header, name)
+        check_memory(needed, header.size, name)
         return needed
 
 

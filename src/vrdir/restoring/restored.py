@@ -17,6 +17,7 @@ from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.restoring.diagnosis import diagnose
 from vrdir.restoring.network import Network
 from vrdir.restoring.strips import no_check
+from vrdir.tensors import usual_defaults
 
 
 class Restored(NamedTuple):
@@ -53,7 +54,7 @@ def restore_opened(
     device = network.device
     half = torch.autocast(device.type, torch.bfloat16, enabled=network.precision == "bf16")
     # No inference mode: a recogniser could not use its tensors in training.
-    with torch.no_grad(), half, _turn_on(str(device)):
+    with usual_defaults(), torch.no_grad(), half, _turn_on(str(device)):
         pixels = opened.tensor.to(device).contiguous(memory_format=torch.channels_last)
         restoration = network.restore(pixels, statistics, check)
         check_result(restoration.image, restoration.shares)

@@ -7,28 +7,78 @@ import json
 import secrets
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from vrdir.serving.images import MEDIA_TYPES, ImageResult
-from vrdir.serving.intake import JSON, MULTIPART, Wanted
+from vrdir.serving.intake import JSON, MULTIPART, Bodies, Wanted
 
 PREFIX = "Vrdir-"  # of the headers with the diagnosis
+PIECE = 2**18  # bytes: what a client must take within `--send-timeout`
 
 
-def answer_of(result: ImageResult, wanted: Wanted) -> Response:
-    """Return a restored image as the client wants it."""
+class HeldResponse(Response):
+    """A response whose memory is budgeted until the client has taken it, piece by piece.
+
+    Args:
+        content: the body.
+        media_type: of the body.
+        headers: beside those of every response.
+        bodies: the budget.
+
+    Raises:
+        ProblemError: the budget has no memory left.
+    """
+
+    def __init__(
+        self, content: bytes, media_type: str, headers: dict[str, str], bodies: Bodies
+    ) -> None:
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._bodies = bodies
+        bodies.take(len(content))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; each piece waits until the client has taken the one before."""
+        body = memoryview(self.body)
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            for start in range(0, len(body), PIECE):
+                piece = bytes(body[start : start + PIECE])
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._bodies.give_back(len(body))
+
+
+def answer_of(result: ImageResult, wanted: Wanted, bodies: Bodies) -> Response:
+    """Return a restored image as the client wants it.
+
+    Args:
+        result: the image.
+        wanted: its form.
+        bodies: the budget of memory, which the answer counts to until it is sent.
+
+    Raises:
+        ProblemError: the budget has no memory left.
+    """
     content = result.content or b""
     media_type = MEDIA_TYPES[result.file_format][0]
-    headers = diagnosis_headers(result)
     if wanted.kind == JSON:
         image = {"media_type": media_type, "base64": base64.b64encode(content).decode()}
-        return JSONResponse(diagnosis_of(result) | {"image": image}, headers=headers)
-    if wanted.kind == MULTIPART:
+        content = json.dumps(diagnosis_of(result) | {"image": image}).encode()
+        media_type = JSON
+    elif wanted.kind == MULTIPART:
         facts = json.dumps(diagnosis_of(result)).encode()
         boundary = secrets.token_hex(16)
-        body = _parts(boundary, ((JSON, facts), (media_type, content)))
-        return Response(body, media_type=f"{MULTIPART}; boundary={boundary}", headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
+        content = _parts(boundary, ((JSON, facts), (media_type, content)))
+        media_type = f"{MULTIPART}; boundary={boundary}"
+    return HeldResponse(content, media_type, diagnosis_headers(result), bodies)
 
 
 def diagnosis_of(result: ImageResult) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The queue: images that wait are restored in batches of one size, within a budget of pixels.
 
 Nothing here knows HTTP. Threads take jobs from the queue; an event loop or a test waits for their
-futures. A job that is cancelled, or whose deadline has passed, is dropped before work begins.
+futures. A job that is given up, or whose deadline has passed, is dropped before work begins; work
+that has begun stops at its next step, once nobody wants any result of its batch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,8 +35,15 @@ class Observer(Protocol):
     def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
         """Note a batch that was restored."""
 
+    def job_started(self, seconds: float) -> None:
+        """Note how long a job has waited."""
+
     def job_dropped(self, reason: str) -> None:
-        """Note a job that was dropped while it waited."""
+        """Note a job whose result nobody wants any more, whether it waited or was at work."""
+
+
+class GivenUpError(Exception):
+    """Work that was stopped, because nobody wants its results."""
 
 
 @dataclass(eq=False)
@@ -47,8 +55,10 @@ class Job:
         pixels: how many pixels the image has.
         deadline: when the job is dropped, by `time.monotonic`.
         work: what is done: jobs of one key -> one result or exception for each.
+        payload: what `work` needs to know.
         future: where the result is put.
         submitted: when the job was accepted, by `time.monotonic`.
+        given_up: why nobody wants the result any more; empty while somebody does.
     """
 
     batch_key: Hashable
@@ -58,6 +68,21 @@ class Job:
     payload: Any = None
     future: Future[Any] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
+    given_up: str = ""
+
+    def give_up(self, reason: str) -> None:
+        """Say that nobody wants the result: "client-gone", "deadline" or "stopping"."""
+        self.given_up = self.given_up or reason
+        self.future.cancel()
+
+
+def check_wanted(jobs: Sequence[Job]) -> None:
+    """Raise GivenUpError if nobody wants the result of any of these jobs.
+
+    Long work calls this between its steps.
+    """
+    if all(job.given_up for job in jobs):
+        raise GivenUpError(jobs[0].given_up)
 
 
 class Queue:
@@ -87,7 +112,8 @@ class Queue:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._pixels_at_work = self._jobs_at_work = self._batches_at_work = 0
+        self._at_work: list[Job] = []
+        self._batches_at_work = 0
         self._speed = FIRST_GUESS
         self._workers = [
             threading.Thread(target=self._run, name=f"restore-{number}", daemon=True)
@@ -109,7 +135,11 @@ class Queue:
     @property
     def at_work(self) -> int:
         """How many jobs are being restored."""
-        return self._jobs_at_work
+        return len(self._at_work)
+
+    @property
+    def _pixels_at_work(self) -> int:
+        return sum(job.pixels for job in self._at_work)
 
     def submit(self, job: Job) -> Future[Any]:
         """Accept a job.
@@ -142,12 +172,20 @@ class Queue:
             self._changed.notify_all()
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Answer all jobs, waiting or at work, that the service is stopping, and take no more."""
         with self._changed:
-            left = list(self._waiting)
+            self._stopping = True
+            waiting, at_work = list(self._waiting), list(self._at_work)
             self._waiting.clear()
-        for job in left:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(ProblemError("stopping", "the service was stopped", 5))
+            self._changed.notify_all()
+        for _ in waiting:
+            self._observer.job_dropped("stopping")
+        for job in waiting + at_work:
+            _settle(job, ProblemError("stopping", "the service was stopped; try again soon", 5))
+            job.give_up("stopping")
 
     def _expected_wait(self, pixels: int) -> int:
         seconds = (pixels + self._pixels_at_work) / self._speed
@@ -158,12 +196,11 @@ class Queue:
         now = time.monotonic()
         alive: deque[Job] = deque()
         for job in self._waiting:
-            if job.future.cancelled():
-                self._observer.job_dropped("client-gone")
-            elif job.deadline <= now:
-                self._observer.job_dropped("deadline")
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(late())
+            if job.deadline <= now:
+                _settle(job, late())
+                job.give_up("deadline")
+            if job.given_up or job.future.cancelled():
+                self._observer.job_dropped(job.given_up or "client-gone")
             else:
                 alive.append(job)
         self._waiting = alive
@@ -175,9 +212,8 @@ class Queue:
                 self._drop_dead()
                 batch = self._next_batch()
                 if batch:
-                    self._jobs_at_work += len(batch)
+                    self._at_work += batch
                     self._batches_at_work += 1
-                    self._pixels_at_work += sum(job.pixels for job in batch)
                     return batch
                 if self._stopping and not self._waiting:
                     return None
@@ -207,34 +243,49 @@ class Queue:
             if job.future.set_running_or_notify_cancel():
                 batch.append(job)
             else:
-                self._observer.job_dropped("client-gone")
+                self._observer.job_dropped(job.given_up or "client-gone")
         return batch
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
-            start = time.monotonic()
-            pixels = sum(job.pixels for job in batch)
-            try:
-                with self._changed:
-                    alone = self._batches_at_work == 1 and not self._waiting
-                torch.set_num_threads(self._threads if alone else 1)
-                results = batch[0].work(batch)
-            except BaseException as error:  # a thread that ends would leave the queue without work
-                results = [error] * len(batch)
-            seconds = max(time.monotonic() - start, 1e-6)
+            self._work_on(batch)
+            del batch  # what it holds is free while this thread waits
+
+    def _work_on(self, batch: list[Job]) -> None:
+        start = time.monotonic()
+        pixels = sum(job.pixels for job in batch)
+        for job in batch:
+            self._observer.job_started(start - job.submitted)
+        try:
             with self._changed:
-                self._jobs_at_work -= len(batch)
-                self._batches_at_work -= 1
-                self._pixels_at_work -= pixels
-                self._speed += 0.2 * (pixels / seconds - self._speed)
-                self._changed.notify_all()
-            self._observer.batch_done(len(batch), pixels, seconds)
-            for job, result in zip(batch, results, strict=True):
-                if isinstance(result, BaseException):
-                    job.future.set_exception(result)
-                else:
-                    job.future.set_result(result)
-            del batch, results
+                alone = self._batches_at_work == 1 and not self._waiting
+            torch.set_num_threads(self._threads if alone else 1)
+            results = batch[0].work(batch)
+        except BaseException as error:  # a thread that ends would leave the queue without work
+            results = [error] * len(batch)
+        seconds = max(time.monotonic() - start, 1e-6)
+        with self._changed:
+            for job in batch:
+                self._at_work.remove(job)
+            self._batches_at_work -= 1
+            self._speed += 0.2 * (pixels / seconds - self._speed)
+            self._changed.notify_all()
+        self._observer.batch_done(len(batch), pixels, seconds)
+        for job, result in zip(batch, results, strict=True):
+            if job.given_up:
+                self._observer.job_dropped(job.given_up)
+            _settle(job, result)
+
+
+def _settle(job: Job, result: Any) -> None:
+    """Give a job its result or exception, unless it has one, or is cancelled."""
+    try:
+        if isinstance(result, BaseException):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
+    except InvalidStateError:
+        pass
 
 
 def late() -> ProblemError:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,9 +21,9 @@ from vrdir.serving.settings import ServeSettings
 
 logger = logging.getLogger("vrdir.serving.access")
 
-SEND_TIMEOUT = 60.0  # seconds for the client to take a part of the answer
 LINGER = 1.0  # seconds that a refused body is still read, so that the client sees why
 KEYED = "/v1/"  # addresses that need a key, where there are keys
+WITH_TOKEN = ("/v1/stream", "/v1/live.mjpg")  # where a browser can send no key
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
@@ -34,6 +34,8 @@ SECURITY_HEADERS = {
     # Both are what a browser asks for before it gives a page threads (SharedArrayBuffer).
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
+    # Pages of other sites may not show what this service sends, such as the camera.
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -71,8 +73,7 @@ class Gate:
                 answer["status"] = 101
             elif message["type"] == "http.response.body":
                 answer["bytes"] += len(message.get("body", b""))
-            with anyio.fail_after(SEND_TIMEOUT):
-                await send(message)
+            await send(message)
 
         try:
             problem = self._refusal(scope)
@@ -81,7 +82,7 @@ class Gate:
             else:
                 scope["vrdir.problem"] = problem.kind
                 await self._refuse(scope, receive, answered, problem)
-        except (ClientDisconnect, TimeoutError):  # the client left, or takes nothing
+        except ClientDisconnect:  # or it takes nothing
             scope["vrdir.problem"] = "client-gone"
         finally:
             self._note(scope, answer, time.perf_counter() - start)
@@ -89,14 +90,23 @@ class Gate:
     def _refusal(self, scope: Scope) -> ProblemError | None:
         headers = Headers(scope=scope)
         try:
+            _check_framing(scope, headers)
             self._check_origin(headers)
-            needs_key = self._keys is not None and scope["path"].startswith(KEYED)
             # A browser asks with OPTIONS, without a key, whether it may ask at all.
-            if self._keys is not None and needs_key and scope.get("method") != "OPTIONS":
-                self._keys.check(headers)
+            if scope["path"].startswith(KEYED) and scope.get("method") != "OPTIONS":
+                self._check_key(scope, headers)
         except ProblemError as problem:
             return problem
         return None
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if self._keys is None:
+            return
+        token = QueryParams(scope["query_string"]).get("token")
+        if token is not None and scope["path"] in WITH_TOKEN:
+            self._keys.check_token(token)
+        else:
+            self._keys.check(headers)
 
     def _check_origin(self, headers: Headers) -> None:
         """Refuse pages of other sites, which would use the service behind its user's back."""
@@ -138,6 +148,14 @@ class Gate:
         if problem is not None:
             facts["problem"] = problem
         logger.info("request", extra=facts)
+
+
+def _check_framing(scope: Scope, headers: Headers) -> None:
+    """Refuse what a proxy may understand in another way. Raises ProblemError."""
+    if scope["http_version"] not in ("1.0", "1.1"):
+        raise ProblemError("bad-request", "this service speaks HTTP/1.1 only")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise ProblemError("bad-request", "Content-Length and Transfer-Encoding exclude each other")
 
 
 async def drain(scope: Scope, receive: Receive) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,9 @@ from vrdir.images.formats import BY_NAME, open_header
 from vrdir.images.reading import decode, decoding
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
+from vrdir.restoring.restored import restore_opened
 from vrdir.restoring.restorer import Restorer
-from vrdir.serving.batching import Job
+from vrdir.serving.batching import GivenUpError, Job, check_wanted
 from vrdir.serving.problems import ProblemError
 
 NAME = "the image"  # in errors: a client knows which one it sent
@@ -145,10 +147,14 @@ def restore_batch(jobs: Sequence[Job]) -> list[ImageResult | Exception]:
 
     Returns:
         For each job its result, or the exception that stopped it.
+
+    Raises:
+        GivenUpError: nobody wants any of the results.
     """
     results: list[ImageResult | Exception | None] = [None] * len(jobs)
     opened: dict[int, _Opened] = {}
     for number, job in enumerate(jobs):
+        check_wanted(jobs)
         try:
             opened[number] = _open(job.payload)
         except Exception as error:  # the other images of the batch are sound all the same
@@ -157,9 +163,9 @@ def restore_batch(jobs: Sequence[Job]) -> list[ImageResult | Exception]:
     for number, one in opened.items():
         groups.setdefault(one.image.tensor.shape, []).append(number)
     for numbers in groups.values():
-        tasks = [jobs[number].payload for number in numbers]
         parts = [opened[number] for number in numbers]
-        for number, result in zip(numbers, _restore(tasks, parts), strict=True):
+        answers = _restore([jobs[number] for number in numbers], parts)
+        for number, result in zip(numbers, answers, strict=True):
             results[number] = result
     return [result for result in results if result is not None]
 
@@ -179,26 +185,32 @@ def _open(task: ImageTask) -> _Opened:
     return _Opened(open_image(picture), file_format, 1000 * (time.perf_counter() - start))
 
 
-def _restore(tasks: Sequence[ImageTask], parts: Sequence[_Opened]) -> list[ImageResult | Exception]:
+def _restore(jobs: Sequence[Job], parts: Sequence[_Opened]) -> list[ImageResult | Exception]:
     start = time.perf_counter()
-    tensors = [part.image.tensor for part in parts]
+    network = jobs[0].payload.restorer.network
+    batch = OpenImage(torch.cat([part.image.tensor for part in parts]), _as_it_is, False)
     try:
-        restored = tasks[0].restorer.restore(torch.cat(tensors) if len(tensors) > 1 else tensors[0])
+        restored = restore_opened(network, batch, check=partial(check_wanted, jobs))
     except Exception as error:
-        if len(tasks) == 1:
-            return [error]
+        if len(jobs) == 1 or isinstance(error, GivenUpError):
+            return [error] * len(jobs)
         # One image may spoil a batch: each is tried alone.
-        return [_restore([task], [part])[0] for task, part in zip(tasks, parts, strict=True)]
-    network = 1000 * (time.perf_counter() - start)
+        return [_restore([job], [part])[0] for job, part in zip(jobs, parts, strict=True)]
+    milliseconds = 1000 * (time.perf_counter() - start)
     results: list[ImageResult | Exception] = []
-    for number, (task, part) in enumerate(zip(tasks, parts, strict=True)):
+    for number, (job, part) in enumerate(zip(jobs, parts, strict=True)):
         try:
+            check_wanted([job])
             after = restored.image[number : number + 1]
             facts = restored.shares[number], restored.diagnosis[number]
-            results.append(_finish(task, part, after, *facts, network))
+            results.append(_finish(job.payload, part, after, *facts, milliseconds))
         except Exception as error:  # such as a format that cannot hold the picture
             results.append(error)
     return results
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _finish(

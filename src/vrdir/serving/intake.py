@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import anyio
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, QueryParams, UploadFile
+from starlette.datastructures import FormData, Headers, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -24,7 +26,7 @@ LARGEST_FIELD = 1024  # bytes
 
 
 class Bodies:
-    """The memory of all request bodies, budgeted in bytes. It is used on one event loop only.
+    """The memory of all request bodies and answers, budgeted in bytes. Threads may share it.
 
     Args:
         settings: the service's limits.
@@ -32,7 +34,37 @@ class Bodies:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._left = int(settings.max_bodies_mebibytes * 2**20)
+        self._lock = threading.Lock()
+        self._taken, self._most = 0, int(settings.max_bodies_mebibytes * 2**20)
+        self._reading: set[anyio.CancelScope] = set()
+        self._stopped = False
+
+    @property
+    def taken(self) -> int:
+        """How many bytes are in memory."""
+        return self._taken
+
+    def take(self, size: int) -> None:
+        """Take memory for a body or an answer, in bytes.
+
+        Raises:
+            ProblemError: there is not enough left.
+        """
+        with self._lock:
+            if self._taken + size > self._most:
+                raise ProblemError("memory-full", "other requests fill the memory", 5)
+            self._taken += size
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken, in bytes."""
+        with self._lock:
+            self._taken -= size
+
+    def stop(self) -> None:
+        """Read no further body: requests that still send one are answered that it is too late."""
+        self._stopped = True
+        for scope in self._reading:
+            scope.cancel()
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncGenerator[bytes, None]:
@@ -43,35 +75,41 @@ class Bodies:
         """
         taken = 0
 
-        def take(size: int) -> None:
+        def take(part: bytes) -> bytes:
             nonlocal taken
-            if taken + size > self._settings.max_body:
-                limit = self._settings.max_body_mebibytes
-                raise ProblemError("body-too-large", f"at most {limit:g} MiB are accepted")
-            if size > self._left:
-                raise ProblemError("memory-full", "other requests fill the memory", 5)
-            taken += size
-            self._left -= size
+            if taken + len(part) > self._settings.max_body:
+                raise _too_large(self._settings)
+            self.take(len(part))
+            taken += len(part)
+            return part
 
         try:
-            declared = declared_length(request.headers)
-            if declared is not None and declared > self._settings.max_body:
-                take(declared)
-            try:
-                with anyio.fail_after(self._settings.body_timeout):
-                    parts = []
-                    async for part in request.stream():
-                        take(len(part))
-                        parts.append(part)
-            except TimeoutError:
-                seconds = self._settings.body_timeout
-                raise ProblemError(
-                    "body-timeout", f"the body was not complete after {seconds:g} seconds"
-                ) from None
+            if (declared_length(request.headers) or 0) > self._settings.max_body:
+                raise _too_large(self._settings)
+            with anyio.move_on_after(self._settings.body_timeout) as scope:
+                self._reading.add(scope)
+                try:
+                    parts = [take(part) async for part in request.stream()]
+                finally:
+                    self._reading.discard(scope)
+            if scope.cancelled_caught:
+                raise self._too_slow()
             request.scope["vrdir.body_read"] = True
             yield b"".join(parts)
         finally:
-            self._left += taken
+            self.give_back(taken)
+
+    def _too_slow(self) -> ProblemError:
+        if self._stopped:
+            return ProblemError("stopping", "the service is stopping; try again soon", 5)
+        seconds = self._settings.body_timeout
+        return ProblemError("body-timeout", f"the body was not complete after {seconds:g} seconds")
+
+
+def _too_large(settings: ServeSettings) -> ProblemError:
+    return ProblemError(
+        "body-too-large", f"at most {settings.max_body_mebibytes:g} MiB are accepted"
+    )
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -148,8 +186,10 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 40
 
 
-async def split_form(request: Request, body: bytes) -> tuple[bytes, dict[str, list[str]]]:
+def split_form(request: Request, body: bytes) -> tuple[bytes, dict[str, list[str]]]:
     """Return the image and the parameters of a body: the body itself, or a multipart form.
+
+    Call it in a thread: a large or hostile form takes a while.
 
     Raises:
         ProblemError: the form is malformed, or does not hold exactly one image.
@@ -159,27 +199,30 @@ async def split_form(request: Request, body: bytes) -> tuple[bytes, dict[str, li
     if media_type.lower() != b"multipart/form-data":
         return _checked_image(body), values
 
-    async def whole() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = _InMemoryParser(
-        request.headers, whole(), max_files=1, max_fields=20, max_part_size=LARGEST_FIELD
-    )
     try:
-        form = await parser.parse()
+        form = asyncio.run(_parsed(request.headers, body))
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         reason = getattr(error, "message", "no boundary or wrong encoding")
         raise ProblemError("bad-request", f"the form cannot be read: {reason}") from None
     image: bytes | None = None
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            image = await value.read()
+            image = value.file.read()
         else:
             values.setdefault(name, []).append(value)
-    await form.close()
     if image is None:
         raise ProblemError("no-image", "the form has no file; name it `image`")
     return _checked_image(image), values
+
+
+async def _parsed(headers: Headers, body: bytes) -> FormData:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemoryParser(
+        headers, pieces(), max_files=1, max_fields=20, max_part_size=LARGEST_FIELD
+    )
+    return await parser.parse()
 
 
 def _checked_image(content: bytes) -> bytes:

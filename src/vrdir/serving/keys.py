@@ -1,10 +1,16 @@
-"""API keys from a file, compared in constant time and read again when the file changes."""
+"""API keys from a file, compared in constant time and read again when the file changes.
+
+A browser sends no key with a WebSocket or an `<img>`. So whoever has a key may ask for a token: it
+is signed with a secret of this process, is valid for a minute, and goes into the address.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import logging
+import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +21,7 @@ from vrdir.text_files import read_text
 logger = logging.getLogger(__name__)
 
 SHORTEST = 16  # characters: a shorter key can be guessed
+TOKEN_SECONDS = 60  # to open a stream; a stream that is open goes on
 
 
 class ApiKeys:
@@ -31,6 +38,7 @@ class ApiKeys:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._digests, self._stamp = _read(path), _stamp(path)
+        self._secret = secrets.token_bytes(32)
 
     def reload(self) -> None:
         """Read the file again if it has changed; keep the old keys if it cannot be used."""
@@ -48,6 +56,38 @@ class ApiKeys:
         Raises:
             ProblemError: there is no key, or it is not known.
         """
+        self._checked(headers)
+
+    def token(self, headers: Mapping[str, str]) -> str:
+        """Return a token for the key of a request.
+
+        Raises:
+            ProblemError: there is no key, or it is not known.
+        """
+        expiry = int(time.time()) + TOKEN_SECONDS
+        return f"{expiry}.{self._signature(self._checked(headers), expiry)}"
+
+    def check_token(self, token: str) -> None:
+        """Check a token from an address.
+
+        Raises:
+            ProblemError: it has expired, is not one of this process, or its key was removed.
+        """
+        self.reload()
+        text, _, signature = token.partition(".")
+        expiry = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+        sent = signature.encode("utf-8", "surrogateescape")
+        matches = [
+            hmac.compare_digest(sent, self._signature(known, expiry).encode())
+            for known in self._digests
+        ]
+        if not any(matches) or expiry < time.time():
+            raise ProblemError(
+                "key-wrong", "this token is wrong or too old; get another by POST /v1/tokens"
+            )
+
+    def _checked(self, headers: Mapping[str, str]) -> bytes:
+        """Return the digest of the key of a request. Raises ProblemError."""
         self.reload()
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         sent = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -60,6 +100,10 @@ class ApiKeys:
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
             raise ProblemError("key-wrong", "this API key is not known; ask who runs the service")
+        return digest
+
+    def _signature(self, digest: bytes, expiry: int) -> str:
+        return hmac.new(self._secret, digest + str(expiry).encode(), hashlib.sha256).hexdigest()
 
 
 def _digest(key: str) -> bytes:

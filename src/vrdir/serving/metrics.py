@@ -42,8 +42,12 @@ class Metrics:
         self.batch_seconds = Histogram(
             "vrdir_batch_seconds", "Time for a batch.", buckets=SECONDS, registry=registry
         )
+        self.waits = Histogram(
+            "vrdir_wait_seconds", "Time of an image in the queue.", buckets=SECONDS,
+            registry=registry,
+        )  # fmt: skip
         self.dropped = Counter(
-            "vrdir_dropped_total", "Images dropped while they waited.", ("reason",),
+            "vrdir_dropped_total", "Images that nobody wanted any more.", ("reason",),
             registry=registry,
         )  # fmt: skip
         self.frames = Counter(
@@ -65,8 +69,12 @@ class Metrics:
         self.batch_seconds.observe(seconds)
         self.pixels.inc(pixels)
 
+    def job_started(self, seconds: float) -> None:
+        """Note how long a job has waited."""
+        self.waits.observe(seconds)
+
     def job_dropped(self, reason: str) -> None:
-        """Note a job that was dropped while it waited."""
+        """Note a job whose result nobody wants any more."""
         self.dropped.labels(reason).inc()
 
     def text(self) -> bytes:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from vrdir.errors import InputError, VrdirError
@@ -32,6 +33,7 @@ class Networks:
     Args:
         weights: as `NAME=WEIGHTS` or `WEIGHTS`: bundled names, folders, repository ids, or exported
             files. The first is the default. A request chooses by name; it can never name a file.
+            Without NAME, a folder or file has its last part as its name.
         device: as for `Restorer`.
         backend: as for `Restorer`.
         precision: as for `Restorer`.
@@ -153,5 +155,6 @@ class Networks:
 
 
 def _named(text: str) -> tuple[str, str]:
+    """Return a name and the weights. A path has its last part as its name: clients see it."""
     name, equals, spec = text.partition("=")
-    return (name, spec) if equals else (text, text)
+    return (name, spec) if equals else (PurePath(text).name, text)

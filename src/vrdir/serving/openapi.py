@@ -8,21 +8,37 @@ from typing import Any
 from vrdir import __version__
 from vrdir.serving.images import MEDIA_TYPES
 from vrdir.serving.intake import JSON, MULTIPART
+from vrdir.serving.keys import TOKEN_SECONDS
 from vrdir.serving.problems import KINDS
 from vrdir.serving.problems import MEDIA_TYPE as PROBLEM
 
 BINARY = {"type": "string", "format": "binary"}
+MIXED = {
+    "schema": BINARY,
+    "example": (
+        "--b\r\nContent-Type: application/json\r\n\r\n{...}\r\n"
+        "--b\r\nContent-Type: image/jpeg\r\n\r\n...\r\n--b--\r\n"
+    ),
+}
 UPLOAD_KINDS = (
+    "bad-request",
     "bad-parameter",
+    "no-image",
     "key-missing",
     "key-wrong",
+    "foreign-origin",
     "not-acceptable",
     "body-timeout",
     "body-too-large",
+    "image-too-large",
     "not-an-image",
     "damaged-image",
+    "unusable-result",
     "internal-error",
+    "not-offered",
     "queue-full",
+    "memory-full",
+    "stopping",
     "deadline",
 )
 
@@ -39,10 +55,15 @@ def openapi_document(weights: Sequence[str]) -> dict[str, Any]:
         },
         "paths": _uploads(weights) | _others(),
         "components": {
-            "schemas": {"Problem": _problem_schema(), "Diagnosis": _diagnosis_schema()},
+            "schemas": {
+                "Problem": _problem_schema(),
+                "Diagnosis": _diagnosis_schema(),
+                "Boxes": _boxes_schema(),
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "token": {"type": "apiKey", "in": "query", "name": "token"},
             },
         },
         "security": [{}, {"bearer": []}, {"header": []}],
@@ -52,11 +73,13 @@ def openapi_document(weights: Sequence[str]) -> dict[str, Any]:
 def _uploads(weights: Sequence[str]) -> dict[str, Any]:
     images = {types[0]: {"schema": BINARY} for types in MEDIA_TYPES.values()}
     facts = {JSON: {"schema": {"$ref": "#/components/schemas/Diagnosis"}, "example": _example()}}
-    boxes = {JSON: {"schema": {"type": "object"}}}
+    boxes = {
+        JSON: {"schema": {"$ref": "#/components/schemas/Boxes"}, "example": _example_of_boxes()}
+    }
     parameters = _parameters(weights)
     return {
         "/v1/restore": _upload(
-            "Restore an image", "restore", parameters, images | facts | {MULTIPART: {}}
+            "Restore an image", "restore", parameters, images | facts | {MULTIPART: MIXED}
         ),
         "/v1/diagnose": _upload("Diagnose an image", "diagnose", parameters, facts),
         "/v1/detect": _upload("Find objects in an image", "detect", [], boxes),
@@ -74,13 +97,18 @@ def _upload(
     }
     body: dict[str, Any] = {types[0]: {"schema": BINARY} for types in MEDIA_TYPES.values()}
     body["multipart/form-data"] = {"schema": form}
-    problems: dict[str, Any] = {}
+    kinds: dict[str, list[str]] = {}
     for kind in UPLOAD_KINDS:
-        status, title = KINDS[kind]
-        problems.setdefault(str(status), _problem_answer(title))
-    headers = {
+        kinds.setdefault(str(KINDS[kind].status), []).append(kind)
+    problems = {status: _problem_answer(names) for status, names in kinds.items()}
+    headers: dict[str, Any] = {
         f"Vrdir-{figure}": {"schema": {"type": "number"}, "description": text}
         for figure, text in FIGURES.items()
+    }
+    headers["Vrdir-Shares"] = {
+        "schema": {"type": "string"},
+        "description": "share of each degradation",
+        "example": "clean=0.0800, rain=0.0200, haze=0.8600, noise=0.0400",
     }
     return {
         "post": {
@@ -89,7 +117,11 @@ def _upload(
             "parameters": parameters,
             "requestBody": {"required": True, "content": body},
             "responses": {
-                "200": {"description": "the result", "headers": headers, "content": content},
+                "200": {
+                    "description": "the result",
+                    "headers": headers if parameters else {},
+                    "content": content,
+                },
                 **problems,
             },
         }
@@ -146,23 +178,52 @@ def _others() -> dict[str, Any]:
         "/metrics": ("Prometheus metrics", "text/plain"),
         "/openapi.json": ("This document", JSON),
     }
-    return {
-        path: {
-            "get": {
-                "summary": summary,
-                "responses": {
-                    "200": {"description": "the answer", "content": {media_type: {}}},
-                    "default": _problem_answer("a problem"),
-                },
-            }
-        }
+    paths = {
+        path: {"get": _answering(summary, media_type, None)}
         for path, (summary, media_type) in texts.items()
+    }
+    for path in ("/v1/live.mjpg", "/v1/stream"):
+        paths[path]["get"]["security"] = [{}, {"bearer": []}, {"header": []}, {"token": []}]
+    stream = paths["/v1/stream"]["get"]["responses"]
+    stream["101"] = {"description": "the WebSocket is open"}
+    del stream["200"]
+    example = {"token": "1785000000.6f1c", "seconds": TOKEN_SECONDS}
+    paths["/v1/tokens"] = {
+        "post": _answering("A token in place of the key, for an address", JSON, example)
+    }
+    return paths
+
+
+def _answering(summary: str, media_type: str, example: Any) -> dict[str, Any]:
+    content = {} if example is None else {"example": example}
+    return {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "the answer", "content": {media_type: content}},
+            "default": _problem_answer(["not-offered"]),
+        },
     }
 
 
-def _problem_answer(text: str) -> dict[str, Any]:
+def _problem_answer(kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the answer of one status: an example for each of its kinds."""
+    examples = {
+        kind: {
+            "value": {
+                "type": f"urn:vrdir:problem:{kind}",
+                "title": KINDS[kind].title,
+                "status": KINDS[kind].status,
+                "detail": "what is wrong with this request, and what to do",
+                "instance": "urn:vrdir:request:0f1e2d",
+            }
+        }
+        for kind in kinds
+    }
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": text, "content": {PROBLEM: {"schema": schema}}}
+    return {
+        "description": " / ".join(KINDS[kind].title for kind in kinds),
+        "content": {PROBLEM: {"schema": schema, "examples": examples}},
+    }
 
 
 def _problem_schema() -> dict[str, Any]:
@@ -174,13 +235,25 @@ def _problem_schema() -> dict[str, Any]:
         "description": "RFC 9457",
         "properties": texts | {"status": {"type": "integer"}},
         "required": ["type", "title", "status"],
-        "example": {
-            "type": "urn:vrdir:problem:queue-full",
-            "title": KINDS["queue-full"].title,
-            "status": KINDS["queue-full"].status,
-            "detail": "64 images of 98.0 megapixels are waiting",
-            "instance": "urn:vrdir:request:0f1e2d",
+    }
+
+
+def _boxes_schema() -> dict[str, Any]:
+    corner = {"type": "number", "description": "in pixels"}
+    box = {
+        "type": "object",
+        "properties": dict.fromkeys(("x0", "y0", "x1", "y1"), corner)
+        | {"score": {"type": "number"}, "label": {"type": "string"}},
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "detector": {"type": "string"},
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+            "boxes": {"type": "array", "items": box},
         },
+        "required": ["detector", "width", "height", "boxes"],
     }
 
 
@@ -207,6 +280,7 @@ def _diagnosis_schema() -> dict[str, Any]:
                 },
             },
         },
+        "required": ["width", "height", "diagnosis", "shares", "milliseconds"],
     }
 
 
@@ -218,3 +292,8 @@ def _example() -> dict[str, Any]:
         "shares": {"clean": 0.08, "rain": 0.02, "haze": 0.86, "noise": 0.04},
         "milliseconds": {"decode": 8.1, "network": 310.0, "encode": 12.4},
     }
+
+
+def _example_of_boxes() -> dict[str, Any]:
+    box = {"x0": 31.0, "y0": 40.5, "x1": 220.0, "y1": 180.0, "score": 0.91, "label": "car"}
+    return {"detector": "yolox_nano", "width": 640, "height": 480, "boxes": [box]}

@@ -14,7 +14,7 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
-    ".wasm": "application/wasm",
+    ".gz": "application/gzip",
     ".onnx": "application/octet-stream",
     ".txt": "text/plain; charset=utf-8",
 }

@@ -39,6 +39,7 @@ KINDS = {
     "not-an-image": Kind(415, "The request body is not an image that can be read"),
     "damaged-image": Kind(422, "The image is damaged or cannot be restored"),
     "unusable-result": Kind(422, "The result is not finite"),
+    "upgrade-required": Kind(426, "The address is a WebSocket"),
     "internal-error": Kind(500, "The service failed"),
     "not-offered": Kind(501, "The service was started without this feature"),
     "too-many-connections": Kind(503, "Too many connections are open"),
@@ -55,6 +56,11 @@ FAMILY: tuple[tuple[type[Exception], str], ...] = (
     (ImageError, "damaged-image"),
     (VrdirError, "bad-parameter"),
 )
+# Headers that HTTP asks for with an answer of this kind.
+EXPLAINED_BY = {
+    "key-missing": {"WWW-Authenticate": "Bearer"},
+    "upgrade-required": {"Upgrade": "websocket"},
+}
 BY_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
 
 
@@ -104,8 +110,7 @@ def problem_response(problem: ProblemError, request_id: str) -> Response:
     headers = {}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    if problem.kind == "key-missing":
-        headers["WWW-Authenticate"] = "Bearer"
+    headers |= EXPLAINED_BY.get(problem.kind, {})
     return JSONResponse(
         problem_document(problem, request_id),
         status_code=KINDS[problem.kind].status,

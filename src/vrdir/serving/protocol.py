@@ -1,23 +1,74 @@
-"""HTTP/1.1 for an open network: time for the headers and the number of connections are limited."""
+"""HTTP/1.1 and WebSockets for an open network: connections and slow clients are limited."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from vrdir.serving.problems import KINDS, MEDIA_TYPE, ProblemError, problem_document
+from vrdir.serving.settings import ServeSettings
 
 HEADER_BYTES = 32 * 1024  # request line and headers together
 
+Note = Callable[[str, str], None]  # is told a kind of problem, and an id for the log
 
-class LimitedProtocol(H11Protocol):
-    """uvicorn's protocol with limits, which `limited_protocol` sets.
+
+class _ReaderLimit:
+    """Cuts off a client that does not take what it is sent; mixed into uvicorn's protocols.
+
+    Closing would wait for ever until the client has taken what is left.
+
+    Attributes:
+        send_timeout: seconds that the transport's buffer may be full.
+        note: is told of connections that are cut off.
+    """
+
+    send_timeout = 60.0
+    note: Note
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    _send_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """Start the timer: the buffer is full."""
+        super().pause_writing()  # type: ignore[misc]
+        self._send_timer = self.loop.call_later(self.send_timeout, self._cut_off)
+
+    def resume_writing(self) -> None:
+        """Stop the timer: the client has taken something."""
+        self._stop_send_timer()
+        super().resume_writing()  # type: ignore[misc]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._stop_send_timer()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def _cut_off(self) -> None:
+        self.transport.abort()
+        self.note("send-timeout", uuid.uuid4().hex)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+
+class LimitedWebSocket(_ReaderLimit, WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, for clients that may not read."""
+
+
+class LimitedProtocol(_ReaderLimit, H11Protocol):
+    """uvicorn's HTTP protocol with limits, which `limited_protocols` sets.
 
     Attributes:
         header_timeout: seconds for the request line and the headers.
@@ -41,9 +92,7 @@ class LimitedProtocol(H11Protocol):
         """Take a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            problem = ProblemError("too-many-connections", "close some, or try again", 5)
-            transport.write(raw_problem(problem))
-            transport.close()
+            self._refuse(ProblemError("too-many-connections", "close some, or try again", 5))
             return
         self._start_timer()
 
@@ -65,8 +114,13 @@ class LimitedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP by a problem document."""
         self._stop_timer()
-        self.transport.write(raw_problem(ProblemError("bad-request", msg)))
+        self._refuse(ProblemError("bad-request", msg))
+
+    def _refuse(self, problem: ProblemError) -> None:
+        request_id = uuid.uuid4().hex
+        self.transport.write(raw_problem(problem, request_id))
         self.transport.close()
+        self.note(problem.kind, request_id)
 
     def _start_timer(self) -> None:
         self._header_timer = self.loop.call_later(self.header_timeout, self._too_slow)
@@ -79,22 +133,33 @@ class LimitedProtocol(H11Protocol):
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+            self.note("header-timeout", uuid.uuid4().hex)
 
 
-def limited_protocol(header_timeout: float, max_connections: int) -> type[LimitedProtocol]:
-    """Return the protocol with these limits."""
-    limits = {"header_timeout": header_timeout, "max_connections": max_connections}
-    return type("Protocol", (LimitedProtocol,), limits)
+def limited_protocols(
+    settings: ServeSettings, max_connections: int, note: Note
+) -> tuple[type[LimitedProtocol], type[LimitedWebSocket]]:
+    """Return the protocols of HTTP and of WebSockets with a service's limits.
+
+    Args:
+        settings: the service's limits.
+        max_connections: the limit that the system allows.
+        note: is told of connections that are refused or cut off.
+    """
+    both: dict[str, Any] = {"send_timeout": settings.send_timeout, "note": staticmethod(note)}
+    http = {"header_timeout": settings.header_timeout, "max_connections": max_connections}
+    return type("Http", (LimitedProtocol,), both | http), type("Ws", (LimitedWebSocket,), both)
 
 
-def raw_problem(problem: ProblemError) -> bytes:
+def raw_problem(problem: ProblemError, request_id: str) -> bytes:
     """Return a problem as the bytes of a whole HTTP response that closes the connection."""
-    body = json.dumps(problem_document(problem, "-")).encode()
+    body = json.dumps(problem_document(problem, request_id)).encode()
     status = KINDS[problem.kind].status
     lines = [
         f"HTTP/1.1 {status} {'Bad Request' if status == 400 else 'Service Unavailable'}",
         f"Content-Type: {MEDIA_TYPE}",
         f"Content-Length: {len(body)}",
+        f"X-Request-Id: {request_id}",
         "Connection: close",
     ]
     if problem.retry_after is not None:

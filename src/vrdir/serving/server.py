@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import socket
 import threading
@@ -14,11 +15,12 @@ from typing import Any
 import uvicorn
 
 from vrdir.errors import InputError
-from vrdir.serving.protocol import HEADER_BYTES, limited_protocol
+from vrdir.serving.protocol import HEADER_BYTES, limited_protocols
 from vrdir.serving.service import Service
 
 logger = logging.getLogger("vrdir.serving")
 
+SENDING = 3  # seconds after `--stop-timeout` for clients to take the last answers
 # What every log record has; all else was given as `extra`.
 PLAIN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
@@ -119,19 +121,22 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
     """
     settings = service.settings
     connections = allow_connections(settings.max_connections)
+    http, web_socket = limited_protocols(settings, connections, service.note_closed)
     config = uvicorn.Config(
         service.application(),
-        http=limited_protocol(settings.header_timeout, connections),
-        ws="websockets-sansio",
+        http=http,
+        ws=web_socket,
         loop="asyncio",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=HEADER_BYTES,
-        timeout_keep_alive=int(settings.keep_alive),
-        timeout_graceful_shutdown=int(settings.stop_timeout),
+        timeout_keep_alive=math.ceil(settings.keep_alive),
+        # The service itself answers what it cannot finish in time; this is for clients that stall.
+        timeout_graceful_shutdown=math.ceil(settings.stop_timeout) + SENDING,
         ws_max_size=settings.max_body,
+        ws_per_message_deflate=False,  # frames are compressed images already
         backlog=2048,
     )
     if hasattr(signal, "SIGHUP"):
@@ -140,5 +145,11 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
             signal.SIGHUP,
             lambda number, frame: threading.Thread(target=service.reload, daemon=True).start(),
         )
+    server = _Server(config, on_start, service.begin_stop)
+    service.metrics.watch(
+        "vrdir_connections",
+        "Open connections.",
+        lambda: len(server.server_state.connections),
+    )
     with listening_socket(settings.host, settings.port) as opened:
-        _Server(config, on_start, service.begin_stop).run(sockets=[opened])
+        server.run(sockets=[opened])

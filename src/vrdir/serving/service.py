@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
@@ -33,7 +34,7 @@ from vrdir.serving.images import (
     writable_format,
 )
 from vrdir.serving.intake import Bodies, Parameters, Wanted, parameters_of, split_form, wanted_of
-from vrdir.serving.keys import ApiKeys
+from vrdir.serving.keys import TOKEN_SECONDS, ApiKeys
 from vrdir.serving.live import LiveView
 from vrdir.serving.metrics import MEDIA_TYPE, Metrics
 from vrdir.serving.networks import Networks
@@ -42,6 +43,10 @@ from vrdir.serving.page import page_routes
 from vrdir.serving.problems import ProblemError, handle_error
 from vrdir.serving.settings import ServeSettings
 from vrdir.serving.streams import Streams
+
+logger = logging.getLogger("vrdir.serving.access")
+
+LAST_STEP = 2.0  # seconds for work that was given up to reach its next step, as the service stops
 
 
 class Service:
@@ -70,11 +75,14 @@ class Service:
             CPU_BATCH_PIXELS if on_cpu else GPU_BATCH_PIXELS,
             self.metrics,
         )
-        self.streams = Streams(networks, settings, self.metrics, self.queue)
+        self.streams = Streams(networks, settings, self.metrics, self.queue, self.bodies)
         self.stopping = False
         self.metrics.watch("vrdir_queue_images", "Images that wait.", lambda: self.queue.length)
         self.metrics.watch("vrdir_queue_pixels", "Pixels that wait.", lambda: self.queue.pixels)
         self.metrics.watch("vrdir_working_images", "Images at work.", lambda: self.queue.at_work)
+        self.metrics.watch(
+            "vrdir_bodies_bytes", "Bodies and answers in memory.", lambda: self.bodies.taken
+        )
         self.metrics.watch("vrdir_streams", "Open streams.", lambda: self.streams.count)
         if live is not None:
             live.watch(self.metrics)
@@ -105,21 +113,36 @@ class Service:
         self.networks.reload()
 
     def begin_stop(self) -> None:
-        """Note that the service stops: it is no longer ready, and endless answers end."""
+        """Stop: the service is no longer ready, and endless answers end.
+
+        What was accepted is finished within `stop_timeout`; what is left then is answered by 503.
+        """
         self.stopping = True
         if self.live is not None:
             self.live.close()
+        asyncio.get_running_loop().call_later(self.settings.stop_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        self.bodies.stop()
+        self.queue.give_up()
+
+    def note_closed(self, kind: str, request_id: str) -> None:
+        """Count and log a connection that was refused, or cut off since its client is slow."""
+        self.metrics.errors.labels(kind).inc()
+        logger.info("connection closed", extra={"problem": kind, "request_id": request_id})
 
     def _routes(self) -> list[BaseRoute]:
         posts: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/v1/restore": self._restore,
             "/v1/diagnose": self._diagnose,
             "/v1/detect": self._detect,
+            "/v1/tokens": self._token,
         }
         gets: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/v1/weights": self._weights,
             "/v1/limits": self._limits,
             "/v1/live.mjpg": self._live,
+            "/v1/stream": self._no_stream,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -138,12 +161,12 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None, None]:
         yield
-        await anyio.to_thread.run_sync(self.queue.stop, self.settings.stop_timeout)
+        await anyio.to_thread.run_sync(self.queue.stop, LAST_STEP)
 
     async def _restore(self, request: Request) -> Response:
         wanted = wanted_of(request.headers.get("accept", "*/*"))
         result = await self._restored(request, wanted, with_image=True)
-        return answer_of(result, wanted)
+        return await _in_thread(answer_of, result, wanted, self.bodies)
 
     async def _diagnose(self, request: Request) -> Response:
         result = await self._restored(request, Wanted("application/json", None), with_image=False)
@@ -153,21 +176,23 @@ class Service:
         if self.finder is None:
             raise ProblemError("not-offered", "start the service with --detector FILE.onnx")
         async with self.bodies.read(request) as body:
-            image, _ = await split_form(request, body)
+            image, _ = await _in_thread(split_form, request, body)
             header = await _in_thread(read_header, image, self.settings.max_megapixels)
             job = Job(object(), header.pixels, self._deadline(), self.finder.find_in_batch, image)
             return JSONResponse(await self._finished(request, job))
 
     async def _restored(self, request: Request, wanted: Wanted, with_image: bool) -> ImageResult:
         async with self.bodies.read(request) as body:
-            image, values = await split_form(request, body)
+            image, values = await _in_thread(split_form, request, body)
             parameters = parameters_of(values)
             header = await _in_thread(read_header, image, self.settings.max_megapixels)
             file_format = wanted.file_format or writable_format(header.file_format)
             task = self._task(image, parameters, file_format, with_image)
             request.scope["vrdir.facts"] = {"pixels": header.pixels, "input": header.file_format}
             key = (id(task.restorer), header.width, header.height, parameters.max_side)
-            job = Job(key, header.pixels, self._deadline(), restore_batch, task)
+            # One row of a thousand pixels becomes sixteen: padding is paid for, too.
+            pixels = task.restorer.network.padded_pixels(header.width, header.height)
+            job = Job(key, pixels, self._deadline(), restore_batch, task)
             result: ImageResult = await self._finished(request, job)
             return result
 
@@ -189,7 +214,7 @@ class Service:
         return time.monotonic() + self.settings.deadline
 
     async def _finished(self, request: Request, job: Job) -> Any:
-        """Queue a job and wait for it; drop it when the client goes away or the deadline passes."""
+        """Queue a job and wait for it; give it up when its client leaves or its deadline passes."""
         future: Future[Any] = self.queue.submit(job)
         gone = asyncio.create_task(_disconnected(request))
         answer = asyncio.wrap_future(future)
@@ -200,13 +225,23 @@ class Service:
             )
             if answer in done:
                 return answer.result()
-            answer.cancel()
-            future.cancel()
             if gone in done:
                 raise ClientDisconnect
+            job.give_up("deadline")
             raise late()
         finally:
+            if not future.done():
+                job.give_up("client-gone")
+            answer.cancel()
             gone.cancel()
+
+    async def _token(self, request: Request) -> Response:
+        if self.keys is None:
+            raise ProblemError("not-offered", "this service asks for no API key, nor for a token")
+        token = self.keys.token(request.headers)
+        return JSONResponse(
+            {"token": token, "seconds": TOKEN_SECONDS}, headers={"Cache-Control": "no-store"}
+        )
 
     async def _weights(self, request: Request) -> Response:
         return JSONResponse(self.networks.describe())
@@ -228,6 +263,9 @@ class Service:
         if self.live is None:
             raise ProblemError("not-offered", "start a camera with `vrdir live SOURCE`")
         return self.live.response()
+
+    async def _no_stream(self, request: Request) -> Response:
+        raise ProblemError("upgrade-required", "open this address as a WebSocket (ws://)")
 
     async def _healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")

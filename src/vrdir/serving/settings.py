@@ -25,7 +25,7 @@ class ServeSettings:
         host: the address to listen on; loopback unless the user gives another.
         port: the port to listen on; 0 takes a free one.
         max_body_mebibytes: the largest request body.
-        max_bodies_mebibytes: the largest sum of all request bodies in memory.
+        max_bodies_mebibytes: the largest sum of all request bodies and answers in memory.
         max_megapixels: the largest image, checked before it is decoded.
         work_megapixels: the largest sum of all images at work.
         max_queue: how many images may wait.
@@ -34,6 +34,7 @@ class ServeSettings:
         body_timeout: seconds for the whole request body.
         header_timeout: seconds for the request line and the headers.
         keep_alive: seconds that an idle connection is kept.
+        send_timeout: seconds for a client to take a piece of its answer (256 KiB).
         stop_timeout: seconds to finish accepted requests after a stop signal.
         max_connections: open connections; further ones get 503.
         max_streams: open WebSocket streams; further ones are refused.
@@ -57,6 +58,7 @@ class ServeSettings:
     body_timeout: float = 30.0
     header_timeout: float = 10.0
     keep_alive: float = 15.0
+    send_timeout: float = 60.0
     stop_timeout: float = 30.0
     max_connections: int = 1000
     max_streams: int = 8

@@ -8,29 +8,33 @@ takes its place: the older one is dropped and counted, so that the delay stays t
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, NamedTuple
 
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from vrdir.errors import VrdirError
 from vrdir.images.reading import Picture, decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
-from vrdir.serving.batching import Job, Queue
+from vrdir.serving.batching import Job, Queue, check_wanted, late
 from vrdir.serving.images import NAME, read_header, writable_format
-from vrdir.serving.intake import Parameters, parameters_of, query_values
+from vrdir.serving.intake import Bodies, Parameters, parameters_of, query_values
 from vrdir.serving.metrics import Metrics
 from vrdir.serving.networks import Networks
 from vrdir.serving.problems import ProblemError, problem_document, problem_of, problem_response
 from vrdir.serving.settings import ServeSettings
 
+logger = logging.getLogger(__name__)
+
 IDLE = 60.0  # seconds without a frame, after which a stream is closed
-GOING_AWAY, TRY_LATER = 1001, 1013  # close codes (RFC 6455 and its registry)
+GOING_AWAY, FAILED = 1001, 1011  # close codes (RFC 6455)
 
 
 class _Frame(NamedTuple):
@@ -42,24 +46,51 @@ class _Frame(NamedTuple):
 
 
 class _Slot:
-    """Holds the newest frame only."""
+    """Holds the newest frame only, and its memory.
 
-    def __init__(self) -> None:
+    Args:
+        bodies: the budget of memory.
+
+    Attributes:
+        dropped: frames that a newer one replaced, or for which there was no memory.
+    """
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
         self._frame: _Frame | None = None
         self._filled = asyncio.Event()
         self.dropped = 0
 
     def put(self, frame: _Frame) -> None:
+        """Hold a frame in place of the one before."""
         self.dropped += self._frame is not None
+        self.clear()
+        try:
+            self._bodies.take(len(frame.content))
+        except ProblemError:
+            self.dropped += 1
+            return
         self._frame = frame
         self._filled.set()
 
-    async def take(self) -> _Frame:
+    @asynccontextmanager
+    async def take(self) -> AsyncGenerator[_Frame, None]:
+        """Wait for a frame, and hold its memory until the block ends."""
         await self._filled.wait()
         frame, self._frame = self._frame, None
         self._filled.clear()
         assert frame is not None
-        return frame
+        try:
+            yield frame
+        finally:
+            self._bodies.give_back(len(frame.content))
+
+    def clear(self) -> None:
+        """Forget the frame."""
+        if self._frame is not None:
+            self._bodies.give_back(len(self._frame.content))
+        self._frame = None
+        self._filled.clear()
 
 
 class FrameRestorer:
@@ -99,13 +130,19 @@ class Streams:
         settings: the service's limits.
         metrics: counts frames.
         queue: where frames wait among the images.
+        bodies: the budget of memory, which frames count to.
     """
 
     def __init__(
-        self, networks: Networks, settings: ServeSettings, metrics: Metrics, queue: Queue
+        self,
+        networks: Networks,
+        settings: ServeSettings,
+        metrics: Metrics,
+        queue: Queue,
+        bodies: Bodies,
     ) -> None:
         self._networks, self._settings = networks, settings
-        self._metrics, self._queue = metrics, queue
+        self._metrics, self._queue, self._bodies = metrics, queue, bodies
         self.count = 0
 
     async def serve(self, socket: WebSocket) -> None:
@@ -130,52 +167,78 @@ class Streams:
         if self.count >= self._settings.max_streams:
             raise ProblemError("queue-full", f"{self.count} streams are open already", 10)
         values = query_values(socket.query_params)
+        values.pop("token", None)  # the gate has checked it
         smoothing = _smoothing(values.pop("smoothing", [str(SMOOTHING)])[0])
         parameters: Parameters = parameters_of(values)
         restorer = self._networks.find(parameters.weights, parameters.strength, parameters.only)
         return FrameRestorer(restorer, smoothing, parameters.max_side, parameters.quality)
 
     async def _run(self, socket: WebSocket, restore: FrameRestorer) -> None:
-        slot = _Slot()
-        answering = asyncio.create_task(self._answer(socket, slot, restore))
+        slot = _Slot(self._bodies)
+        tasks = [
+            asyncio.create_task(self._receive(socket, slot)),
+            asyncio.create_task(self._answer(socket, slot, restore)),
+        ]
         try:
-            for number in range(2**62):
-                with anyio.fail_after(IDLE):
-                    message = await socket.receive()
-                if message["type"] == "websocket.disconnect":
-                    return
-                content = message.get("bytes") or (message.get("text") or "").encode()
-                slot.put(_Frame(number, content, time.perf_counter()))
-                self._metrics.frames.labels("received").inc()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except TimeoutError:
             await socket.close(GOING_AWAY, "no frame for a minute")
         except WebSocketDisconnect:
-            return
+            pass
+        except Exception:  # a bug: the client is told, and the log has the trace
+            logger.exception("stream failed")
+            socket.scope["vrdir.problem"] = "internal-error"
+            await socket.close(FAILED, "the service failed")
         finally:
             self._metrics.frames.labels("dropped").inc(slot.dropped)
-            answering.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            slot.clear()
+
+    async def _receive(self, socket: WebSocket, slot: _Slot) -> None:
+        """Put each frame into the slot, until the client closes."""
+        for number in count():
+            with anyio.fail_after(IDLE):
+                message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            content = message.get("bytes") or (message.get("text") or "").encode()
+            slot.put(_Frame(number, content, time.perf_counter()))
+            self._metrics.frames.labels("received").inc()
 
     async def _answer(self, socket: WebSocket, slot: _Slot, restore: FrameRestorer) -> None:
+        """Restore the newest frame, again and again."""
         while True:
-            frame = await slot.take()
-            facts: dict[str, Any] = {"frame": frame.number, "dropped": slot.dropped}
-            content = b""
-            try:
-                content = await self._restored(frame, restore)
-                self._metrics.frames.labels("restored").inc()
-            except Exception as error:
-                if not isinstance(error, (VrdirError, MemoryError)):
-                    raise
-                problem = problem_of(error)
-                self._metrics.errors.labels(problem.kind).inc()
-                self._metrics.frames.labels("failed").inc()
-                facts["problem"] = problem_document(problem, socket.scope["vrdir.request_id"])
-            seconds = time.perf_counter() - frame.arrival
-            self._metrics.frame_seconds.observe(seconds)
-            facts["milliseconds"] = round(1000 * seconds, 1)
+            async with slot.take() as frame:
+                facts, content = await self._answered(socket, frame, restore)
+            facts["dropped"] = slot.dropped
             await socket.send_json(facts)
             if content:
                 await socket.send_bytes(content)
+
+    async def _answered(
+        self, socket: WebSocket, frame: _Frame, restore: FrameRestorer
+    ) -> tuple[dict[str, Any], bytes]:
+        """Return what is said about a frame, and the frame restored; empty for a bad one."""
+        facts: dict[str, Any] = {"frame": frame.number, "dropped": 0}
+        content = b""
+        try:
+            content = await self._restored(frame, restore)
+            self._metrics.frames.labels("restored").inc()
+        except Exception as error:  # whatever it is, the client gets an answer
+            problem = problem_of(error)
+            if problem.kind == "internal-error":
+                logger.error("a frame failed", exc_info=error)
+            self._metrics.errors.labels(problem.kind).inc()
+            self._metrics.frames.labels("failed").inc()
+            facts["problem"] = problem_document(problem, socket.scope["vrdir.request_id"])
+        seconds = time.perf_counter() - frame.arrival
+        self._metrics.frame_seconds.observe(seconds)
+        facts["milliseconds"] = round(1000 * seconds, 1)
+        return facts, content
 
     async def _restored(self, frame: _Frame, restore: FrameRestorer) -> bytes:
         header = await anyio.to_thread.run_sync(
@@ -183,11 +246,20 @@ class Streams:
         )
 
         def work(jobs: Sequence[Job]) -> list[Any]:
+            check_wanted(jobs)
             return [restore(frame.content)]
 
-        deadline = time.monotonic() + self._settings.deadline
-        job = Job(object(), header.pixels, deadline, work)
-        content: bytes = await asyncio.wrap_future(self._queue.submit(job))
+        seconds = self._settings.deadline
+        job = Job(object(), header.pixels, time.monotonic() + seconds, work)
+        future = asyncio.wrap_future(self._queue.submit(job))
+        try:
+            content: bytes = await asyncio.wait_for(future, seconds)
+        except asyncio.TimeoutError:
+            job.give_up("deadline")
+            raise late() from None
+        finally:
+            if not job.future.done():
+                job.give_up("client-gone")
         return content
 
 

@@ -1,4 +1,4 @@
-"""`vrdir web build`: the page with the exported network, as a folder for any web host.
+"""`vrdir web build`: the page with its network, as a folder for any web host, or as one file.
 
 The runtime (onnxruntime-web, MIT) has 14 MB of WebAssembly, more than the whole package, so it is
 not part of it: npm fetches it once, and its hash is checked. A tarball or folder does as well.
@@ -7,8 +7,10 @@ not part of it: npm fetches it once, and its hash is checked. A tarball or folde
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -16,12 +18,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from vrdir import __version__
+from vrdir.atomic import write_whole
 from vrdir.errors import ExistsError, InputError, MissingFileError, MissingPackageError
-from vrdir.export.exporting import export
 from vrdir.model.vrdir import VRDIR
-from vrdir.serving.page_files import FOLDER, page_files
+from vrdir.serving.page_files import FOLDER, MEDIA_TYPES, page_files
+from vrdir.serving.page_network import export_for_page
 
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_SHA512 = (
@@ -37,7 +41,10 @@ WEBGPU_FILES = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-MAX_SIDE = 1024  # pixels: what a browser restores within its memory
+LARGE = ("runtime/", "model.onnx")  # kept by the service worker once they are fetched, not before
+LICENCES = "vendor/README.txt"
+# In the one file: parts of the page that are written into it as text.
+INLINED = ("index.html", "page.css", "start.js", "sw.js", "app.js", "icon.svg", "device.json")
 
 
 def build_page(
@@ -50,7 +57,7 @@ def build_page(
         name: of the weights, as the page shows it.
         folder: where to write; it must be new, empty, or an earlier build.
         runtime: a tarball or unpacked folder of onnxruntime-web; None has npm fetch it.
-        webgpu: add the files for WebGPU, 27 MB more.
+        webgpu: add the files for WebGPU.
 
     Returns:
         The size in bytes of each file by its address.
@@ -60,41 +67,133 @@ def build_page(
         InputError: the runtime is not the one that was asked for.
         MissingFileError: a file of the runtime is not there.
         MissingPackageError: npm or the extra `export` is not installed.
+        ResultError: the exported network's results are not PyTorch's.
     """
     if folder.exists() and not (folder / "device.json").is_file() and any(folder.iterdir()):
         raise ExistsError(f"{folder} holds other files; choose a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with _runtime_folder(runtime) as unpacked:
-        wanted = (*WASM_FILES, *(WEBGPU_FILES if webgpu else ()))
-        for file in wanted:
-            if not (unpacked / file).is_file():
-                raise MissingFileError(f"{unpacked} has no {file}; it is not onnxruntime-web")
-        (folder / "runtime").mkdir(exist_ok=True)
-        for file in wanted:
-            shutil.copyfile(unpacked / file, folder / "runtime" / file)
-    for address, path in page_files(FOLDER).items():
-        (folder / address).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / address)
-    (folder / "device.json").unlink(missing_ok=True)
-    export(network, folder / "model.onnx", "onnx")
-    _describe(network, name, folder, webgpu)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, so that one move makes it whole.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".web-build-") as made:
+        site = Path(made) / "site"
+        shutil.copytree(FOLDER, site)
+        _copy_runtime(runtime, site / "runtime", webgpu)
+        moments = export_for_page(network, site / "model.onnx")
+        _describe(network, name, site, moments, webgpu)
+        if folder.exists():
+            shutil.rmtree(folder)
+        site.rename(folder)
     return {address: path.stat().st_size for address, path in page_files(folder).items()}
 
 
-def _describe(network: VRDIR, name: str, folder: Path, webgpu: bool) -> None:
-    """Write device.json, by which the page knows that it can restore by itself."""
-    files = [address for address in page_files(folder) if address != "sw.js"]
+def build_file(network: VRDIR, name: str, path: Path, runtime: Path | None = None) -> int:
+    """Write the page, the network and the runtime as one HTML file, which also works from disk.
+
+    Args:
+        network: what restores.
+        name: of the weights, as the page shows it.
+        path: of the file; one that exists is replaced.
+        runtime: as for `build_page`.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        VrdirError: as `build_page` does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder) / "site"
+        build_page(network, name, site, runtime)
+        write_whole(in_one_file(site).encode(), path)
+    return path.stat().st_size
+
+
+def in_one_file(site: Path) -> str:
+    """Return the page of a build with all its files inside, as HTML.
+
+    Modules import each other by names of an import map, as addresses relative to a module mean
+    nothing inside a file.
+    """
+    found = page_files(site)
+    text = {address: found[address].read_text("utf-8") for address in (*INLINED, LICENCES)}
+    modules = [address for address in found if "/" not in address and address.endswith(".js")]
+    modules = [address for address in modules if address not in INLINED]
+    mapped = {
+        f"page/{address}": "data:text/javascript;base64," + _base64(_named_imports(found[address]))
+        for address in modules
+    }
+    slider = found["vendor/img-comparison-slider.js"].read_text("utf-8")
+    embedded = [
+        f'<script type="text/plain" data-file="{address}" data-type="{MEDIA_TYPES[path.suffix]}">'
+        f"{base64.b64encode(path.read_bytes()).decode()}</script>"
+        for address, path in found.items()
+        if address == "device.json" or not (address in INLINED or "vendor/" in address)
+    ]
+    icon = "data:image/svg+xml," + quote(text["icon.svg"])
+    page = text["index.html"].replace('href="icon.svg"', f'href="{icon}"')
+    page = page.replace('src="icon.svg"', f'src="{icon}"')
+    scripts = [
+        f'<script type="importmap">{json.dumps({"imports": mapped})}</script>',
+        *embedded,
+        f"<script>{slider}</script>",
+        f'<script type="module">{_named_imports(found["app.js"])}</script>',
+        f"<!--\n{text[LICENCES].replace('--', '- -')}-->",
+    ]
+    page = re.sub(r' *<script (?:defer|type="module") src=.*?</script>\n', "", page)
+    page = re.sub(r' <a href="vendor/README.txt">.*?</a>', "", page)
+    page = re.sub(
+        r'<link rel="stylesheet".*?>', lambda _: f"<style>{text['page.css']}</style>", page
+    )
+    return page.replace("</body>", "\n".join(scripts) + "\n</body>")
+
+
+def _named_imports(path: Path) -> str:
+    return re.sub(r'from "\./', 'from "page/', path.read_text("utf-8"))
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _describe(network: VRDIR, name: str, site: Path, moments: int, webgpu: bool) -> None:
+    """Write device.json, by which the page knows its network, and the build's name into sw.js."""
+    found = page_files(site)
+    context = network.config.context
+    runtime = [address for address in found if address.startswith("runtime/")]
+    of_webgpu = [one for one in runtime if "webgpu" in one or "asyncify" in one]
+    needed = of_webgpu or runtime
     facts = {
         "offered": True,
         "weights": name,
         "version": __version__,
         "shares": list(network.config.guidance_names),
-        "bytes": (folder / "model.onnx").stat().st_size,
-        "max_side": MAX_SIDE,
+        "moments": moments,
+        "context_side": None if context is None else context.side,
         "webgpu": webgpu,
-        "files": ["./", *files, "device.json"],
+        "runtime": runtime,
+        "download": sum(found[one].stat().st_size for one in (*needed, "model.onnx")),
+        "files": ["./", *(one for one in found if one != "sw.js" and not one.startswith(LARGE))],
     }
-    (folder / "device.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (site / "device.json").write_text(json.dumps(facts, indent=1) + "\n")
+    digest = hashlib.sha256()
+    for path in page_files(site).values():
+        digest.update(path.read_bytes())
+    worker = (site / "sw.js").read_text("utf-8")
+    (site / "sw.js").write_text(worker.replace("vrdir-BUILD", f"vrdir-{digest.hexdigest()[:16]}"))
+
+
+def _copy_runtime(runtime: Path | None, folder: Path, webgpu: bool) -> None:
+    """Copy the runtime's files; WebAssembly is packed, to a quarter, and the page unpacks it."""
+    folder.mkdir()
+    with _runtime_folder(runtime) as unpacked:
+        for file in (*WASM_FILES, *(WEBGPU_FILES if webgpu else ())):
+            if not (unpacked / file).is_file():
+                raise MissingFileError(f"{unpacked} has no {file}; it is not onnxruntime-web")
+            content = (unpacked / file).read_bytes()
+            if file.endswith(".wasm"):
+                (folder / f"{file}.gz").write_bytes(gzip.compress(content, mtime=0))
+            else:
+                (folder / file).write_bytes(content)
 
 
 @contextmanager

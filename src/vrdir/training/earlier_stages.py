@@ -91,7 +91,7 @@ def whole_folder(path: Path | str) -> Path:
     """
     if str(path) in bundled_weights() and (isinstance(path, str) or not path.is_dir()):
         return resolve_weights(path)
-    return model_folder(Path(path), "refine", "fusion", "context")
+    return model_folder(Path(path), "haze", "whole", "refine", "fusion", "context")
 
 
 def check_config(

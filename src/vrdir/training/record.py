@@ -154,8 +154,8 @@ def _same_run(run_file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(run_file.read_text())
         recorded = [content[key] for key in now]
-        _ = content["sessions"][0]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        content["sessions"] = [*content["sessions"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SettingsError(
             f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir"
         ) from None

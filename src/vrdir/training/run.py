@@ -30,8 +30,10 @@ from vrdir.training.stages import (
     ContextStage,
     DecoderStage,
     FusionStage,
+    HazeStage,
     RefineStage,
     Stage,
+    WholeStage,
     all_stages,
 )
 from vrdir.training.trainer import Interrupted, Trainer
@@ -43,7 +45,8 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
     """Return the stages of a command.
 
     Args:
-        command: "context", "decoder", "branch", "fusion", "refine" or "all".
+        command: "context", "decoder", "branch", "fusion", "refine", "whole", "haze" or
+            "all".
         recipe: all settings.
         degradation: the branch's, for "branch".
     """
@@ -56,6 +59,8 @@ def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage
         "decoder": DecoderStage,
         "fusion": FusionStage,
         "refine": RefineStage,
+        "whole": WholeStage,
+        "haze": HazeStage,
     }
     return [stages[command](recipe)]
 

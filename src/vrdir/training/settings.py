@@ -238,7 +238,8 @@ class Recipe(Settings):
     )
     detector: DetectorSettings | None = Field(
         default=None,
-        description='Detector of the loss "detection" of the stage context; null for none.',
+        description='Detector of the loss "detection" of the stages context and whole; null for '
+        "none.",
     )
     context: StageSettings | None = Field(
         default=None,
@@ -251,6 +252,16 @@ class Recipe(Settings):
     refine: StageSettings | None = Field(
         default=None,
         description="Stage 4, all but the extractor and the context together; null for none.",
+    )
+    whole: StageSettings | None = Field(
+        default=None,
+        description="Stage 5, all but the extractor together on whole views, by a detector's "
+        "answers in fog; null for none.",
+    )
+    haze: StageSettings | None = Field(
+        default=None,
+        description="The last stage: the context's estimate of how thick the haze is; null for "
+        "none.",
     )
 
     @field_validator("model", mode="before")

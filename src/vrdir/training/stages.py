@@ -2,7 +2,8 @@
 
 First (ours) the global context learns on reduced copies of whole views. Stage 1 teaches the
 decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the
-frozen branches; stage 4 (ours) refines everything but E and the context together.
+frozen branches; stage 4 (ours) refines everything but E and the context together, and stage 5
+(ours) everything but E, on whole views, by a detector's answers in fog.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class ContextStage(Stage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         assert model.context is not None
-        return list(model.context.parameters())
+        return model.context.lifting_parameters()
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch."""
@@ -181,6 +182,38 @@ class ContextStage(Stage):
     def restored(self, model: VRDIR, degraded: Tensor) -> Tensor:
         """Restore degraded images with this stage's network."""
         return lifted_whole(model, degraded).clamp(0, 1)
+
+
+class HazeStage(Stage):
+    """After all others (ours): the context of local tone learns to say how thick the haze is.
+
+    Only the layers of that estimate train, so no restored pixel changes.
+    """
+
+    name = "haze"
+    whole = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.haze is None or recipe.model.context is None or not recipe.model.context.tone:
+            raise SettingsError(
+                "the recipe has no settings for the stage haze, or its model has no context of "
+                "local tone"
+            )
+        self.weights = {"haze": 1.0}
+        super().__init__(recipe, recipe.haze, recipe.mixture)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
+        assert model.context is not None
+        return list(model.context.to_haze.parameters())
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
+        assert batch.copy is not None
+        assert batch.haze is not None
+        tone = model.veil(batch.copy)
+        assert isinstance(tone, LocalTone)
+        return {"haze": (tone.haze - batch.haze).abs().mean()}
 
 
 class DecoderStage(Stage):
@@ -358,6 +391,81 @@ class RefineStage(Stage):
         return losses
 
 
+class WholeStage(Stage):
+    """Stage 5 (ours): everything but E trains together on whole views, some of them in fog.
+
+    In fog as cameras take it (`Batch.fogged`) a detector and a classifier are to see what they see
+    in clear air; there is no loss of pixels, since what lies in thick fog cannot be known. All
+    other images train as in stage 4, so that what the network restores well stays so, and the
+    context learns to leave them to the local network.
+    """
+
+    name = "whole"
+    whole = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        if recipe.whole is None or recipe.detector is None:
+            raise SettingsError("the recipe has no settings for the stage whole, or no detector")
+        if recipe.model.context is None or not recipe.model.context.tone:
+            raise SettingsError("the stage whole is for a model with a context of local tone")
+        self.weights = {
+            "consistency": 0.1,
+            "guidance": 0.1,
+            "choice": 1.0,
+            "detection": 1.0,
+            "recognition": 0.5,
+        }
+        super().__init__(recipe, recipe.whole, recipe.mixture)
+        self.recognition = Recognition(recipe.model.extractor)
+        self.detection = Detection(recipe.detector)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether `prepare` loads a recogniser from the extractor's file."""
+        return bool(self.weights["recognition"]) and self.recognition.from_extractor
+
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        """Load the recognisers of the losses."""
+        if self.weights["recognition"]:
+            self.recognition.load(device, extractor_weights)
+        self.detection.load(device)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
+        assert model.context is not None
+        parts = (model.enhancement, model.decoder)
+        others = [parameter for part in parts for parameter in part.parameters()]
+        return [*model.context.lifting_parameters(), *others]
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
+        assert batch.copy is not None
+        assert batch.place is not None
+        assert batch.fogged is not None
+        fogged, others = batch.fogged, ~batch.fogged
+        clear, tone = model.lifted_windows(batch.degraded, batch.copy, batch.place)
+        assert isinstance(tone, LocalTone)
+        with torch.no_grad():
+            clean = model.extract(batch.clean)
+        features, guidance = model.enhance(model.extract(clear))
+        restored = model.decoder(features, clear, batch.degraded).float()
+        # A batch may be without fog, or all in fog: the mean of nothing is not a number.
+        losses = {
+            "pixel": self.pixel_loss(restored[others], batch.clean[others]).nan_to_num(),
+            "consistency": semantic_consistency(features, clean),
+            "guidance": guidance_loss(
+                guidance, batch.present, batch.known & others, model.config.clean_branch
+            ),
+            "choice": choice(tone.asked, fogged),
+        }
+        if fogged.any():
+            found, wanted = restored[fogged].clamp(0, 1), batch.clean[fogged]
+            losses["detection"] = self.detection.loss(found, wanted)
+            if self.weights["recognition"]:
+                losses["recognition"] = self.recognition.loss(found, wanted)
+        return losses
+
+
 def all_stages(recipe: Recipe) -> list[Stage]:
     """Return the stages of a whole run, in order."""
     stages: list[Stage] = [] if recipe.context is None else [ContextStage(recipe)]
@@ -366,4 +474,8 @@ def all_stages(recipe: Recipe) -> list[Stage]:
     stages.append(FusionStage(recipe))
     if recipe.refine is not None:
         stages.append(RefineStage(recipe))
+    if recipe.whole is not None:
+        stages.append(WholeStage(recipe))
+    if recipe.haze is not None:
+        stages.append(HazeStage(recipe))
     return stages

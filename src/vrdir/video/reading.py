@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vrdir.errors import ImageError, VideoError
+from vrdir.images.memory import check_memory
 from vrdir.regular_files import check_regular
 from vrdir.video.formats import SCALER, Frame, FramePixels, import_av
 from vrdir.video.timing import Clock, Expected, FrameOrder, TimedFrame
@@ -29,6 +31,14 @@ FINER = 100  # how many parts a coarse clock's unit is divided into
 STARTS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # the first bytes of files
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
+# FFmpeg's names of formats that are no videos but scripts: they name other files, addresses or
+# commands, which would be opened (a pipe for ever).
+SCRIPTS = {
+    "avisynth", "applehttp", "concat", "concatf", "dash", "ffmetadata", "hls", "image2",
+    "image2pipe", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vapoursynth",
+}  # fmt: skip
+# Of a decoder's frames, the frame as RGB and float32, and the strips of a network.
+PIXEL_BYTES = 100
 
 
 class VideoReader:
@@ -250,8 +260,15 @@ class VideoReader:
     def _open(self) -> Any:
         try:
             check_regular(self.path)
-            # Tags need not be UTF-8: old cameras write them in the encoding of their country.
-            return self._av.open(str(self.path), metadata_errors="replace")
+            return self._av.open(
+                # Absolute, or FFmpeg takes the name 12:30.mp4 for the address of a server.
+                os.path.abspath(self.path),  # noqa: PTH100 - `resolve` would follow links
+                options={
+                    "format_whitelist": ",".join(sorted(self._av.formats_available - SCRIPTS))
+                },
+                # Tags need not be UTF-8: old cameras write them in the encoding of their country.
+                metadata_errors="replace",
+            )
         except ImageError as error:
             raise VideoError(str(error)) from None
         except (self._av.error.FFmpegError, OSError) as error:
@@ -271,6 +288,8 @@ class VideoReader:
         stream: av.VideoStream = moving[0]
         if stream.codec_context is None:
             raise VideoError(f"{self.path} has a codec for which FFmpeg has no decoder here")
+        size = stream.width, stream.height
+        check_memory(PIXEL_BYTES * size[0] * size[1], size, str(self.path), VideoError)
         # With threads, FFmpeg's H.264 decoder reports no damage within a frame, and loses good
         # frames around a damaged one.
         stream.thread_type = "NONE"

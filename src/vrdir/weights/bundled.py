@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
 MODEL_FILES = ("config.json", "model.safetensors")
-STAGES = ("refine", "fusion")  # of a training, the last one first, that end with a whole network
+# Stages of a training that end with a whole network, the last one first.
+STAGES = ("haze", "whole", "refine", "fusion")
 NAMED_FOLDERS = 8  # how many an error names
 
 

@@ -522,8 +522,10 @@ def test_object_given_twice_counts_once(tmp_path: Path) -> None:
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
-@pytest.mark.parametrize(("labelled", "there"), [(NFC, NFD), (NFD, NFC)])
-def test_names_with_composed_or_decomposed_letters(
+@pytest.mark.parametrize(
+    ("labelled", "there"), [(NFC, NFD), (NFD, NFC), ("TRAM", "tram"), ("tram", "Tram")]
+)
+def test_names_with_composed_or_decomposed_letters_or_capitals(
     labelled: str, there: str, tmp_path: Path
 ) -> None:
     save(tmp_path / "images" / there / f"{there}.png", tmp_path / "images/plain.png")

@@ -7,9 +7,9 @@ name, so all figures of a result are taken over the same images.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from vrdir.errors import DataError, RecogniserError, first_line
 from vrdir.evaluation.recognition.image_files import Exclusion, ImageFile, nothing_left
@@ -18,6 +18,12 @@ from vrdir.evaluation.user_functions import Pixels
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+Row: TypeAlias = list[tuple[Variant, Answer]]
+"""The answers to all variants of one image."""
+AnswerImage: TypeAlias = Callable[[ImageFile], Row[Answer] | Exclusion]
+"""Returns the answers to one image, or why it is excluded."""
+AnswerImages: TypeAlias = Callable[[Sequence[ImageFile]], Iterable[Row[Answer] | Exclusion]]
+"""The same for all images, in order."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,31 @@ class Answers(Generic[Answer]):
     excluded: list[Exclusion]
 
 
+def answer_image(
+    image: ImageFile, variants: Variants, recognise: Callable[[ImageFile, Pixels], Answer]
+) -> Row[Answer] | Exclusion:
+    """Show a recogniser every variant of one image.
+
+    Args:
+        image: the clean image.
+        variants: computes its variants.
+        recognise: returns what is kept of the answer to one variant; it should be small.
+
+    Returns:
+        The answers, or why the image is excluded.
+
+    Raises:
+        RecogniserError: the recogniser's output breaks its contract.
+    """
+    try:
+        return [(variant, recognise(image, pixels)) for variant, pixels in variants.images(image)]
+    except RecogniserError:
+        raise
+    except Exception as error:  # the next image may still work
+        logger.debug("%s", image.path, exc_info=True)
+        return Exclusion(image.name, first_line(error))
+
+
 def collect_answers(
     images: Sequence[ImageFile],
     variants: Variants,
@@ -42,6 +73,7 @@ def collect_answers(
     excluded: Sequence[Exclusion] = (),
     set_aside: Sequence[str] = (),
     progress: Callable[[str], None] | None = None,
+    rows: Iterable[Row[Answer] | Exclusion] | None = None,
 ) -> Answers[Answer]:
     """Show a recogniser every variant of every image.
 
@@ -53,6 +85,7 @@ def collect_answers(
         set_aside: names of images that are not evaluated, such as those beyond a limit; degraded
             versions of them may be there.
         progress: called with the name of each image when it is done.
+        rows: for each image what `answer_image` returned elsewhere, in place of calling it here.
 
     Raises:
         RecogniserError: the recogniser's output breaks its contract.
@@ -63,16 +96,11 @@ def collect_answers(
         left_out += folder.unmatched(images, [*set_aside, *(one.name for one in excluded)])
     kept: list[ImageFile] = []
     answers: dict[Variant, list[Answer]] = {variant: [] for variant in variants.all}
-    for image in images:
-        try:
-            row = [
-                (variant, recognise(image, pixels)) for variant, pixels in variants.images(image)
-            ]
-        except RecogniserError:
-            raise
-        except Exception as error:  # the next image may still work
-            logger.debug("%s", image.path, exc_info=True)
-            left_out.append(Exclusion(image.name, first_line(error)))
+    if rows is None:
+        rows = (answer_image(image, variants, recognise) for image in images)
+    for image, row in zip(images, rows, strict=True):
+        if isinstance(row, Exclusion):
+            left_out.append(row)
         else:
             kept.append(image)
             for variant, answer in row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ from vrdir.evaluation.user_functions import Pixels, load_function
 
 if TYPE_CHECKING:  # they import torch, which `--help` need not wait for
     from vrdir.evaluation.recognition.conditions import Condition
-    from vrdir.evaluation.recognition.protocol import Answers
+    from vrdir.evaluation.recognition.protocol import AnswerImage, AnswerImages, Answers
     from vrdir.evaluation.recognition.restorers import RestoreImage
     from vrdir.evaluation.recognition.results import RecognitionResult
     from vrdir.restoring.restorer import Restorer
@@ -221,6 +222,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         seed: int = 0,
         bootstrap: int = 1000,
         progress: Callable[[str], None] | None = None,
+        answer: AnswerImages[Answer] | None = None,
     ) -> RecognitionResult:
         """Measure a recogniser on clean, degraded and restored images.
 
@@ -232,6 +234,8 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             seed: the seed of the synthesis and of the resamples.
             bootstrap: how many resamples the intervals and the randomisation tests use.
             progress: called with the name of each image when it is done.
+            answer: calls `answer_image` for all images, such as on a cluster; by default it is
+                done here.
 
         Returns:
             Figures over the images that could be measured in every variant.
@@ -248,15 +252,15 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         self.check_packages()
         known = self.match_labels(data, recogniser)
         variants = Variants(conditions, restorers, seed)
-        labels = {
-            image.name: label for image, label in zip(known.images, known.labels, strict=True)
-        }
-
-        def recognise(image: ImageFile, pixels: Pixels) -> Answer:
-            return self.keep(self.call(recogniser, pixels), labels[image.name])
-
+        labels = _labels_by_name(known)
         answers = collect_answers(
-            known.images, variants, recognise, known.excluded, known.set_aside, progress
+            known.images,
+            variants,
+            self._recognise(known, recogniser),
+            known.excluded,
+            known.set_aside,
+            progress,
+            None if answer is None else answer(known.images),
         )
         answered = [labels[image.name] for image in answers.images]
         scores = self.score(recogniser, answered, answers, Resampling(bootstrap, seed))
@@ -268,6 +272,38 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             recogniser=recogniser.name,
             facts={**recogniser.facts, "data": scores.data},
         )
+
+    def answer_image(
+        self,
+        data: LabelledImages[Any],
+        recogniser: Recogniser,
+        conditions: Sequence[Condition],
+        restorers: Mapping[str, RestoreImage | Restorer],
+        seed: int = 0,
+    ) -> AnswerImage[Answer]:
+        """Return the function of one image by which `evaluate` measures a recogniser.
+
+        The arguments are those of `evaluate`.
+        """
+        from vrdir.evaluation.recognition.protocol import answer_image
+        from vrdir.evaluation.recognition.variants import Variants
+
+        known = self.match_labels(data, recogniser)
+        return partial(
+            answer_image,
+            variants=Variants(conditions, restorers, seed),
+            recognise=self._recognise(known, recogniser),
+        )
+
+    def _recognise(
+        self, known: LabelledImages[Label], recogniser: Recogniser
+    ) -> Callable[[ImageFile, Pixels], Answer]:
+        labels = _labels_by_name(known)
+        return lambda image, pixels: self.keep(self.call(recogniser, pixels), labels[image.name])
+
+
+def _labels_by_name(data: LabelledImages[Label]) -> dict[str, Label]:
+    return dict(zip((image.name for image in data.images), data.labels, strict=True))
 
 
 def classes_of(spec: str, function: Callable[..., Any]) -> Sequence[str]:

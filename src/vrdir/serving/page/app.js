@@ -1,36 +1,49 @@
 // The page of `vrdir serve`: photos in, a slider before | after, the diagnosis, boxes, a download.
 // Everything that computes is behind `engine`: the service, or this device (device.js).
-import { Service, ServiceError } from "./service.js";
+import { asset } from "./assets.js";
 import { Device } from "./device.js";
-import { showBoxes, showDiagnosis } from "./findings.js";
+import { counted, nameOf, showBoxes, showDiagnosis } from "./findings.js";
 import { Moving } from "./moving.js";
+import { Service, ServiceError } from "./service.js";
 
-const PREVIEW_SIDE = 1600; // pixels: a larger photo is shown reduced first
-const DEVICE_SIDE = 640; // the same, on this device
+const SIDES = { service: [1600], device: [256, 640] }; // pixels of the views, one after the other
 const SETTLE_MS = 250; // wait for the slider of the strength to rest
 const SHOWN = ["image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "image/bmp"];
-const SAMPLES = [
-  ["samples/haze.jpg", "Haze"], ["samples/rain.jpg", "Rain"], ["samples/noise.jpg", "Noise"],
-];
+const SAMPLES = [["haze.jpg", "Haze"], ["rain.jpg", "Rain"], ["noise.jpg", "Noise"]];
 
 const $ = (id) => document.getElementById(id);
 const service = new Service(() => $("key").value.trim());
 const device = new Device();
-const photos = []; // {file, name, button, shown}
+const photos = []; // {file, name, button, image, state, view, full, error, work}
 let current = null; // the photo that is shown
-let request = null; // AbortController of the restoration under way
-let urls = []; // of the photo that is shown, revoked with it
+let present = new AbortController(); // ends all work whose options are out of date
+let shownUrls = [];
+
+const onDevice = () => $("device").checked;
+const engine = () => (onDevice() ? device : service);
+const isShown = (file) => SHOWN.includes(file.type);
+
+// --- Words ----------------------------------------------------------------------------------------
 
 const say = (text) => { $("status").textContent = text; };
+
 function fail(text) {
-  $("error").textContent = text;
+  $("error-text").textContent = text;
   $("error").hidden = !text;
+}
+
+/** Show how far the work is: from 0 to 1, null while that is not known; false when it is done. */
+function busy(share, text = "") {
+  $("work").hidden = share === false;
+  $("work-text").textContent = text;
+  if (typeof share === "number") $("progress").value = share;
+  else $("progress").removeAttribute("value");
 }
 
 function describe(error) {
   if (error instanceof ServiceError && (error.status === 401 || error.status === 403)) {
     $("key-option").hidden = false;
-    return `${error.message} Enter the API key under Options.`;
+    return `${error.message} Enter the API key below.`;
   }
   return error.message || String(error);
 }
@@ -46,136 +59,186 @@ function options() {
   };
 }
 
-const engine = () => ($("device").checked ? device : service);
-
 // --- Choosing -------------------------------------------------------------------------------------
 
 async function take(files) {
   fail("");
   const movies = files.filter((file) => file.type.startsWith("video/"));
   const stills = files.filter((file) => !file.type.startsWith("video/"));
-  if (movies.length) await moving.play(movies[0]);
-  if (!stills.length) return;
   for (const file of stills) addToGallery(file);
   $("gallery-panel").hidden = photos.length < 2;
-  await show(photos[photos.length - stills.length]);
-  $("result").scrollIntoView({ block: "nearest" });
-  await restoreRest();
+  if (stills.length) {
+    moving.stop();
+    $("moving").hidden = true;
+    await show(photos[photos.length - stills.length]);
+    await restoreRest();
+  }
+  if (movies.length) {
+    document.body.classList.add("started");
+    await moving.play(movies[0]);
+  }
 }
 
 function addToGallery(file) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  const image = document.createElement("img");
-  const name = document.createElement("span");
+  const [item, button, image, name, state] = ["li", "button", "img", "span", "span"].map((tag) => document.createElement(tag));
   image.alt = "";
+  if (isShown(file)) image.src = URL.createObjectURL(file);
   name.textContent = file.name;
+  state.className = "state";
   button.type = "button";
-  button.append(image, name);
+  button.append(image, name, state);
   item.append(button);
   $("gallery").append(item);
-  const photo = { file, name: file.name, button, image, result: null, error: null };
+  const photo = { file, name: file.name, button, image, state, view: null, full: null, error: null, work: null };
   button.addEventListener("click", () => show(photo));
   photos.push(photo);
+  mark(photo, "waiting");
+}
+
+function mark(photo, state) {
+  photo.state.textContent = state;
+  photo.button.dataset.state = state;
 }
 
 /** Restore the photos of the gallery that have not been shown yet, one after the other. */
 async function restoreRest() {
-  const progress = $("gallery-progress");
-  const update = () => {
-    const done = photos.filter((photo) => photo.result || photo.error).length;
-    const failed = photos.filter((photo) => photo.error).length;
-    progress.max = photos.length;
-    progress.value = done;
-    $("gallery-count").textContent =
-      `${done} of ${photos.length} restored${failed ? `, ${failed} failed` : ""}`;
-  };
-  update();
+  const { signal } = present;
   for (const photo of photos) {
-    if (!photo.result && !photo.error) await restorePhoto(photo, new AbortController());
-    update();
+    if (signal.aborted) return;
+    if (!photo.view && !photo.error) await viewOf(photo);
+    countGallery();
   }
+}
+
+function countGallery() {
+  const failed = photos.filter((photo) => photo.error).length;
+  const done = photos.filter((photo) => photo.view).length + failed;
+  Object.assign($("gallery-progress"), { max: Math.max(photos.length, 1), value: done });
+  $("gallery-count").textContent = `${done} of ${photos.length} restored${failed ? `, ${failed} failed` : ""}`;
 }
 
 // --- One photo ------------------------------------------------------------------------------------
 
-/** Restore a photo for the view: reduced if it is large. The result is kept with the photo. */
-async function restorePhoto(photo, controller, side = null) {
-  photo.error = null;
-  try {
-    photo.result = await engine().restore(photo.file, {
-      ...options(),
-      maxSide: side ?? ($("device").checked ? DEVICE_SIDE : PREVIEW_SIDE),
-      signal: controller.signal,
-      accept: SHOWN.includes(photo.file.type) ? null : "image/jpeg",
-      onProgress: (text) => say(text),
-    });
-    photo.image.src = URL.createObjectURL(photo.result.blob);
-  } catch (error) {
-    if (error.name === "AbortError") return false;
-    photo.error = describe(error);
+/** Restore a photo for the view: reduced if it is large. Where it is known, it is not done again. */
+function viewOf(photo, onView = () => {}) {
+  if (photo.view || photo.error) return Promise.resolve();
+  photo.onView = onView;
+  if (!photo.work) {
+    const work = makeView(photo).finally(() => { if (photo.work === work) photo.work = null; });
+    photo.work = work;
   }
-  photo.button.setAttribute("aria-label", photo.error ? `${photo.name}: failed` : photo.name);
-  return true;
+  return photo.work;
 }
 
-async function show(photo, side = null) {
-  current = photo;
-  request?.abort();
-  request = new AbortController();
-  const mine = request;
-  if (!photo.result || side !== null) {
-    $("work").hidden = false;
-    $("result").hidden = false;
-    say(`Restoring ${photo.name} ...`);
-    const done = await restorePhoto(photo, mine, side);
-    if (!done || mine.signal.aborted) return;
-    $("work").hidden = true;
+async function makeView(photo) {
+  const { signal } = present;
+  mark(photo, "busy");
+  try {
+    const sides = SIDES[onDevice() ? "device" : "service"];
+    for (const maxSide of sides) {
+      const view = await engine().restore(photo.file, {
+        ...options(), maxSide, signal, accept: isShown(photo.file) ? null : "image/jpeg",
+      });
+      if (signal.aborted) return;
+      photo.view = view;
+      if (Math.max(view.width ?? 0, view.height ?? 0) < maxSide) break; // it is no larger
+      if (maxSide !== sides.at(-1)) photo.onView();
+    }
+    mark(photo, "done");
+    if (photo.image.src) URL.revokeObjectURL(photo.image.src);
+    photo.image.src = URL.createObjectURL(photo.view.blob);
+  } catch (error) {
+    if (error.name === "AbortError" || signal.aborted) return;
+    photo.view = null;
+    photo.error = describe(error);
+    mark(photo, "failed");
   }
+}
+
+async function show(photo) {
+  const changed = photo !== current;
+  current = photo;
+  const { signal } = present;
+  document.body.classList.add("started");
+  for (const one of photos) one.button.setAttribute("aria-current", String(one === photo));
+  fail("");
+  if (!photo.view && !photo.error) {
+    say(`Restoring ${photo.name} ...`);
+    busy(null, onDevice() ? "Restoring on this device ..." : "Restoring ...");
+    if (changed) displayBefore(photo);
+  }
+  const stillWanted = () => photo === current && !signal.aborted;
+  await viewOf(photo, () => { if (stillWanted()) display(photo, photo.view); });
+  if (!stillWanted()) return;
+  busy(false);
+  countGallery();
   if (photo.error) {
-    $("result").hidden = !$("after").src;
+    $("result").hidden = true;
+    $("findings").hidden = true;
     say("");
+    offerDetector();
     fail(`${photo.name}: ${photo.error}`);
     return;
   }
-  fail("");
-  await display(photo);
-}
-
-/** Put a photo and its result into the slider. */
-async function display(photo) {
-  urls.forEach((url) => URL.revokeObjectURL(url));
-  const before = SHOWN.includes(photo.file.type) ? photo.file : await service.asJpeg(photo.file, PREVIEW_SIDE);
-  urls = [URL.createObjectURL(before), URL.createObjectURL(photo.result.blob)];
-  [$("before").src, $("after").src] = urls;
-  await Promise.all([$("before").decode(), $("after").decode()].map((done) => done.catch(() => 0)));
-  $("before").alt = `${photo.name} before`;
-  $("after").alt = `${photo.name} after`;
-  $("result").hidden = $("findings").hidden = false;
-  $("work").hidden = true;
-  zoom();
-  const [width, height] = [$("before").naturalWidth, $("before").naturalHeight];
-  const reduced = $("after").naturalWidth < width;
-  $("full").hidden = !reduced;
-  $("size-note").textContent = reduced
-    ? `Shown at ${$("after").naturalWidth} x ${$("after").naturalHeight} of ${width} x ${height} pixels.` +
-      ($("device").checked ? "" : " The download has the full size.")
-    : `${$("after").naturalWidth} x ${$("after").naturalHeight} pixels`;
-  showDiagnosis($("bars"), photo.result);
-  $("download").download = photo.result.fileName ?? photo.name;
-  $("download").href = urls[1];
+  await display(photo, photo.full ?? photo.view);
+  if (!stillWanted()) return;
   say(`${photo.name} is restored.`);
   if ($("boxes").checked) await findBoxes();
 }
 
+/** Put two pictures into the slider; return false if another photo is wanted by then. */
+async function put(photo, before, after) {
+  const old = shownUrls;
+  shownUrls = [URL.createObjectURL(before), URL.createObjectURL(after)];
+  [$("before").src, $("after").src] = shownUrls;
+  const shown = await Promise.all([$("before"), $("after")].map((image) => image.decode().then(() => true, () => false)));
+  old.forEach((url) => URL.revokeObjectURL(url));
+  if (photo !== current || !shown[0]) return false;
+  $("before").alt = `${photo.name} before`;
+  $("after").alt = `${photo.name} after`;
+  $("result-title").textContent = photo.name;
+  for (const svg of [$("before-boxes"), $("after-boxes")]) svg.replaceChildren();
+  return true;
+}
+
+/** Show a photo as it is, while it is being restored. */
+async function displayBefore(photo) {
+  $("findings").hidden = true;
+  $("result").hidden = true;
+  if (!isShown(photo.file) || !(await put(photo, photo.file, photo.file)) || photo.view) return;
+  $("view").classList.add("pending");
+  $("result").hidden = $("options").hidden = false;
+  $("full").hidden = $("download").hidden = true;
+  $("size-note").textContent = "";
+  zoom();
+}
+
+/** Put a photo and its result into the slider. */
+async function display(photo, result) {
+  const before = isShown(photo.file) || onDevice() ? photo.file : await service.asJpeg(photo.file, SIDES.service[0]);
+  const after = SHOWN.includes(result.blob.type) ? result.blob : photo.view.blob;
+  if (!(await put(photo, before, after))) return;
+  $("view").classList.remove("pending");
+  $("result").hidden = $("findings").hidden = $("options").hidden = $("download").hidden = false;
+  zoom();
+  const [was, is] = [$("before"), $("after")].map((image) => [image.naturalWidth, image.naturalHeight]);
+  const reduced = is[0] < was[0];
+  $("full").hidden = !reduced || photo.full !== null;
+  $("size-note").textContent = reduced
+    ? `Shown with ${is.join(" x ")} of ${was.join(" x ")} pixels. The download has all of them.`
+    : `${is.join(" x ")} pixels`;
+  showDiagnosis($("summary"), $("bars"), result);
+}
+
 function zoom() {
   const chosen = $("zoom").value;
-  const after = $("after");
   const fit = chosen === "fit";
-  const wide = Math.max($("before").naturalWidth, after.naturalWidth);
+  const wide = Math.max($("before").naturalWidth, $("after").naturalWidth, 1);
+  const high = Math.max($("before").naturalHeight, $("after").naturalHeight, 1);
   const room = $("view").clientWidth || 300;
-  const tall = (0.78 * window.innerHeight * after.naturalWidth) / Math.max(after.naturalHeight, 1);
-  const width = fit ? Math.min(room, tall, Math.max(wide, 320)) : (wide * Number(chosen)) / devicePixelRatio;
+  const tall = (0.72 * window.innerHeight * wide) / high;
+  const width = fit ? Math.min(room, tall, Math.max(2 * wide, 480)) : (wide * Number(chosen)) / devicePixelRatio;
+  $("view").classList.toggle("zoomed", !fit);
   for (const side of document.querySelectorAll(".side")) {
     side.style.setProperty("--shown-width", `${Math.round(width)}px`);
     side.classList.toggle("pixels", !fit);
@@ -184,119 +247,174 @@ function zoom() {
 
 async function findBoxes() {
   for (const svg of [$("before-boxes"), $("after-boxes")]) svg.replaceChildren();
-  if (!$("boxes").checked || !current?.result) return;
+  if (!$("boxes").checked || !current?.view) return;
   const photo = current;
+  $("boxes-note").textContent = "Looking for objects ...";
   try {
-    const [before, after] = await Promise.all([
-      service.detect(photo.file), service.detect(photo.result.blob),
-    ]);
+    const [before, after] = await Promise.all([service.detect(photo.file), service.detect(photo.view.blob)]);
     if (photo !== current) return;
     showBoxes($("before-boxes"), before);
     showBoxes($("after-boxes"), after);
-    $("boxes-note").textContent =
-      `${before.detector} finds ${before.boxes.length} objects before and ${after.boxes.length} after.`;
+    $("boxes-note").textContent = `${before.detector}. Before: ${counted(before)}. After: ${counted(after)}.`;
   } catch (error) {
+    $("boxes-note").textContent = "";
     fail(describe(error));
   }
 }
 
-/** The download is the whole photo in its own format, with its metadata, not the view's preview. */
-async function download(event) {
-  const link = $("download");
-  if (!current?.result || link.dataset.ready || $("device").checked || $("full").hidden && SHOWN.includes(current.file.type)) return;
-  event.preventDefault();
-  if (link.getAttribute("aria-disabled") === "true") return;
-  link.setAttribute("aria-disabled", "true");
-  say("Restoring the full size for the download ...");
+/** Restore all pixels of the photo that is shown, in its own format and with its metadata. */
+async function restoreFull() {
+  const photo = current;
+  if (photo.full) return photo.full;
+  const { signal } = present;
+  const stop = new AbortController();
+  const end = () => stop.abort();
+  signal.addEventListener("abort", end);
+  $("stop-work").hidden = false;
+  $("stop-work").onclick = end;
+  const started = performance.now();
+  const report = (share) => {
+    const left = share > 0.02 ? ((performance.now() - started) / 1000) * (1 / share - 1) : null;
+    busy(share || null, `Restoring all pixels ...${left === null ? "" : ` about ${Math.ceil(left)} s left`}`);
+  };
+  report(0);
+  say(`Restoring all pixels of ${photo.name} ...`);
   try {
-    const { blob } = await service.restore(current.file, { ...options() });
-    const url = URL.createObjectURL(blob);
-    urls.push(url);
-    Object.assign(link, { href: url, download: current.name });
-    link.dataset.ready = "1";
-    say("The full size is ready.");
-    link.click();
-    delete link.dataset.ready;
-    link.href = urls[1];
+    photo.full = await engine().restore(photo.file, { ...options(), signal: stop.signal, onProgress: report });
+    say(`All pixels of ${photo.name} are restored.`);
+    return photo.full;
   } catch (error) {
-    fail(describe(error));
+    if (error.name === "AbortError") say("Stopped.");
+    else fail(describe(error));
+    return null;
   } finally {
-    link.removeAttribute("aria-disabled");
+    signal.removeEventListener("abort", end);
+    $("stop-work").hidden = true;
+    busy(false);
   }
+}
+
+async function showFull() {
+  const photo = current;
+  const full = await restoreFull();
+  if (full && photo === current) await display(photo, full);
+}
+
+async function download() {
+  if (!current?.view || $("download").getAttribute("aria-disabled") === "true") return;
+  const photo = current;
+  $("download").setAttribute("aria-disabled", "true");
+  const full = await restoreFull();
+  $("download").removeAttribute("aria-disabled");
+  if (!full) return;
+  const url = URL.createObjectURL(full.blob);
+  Object.assign(document.createElement("a"), { href: url, download: full.fileName ?? photo.name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 // --- Options --------------------------------------------------------------------------------------
 
-let waiting = 0;
+let settling = 0;
 function optionsChanged() {
   $("strength-value").textContent = `${Math.round($("strength").value * 100)} %`;
-  clearTimeout(waiting);
-  for (const photo of photos) photo.result = null;
-  if (current) waiting = setTimeout(() => show(current), SETTLE_MS);
+  $("strength").setAttribute("aria-valuetext", $("strength-value").textContent);
+  present.abort();
+  present = new AbortController();
+  for (const photo of photos) {
+    Object.assign(photo, { view: null, full: null, error: null, work: null });
+    mark(photo, "waiting");
+  }
+  clearTimeout(settling);
+  if (current) settling = setTimeout(async () => { await show(current); await restoreRest(); }, SETTLE_MS);
 }
 
-function deviceChanged() {
-  const on = $("device").checked;
-  for (const input of [$("strength"), ...$("only").querySelectorAll("input"), $("weights")]) {
-    input.disabled = on;
+function offer(names, controllable) {
+  $("only").querySelectorAll("label").forEach((label) => label.remove());
+  for (const name of names) {
+    const label = document.createElement("label");
+    const box = Object.assign(document.createElement("input"), {
+      type: "checkbox", value: name, checked: true, disabled: !controllable,
+    });
+    box.addEventListener("change", optionsChanged);
+    label.append(box, nameOf(name));
+    $("only").append(label);
   }
-  $("device-note").textContent = on
-    ? "The exported network always works at full strength and removes everything."
-    : "";
+  $("strength").disabled = !controllable;
+}
+
+let offered = null; // what GET /v1/weights answers
+let limits = null; // what GET /v1/limits answers
+
+/** Offer the detector of the service, which no photo goes to that is restored on this device. */
+function offerDetector() {
+  const detector = onDevice() ? null : limits?.detector;
+  $("boxes").disabled = !detector;
+  if (!detector) $("boxes").checked = false;
+  $("boxes-note").textContent = detector ? `Detector: ${detector}` : "";
+  $("boxes-how").hidden = Boolean(limits?.detector);
+  if (onDevice() && limits?.detector) $("boxes-note").textContent = "The detector is in the service; photos on this device do not go there.";
+}
+
+function offerControls() {
+  const chosen = offered?.weights.find((one) => one.name === $("weights").value);
+  const known = $("only").dataset.names;
+  const names = onDevice() ? device.facts.shares.filter((name) => name !== "clean") : chosen?.degradations ?? [];
+  $("weights-option").hidden = onDevice() || (offered?.weights.length ?? 0) < 2;
+  $("only").dataset.names = `${names} ${onDevice() || chosen?.backend === "torch"}`;
+  if (known !== $("only").dataset.names) offer(names, onDevice() || chosen?.backend === "torch");
+}
+
+async function deviceChanged() {
+  if (onDevice()) await openDevice();
+  offerControls();
+  offerDetector();
   optionsChanged();
 }
 
+async function openDevice() {
+  const { facts } = device;
+  $("device-note").textContent = `Loading the network ${facts.weights} (${(facts.download / 2 ** 20).toFixed(0)} MB, once) ...`;
+  try {
+    const { provider, threads } = await device.open();
+    const by = provider === "webgpu" ? "the graphics processor" : `${threads} thread${threads === 1 ? "" : "s"}`;
+    $("device-note").textContent = `Ready: ${facts.weights}, with ${by}. Photos do not leave this device.`;
+  } catch (error) {
+    $("device-note").textContent = "";
+    fail(describe(error));
+  }
+}
+
 async function setUp() {
-  const [weights, limits] = await Promise.all([
+  const inBrowser = await device.find();
+  let weights;
+  [weights, limits] = await Promise.all([
     service.weights().catch((error) => error), service.limits().catch(() => null),
   ]);
-  const inBrowser = await device.find();
   const online = !(weights instanceof Error);
-  if (online) offerWeights(weights);
-  else if (weights instanceof ServiceError && !(inBrowser && weights.status === 404)) fail(describe(weights));
-  $("device").disabled = !inBrowser;
-  if (!inBrowser) {
-    $("device-note").textContent =
-      "To offer this, start the service with --web DIR, a folder that `vrdir web build` wrote.";
-  } else if (!online) {
-    $("device").checked = true;
-    $("device").disabled = true;
-    for (const part of document.querySelectorAll(".needs-service")) part.hidden = true;
-    deviceChanged();
+  if (online) fail("");
+  const alone = inBrowser && !online && !(weights instanceof ServiceError && weights.status !== 404);
+  if (online && !offered) {
+    offered = weights;
+    for (const one of weights.weights) $("weights").append(new Option(one.name, one.name));
+    $("weights").value = weights.default;
+  } else if (!online && !alone) {
+    fail(describe(weights));
   }
-  $("boxes").disabled = !limits?.detector;
-  $("boxes-note").textContent = limits?.detector
-    ? `Detector: ${limits.detector}`
-    : "To see what a detector finds, start the service with --detector FILE.onnx.";
+  if (inBrowser) await device.install();
+  $("device").disabled = !inBrowser || alone;
+  $("device").checked = alone || (inBrowser && $("device").checked);
+  $("device-option").hidden = !inBrowser;
+  $("device-how").hidden = inBrowser;
+  for (const part of document.querySelectorAll(".needs-service")) part.hidden = alone;
+  if (alone) openDevice();
+  offerControls();
+  offerDetector();
   if (limits?.live) {
     $("live").hidden = false;
     $("live-view").src = "v1/live.mjpg";
   }
-  $("webcam").hidden = !navigator.mediaDevices?.getUserMedia || !online;
+  $("webcam").hidden = !navigator.mediaDevices?.getUserMedia;
   document.documentElement.dataset.ready = "1";
-}
-
-function offerWeights(found) {
-  for (const one of found.weights) $("weights").append(new Option(one.name, one.name));
-  $("weights").value = found.default;
-  $("weights-option").hidden = found.weights.length < 2;
-  const controllable = found.weights[0].backend === "torch";
-  const offer = () => {
-    const chosen = found.weights.find((one) => one.name === $("weights").value);
-    $("only").querySelectorAll("label").forEach((label) => label.remove());
-    for (const name of chosen.degradations) {
-      const label = document.createElement("label");
-      const box = Object.assign(document.createElement("input"), {
-        type: "checkbox", value: name, checked: true, disabled: !controllable,
-      });
-      box.addEventListener("change", optionsChanged);
-      label.append(box, name.replaceAll("_", " "));
-      $("only").append(label);
-    }
-  };
-  offer();
-  $("strength").disabled = !controllable;
-  $("weights").addEventListener("change", () => { offer(); optionsChanged(); });
 }
 
 // --- Events ---------------------------------------------------------------------------------------
@@ -304,7 +422,7 @@ function offerWeights(found) {
 const moving = new Moving({
   section: $("moving"), video: $("video"), canvas: $("canvas"), rate: $("rate"),
   link: $("video-download"), options, say, fail: (error) => fail(describe(error)),
-  keyed: () => $("key").value.trim() !== "",
+  keyed: () => $("key").value.trim() !== "", device: () => (onDevice() ? device : null),
 });
 
 $("files").addEventListener("change", async (event) => {
@@ -315,7 +433,7 @@ $("files").addEventListener("change", async (event) => {
 for (const kind of ["dragover", "drop", "dragleave"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
-    $("drop").classList.toggle("over", kind === "dragover");
+    document.body.classList.toggle("over", kind === "dragover");
     if (kind === "drop") take([...event.dataTransfer.files]);
   });
 }
@@ -323,28 +441,28 @@ document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length) take(files);
 });
-for (const [address, name] of SAMPLES) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "sample";
-  const image = Object.assign(document.createElement("img"), { src: address, alt: "" });
+for (const [file, name] of SAMPLES) {
+  const [button, image] = ["button", "img"].map((tag) => document.createElement(tag));
+  Object.assign(button, { type: "button", className: "sample" });
+  Object.assign(image, { src: asset(`samples/${file}`), alt: "" });
   button.append(image, name);
   button.addEventListener("click", async () => {
-    const blob = await (await fetch(address)).blob();
-    await take([new File([blob], address.split("/").pop(), { type: blob.type })]);
+    const blob = await (await fetch(image.src)).blob();
+    await take([new File([blob], file, { type: "image/jpeg" })]);
   });
   $("samples").append(button);
 }
 $("strength").addEventListener("input", optionsChanged);
+$("weights").addEventListener("change", () => { offerControls(); optionsChanged(); });
 $("device").addEventListener("change", deviceChanged);
 $("zoom").addEventListener("change", zoom);
 $("boxes").addEventListener("change", findBoxes);
 $("download").addEventListener("click", download);
-$("full").addEventListener("click", () => show(current, 0));
-$("webcam").addEventListener("click", () => moving.webcam());
+$("full").addEventListener("click", showFull);
+$("webcam").addEventListener("click", () => { document.body.classList.add("started"); moving.webcam(); });
 $("stop").addEventListener("click", () => moving.stop());
 $("snap").addEventListener("click", async () => take([await moving.snap()]));
-$("key").addEventListener("change", () => setUp());
+$("key").addEventListener("change", setUp);
 $("slider").addEventListener("slide", (event) => {
   $("slider").setAttribute("aria-valuenow", Math.round(event.target.value));
 });

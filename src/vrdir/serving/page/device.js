@@ -1,78 +1,119 @@
-// "Restore on this device": the exported network in a worker. No photo leaves the machine.
+// "Restore on this device": the network in a worker. No photo leaves the machine.
+import { asset, embedded } from "./assets.js";
+import { withMetadata } from "./metadata.js";
+
+const MODULES = ["device-worker.js", "tiles.js", "diagnose.js"];
 
 export class Device {
   #worker = null;
   #waiting = new Map();
   #number = 0;
+  opened = null; // a promise of {provider, threads}, once `open` was called
 
   /** Whether there is a network beside the page (`vrdir web build`). */
   async find() {
     try {
-      const answer = await fetch("device.json");
+      const answer = await fetch(asset("device.json"));
       if (!answer.ok) return false;
       this.facts = await answer.json();
-      if (!this.facts.offered) return false;
     } catch {
       return false;
     }
-    if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {});
-    return true;
+    return this.facts.offered;
   }
 
-  /** Restore a file. Strength and `only` are not offered: the exported network has neither. */
-  async restore(file, { maxSide = 0, signal = null, onProgress = () => {} } = {}) {
-    const source = await createImageBitmap(file).catch(() => {
-      throw new Error("This browser cannot read the file as an image; HEIC and TIFF need the service");
+  /** Install the service worker: offline use, and threads on hosts that do not send the headers. */
+  async install() {
+    if (embedded || !("serviceWorker" in navigator)) return;
+    try {
+      await navigator.serviceWorker.register("sw.js");
+    } catch {
+      return; // such as a page over http: it works, with one thread and online
+    }
+    const late = new Promise((done) => { setTimeout(done, 4000); });
+    await Promise.race([navigator.serviceWorker.ready, late]);
+    if (crossOriginIsolated || sessionStorage.getItem("reloaded")) return;
+    sessionStorage.setItem("reloaded", "1"); // once: the worker's answers have the headers
+    location.reload();
+    await new Promise(() => {});
+  }
+
+  /** Load the network now, so that the first photo need not wait for it. */
+  open() {
+    this.opened ??= new Promise((resolve, reject) => {
+      const worker = new Worker(asset("device-worker.js"), { type: "module" });
+      worker.onmessage = ({ data }) => this.#received(data, resolve, reject);
+      worker.onerror = (event) => this.#failed(event.message || "its worker failed", reject);
+      const files = Object.fromEntries([...MODULES, "model.onnx", ...this.facts.runtime].map((name) => [name, asset(name)]));
+      worker.postMessage({ open: { files, facts: this.facts } });
+      this.#worker = worker;
     });
-    const most = maxSide || this.facts.max_side;
-    const scale = Math.min(1, most / Math.max(source.width, source.height));
-    const canvas = new OffscreenCanvas(
-      Math.max(1, Math.round(source.width * scale)), Math.max(1, Math.round(source.height * scale)),
-    );
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.imageSmoothingQuality = "high";
-    context.drawImage(source, 0, 0, canvas.width, canvas.height);
-    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-    const { rgba, shares } = await this.#ask(pixels, signal, onProgress);
-    context.putImageData(new ImageData(rgba, canvas.width, canvas.height), 0, 0);
-    const blob = await canvas.convertToBlob({ type: "image/png" });
-    const fileName = file.name.replace(/\.[^.]*$/, "") + ".png";
-    const named = Object.fromEntries(this.facts.shares.map((name, place) => [name, shares[place]]));
-    return { blob, shares: named, diagnosis: null, fileName };
+    return this.opened;
   }
 
-  #ask(pixels, signal, onProgress) {
-    this.#worker ??= this.#start();
+  /** Restore a file. `maxSide` 0 keeps its size. Returns what the service's `restore` returns. */
+  async restore(file, { maxSide = 0, signal = null, onProgress = () => {}, ...options } = {}) {
+    const bitmap = await this.#decoded(file, maxSide);
+    const type = file.type === "image/jpeg" ? "image/jpeg" : "image/png";
+    const found = await this.#ask(bitmap, { ...options, type }, signal, onProgress);
+    const fileName = type === file.type ? file.name : `${file.name.replace(/\.[^.]*$/, "")}.png`;
+    return { ...found, blob: maxSide ? found.blob : await withMetadata(file, found.blob), fileName };
+  }
+
+  /** Restore a frame of a video: an ImageBitmap in, {picture, milliseconds} out. */
+  frame(bitmap, options) {
+    return this.#ask(bitmap, { ...options, type: "bitmap" }, null, () => {});
+  }
+
+  async #decoded(file, maxSide) {
+    const whole = await createImageBitmap(file).catch(() => {
+      throw new Error(/\.hei[cf]$/i.test(file.name) || /tif/.test(file.type)
+        ? "This browser cannot show HEIC or TIFF, so it cannot restore them on this device; vrdir serve can, or save the photo as JPEG"
+        : "This is not an image that this browser can read");
+    });
+    const scale = maxSide ? maxSide / Math.max(whole.width, whole.height) : 1;
+    if (scale >= 1) return whole;
+    const [resizeWidth, resizeHeight] = [whole.width, whole.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const reduced = await createImageBitmap(whole, { resizeWidth, resizeHeight, resizeQuality: "high" });
+    whole.close();
+    return reduced;
+  }
+
+  async #ask(bitmap, { strength = 1, only = [], none = false, type }, signal, onProgress) {
+    const names = this.facts.shares;
+    const kept = names.map((name) => Number(name === "clean" || (!none && (only.length === 0 || only.includes(name)))));
+    await this.open();
+    if (signal?.aborted) throw new DOMException("stopped", "AbortError");
     const number = ++this.#number;
-    return new Promise((resolve, reject) => {
+    const { shares, ...found } = await new Promise((resolve, reject) => {
       this.#waiting.set(number, { resolve, reject, onProgress });
       signal?.addEventListener("abort", () => {
+        this.#worker?.postMessage({ stop: number });
         this.#waiting.delete(number);
         reject(new DOMException("stopped", "AbortError"));
       });
-      const { width, height, data } = pixels;
-      this.#worker.postMessage({ number, width, height, rgba: data }, [data.buffer]);
+      this.#worker.postMessage({ number, bitmap, type, kept, strength: none ? 0 : Number(strength) }, [bitmap]);
     });
+    return { ...found, shares: Object.fromEntries(names.map((name, place) => [name, shares[place]])) };
   }
 
-  #start() {
-    const worker = new Worker("device-worker.js", { type: "module" });
-    worker.onmessage = ({ data }) => {
-      const job = this.#waiting.get(data.number);
-      if (!job) return;
-      if (data.progress) {
-        job.onProgress(data.progress);
-        return;
-      }
-      this.#waiting.delete(data.number);
-      if (data.error) job.reject(new Error(data.error));
-      else job.resolve(data);
-    };
-    worker.onerror = (event) => {
-      for (const job of this.#waiting.values()) job.reject(new Error(event.message || "the worker failed"));
-      this.#waiting.clear();
-      this.#worker = null;
-    };
-    return worker;
+  #received(data, resolve, reject) {
+    if (data.opened) return resolve(data.opened);
+    if (data.unopened) return this.#failed(data.unopened, reject);
+    const job = this.#waiting.get(data.number);
+    if (!job) return undefined;
+    if (data.progress !== undefined) return job.onProgress(data.progress);
+    this.#waiting.delete(data.number);
+    if (data.error) return job.reject(new Error(`This device cannot restore the photo: ${data.error}`));
+    return job.resolve(data);
+  }
+
+  #failed(reason, reject) {
+    const error = new Error(`The network cannot run on this device: ${reason}`);
+    reject(error);
+    for (const job of this.#waiting.values()) job.reject(error);
+    this.#waiting.clear();
+    this.#worker?.terminate();
+    [this.#worker, this.opened] = [null, null];
   }
 }

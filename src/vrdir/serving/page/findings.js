@@ -1,30 +1,53 @@
 // The diagnosis as bars with words, and the detector's boxes.
 
-const WORDS = [[0.05, "none"], [0.2, "a little"], [0.45, "clearly visible"], [0.7, "strong"], [2, "very strong"]];
+const WORDS = [[0.05, "none"], [0.2, "a little"], [0.5, "some"], [Infinity, "a lot"]];
+const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Camera noise", clean: "Clean" };
+const FOUND = 0.1; // share of the network's work from which its measurement of a kind is worth saying
+const MUCH = 64; // levels of 255 at which the bar for the change is full
+const CLEAN = 0.5; // share from which the network takes a photo for clean
+
+export const nameOf = (kind) => NAMES[kind] ?? kind.replaceAll("_", " ");
 const word = (share) => WORDS.find(([most]) => share < most)[1];
 const percent = (share) => `${Math.round(100 * share)} %`;
-const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Sensor noise", clean: "Clean" };
+const grain = (noise) => `grain of ${noise.toFixed(1)} of 255 levels of brightness`;
+const MEASURED = {
+  haze: ({ haze }) => (haze ?? null) === null ? "" : `${percent(haze)} of the light is lost`,
+  noise: ({ noise }) => (noise ?? null) === null ? "" : grain(noise),
+  sensor_noise: ({ noise }) => (noise ?? null) === null ? "" : grain(noise),
+  rain: ({ rain }) => (rain ?? null) === null ? "" : `streaks on ${percent(rain)} of the pixels`,
+};
+
+/** Return what is said about a photo: one sentence, and rows of [name, word, bar, explanation]. */
+export function described({ diagnosis, shares }) {
+  const kinds = Object.entries(shares).filter(([kind]) => kind !== "clean").sort((one, other) => other[1] - one[1]);
+  const rows = kinds.map(([kind, share]) => [
+    nameOf(kind), word(share), share, share >= FOUND ? MEASURED[kind]?.(diagnosis) ?? "" : "",
+  ]);
+  rows.push(["Change", "", diagnosis.changed / MUCH, `${diagnosis.changed.toFixed(1)} of 255 levels, on average`]);
+  const [kind, share] = kinds[0] ?? ["clean", 0];
+  const clean = shares.clean ?? 0;
+  const summary = clean >= CLEAN || share < clean
+    ? "The network takes this photo for mostly clean."
+    : `Mostly ${nameOf(kind).toLowerCase()}: it takes ${percent(share)} of the network's work.`;
+  return { summary, rows };
+}
 
 /** Show how bad each degradation was, in a definition list. */
-export function showDiagnosis(list, { diagnosis, shares }) {
-  const rows = diagnosis
-    ? [
-        ["Haze", diagnosis.haze ?? shares.haze ?? 0, diagnosis.haze === null ? "of the network's attention" : "of the light is lost"],
-        ["Noise", Math.min(diagnosis.noise / 25, 1), `${diagnosis.noise.toFixed(1)} of 255 levels`],
-        ["Rain", diagnosis.rain, "of the pixels have streaks"],
-        ["Change by the restoration", Math.min(diagnosis.changed / 64, 1), `${diagnosis.changed.toFixed(1)} of 255 levels on average`],
-      ]
-    : Object.entries(shares).map(([name, share]) => [NAMES[name] ?? name, share, "of the network's attention"]);
-  list.replaceChildren(...rows.flatMap(([name, share, unit]) => {
-    const term = document.createElement("dt");
-    const detail = document.createElement("dd");
-    const meter = document.createElement("meter");
-    const plain = !diagnosis || name.startsWith("Change"); // a share is no measure of how bad it is
-    term.textContent = plain ? name : `${name}: ${word(share)}`;
-    meter.value = share;
-    meter.setAttribute("aria-label", name);
-    const figure = unit.startsWith("of ") ? `${percent(share)} ${unit}` : unit;
-    detail.append(meter, figure);
+export function showDiagnosis(sentence, list, result) {
+  const { summary, rows } = described(result);
+  sentence.textContent = summary;
+  list.replaceChildren(...rows.flatMap(([name, strength, share, explanation]) => {
+    const [term, detail, bar, fill, note] = ["dt", "dd", "div", "div", "span"].map((tag) => document.createElement(tag));
+    const least = Math.min(1, Math.max(0, share));
+    term.textContent = name;
+    if (strength) term.append(Object.assign(document.createElement("span"), { className: "word", textContent: strength }));
+    bar.className = "meter";
+    bar.setAttribute("aria-hidden", "true"); // the words beside it say the same
+    fill.style.width = `${100 * least}%`;
+    bar.append(fill);
+    note.className = "note";
+    note.textContent = explanation;
+    detail.append(bar, note);
     return [term, detail];
   }));
 }
@@ -37,10 +60,18 @@ export function showBoxes(svg, { width, height, boxes }) {
     Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
     return element;
   };
-  const size = Math.max(width, height) / 55;
+  const size = Math.max(width, height) / 50;
   svg.replaceChildren(...boxes.flatMap((box) => {
-    const text = make("text", { x: box.x0, y: Math.max(box.y0 - size / 4, size), style: `font-size:${size}px;stroke-width:${size / 6}px` });
+    const text = make("text", { x: box.x0, y: Math.max(box.y0 - size / 4, size), style: `font-size:${size}px;stroke-width:${size / 5}px` });
     text.textContent = `${box.label} ${Math.round(100 * box.score)} %`;
     return [make("rect", { x: box.x0, y: box.y0, width: box.x1 - box.x0, height: box.y1 - box.y0 }), text];
   }));
+}
+
+/** Return in words what a detector finds: "3 objects: 2 car, 1 person". */
+export function counted({ boxes }) {
+  const counts = new Map();
+  for (const { label } of boxes) counts.set(label, (counts.get(label) ?? 0) + 1);
+  const listed = [...counts].map(([label, count]) => `${count} ${label}`).join(", ");
+  return `${boxes.length} object${boxes.length === 1 ? "" : "s"}${listed ? `: ${listed}` : ""}`;
 }

@@ -1,45 +1,107 @@
-// Webcam and short clips: frames go to the service's WebSocket, restored ones are drawn as they come.
+// Webcam and short clips: one frame after the other goes to the engine, and is drawn as it comes.
 
-const SIDE = 640; // pixels: the longer side of the frames that are sent
 const LONGEST = 30; // seconds of a clip
+
+/** The service's WebSocket: frames in, restored frames out. */
+class ServiceFrames {
+  static side = 640; // pixels: the longer side of the frames that are sent
+
+  constructor(address) {
+    this.socket = new WebSocket(address);
+    this.socket.binaryType = "blob";
+    this.refused = new Error("The service refused the video stream");
+  }
+
+  async open() {
+    await new Promise((resolve, reject) => {
+      this.socket.onopen = resolve;
+      this.socket.onclose = () => reject(this.refused);
+    });
+    this.socket.onclose = () => this.reject?.(new DOMException("closed", "AbortError"));
+    this.socket.onmessage = ({ data }) => {
+      if (typeof data !== "string") {
+        this.resolve({ picture: data, milliseconds: this.milliseconds });
+        return;
+      }
+      const facts = JSON.parse(data);
+      this.milliseconds = facts.milliseconds;
+      if (facts.problem) this.reject(new Error(facts.problem.detail));
+    };
+  }
+
+  async restore(canvas) {
+    const blob = await new Promise((done) => { canvas.toBlob(done, "image/jpeg", 0.9); });
+    const { picture, milliseconds } = await new Promise((resolve, reject) => {
+      Object.assign(this, { resolve, reject });
+      if (this.socket.readyState === WebSocket.OPEN) this.socket.send(blob);
+      else reject(new DOMException("closed", "AbortError"));
+    });
+    return { picture: await createImageBitmap(picture), milliseconds };
+  }
+
+  close() {
+    this.socket.close();
+  }
+}
+
+/** Frames restored on this device, smaller ones: it is slower. */
+class DeviceFrames {
+  static side = 256;
+
+  constructor(device, options) {
+    Object.assign(this, { device, options });
+  }
+
+  async open() {
+    await this.device.open();
+  }
+
+  async restore(canvas) {
+    return this.device.frame(await createImageBitmap(canvas), this.options);
+  }
+
+  close() {}
+}
 
 export class Moving {
   constructor(parts) {
     Object.assign(this, parts);
-    this.socket = null;
-    this.times = [];
+    this.frames = null;
   }
 
   async webcam() {
+    this.stop();
     try {
-      const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: SIDE } } });
-      this.video.srcObject = stream;
-      await this.#start();
+      this.video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } } });
     } catch (error) {
-      this.fail(new Error(`The webcam cannot be used: ${error.message}`));
+      this.fail(new Error(error.name === "NotAllowedError"
+        ? "The webcam was not allowed; allow it in the address bar, and try again"
+        : `The webcam cannot be used: ${error.message}`));
+      return;
     }
+    await this.#run();
   }
 
   async play(file) {
+    this.stop();
     this.video.srcObject = null;
     this.video.src = URL.createObjectURL(file);
     try {
       await new Promise((resolve, reject) => {
         this.video.onloadeddata = resolve;
-        this.video.onerror = () => reject(new Error(`${file.name} is not a video that this browser plays`));
+        this.video.onerror = () => reject(new Error(`${file.name} is not a video that this browser plays; vrdir restore takes it`));
       });
-      if (this.video.duration > LONGEST) {
-        this.say(`Only the first ${LONGEST} seconds are restored here; vrdir restore takes whole videos.`);
-      }
-      await this.#start();
     } catch (error) {
       this.fail(error);
+      return;
     }
+    if (this.video.duration > LONGEST) this.say(`Only the first ${LONGEST} seconds are restored here; vrdir restore takes whole videos.`);
+    await this.#run();
   }
 
   stop() {
-    this.socket?.close();
-    this.socket = null;
+    this.frames?.close();
+    this.frames = null;
     this.video.pause();
     this.video.srcObject?.getTracks().forEach((track) => track.stop());
     if (this.recorder?.state === "recording") this.recorder.stop();
@@ -62,61 +124,53 @@ export class Moving {
     return canvas;
   }
 
-  async #start() {
-    this.section.hidden = false;
-    this.link.hidden = true;
-    if (this.keyed()) throw new Error("A browser cannot send an API key with a WebSocket; video needs a service without keys");
+  #engine() {
+    const device = this.device();
+    if (device) return new DeviceFrames(device, this.options());
+    if (this.keyed()) throw new Error("A browser cannot send an API key with a video; use a service without keys, or this device");
     const { strength, only, none, weights } = this.options();
     const query = new URLSearchParams({ strength: none ? "0" : strength, quality: "85" });
     only.forEach((name) => query.append("only", name));
     if (weights) query.set("weights", weights);
-    const address = new URL(`v1/stream?${query}`, location.href);
+    const address = new URL(`v1/stream?${query}`, document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
-    this.socket?.close();
-    const socket = new WebSocket(address);
-    this.socket = socket;
-    socket.binaryType = "blob";
-    socket.onmessage = (event) => this.#received(event.data);
-    socket.onerror = () => this.fail(new Error("The service refused the video stream"));
-    await new Promise((resolve, reject) => { socket.onopen = resolve; socket.onclose = reject; }).catch(() => {
-      throw new Error("The service refused the video stream");
-    });
-    socket.onclose = () => this.say("The video has stopped.");
-    this.times = [];
-    await this.video.play();
-    this.#record();
-    this.#send();
+    return new ServiceFrames(address);
   }
 
-  #send() {
-    if (!this.socket || this.socket.readyState !== WebSocket.OPEN) return;
-    if (this.video.ended || this.video.currentTime > LONGEST && !this.video.srcObject) {
-      this.stop();
-      return;
+  async #run() {
+    this.section.hidden = false;
+    this.link.hidden = true;
+    try {
+      const frames = this.#engine();
+      this.frames = frames;
+      await frames.open();
+      await this.video.play();
+      this.#record();
+      await this.#restoreFrames(frames);
+    } catch (error) {
+      if (error.name !== "AbortError") this.fail(error);
     }
-    this.#grab(SIDE).toBlob((blob) => { if (blob && this.socket?.readyState === WebSocket.OPEN) this.socket.send(blob); }, "image/jpeg", 0.9);
+    this.stop();
+    this.say("The video has stopped.");
   }
 
-  async #received(data) {
-    if (typeof data === "string") {
-      const facts = JSON.parse(data);
-      if (facts.problem) {
-        this.fail(new Error(facts.problem.detail));
-        this.#send();
+  /** The next frame is taken when the last one is done: the delay stays that of one frame. */
+  async #restoreFrames(frames) {
+    const times = [];
+    const over = () => this.video.ended || (!this.video.srcObject && this.video.currentTime > LONGEST);
+    while (this.frames === frames && !over()) {
+      const { picture, milliseconds } = await frames.restore(this.#grab(frames.constructor.side));
+      if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
+        [this.canvas.width, this.canvas.height] = [picture.width, picture.height];
       }
-      this.times.push(performance.now());
-      this.times = this.times.slice(-20);
-      const seconds = (this.times.at(-1) - this.times[0]) / 1000;
-      const rate = seconds ? ((this.times.length - 1) / seconds).toFixed(1) : "-";
-      this.rate.textContent = `${rate} frames a second, ${Math.round(facts.milliseconds)} ms each`;
-      return;
+      this.canvas.getContext("2d").drawImage(picture, 0, 0);
+      picture.close();
+      times.push(performance.now());
+      if (times.length > 20) times.shift();
+      const seconds = (times.at(-1) - times[0]) / 1000;
+      const rate = seconds ? ((times.length - 1) / seconds).toFixed(1) : "-";
+      this.rate.textContent = `${rate} frames a second, ${Math.round(milliseconds)} ms each`;
     }
-    const picture = await createImageBitmap(data);
-    if (this.canvas.width !== picture.width || this.canvas.height !== picture.height) {
-      [this.canvas.width, this.canvas.height] = [picture.width, picture.height];
-    }
-    this.canvas.getContext("2d").drawImage(picture, 0, 0);
-    this.#send(); // the next frame when this one is done: the delay stays that of one frame
   }
 
   #record() {

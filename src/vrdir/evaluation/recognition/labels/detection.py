@@ -17,7 +17,7 @@ from vrdir.evaluation.recognition.labels.coco import read_coco
 from vrdir.evaluation.recognition.labels.labelled import LabelledImages, image_of
 from vrdir.evaluation.recognition.labels.voc import read_voc_boxes
 from vrdir.evaluation.recognition.labels.yolo import read_yolo_boxes, read_yolo_names
-from vrdir.images.folders import Names, composed, files_below
+from vrdir.images.folders import Names, files_below, folded
 from vrdir.images.headers import image_size
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -109,12 +109,12 @@ def _pair(
     other image and no other label file has its name: train/1 and val/1 are two images.
     """
     names = Names(files)
-    by_stem = {composed(file.stem): file for file in files.values()}
-    label_stems = Counter(composed(file.stem) for file in files.values())
-    image_stems = Counter(composed(image.stem) for image in listed)
+    by_stem = {folded(file.stem): file for file in files.values()}
+    label_stems = Counter(folded(file.stem) for file in files.values())
+    image_stems = Counter(folded(image.stem) for image in listed)
     pairs = []
     for path in listed:
-        image, stem = image_of(path, root), composed(path.stem)
+        image, stem = image_of(path, root), folded(path.stem)
         unique = image_stems[stem] == label_stems[stem] == 1
         file = files.get(names.find(image.name)) or (by_stem[stem] if unique else None)
         pairs.append((image, file))

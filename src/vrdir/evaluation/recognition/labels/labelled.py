@@ -16,7 +16,7 @@ from vrdir.evaluation.recognition.image_files import (
     nothing_left,
     unread_files,
 )
-from vrdir.images.folders import Names, composed
+from vrdir.images.folders import Names, folded
 
 Label = TypeVar("Label")
 
@@ -168,9 +168,9 @@ class FilesByName:
 def _endings(path: str) -> list[str]:
     """Return the ends of a path, longest first: a/b.png is a/b.png, a/b, b.png and b.
 
-    Letters are composed.
+    Letters are `folded`.
     """
-    whole = PurePosixPath(composed(path.replace("\\", "/")))
+    whole = PurePosixPath(folded(path.replace("\\", "/")))
     ends = [PurePosixPath(*whole.parts[start:]) for start in range(len(whole.parts))]
     texts = (
         text

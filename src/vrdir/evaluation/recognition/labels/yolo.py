@@ -8,7 +8,7 @@ from typing import Any
 
 from vrdir.errors import DataError
 from vrdir.evaluation.recognition.labels.boxes import LabelledBox
-from vrdir.images.folders import composed
+from vrdir.images.folders import folded
 from vrdir.text_files import read_names, read_text
 from vrdir.yaml_files import read_yaml
 
@@ -125,8 +125,8 @@ def _mentions(content: Mapping[str, Any], folder: Path) -> bool:
     """Return whether the YAML of a data set names a folder as its path or that of its images."""
     values = [content.get(key) for key in ("path", "train", "val", "test")]
     paths = [
-        PurePosixPath(composed(str(path)).replace("\\", "/"))
+        PurePosixPath(folded(str(path)).replace("\\", "/"))
         for value in values
         for path in (value if isinstance(value, list) else [] if value is None else [value])
     ]
-    return any(composed(folder.resolve().name) in path.parts for path in paths)
+    return any(folded(folder.resolve().name) in path.parts for path in paths)

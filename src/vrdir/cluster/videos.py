@@ -1,0 +1,60 @@
+"""Videos: each is copied here, restored whole, and put back.
+
+They are not divided. Smoothing runs from frame to frame, and a divided video would have to be
+encoded twice or joined at key frames of the encoder's choice; a list of many videos keeps all
+workers busy without that.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+from vrdir.cluster import storage
+from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.listing import Source
+from vrdir.cluster.storage import PassingError, join, shown
+from vrdir.cluster.work import Gate, Options, check_free
+from vrdir.errors import VrdirError, first_line
+from vrdir.images.formats import plain_suffix
+from vrdir.video.formats import VIDEO_SUFFIXES
+
+
+def listed_suffixes() -> set[str]:
+    """Return the suffixes of videos; none without PyAV, so that they are counted as skipped."""
+    return VIDEO_SUFFIXES if find_spec("av") else set()
+
+
+def restore_video(gate: Gate, source: Source, output: str, options: Options) -> Row:
+    """Restore a video into the output. Failures are noted in the row, not raised."""
+    start = time.perf_counter()
+    target = join(output, source.name)
+    row = Row(shown(source.address), shown(target), key=key_of(source))
+    with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
+        suffix = plain_suffix(source.name)
+        before, after = Path(folder, f"before{suffix}"), Path(folder, f"after{suffix}")
+        try:
+            check_free(target, options)
+            storage.fetch(source.address, before, source.size)
+            row = row._replace(source_bytes=before.stat().st_size, source_sha256=_sha256(before))
+            gate.restore_video(before, after, options.smoothing)
+            storage.put(after, target)
+            row = row._replace(target_bytes=after.stat().st_size, target_sha256=_sha256(after))
+        except PassingError as error:
+            row = row._replace(status="unreachable", error=first_line(error))
+        except Exception as error:  # the next video is another
+            kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
+            problem = first_line(error).replace(str(before), row.source)
+            row = row._replace(status="failed", error=kind + problem.replace(str(after), target))
+    return row._replace(seconds=time.perf_counter() - start)
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
