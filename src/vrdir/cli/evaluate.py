@@ -52,7 +52,7 @@ PairSets = Mapping[str, tuple[Path, "list[Pair]"]]
 
 
 class EvaluateCommands(TyperGroup):
-    """`restoration`, and a command per recognition task, made when it is asked for."""
+    """`restoration`, and a command per recognition task, made when it is needed."""
 
     def list_commands(self, context: Any) -> list[str]:
         """Return the names of all commands."""

@@ -164,7 +164,7 @@ def restore(
 
 
 class FileRun(NamedTuple):
-    """What `vrdir restore` was asked for, besides the files, the network and the images' options.
+    """The options of `vrdir restore`, without those of the network and of the images.
 
     The fields are the options of the same names.
     """

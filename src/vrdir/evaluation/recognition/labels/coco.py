@@ -119,7 +119,7 @@ def _boxes_by_image(
 
 
 def _key(value: Any) -> str:
-    """Return an id as text: 1, "1" and 1.0 are the same; "" for anything that is no id."""
+    """Return an id as text: 1, "1" and 1.0 are the same; "" for anything that is not an id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""

@@ -99,7 +99,7 @@ def _numbered(names: Mapping[Any, Any], file: Path) -> dict[int, str]:
 
 
 def _read_mapping(file: Path, ignore_errors: bool) -> dict[str, Any]:
-    """Return the content of a YAML file; nothing if it is no mapping.
+    """Return the content of a YAML file; nothing if it is not a mapping.
 
     Raises:
         DataError: it cannot be read, and errors are not ignored, as they are for files beside a
