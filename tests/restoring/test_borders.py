@@ -52,6 +52,33 @@ def test_other_edges_are_no_border() -> None:
     assert inside_borders(coloured) == whole
 
 
+def written(strip: Tensor, first: int, last: int) -> Tensor:
+    """Write on some rows of a strip (3, H, W), on a quarter of each."""
+    strip[:, first:last, 4:28:2] = 1.0
+    return strip
+
+
+def test_borders_may_be_written_on() -> None:
+    strip = written(torch.zeros(3, 10, 60), 2, 7)
+    assert inside_borders(torch.cat([scene(), strip], 1)) == Inner(0, 40, 0, 60)
+    assert inside_borders(torch.cat([strip, scene()], 1)) == Inner(10, 50, 0, 60)
+    sideways = torch.cat([scene(), strip], 1).mT
+    assert inside_borders(sideways) == Inner(0, 60, 0, 40)
+
+
+def test_writing_that_touches_the_picture_is_left_in_it() -> None:
+    strip = written(torch.zeros(3, 10, 60), 6, 10)
+    assert inside_borders(torch.cat([strip, scene()], 1)) == Inner(6, 50, 0, 60)
+
+
+def test_a_page_of_writing_is_no_border() -> None:
+    page = torch.ones(3, 80, 60)
+    for row in range(6, 70, 8):
+        page[:, row : row + 4, 4:28:2] = 0.0
+    page = torch.cat([page, scene()], 1)
+    assert inside_borders(page).top == 6
+
+
 def test_borders_keep_each_bit_and_the_picture_is_restored_as_alone(tiny: VRDIR) -> None:
     restorer = vrdir.Restorer(tiny, device="cpu")
     picture = (scene() * 255).byte().permute(1, 2, 0).numpy()

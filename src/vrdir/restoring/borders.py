@@ -16,6 +16,8 @@ from vrdir.model.global_context import Lift
 from vrdir.model.vrdir import Restoration
 
 EDGE = 2 / 255  # mean difference of the picture from its border, where the picture begins
+PLAIN = 0.5  # share of a row that has the border's colour, where something is written on it
+WRITTEN = 1 / 6  # of the height: most rows of a border that may be written on
 
 
 class Inner(NamedTuple):
@@ -37,7 +39,8 @@ def inside_borders(image: Tensor) -> Inner:
     A border is a number of rows or columns at an edge that all have exactly one colour, next to a
     picture of other colours. A clear sky of one colour that changes slowly below is no border.
     Borders may be inside each other, such as a white frame around black bars. An image of a single
-    colour has no border.
+    colour has no border. A border may hold writing, such as the time on a black strip or a subtitle
+    in a bar, if rows without writing are above and below it.
     """
     inner = Inner(0, image.shape[-2], 0, image.shape[-1])
     if bool((image == image[:, :1, :1]).all()):
@@ -60,12 +63,29 @@ def _border(image: Tensor) -> int:
     colour = image[:, :1, :1]
     if not bool((image[:, 0] == colour[:, 0]).all()):
         return 0  # most images end here, so the test is cheap
-    others = (image != colour).any(0).any(1).nonzero()
-    if len(others) == 0:
+    same = (image == colour).all(0)
+    whole = same.all(1)
+    if bool(whole.all()):
         return 0
-    first = int(others[0])
+    first = _below_writing(same, whole)
     differs = bool((image[:, first] - colour[:, 0]).abs().mean() > EDGE)
     return first if differs else 0
+
+
+def _below_writing(same: Tensor, whole: Tensor) -> int:
+    """Return the first row of the picture below a border, which may be written on.
+
+    Args:
+        same: (H, W) bool, which pixels have the border's colour.
+        whole: (H,) bool, which rows have it everywhere; the first one has, and not all have.
+    """
+    plain = int((~whole).nonzero()[0])
+    pictured = (same.float().mean(1) < PLAIN).nonzero()
+    if len(pictured) == 0:
+        return plain
+    last = int(whole[: int(pictured[0])].nonzero()[-1])
+    written = int((~whole[:last]).sum())
+    return last + 1 if written <= WRITTEN * len(whole) else plain
 
 
 def restore_inside(
