@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
 
-
 RecipeOption = Annotated[
     str,
     typer.Option(
@@ -79,7 +78,16 @@ ExtractorWeights = Annotated[
         show_default=False,
     ),
 ]
-DecoderPrior = Annotated[
+TonedNetwork = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="A whole network with a context of local tone: folder, work directory, or name of "
+        "bundled weights.",
+        show_default=False,
+    ),
+]
+DecoderWeights = Annotated[
     Path,
     typer.Option(
         "--decoder",
@@ -156,14 +164,14 @@ def train_branch(
             help="The branch's degradation: haze, noise, rain, snow, ...", show_default=False
         ),
     ],
-    decoder: DecoderPrior,
+    decoder: DecoderWeights,
 ) -> None:
     """Train one branch (DNC), stage 2: it learns one degradation; the decoder stays frozen."""
 
 
 @stage_command
 def train_fusion(
-    decoder: DecoderPrior,
+    decoder: DecoderWeights,
     branch: Annotated[
         list[str],
         typer.Option(
@@ -192,28 +200,14 @@ def train_refine(
 
 @stage_command
 def train_whole(
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="A whole network with a context of local tone: folder, work directory, or name "
-            "of bundled weights.",
-            show_default=False,
-        ),
-    ],
+    weights: TonedNetwork,
 ) -> None:
     """Train everything but the extractor on whole views, by a detector in fog, stage 5 (ours)."""
 
 
 @stage_command
 def train_haze(
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="A whole network with a context of local tone: folder, work directory, or name "
-            "of bundled weights.",
-            show_default=False,
-        ),
-    ],
+    weights: TonedNetwork,
 ) -> None:
     """Train the estimate of how thick the haze is, after all other stages; no pixel changes."""
 
