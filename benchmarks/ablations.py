@@ -201,7 +201,7 @@ def figures(folder: Path) -> dict[str, float]:
 
 
 def table(folder: Path) -> str:
-    """Means over the seeds, as Markdown; and how far the same variant's seeds lie apart."""
+    """Means over the seeds, as Markdown; and how far the same variant's seeds differ."""
     runs: dict[str, list[dict[str, float]]] = {}
     for name in VARIANTS:
         for path in sorted(folder.glob(f"{name}-*")):

@@ -136,8 +136,8 @@ def networks(arguments: argparse.Namespace, model: VRDIR, site: Path) -> dict[st
     return found
 
 
-def main() -> None:
-    """Measure and print a table."""
+def read_arguments() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,7 +147,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--webgpu", action="store_true")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print a table."""
+    arguments = read_arguments()
     facts = json.loads((arguments.site / "device.json").read_text())
     model = VRDIR.from_pretrained(facts["weights"])
     image = photo("coffee.png", arguments.side)
@@ -206,10 +211,9 @@ def main() -> None:
     console.print(table)
     console.print(f"{facts['weights']}, {arguments.side} x {arguments.side}; files of the build:")
     for path in sorted(arguments.site.rglob("*")):
-        if path.is_file() and path.stat().st_size > 2**20:
-            console.print(
-                f"  {path.relative_to(arguments.site)}: {path.stat().st_size / 2**20:.1f} MiB"
-            )
+        size = path.stat().st_size / 2**20
+        if path.is_file() and size > 1:
+            console.print(f"  {path.relative_to(arguments.site)}: {size:.1f} MiB")
 
 
 if __name__ == "__main__":

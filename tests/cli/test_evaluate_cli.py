@@ -326,7 +326,7 @@ def test_each_restorer_is_a_column(
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--device", "cpu"),
-            "--device is of no use with --restored, where no network runs",
+            "--device has no effect with --restored, where no network runs",
         ),
         (
             ("--pairs", "whole.txt", "--weights", "small", "--weights", "small"),

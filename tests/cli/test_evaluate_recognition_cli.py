@@ -236,7 +236,7 @@ def test_severity_ranges() -> None:
         "haze:severity=2+noise:severity=4,sigma=3",
         "haze:severity=2+noise:severity=5,sigma=3",
     ]
-    with pytest.raises(ValueError, match="goes upwards"):
+    with pytest.raises(ValueError, match="begins with the lower one"):
         expand_severities("haze:severity=3..1")
 
 
@@ -620,7 +620,7 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
             "--weights small: the name 'small' is taken",
         ),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
-        ((*PEER, "--with", "haze:severity=5..1"), "a range of severities goes upwards"),
+        ((*PEER, "--with", "haze:severity=5..1"), "severities begins with the lower one"),
         ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
         ((*PEER, "--degraded", "dim=dim"), "two conditions 'dim'"),
         (
@@ -642,7 +642,7 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
         ((*PEER, "--bootstrap", "0"), "--bootstrap"),
         ((*PEER, "--limit", "0"), "--limit"),
         ((*PEER, "--seed", "-1"), "--seed"),
-        ((*PEER, "--device", "cpu"), "--device is of no use with --no-vrdir; leave it out"),
+        ((*PEER, "--device", "cpu"), "--device has no effect with --no-vrdir; leave it out"),
         ((*PEER, "--csv", "dim"), "dim is a folder; give the name of a file"),
         ((*PEER, "--report", "nets.py"), "nets.py exists; replace it by --overwrite"),
         ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),

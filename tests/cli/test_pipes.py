@@ -80,7 +80,7 @@ def test_quality_is_rejected_for_a_format_without_it(photo: Image.Image) -> None
     )
     assert (result.exit_code, result.stdout_bytes) == (2, b"")
     assert (
-        "--quality is of no use for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out"
+        "--quality has no effect for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out"
         in text(result)
     )
 
@@ -118,8 +118,8 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
             2,
             "- is one image; give no other input with it",
         ),
-        (("-", "-o", "-", "--json"), b"", 2, "--json is of no use for one image of a pipe"),
-        (("-", "-o", "-", "--resume"), b"", 2, "--resume is of no use for one image of a pipe"),
+        (("-", "-o", "-", "--json"), b"", 2, "--json has no effect for one image of a pipe"),
+        (("-", "-o", "-", "--resume"), b"", 2, "--resume has no effect for one image of a pipe"),
         (("-", "-o", "out"), b"", 2, "no image format for the suffix '(none)'"),
         (("-", "-o", "out.mp4"), b"", 2, "out.mp4 is a video, which cannot go through a pipe"),
         (("clip.mp4", "-o", "-"), b"", 2, "clip.mp4 is a video, which cannot go through a pipe"),

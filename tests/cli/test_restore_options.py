@@ -50,7 +50,7 @@ def test_quality_without_effect_is_rejected(
     result = run(kind, tmp_path / "a.png", "-o", tmp_path / "b.png", *how, "--quality", 80)
     assert result.exit_code == 2
     assert (
-        "--quality is of no use here, where no result is a JPEG, WebP, AVIF or HEIC file; "
+        "--quality has no effect here, where no result is a JPEG, WebP, AVIF or HEIC file; "
         "leave it out" in text(result)
     )
     assert (
@@ -137,7 +137,7 @@ def test_options_for_images_are_rejected_for_videos(
     )
     assert result.exit_code == 2
     assert (
-        f"{option[0]} is of no use for videos, such as {tmp_path / 'clip.mp4'}; leave it out"
+        f"{option[0]} has no effect for videos, such as {tmp_path / 'clip.mp4'}; leave it out"
         in text(result)
     )
 

@@ -156,7 +156,7 @@ def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
         (np.full((75, 97), -0.1), "negative"),
         (np.zeros((75, 97), np.int64), "of int64; a depth map is uint8, uint16 or floating point"),
         (Image.new("RGB", (97, 75)), "is a RGB picture; a depth map is grey"),
-        ("no_such.npy", "no_such.npy is no array that can be read"),
+        ("no_such.npy", "no_such.npy is not an array that can be read"),
         ("no_such.png", "no_such.png does not exist"),
     ],
 )

@@ -284,7 +284,7 @@ def frames(photo: Image.Image) -> Iterator[tuple[str, bytes]]:
 def test_animations_and_pages_are_refused_with_advice(photo: Image.Image) -> None:
     for kind, content in frames(photo):
         with pytest.raises(
-            ImageError, match=f"it holds 2 {kind}; save each as a file of its own first"
+            ImageError, match=f"it holds 2 {kind}; save each as a separate file first"
         ):
             decode(content, "it")
 

@@ -320,7 +320,7 @@ def test_a_bad_detector_is_named(tmp_path: Path, detector_file: Path) -> None:
     with pytest.raises(ValueError, match="has no tensor nothing"):
         OnnxNetwork(detector_file, ["nothing"])
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
-    with pytest.raises(ValueError, match=r"bad\.onnx is no readable ONNX file"):
+    with pytest.raises(ValueError, match=r"bad\.onnx is not a readable ONNX file"):
         OnnxNetwork(tmp_path / "bad.onnx", ["x"])
     absent = DetectorSettings(file=tmp_path / "absent.onnx", features=(), predictions=())
     with pytest.raises(FileNotFoundError, match=r"absent\.onnx"):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from vrdir.cli.train import RunProgress, flags_of
+from vrdir.cli.recipe_flags import flags_of
+from vrdir.cli.train_progress import RunProgress
 from vrdir.errors import SettingsError
 from vrdir.training.fields import described
 from vrdir.training.settings import Recipe

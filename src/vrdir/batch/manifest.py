@@ -202,7 +202,7 @@ class Manifest:
         if self.torn:  # a line after half a line would be read as one with it
             raise DiskError(
                 f"{self.path} ends in half a line, because the disk failed; "
-                "run the same command again, which cuts it off"
+                "run the same command again, which removes it"
             )
         content = json.dumps(line).encode() + b"\n"
         try:

@@ -60,7 +60,9 @@ def plan_files(
         _check_single(job, suffix, videos)
         return _without_collisions([job])
     if output.suffix.lower() in wanted and not output.is_dir():
-        raise InputError(f"{output} is the name of one file, for several a folder is needed")
+        raise InputError(
+            f"{output} is the name of one file, and there are several inputs; give a folder"
+        )
     found = [job for given in inputs for job in _jobs_of(given, output, wanted, others)]
     if not found:
         raise MissingFileError(_nothing_found(inputs, wanted, others))

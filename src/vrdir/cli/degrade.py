@@ -50,14 +50,14 @@ Steps = Annotated[
     typer.Option(
         "--with",
         metavar="NAME[:PARAMETER=VALUE,...]",
-        help="haze:severity=3 or rain:veil=0..0.1; repeat it for several.",
+        help="A degradation, such as haze:severity=3 or rain:veil=0..0.1; repeat it for several.",
     ),
 ]
 Seed = Annotated[
     int,
     typer.Option(
-        help="The same seed gives the same pixels; each file has its own draws, by its name "
-        "and sub-folder."
+        help="The same seed gives the same pixels. The random numbers of a file depend on the "
+        "seed, its name and its sub-folder."
     ),
 ]
 Depth = Annotated[
@@ -70,7 +70,7 @@ Depth = Annotated[
 ListAll = Annotated[
     bool,
     typer.Option(
-        "--list", help="Name the degradations, their parameters, defaults and severities."
+        "--list", help="List the degradations, their parameters, defaults and severities."
     ),
 ]
 
@@ -134,7 +134,7 @@ def checked_steps(texts: Sequence[str], depth: Path | None) -> list[Step]:
     """Read the degradations of --with, and check them and the depth.
 
     Raises:
-        InputError: a degradation is wrong, or the depth is of no use.
+        InputError: a degradation is wrong, or the depth has no effect.
         MissingFileError: the depth does not exist.
     """
     from vrdir.degradations.degrade import taking_depth

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from typer.core import TyperGroup
 
 from vrdir.cli.addresses import (
@@ -40,6 +39,7 @@ from vrdir.cli.options import (
 )
 from vrdir.cli.recognition import task_command
 from vrdir.cli.recognition_inputs import named_option
+from vrdir.cli.restoration_table import pair_line, print_table
 from vrdir.errors import DataError, InputError, require
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ PairSets = Mapping[str, tuple[Path, "list[Pair]"]]
 
 
 class EvaluateCommands(TyperGroup):
-    """`restoration`, and a command per recognition task, made when it is asked for."""
+    """`restoration`, and a command per recognition task, made when it is needed."""
 
     def list_commands(self, context: Any) -> list[str]:
         """Return the names of all commands."""
@@ -89,8 +89,8 @@ Restored = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]DIR",
-        help="Images that another restorer made, under the names of the degraded ones; "
-        "repeat it for several. A network runs, too, only if --weights names it.",
+        help="Folder of another restorer's results, with the names of the degraded images; repeat "
+        "it for several. With it, vrdir itself runs only if you give --weights.",
     ),
 ]
 Restorers = Annotated[
@@ -98,10 +98,13 @@ Restorers = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME=SPEC",
-        help="Others for the same table: module:function, or a folder as of --restored.",
+        help="Another restorer for the table: module:function, or a folder of results; repeat it "
+        "for several.",
     ),
 ]
-Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per image.")]
+Csv = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a CSV file with a line per image.")
+]
 Report = Annotated[
     Path | None,
     typer.Option(
@@ -340,60 +343,3 @@ def measure_sets(
             by_restorer = zip(restorers, zip(*rows, strict=True), strict=True)
             results += [SetResult(name, source, own, restorer) for restorer, own in by_restorer]
     return results
-
-
-def pair_line(rows: Sequence[Measured | ExcludedPair], restorers: Sequence[str]) -> str:
-    """Return the result of a pair as "name  20.00 -> 25.00 dB".
-
-    With several restorers the name of each is before its figure.
-    """
-    from vrdir.evaluation.restoration.metrics import MAIN
-    from vrdir.evaluation.restoration.protocol import Measured
-    from vrdir.evaluation.restoration.restorers import pair_name
-
-    done = [row for row in rows if isinstance(row, Measured)]
-    before = MAIN.shown(done[0].degraded[MAIN.key])
-    after = [MAIN.shown(row.restored[MAIN.key]) for row in done]
-    if len(done) > 1:
-        after = [f"{name} {figure}" for name, figure in zip(restorers, after, strict=True)]
-    return f"{pair_name(done[0].pair)}  {before} -> {', '.join(after)} {MAIN.unit}"
-
-
-def print_table(results: Sequence[SetResult]) -> None:
-    """Print a line per set and group of channels, a column per restorer; verdicts."""
-    from vrdir.evaluation.restoration.summary import by_set, comparisons, verdict
-
-    sets = by_set(results)
-    several = len(sets[0]) > 1
-    out.print(_table(sets, [result.restorer for result in sets[0]] if several else ["out"]))
-    for of_set in sets:
-        for result in of_set:
-            name = f"{result.name}, {result.restorer}" if several else result.name
-            out.print(f"{escape(name)}: {escape(verdict(result))}")
-        for sentence in comparisons(of_set):
-            out.print(f"{escape(of_set[0].name)}: {escape(sentence)}")
-
-
-def _table(sets: Sequence[Sequence[SetResult]], restorers: Sequence[str]) -> Table:
-    from vrdir.evaluation.restoration.metrics import METRICS
-    from vrdir.evaluation.restoration.summary import mean_cells, set_label
-
-    by_label = {metric.label: metric.key for metric in METRICS}
-    names = dict.fromkeys(label.partition(", ")[0] for label in by_label)
-    channels = dict.fromkeys(label.partition(", ")[2] for label in by_label)
-    with_excluded = any(result.excluded for of_set in sets for result in of_set)
-    table = Table("set", "", "images", *(["excluded"] if with_excluded else []))
-    for name in names:
-        for head in (f"{name} in", *map(escape, restorers)):
-            table.add_column(head, justify="right")
-    for of_set in sets:
-        cells = mean_cells(of_set)
-        counts = [str(len(of_set[0].images)), str(len(of_set[0].excluded))]
-        first = [escape(set_label(of_set[0])), *counts[: 1 + with_excluded]]
-        empty = [""] * (1 + len(restorers))
-        for channel in channels:
-            keys = [by_label.get(f"{name}, {channel}", "") for name in names]
-            figures = [cell for key in keys for cell in cells.get(key, empty)]
-            table.add_row(first[0], channel, *first[1:], *figures)
-            first = [""] * len(first)
-    return table

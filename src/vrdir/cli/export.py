@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from vrdir.export.backends import Backend
 
 export_app = typer.Typer(
-    help="Write the network for other runtimes, after a comparison with PyTorch.",
+    help="Export the network for other runtimes, and compare it with PyTorch.",
     no_args_is_help=True,
 )
 
 Tolerance = Annotated[
     float | None,
     typer.Option(
-        help="Largest difference to PyTorch allowed, of pixels in [0, 1]; default: 1e-4, with "
+        help="Largest allowed difference to PyTorch, of pixels in [0, 1]; default: 1e-4, with "
         "--fp16 1e-2.",
         min=0,
     ),
@@ -43,7 +43,7 @@ def export_onnx(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="The only image size, one image at a time, such as 480x640: for OpenCV, TensorRT.",
+            help="One fixed image size, such as 480x640, for OpenCV and TensorRT; default: any.",
         ),
     ] = None,
     opset: Annotated[
@@ -109,7 +109,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     """Return (H, W) of "480x640", None of None.
 
     Raises:
-        InputError: it is no such text.
+        InputError: it is not such a text.
     """
     if text is None:
         return None

@@ -124,7 +124,7 @@ def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
     for option in options:
         source = context.get_parameter_source(option.replace("-", "_"))
         if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{option} is of no use {why}; leave it out")
+            raise InputError(f"--{option} has no effect {why}; leave it out")
 
 
 def name_and_value(text: str) -> tuple[str, str]:

@@ -24,41 +24,49 @@ pairs_app = typer.Typer(
 )
 
 
+Clean = Annotated[
+    Path,
+    typer.Option(help="Folder of the clean images; sub-folders are included.", show_default=False),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="The list to write, such as pairs.txt.", show_default=False
+    ),
+]
+Degraded = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the degraded images; sub-folders are included.", show_default=False
+    ),
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all "
+        "rules. Default: same-name."
+    ),
+]
+Steps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="NAME[:PARAMETER=VALUE,...]",
+        help="Synthesise the degraded images, as in noise:sigma=25; repeat it for several, in "
+        "order.",
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="An image without its twin is an error.")]
+
+
 @pairs_app.command("build")
 def pairs_build(
-    clean: Annotated[
-        Path,
-        typer.Option(help="Folder of the clean images, with all below it.", show_default=False),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="The list to write, such as pairs.txt.", show_default=False
-        ),
-    ],
-    degraded: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the degraded images, with all below it.", show_default=False),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows "
-            "all rules. Default: same-name."
-        ),
-    ] = None,
-    steps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="NAME[:PARAMETER=VALUE,...]",
-            help="Synthesise the degraded images, as in noise:sigma=25; repeat it for several, in "
-            "order.",
-        ),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An image without its twin is an error.")
-    ] = False,
+    clean: Clean,
+    output: Output,
+    degraded: Degraded = None,
+    rule: Rule = None,
+    steps: Steps = None,
+    strict: Strict = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

@@ -92,7 +92,7 @@ def check_pipe(context: typer.Context, inputs: Sequence[str], output: Path) -> t
         raise InputError(f"{PIPE} is one image; give no other input with it")
     refuse_unused(context, "for one image of a pipe", "resume")
     if context.params["as_json"]:
-        raise InputError("--json is of no use for one image of a pipe; leave it out")
+        raise InputError("--json has no effect for one image of a pipe; leave it out")
     source, to_pipe = Path(inputs[0]), output == Path(PIPE)
     for path in (source, output):
         if is_video(path):

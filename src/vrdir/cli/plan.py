@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vrdir.cli.console import out
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import AsJson, Device, Threads, Weights
+
+if TYPE_CHECKING:
+    from vrdir.cluster.estimate import Estimate
 
 
 def plan(
@@ -46,7 +49,6 @@ def plan(
     """Count images at addresses, restore a sample here, and estimate hours and money."""
     from vrdir.cluster.estimate import estimate
     from vrdir.cluster.work import Options
-    from vrdir.images.folders import skipped
 
     with one_line_errors():
         found = estimate(
@@ -59,7 +61,14 @@ def plan(
         )
     if as_json:
         sys.stdout.write(json.dumps(found._asdict(), indent=1) + "\n")
-        return
+    else:
+        show(found, "one core of this machine" if device == "cpu" else f"--device {device}")
+
+
+def show(found: Estimate, place: str) -> None:
+    """Print an estimate that was measured at a place."""
+    from vrdir.images.folders import skipped
+
     types = ", ".join(f"{count} {suffix}" for suffix, count in found.types.items())
     out.print(f"{found.images} images ({types}), {found.bytes / 1e9:.3f} GB")
     if found.skipped:
@@ -68,7 +77,6 @@ def plan(
         f"{found.megapixels:.1f} megapixels, by {found.sampled} images"
         + (f", {found.unreadable} of which cannot be restored" if found.unreadable else "")
     )
-    place = "one core of this machine" if device == "cpu" else f"--device {device}"
     out.print(
         f"{found.seconds_per_megapixel:.2f} s a megapixel on {place}, "
         f"{1000 * found.read_seconds:.0f} ms to read an image"

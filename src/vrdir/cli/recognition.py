@@ -84,15 +84,15 @@ Steps = Annotated[
     typer.Option(
         "--with",
         metavar="NAME[:PARAMETER=VALUE,...]",
-        help="Synthesise: noise:sigma=50, or haze:severity=1..5 for five; repeat it for several. "
-        "`vrdir degrade --list` names all.",
+        help="A degradation to apply, such as noise:sigma=50; haze:severity=1..5 gives five "
+        "conditions. Repeat it for several; `vrdir degrade --list` names all.",
     ),
 ]
 Degraded = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=DIR",
-        help="Degraded images, under the names of the clean ones; repeat it for several.",
+        help="Folder of degraded images, with the names of the clean ones; repeat it for several.",
     ),
 ]
 Restorers = Annotated[
@@ -100,8 +100,9 @@ Restorers = Annotated[
     typer.Option(
         "--restorer",
         metavar="NAME=SPEC",
-        help="Others for the same table: module:function, or a folder of results with a folder "
-        "per condition and clean/ (for photos as taken, the folder of the results itself).",
+        help="Another restorer for the table: module:function, or a folder of results, with a "
+        "folder per condition and clean/ (for photos as taken, just the results); repeat it for "
+        "several.",
     ),
 ]
 Vrdir = Annotated[
@@ -110,19 +111,21 @@ Vrdir = Annotated[
 Resamples = Annotated[
     int, typer.Option("--bootstrap", min=1, help="Resamples for the 95 % intervals.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The seed of the synthesis and the resamples.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the degradations and of the resamples.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Use only the first part of the data, see above; reports note it.",
+        help="Use only the first part of the data, see above; reports say so.",
     ),
 ]
-Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a line per figure.")]
+Csv = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a CSV file with a line per figure.")
+]
 Report = Annotated[
     Path | None,
     typer.Option(
-        metavar="OUT.html", help="Write a page with verdicts, charts, and images as examples."
+        metavar="OUT.html", help="Write a page with verdicts, charts, and example images."
     ),
 ]
 

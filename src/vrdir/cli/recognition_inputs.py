@@ -95,7 +95,7 @@ def expand_severities(step: str) -> list[str]:
     bounds = zip(parts[1::3], parts[2::3], strict=True)
     ranges = [range(int(low), int(high) + 1) for low, high in bounds]
     if not all(ranges):
-        raise InputError(f"{step}: a range of severities goes upwards, such as 1..5")
+        raise InputError(f"{step}: a range of severities begins with the lower one, such as 1..5")
     *texts, last = parts[::3]
     return [
         "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=True)) + last

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -157,19 +157,60 @@ def restore(
         if is_piped(inputs, target):
             restore_pipe(context, inputs, target, suffix, overwrite, load, options)
             return
+    run = FileRun(
+        weights, backend, file_format, smoothing, report, overwrite, resume, explain, as_json
+    )
+    restore_files(context, inputs, target, load, options, run)
+
+
+class FileRun(NamedTuple):
+    """The options of `vrdir restore`, without those of the network and of the images.
+
+    The fields are the options of the same names.
+    """
+
+    weights: str
+    backend: str
+    file_format: str | None
+    smoothing: float
+    report: Path | None
+    overwrite: bool
+    resume: bool
+    explain: bool
+    as_json: bool
+
+
+def restore_files(
+    context: typer.Context,
+    inputs: Sequence[str],
+    output: Path,
+    load: Callable[[], Restorer],
+    options: ImageOptions,
+    run: FileRun,
+) -> None:
+    """Restore files and folders of files."""
+    with one_line_errors():
         others = Counter[str]()
-        jobs = plan(context, inputs, target, suffix, others)
-        if report is not None:
-            check_outputs([report], overwrite or resume)
+        jobs = plan(context, inputs, output, suffix_of(run.file_format), others)
+        if run.report is not None:
+            check_outputs([run.report], run.overwrite or run.resume)
         restorer = load()
-        settings = settings_of(restorer.fingerprint(), backend, file_format, smoothing, options)
-        page, options = report_page(report, len(jobs), inputs, target, weights, backend, options)
-        manifest = manifest_of(jobs, inputs, target, "restore", settings, resume)
+        settings = settings_of(
+            restorer.fingerprint(), run.backend, run.file_format, run.smoothing, options
+        )
+        page, options = report_page(
+            run.report, len(jobs), inputs, output, run.weights, run.backend, options
+        )
+        manifest = manifest_of(jobs, inputs, output, "restore", settings, run.resume)
     with manifest or nullcontext():
-        bars = progress_bars(as_json)
-        frames = FrameProgress(bars, as_json)
-        results = restorer.restore_files(jobs, overwrite, manifest, smoothing, frames, options)
-        run_files(results, len(jobs), "restored", as_json, explain, manifest, bars, others, page)
+        bars = progress_bars(run.as_json)
+        frames = FrameProgress(bars, run.as_json)
+        results = restorer.restore_files(
+            jobs, run.overwrite, manifest, run.smoothing, frames, options
+        )
+        run_files(
+            results, len(jobs), "restored", run.as_json, run.explain, manifest, bars, others, page
+        )
 
 
 def restore_pipe(

@@ -2,117 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
-import os
-import re
-import reprlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from typer.core import TyperCommand
 
-from vrdir.cli.console import err, escape, out
+from vrdir.cli.console import escape, out
 from vrdir.cli.copies import folder_here, list_here
 from vrdir.cli.errors import fail, one_line_errors
 from vrdir.cli.options import Device, Threads
+from vrdir.cli.recipe_flags import EXTRA, RecipeCommand, given_settings
+from vrdir.cli.train_progress import FIRST, RunProgress
 from vrdir.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from vrdir.training.earlier_stages import EarlierStages
 
 train_app = typer.Typer(help="Train the network, stage by stage.", no_args_is_help=True)
-
-FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, only this one prints
-STAGES = ("context", "decoder", "branch", "fusion", "refine", "whole", "haze")
-# The settings of the recipe are read by `given_settings`.
-EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-def flags_of(command: str) -> dict[str, tuple[str, str]]:
-    """Return the settings of a recipe as flags of a command: key and description by flag.
-
-    The settings of the command's stage lack its name: `train branch --steps 500`. Those of other
-    stages are left out.
-    """
-    from vrdir.training.fields import described
-    from vrdir.training.settings import Recipe
-
-    flags = {}
-    for setting in described(Recipe):
-        stage, _, rest = setting.key.partition(".")
-        own = stage == command and rest != ""
-        if own or stage not in STAGES or command == "all":
-            flag = "--" + re.sub(r"[._]", "-", rest if own else setting.key)
-            flags[flag] = (setting.key, setting.description)
-    return flags
-
-
-class RecipeCommand(TyperCommand):
-    """A command whose help lists a flag for every setting of the recipe."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help and the flags."""
-        super().format_help(ctx, formatter)
-        try:
-            flags = flags_of(self.name or "")
-        except ModuleNotFoundError:  # the command itself names what is missing
-            return
-        table = Table(
-            "flag",
-            "setting of the recipe, which has its default; values are YAML",
-            box=None,
-            header_style="bold",
-        )
-        for flag, (_, text) in flags.items():
-            table.add_row(flag, escape(text))
-        out.print(table)
-
-
-def given_settings(
-    command: str, arguments: Sequence[str], others: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the settings among a command's arguments: `--steps 500` or `--steps=500`.
-
-    Args:
-        command: the command's name.
-        arguments: all arguments that are not its own options.
-        others: its own options, to suggest for a mistyped one.
-
-    Raises:
-        InputError: an argument is not a setting.
-    """
-    from vrdir.yaml_files import parse_yaml
-
-    flags, rest, settings = flags_of(command), list(arguments), {}
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if flag not in flags:
-            close = difflib.get_close_matches(flag, [*others, *flags], 3)
-            see = (
-                f"did you mean {', '.join(close)}?"
-                if close
-                else f"see vrdir train {command} --help"
-            )
-            raise InputError(f"no option {flag}; {see}")
-        if not equals and not rest:
-            raise InputError(f"{flag} needs a value")
-        text = value if equals else rest.pop(0)
-        try:
-            settings[flags[flag][0]] = parse_yaml(text)
-        except ValueError as error:
-            raise InputError(
-                f"{flag}: {reprlib.repr(text)} is not a YAML value ({error})"
-            ) from None
-    return settings
-
 
 RecipeOption = Annotated[
     str,
@@ -169,11 +78,20 @@ ExtractorWeights = Annotated[
         show_default=False,
     ),
 ]
-DecoderPrior = Annotated[
+TonedNetwork = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="A whole network with a context of local tone: folder, work directory, or name of "
+        "bundled weights.",
+        show_default=False,
+    ),
+]
+DecoderWeights = Annotated[
     Path,
     typer.Option(
         "--decoder",
-        help="What `train decoder` made: a model folder, or its work directory.",
+        help="Result of `train decoder`: a model folder, or its work directory.",
         show_default=False,
     ),
 ]
@@ -246,14 +164,14 @@ def train_branch(
             help="The branch's degradation: haze, noise, rain, snow, ...", show_default=False
         ),
     ],
-    decoder: DecoderPrior,
+    decoder: DecoderWeights,
 ) -> None:
     """Train one branch (DNC), stage 2: it learns one degradation; the decoder stays frozen."""
 
 
 @stage_command
 def train_fusion(
-    decoder: DecoderPrior,
+    decoder: DecoderWeights,
     branch: Annotated[
         list[str],
         typer.Option(
@@ -282,28 +200,14 @@ def train_refine(
 
 @stage_command
 def train_whole(
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="A whole network with a context of local tone: folder, work directory, or name "
-            "of bundled weights.",
-            show_default=False,
-        ),
-    ],
+    weights: TonedNetwork,
 ) -> None:
     """Train everything but the extractor on whole views, by a detector in fog, stage 5 (ours)."""
 
 
 @stage_command
 def train_haze(
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="A whole network with a context of local tone: folder, work directory, or name "
-            "of bundled weights.",
-            show_default=False,
-        ),
-    ],
+    weights: TonedNetwork,
 ) -> None:
     """Train the estimate of how thick the haze is, after all other stages; no pixel changes."""
 
@@ -391,74 +295,3 @@ def earlier_stages(given: Mapping[str, Any]) -> tuple[EarlierStages, list[str]]:
         return EarlierStages(whole=whole), list(config.branches)
     own = [given["degradation"]] if "degradation" in given else []
     return EarlierStages(given.get("decoder"), branches), list(branches) or own
-
-
-class RunProgress:
-    """Shows a run: a progress bar on a terminal, and lines of metrics with the time left.
-
-    Args:
-        stages: the names of all stages of the run, in order.
-    """
-
-    def __init__(self, stages: Sequence[str]) -> None:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}  {task.fields[rate]}  left"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=err, disable=not (err.is_terminal and FIRST))
-        self.stages = stages
-        self.tasks: dict[str, Any] = {}
-        # By stage: its first step in this run, and the time of that step.
-        self.begun: dict[str, tuple[int, float]] = {}
-        self.explained = False
-
-    def __enter__(self) -> RunProgress:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def step(self, stage: str, step: int, steps: int, batch_size: int) -> None:
-        """Advance the progress bar."""
-        if stage not in self.tasks:
-            place = (
-                f" ({self.stages.index(stage) + 1} of {len(self.stages)})"
-                if len(self.stages) > 1
-                else ""
-            )
-            self.tasks[stage] = self.progress.add_task(
-                stage + place, total=steps, completed=step - 1, rate=""
-            )
-            self.begun[stage] = step, time.monotonic()
-        speed = self.progress.tasks[self.tasks[stage]].speed
-        rate = f"{speed * batch_size:.0f} patches/s" if speed else ""
-        self.progress.update(self.tasks[stage], completed=step, rate=rate)
-
-    def metrics(self, line: Mapping[str, Any]) -> None:
-        """Print a line of metrics."""
-        figures = "  ".join(
-            f"{name} {value:.4g}"
-            for name, value in line.items()
-            if name not in ("stage", "step", "steps")
-        )
-        done = f"{line['stage']:<14} {line['step']:>6}/{line['steps']}"
-        out.print(escape(f"{done}  {figures}{self._left(line)}"))
-        if not self.explained and line.get("loss_pixel", 0) < 0:
-            self.explained = True
-            out.print(
-                "loss_pixel is below 0 as it should be: pixel_loss balanced_l1 is a mean of "
-                "logarithms; lower is better"
-            )
-
-    def _left(self, line: Mapping[str, Any]) -> str:
-        """Return the time left of a stage, with validations; "" if unknown, or at the end."""
-        first, start = self.begun.get(line["stage"], (line["step"], 0.0))
-        done, left = line["step"] - first, line["steps"] - line["step"]
-        return (
-            f"  left {timedelta(seconds=round((time.monotonic() - start) * left / done))}"
-            if done > 0 and left > 0
-            else ""
-        )

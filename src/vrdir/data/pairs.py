@@ -304,7 +304,7 @@ def _header(path: Path) -> _Header:
 def _cannot_be_used(picture: Image.Image) -> str:
     frames = frames_of(picture, "it")
     if frames > 1:
-        return f"holds {frames} frames or pages; save each as a file of its own first"
+        return f"holds {frames} frames or pages; save each as a separate file first"
     if picture.mode not in MODES and picture.mode not in ("P", "PA"):
         return f"is a {picture.mode} picture; convert it to RGB first"
     return ""
@@ -317,7 +317,7 @@ class _Names:
         real = path.parent.resolve()
         # The list's folder as the caller names it and as it resolves: data may be named by either.
         self.relative = {f"{base}{os.sep}": "" for base in (path.parent.absolute(), real)}
-        if real.parent != real.parent.parent:  # "../" is of no use if it is the whole disk
+        if real.parent != real.parent.parent:  # "../" has no effect if it is the whole disk
             self.relative[f"{real.parent}{os.sep}"] = "../"
         self.folders: dict[Path, str] = {}
 

@@ -213,22 +213,22 @@ class StageData:
             [i for i in indices if (data.items[i].kind == "") is own] for own in (True, False)
         )
         if data.pairs_share is None or not (photos and pairs):
-            self.share, self.main, self.aside = 0.0, self._cycle("order", indices), None
+            self.share, self.from_all, self.from_lists = 0.0, self._cycle("order", indices), None
         else:
-            self.share, self.main, self.aside = (
+            self.share, self.from_all, self.from_lists = (
                 data.pairs_share,
                 self._cycle("order", photos),
                 self._cycle("aside", pairs),
             )
-        self.epoch_length = round(self.main.length / (1 - self.share))
+        self.epoch_length = round(self.from_all.length / (1 - self.share))
 
     def index(self, n: int) -> int:
         """Return the index of the n-th image's item; n counts from 0."""
         # Of the images before and after this one, those from pair lists aside.
         before, after = (math.floor(count * self.share + 1e-9) for count in (n, n + 1))
-        if self.aside is None or before == after:
-            return self.main.index(n - before)
-        return self.aside.index(before)
+        if self.from_lists is None or before == after:
+            return self.from_all.index(n - before)
+        return self.from_lists.index(before)
 
     def _cycle(self, name: str, indices: Sequence[int]) -> Cycle:
         lists: dict[str, list[int]] = {}

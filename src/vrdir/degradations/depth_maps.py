@@ -62,7 +62,7 @@ def _read(path: Path) -> Any:
     except ImageError:
         raise
     except Exception as error:  # an empty file, or the header of an endless array: EOF, no memory
-        raise ImageError(f"{path} is no array that can be read ({first_line(error)})") from None
+        raise ImageError(f"{path} is not an array that can be read ({first_line(error)})") from None
     if not isinstance(array, np.ndarray):
         raise ImageError(f"{path} holds several arrays; save the depth alone as .npy")
     return array

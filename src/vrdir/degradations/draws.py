@@ -32,7 +32,7 @@ class Degraded(NamedTuple):
         image: (B, 3, H, W), not clipped.
         parameters: what was drawn, (B,) or (B, 3) each, by name.
         haze: (B,), the mean of 1 - t over each image, where t is the transmission; None of
-            degradations that are no haze.
+            degradations other than haze.
     """
 
     image: Tensor
@@ -108,7 +108,7 @@ class Draws:
         """Draw (B, 1, 1, 1), uniform between two limits.
 
         Raises:
-            InputError: naming the parameter, if the limits are no number or range, in the wrong
+            InputError: naming the parameter, if the limits are not a number or range, in the wrong
                 order, or outside `lowest` to `highest`.
         """
         low, high = checked(name, limits, lowest, highest)

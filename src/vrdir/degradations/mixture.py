@@ -120,7 +120,7 @@ def joining(draws: Tensor, names: Sequence[str]) -> Tensor:
 
     Names join in the order of their draws, if they can be in one photo with those before them
     (`can_meet`): two, and a third if its draw is below min(2/3, 2/K). Where the lowest can meet no
-    other, the next begins; where no two names can meet, the two lowest join all the same.
+    other, the next begins; if all names exclude each other, the two lowest are combined.
     """
     limit = min(2 / 3, 2 / max(1, len(names)))
     joins = torch.zeros(draws.shape, dtype=torch.bool)

@@ -167,7 +167,7 @@ def checked(name: str, value: Any, lowest: float, highest: float) -> tuple[float
     """Return the two ends of a value or range.
 
     Raises:
-        InputError: it is no number or (low, high), or outside `lowest` to `highest`.
+        InputError: it is not a number or (low, high), or outside `lowest` to `highest`.
     """
     pair: Sequence[Any] = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2 or not all(isinstance(end, Real) and math.isfinite(end) for end in pair):

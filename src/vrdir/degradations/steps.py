@@ -35,7 +35,7 @@ def parse_degradations(text: str) -> list[Step]:
     "clean" means no degradation.
 
     Raises:
-        InputError: an unknown degradation or parameter, or a value that is no number or range.
+        InputError: an unknown degradation or parameter, or a value that is not a number or range.
     """
     if text.strip() == CLEAN:
         return []

@@ -248,7 +248,7 @@ def load_upright(
         if frames > 1:
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(
-                f"{name} holds {frames} {kind}; save each as a file of its own first "
+                f"{name} holds {frames} {kind}; save each as a separate file first "
                 "(such as `magick FILE %04d.png`)"
             )
         _check_strips(picture, name)

@@ -45,7 +45,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise WeightsError("its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.keys() != KEYS:
-            raise WeightsError("it is no checkpoint of vrdir")
+            raise WeightsError("it is not a checkpoint of vrdir")
     except Exception as error:
         before = [p for p in checkpoints_in(path.parent) if p < path]
         remedy = (

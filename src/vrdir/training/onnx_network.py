@@ -36,7 +36,7 @@ class OnnxNetwork(nn.Module):
             graph = onnx.load(path).graph
         except Exception as error:  # protobuf has errors of its own
             raise RecogniserError(
-                f"{path} is no readable ONNX file ({type(error).__name__})"
+                f"{path} is not a readable ONNX file ({type(error).__name__})"
             ) from None
         self.tensors = tuple(tensors)
         constants = {

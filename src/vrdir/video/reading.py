@@ -165,7 +165,7 @@ class VideoReader:
         """Return a rotation in degrees if it is a multiple of 90, else 0 with a warning."""
         if rotation % 90:
             logger.warning(
-                "%s asks to be turned by %d degrees; only quarter turns are applied",
+                "%s has a rotation of %d degrees; only multiples of 90 are applied",
                 self.path,
                 rotation,
             )

@@ -140,7 +140,7 @@ def test_coco(tmp_path: Path) -> None:
     assert len(data.excluded) == 6
     del content["categories"]
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="is no COCO file of images, annotations and categories"):
+    with pytest.raises(ValueError, match="is not a COCO file of images, annotations"):
         read_detection(tmp_path / "labels.json")
 
 
@@ -630,10 +630,10 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
         ('{"images": [], "annotations": [], "categories": ' + "9" * 5000 + "}", "is no.* ?JSON"),
         ("{", "is no.* ?JSON"),
         ("", "is no.* ?JSON"),
-        ("[]", "is no COCO file"),
-        ("9" * 400, "is no COCO file"),
-        ('{"images": {}, "annotations": [], "categories": []}', "is no COCO file"),
-        ('{"images": [], "annotations": null, "categories": []}', "is no COCO file"),
+        ("[]", "is not a COCO file"),
+        ("9" * 400, "is not a COCO file"),
+        ('{"images": {}, "annotations": [], "categories": []}', "is not a COCO file"),
+        ('{"images": [], "annotations": null, "categories": []}', "is not a COCO file"),
         (
             '{"images": [], "annotations": [], "categories": []}',
             "there is no image|an image without label",

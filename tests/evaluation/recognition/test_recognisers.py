@@ -334,7 +334,7 @@ def test_missing_package_is_reported_with_the_install_command(
     [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")],
 )
 def test_package_without_models_for_the_task_is_reported(spec: str, task: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be used for|is no recogniser; give FILE.onnx"):
+    with pytest.raises(ValueError, match=r"cannot be used for|is not a recogniser; give FILE.onnx"):
         load_recogniser(spec, task)
 
 

@@ -29,7 +29,7 @@ class Condition:
         folder: holds the degraded images, under the names of the clean ones (see `MatchedFolder`).
 
     Raises:
-        InputError: the name is "clean" or "as taken", or is no degradation.
+        InputError: the name is "clean" or "as taken", or not that of a degradation.
         MissingFileError: there is no such folder.
     """
 

@@ -201,7 +201,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         if not colon:
             names = ", ".join(f"{package}:NAME" for package in PACKAGES)
             raise RecogniserError(
-                f"{spec!r} is no recogniser; give FILE.onnx, module:function, {names}"
+                f"{spec!r} is not a recogniser; give FILE.onnx, module:function, {names}"
             )
         if origin not in PACKAGES:
             return self.from_function(spec, load_function(spec))

@@ -32,7 +32,7 @@ class Variant(NamedTuple):
 
 
 class Variants:
-    """All variants of every image, computed when they are asked for.
+    """All variants of every image, computed when they are needed.
 
     Args:
         conditions: conditions of different names, or `AsTaken` alone.

@@ -118,7 +118,7 @@ def main_metric(result: RecognitionResult) -> Metric[Any]:
 
 
 def condition_label(condition: ConditionResult) -> str:
-    """Return a condition's name in reports; it tells whether the condition is synthetic."""
+    """Return a condition's name in reports; it says whether the condition is synthetic."""
     if condition.name == AS_TAKEN:
         return f"photos {AS_TAKEN}"
     return f"{condition.name} (synthetic)" if condition.synthetic else condition.name

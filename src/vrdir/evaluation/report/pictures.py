@@ -142,7 +142,7 @@ def worst_window(image: Tensor, clean: Tensor, side_px: int = ZOOM_PX) -> tuple[
 
 
 def data_uri(image: Image.Image, lossless: bool = False) -> str:
-    """Return a picture as the text of a WebP file, to stand in a page."""
+    """Return a picture as the text of a WebP file, for use in a page."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=80, lossless=lossless)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -52,7 +52,7 @@ def class_numbers(
         else:
             shown = ", ".join(classes[:3])
             problems[label] = (
-                f"label {label!r} is none of the recogniser's {len(classes)} classes "
+                f"label {label!r} is not one of the recogniser's {len(classes)} classes "
                 f"({shown}, ..., or 0 to {len(classes) - 1})"
             )
     return numbers, problems

@@ -38,7 +38,7 @@ def read_classification(path: Path, images: Path | None = None) -> LabelledImage
 
     Raises:
         MissingFileError: there is no such folder or file.
-        DataError: it is no such data set, or nothing in it can be used.
+        DataError: it is not such a data set, or nothing in it can be used.
     """
     data = _read_folders(path) if path.is_dir() else _read_csv(path, images or path.parent)
     return data.checked(path)
@@ -89,7 +89,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Mapping[str, str | None]], str, str]
     except FileNotFoundError:
         raise MissingFileError(f"there is no folder or CSV file {path}") from None
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV file ({first_line(error)})") from None
+        raise DataError(f"{path} is not a CSV file ({first_line(error)})") from None
     columns = list(rows[0]) if rows else []
     file_column = next((name for name in FILE_COLUMNS if name in columns), None)
     label_column = next((name for name in LABEL_COLUMNS if name in columns), None)

@@ -33,7 +33,7 @@ def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
         folder: holds the images.
 
     Raises:
-        DataError: it is no such file.
+        DataError: it is not such a file.
         MissingFileError: there is no such file or folder.
     """
     listed, annotations, categories = _parts(path)
@@ -69,7 +69,7 @@ def _parts(path: Path) -> list[list[Entry]]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in PARTS]
     if not all(isinstance(part, list) for part in parts):
         raise DataError(
-            f"{path} is no COCO file of images, annotations and categories: "
+            f"{path} is not a COCO file of images, annotations and categories: "
             "it needs these three lists"
         )
     return [[entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts]
@@ -119,7 +119,7 @@ def _boxes_by_image(
 
 
 def _key(value: Any) -> str:
-    """Return an id as text: 1, "1" and 1.0 are the same; "" for anything that is no id."""
+    """Return an id as text: 1, "1" and 1.0 are the same; "" for anything that is not an id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""

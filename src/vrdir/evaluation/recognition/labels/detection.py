@@ -42,7 +42,7 @@ def read_detection(path: Path, images: Path | None = None) -> LabelledImages[Tru
 
     Raises:
         MissingFileError: there is no such folder or file.
-        DataError: it is no such data set, or nothing in it can be used.
+        DataError: it is not such a data set, or nothing in it can be used.
     """
     if not path.exists():
         raise MissingFileError(f"there is no {path}")

@@ -82,7 +82,7 @@ class FilesByName:
 
     Args:
         folder: holds the images.
-        wanted: all names that will be asked for. A name with another machine's folders, or with
+        wanted: all names that will be looked up. A name with another machine's folders, or with
             none, means the only file whose path ends like it, if no other name does, too:
             C:\data\train\1.jpg means train/1.jpg, or train/1.png.
 

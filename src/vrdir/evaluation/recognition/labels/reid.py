@@ -80,7 +80,7 @@ def read_reid(path: Path) -> LabelledImages[Sighting]:
 
 
 def _sighting(name: str, is_query: bool) -> Sighting | str:
-    """Return what a file name tells, or why the file cannot be used."""
+    """Return what a file name says, or why the file cannot be used."""
     match = FILE_NAME.match(name)
     if match is None:
         return "its name holds no person and camera; 0002_c1... is person 2 seen by camera 1"

@@ -18,7 +18,7 @@ def read_voc_boxes(file: Path) -> tuple[list[LabelledBox], tuple[int, int]]:
         The boxes, and the width and height that they are for, 0 where the file does not tell.
 
     Raises:
-        xml.etree.ElementTree.ParseError, ValueError: it is no such file.
+        xml.etree.ElementTree.ParseError, ValueError: it is not such a file.
     """
     root = ElementTree.fromstring(read_regular(file))
     boxes = []

@@ -49,7 +49,7 @@ def _box(
         raise DataError(f"line {number}: a class is a whole number, not {parts[0][:SHOWN]}")
     if names is not None and int(kind) not in names:
         raise DataError(
-            f"line {number}: class {int(kind)} is none of the {len(names)} that have names"
+            f"line {number}: class {int(kind)} is not one of the {len(names)} named classes"
         )
     width, height = size
     edges = (
@@ -99,7 +99,7 @@ def _numbered(names: Mapping[Any, Any], file: Path) -> dict[int, str]:
 
 
 def _read_mapping(file: Path, ignore_errors: bool) -> dict[str, Any]:
-    """Return the content of a YAML file; nothing if it is no mapping.
+    """Return the content of a YAML file; nothing if it is not a mapping.
 
     Raises:
         DataError: it cannot be read, and errors are not ignored, as they are for files beside a

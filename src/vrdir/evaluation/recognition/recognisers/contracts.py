@@ -74,7 +74,7 @@ class Detector:
         """Return the objects in an image.
 
         Raises:
-            RecogniserError: the recogniser returned anything else, or a label that is no class.
+            RecogniserError: the recogniser returned anything else, or a label that is not a class.
             InputError: a value is not finite.
         """
         output = self.run(image)

@@ -1,6 +1,6 @@
 """Recognisers in ONNX files, each with a JSON card beside it.
 
-The card tells the task, how the input is made from an image, and the names of the classes;
+The card contains the task, how the input is made from an image, and the names of the classes;
 docs/recognition.md shows one of each task.
 """
 
@@ -33,7 +33,7 @@ class OnnxNetwork:
     Attributes:
         path: the file.
         name: its name in reports.
-        facts: licence and source where the card tells them, the file's name and SHA-256.
+        facts: licence and source if the card has them, the file's name and SHA-256.
         card: the card's content.
         session: of onnxruntime.
         resizing: how the input is made.

@@ -90,7 +90,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
     def match_labels(
         self, data: LabelledImages[str], recogniser: Classifier
     ) -> LabelledImages[int]:
-        """Return the data with class numbers; labels that are no class are excluded."""
+        """Return the data with class numbers; labels that are not classes are excluded."""
         numbers, problems = class_numbers(data.labels, recogniser.classes)
         pairs = list(zip(data.images, data.labels, strict=True))
         known = [(image, numbers[label]) for image, label in pairs if label in numbers]
@@ -178,7 +178,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
 def rank_classes(scores: NDArray[Any], label: int) -> ClassRanking:
     """Return the likeliest class by scores (C,), and the place of the right one; ties in order.
 
-    Scores that are no probabilities are taken for logits.
+    Scores that are not probabilities are treated as logits.
     """
     order = np.argsort(-scores, kind="stable")
     best = scores[order[0]]

@@ -1,6 +1,6 @@
 """Re-identification of persons: is the person of a query found among images of other cameras?
 
-Query and gallery are degraded, and restored, alike: a camera in fog sees fog all day.
+Query and gallery are degraded and restored in the same way: a camera in fog sees fog all day.
 """
 
 from __future__ import annotations
