@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from vrdir.cluster.storage import join, open_storage, shown
 from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"
+READERS = 16  # threads that read parts
 REASON = "the account of a run over addresses needs pyarrow"
 
 
@@ -161,17 +163,24 @@ class Account:
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """Return all rows as a pyarrow table, in the order of the parts' names."""
         arrow = require("pyarrow", "s3", REASON)
-        parquet = require("pyarrow.parquet", "s3", REASON)
         wanted = list(columns or Row._fields)
-        tables = []
-        for part in sorted(self.parts()):
-            content = storage.read(part)
+        empty = arrow.schema([schema().field(name) for name in wanted]).empty_table()
+        return arrow.concat_tables([empty, *self._tables(wanted)])
+
+    def _tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield the parts as pyarrow tables, read by threads: a long run has many."""
+        arrow = require("pyarrow", "s3", REASON)
+        parquet = require("pyarrow.parquet", "s3", REASON)
+
+        def read(part: str) -> Any:
             try:
-                tables.append(parquet.read_table(arrow.BufferReader(content), columns=wanted))
+                content = arrow.BufferReader(storage.read(part))
+                return parquet.read_table(content, columns=list(columns))
             except arrow.ArrowException:
                 raise DataError(f"{shown(part)} is damaged; remove it") from None
-        empty = arrow.schema([schema().field(name) for name in wanted]).empty_table()
-        return arrow.concat_tables([empty, *tables])
+
+        with ThreadPoolExecutor(READERS, "account") as pool:
+            yield from pool.map(read, sorted(self.parts()))
 
     def rows(self) -> list[Row]:
         """Return the last row of each target, in the order of their names."""
@@ -180,10 +189,11 @@ class Account:
 
     def finished(self) -> Finished:
         """Return what a resumed run skips: restored images, and bad ones, which stay bad."""
-        table = self.table(["key", "status"])
-        keys = table.column("key").to_numpy()
-        status = table.column("status").to_numpy(zero_copy_only=False)
-        return Finished(np.unique(keys[status != "unreachable"]))
+        found = [np.empty(0, np.int64)]
+        for table in self._tables(["key", "status"]):
+            status = table.column("status").to_numpy(zero_copy_only=False)
+            found.append(table.column("key").to_numpy()[status != "unreachable"])
+        return Finished(np.unique(np.concatenate(found)))
 
 
 class Finished:
