@@ -82,9 +82,10 @@ def s3_server() -> Iterator[str]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(300):
+    give_up = time.monotonic() + 300  # a busy machine takes minutes
+    while time.monotonic() < give_up:
         try:
-            urllib.request.urlopen(f"{address}/moto-api/", timeout=1).close()
+            urllib.request.urlopen(f"{address}/moto-api/", timeout=5).close()
             break
         except OSError:
             time.sleep(0.1)

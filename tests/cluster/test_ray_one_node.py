@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,8 @@ from vrdir.cluster.work import Options
 from vrdir.errors import DataError, MissingFileError
 
 ray = pytest.importorskip("ray")
+pandas = pytest.importorskip("pandas")
+ROOT = Path(__file__).parents[2]
 NETS = """
 import numpy as np
 
@@ -103,7 +108,7 @@ def test_restoration_has_the_same_figures(node: None, files: Path, tiny: Path) -
 
 
 def test_recognition_has_the_same_figures(node: None, files: Path, tiny: Path) -> None:
-    given = ("classify", "--data", "photos", "--recogniser", "nets:by_brightness")
+    given = ("classification", "--data", "photos", "--recogniser", "nets:by_brightness")
     given += ("--with", "noise:sigma=40", "--weights", str(tiny), "--bootstrap", "50")
     here = evaluate(*given, "--device", "cpu")
     assert evaluate(*given, *ON_RAY) == here
@@ -115,6 +120,38 @@ def test_workers_share_a_gpu(node: None) -> None:
 
     halves = RaySettings(workers=(2, 2), gpus=0.5, batch=1)
     assert list(divide(gpus, [1, 2, 3], halves)) == [(1, "0"), (2, "0"), (3, "0")]
+
+
+def test_the_page_runs(node: None, files: Path) -> None:
+    """Run the commands and Python of docs/cluster.md, with a folder in place of the bucket."""
+    page = (
+        (ROOT / "docs" / "cluster.md").read_text().replace("s3://bucket", f"file://{files}/bucket")
+    )
+    for number in range(2):
+        storage.write(f"file://{files}/bucket/foggy/{number}.png", photo(number))
+    (files / "pairs.txt").write_text("bucket/foggy/0.png|bucket/foggy/1.png\n")
+    ran = []
+    for line in re.findall(r"^    vrdir (.*)$", page, re.MULTILINE):
+        arguments = shlex.split(line)
+        if arguments[0] == "train" or arguments[1] == "detection":
+            continue  # the tests of copies train; a detector is too large for this one
+        if ran.count("restore") and arguments[0] == "restore":
+            shutil.rmtree(files / "bucket" / "clear")
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}: {result.output}{result.stderr}"
+        ran.append(arguments[0])
+    assert sorted(ran) == ["evaluate", "plan", "restore", "restore"]
+    given = {"frame": None}
+    read_account, in_ray, in_frames = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(read_account, given)
+    assert given["row"].status == "restored"
+    given["frame"] = pandas.DataFrame({"image": [photo(1)]})
+    function_of_page = in_frames.splitlines()[0]
+    exec(function_of_page, given)
+    (restored,) = given["function"]([given["frame"]])
+    assert restored["vrdir_error"].tolist() == [""]
+    exec(in_ray, given)
+    assert list((files / "bucket" / "clear").glob("*.parquet"))
 
 
 def test_errors_of_workers_have_no_traceback(node: None) -> None:
@@ -129,7 +166,7 @@ def test_errors_of_workers_have_no_traceback(node: None) -> None:
 def test_what_a_worker_meets_is_one_line(node: None, files: Path) -> None:
     with pytest.raises(MissingFileError, match="no folder /nowhere; the files must be at the same"):
         list(divide(lambda: abs, [1], RaySettings(workers=(1, 1)), "/nowhere"))
-    given = ["classify", "--data", "photos", "--recogniser", "nets:fails", *ON_RAY]
+    given = ["classification", "--data", "photos", "--recogniser", "nets:fails", *ON_RAY]
     result = CliRunner().invoke(
         app, ["evaluate", *given, "--no-vrdir", "--restorer", "a=nets:same"]
     )

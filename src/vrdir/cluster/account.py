@@ -7,7 +7,9 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from vrdir.cluster.storage import join, open_storage, shown
 from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"
+READERS = 16  # threads that read parts
 REASON = "the account of a run over addresses needs pyarrow"
 
 
@@ -180,8 +183,9 @@ class Account:
         """Return all rows as a pyarrow table, in the order of the parts' names."""
         arrow = require("pyarrow", "s3", REASON)
         wanted = list(columns or Row._fields)
-        tables = [_read_part(part, wanted) for part in sorted(self.parts())]
-        return arrow.concat_tables([_fields(wanted).empty_table(), *tables])
+        with ThreadPoolExecutor(READERS, "account") as pool:  # a long run has many parts
+            tables = pool.map(_read_part, sorted(self.parts()), repeat(wanted))
+            return arrow.concat_tables([_fields(wanted).empty_table(), *tables])
 
     def rows(self) -> list[Row]:
         """Return the last row of each target, in the order of their names."""
@@ -190,10 +194,11 @@ class Account:
 
     def finished(self) -> Finished:
         """Return what a resumed run skips: restored images, and bad ones, which stay bad."""
-        table = self.table(["key", "status"])
-        keys = table.column("key").to_numpy()
-        status = table.column("status").to_numpy(zero_copy_only=False)
-        return Finished(np.unique(keys[status != "unreachable"]))
+        found = [np.empty(0, np.int64)]
+        for table in self._tables(["key", "status"]):
+            status = table.column("status").to_numpy(zero_copy_only=False)
+            found.append(table.column("key").to_numpy()[status != "unreachable"])
+        return Finished(np.unique(np.concatenate(found)))
 
 
 class Finished:
