@@ -27,7 +27,7 @@ from vrdir.serving.problems import KINDS
 
 MANY = 10_000  # connections
 A_CONNECTION = 64 * 1024  # bytes of memory at most
-FUZZED = 300  # damaged files
+FUZZED = 200  # damaged files
 
 
 @pytest.fixture(scope="module")
