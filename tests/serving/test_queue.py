@@ -13,7 +13,7 @@ from PIL import Image
 
 from vrdir import Restorer
 from vrdir.serving.batching import GivenUpError, Job, Queue
-from vrdir.serving.images import ImageResult, ImageTask, restore_batch
+from vrdir.serving.images import ImageResult, ImageTask, cost_of, restore_batch
 from vrdir.serving.problems import ProblemError
 
 
@@ -84,6 +84,29 @@ def test_pixels_at_work_stay_within_the_budget() -> None:
     assert [future.result(5) for future in futures] == list(range(9))
     jobs.stop(5)
     assert work.most_pixels == 60
+
+
+def test_the_budget_counts_what_jobs_cost() -> None:
+    """Two images of many pixels that cost little are at work at once."""
+    work = Work()
+    jobs = queue(Notes(), threads=2, work_pixels=100, max_pixels=2000)
+    for name in "ab":
+        jobs.submit(Job(name, 900, time.monotonic() + 30, work, cost=40))
+    for _ in range(2):
+        assert work.started.acquire(timeout=30)
+    work.gate.set()
+    jobs.stop(30)
+    assert work.most_pixels == 1800
+
+
+def test_a_large_image_costs_less_than_its_pixels() -> None:
+    """It is restored in strips; a small one costs its pixels, and what opening it takes."""
+    restorer = Restorer("small", "cpu")
+    sizes = {(256, 256): (1.0, 1.2), (3000, 2000): (0.1, 0.5), (4000, 2): (2.0, 40.0)}
+    for (width, height), (low, high) in sizes.items():
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height)).save(buffer, "PNG")
+        assert low <= cost_of(buffer.getvalue(), restorer) / (width * height) <= high
 
 
 def test_one_image_over_the_whole_budget_is_taken_alone() -> None:

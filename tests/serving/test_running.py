@@ -83,24 +83,30 @@ def test_a_client_that_leaves_is_dropped_from_the_queue(
 
 
 def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Image.Image) -> None:
-    sent = encoded(large_photo.resize((500, 330)), "PNG")
-    with Server("--threads", "1") as running, ThreadPoolExecutor(3) as pool:
+    options = ("--threads", "1", "--stop-timeout", "600", "--deadline", "600")
+    with Server(*options) as running, ThreadPoolExecutor(3) as pool:
+        # Each of another size, so that they are no batch.
         answers = [
-            pool.submit(post, f"{running.url}/v1/restore", content=sent, timeout=300)
-            for _ in range(3)
+            pool.submit(post, f"{running.url}/v1/restore", content=sent, timeout=900)
+            for sent in (encoded(large_photo.resize((500, 330 + number))) for number in range(3))
         ]
-        until = time.monotonic() + 10
-        while running.metric("vrdir_working_images") == 0 and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.3)  # the others wait in the queue
+        running.wait_for_metric("vrdir_working_images", 1)
+        running.wait_for_metric("vrdir_queue_images", 2)
         running.send(signal.SIGTERM)
-        time.sleep(0.1)
-        with pytest.raises(httpx.ConnectError):
-            get(f"{running.url}/healthz")
+        until_refused(running)
         assert [answer.result().status_code for answer in answers] == [200, 200, 200]
         assert running.wait() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         requests = [line for line in running.log if line.get("route") == "/v1/restore"]
         assert len(requests) == 3
+
+
+def until_refused(running: Server) -> None:
+    """Wait until the service takes no new connection."""
+    try:
+        while True:
+            get(f"{running.url}/healthz")
+    except httpx.TransportError:
+        pass
 
 
 def test_a_stop_answers_what_it_has_no_time_for(large_photo: Image.Image) -> None:

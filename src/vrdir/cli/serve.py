@@ -66,7 +66,7 @@ Detector = Annotated[
 WorkMegapixels = Annotated[
     float | None,
     typer.Option(
-        help="Largest sum of all images at work, in megapixels.",
+        help="Memory of all images at work, in megapixels of 700 bytes each.",
         show_default="by the machine's memory",
     ),
 ]

@@ -52,13 +52,15 @@ class Job:
 
     Attributes:
         batch_key: jobs of the same key are restored together.
-        pixels: how many pixels the image has.
+        pixels: how many pixels the image has, with padding.
         deadline: when the job is dropped, by `time.monotonic`.
         work: what is done: jobs of one key -> one result or exception for each.
         payload: what `work` needs to know.
         future: where the result is put.
         submitted: when the job was accepted, by `time.monotonic`.
         given_up: why nobody wants the result any more; empty while somebody does.
+        cost: the memory that the work needs, in pixels of an image restored as a whole; 0 for
+            `pixels`. A large image is restored in strips, and costs less than it has pixels.
     """
 
     batch_key: Hashable
@@ -69,6 +71,11 @@ class Job:
     future: Future[Any] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
     given_up: str = ""
+    cost: int = 0
+
+    def __post_init__(self) -> None:
+        """Let an image cost its pixels, unless it is said otherwise."""
+        self.cost = self.cost or self.pixels
 
     def give_up(self, reason: str) -> None:
         """Say that nobody wants the result: "client-gone", "deadline" or "stopping"."""
@@ -92,7 +99,7 @@ class Queue:
         threads: how many threads work. A thread that is alone uses all of them for its batch.
         max_jobs: how many jobs may wait.
         max_pixels: how many pixels may wait.
-        work_pixels: how many pixels may be at work; one job is always taken, however large.
+        work_pixels: the most that jobs at work may cost; one job is always taken.
         batch_pixels: how many pixels one batch may have.
         observer: is notified of batches and dropped jobs.
     """
@@ -223,12 +230,12 @@ class Queue:
         if not self._waiting:
             return []
         first = self._waiting[0]
-        # The oldest job is not overtaken: it waits until the pixels at work leave it enough memory.
-        free = self._work_pixels - self._pixels_at_work
-        if first.pixels > free and self._pixels_at_work:
+        # The oldest job is not overtaken: it waits until those at work leave it enough memory.
+        free = self._work_pixels - sum(job.cost for job in self._at_work)
+        if first.cost > free and self._at_work:
             return []
         batch: list[Job] = []
-        total = 0
+        pixels = cost = 0
         # Shares the batch out among the threads that are free, so that none of them idles.
         alike = sum(job.batch_key == first.batch_key for job in self._waiting)
         idle = max(1, self._threads - self._batches_at_work)
@@ -236,8 +243,8 @@ class Queue:
         for job in list(self._waiting):
             if job.batch_key != first.batch_key or len(batch) >= most:
                 continue
-            total += job.pixels
-            if batch and total > min(self._batch_pixels, max(free, 0)):
+            pixels, cost = pixels + job.pixels, cost + job.cost
+            if batch and (pixels > self._batch_pixels or cost > free):
                 break
             self._waiting.remove(job)
             if job.future.set_running_or_notify_cancel():

@@ -22,6 +22,7 @@ from vrdir.restoring.restored import restore_opened
 from vrdir.restoring.restorer import Restorer
 from vrdir.serving.batching import GivenUpError, Job, check_wanted
 from vrdir.serving.problems import ProblemError
+from vrdir.serving.settings import BYTES_A_PIXEL
 
 NAME = "the image"  # in errors: a client knows which one it sent
 
@@ -126,6 +127,18 @@ def read_header(content: bytes, max_megapixels: float) -> Header:
 
 def _too_large(megapixels: str, limit: float) -> str:
     return f"the image has {megapixels} more than the {limit:g} megapixels that are accepted"
+
+
+def cost_of(content: bytes, restorer: Restorer) -> int:
+    """Return the memory that restoring an encoded image needs, in pixels of `BYTES_A_PIXEL`.
+
+    Raises:
+        ProblemError: it needs more memory than this machine has.
+    """
+    try:
+        return restorer.network.content_bytes(content, NAME) // BYTES_A_PIXEL
+    except ImageError as error:
+        raise ProblemError("image-too-large", str(error)) from None
 
 
 def writable_format(file_format: str) -> str:

@@ -29,6 +29,7 @@ from vrdir.serving.gate import Gate, drain
 from vrdir.serving.images import (
     ImageResult,
     ImageTask,
+    cost_of,
     read_header,
     restore_batch,
     writable_format,
@@ -192,7 +193,8 @@ class Service:
             key = (id(task.restorer), header.width, header.height, parameters.max_side)
             # One row of a thousand pixels becomes sixteen: padding is paid for, too.
             pixels = task.restorer.network.padded_pixels(header.width, header.height)
-            job = Job(key, pixels, self._deadline(), restore_batch, task)
+            cost = await _in_thread(cost_of, image, task.restorer)
+            job = Job(key, pixels, self._deadline(), restore_batch, task, cost=cost)
             result: ImageResult = await self._finished(request, job)
             return result
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from vrdir.errors import SettingsError
 from vrdir.images.memory import memory_limit
 
-BYTES_A_PIXEL = 200  # about what one pixel of an image at work takes: decoded, restored, encoded
+BYTES_A_PIXEL = 700  # what a pixel of an image takes that is restored as a whole; see Network
 
 
 def default_work_megapixels() -> float:
-    """Return how many megapixels may be at work at once: those that fit into half the memory."""
+    """Return how much may be at work at once: what fits into half the memory."""
     return max(1.0, memory_limit() / 2 / BYTES_A_PIXEL / 1e6)
 
 
@@ -27,7 +27,7 @@ class ServeSettings:
         max_body_mebibytes: the largest request body.
         max_bodies_mebibytes: the largest sum of all request bodies and answers in memory.
         max_megapixels: the largest image, checked before it is decoded.
-        work_megapixels: the largest sum of all images at work.
+        work_megapixels: the memory of all images at work, in megapixels of 700 bytes each.
         max_queue: how many images may wait.
         max_queue_megapixels: the largest sum of all images that wait.
         deadline: seconds from the end of the body to the answer.
