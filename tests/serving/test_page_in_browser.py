@@ -210,6 +210,13 @@ def test_a_large_photo_is_shown_reduced_and_then_with_all_pixels(
     assert Image.open(io.BytesIO(downloaded(page)[1])).size == (1700, 60)
 
 
+def test_a_photo_of_forty_megapixels_is_shown(page: Any, cat: Image.Image) -> None:
+    choose(page, ("forty.jpg", "image/jpeg", encoded(cat.resize((7728, 5176)), "JPEG")))
+    restored(page, "forty.jpg")
+    assert "of 7728 x 5176 pixels" in page.inner_text("#size-note")
+    assert shown_pixels(page, "#after", 16).shape[1] == 1600 // 16
+
+
 def test_restoring_all_pixels_can_be_stopped(page: Any, large_photo: Image.Image) -> None:
     large = large_photo.resize((2800, 1860))
     choose(page, ("large.jpg", "image/jpeg", encoded(large, "JPEG")))

@@ -40,6 +40,11 @@ function busy(share, text = "") {
   else $("progress").removeAttribute("value");
 }
 
+/** Scroll to a part of the page that begins far below, as on a phone. */
+function reveal(part) {
+  if (part.getBoundingClientRect().top > window.innerHeight / 2) part.scrollIntoView({ block: "start" });
+}
+
 function describe(error) {
   if (error instanceof ServiceError && (error.status === 401 || error.status === 403)) {
     $("key-option").hidden = false;
@@ -211,6 +216,7 @@ async function displayBefore(photo) {
   $("full").hidden = $("download").hidden = true;
   $("size-note").textContent = "";
   zoom();
+  reveal($("result"));
 }
 
 /** Put a photo and its result into the slider. */
@@ -421,7 +427,7 @@ async function setUp() {
 
 const moving = new Moving({
   section: $("moving"), video: $("video"), canvas: $("canvas"), rate: $("rate"),
-  link: $("video-download"), options, say, fail: (error) => fail(describe(error)),
+  link: $("video-download"), options, say, reveal, fail: (error) => fail(describe(error)),
   keyed: () => $("key").value.trim() !== "", device: () => (onDevice() ? device : null),
 });
 
