@@ -1,6 +1,6 @@
 // The page of `vrdir serve`: photos in, a slider before | after, the diagnosis, boxes, a download.
 // Everything that computes is behind `engine`: the service, or this device (device.js).
-import { asset } from "./assets.js";
+import { asset, embedded } from "./assets.js";
 import { Device } from "./device.js";
 import { counted, nameOf, showBoxes, showDiagnosis } from "./findings.js";
 import { Moving } from "./moving.js";
@@ -393,7 +393,7 @@ async function openDevice() {
 async function setUp() {
   const inBrowser = await device.find();
   let weights;
-  [weights, limits] = await Promise.all([
+  [weights, limits] = embedded ? [new Error("no service"), null] : await Promise.all([
     service.weights().catch((error) => error), service.limits().catch(() => null),
   ]);
   const online = !(weights instanceof Error);
