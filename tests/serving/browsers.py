@@ -87,19 +87,20 @@ def _expect(page: Any, selector: str, text: str) -> None:
     expect(page.locator(selector)).to_contain_text(text, timeout=WAIT_MS)
 
 
-def shown_pixels(page: Any, selector: str) -> np.ndarray[Any, Any]:
-    """Return the pixels of a picture of the page, (H, W, 3)."""
+def shown_pixels(page: Any, selector: str, reduced: int = 1) -> np.ndarray[Any, Any]:
+    """Return the pixels of a picture of the page, (H, W, 3), each side reduced by a factor."""
     values = page.evaluate(
-        """(selector) => {
+        """([selector, reduced]) => {
           const image = document.querySelector(selector);
           const canvas = document.createElement("canvas");
-          [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+          canvas.width = Math.floor(image.naturalWidth / reduced);
+          canvas.height = Math.floor(image.naturalHeight / reduced);
           const context = canvas.getContext("2d");
-          context.drawImage(image, 0, 0);
+          context.drawImage(image, 0, 0, canvas.width, canvas.height);
           const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
           return { data: [...data], width: canvas.width };
         }""",
-        selector,
+        [selector, reduced],
     )
     return np.array(values["data"]).reshape(-1, values["width"], 4)[..., :3]
 

@@ -41,8 +41,10 @@ from tests.serving.browsers import (
     shown_pixels,
 )
 from tests.serving.servers import encoded
+from typer.testing import CliRunner
 
 from vrdir import VRDIR, Restorer
+from vrdir.cli.app import app
 from vrdir.errors import ExistsError, InputError, MissingFileError
 from vrdir.model.vrdir import FIELD
 from vrdir.serving import web_build
@@ -175,6 +177,13 @@ def test_a_tile_with_the_means_of_the_whole_photo_is_lifted_by_its_place() -> No
     assert (torch.cat([left, right], 3) - wanted).abs().max() < 1e-5
 
 
+def test_the_command_refuses_webgpu_for_one_file(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["web", "build", str(tmp_path / "page.html"), "--webgpu"])
+    assert result.exit_code != 0
+    assert "--webgpu needs a folder" in result.output
+    assert not (tmp_path / "page.html").exists()
+
+
 # --- In the browser -------------------------------------------------------------------------------
 
 in_browser = [*needs_browser, needs_runtime]
@@ -294,6 +303,25 @@ def test_a_large_photo_is_restored_in_tiles_with_its_metadata(
     wanted = np.asarray(Restorer("small", "cpu")(photo)).astype(float)
     error = np.square(np.asarray(result) - wanted).mean()
     assert 10 * np.log10(255**2 / error) > 34  # of which JPEG alone takes most
+
+
+@mark
+def test_a_photo_of_forty_megapixels_begins_and_stops(
+    browser: Any, static_site: str, cat: Image.Image
+) -> None:
+    from playwright.sync_api import expect
+
+    with opened(browser, static_site) as page:
+        large = encoded(cat.resize((7728, 5176)), "JPEG")
+        choose(page, ("forty.jpg", "image/jpeg", large))
+        restored(page, "forty.jpg")
+        assert "of 7728 x 5176 pixels" in page.inner_text("#size-note")
+        page.click("#full")
+        expect(page.locator("#progress")).to_have_attribute(
+            "value", re.compile(r"0\.0"), timeout=WAIT_MS
+        )
+        page.click("#stop-work")
+        expect(page.locator("#status")).to_have_text("Stopped.", timeout=WAIT_MS)
 
 
 @mark

@@ -44,6 +44,7 @@ WEBGPU_FILES = (
 LARGE = ("runtime/", "model.onnx")  # kept by the service worker once they are fetched, not before
 LICENCES = "vendor/README.txt"
 # In the one file: parts of the page that are written into it as text.
+OF_WORKER = ("device-worker.js", "tiles.js", "diagnose.js")
 INLINED = ("index.html", "page.css", "start.js", "sw.js", "app.js", "icon.svg", "device.json")
 
 
@@ -116,19 +117,19 @@ def in_one_file(site: Path) -> str:
     """
     found = page_files(site)
     text = {address: found[address].read_text("utf-8") for address in (*INLINED, LICENCES)}
-    modules = [address for address in found if "/" not in address and address.endswith(".js")]
-    modules = [address for address in modules if address not in INLINED]
-    mapped = {
-        f"page/{address}": "data:text/javascript;base64," + _base64(_named_imports(found[address]))
-        for address in modules
-    }
+    mapped, embedded = {}, []
+    for address, path in found.items():
+        if address == "device.json" or not (address in INLINED or "vendor/" in address):
+            if address.endswith(".js") and address not in OF_WORKER:
+                module = _base64(_named_imports(path).encode())
+                mapped[f"page/{address}"] = f"data:text/javascript;base64,{module}"
+            else:
+                kind = MEDIA_TYPES[path.suffix]
+                embedded.append(
+                    f'<script type="text/plain" data-file="{address}" data-type="{kind}">'
+                    f"{_base64(path.read_bytes())}</script>"
+                )
     slider = found["vendor/img-comparison-slider.js"].read_text("utf-8")
-    embedded = [
-        f'<script type="text/plain" data-file="{address}" data-type="{MEDIA_TYPES[path.suffix]}">'
-        f"{base64.b64encode(path.read_bytes()).decode()}</script>"
-        for address, path in found.items()
-        if address == "device.json" or not (address in INLINED or "vendor/" in address)
-    ]
     icon = "data:image/svg+xml," + quote(text["icon.svg"])
     page = text["index.html"].replace('href="icon.svg"', f'href="{icon}"')
     page = page.replace('src="icon.svg"', f'src="{icon}"')
@@ -151,8 +152,8 @@ def _named_imports(path: Path) -> str:
     return re.sub(r'from "\./', 'from "page/', path.read_text("utf-8"))
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _describe(network: VRDIR, name: str, site: Path, moments: int, webgpu: bool) -> None:

@@ -1,6 +1,6 @@
 // The page of `vrdir serve`: photos in, a slider before | after, the diagnosis, boxes, a download.
 // Everything that computes is behind `engine`: the service, or this device (device.js).
-import { asset } from "./assets.js";
+import { asset, embedded } from "./assets.js";
 import { Device } from "./device.js";
 import { counted, nameOf, showBoxes, showDiagnosis } from "./findings.js";
 import { Moving } from "./moving.js";
@@ -38,6 +38,11 @@ function busy(share, text = "") {
   $("work-text").textContent = text;
   if (typeof share === "number") $("progress").value = share;
   else $("progress").removeAttribute("value");
+}
+
+/** Scroll to a part of the page that begins far below, as on a phone. */
+function reveal(part) {
+  if (part.getBoundingClientRect().top > window.innerHeight / 2) part.scrollIntoView({ block: "start" });
 }
 
 function describe(error) {
@@ -211,6 +216,7 @@ async function displayBefore(photo) {
   $("full").hidden = $("download").hidden = true;
   $("size-note").textContent = "";
   zoom();
+  reveal($("result"));
 }
 
 /** Put a photo and its result into the slider. */
@@ -387,7 +393,7 @@ async function openDevice() {
 async function setUp() {
   const inBrowser = await device.find();
   let weights;
-  [weights, limits] = await Promise.all([
+  [weights, limits] = embedded ? [new Error("no service"), null] : await Promise.all([
     service.weights().catch((error) => error), service.limits().catch(() => null),
   ]);
   const online = !(weights instanceof Error);
@@ -421,7 +427,7 @@ async function setUp() {
 
 const moving = new Moving({
   section: $("moving"), video: $("video"), canvas: $("canvas"), rate: $("rate"),
-  link: $("video-download"), options, say, fail: (error) => fail(describe(error)),
+  link: $("video-download"), options, say, reveal, fail: (error) => fail(describe(error)),
   keyed: () => $("key").value.trim() !== "", device: () => (onDevice() ? device : null),
 });
 

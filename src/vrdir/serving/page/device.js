@@ -41,7 +41,7 @@ export class Device {
   /** Load the network now, so that the first photo need not wait for it. */
   open() {
     this.opened ??= new Promise((resolve, reject) => {
-      const worker = new Worker(asset("device-worker.js"), { type: "module" });
+      const worker = new Worker(asset("device-worker.js"));
       worker.onmessage = ({ data }) => this.#received(data, resolve, reject);
       worker.onerror = (event) => this.#failed(event.message || "its worker failed", reject);
       const files = Object.fromEntries([...MODULES, "model.onnx", ...this.facts.runtime].map((name) => [name, asset(name)]));

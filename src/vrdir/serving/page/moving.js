@@ -139,6 +139,7 @@ export class Moving {
 
   async #run() {
     this.section.hidden = false;
+    this.reveal(this.section);
     this.link.hidden = true;
     try {
       const frames = this.#engine();
