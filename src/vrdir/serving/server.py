@@ -140,5 +140,8 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
             signal.SIGHUP,
             lambda number, frame: threading.Thread(target=service.reload, daemon=True).start(),
         )
+    server = _Server(config, on_start, service.begin_stop)
+    if service.live is not None:
+        service.live.at_end(lambda: setattr(server, "should_exit", True))
     with listening_socket(settings.host, settings.port) as opened:
-        _Server(config, on_start, service.begin_stop).run(sockets=[opened])
+        server.run(sockets=[opened])
