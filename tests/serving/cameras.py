@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
-from tests.clips import view
+from tests.clips import clip, view
 
 RATE = 25
 SDP = """v=0
@@ -39,6 +40,11 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         opened.bind(("127.0.0.1", 0))
         port: int = opened.getsockname()[1]
     return port
+
+
+def slow_clip(path: Path, **options: Any) -> Path:
+    """Write a clip of a minute, with five frames a second."""
+    return clip(path, frames=300, pts=lambda number: number * 2560, sound=None, **options)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.clips import clip, view
+from tests.serving.cameras import slow_clip
 
 from vrdir import Camera, Restorer
 from vrdir.errors import InputError, VideoError
@@ -89,7 +90,7 @@ def test_closing_ends_the_iteration(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_is_no_longer_used_is_closed(tmp_path: Path) -> None:
-    path = clip(tmp_path / "clip.mp4", frames=1000)
+    path = slow_clip(tmp_path / "clip.mp4")
     before = threading.active_count()
     for _ in Camera(path, restore=False):
         break
@@ -202,7 +203,7 @@ def test_without_a_rate_the_size_stays() -> None:
 
 
 def test_a_rate_is_held_with_the_network(tmp_path: Path) -> None:
-    path = clip(tmp_path / "clip.mp4", frames=2000, width=320, height=240, sound=None)
+    path = slow_clip(tmp_path / "clip.mp4", width=320, height=240)
     small = Restorer("small", "cpu")
     with Camera(path, restore=small, fps=500) as camera:  # more than any machine can
         while camera.report.network_side in (0, 320):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import sys
 import threading
 import time
@@ -12,11 +11,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from vrdir.errors import ExistsError, InputError, VideoError, first_line
+from vrdir.errors import ExistsError, InputError, MissingFileError, VideoError, first_line
 from vrdir.serving.camera_source import ADDRESS, hidden
 from vrdir.video.formats import import_av
 
@@ -26,18 +24,11 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 TICKS = 90_000  # of MPEG-TS' clock, a second
 KEY_SECONDS = 2  # between two frames at which a player can begin
-# FFmpeg's container and default port by an address's scheme.
-CONTAINERS = {
-    "udp": ("mpegts", None),
-    "tcp": ("mpegts", None),
-    "srt": ("mpegts", None),
-    "rtsp": ("rtsp", 554),
-    "rtmp": ("flv", 1935),
-}
-CONNECTED = ("tcp", "rtsp", "rtmp")  # schemes for which somebody must listen
+# FFmpeg's container by an address's scheme.
+CONTAINERS = {"udp": "mpegts", "tcp": "mpegts", "srt": "mpegts", "rtsp": "rtsp", "rtmp": "flv"}
 FASTEST = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
 BT709, LIMITED = 1, 1  # FFmpeg's numbers of the usual colours, and of their usual range
-CONNECT_SECONDS, END_SECONDS = 5.0, 5.0
+END_SECONDS = 5.0  # to finish
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two tries to reach a target
 
 
@@ -70,7 +61,7 @@ class RawOutput:
             height, width = frame.shape[:2]
             self._size = width, height
             logger.warning("raw frames: rgb24, %d x %d", width, height)
-        content = memoryview(np.ascontiguousarray(fitted(frame, *self._size))).cast("B")
+        content = np.ascontiguousarray(fitted(frame, *self._size)).data.cast("B")
         try:
             while content:  # a pipe may take a part
                 content = content[self._file.write(content) or 0 :]
@@ -264,7 +255,8 @@ def sender_for(target: str, raw: bool) -> Sender:
     Raises:
         InputError: the address is of an unknown kind, or raw frames do not go there.
         ExistsError: the file exists.
-        VideoError: PyAV is not installed.
+        MissingFileError: its folder does not.
+        VideoError: the suffix is of no container, or PyAV is not installed.
     """
     import_av()
     if raw and target != "-":
@@ -279,9 +271,14 @@ def sender_for(target: str, raw: bool) -> Sender:
             f"{hidden(target)} is an address of an unknown kind; give {', '.join(CONTAINERS)}, "
             "a file, or - for standard output"
         )
-    if address is None and Path(target).is_file():
+    if address is not None:
+        return Sender(lambda: EncodedOutput(target), again=True)
+    if Path(target).is_file():
         raise ExistsError(f"{target} exists already; give another name, or remove it")
-    return Sender(lambda: EncodedOutput(target), again=address is not None)
+    if not Path(target).parent.is_dir():
+        raise MissingFileError(f"the folder of {target} does not exist; make it first")
+    output = EncodedOutput(target)  # here, so that what is wrong with it is said at once
+    return Sender(lambda: output, again=False)
 
 
 def fitted(frame: Picture, width: int, height: int) -> Picture:
@@ -301,28 +298,14 @@ def fitted(frame: Picture, width: int, height: int) -> Picture:
 
 
 def _container_of(target: Any) -> tuple[str | None, Any]:
-    """Return FFmpeg's container for a target, None for its suffix's, and the target for FFmpeg.
-
-    Raises:
-        VideoError: nobody listens at the address. FFmpeg would keep the whole process waiting.
-    """
+    """Return FFmpeg's container for a target, None for its suffix's, and the target for FFmpeg."""
     if not isinstance(target, str):
         return "mpegts", target
     address = ADDRESS.match(target)
     if address is None:
         return None, target
     scheme = address[1].lower()
-    container, port = CONTAINERS[scheme]
-    if scheme in CONNECTED:
-        parts = urlsplit(target)
-        try:
-            socket.create_connection(
-                (parts.hostname or "", parts.port or port or 0), CONNECT_SECONDS
-            ).close()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise VideoError(f"{hidden(target)} cannot be reached ({reason})") from None
     if scheme == "udp" and "pkt_size=" not in target:
         # Seven packets of MPEG-TS: what fits into a packet of the usual networks.
         target += ("&" if "?" in target else "?") + "pkt_size=1316"
-    return container, target
+    return CONTAINERS[scheme], target
