@@ -157,23 +157,18 @@ def row(
             next(camera)
         before = camera.report
         start, busy = time.perf_counter(), time.process_time()
-        count = 0
-        delays = []
         for _ in camera:
-            count += 1
-            delays.append(camera._latencies[-1])
             if time.perf_counter() - start >= seconds:
                 break
         took, busy = time.perf_counter() - start, time.process_time() - busy
         after = camera.report
-    delays.sort()
-    middle, late = delays[len(delays) // 2], delays[round(0.95 * (len(delays) - 1))]
+    count = max(after.restored - before.restored, 1)
     return [
         size,
         backend,
         f"{seen} x {round(seen * height / width)}",
         f"{count / took:.1f}",
-        f"{1000 * middle:.0f}, {1000 * late:.0f}",
+        f"{after.p50_ms:.0f}, {after.p95_ms:.0f}",
         str(after.dropped - before.dropped),
         f"{1000 * busy / count:.0f}",
         f"{1000 * took / count / bare:.2f}",
@@ -303,14 +298,15 @@ def run_both(arguments: argparse.Namespace) -> dict[str, float]:
     find = find_task("detection").load(str(arguments.detector)) if finds else None
     pixels = picture(640, 360)
     stream = restorer(arguments.backends[0]).stream(itertools.repeat(pixels), smoothing=0)
-    count, start, busy = -WARM_UP, 0.0, 0.0
-    while count < 0 or time.perf_counter() - start < arguments.seconds:
+    start = busy = 0.0
+    for count in itertools.count(-WARM_UP):
         if count == 0:
             start, busy = time.perf_counter(), time.process_time()
+        elif count > 0 and time.perf_counter() - start >= arguments.seconds:
+            break
         frame = next(stream) if restores else pixels
         if find is not None:
             find(frame)
-        count += 1
     took, busy = time.perf_counter() - start, time.process_time() - busy
     return {"rate": count / took, "cpu_ms": 1000 * busy / count}
 
