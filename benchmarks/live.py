@@ -1,7 +1,8 @@
 """Measure how many frames a second a camera gives, and at which delay and quality.
 
-    python benchmarks/live.py rates [--seconds 6] [--sizes 640x360 1280x720 1920x1080]
-        [--backends float32 bf16 onnx openvino] [--sides 0 960 640]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/live.py rates [--seconds 6]
+        [--sizes 640x360 1280x720 1920x1080] [--backends float32 bf16 onnx openvino]
+        [--sides 0 960 640]
     python benchmarks/live.py stages [--sizes 1280x720]
     python benchmarks/live.py quality FOLDER [--sides 960 640 480]
     python benchmarks/live.py detector DETECTOR.onnx [--seconds 8]
@@ -53,7 +54,7 @@ from vrdir.serving.camera_guided import apply_to
 
 RATE = 30
 WARM_UP = 4  # frames that are not counted
-KINDS: dict[str, dict[str, float]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "haze": {"beta": 1.2},
     "noise": {"sigma": 15.0},
     "rain": {"coverage": 0.1},
@@ -133,8 +134,9 @@ def rates(arguments: argparse.Namespace) -> None:
         clips = {}
         for size in arguments.sizes:
             clips[size] = Path(folder) / f"{size}.mp4"
-            count = int(RATE * (arguments.seconds + 8))
-            write_clip(clips[size], (picture(*size_of(size), shift=n) for n in range(count)))
+            count = int(RATE * (arguments.seconds + 6))
+            pictures = [picture(*size_of(size), shift=number) for number in range(8)]
+            write_clip(clips[size], itertools.islice(itertools.cycle(pictures), count))
         for backend in arguments.backends:
             restore = restorer(backend)
             for size, side in itertools.product(arguments.sizes, arguments.sides):

@@ -31,10 +31,12 @@ from vrdir.serving.output import Output, RawOutput, Sender, fitted, sender_for
 LONG = 300.0  # seconds, for a busy machine
 
 
-def live(*words: str | Path, seconds: float = 600, **options: Any) -> subprocess.CompletedProcess:
+def live(
+    *words: str | Path, seconds: float = 600, **options: Any
+) -> subprocess.CompletedProcess[bytes]:
     """Run `vrdir live` to its end."""
     command = [sys.executable, "-m", "vrdir", "live", *map(str, words)]
-    return subprocess.run(command, capture_output=True, timeout=seconds, check=False, **options)
+    return subprocess.run(command, capture_output=True, timeout=2 * LONG, check=False, **options)
 
 
 # --- The service ------------------------------------------------------------------------------
