@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -23,17 +24,21 @@ from vrdir.cli.serve import (
 )
 from vrdir.cli.signals import stoppable
 from vrdir.cli.threads import use_threads
+from vrdir.errors import VrdirError
 
 if TYPE_CHECKING:
     from vrdir.serving.camera import Camera
-    from vrdir.serving.live import LiveView
     from vrdir.serving.networks import Networks
+    from vrdir.serving.output import Sender
 
+logger = logging.getLogger("vrdir.serving")
 
 Source = Annotated[
     str,
     typer.Argument(
-        help="A webcam's number, an address (rtsp, rtmp, http, udp, srt), or a video file.",
+        envvar="VRDIR_SOURCE",
+        help="A webcam's number, an address (rtsp, rtmp, http, udp, tcp, srt, rtp), or a video "
+        "file.",
         show_default=False,
     ),
 ]
@@ -42,9 +47,10 @@ Target = Annotated[
     typer.Option(
         "--output",
         "-o",
+        envvar="VRDIR_OUTPUT",
         metavar="TARGET",
-        help="- for standard output, a file, or an address (udp, tcp, srt, rtsp, rtmp); "
-        "default: show the frames at http://127.0.0.1:8000/v1/live.mjpg.",
+        help="- for standard output, a new file, or an address (udp, tcp, srt, rtsp, rtmp); "
+        "default: show the frames at http://127.0.0.1:8000/.",
         show_default=False,
     ),
 ]
@@ -56,12 +62,32 @@ MaxSide = Annotated[
     int | None,
     typer.Option(min=1, help="Reduce larger frames to this many pixels on the longer side."),
 ]
+NetworkSide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Let the network see larger frames reduced to this many pixels on the longer side; "
+        "the result keeps their size.",
+    ),
+]
 FrameRate = Annotated[
     float | None,
-    typer.Option(help="Hold this frame rate, by restoring at a smaller size where needed."),
+    typer.Option(
+        min=0.01, help="Hold this frame rate: choose --network-side so that there is time enough."
+    ),
 ]
 Smoothing = Annotated[
     float, typer.Option(min=0, max=0.99, help="Share of the past, against flicker; 0 for none.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, help="Give up after this many seconds without a frame; default: try for ever."
+    ),
+]
+Listen = Annotated[
+    bool,
+    typer.Option("--listen", help="Wait at the address for a sender (rtsp, rtmp, http, tcp)."),
 ]
 
 
@@ -74,70 +100,77 @@ def live(
     backend: Backend = "torch",
     precision: Precision = "float32",
     max_side: MaxSide = None,
+    network_side: NetworkSide = None,
     fps: FrameRate = None,
     smoothing: Smoothing = 0.8,
+    timeout: Timeout = None,
+    listen: Listen = False,
     threads: ServingThreads = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
 ) -> None:
     """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
     with one_line_errors():
-        require_serving()
+        if output is None:
+            require_serving()
         use_threads(threads)
         from vrdir.serving.camera import Camera
         from vrdir.serving.networks import Networks
+        from vrdir.serving.output import sender_for
 
+        sender = None if output is None else sender_for(output, file_format == "raw")
         networks = Networks([weights], device, backend, precision)
-        camera = Camera(source, networks.default, max_side, fps, smoothing)
-        if output is None:
-            log_as_json()
-            _serve(camera, networks, host, port)
-            return
-        try:
-            with stoppable():
-                _write(camera, output, file_format == "raw")
-        finally:
-            camera.close()
-            err.print(escape(str(camera.report)))
+        with Camera(
+            source,
+            networks.default,
+            max_side,
+            network_side,
+            fps,
+            0.0 if backend != "torch" else smoothing,
+            timeout=timeout,
+            listen=listen,
+        ) as camera:
+            if sender is None:
+                _serve(camera, networks, host, port)
+            else:
+                _write(camera, sender)
 
 
-def _write(camera: Camera, target: str, raw: bool) -> None:
+def _write(camera: Camera, sender: Sender) -> None:
     """Write a camera's frames to an output, until either ends."""
-    from vrdir.serving.output import open_output
-
-    output = open_output(target, raw)
     try:
-        for frame in camera:
-            output.write(frame)
+        with stoppable(), closing(sender):
+            for frame in camera:
+                sender.write(frame)
     finally:
-        output.close()
+        sent = f"; {sender.written} written, {sender.dropped} dropped before the output"
+        err.print(escape(f"{camera.report}{sent}"))
 
 
 def _serve(camera: Camera, networks: Networks, host: str, port: int) -> None:
-    """Show a camera's frames over HTTP, until a signal comes or its file ends."""
+    """Show a camera's frames over HTTP, until a signal comes or the camera ends."""
     from vrdir.serving.live import LiveView
 
-    view = LiveView()
+    log_as_json()
+    view, failed = LiveView(), []
     view.attach(camera)
-    thread = threading.Thread(target=_show, args=(camera, view), daemon=True)
-    thread.start()
+
+    def show() -> None:
+        try:
+            for frame in camera:
+                view.show(frame)
+        except VrdirError as error:
+            failed.append(error)
+        except Exception:  # in a thread of its own, where nobody else would see it
+            logger.exception("the camera has stopped")
+        finally:
+            view.end()
+
+    threading.Thread(target=show, name="restoring", daemon=True).start()
     try:
         run(networks, settings_of(host=host, port=port), view)
     finally:
         camera.close()
-        logging.getLogger("vrdir.serving").info("camera closed", extra=camera.report._asdict())
-
-
-def _show(camera: Camera, view: LiveView) -> None:
-    """Show each frame as JPEG."""
-    import io
-
-    from PIL import Image
-
-    try:
-        for frame in camera:
-            buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "JPEG", quality=85)
-            view.show(buffer.getvalue())
-    except Exception:  # in a thread of its own, where nobody else would see it
-        logging.getLogger("vrdir.serving").exception("the camera has stopped")
+        logger.info("camera closed", extra=camera.report._asdict())
+    if failed:
+        raise failed[0]

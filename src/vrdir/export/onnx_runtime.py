@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        # As torch's threads then do, its own sleep while they wait.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refuse_pointer(path, WeightsError)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

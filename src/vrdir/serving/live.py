@@ -1,17 +1,22 @@
-"""The newest restored frame of a camera, shown to all clients as MJPEG."""
+"""The newest restored frame of a camera, shown to all clients as MJPEG or over a WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
+import anyio
+from PIL import Image
 from starlette.responses import Response, StreamingResponse
+from starlette.websockets import WebSocket
 
-from vrdir.serving.camera import Camera
+from vrdir.serving.camera import Camera, Picture
 from vrdir.serving.metrics import Metrics
 
 BOUNDARY = "vrdir-frame"
+QUALITY = 85  # of the JPEG
 # The metrics of a camera, by the names in its report.
 CAMERA_GAUGES = {
     "received": "Frames decoded.",
@@ -22,39 +27,72 @@ CAMERA_GAUGES = {
     "connected": "Whether frames arrive now.",
     "p50_ms": "Median delay of a frame, in milliseconds.",
     "p95_ms": "95th percentile of the delay, in milliseconds.",
+    "fps": "Frames restored a second.",
+    "network_side": "Longer side at which the network sees frames, in pixels.",
 }
 SILENT = 5.0  # seconds after which the last frame is sent again, so that a dead client is noticed
+ENDED = 1001  # WebSocket's code for "going away"
+
+
+class _Shown:
+    """A frame and, from when a client asks for it, its JPEG."""
+
+    def __init__(self, number: int, frame: Picture) -> None:
+        self.number = number
+        self._frame = frame
+        self._lock = threading.Lock()
+        self._jpeg = b""
+
+    def jpeg(self) -> bytes:
+        with self._lock:
+            if not self._jpeg:
+                buffer = io.BytesIO()
+                Image.fromarray(self._frame).save(buffer, "JPEG", quality=QUALITY)
+                self._jpeg = buffer.getvalue()
+            return self._jpeg
 
 
 class LiveView:
-    """Holds the newest frame, as JPEG. The camera's thread shows it; event loops send it."""
+    """Holds the newest frame. The camera's thread shows it; event loops send it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._frame, self._number = b"", 0
+        self._shown: _Shown | None = None
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
-        self._closed = False
+        self._closed = self._ended = False
+        self._at_end: Callable[[], None] | None = None
         self._camera: Camera | None = None
 
     def attach(self, camera: Camera) -> None:
         """Show a camera's counts in the metrics."""
         self._camera = camera
 
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have something called when the camera has ended."""
+        with self._lock:
+            self._at_end, ended = call, self._ended
+        if ended:
+            call()
+
+    def end(self) -> None:
+        """Note that no frame will come."""
+        with self._lock:
+            self._ended, call = True, self._at_end
+        if call is not None:
+            call()
+
     def close(self) -> None:
         """End the answers to all clients."""
         with self._lock:
             self._closed = True
-            waiting = list(self._waiting)
-        for loop, event in waiting:
-            loop.call_soon_threadsafe(event.set)
+        self._wake()
 
-    def show(self, jpeg: bytes) -> None:
-        """Show a new frame to all clients."""
+    def show(self, frame: Picture) -> None:
+        """Show a new frame (H, W, 3), RGB, to all clients. It is encoded if there is one."""
         with self._lock:
-            self._frame, self._number = jpeg, self._number + 1
-            waiting = list(self._waiting)
-        for loop, event in waiting:
-            loop.call_soon_threadsafe(event.set)
+            number = 1 if self._shown is None else self._shown.number + 1
+            self._shown = _Shown(number, frame)
+        self._wake()
 
     def watch(self, metrics: Metrics) -> None:
         """Add the number of clients to the metrics."""
@@ -78,6 +116,17 @@ class LiveView:
             headers={"Cache-Control": "no-store"},
         )
 
+    async def serve(self, socket: WebSocket) -> None:
+        """Send each frame as one binary message, a JPEG, until the client or the camera ends."""
+        socket.scope["vrdir.route"] = "/v1/live"
+        await socket.accept()
+        sending = asyncio.create_task(self._send(socket))
+        gone = asyncio.create_task(_gone(socket))
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield the newest frame each time there is one; frames in between are left out."""
         event, last = asyncio.Event(), 0
@@ -87,16 +136,16 @@ class LiveView:
         try:
             while not self._closed:
                 with self._lock:
-                    frame, number = self._frame, self._number
+                    shown = self._shown
                     event.clear()
-                if number > last:
-                    last = number
-                    yield frame
+                if shown is not None and shown.number > last:
+                    last = shown.number
+                    yield await anyio.to_thread.run_sync(shown.jpeg)
                     continue
                 try:
                     await asyncio.wait_for(event.wait(), SILENT)
                 except asyncio.TimeoutError:
-                    last = min(last, max(number - 1, 0))
+                    last = max(last - 1, 0)
         finally:
             with self._lock:
                 self._waiting.discard(place)
@@ -107,3 +156,20 @@ class LiveView:
                 f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
             )
             yield head.encode() + frame + b"\r\n"
+
+    async def _send(self, socket: WebSocket) -> None:
+        async for frame in self.frames():
+            await socket.send_bytes(frame)
+        await socket.close(ENDED, "the camera has ended")
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+        for loop, event in waiting:
+            loop.call_soon_threadsafe(event.set)
+
+
+async def _gone(socket: WebSocket) -> None:
+    """Wait until a client goes away."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass

@@ -172,6 +172,7 @@ def _others() -> dict[str, Any]:
         "/v1/weights": ("The weights that a request may name", JSON),
         "/v1/limits": ("The limits of this service", JSON),
         "/v1/live.mjpg": ("The restored frames of a camera", "multipart/x-mixed-replace"),
+        "/v1/live": ("A WebSocket: the restored frames of a camera, as JPEG", "image/jpeg"),
         "/v1/stream": ("A WebSocket: frames in, restored frames out", JSON),
         "/healthz": ("Whether the process is alive", "text/plain"),
         "/readyz": ("Whether the service takes requests", "text/plain"),

@@ -151,5 +151,7 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
         "Open connections.",
         lambda: len(server.server_state.connections),
     )
+    if service.live is not None:
+        service.live.at_end(lambda: setattr(server, "should_exit", True))
     with listening_socket(settings.host, settings.port) as opened:
         server.run(sockets=[opened])

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from vrdir import __version__
 from vrdir.serving.answers import answer_of, diagnosis_of
@@ -41,7 +42,7 @@ from vrdir.serving.metrics import MEDIA_TYPE, Metrics
 from vrdir.serving.networks import Networks
 from vrdir.serving.openapi import openapi_document
 from vrdir.serving.page import page_routes
-from vrdir.serving.problems import ProblemError, handle_error
+from vrdir.serving.problems import ProblemError, handle_error, problem_response
 from vrdir.serving.settings import ServeSettings
 from vrdir.serving.streams import Streams
 
@@ -156,6 +157,7 @@ class Service:
             ),
             *(Route(path, _answering(path, call), methods=["GET"]) for path, call in gets.items()),
             WebSocketRoute("/v1/stream", self.streams.serve),
+            WebSocketRoute("/v1/live", self._live_socket),
             *page_routes(self.settings.web),
         ]
 
@@ -268,6 +270,15 @@ class Service:
 
     async def _no_stream(self, request: Request) -> Response:
         raise ProblemError("upgrade-required", "open this address as a WebSocket (ws://)")
+
+    async def _live_socket(self, socket: WebSocket) -> None:
+        if self.live is None:
+            problem = ProblemError("not-offered", "start a camera with `vrdir live SOURCE`")
+            await socket.send_denial_response(
+                problem_response(problem, socket.scope["vrdir.request_id"])
+            )
+            return
+        await self.live.serve(socket)
 
     async def _healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -1,0 +1,161 @@
+"""What a camera reads: a webcam, an address or a file, opened by PyAV; errors in plain words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vrdir.errors import InputError, VideoError
+from vrdir.video.formats import import_av
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
+OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # without an answer, after which a source counts as lost
+ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+# How FFmpeg is told to wait for a sender, by scheme; all others wait as they are.
+LISTENING = {
+    "rtsp": {"rtsp_flags": "listen", "listen_timeout": str(int(OPEN_SECONDS))},
+    "rtmp": {"listen": "1"},
+    "http": {"listen": "1"},
+    "tcp": {"listen": "1"},
+}
+# By PyAV's error: what it means, and whether trying again at the start is of no use.
+MEANINGS = (
+    ("HTTPUnauthorizedError", "it asks for a user and password: SCHEME://USER:PASSWORD@HOST", True),
+    ("HTTPForbiddenError", "it does not let this user in", True),
+    ("HTTPNotFoundError", "it has no stream of this name", True),
+    ("HTTPClientError", "it refuses the request", True),
+    ("InvalidDataError", "what it sends is no video", True),
+    ("DemuxerNotFoundError", "what it sends is no video", True),
+    ("ProtocolNotFoundError", "this PyAV cannot read such addresses", True),
+    ("HTTPServerError", "it has an error of its own", False),
+    ("ExitError", f"no answer for {READ_SECONDS:.0f} seconds", False),
+    ("TimeoutError", f"no answer for {READ_SECONDS:.0f} seconds", False),
+    ("ConnectionRefusedError", "it refuses the connection: nothing listens there", False),
+    ("EOFError", "the stream ended", False),
+)
+
+
+class LostError(Exception):
+    """A source cannot be opened or read.
+
+    Attributes:
+        final: another try would go the same way.
+    """
+
+    def __init__(self, reason: str, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class Source(NamedTuple):
+    """What a camera reads.
+
+    Attributes:
+        address: for FFmpeg. It may hold a password, so it is never printed.
+        name: for people, without secrets.
+        kind: what it is.
+        options: for FFmpeg.
+    """
+
+    address: str
+    name: str
+    kind: Literal["webcam", "address", "file"]
+    options: dict[str, str]
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has no end: when it is lost, it is opened again."""
+        return self.kind != "file"
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
+
+    def open(self) -> Any:
+        """Open it; return PyAV's container, whose first video stream can be decoded.
+
+        Raises:
+            LostError: it cannot be opened.
+        """
+        av = import_av()
+        try:
+            container = av.open(
+                self.address,
+                format="v4l2" if self.kind == "webcam" else None,
+                options=self.options,
+                timeout=(OPEN_SECONDS, READ_SECONDS),
+                metadata_errors="replace",
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise self.lost(error) from None
+        streams = container.streams.video
+        if streams and streams[0].codec_context is not None:
+            return container
+        container.close()
+        reason = "its codec has no decoder in this PyAV" if streams else "it has no picture"
+        raise LostError(reason, final=True)
+
+    def lost(self, error: Exception) -> LostError:
+        """Return an error of FFmpeg's in plain words, without the address."""
+        av = import_av()
+        if self.kind != "address" and isinstance(error, FileNotFoundError):
+            return LostError("it does not exist", self.kind == "file")
+        for name, meaning, final in MEANINGS:
+            if isinstance(error, getattr(av.error, name)):
+                return LostError(meaning, final)
+        # Not the whole text, which names the address.
+        return LostError(getattr(error, "strerror", None) or type(error).__name__, False)
+
+
+def source_of(source: str | int | Path, listen: bool = False) -> Source:
+    """Return what a source is, by how it is written.
+
+    Args:
+        source: the number or device of a webcam, an address, or a video file.
+        listen: wait at the address for a sender, instead of asking there.
+
+    Raises:
+        InputError: there is no such kind of address, nothing can listen there, or the file is none.
+    """
+    text = str(source)
+    address = ADDRESS.match(text)
+    if address is not None and not isinstance(source, Path):
+        return _address(text, address[1].lower(), listen)
+    if listen:
+        raise InputError(f"only {', '.join(LISTENING)} addresses can listen, not {text}")
+    if text.isascii() and text.isdecimal() and not isinstance(source, Path):
+        text = f"/dev/video{text}"
+    if text.startswith("/dev/video"):
+        return Source(text, text, "webcam", {})
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise VideoError(f"{path} is {what}; give a video file, an address or a webcam's number")
+    return Source(text, text, "file", {})
+
+
+def _address(text: str, scheme: str, listen: bool) -> Source:
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"{hidden(text)} has an address of an unknown kind; give {', '.join(SCHEMES)}, a file "
+            "or a webcam's number"
+        )
+    options = {"fflags": "nobuffer", "flags": "low_delay"}
+    if listen and scheme not in LISTENING:
+        advice = "leave listening out: it always waits" if scheme in ("udp", "rtp") else "ask there"
+        raise InputError(f"{scheme} cannot listen, only {', '.join(LISTENING)} can; {advice}")
+    if listen:
+        options |= LISTENING[scheme]
+    elif scheme.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    return Source(text, hidden(text), "address", options)
+
+
+def hidden(address: str) -> str:
+    """Return an address without what may be secret.
+
+    That is the user and password, the query, and RTMP's stream key, which is the end of its path.
+    """
+    shown = re.sub(r"//.*@", "//", address, count=1, flags=re.DOTALL)
+    shown = re.sub(r"\?.*", "?...", shown, count=1, flags=re.DOTALL)
+    return re.sub(r"^(rtmps?://[^/]*/[^/]*/).+", r"\1...", shown, flags=re.IGNORECASE | re.DOTALL)
