@@ -199,7 +199,7 @@ def test_a_detector_in_an_onnx_file_is_compared_before_its_boxes_are_made(tmp_pa
         *BODY,
         helper.make_node("Sigmoid", ["d"], ["map"]),
         helper.make_node("Reshape", ["map", "flat"], ["rows"]),
-        helper.make_node("Tanh", ["rows"], ["boxes"]),
+        helper.make_node("Hardmax", ["rows"], ["boxes"]),
     ]
     found = load_recogniser(str(onnx_file(tmp_path / "d.onnx", nodes, ("boxes", [0, 8, 64]))))
     assert isinstance(found.kind, Maps)
@@ -207,10 +207,47 @@ def test_a_detector_in_an_onnx_file_is_compared_before_its_boxes_are_made(tmp_pa
     assert [tuple(t.shape) for t in found.answers(torch.rand(2, 3, 32, 32))] == [(2, 8, 8, 8)]
 
 
+def test_operators_compute_what_onnxruntime_computes(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    sides = constant("", np.array([0, 0, 1, 2, 0, 0, 3, 0]))
+    pads = helper.make_node("Constant", [], ["pads"], value=sides)
+    half = helper.make_node("Constant", [], ["half"], value=constant("", np.float32(0.5)))
+    ones = helper.make_node("Constant", [], ["ones"], value=constant("", np.ones(8, np.float32)))
+    two = helper.make_node("Constant", [], ["two"], value=constant("", np.array([2])))
+    first = helper.make_node("Constant", [], ["first"], value=constant("", np.array(0)))
+    pooled = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes = [
+        pads, half, ones, two, first,
+        *BODY,
+        helper.make_node("BatchNormalization", ["d", "ones", "ones", "ones", "ones"], ["n"]),
+        helper.make_node("Tanh", ["n"], ["t"]),
+        helper.make_node("Pad", ["t", "pads", "half"], ["q"]),
+        helper.make_node("AveragePool", ["q"], ["r"], **pooled),
+        helper.make_node("MaxPool", ["r"], ["s"], **pooled),
+        helper.make_node("Pow", ["s", "two_f"], ["u"]),
+        helper.make_node("ReduceMean", ["u"], ["v2"], axes=[2], keepdims=0),
+        helper.make_node("Transpose", ["v2"], ["x"], perm=[0, 2, 1]),
+        helper.make_node("Softmax", ["x"], ["y"], axis=2),
+        helper.make_node("Gather", ["y", "first"], ["z"], axis=1),
+        helper.make_node("Shape", ["z"], ["shape"]),
+        helper.make_node("Unsqueeze", ["z", "two"], ["o"]),
+        helper.make_node("Squeeze", ["o", "two"], ["p"]),
+        helper.make_node("Reshape", ["p", "shape"], ["out"]),
+    ]  # fmt: skip
+    nodes.insert(5, helper.make_node("Cast", ["two"], ["two_f"], to=TensorProto.FLOAT))
+    path = onnx_file(tmp_path / "many.onnx", nodes, ("out", [0, 8]))
+    image = torch.rand(2, 3, 32, 32)
+    (expected,) = runtime.InferenceSession(str(path)).run(None, {"image": image.numpy()})
+    assert np.allclose(load_recogniser(str(path)).answers(image).numpy(), expected, atol=1e-5)
+
+
 def test_operators_that_are_unknown_are_named(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Tanh", ["image"], ["t"]), helper.make_node("Relu", ["t"], ["out"])]
+    nodes = [
+        helper.make_node("Hardmax", ["image"], ["t"]),
+        helper.make_node("Relu", ["t"], ["out"]),
+    ]
     path = onnx_file(tmp_path / "t.onnx", nodes, ("out", [0, 3, 32, 32]))
-    with pytest.raises(RecogniserError, match=r"unknown here \(Tanh\); give .* module:function"):
+    with pytest.raises(RecogniserError, match=r"unknown here \(Hardmax\); give .* module:function"):
         load_recogniser(str(path))
 
 

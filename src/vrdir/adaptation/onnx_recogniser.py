@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vrdir.adaptation.layers import MOST_LAYERS
@@ -41,10 +42,23 @@ class OnnxRecogniser(nn.Module):
         super().__init__()
         self.features, self.size = list(features), size
         self.network = OnnxNetwork(path, (*features, *answers))
+        self.one_by_one = False
+
+    def check_batches(self) -> None:
+        """Find out whether it takes several images at once; some files reshape to one image."""
+        try:
+            with torch.no_grad():
+                self(torch.zeros(2, 3, *self.size))
+        except RuntimeError:
+            self.one_by_one = True
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return answers and features of a batch (B, 3, H, W) in [0, 1]."""
-        found = self.network(image)
+        if self.one_by_one:
+            each = [self.network(one) for one in image.split(1)]
+            found = [torch.cat(parts) for parts in zip(*each, strict=True)]
+        else:
+            found = self.network(image)
         return found[len(self.features) :], found[: len(self.features)]
 
 
@@ -94,7 +108,10 @@ def open_recogniser(path: Path, layers: Sequence[str] = ()) -> OnnxRecogniser:
         else _last_by_size(graph, shapes, nodes)
     )
     height, width = (side or 224 for side in sides)
-    return OnnxRecogniser(path, features, answers, (height, width))
+    recogniser = OnnxRecogniser(path, features, answers, (height, width))
+    if shapes[images[0].name][0] == 1:
+        recogniser.check_batches()
+    return recogniser
 
 
 class _Nodes:

@@ -154,9 +154,7 @@ class Recogniser:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
-            digest.update(
-                tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
-            )
+            digest.update(tensor.detach().cpu().double().numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -154,13 +154,21 @@ def _batch_norm(
 
 def _gather(x: Tensor, index: Tensor, axis: int = 0, **_: Any) -> Tensor:
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    return x.index_select(axis, index.flatten()).reshape(shape)
+    return x.index_select(axis, index.flatten().long()).reshape(shape)
 
 
 def _gemm(a: Tensor, b: Tensor, c: Tensor | None = None, **given: Any) -> Tensor:
     product = (a.T if given.get("transA") else a) @ (b.T if given.get("transB") else b)
     product = product * given.get("alpha", 1.0)
     return product if c is None else product + c * given.get("beta", 1.0)
+
+
+def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, **given: Any) -> Tensor:
+    mode = given.get("mode", b"constant").decode()
+    sizes = _pads(pads.tolist())
+    if mode != "constant":
+        return functional.pad(x, sizes[:4], {"edge": "replicate"}.get(mode, mode))
+    return functional.pad(x, sizes, value=0.0 if value is None else float(value))
 
 
 def _reshape(x: Tensor, shape: Tensor, **_: Any) -> Tensor:
@@ -173,9 +181,12 @@ def _unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
     return x
 
 
+FLOATS = (1, 10, 11, 16)
+"""ONNX's numbers of floating-point types, all of which are computed as float32 here."""
+
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Add": lambda a, b, **_: a + b,
-    "Cast": lambda x, **_: x.float() if x.is_floating_point() else x,
+    "Cast": lambda x, to, **_: x.float() if to in FLOATS else x.long(),
     "Clip": lambda x, low=None, high=None, **_: x.clamp(low, high),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
@@ -194,6 +205,8 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "MatMul": lambda a, b, **_: a @ b,
     "MaxPool": _max_pool,
     "Mul": lambda a, b, **_: a * b,
+    "Pad": _pad,
+    "Pow": lambda a, b, **_: a**b,
     "ReduceMean": lambda x, axes, keepdims=1, **_: x.mean(_numbers(axes), bool(keepdims)),
     "Relu": lambda x, **_: torch.relu(x),
     "Reshape": _reshape,
@@ -204,6 +217,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Softmax": lambda x, axis=-1, **_: x.softmax(axis),
     "Squeeze": lambda x, axes, **_: x.squeeze(tuple(_numbers(axes))),
     "Sub": lambda a, b, **_: a - b,
+    "Tanh": lambda x, **_: torch.tanh(x),
     "Transpose": lambda x, perm, **_: x.permute(*perm),
     "Unsqueeze": lambda x, axes, **_: _unsqueeze(x, _numbers(axes)),
 }
