@@ -47,7 +47,6 @@ class AdaptStage(RefineStage):
         self.recogniser, self.part, self.before = recogniser, settings.trained, before
         super().__init__(recipe)
         self.name = "adapt"
-        self.error = torch.zeros(())
 
     def defaults(self) -> dict[str, float]:
         """Return the weights of the losses; the settings replace the last three."""
@@ -73,32 +72,29 @@ class AdaptStage(RefineStage):
         """Return the parameters that train."""
         return parameters_of(model, self.part)
 
-    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
-        """Return the named losses of one batch."""
-        if self.weights["guard"]:
-            with torch.no_grad():
-                clear = lifted(self.before, batch)
-                features, _ = self.before.enhance(self.before.extract(clear))
-                self.error = errors(
-                    self.before.decoder(features, clear, batch.degraded), batch.clean
-                )
-        return super().losses(model, batch)
-
-    def recognised(self, restored: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the distances of answers and of features, and the guard."""
+        restored, kind = restored.clamp(0, 1), self.recogniser.kind
         with torch.no_grad():
-            wanted = self.recogniser.see(clean)
-        restored = restored.clamp(0, 1)
+            wanted = self.recogniser.see(batch.clean)
         found = self.recogniser.see(restored)
         losses: dict[str, Tensor] = {}
-        if self.weights["answers"] and self.recogniser.kind is not None:
-            losses["answers"] = self.recogniser.kind.distance(found.answers, wanted.answers)
+        if self.weights["answers"] and kind is not None:
+            losses["answers"] = kind.distance(found.answers, wanted.answers)
         if self.weights["features"] and wanted.features:
             losses["features"] = dense_consistency(found.features, wanted.features)
         if self.weights["guard"]:
-            lost = 10 * torch.log10(errors(restored, clean) / self.error)
-            losses["guard"] = torch.relu(lost - ALLOWED_DB).mean()
+            losses["guard"] = self.guard(restored, batch)
         return losses
+
+    def guard(self, restored: Tensor, batch: Batch) -> Tensor:
+        """Return by how many dB images are worse than allowed, mean over images."""
+        with torch.no_grad():
+            clear = lifted(self.before, batch)
+            features, _ = self.before.enhance(self.before.extract(clear))
+            before = self.before.decoder(features, clear, batch.degraded)
+        lost = 10 * torch.log10(errors(restored, batch.clean) / errors(before, batch.clean))
+        return torch.relu(lost - ALLOWED_DB).mean()
 
 
 def errors(restored: Tensor, clean: Tensor) -> Tensor:

@@ -357,13 +357,13 @@ class RefineStage(Stage):
         restored = restored.clamp(-1, 2)
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
-        return losses | self.recognised(restored, batch.clean)
+        return losses | self.recognised(restored, batch)
 
-    def recognised(self, restored: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of what recognisers make of restored and of clean images."""
         if not self.weights["recognition"]:
             return {}
-        return {"recognition": self.recognition.loss(restored, clean)}
+        return {"recognition": self.recognition.loss(restored, batch.clean)}
 
 
 def all_stages(recipe: Recipe) -> list[Stage]:
