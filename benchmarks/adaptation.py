@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def adapted(
-    arguments: argparse.Namespace, name: str, **settings: object
+    arguments: argparse.Namespace, name: str, **settings: Any
 ) -> vrdir.adaptation.Adaptation:
     return vrdir.adapt(
         arguments.recogniser,
@@ -106,18 +107,7 @@ def compare_place(arguments: argparse.Namespace) -> None:
     weather = list(ranges)
     asked = {"degradations": "+".join(weather)}
     plain = adapted(arguments, "plain", **asked)
-    placed = vrdir.adapt(
-        arguments.recogniser,
-        arguments.photos,
-        arguments.out / "placed",
-        weights=arguments.weights,
-        task=arguments.task,
-        write_anyway=True,
-        degraded=place,
-        steps=arguments.steps,
-        held_out=arguments.held_out,
-        **asked,
-    )
+    placed = adapted(arguments, "placed", degraded=place, **asked)
     recogniser = load_recogniser(arguments.recogniser, arguments.task)
     before = VRDIR.from_pretrained(arguments.weights)
     side = AdaptationSettings().side(recogniser.size, before.config)

@@ -50,20 +50,21 @@ class AnswerKind(ABC):
 class Classes(AnswerKind):
     """Scores of classes, (B, C), as logits or as probabilities."""
 
-    measure = "share of photos with the class of the clean photo"
+    measure = "overlap of the class probabilities with those of the clean photo"
 
     def distance(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """Return Kullback and Leibler's divergence `KL(wanted || found)`, mean over images."""
-        return functional.kl_div(
-            log_probabilities(found),
-            log_probabilities(wanted),
-            reduction="batchmean",
-            log_target=True,
-        )
+        """Return `log(1 + KL(wanted || found))`, mean over images.
+
+        The logarithm keeps a few hopeless images from drowning the gradient of all others.
+        """
+        told, true = log_probabilities(found), log_probabilities(wanted)
+        divergence = functional.kl_div(told, true, reduction="none", log_target=True).sum(1)
+        return torch.log1p(divergence.clamp_min(0)).mean()
 
     def agreement(self, found: Tensor, wanted: Tensor) -> list[float]:
-        """Return 1 where the likeliest class is the wanted one, else 0."""
-        return (found.argmax(1) == wanted.argmax(1)).float().tolist()
+        """Return the sum over the classes of the lesser probability: 1 for the same answer."""
+        told, true = log_probabilities(found).exp(), log_probabilities(wanted).exp()
+        return torch.minimum(told, true).sum(1).clamp(0, 1).tolist()
 
     def told(self, answers: Tensor) -> str:
         """Return the likeliest class and its probability."""

@@ -56,7 +56,7 @@ class AdaptationSettings(Settings):
         "channels (offsets and channel attention), or all.",
     )
     answers: float = Field(
-        default=0.5, ge=0, description="Weight of the loss on the recogniser's answers."
+        default=1.0, ge=0, description="Weight of the loss on the recogniser's answers."
     )
     features: float = Field(
         default=0.5, ge=0, description="Weight of the loss on the recogniser's layers."
@@ -64,7 +64,7 @@ class AdaptationSettings(Settings):
     guard: float = Field(
         default=1.0, ge=0, description="Weight of what is lost against the weights it began from."
     )
-    learning_rate: float = Field(default=5e-4, gt=0, le=1, description="Peak learning rate.")
+    learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")
     batch_size: int | None = Field(
         default=None,
         ge=1,
