@@ -12,6 +12,7 @@ from vrdir.lazy import offer
 __version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
+    from vrdir.adaptation.adapting import adapt
     from vrdir.degradations.degrade import degrade
     from vrdir.errors import ImageError, VrdirError
     from vrdir.frontend.attach import restore_before
@@ -33,6 +34,7 @@ __all__ = [
     "VRDIRConfig",
     "VrdirError",
     "__version__",
+    "adapt",
     "degrade",
     "restore_before",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "VRDIR": "vrdir.model.vrdir",
     "VRDIRConfig": "vrdir.model.config",
     "VrdirError": "vrdir.errors",
+    "adapt": "vrdir.adaptation.adapting",
     "degrade": "vrdir.degradations.degrade",
     "restore_before": "vrdir.frontend.attach",
 }

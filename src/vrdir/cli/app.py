@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vrdir.cli.adapt import adapt
 from vrdir.cli.console import out
 from vrdir.cli.degrade import degrade
 from vrdir.cli.errors import quiet_pillow
@@ -35,6 +36,7 @@ app.command()(degrade)
 app.command()(plan)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(train_app, name="train")
+app.command()(adapt)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(export_app, name="export")
 app.add_typer(web_app, name="web")

@@ -20,9 +20,11 @@ class RunProgress:
 
     Args:
         stages: the names of all stages of the run, in order.
+        lines: whether to print the lines of metrics.
     """
 
-    def __init__(self, stages: Sequence[str]) -> None:
+    def __init__(self, stages: Sequence[str], lines: bool = True) -> None:
+        self.lines = lines
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -61,6 +63,8 @@ class RunProgress:
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         """Print a line of metrics."""
+        if not self.lines:
+            return
         figures = "  ".join(
             f"{name} {value:.4g}"
             for name, value in line.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Generator, Tensor
 
-from vrdir.data.augmentation import extend
+from vrdir.data.augmentation import View, extend
 from vrdir.data.image_cache import ImageCache
 from vrdir.data.items import Item, files_of
 from vrdir.data.pairs import synthesised
@@ -32,6 +32,7 @@ class ValidationSet:
         cache_bytes: how much of the decoded images is kept in memory.
         ranges: of the degradations' parameters, where not the defaults.
         jpeg_share: as of `TrainingSet`.
+        whole: reduce or enlarge the largest centre square to `crop_px`, instead of cutting it out.
 
     Raises:
         ImageError: a file's header cannot be read.
@@ -45,7 +46,9 @@ class ValidationSet:
         cache_bytes: int = 2 * 2**30,
         ranges: Ranges = {},  # noqa: B006 - never written to
         jpeg_share: float = 0.0,
+        whole: bool = False,
     ) -> None:
+        self.whole = whole
         self.items, self.crop_px, self.ranges, self.jpeg_share = (
             list(items),
             crop_px,
@@ -116,7 +119,12 @@ class ValidationSet:
 
     def _cut(self, path: Path, size: int | None) -> Tensor:
         image = self.images.image(path)
-        if size is not None:
+        if size is not None and self.whole:
+            side = min(image.shape[1:])
+            top, left = ((extent - side) // 2 for extent in image.shape[1:])
+            square = View(size, side, side, False, False, None)
+            image = square.apply(image[:, top : top + side, left : left + side])
+        elif size is not None:
             image = extend(image, size)
             top, left = ((extent - size) // 2 for extent in image.shape[1:])
             image = image[:, top : top + size, left : left + size]

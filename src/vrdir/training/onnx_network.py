@@ -121,22 +121,104 @@ def _resize(x: Tensor, *inputs: Tensor | None, **given: Any) -> Tensor:
     )
 
 
+def _array(value: Any) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(value)
+
+
+def _numbers(axes: Any) -> list[int]:
+    """Axes: an input of newer files, an attribute of older ones."""
+    return axes.tolist() if isinstance(axes, Tensor) else list(axes)
+
+
+def _average_pool(x: Tensor, **given: Any) -> Tensor:
+    pads = _pads(given.get("pads"))
+    counted = bool(given.get("count_include_pad", 0)) or not any(pads)
+    size, stride = given["kernel_shape"], given.get("strides", 1)
+    if not any(pads):
+        return functional.avg_pool2d(x, size, stride)
+    sums = functional.avg_pool2d(functional.pad(x, pads), size, stride)
+    if counted:
+        return sums
+    return sums / functional.avg_pool2d(
+        functional.pad(torch.ones_like(x[:1, :1]), pads), size, stride
+    )
+
+
+def _batch_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, **given: Any
+) -> Tensor:
+    return functional.batch_norm(x, mean, variance, weight, bias, eps=given.get("epsilon", 1e-5))
+
+
+def _gather(x: Tensor, index: Tensor, axis: int = 0, **_: Any) -> Tensor:
+    shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return x.index_select(axis, index.flatten().long()).reshape(shape)
+
+
+def _gemm(a: Tensor, b: Tensor, c: Tensor | None = None, **given: Any) -> Tensor:
+    product = (a.T if given.get("transA") else a) @ (b.T if given.get("transB") else b)
+    product = product * given.get("alpha", 1.0)
+    return product if c is None else product + c * given.get("beta", 1.0)
+
+
+def _pad(x: Tensor, pads: Tensor, value: Tensor | None = None, **given: Any) -> Tensor:
+    mode = given.get("mode", b"constant").decode()
+    sizes = _pads(pads.tolist())
+    if mode != "constant":
+        return functional.pad(x, sizes[:4], {"edge": "replicate"}.get(mode, mode))
+    return functional.pad(x, sizes, value=0.0 if value is None else float(value))
+
+
+def _reshape(x: Tensor, shape: Tensor, **_: Any) -> Tensor:
+    return x.reshape([x.shape[i] if side == 0 else side for i, side in enumerate(shape.tolist())])
+
+
+def _unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
+    for axis in sorted(axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+FLOATS = (1, 10, 11, 16)
+"""ONNX's numbers of floating-point types, all of which are computed as float32 here."""
+
 OPERATORS: dict[str, Callable[..., Tensor]] = {
     "Add": lambda a, b, **_: a + b,
-    "Cast": lambda x, **_: x.float() if x.is_floating_point() else x,
+    "Cast": lambda x, to, **_: x.float() if to in FLOATS else x.long(),
     "Clip": lambda x, low=None, high=None, **_: x.clamp(low, high),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Concat": lambda *parts, axis, **_: torch.cat(parts, axis),
+    "Constant": lambda value, **_: torch.from_numpy(_array(value).copy()),
     "Conv": _conv,
-    "Gather": lambda x, index, axis=0, **_: x.index_select(axis, index.flatten()),
+    "Div": lambda a, b, **_: a / b,
+    "Flatten": lambda x, axis=1, **_: x.flatten(0, axis - 1).flatten(1) if axis else x[None],
+    "Gather": _gather,
+    "Gemm": _gemm,
     "GlobalAveragePool": lambda x, **_: x.mean((2, 3), keepdim=True),
     "HardSigmoid": lambda x, alpha=0.2, beta=0.5, **_: (alpha * x + beta).clamp(0, 1),
+    "Identity": lambda x, **_: x,
     "LeakyRelu": lambda x, alpha=0.01, **_: functional.leaky_relu(x, alpha),
+    "LpNormalization": lambda x, axis=-1, p=2, **_: functional.normalize(x, p, axis),
+    "MatMul": lambda a, b, **_: a @ b,
     "MaxPool": _max_pool,
     "Mul": lambda a, b, **_: a * b,
+    "Pad": _pad,
+    "Pow": lambda a, b, **_: a**b,
+    "ReduceMean": lambda x, axes, keepdims=1, **_: x.mean(_numbers(axes), bool(keepdims)),
     "Relu": lambda x, **_: torch.relu(x),
+    "Reshape": _reshape,
     "Resize": _resize,
+    "Shape": lambda x, **_: torch.tensor(x.shape),
     "Sigmoid": lambda x, **_: torch.sigmoid(x),
     "Slice": _slice,
+    "Softmax": lambda x, axis=-1, **_: x.softmax(axis),
+    "Squeeze": lambda x, axes, **_: x.squeeze(tuple(_numbers(axes))),
     "Sub": lambda a, b, **_: a - b,
+    "Tanh": lambda x, **_: torch.tanh(x),
+    "Transpose": lambda x, perm, **_: x.permute(*perm),
+    "Unsqueeze": lambda x, axes, **_: _unsqueeze(x, _numbers(axes)),
 }
 """For each ONNX operator, a function of a node's inputs and attributes."""

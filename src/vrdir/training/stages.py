@@ -349,9 +349,13 @@ class RefineStage(Stage):
     def __init__(self, recipe: Recipe) -> None:
         if recipe.refine is None:
             raise SettingsError("the recipe has no settings for the stage refine")
-        self.weights = {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
+        self.weights = self.defaults()
         super().__init__(recipe, recipe.refine, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)
+
+    def defaults(self) -> dict[str, float]:
+        """Return the weights of the losses where the recipe gives no others."""
+        return {"consistency": 0.1, "guidance": 0.1, "spectrum": 0.1, "recognition": 0.5}
 
     @property
     def recognises(self) -> bool:
@@ -386,9 +390,13 @@ class RefineStage(Stage):
         restored = restored.clamp(-1, 2)
         if self.weights["spectrum"]:
             losses["spectrum"] = spectrum(restored, batch.clean)
-        if self.weights["recognition"]:
-            losses["recognition"] = self.recognition.loss(restored, batch.clean)
-        return losses
+        return losses | self.recognised(restored, batch)
+
+    def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of what recognisers make of restored and of clean images."""
+        if not self.weights["recognition"]:
+            return {}
+        return {"recognition": self.recognition.loss(restored, batch.clean)}
 
 
 class WholeStage(Stage):

@@ -1,0 +1,133 @@
+"""What photos of a place tell about its weather: haze, its colour, and noise.
+
+The photos have no clean twins and no labels. The weights restore them, and what restoring changed
+is the measurement, as in the diagnosis of `vrdir.Restorer`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vrdir.data.image_cache import decode, photos_in, readable
+from vrdir.data.items import spread
+from vrdir.model.vrdir import VRDIR
+from vrdir.restoring.diagnosis import diagnose
+
+MOST_PHOTOS = 60
+SIDE_PX = 384
+"""The longer side of the copies that are measured."""
+MEAN_DEPTH = 0.46
+"""`-log(t) / beta` in synthetic haze, by measurement."""
+WARM = 0.19
+"""Red minus blue of the airlight at warmth 1 (`vrdir.degradations.haze`)."""
+LEAST_HAZE = 0.08
+"""A loss of contrast below this is no haze."""
+LEAST_NOISE = 1.5
+GRID = 48
+FLAT = 1e-4
+"""A restored image of less variance tells nothing about haze."""
+
+
+class Weather(NamedTuple):
+    """What was measured on one photo.
+
+    Attributes:
+        transmission: t, the contrast that is left, 1 without haze.
+        airlight: the colour of the haze, (red, green, blue); None without haze.
+        noise: standard deviation in levels of 8 bits.
+    """
+
+    transmission: float
+    airlight: tuple[float, float, float] | None
+    noise: float
+
+
+def measure(network: VRDIR, image: Tensor) -> Weather:
+    """Measure one photo, (1, 3, H, W) in [0, 1].
+
+    Haze is `I = J t + A (1 - t)`: t is the slope of the input over the restored image, by least
+    squares over a coarse grid, which noise and streaks hardly move, and the offset gives the
+    brightness of A. Its colour is that of the cells whose darkest channel is brightest (He et al.,
+    CVPR 2009), because restoring leaves a part of the colour in the image.
+    """
+    with torch.no_grad():
+        restoration = network.restore(image)
+    noise = diagnose(image, restoration)[0].noise or 0.0
+    hazy, clear = (
+        functional.adaptive_avg_pool2d(each.float(), GRID)[0].flatten(1)
+        for each in (image, restoration.image)
+    )
+    level, own_level = hazy.mean(), clear.mean()
+    around, own = (each - each.mean(1, keepdim=True) for each in (hazy, clear))
+    variance = float((own**2).mean())
+    slope = float((around * own).mean()) / variance if variance > FLAT else 1.0
+    if 1 - slope < LEAST_HAZE:
+        return Weather(1.0, None, noise)
+    haziest = hazy.amin(0).topk(GRID**2 // 50).indices
+    colour = hazy[:, haziest].mean(1)
+    brightness = (level - slope * own_level) / (1 - slope)
+    red, green, blue = (colour - colour.mean() + brightness).clamp(0, 1).tolist()
+    return Weather(max(slope, 0.05), (red, green, blue), noise)
+
+
+def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
+    """Measure up to sixty photos of a folder, evenly spread.
+
+    Raises:
+        MissingFileError, DataError: there are none that can be read.
+    """
+    paths = readable(photos_in(folder))
+    device = next(network.parameters()).device
+    if len(paths) > MOST_PHOTOS:
+        paths = [paths[i] for i in spread(len(paths), MOST_PHOTOS)]
+    return [measure(network, _reduced(path).to(device)) for path in paths]
+
+
+def _reduced(path: Path) -> Tensor:
+    image = decode(path)[None].float() / 255
+    scale = SIDE_PX / max(image.shape[-2:])
+    if scale >= 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return functional.interpolate(image, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def ranges_of_place(measured: Iterable[Weather], able: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return values of degradations' parameters that cover what was measured.
+
+    Args:
+        measured: of the photos.
+        able: the degradations that may be set.
+    """
+    measured, able = list(measured), set(able)
+    ranges: dict[str, dict[str, Any]] = {}
+    hazy = [one for one in measured if one.airlight is not None]
+    if "haze" in able and len(hazy) >= max(3, len(measured) // 10):
+        betas = [-math.log(one.transmission) / MEAN_DEPTH for one in hazy]
+        lights = [sum(one.airlight or ()) / 3 for one in hazy]
+        warmths = [(one.airlight[0] - one.airlight[2]) / WARM for one in hazy if one.airlight]
+        ranges["haze"] = {
+            "beta": between_quantiles(betas, 0.15, (0.1, 6.0)),
+            "airlight": between_quantiles(lights, 0.04, (0.05, 1.0)),
+            "warmth": between_quantiles(warmths, 0.1, (-1.0, 1.0)),
+        }
+    noisy = [one.noise for one in measured if one.noise >= LEAST_NOISE]
+    if "noise" in able and len(noisy) >= max(3, len(measured) // 10):
+        ranges["noise"] = {"sigma": between_quantiles(noisy, 2.0, (1.0, 75.0))}
+    return ranges
+
+
+def between_quantiles(
+    values: list[float], margin: float, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the range from the 5 % to the 95 % quantile, with a margin, within bounds."""
+    low, high = torch.quantile(torch.tensor(values), torch.tensor([0.05, 0.95])).tolist()
+    low, high = (min(max(end, bounds[0]), bounds[1]) for end in (low - margin, high + margin))
+    return round(low, 3), round(max(high, low), 3)

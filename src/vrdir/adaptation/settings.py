@@ -1,0 +1,205 @@
+"""What an adaptation is asked for, and the recipe of training that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
+from vrdir.degradations.steps import ranges_of
+from vrdir.errors import InputError, SettingsError
+from vrdir.model.vrdir import VRDIRConfig, describe
+from vrdir.training.settings import Recipe, Settings
+
+Trained = Literal["decoder", "last", "channels", "all"]
+"""Which parameters of the bundled weights change.
+
+- "decoder": the decoder's blocks on the way up, and its correction.
+- "last": its finest two scales alone.
+- "channels": the offset of each channel and channel attention, in branches and decoder.
+- "all": everything but the extractor and the global context.
+"""
+OTHERS = 0.2
+"""The share of the degradations that are not asked for; they must not become worse."""
+UNTOUCHED = 0.12
+"""The share of clean images; they must stay as they are."""
+AREA = 4 * 224**2
+"""Pixels of a batch, from which the number of its images follows."""
+MOST_PX = 416
+"""The largest side of the views that are trained on."""
+
+
+class AdaptationSettings(Settings):
+    """How to adapt. Each setting's description is also the help text of its option."""
+
+    degradations: str | None = Field(
+        default=None,
+        description="What it is for, such as haze+rain or haze:beta=0.5..2; default: everything "
+        "that the weights restore.",
+    )
+    minutes: float = Field(
+        default=20.0,
+        gt=0,
+        le=10_000,
+        description="How long it may take, about; it is made into a number of steps.",
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps of training, instead of minutes: the same steps give the same weights.",
+    )
+    trained: Trained = Field(
+        default="decoder",
+        description="Which parameters change: decoder (its way up), last (its two finest scales), "
+        "channels (offsets and channel attention), or all.",
+    )
+    answers: float = Field(
+        default=1.0, ge=0, description="Weight of the loss on the recogniser's answers."
+    )
+    features: float = Field(
+        default=0.5, ge=0, description="Weight of the loss on the recogniser's layers."
+    )
+    guard: float = Field(
+        default=1.0, ge=0, description="Weight of what is lost against the weights it began from."
+    )
+    learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Images per step; default: 4 of 224 x 224 pixels, or as many pixels.",
+    )
+    view_px: int | None = Field(
+        default=None,
+        ge=16,
+        le=2048,
+        description="Side of the views that are restored; default: that of the recogniser's "
+        "input, at most 416.",
+    )
+    held_out: int | None = Field(
+        default=None,
+        ge=6,
+        description="Photos that are not trained on but prove the result; default: a fifth, 9 to "
+        "96.",
+    )
+    seed: int = Field(default=2026, ge=0, lt=2**63, description="Seed of all that is drawn.")
+
+    @classmethod
+    def of(cls, **values: Any) -> AdaptationSettings:
+        """Return settings. Raises SettingsError, naming the setting, for what cannot be used."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(f"adaptation: {describe(error)}") from None
+
+    @model_validator(mode="after")
+    def _adapts(self) -> AdaptationSettings:
+        if not self.answers and not self.features:
+            raise SettingsError("answers and features are both 0, so there is nothing to adapt to")
+        return self
+
+    def wanted(self, config: VRDIRConfig) -> dict[str, dict[str, Any]]:
+        """Return the degradations that are asked for, each with the values of its parameters.
+
+        Raises:
+            InputError: one is unknown, or the weights have no branch for it.
+        """
+        able = [name for name in config.branches if name in DEGRADATIONS]
+        if self.degradations is None:
+            return {name: {} for name in able}
+        wanted = ranges_of(self.degradations)
+        for name in wanted:
+            if name not in able:
+                raise InputError(
+                    f"the weights do not restore {name}; they restore {', '.join(able)}. A new "
+                    "degradation needs a branch: vrdir train branch"
+                )
+        return wanted or {name: {} for name in able}
+
+    def shares(self, config: VRDIRConfig, usual: Mapping[str, float]) -> dict[str, float]:
+        """Return how often each kind of image is shown.
+
+        Args:
+            config: of the network.
+            usual: the shares of the recipe, which hold if nothing is asked for.
+        """
+        able = [name for name in config.branches if name in DEGRADATIONS]
+        wanted = list(self.wanted(config))
+        if len(wanted) == len(able):
+            return dict(usual)
+        others = [*(name for name in able if name not in wanted), MIXED]
+        asked = (1 - UNTOUCHED - OTHERS) / len(wanted)
+        return {
+            CLEAN: UNTOUCHED,
+            **dict.fromkeys(wanted, asked),
+            **dict.fromkeys(others, OTHERS / len(others)),
+        }
+
+    def side(self, size: tuple[int, int], config: VRDIRConfig) -> int:
+        """Return the side of the views for a recogniser's input."""
+        side = self.view_px or min(max(size), MOST_PX)
+        return max(side // config.multiple, 1) * config.multiple
+
+    def recipe(
+        self,
+        config: VRDIRConfig,
+        size: tuple[int, int],
+        steps: int,
+        place: Mapping[str, Mapping[str, Any]],
+    ) -> Recipe:
+        """Return the recipe of the training.
+
+        Args:
+            config: of the network.
+            size: of the recogniser's input.
+            steps: steps of the optimiser.
+            place: values of degradations' parameters that photos of the place gave.
+        """
+        base = Recipe.read("small")
+        side = self.side(size, config)
+        ranges = {name: dict(values) for name, values in base.ranges.items()}
+        for source in (place, self.wanted(config)):
+            for name, values in source.items():
+                ranges[name] = {**ranges.get(name, {}), **values}
+        batch = self.batch_size or min(max(round(AREA / side**2), 2), 8)
+        return Recipe.read(
+            "small",
+            **{
+                "model": config.model_dump(mode="json"),
+                "seed": self.seed,
+                "crop_px": side,
+                "view_px": side,
+                "augmentation": "whole",
+                "shares": self.shares(config, base.shares),
+                "ranges": listed(ranges),
+                "pixel_loss_floor": 0.03,
+                "ema_decay": 0.98,
+                "log_every": max(min(25, steps // 4), 1),
+                "checkpoint_every": max(min(50, steps // 2), 1),
+                "validation": {"photos": 4, "crop_px": side, "every": max(steps // 3, 1)},
+                "refine": {
+                    "steps": steps,
+                    "batch_size": batch,
+                    "learning_rate": self.learning_rate,
+                    "warmup_steps": min(40, steps // 5),
+                    "loss_weights": {
+                        "answers": self.answers,
+                        "features": self.features,
+                        "guard": self.guard,
+                    },
+                },
+            },
+        )
+
+
+def listed(ranges: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return ranges with lists for pairs, as a recipe's file has them."""
+    return {
+        name: {
+            key: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
+            for key, v in values.items()
+        }
+        for name, values in ranges.items()
+    }

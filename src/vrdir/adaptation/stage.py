@@ -1,0 +1,126 @@
+"""The stage of training that adapts a whole network to one recogniser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vrdir.adaptation.recogniser import Recogniser
+from vrdir.adaptation.settings import AdaptationSettings, Trained
+from vrdir.data.training_set import Batch
+from vrdir.errors import InputError
+from vrdir.model.semantics_decoder import PixelSkipDecoder
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.losses import dense_consistency
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import RefineStage, lifted
+
+ALLOWED_DB = 0.1
+"""By how much a restored image may be worse than that of the weights it began from, at no cost."""
+LEAST_ERROR = 1e-5
+"""Mean squared errors below this count as this: 50 dB."""
+
+
+class AdaptStage(RefineStage):
+    """The refinement's losses, with the user's recogniser for the extractor's deeper layers.
+
+    "answers" compares what the recogniser answers on restored and on clean images, "features" its
+    layers. "guard" is how many dB a restored image is worse than that of the weights it began from,
+    beyond what is allowed; clean images are among them.
+
+    Args:
+        recipe: the settings of training.
+        recogniser: the frozen recogniser.
+        settings: which parameters change.
+        before: the network that it begins from, which stays as it is.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        recogniser: Recogniser,
+        settings: AdaptationSettings,
+        before: VRDIR,
+    ) -> None:
+        self.recogniser, self.part, self.before = recogniser, settings.trained, before
+        super().__init__(recipe)
+        self.name = "adapt"
+
+    def defaults(self) -> dict[str, float]:
+        """Return the weights of the losses; the settings replace the last three."""
+        return {
+            "consistency": 0.1,
+            "guidance": 0.0,
+            "spectrum": 0.1,
+            "answers": 1.0,
+            "features": 1.0,
+            "guard": 1.0,
+        }
+
+    @property
+    def recognises(self) -> bool:
+        """Whether `prepare` loads a recogniser from the extractor's file: it does not."""
+        return False
+
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        """Move the recogniser to the device."""
+        self.recogniser.to(device)
+
+    def trained(self, model: VRDIR) -> list[nn.Parameter]:
+        """Return the parameters that train."""
+        return parameters_of(model, self.part)
+
+    def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return the distances of answers and of features, and the guard."""
+        restored, kind = restored.clamp(0, 1), self.recogniser.kind
+        with torch.no_grad():
+            wanted = self.recogniser.see(batch.clean)
+        found = self.recogniser.see(restored)
+        losses: dict[str, Tensor] = {}
+        if self.weights["answers"] and kind is not None:
+            losses["answers"] = kind.distance(found.answers, wanted.answers)
+        if self.weights["features"] and wanted.features:
+            losses["features"] = dense_consistency(found.features, wanted.features)
+        if self.weights["guard"]:
+            losses["guard"] = self.guard(restored, batch)
+        return losses
+
+    def guard(self, restored: Tensor, batch: Batch) -> Tensor:
+        """Return by how many dB images are worse than allowed, mean over images."""
+        with torch.no_grad():
+            clear = lifted(self.before, batch)
+            features, _ = self.before.enhance(self.before.extract(clear))
+            before = self.before.decoder(features, clear, batch.degraded)
+        lost = 10 * torch.log10(errors(restored, batch.clean) / errors(before, batch.clean))
+        return torch.relu(lost - ALLOWED_DB).mean()
+
+
+def errors(restored: Tensor, clean: Tensor) -> Tensor:
+    """Return the mean squared error of each image, at least that of 50 dB."""
+    return ((restored.float().clamp(0, 1) - clean) ** 2).mean((1, 2, 3)).clamp_min(LEAST_ERROR)
+
+
+def parameters_of(model: VRDIR, part: Trained) -> list[nn.Parameter]:
+    """Return the parameters of a part of a network; see `Trained`.
+
+    Raises:
+        InputError: the network's decoder has no such part.
+    """
+    if part == "all":
+        return [*model.enhancement.parameters(), *model.decoder.parameters()]
+    decoder = model.decoder
+    if not isinstance(decoder, PixelSkipDecoder):
+        raise InputError(
+            f"weights with the paper's decoder have no part {part!r}; train all of them"
+        )
+    if part == "channels":
+        parts = [*model.enhancement.named_parameters(), *decoder.named_parameters()]
+        return [p for name, p in parts if name.endswith("bias") or "attend" in name]
+    blocks = decoder.decoder if part == "decoder" else decoder.decoder[:2]
+    ups = decoder.up if part == "decoder" else decoder.up[:1]
+    modules = [blocks, ups, decoder.to_correction]
+    if part == "decoder":
+        modules.append(decoder.semantics)
+    return [p for module in modules for p in module.parameters()]

@@ -1,0 +1,73 @@
+"""How many steps of training fit into some minutes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from vrdir.data.items import Item
+from vrdir.data.training_set import TrainingSet
+from vrdir.model.vrdir import VRDIR
+from vrdir.training.settings import Recipe
+from vrdir.training.stages import Stage
+
+PROBED = 4
+"""Steps that are timed; the first is not counted."""
+SHARE = 0.8
+"""The share of the minutes that training takes; the rest is for choosing and for the proof."""
+LEAST_STEPS = 10
+
+
+def steps_in_minutes(
+    minutes: float,
+    stage: Stage,
+    network: VRDIR,
+    recipe: Recipe,
+    items: Sequence[Item],
+    device: torch.device,
+) -> int:
+    """Return how many steps of a stage fit into some minutes, by a few steps without an optimiser.
+
+    Args:
+        minutes: with all that follows training.
+        stage: what trains; `network` is as before at the end.
+        network: the network.
+        recipe: of the stage.
+        items: photos; the first few are taken.
+        device: where it trains.
+    """
+    size = stage.settings.batch_size
+    context = network.config.context
+    data = TrainingSet(
+        items[: size * PROBED],
+        network.config.branches,
+        seed=recipe.seed,
+        ranges=recipe.ranges,
+        jpeg_share=recipe.jpeg_share,
+        crop_px=recipe.crop_px,
+        view_px=recipe.view_px,
+        copy_px=context.side if context else None,
+        augmentation=recipe.augmentation,
+        device=device,
+    ).stage(stage.name, stage.shares, stage.accepts)
+    parameters = stage.trained(network)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    seconds = []
+    batches = data.batches(size, range(1, PROBED + 1))
+    for _ in range(PROBED):
+        start = time.perf_counter()
+        (batch,) = next(batches)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            total = torch.stack(list(stage.losses(network, batch).values())).sum()
+        torch.autograd.backward(total)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    for parameter in parameters:
+        parameter.grad = None
+        parameter.requires_grad_(False)
+    mean = sum(seconds[1:]) / len(seconds[1:])
+    return max(int(60 * minutes * SHARE / (1.1 * mean)), LEAST_STEPS)
