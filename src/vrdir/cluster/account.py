@@ -183,9 +183,12 @@ class Account:
         """Return all rows as a pyarrow table, in the order of the parts' names."""
         arrow = require("pyarrow", "s3", REASON)
         wanted = list(columns or Row._fields)
-        with ThreadPoolExecutor(READERS, "account") as pool:  # a long run has many parts
-            tables = pool.map(_read_part, sorted(self.parts()), repeat(wanted))
-            return arrow.concat_tables([_fields(wanted).empty_table(), *tables])
+        return arrow.concat_tables([_fields(wanted).empty_table(), *self._tables(wanted)])
+
+    def _tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield the parts as pyarrow tables, read by threads: a long run has many."""
+        with ThreadPoolExecutor(READERS, "account") as pool:
+            yield from pool.map(_read_part, sorted(self.parts()), repeat(columns))
 
     def rows(self) -> list[Row]:
         """Return the last row of each target, in the order of their names."""
