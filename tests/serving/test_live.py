@@ -93,6 +93,20 @@ def wait_for(running: Server, metric: str, least: float) -> None:
     raise AssertionError(f"{metric} is {value}, not {least}")
 
 
+def test_keys_guard_the_view(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef\n")
+    path = slow_clip(tmp_path / "clip.mp4")
+    with Server(str(path), "--keys", str(keys), command=("live",)) as running:
+        assert get(f"{running.url}/v1/live.mjpg").status_code == 401
+        with pytest.raises(Exception, match="401"):
+            connect(f"ws://127.0.0.1:{running.port}/v1/live", open_timeout=LONG)
+        headers = {"X-API-Key": "0123456789abcdef"}
+        address = f"ws://127.0.0.1:{running.port}/v1/live"
+        with connect(address, additional_headers=headers, open_timeout=LONG) as messages:
+            assert Image.open(io.BytesIO(messages.recv(LONG))).size == (64, 48)
+
+
 def test_the_service_ends_with_its_file(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=5)
     with Server(str(path), command=("live",)) as running:

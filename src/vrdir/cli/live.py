@@ -13,7 +13,9 @@ from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import Backend, Device, Weights
 from vrdir.cli.serve import (
+    AllowHost,
     Host,
+    Keys,
     Port,
     Precision,
     ServingThreads,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vrdir.serving.camera import Camera
     from vrdir.serving.networks import Networks
     from vrdir.serving.output import Sender
+    from vrdir.serving.settings import ServeSettings
 
 logger = logging.getLogger("vrdir.serving")
 
@@ -108,6 +111,8 @@ def live(
     threads: ServingThreads = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    keys: Keys = None,
+    allow_host: AllowHost = None,
 ) -> None:
     """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
     with one_line_errors():
@@ -131,7 +136,10 @@ def live(
             listen=listen,
         ) as camera:
             if sender is None:
-                _serve(camera, networks, host, port)
+                settings = settings_of(
+                    host=host, port=port, keys=keys, hosts=tuple(allow_host or ())
+                )
+                _serve(camera, networks, settings)
             else:
                 _write(camera, sender)
 
@@ -147,7 +155,7 @@ def _write(camera: Camera, sender: Sender) -> None:
         err.print(escape(f"{camera.report}{sent}"))
 
 
-def _serve(camera: Camera, networks: Networks, host: str, port: int) -> None:
+def _serve(camera: Camera, networks: Networks, settings: ServeSettings) -> None:
     """Show a camera's frames over HTTP, until a signal comes or the camera ends."""
     from vrdir.serving.live import LiveView
 
@@ -168,7 +176,7 @@ def _serve(camera: Camera, networks: Networks, host: str, port: int) -> None:
 
     threading.Thread(target=show, name="restoring", daemon=True).start()
     try:
-        run(networks, settings_of(host=host, port=port), view)
+        run(networks, settings, view)
     finally:
         camera.close()
         logger.info("camera closed", extra=camera.report._asdict())
