@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -157,6 +158,23 @@ def test_a_video_goes_to_a_new_file(tmp_path: Path) -> None:
     assert abs(frames[0].astype(int) - view(0)).mean() < 8  # the colours are right
     with pytest.raises(ExistsError, match="exists already"):
         sender_for(str(target), raw=False)
+
+
+def test_a_signal_ends_it_with_a_whole_file_and_a_report(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    path = slow_clip(tmp_path / "clip.mp4")
+    command = [sys.executable, "-m", "vrdir", "live", str(path), "-o", str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + LONG
+        while not (target.exists() and target.stat().st_size) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(LONG) == 130
+    assert b"latency" in told
+    assert pictures(target)
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -116,32 +117,35 @@ def live(
 ) -> None:
     """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
     with one_line_errors():
-        if output is None:
-            require_serving()
         use_threads(threads)
+        from vrdir.restoring.restorer import Restorer
         from vrdir.serving.camera import Camera
-        from vrdir.serving.networks import Networks
-        from vrdir.serving.output import sender_for
 
-        sender = None if output is None else sender_for(output, file_format == "raw")
-        networks = Networks([weights], device, backend, precision)
-        with Camera(
+        open_camera = partial(
+            Camera,
             source,
-            networks.default,
-            max_side,
-            network_side,
-            fps,
-            0.0 if backend != "torch" else smoothing,
+            max_side=max_side,
+            network_side=network_side,
+            fps=fps,
+            smoothing=smoothing if backend == "torch" else 0.0,
             timeout=timeout,
             listen=listen,
-        ) as camera:
-            if sender is None:
-                settings = settings_of(
-                    host=host, port=port, keys=keys, hosts=tuple(allow_host or ())
-                )
-                _serve(camera, networks, settings)
-            else:
+        )
+        if output is not None:
+            from vrdir.serving.output import sender_for
+
+            sender = sender_for(output, file_format == "raw")
+            restorer = Restorer(weights, device, backend=backend, precision=precision)
+            with open_camera(restore=restorer) as camera:
                 _write(camera, sender)
+            return
+        require_serving()
+        from vrdir.serving.networks import Networks
+
+        settings = settings_of(host=host, port=port, keys=keys, hosts=tuple(allow_host or ()))
+        networks = Networks([weights], device, backend, precision)
+        with open_camera(restore=networks.default) as camera:
+            _serve(camera, networks, settings)
 
 
 def _write(camera: Camera, sender: Sender) -> None:
