@@ -138,6 +138,26 @@ def test_a_video_goes_to_a_pipe(tmp_path: Path) -> None:
     assert b"written" in done.stderr
 
 
+def test_a_foggy_clip_comes_out_clearer_with_a_report(tmp_path: Path) -> None:
+    def foggy(number: int) -> Any:
+        return (0.45 * view(number, 256, 192) + 0.55 * 225).astype(np.uint8)
+
+    path = slow_clip(tmp_path / "fog.mp4", width=256, height=192, picture=foggy, seconds=6)
+    done = live(path, "-o", "-", "--network-side", "192")
+    assert done.returncode == 0, done.stderr
+    with av.open(io.BytesIO(done.stdout)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert frames[-1].shape == (192, 256, 3)
+    assert frames[-1].std() > 1.3 * foggy(29).std()
+    told = " ".join(done.stderr.decode().split())
+    found = re.search(
+        r"30 frames received, (\d+) dropped, (\d+) restored .* latency (\d+) ms", told
+    )
+    assert found, told
+    assert int(found[1]) + int(found[2]) == 30
+    assert int(found[2]) >= len(frames) > 0
+
+
 def test_raw_frames_go_to_a_pipe(tmp_path: Path) -> None:
     done = live(clip(tmp_path / "clip.mp4", frames=5), "-o", "-", "--format", "raw")
     assert done.returncode == 0, done.stderr
