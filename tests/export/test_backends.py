@@ -45,6 +45,25 @@ def test_an_unknown_backend_is_named() -> None:
         exported_backend("torch")
 
 
+@pytest.mark.parametrize("policy", ["PASSIVE", "passive", ""])
+def test_threads_of_onnx_runtime_sleep_where_those_of_torch_do(
+    policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    from vrdir.export.onnx_runtime import onnx_session
+
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    (tmp_path / "identity.onnx").write_bytes(IDENTITY_ONNX)
+    options = onnx_session(onnxruntime, tmp_path / "identity.onnx").get_session_options()
+    entry = "session.intra_op.allow_spinning"
+    if policy:
+        assert options.get_session_config_entry(entry) == "0"
+    else:
+        with pytest.raises(RuntimeError):  # ONNX Runtime's own default, which is not told
+            options.get_session_config_entry(entry)
+
+
 NEW_BACKEND = """
 import sys
 from pathlib import Path

@@ -42,9 +42,9 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
     return port
 
 
-def slow_clip(path: Path, **options: Any) -> Path:
+def slow_clip(path: Path, seconds: int = 60, **options: Any) -> Path:
     """Write a clip of a minute, with five frames a second."""
-    return clip(path, frames=300, pts=lambda number: number * 2560, sound=None, **options)
+    return clip(path, frames=5 * seconds, pts=lambda number: number * 2560, sound=None, **options)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tests.serving.cameras import slow_clip
 
 from vrdir import Camera, Restorer
 from vrdir.errors import InputError, VideoError
+from vrdir.serving import camera_reader
 from vrdir.serving.camera_guided import apply_to
 from vrdir.serving.camera_reader import _Clock
 from vrdir.serving.camera_size import SETTLE_FRAMES, SizeChoice
@@ -267,3 +268,32 @@ def test_frames_that_wait_in_buffers_count_as_late() -> None:
     # It should have come 0.04 s after the first; it comes 0.25 s after it.
     assert clock.due(100.04) - start == pytest.approx(0.04, abs=0.01)
     assert abs(clock.due(7.0) - time.perf_counter()) < 0.1  # the source's clock was set anew
+
+
+def delays(monkeypatch: pytest.MonkeyPatch, late: list[float], is_live: bool) -> list[bool]:
+    """Give a clock frames of 0.1 s, each so late; return when it wants key frames only."""
+    clock, behind, now = _Clock(is_live), [], 0.0
+    monkeypatch.setattr(camera_reader.time, "perf_counter", lambda: now)
+    for number, delay in enumerate(late):
+        now = 1000 + 0.1 * number + delay
+        clock.due(0.1 * number)
+        behind.append(clock.is_behind)
+    return behind
+
+
+def test_only_key_frames_are_decoded_while_decoding_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slower_and_slower = [0.1 * number for number in range(40)]
+    behind = delays(monkeypatch, [*slower_and_slower, 1.0, 0.1, 0.1], is_live=True)
+    assert not any(behind[:20])  # a short hold-up is caught up with all frames
+    assert behind[39]
+    assert behind[40]  # still late
+    assert not behind[41]
+    assert not any(delays(monkeypatch, slower_and_slower, is_live=False))  # a file waits
+
+
+def test_a_way_that_has_become_longer_is_no_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = delays(monkeypatch, [0.0] * 5 + [1.5] * 200, is_live=True)
+    assert any(behind)
+    assert not any(behind[80:])

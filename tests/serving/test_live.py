@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def wait_for(running: Server, metric: str, least: float) -> None:
     raise AssertionError(f"{metric} is {value}, not {least}")
 
 
+def test_keys_guard_the_view(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef\n")
+    path = slow_clip(tmp_path / "clip.mp4")
+    with Server(str(path), "--keys", str(keys), command=("live",)) as running:
+        assert get(f"{running.url}/v1/live.mjpg").status_code == 401
+        with pytest.raises(Exception, match="401"):
+            connect(f"ws://127.0.0.1:{running.port}/v1/live", open_timeout=LONG)
+        headers = {"X-API-Key": "0123456789abcdef"}
+        address = f"ws://127.0.0.1:{running.port}/v1/live"
+        with connect(address, additional_headers=headers, open_timeout=LONG) as messages:
+            assert Image.open(io.BytesIO(messages.recv(LONG))).size == (64, 48)
+
+
 def test_the_service_ends_with_its_file(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=5)
     with Server(str(path), command=("live",)) as running:
@@ -123,6 +138,26 @@ def test_a_video_goes_to_a_pipe(tmp_path: Path) -> None:
     assert b"written" in done.stderr
 
 
+def test_a_foggy_clip_comes_out_clearer_with_a_report(tmp_path: Path) -> None:
+    def foggy(number: int) -> Any:
+        return (0.45 * view(number, 256, 192) + 0.55 * 225).astype(np.uint8)
+
+    path = slow_clip(tmp_path / "fog.mp4", width=256, height=192, picture=foggy, seconds=6)
+    done = live(path, "-o", "-", "--network-side", "192")
+    assert done.returncode == 0, done.stderr
+    with av.open(io.BytesIO(done.stdout)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert frames[-1].shape == (192, 256, 3)
+    assert frames[-1].std() > 1.3 * foggy(29).std()
+    told = " ".join(done.stderr.decode().split())
+    found = re.search(
+        r"30 frames received, (\d+) dropped, (\d+) restored .* latency (\d+) ms", told
+    )
+    assert found, told
+    assert int(found[1]) + int(found[2]) == 30
+    assert int(found[2]) >= len(frames) > 0
+
+
 def test_raw_frames_go_to_a_pipe(tmp_path: Path) -> None:
     done = live(clip(tmp_path / "clip.mp4", frames=5), "-o", "-", "--format", "raw")
     assert done.returncode == 0, done.stderr
@@ -143,6 +178,23 @@ def test_a_video_goes_to_a_new_file(tmp_path: Path) -> None:
     assert abs(frames[0].astype(int) - view(0)).mean() < 8  # the colours are right
     with pytest.raises(ExistsError, match="exists already"):
         sender_for(str(target), raw=False)
+
+
+def test_a_signal_ends_it_with_a_whole_file_and_a_report(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    path = slow_clip(tmp_path / "clip.mp4")
+    command = [sys.executable, "-m", "vrdir", "live", str(path), "-o", str(target)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + LONG
+        while not (target.exists() and target.stat().st_size) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(LONG) == 130
+    assert b"latency" in told
+    assert pictures(target)
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,7 +14,9 @@ from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import Backend, Device, Weights
 from vrdir.cli.serve import (
+    AllowHost,
     Host,
+    Keys,
     Port,
     Precision,
     ServingThreads,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from vrdir.serving.camera import Camera
     from vrdir.serving.networks import Networks
     from vrdir.serving.output import Sender
+    from vrdir.serving.settings import ServeSettings
 
 logger = logging.getLogger("vrdir.serving")
 
@@ -108,32 +112,40 @@ def live(
     threads: ServingThreads = None,
     host: Host = "127.0.0.1",
     port: Port = 8000,
+    keys: Keys = None,
+    allow_host: AllowHost = None,
 ) -> None:
     """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
     with one_line_errors():
-        if output is None:
-            require_serving()
         use_threads(threads)
+        from vrdir.restoring.restorer import Restorer
         from vrdir.serving.camera import Camera
-        from vrdir.serving.networks import Networks
-        from vrdir.serving.output import sender_for
 
-        sender = None if output is None else sender_for(output, file_format == "raw")
-        networks = Networks([weights], device, backend, precision)
-        with Camera(
+        open_camera = partial(
+            Camera,
             source,
-            networks.default,
-            max_side,
-            network_side,
-            fps,
-            0.0 if backend != "torch" else smoothing,
+            max_side=max_side,
+            network_side=network_side,
+            fps=fps,
+            smoothing=smoothing if backend == "torch" else 0.0,
             timeout=timeout,
             listen=listen,
-        ) as camera:
-            if sender is None:
-                _serve(camera, networks, host, port)
-            else:
+        )
+        if output is not None:
+            from vrdir.serving.output import sender_for
+
+            sender = sender_for(output, file_format == "raw")
+            restorer = Restorer(weights, device, backend=backend, precision=precision)
+            with open_camera(restore=restorer) as camera:
                 _write(camera, sender)
+            return
+        require_serving()
+        from vrdir.serving.networks import Networks
+
+        settings = settings_of(host=host, port=port, keys=keys, hosts=tuple(allow_host or ()))
+        networks = Networks([weights], device, backend, precision)
+        with open_camera(restore=networks.default) as camera:
+            _serve(camera, networks, settings)
 
 
 def _write(camera: Camera, sender: Sender) -> None:
@@ -147,7 +159,7 @@ def _write(camera: Camera, sender: Sender) -> None:
         err.print(escape(f"{camera.report}{sent}"))
 
 
-def _serve(camera: Camera, networks: Networks, host: str, port: int) -> None:
+def _serve(camera: Camera, networks: Networks, settings: ServeSettings) -> None:
     """Show a camera's frames over HTTP, until a signal comes or the camera ends."""
     from vrdir.serving.live import LiveView
 
@@ -168,7 +180,7 @@ def _serve(camera: Camera, networks: Networks, host: str, port: int) -> None:
 
     threading.Thread(target=show, name="restoring", daemon=True).start()
     try:
-        run(networks, settings_of(host=host, port=port), view)
+        run(networks, settings, view)
     finally:
         camera.close()
         logger.info("camera closed", extra=camera.report._asdict())
