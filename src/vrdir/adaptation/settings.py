@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.degradations.steps import ranges_of
 from vrdir.errors import InputError, SettingsError
-from vrdir.model.vrdir import VRDIRConfig, describe
+from vrdir.model.config import VRDIRConfig, describe
 from vrdir.training.settings import Recipe, Settings
 
 Trained = Literal["decoder", "last", "channels", "all"]
