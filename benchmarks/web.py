@@ -150,6 +150,12 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def sizes(file: Path) -> tuple[str, str]:
+    """Return the size of a file and of the same packed, in MiB."""
+    content = file.read_bytes()
+    return f"{len(content) / 2**20:.1f}", f"{len(gzip.compress(content)) / 2**20:.1f}"
+
+
 def main() -> None:
     """Measure and print a table."""
     arguments = read_arguments()
@@ -194,13 +200,11 @@ def main() -> None:
                         repeats=arguments.repeats,
                     )
                     seconds = statistics.median(found["times"]) / 1000
-                    content = (site / file).read_bytes()
                     difference = abs(np.array(found["pixels"]) - wanted).max()
                     table.add_row(
                         title,
                         f"{provider}, {threads} threads",
-                        f"{len(content) / 2**20:.1f}",
-                        f"{len(gzip.compress(content)) / 2**20:.1f}",
+                        *sizes(site / file),
                         f"{found['load'] / 1000:.2f}",
                         f"{seconds:.2f}",
                         f"{seconds / baseline:.1f}",

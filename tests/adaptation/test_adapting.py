@@ -27,7 +27,8 @@ from vrdir.errors import (
     MissingFileError,
     SettingsError,
 )
-from vrdir.model.vrdir import PAPER, VRDIR
+from vrdir.model.config import PAPER
+from vrdir.model.vrdir import VRDIR
 from vrdir.training.trainer import Interrupted
 
 FAST: dict[str, Any] = {

@@ -46,7 +46,7 @@ from typer.testing import CliRunner
 from vrdir import VRDIR, Restorer
 from vrdir.cli.app import app
 from vrdir.errors import ExistsError, InputError, MissingFileError
-from vrdir.model.vrdir import FIELD
+from vrdir.model.config import FIELD
 from vrdir.serving import web_build
 from vrdir.serving.page_network import PageNetwork
 from vrdir.serving.web_build import RUNTIME, WASM_FILES, build_page

@@ -27,7 +27,8 @@ from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.errors import ExistsError, MissingFileError, SettingsError, require
 from vrdir.images.folders import check_writable
 from vrdir.model.blocks import move_to
-from vrdir.model.vrdir import VRDIR, WEIGHTS_FILE
+from vrdir.model.loading import WEIGHTS_FILE
+from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
 from vrdir.text_files import read_json
 from vrdir.training.earlier_stages import EarlierStages, whole_folder

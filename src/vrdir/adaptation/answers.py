@@ -276,7 +276,7 @@ def kind_of(answers: Any, task: str | None, classes: int | None = None) -> Answe
 
     Args:
         answers: its output for a batch.
-        task: one of `TASKS`, where it is told.
+        task: one of `TASKS`, if it is known.
         classes: the number of its classes, where it is known.
 
     Raises:

@@ -10,8 +10,9 @@ from pydantic import Field, ValidationError, model_validator
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
 from vrdir.degradations.steps import ranges_of
 from vrdir.errors import InputError, SettingsError
-from vrdir.model.vrdir import VRDIRConfig, describe
-from vrdir.training.settings import Recipe, Settings
+from vrdir.model.config import VRDIRConfig, describe
+from vrdir.training.fields import Settings
+from vrdir.training.settings import Recipe
 
 Trained = Literal["decoder", "last", "channels", "all"]
 """Which parameters of the bundled weights change.

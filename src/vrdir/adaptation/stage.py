@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.adaptation.settings import AdaptationSettings, Trained
-from vrdir.data.training_set import Batch
+from vrdir.data.batches import Batch
 from vrdir.errors import InputError
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import VRDIR

@@ -38,7 +38,7 @@ def restore_addresses(
 
     Args:
         inputs: see `vrdir.cluster.listing.sources`.
-        output: the address of the results' folder. The account lies in `.vrdir-account` in it.
+        output: the address of the results' folder. The account is in `.vrdir-account` in it.
         options: how images are restored and written.
         resume: skip what the account of an earlier run with the same settings has.
         engine: "local" for this machine, "ray" for a Ray cluster.

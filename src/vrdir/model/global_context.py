@@ -2,8 +2,8 @@
 
 In a window, a pale wall and a wall in fog are the same pixels. What tells them apart is the rest of
 the picture, and what is in it: the paper's intrinsic semantics, where they are strongest. So E sees
-a copy of the whole image, of one size whatever came in, through its deeper taps, and a small
-head says what veil lies over the scene, or how its local contrast is to be raised. `lift` does so.
+a copy of the whole image, always of the same size, through its deeper taps, and a small
+head estimates the veil over the scene, or how its local contrast is to be raised. `lift` does so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLOUR = 0.5  # how far colours follow the brightness: 0 keeps their distance fr
 
 
 class Veil(NamedTuple):
-    """What lies over a scene.
+    """The veil of haze over a scene.
 
     Attributes:
         airlight: A, (B, 3), the colour of the veil, in [0, 1].

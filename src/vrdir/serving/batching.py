@@ -74,7 +74,7 @@ class Job:
     cost: int = 0
 
     def __post_init__(self) -> None:
-        """Let an image cost its pixels, unless it is said otherwise."""
+        """Let an image cost its pixels, unless another cost is given."""
         self.cost = self.cost or self.pixels
 
     def give_up(self, reason: str) -> None:

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from vrdir.errors import ResultError, require
 from vrdir.export.exporting import TOLERANCE, quiet, tidy
 from vrdir.export.graph import ExportableVRDIR
+from vrdir.model.checks import in_range
+from vrdir.model.clean_images import shares_of
 from vrdir.model.control import ALL, CLEAN, HAZE, Control
 from vrdir.model.global_context import lift, reduced
 from vrdir.model.global_statistics import GlobalStatistics, Moments
-from vrdir.model.vrdir import VRDIR, in_range, shares_of
+from vrdir.model.vrdir import VRDIR
 from vrdir.tensors import crop_to, pad_by_gather
 
 OPSET = 18

@@ -29,7 +29,7 @@ class _ReaderLimit:
 
     Attributes:
         send_timeout: seconds that the transport's buffer may be full.
-        note: is told of connections that are cut off.
+        note: called for connections that are cut off.
     """
 
     send_timeout = 60.0
@@ -144,7 +144,7 @@ def limited_protocols(
     Args:
         settings: the service's limits.
         max_connections: the limit that the system allows.
-        note: is told of connections that are refused or cut off.
+        note: called for connections that are refused or cut off.
     """
     both: dict[str, Any] = {"send_timeout": settings.send_timeout, "note": staticmethod(note)}
     http = {"header_timeout": settings.header_timeout, "max_connections": max_connections}

@@ -222,7 +222,7 @@ class Streams:
     async def _answered(
         self, socket: WebSocket, frame: _Frame, restore: FrameRestorer
     ) -> tuple[dict[str, Any], bytes]:
-        """Return what is said about a frame, and the frame restored; empty for a bad one."""
+        """Return the message about a frame, and the restored frame; empty for a bad one."""
         facts: dict[str, Any] = {"frame": frame.number, "dropped": 0}
         content = b""
         try:

@@ -403,7 +403,7 @@ class WholeStage(Stage):
     """Stage 5 (ours): everything but E trains together on whole views, some of them in fog.
 
     In fog as cameras take it (`Batch.fogged`) a detector and a classifier are to see what they see
-    in clear air; there is no loss of pixels, since what lies in thick fog cannot be known. All
+    in clear air; there is no loss of pixels, since what is in thick fog cannot be known. All
     other images train as in stage 4, so that what the network restores well stays so, and the
     context learns to leave them to the local network.
     """
