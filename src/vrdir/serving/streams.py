@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from vrdir.errors import VrdirError
 from vrdir.images.reading import Picture, decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
@@ -229,8 +228,10 @@ class Streams:
         try:
             content = await self._restored(frame, restore)
             self._metrics.frames.labels("restored").inc()
-        except (VrdirError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the client gets an answer
             problem = problem_of(error)
+            if problem.kind == "internal-error":
+                logger.error("a frame failed", exc_info=error)
             self._metrics.errors.labels(problem.kind).inc()
             self._metrics.frames.labels("failed").inc()
             facts["problem"] = problem_document(problem, socket.scope["vrdir.request_id"])
