@@ -176,6 +176,7 @@ def log_as_json() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
     logging.getLogger("vrdir").setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # the service logs what it refuses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from vrdir.errors import ImageError
 from vrdir.images.reading import Picture
 from vrdir.images.sixteen_bits import DeepPicture, Pixels16
 
@@ -13,6 +14,9 @@ def reduced(picture: Picture, max_side: int) -> Picture:
     """Return a picture whose longer side has at most `max_side` pixels, with its metadata.
 
     A picture that is small enough is returned unchanged.
+
+    Raises:
+        ImageError: it should have a palette and has none.
     """
     width, height = picture.size
     if max(width, height) <= max_side:
@@ -53,6 +57,8 @@ def _reduce_deep(pixels: Pixels16, size: tuple[int, int]) -> Pixels16:
 def _without_palette(picture: Image.Image) -> Image.Image:
     """Return a picture in a mode whose values can be averaged."""
     if picture.mode in ("P", "PA"):
+        if picture.palette is None:
+            raise ImageError("the image is damaged: it has no palette; get it again")
         return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     if "transparency" in picture.info and picture.mode in ("1", "L", "RGB"):
         return picture.convert("RGBA" if picture.mode == "RGB" else "LA")

@@ -23,7 +23,7 @@ logger = logging.getLogger("vrdir.serving.access")
 
 LINGER = 1.0  # seconds that a refused body is still read, so that the client sees why
 KEYED = "/v1/"  # addresses that need a key, where there are keys
-WITH_TOKEN = ("/v1/stream", "/v1/live.mjpg")  # where a browser can send no key
+WITH_TOKEN = ("/v1/stream", "/v1/live", "/v1/live.mjpg")  # where a browser can send no key
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "

@@ -145,6 +145,7 @@ class Service:
             "/v1/limits": self._limits,
             "/v1/live.mjpg": self._live,
             "/v1/stream": self._no_stream,
+            "/v1/live": self._no_stream,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
