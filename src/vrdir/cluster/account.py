@@ -79,6 +79,13 @@ def schema() -> Any:
     return arrow.schema([(name, kinds.get(name, text)) for name in Row._fields])
 
 
+def table_of(rows: Sequence[Row]) -> Any:
+    """Return rows as a pyarrow table."""
+    arrow = require("pyarrow", "s3", REASON)
+    columns = {field: [getattr(row, field) for row in rows] for field in Row._fields}
+    return arrow.table(columns, schema=schema())
+
+
 class Account:
     """The account of a run, in a folder `.vrdir-account` beside the results.
 
@@ -135,9 +142,8 @@ class Account:
             return
         arrow = require("pyarrow", "s3", REASON)
         parquet = require("pyarrow.parquet", "s3", REASON)
-        columns = {field: [getattr(row, field) for row in rows] for field in Row._fields}
         sink = arrow.BufferOutputStream()
-        parquet.write_table(arrow.table(columns, schema=schema()), sink)
+        parquet.write_table(table_of(rows), sink)
         part = f"part-{name or uuid.uuid4().hex}.parquet"
         storage.write(join(self.folder, part), sink.getvalue().to_pybytes())
 
