@@ -33,7 +33,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, upstream: str, fault: Fault, wait: float = 2.0) -> None:
+    def __init__(self, upstream: str, fault: Fault, wait: float = 4.0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream, self.fault, self.wait = urlsplit(upstream).netloc, fault, wait
         self.asked: Counter[tuple[str, str]] = Counter()
@@ -122,7 +122,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(upstream: str, fault: Fault, wait: float = 2.0) -> Iterator[Proxy]:
+def proxy(upstream: str, fault: Fault, wait: float = 4.0) -> Iterator[Proxy]:
     """Run a proxy in a thread."""
     server = Proxy(upstream, fault, wait)
     threading.Thread(target=server.serve_forever, daemon=True).start()

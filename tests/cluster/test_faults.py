@@ -28,15 +28,16 @@ def options(tiny: Path) -> Options:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Wait little before trying again, and for answers."""
+    """Wait little before trying again."""
     monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
-    monkeypatch.setattr(storage, "TIMEOUT_S", 1)
     yield
     forget()
 
 
 def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use another server, and wait little for its answers."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setattr(storage, "TIMEOUT_S", 2)
     forget()
 
 

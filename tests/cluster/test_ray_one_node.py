@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from vrdir.cli.app import app
 from vrdir.cluster import storage
 from vrdir.cluster.account import Account
-from vrdir.cluster.ray_pool import divide, own_errors
+from vrdir.cluster.ray_pool import divide, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options
@@ -155,11 +155,14 @@ def test_the_page_runs(node: None, files: Path) -> None:
 
 
 def test_errors_of_workers_have_no_traceback(node: None) -> None:
-    def fail(batch: Any) -> Any:
-        raise DataError("it is wrong")
+    class Failing:
+        def __call__(self, batch: Any) -> Any:
+            raise DataError("it is wrong")
 
+    one = RaySettings(workers=(1, 1))
+    mapped = map_in_actors(ray.data.range(1), Failing, {}, one, None)
     with pytest.raises(DataError) as raised, own_errors():
-        ray.data.range(1).map_batches(fail).take_all()
+        mapped.take_all()
     assert str(raised.value) == "it is wrong"
 
 

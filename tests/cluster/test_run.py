@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.conftest import photo
 
 from vrdir.cluster import storage
-from vrdir.cluster.account import Account
+from vrdir.cluster.account import Account, Row
 from vrdir.cluster.datasets import added_columns, map_in_pandas
 from vrdir.cluster.estimate import estimate
 from vrdir.cluster.run import restore_addresses
@@ -120,7 +120,7 @@ def test_a_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
     running.stdout.readline()
     running.send_signal(signal.SIGKILL)
     running.wait()
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
     rows = Account(f"{bucket}/out").rows()
     assert [row.status for row in rows] == ["restored"] * count
     for row in rows:
@@ -262,3 +262,58 @@ def test_an_estimate_counts_and_measures(bucket: str, options: Options) -> None:
     with pytest.raises(DataError, match="no image of the sample"):
         estimate([f"{bucket}/in/bad.png"], options)
     assert time.perf_counter() - start < 60
+
+
+def test_a_worker_does_what_is_left_of_a_block(bucket: str, options: Options) -> None:
+    """An actor of Ray by itself: its batches, and those that a lost one had finished."""
+    pytest.importorskip("ray")
+    from vrdir.cluster.listing import Source
+    from vrdir.cluster.ray_engine import Worker, batch_name, blocks_of
+
+    for seed in range(5):
+        storage.write(f"{bucket}/in/{seed}.png", photo(seed))
+    sources = [Source(f"{bucket}/in/{seed}.png", f"{seed}.png", 9) for seed in (4, 2, 0, 1, 3)]
+    sources = [source._replace(size=len(storage.read(source.address))) for source in sources]
+    (block,) = blocks_of(sources, 5)
+    worker = Worker(f"{bucket}/out", options, threads=1, batch=2)
+    given = {name: block.column(name).to_numpy(zero_copy_only=False) for name in block.column_names}
+    first = [batch.to_pylist() for batch in worker(given)]
+    assert [len(batch) for batch in first] == [2, 2, 1]
+    assert {row["status"] for batch in first for row in batch} == {"restored"}
+    names = sorted(Path(part).name for part in worker.account.parts())
+    ordered = [Source(row["address"], row["name"], row["size"]) for row in block.to_pylist()]
+    assert sorted(f"part-{batch_name(ordered[n : n + 2])}.parquet" for n in (0, 2, 4)) == names
+    # The second batch could not be reached, and the third was not noted.
+    again = [Row(**row) for row in first[1]]
+    worker.account.write_part(
+        [again[0]._replace(status="unreachable"), again[1]], batch_name(ordered[2:4])
+    )
+    storage.open_storage(bucket)[0].rm_file(
+        f"{bucket}/out/.vrdir-account/part-{batch_name(ordered[4:])}.parquet"
+    )
+    worker.options = worker.options._replace(overwrite=True)
+    second = [batch.to_pylist() for batch in worker(given)]
+    assert second[0] == first[0]  # not done again: the same seconds
+    assert second[1][0]["status"] == "restored"
+    assert second[1][0]["seconds"] != first[1][0]["seconds"]
+    assert second[2][0]["target_sha256"] == first[2][0]["target_sha256"]
+
+
+def test_waves_are_drawn_ahead_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vrdir.cluster import ray_engine
+
+    monkeypatch.setattr(ray_engine, "WAVE", 3)
+    assert list(ray_engine.waves(iter(range(7)))) == [[0, 1, 2], [3, 4, 5], [6]]
+    drawn: list[int] = []
+
+    def endless() -> Any:
+        number = 0
+        while True:
+            drawn.append(number)
+            yield number
+            number += 1
+
+    waves = ray_engine.waves(endless())
+    next(waves)
+    waves.close()  # type: ignore[attr-defined]
+    assert len(drawn) <= 8

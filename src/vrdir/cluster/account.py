@@ -100,6 +100,13 @@ def _read_part(address: str, columns: Sequence[str]) -> Any:
     return part
 
 
+def table_of(rows: Sequence[Row]) -> Any:
+    """Return rows as a pyarrow table."""
+    arrow = require("pyarrow", "s3", REASON)
+    columns = {field: [getattr(row, field) for row in rows] for field in Row._fields}
+    return arrow.table(columns, schema=schema())
+
+
 class Account:
     """The account of a run, in a folder `.vrdir-account` beside the results.
 
@@ -156,9 +163,8 @@ class Account:
             return
         arrow = require("pyarrow", "s3", REASON)
         parquet = require("pyarrow.parquet", "s3", REASON)
-        columns = {field: [getattr(row, field) for row in rows] for field in Row._fields}
         sink = arrow.BufferOutputStream()
-        parquet.write_table(arrow.table(columns, schema=schema()), sink)
+        parquet.write_table(table_of(rows), sink)
         part = f"part-{name or uuid.uuid4().hex}.parquet"
         storage.write(join(self.folder, part), sink.getvalue().to_pybytes())
 

@@ -55,7 +55,8 @@ def map_in_pandas(
     """Return a function that restores a column of encoded images in pandas frames.
 
     It is what Spark's `DataFrame.mapInPandas` takes; Dask's `map_partitions` takes
-    `lambda frame: next(function([frame]))`. Each process makes one restorer.
+    `lambda frame: next(function([frame]))`, with its setting dataframe.convert-string off. Each
+    process makes one restorer.
 
     Args:
         column: the column of encoded files (bytes).

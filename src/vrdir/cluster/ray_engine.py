@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import chain, islice, takewhile
 from typing import Any
 
-from vrdir.cluster.account import Account, Row, key_of
+from vrdir.cluster.account import Account, Row, key_of, table_of
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_pool import REASON, connect, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
@@ -50,8 +50,8 @@ class Worker:
         self.account, self.options, self.batch = Account(output), options, batch
         self.gate = Gate(Restorer(**options.restorer), threads)
 
-    def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
-        """Restore the sources of a block; yield the rows of each batch by column."""
+    def __call__(self, block: dict[str, Any]) -> Iterator[Any]:
+        """Restore the sources of a block; yield the rows of each batch as a pyarrow table."""
         sources = [
             Source(str(address), str(name), None if size < 0 else int(size))
             for address, name, size in zip(*(block[key] for key in COLUMNS), strict=True)
@@ -68,7 +68,7 @@ class Worker:
             if not rows:
                 rows = list(chain.from_iterable(islice(results, len(batch))))
                 self.account.write_part(rows, batch_name(batch))
-            yield {field: [getattr(row, field) for row in rows] for field in Row._fields}
+            yield table_of(rows)
 
     def _finished(self, batch: list[Source]) -> list[Row]:
         """Return the rows of a batch that a lost worker finished; none if there is work left."""

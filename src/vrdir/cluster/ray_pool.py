@@ -76,7 +76,9 @@ def map_in_actors(
         batch_format: as of `map_batches`.
     """
     data = require("ray.data", "cluster", REASON)
-    data.DataContext.get_current().enable_progress_bars = False
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # for `own_errors`
     return dataset.map_batches(
         worker,
         fn_constructor_kwargs=dict(arguments),

@@ -133,7 +133,7 @@ def _file_system(scheme: str, options: tuple[tuple[str, Any], ...]) -> Any:
             "config_kwargs": {
                 "connect_timeout": TIMEOUT_S,
                 "read_timeout": TIMEOUT_S,
-                "retries": {"max_attempts": 1},
+                "retries": {"total_max_attempts": 1},
             },
         }
     elif scheme in ("http", "https"):

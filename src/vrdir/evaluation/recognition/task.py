@@ -234,8 +234,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
             seed: the seed of the synthesis and of the resamples.
             bootstrap: how many resamples the intervals and the randomisation tests use.
             progress: called with the name of each image when it is done.
-            answer: calls `answer_image` for all images, such as on a cluster; by default it is
-                done here.
+            answer: calls `answer_image` for all images elsewhere; by default it is done here.
 
         Returns:
             Figures over the images that could be measured in every variant.
