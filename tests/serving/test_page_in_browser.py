@@ -274,8 +274,8 @@ def test_the_webcam_is_restored_and_taken_as_a_photo(page: Any) -> None:
 def test_a_webcam_that_is_not_there_says_why(browser: Any, server: Server) -> None:
     with opened(browser, server.url) as page:
         page.evaluate(
-            "navigator.mediaDevices.getUserMedia = async () => { "
-            "throw new DOMException('refused', 'NotAllowedError'); }"
+            "() => { navigator.mediaDevices.getUserMedia = async () => { "
+            "throw new DOMException('refused', 'NotAllowedError'); }; }"
         )
         page.click("#webcam")
         failed(page, "The webcam was not allowed")
