@@ -148,6 +148,7 @@ export class Moving {
       await this.video.play();
       this.#record();
       await this.#restoreFrames(frames);
+      await new Promise((done) => { setTimeout(done, 500); }); // so that the last frame is recorded
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
     }
