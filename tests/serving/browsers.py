@@ -31,8 +31,8 @@ needs_axe = pytest.mark.skipif(
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Start Chromium with a webcam that shows a test picture."""
+def chromium(*options: str) -> Iterator[Any]:
+    """Start Chromium with a webcam that shows a test picture, and further options."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -42,6 +42,7 @@ def chromium() -> Iterator[Any]:
                 "--no-sandbox",
                 "--use-fake-device-for-media-stream",
                 "--use-fake-ui-for-media-stream",
+                *options,
             ],
         )
         yield browser

@@ -200,7 +200,7 @@ class PlainHost(SimpleHTTPRequestHandler):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build") / "site"
     assert ORT_WEB
-    build_page(VRDIR.from_pretrained("small"), "small", folder, Path(ORT_WEB))
+    build_page(VRDIR.from_pretrained("small"), "small", folder, Path(ORT_WEB), webgpu=True)
     return folder
 
 
@@ -252,6 +252,20 @@ def test_a_photo_is_restored_on_the_device_as_by_the_service_and_offline(
         if AXE:
             page.context.set_offline(False)
             check_accessible(page)
+
+
+@mark
+def test_webgpu_gives_the_same_pixels(static_site: str, cat: Image.Image) -> None:
+    """By Chromium's own graphics processor, which computes on the CPU."""
+    from playwright.sync_api import expect
+
+    with chromium("--enable-unsafe-webgpu") as browser, opened(browser, static_site) as page:
+        note = page.locator("#device-note")
+        expect(note).to_contain_text("the graphics processor", timeout=WAIT_MS)
+        choose(page, ("cat.png", "image/png", encoded(cat)))
+        restored(page, "cat.png")
+        wanted = np.asarray(Restorer("small", "cpu")(cat)).astype(int)
+        assert abs(shown_pixels(page, "#after") - wanted).max() <= 1
 
 
 @mark

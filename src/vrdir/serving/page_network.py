@@ -74,8 +74,11 @@ class PageNetwork(nn.Module):
         model: the network; it is copied.
 
     Shape: see `forward`. K are the branches with the clean one, M the values of `moments`, S the
-    side of the context's copy, and g that of its grid.
+    side of the context's copy.
     """
+
+    clean: Tensor
+    local: Tensor
 
     def __init__(self, model: VRDIR) -> None:
         super().__init__()

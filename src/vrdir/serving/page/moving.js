@@ -17,7 +17,7 @@ class ServiceFrames {
       this.socket.onopen = resolve;
       this.socket.onclose = () => reject(this.refused);
     });
-    this.socket.onclose = () => this.reject?.(new DOMException("closed", "AbortError"));
+    this.socket.onclose = () => this.reject?.(this.#ended());
     this.socket.onmessage = ({ data }) => {
       if (typeof data !== "string") {
         this.resolve({ picture: data, milliseconds: this.milliseconds });
@@ -34,13 +34,18 @@ class ServiceFrames {
     const { picture, milliseconds } = await new Promise((resolve, reject) => {
       Object.assign(this, { resolve, reject });
       if (this.socket.readyState === WebSocket.OPEN) this.socket.send(blob);
-      else reject(new DOMException("closed", "AbortError"));
+      else reject(this.#ended());
     });
     return { picture: await createImageBitmap(picture), milliseconds };
   }
 
   close() {
+    this.stopped = true;
     this.socket.close();
+  }
+
+  #ended() {
+    return this.stopped ? new DOMException("stopped", "AbortError") : new Error("The service ended the video stream");
   }
 }
 
@@ -148,6 +153,7 @@ export class Moving {
       await this.video.play();
       this.#record();
       await this.#restoreFrames(frames);
+      await new Promise((done) => { setTimeout(done, 500); }); // so that the last frame is recorded
     } catch (error) {
       if (error.name !== "AbortError") this.fail(error);
     }
