@@ -230,7 +230,7 @@ def adapt(
             write_anyway=write_anyway,
         )
     _show(result, as_json)
-    if not result.proof.paid:
+    if result.weights is None:
         raise typer.Exit(1)
 
 
