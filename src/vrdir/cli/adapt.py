@@ -222,8 +222,8 @@ def _adapt(given: Mapping[str, Any], quiet: bool) -> Adaptation:
         ) from None
     for name in ("lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    names = ("weights", "degraded", "task", "device", "resume", "write_anyway")
-    names += tuple(AdaptationSettings.model_fields)
+    names = ["weights", "degraded", "task", "device", "resume", "write_anyway"]
+    names += AdaptationSettings.model_fields
 
     def note(sentence: str) -> None:
         if not quiet:
