@@ -30,7 +30,7 @@ from vrdir.degradations.steps import ranges_of
 from vrdir.images.contact_sheet import to_pil
 from vrdir.model.vrdir import VRDIR
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "decoder": {},
     "last": {"trained": "last"},
     "channels": {"trained": "channels"},

@@ -139,6 +139,10 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
         adapted(classifier, photos, output, weights, resume=True)
     with pytest.raises(MissingFileError, match="no folder of clean photos"):
         adapted(classifier, tmp_path / "no", output, weights)
+    with pytest.raises(MissingFileError, match="no folder of photos of the place"):
+        adapted(classifier, photos, output, weights, degraded=tmp_path / "no")
+    with pytest.raises(MissingFileError, match="no weights 'smal'.*did you mean small"):
+        adapted(classifier, photos, output, Path("smal"))
     few = tmp_path / "few"
     few.mkdir()
     (few / "one.png").write_bytes((photos / "coffee_0.png").read_bytes())

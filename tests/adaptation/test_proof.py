@@ -35,7 +35,7 @@ def test_a_gain_pays() -> None:
     assert together.gain.high == pytest.approx(high, abs=3)
     assert proof.paid
     assert proof.verdict().startswith("Adaptation paid")
-    assert [row[0] for row in proof.rows()] == ["haze", "clean", "weather together"]
+    assert [row[0] for row in proof.rows()] == ["haze", "clean", "together"]
 
 
 def test_a_gain_within_chance_does_not_pay() -> None:

@@ -31,12 +31,12 @@ from vrdir.model.loading import WEIGHTS_FILE
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
 from vrdir.text_files import read_json
-from vrdir.training.earlier_stages import EarlierStages, whole_folder
+from vrdir.training.earlier_stages import EarlierStages
 from vrdir.training.logs import Watcher
 from vrdir.training.record import RECIPE, write_json
 from vrdir.training.run import train
 from vrdir.training.settings import Recipe
-from vrdir.weights.bundled import sha256
+from vrdir.weights.bundled import resolve_weights, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def adapt(
     job = _Job(
         wanted,
         Path(output),
-        whole_folder(weights),
+        resolve_weights(weights),
         str(weights),
         choose_device(device),
         note,

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from vrdir.data.image_cache import decode, photos_in, readable
 from vrdir.data.items import spread
+from vrdir.errors import MissingFileError
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.diagnosis import diagnose
 
@@ -83,6 +84,8 @@ def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
     Raises:
         MissingFileError, DataError: there are none that can be read.
     """
+    if not folder.is_dir():
+        raise MissingFileError(f"there is no folder of photos of the place at {folder}")
     paths = readable(photos_in(folder))
     device = next(network.parameters()).device
     if len(paths) > MOST_PHOTOS:

@@ -134,7 +134,7 @@ class Proof(NamedTuple):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the figures as the rows of a table, those of all weather last."""
-        named = {**self.kinds, "weather together": self.together}
+        named = {**self.kinds, "together": self.together}
         return [(kind, *_cells(outcome)) for kind, outcome in named.items()]
 
     def figures(self) -> dict[str, Any]:

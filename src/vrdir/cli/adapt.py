@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -161,6 +162,7 @@ Anyway = Annotated[
 
 
 def adapt(
+    context: typer.Context,
     recogniser: Recogniser,
     clean: Clean,
     output: Output,
@@ -180,7 +182,7 @@ def adapt(
     answers: Answers = 1.0,
     features: Features = 0.5,
     guard: Guard = 1.0,
-    rate: Rate = 4e-4,
+    learning_rate: Rate = 4e-4,
     batch_size: Batch = None,
     view_px: View = None,
     held_out: HeldOut = None,
@@ -197,47 +199,20 @@ def adapt(
     such that the recogniser answers as on the clean ones. Held-out photos show whether it does. If
     nothing was gained, or something became worse, no weights are written and the status is 1.
     """
-    options = {
-        "degradations": degradations,
-        "minutes": minutes,
-        "steps": steps,
-        "trained": trained,
-        "answers": answers,
-        "features": features,
-        "guard": guard,
-        "learning_rate": rate,
-        "batch_size": batch_size,
-        "view_px": view_px,
-        "held_out": held_out,
-        "seed": seed,
-    }
     # Anything that a recogniser prints is no part of the JSON.
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext(), stoppable():
         sys.path.append("")  # module:function may be in the current folder
-        result = _adapt(
-            options,
-            as_json,
-            recogniser=recogniser,
-            clean_photos=clean,
-            output=output,
-            weights=weights,
-            degraded=degraded,
-            task=task,
-            layers=layers or (),
-            input_format=_format(size, mean, std, white, channels),
-            device=device,
-            resume=resume,
-            write_anyway=write_anyway,
-        )
+        result = _adapt(context.params, quiet=as_json)
     _show(result, as_json)
-    if not result.proof.paid:
+    if result.weights is None:
         raise typer.Exit(1)
 
 
-def _adapt(options: dict[str, Any], quiet: bool, **given: Any) -> Adaptation:
-    """Adapt with a progress bar and lines on what is done."""
+def _adapt(given: Mapping[str, Any], quiet: bool) -> Adaptation:
+    """Adapt with the options by name, a progress bar, and lines on what is done."""
     try:
         from vrdir.adaptation.adapting import adapt as run
+        from vrdir.adaptation.settings import AdaptationSettings
         from vrdir.cli.train_progress import RunProgress
         from vrdir.training.trainer import Interrupted
     except ModuleNotFoundError as error:
@@ -247,6 +222,8 @@ def _adapt(options: dict[str, Any], quiet: bool, **given: Any) -> Adaptation:
         ) from None
     for name in ("lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    names = ["weights", "degraded", "task", "device", "resume", "write_anyway"]
+    names += AdaptationSettings.model_fields
 
     def note(sentence: str) -> None:
         if not quiet:
@@ -254,7 +231,18 @@ def _adapt(options: dict[str, Any], quiet: bool, **given: Any) -> Adaptation:
 
     try:
         with RunProgress(["adapt"], lines=not quiet) as progress:
-            return run(**given, **options, watcher=progress, note=note)
+            return run(
+                given["recogniser"],
+                given["clean"],
+                given["output"],
+                layers=given["layers"] or (),
+                input_format=_format(
+                    *(given[name] for name in ("size", "mean", "std", "white", "channels"))
+                ),
+                watcher=progress,
+                note=note,
+                **{name: given[name] for name in names},
+            )
     except Interrupted as stopped:
         fail(stopped, 128 + stopped.signal_number)
 
