@@ -187,7 +187,8 @@ async def _answer(scope: dict[str, Any], body: bytes) -> tuple[int, bytes]:
     async def receive() -> dict[str, Any]:
         if waiting:
             return waiting.pop()
-        return await asyncio.Event().wait() or {}  # the client stays
+        await asyncio.Event().wait()  # the client stays
+        return {}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from int8 import photo, quantise
+from int8 import photo, quantise  # type: ignore[import-not-found]
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.table import Table

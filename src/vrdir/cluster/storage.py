@@ -11,6 +11,7 @@ import contextlib
 import errno
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -322,8 +323,8 @@ def modified(address: str) -> float | None:
         return None
     for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
         value = info.get(name)
-        if hasattr(value, "timestamp"):
-            return float(value.timestamp())
+        if isinstance(value, datetime):
+            return value.timestamp()
         if isinstance(value, (int, float)):
             return float(value)
     return 0.0

@@ -49,7 +49,7 @@ class Veil(NamedTuple):
         """Height and width of the grid."""
         return self.log_gain.shape[-2:]
 
-    def times(self, strength: float) -> Veil:
+    def times(self, strength: float | Tensor) -> Veil:
         """Return the veil as strong as it is to be taken away: the transmission to this power."""
         return Veil(self.airlight, self.exposure**strength, self.log_gain * strength)
 
@@ -82,7 +82,7 @@ class LocalTone(NamedTuple):
         """Height and width of the grid."""
         return self.offsets.shape[-2:]
 
-    def times(self, strength: float) -> LocalTone:
+    def times(self, strength: float | Tensor) -> LocalTone:
         """Return the offsets times the strength."""
         return self._replace(offsets=self.offsets * strength)
 

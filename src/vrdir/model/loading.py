@@ -117,7 +117,7 @@ def check_finite(state: Mapping[str, Tensor], what: str, remedy: str = REMEDY) -
         raise WeightsError(f"{what} has NaN or infinite values in {_shown(bad)}; {remedy}")
 
 
-def check_state(model: nn.Module, state: dict[str, Any], problem: str, remedy: str) -> None:
+def check_state(model: nn.Module, state: Mapping[str, Any], problem: str, remedy: str) -> None:
     """Raise WeightsError unless a state has exactly a model's names and shapes.
 
     Args:
