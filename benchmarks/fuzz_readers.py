@@ -201,7 +201,10 @@ async def _answer(scope: dict[str, Any], body: bytes) -> tuple[int, bytes]:
 async def _stream(frame: bytes) -> None:
     """Send a frame to the stream and wait for the answer."""
     answered = asyncio.Event()
-    waiting = [{"type": "websocket.receive", "bytes": frame}, {"type": "websocket.connect"}]
+    waiting: list[dict[str, Any]] = [
+        {"type": "websocket.receive", "bytes": frame},
+        {"type": "websocket.connect"},
+    ]
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
