@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -340,9 +339,7 @@ class VRDIR(nn.Module):
             return cls._read(config, folder, shapes).to(device).eval()
 
     @classmethod
-    def _read(
-        cls, config: VRDIRConfig, folder: Path, shapes: Mapping[str, tuple[int, ...]]
-    ) -> VRDIR:
+    def _read(cls, config: VRDIRConfig, folder: Path, shapes: dict[str, tuple[int, ...]]) -> VRDIR:
         """Build a model whose weights have these shapes, and read them. Raises WeightsError."""
         path = folder / WEIGHTS_FILE
         try:
