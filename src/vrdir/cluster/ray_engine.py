@@ -98,9 +98,10 @@ def restore_on_ray(
         "batch": settings.batch,
     }
     data = require("ray.data", "cluster", REASON)
+    size = BATCHES * settings.batch if settings.gpus else None
     with own_errors():
         for blocks in waves(blocks_of(listed, settings.batch)):
-            mapped = map_in_actors(data.from_arrow(blocks), Worker, arguments, settings, None)
+            mapped = map_in_actors(data.from_arrow(blocks), Worker, arguments, settings, size)
             for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
                 for row in batch.to_pylist():
                     yield Row(**row)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.errors import InputError, MissingFileError, VrdirError, first_line, require
 
+RETRIES = "\nFailed to apply UDF"  # what Ray adds to an error begins so
 REASON = "--engine ray needs Ray"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,6 +51,8 @@ def own_errors() -> Iterator[None]:
             cause = cause.__cause__
         raised = getattr(cause, "cause", None)
         if isinstance(raised, VrdirError):
+            if raised.args and isinstance(raised.args[0], str):  # Ray adds how to retry
+                raised.args = (raised.args[0].partition(RETRIES)[0], *raised.args[1:])
             raise raised from None
         raise
 
@@ -72,7 +75,8 @@ def map_in_actors(
         worker: the class; it is called with batches.
         arguments: of the class.
         settings: how many actors there are, and what each has.
-        batch_size: rows of a batch; None for the blocks that the data set is made of.
+        batch_size: rows of a batch; None for the blocks that the data set is made of, which Ray
+            allows only without GPUs.
         batch_format: as of `map_batches`.
     """
     data = require("ray.data", "cluster", REASON)
@@ -130,7 +134,8 @@ def divide(
         for start in range(0, len(items), settings.batch)
     ]
     arguments = {"make": make, "folder": folder or os.getcwd(), "cpus": settings.cpus}  # noqa: PTH109
-    mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, None, "pyarrow")
+    size = settings.batch if settings.gpus else None
+    mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, size, "pyarrow")
     waiting: dict[int, bytes] = {}
     following = 0
     for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
