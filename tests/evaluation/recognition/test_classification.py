@@ -158,7 +158,7 @@ def test_unknown_labels_are_excluded_by_name(photos: Path, recogniser: Classifie
     assert result.count == 45
     assert len(result.excluded) == 15
     assert result.excluded[0].name == "coffee/00"
-    assert "none of the recogniser's 4 classes" in result.excluded[0].reason
+    assert "not one of the recogniser's 4 classes" in result.excluded[0].reason
     with pytest.raises(ValueError, match="nothing is left to measure: 60 exclusions"):
         Classification().evaluate(
             LabelledImages(data.images, ["unicorn"] * 60),

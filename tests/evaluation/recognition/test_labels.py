@@ -86,7 +86,7 @@ def test_labels_are_names_numbers_or_wordnet_ids() -> None:
     )
     assert numbers == {"Bull_Mastiff": 2, "4": 4, "motorcycle": 4}
     assert problems["crane"] == "label 'crane' is the name of the classes 1 and 3; use the number"
-    assert "none of the recogniser's 5 classes (tench, crane" in problems["unicorn"]
+    assert "not one of the recogniser's 5 classes (tench, crane" in problems["unicorn"]
     assert "0 to 4" in problems["5"]
     assert class_numbers(["n02", "n01"], ["a", "b"])[0] == {}
     assert class_numbers(["n01440764", "n01530575"], ["n01530575", "n01440764"])[0] == {
@@ -619,7 +619,7 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
     ((_, problem),) = class_numbers(
         read_classification(tmp_path / "labels.csv", tree / "images").labels, ["a"]
     )[1].items()
-    assert "none of the recogniser's 1 classes" in problem
+    assert "not one of the recogniser's 1 classes" in problem
 
 
 @pytest.mark.parametrize(
