@@ -31,22 +31,28 @@ needs_axe = pytest.mark.skipif(
 
 
 @contextmanager
-def chromium(*options: str) -> Iterator[Any]:
-    """Start Chromium with a webcam that shows a test picture, and further options."""
+def chromium() -> Iterator[Any]:
+    """Start playwright, which runs once at a time, and Chromium."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-device-for-media-stream",
-                "--use-fake-ui-for-media-stream",
-                *options,
-            ],
-        )
+    with sync_playwright() as playwright, launched(playwright.chromium) as browser:
         yield browser
-        browser.close()
+
+
+@contextmanager
+def launched(browser_type: Any, *options: str) -> Iterator[Any]:
+    """Start a browser with a webcam that shows a test picture, and further options."""
+    browser = browser_type.launch(
+        executable_path=CHROMIUM,
+        args=[
+            "--no-sandbox",
+            "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream",
+            *options,
+        ],
+    )
+    yield browser
+    browser.close()
 
 
 @contextmanager

@@ -42,8 +42,8 @@ RECOGNISERS = Path(__file__).parents[2] / "shared" / "recognisers"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as launched:
-        yield launched
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from tests.serving.browsers import (
     chromium,
     downloaded,
     failed,
+    launched,
     needs_browser,
     needs_runtime,
     opened,
@@ -216,8 +217,8 @@ def static_site(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as launched:
-        yield launched
+    with chromium() as started:
+        yield started
 
 
 def mark(test: Any) -> Any:
@@ -255,11 +256,14 @@ def test_a_photo_is_restored_on_the_device_as_by_the_service_and_offline(
 
 
 @mark
-def test_webgpu_gives_the_same_pixels(static_site: str, cat: Image.Image) -> None:
+def test_webgpu_gives_the_same_pixels(browser: Any, static_site: str, cat: Image.Image) -> None:
     """By Chromium's own graphics processor, which computes on the CPU."""
     from playwright.sync_api import expect
 
-    with chromium("--enable-unsafe-webgpu") as browser, opened(browser, static_site) as page:
+    with (
+        launched(browser.browser_type, "--enable-unsafe-webgpu") as with_webgpu,
+        opened(with_webgpu, static_site) as page,
+    ):
         note = page.locator("#device-note")
         expect(note).to_contain_text("the graphics processor", timeout=WAIT_MS)
         choose(page, ("cat.png", "image/png", encoded(cat)))
