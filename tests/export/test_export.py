@@ -18,6 +18,7 @@ from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 
 import vrdir
 from vrdir import ImageError, Restorer
+from vrdir.errors import WeightsError
 from vrdir.export.exported_model import ExportedModel
 from vrdir.export.exporting import cache_path, compare, export, state_sha256
 from vrdir.model.config import PAPER
@@ -364,6 +365,11 @@ def test_foreign_and_damaged_files_are_rejected(folder: Path, tmp_path: Path) ->
             Restorer.from_onnx(tmp_path / "none.onnx", backend=backend)
     with pytest.raises(ValueError, match=r"alone.xml is no network that openvino can open"):
         Restorer(tmp_path / "alone.xml", backend="openvino")
+    damaged = (folder / "tiny.xml").read_bytes().replace(b'"Convolution"', b'"Conv\xfflution"')
+    (tmp_path / "bytes.xml").write_bytes(damaged)
+    shutil.copy(folder / "tiny.bin", tmp_path / "bytes.bin")
+    with pytest.raises(WeightsError, match=r"bytes.xml is no network that openvino can open"):
+        Restorer(tmp_path / "bytes.xml", backend="openvino")
     with pytest.raises(ValueError, match="is OpenVINO's format; open it with backend openvino"):
         Restorer(folder / "tiny.xml", backend="onnx")
     with pytest.raises(

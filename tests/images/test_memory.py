@@ -150,3 +150,28 @@ def test_process_limit_is_respected() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1 << 30 < int(done.stdout) < 4 << 30
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_lack_of_memory_names_the_file(tmp_path: Path) -> None:
+    """Where other programs took the memory after it was looked at."""
+    for name, size in (("small.png", (8, 8)), ("large.png", (6000, 5000))):
+        Image.new("RGB", size).save(tmp_path / name)
+    code = (
+        "import resource\n"
+        "from vrdir.errors import ImageError\n"
+        "from vrdir.images import memory; from vrdir.images.convert import open_image\n"
+        "open_image('small.png')\n"
+        "memory.SHARE = 1000.0\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "limit = used + (300 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try:\n"
+        "    open_image('large.png')\n"
+        "except ImageError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith("large.png needs more memory than there is")

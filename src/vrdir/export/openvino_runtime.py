@@ -26,7 +26,7 @@ def open_network(path: Path) -> OpenedNetwork:
         refuse_pointer(file, WeightsError)
     try:
         network = core.read_model(path)
-    except RuntimeError as error:
+    except Exception as error:  # also of its messages, which may not be UTF-8
         reason = " ".join(str(error).split())
         raise WeightsError(
             f"{path} is no network that openvino can open ({reason}); export it again"

@@ -145,11 +145,17 @@ def _to_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Put the name of a file before the message of an ImageError."""
+    """Put the name of a file before the message of an ImageError; lack of memory becomes one."""
     try:
         yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+    except (MemoryError, RuntimeError) as error:  # torch raises a RuntimeError
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise ImageError(
+            f"{name} needs more memory than there is; make a smaller copy of it (--max-side)"
+        ) from None
 
 
 def _open_tensor(image: Tensor, in_range: bool = False) -> OpenImage:
