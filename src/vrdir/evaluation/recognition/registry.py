@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -26,7 +25,9 @@ def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
     if name not in task_names():
         raise InputError(f"there is no task {name!r}; the tasks are {', '.join(task_names())}")
     module = import_module(f"{tasks.__name__}.{name}")
-    for _, found in inspect.getmembers(module, inspect.isclass):
-        if issubclass(found, RecognitionTask) and found.__module__ == module.__name__:
+    for found in vars(module).values():
+        # Python 3.10 takes `list[int]` for a class, but type() does not.
+        is_task = issubclass(type(found), type) and issubclass(found, RecognitionTask)
+        if is_task and found.__module__ == module.__name__:
             return found()
     raise TypeError(f"{module.__name__} holds no subclass of RecognitionTask")
