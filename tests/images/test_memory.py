@@ -174,4 +174,4 @@ def test_lack_of_memory_names_the_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.startswith("large.png needs more memory than there is")
+    assert done.stdout.startswith("large.png: it needs more memory than there is")

@@ -115,7 +115,8 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
             opened = _open_picture(picture, own=True)
         return opened._replace(close=lambda restored: encode(opened.close(restored), file_format))
     if isinstance(image, (Image.Image, DeepPicture)):
-        return _open_picture(image)
+        with _enough_memory("the image"):
+            return _open_picture(image)
     if isinstance(image, np.ndarray):
         return _to_rgb(_open_numpy(image), channels)
     if isinstance(image, Tensor):
@@ -145,11 +146,19 @@ def _to_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
 
 @contextlib.contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Put the name of a file before the message of an ImageError; lack of memory becomes one."""
+    """Put the name of a file before the message of an ImageError."""
     try:
-        yield
+        with _enough_memory("it"):
+            yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+
+
+@contextlib.contextmanager
+def _enough_memory(name: str) -> Iterator[None]:
+    """Raise ImageError where memory ends."""
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:  # torch raises a RuntimeError
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
