@@ -113,7 +113,12 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
         file_format = picture.format or "PNG"
         with _naming("the bytes given"):
             opened = _open_picture(picture, own=True)
-        return opened._replace(close=lambda restored: encode(opened.close(restored), file_format))
+
+        def close(restored: Tensor) -> Any:
+            with _enough_memory("the image to write"):
+                return encode(opened.close(restored), file_format)
+
+        return opened._replace(close=close)
     if isinstance(image, (Image.Image, DeepPicture)):
         with _enough_memory("the image"):
             return _open_picture(image)
