@@ -55,7 +55,7 @@ class FrameReader:
         self._thread.start()
 
     def close(self, wait: float = 0.0) -> None:
-        """Stop reading; wait at most so many seconds until the source is closed."""
+        """Stop reading; wait until the source is closed, at most a number of seconds."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()

@@ -12,7 +12,7 @@ from vrdir.video.formats import import_av
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
 OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # without an answer, after which a source counts as lost
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-# How FFmpeg is told to wait for a sender, by scheme; all others wait as they are.
+# FFmpeg's options for waiting for a sender, by scheme; other schemes need none.
 LISTENING = {
     "rtsp": {"rtsp_flags": "listen", "listen_timeout": str(int(OPEN_SECONDS))},
     "rtmp": {"listen": "1"},

@@ -19,7 +19,7 @@ from vrdir.serving.settings import ServeSettings
 
 HEADER_BYTES = 32 * 1024  # request line and headers together
 
-Note = Callable[[str, str], None]  # is told a kind of problem, and an id for the log
+Note = Callable[[str, str], None]  # takes a kind of problem, and an id for the log
 
 
 class _ReaderLimit:

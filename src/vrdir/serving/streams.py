@@ -187,7 +187,7 @@ class Streams:
             await socket.close(GOING_AWAY, "no frame for a minute")
         except WebSocketDisconnect:
             pass
-        except Exception:  # a bug: the client is told, and the log has the trace
+        except Exception:  # a bug: the client gets an answer, the log the trace
             logger.exception("stream failed")
             socket.scope["vrdir.problem"] = "internal-error"
             await socket.close(FAILED, "the service failed")
