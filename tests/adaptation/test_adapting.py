@@ -71,7 +71,7 @@ def test_a_network_that_harms_is_adapted_and_loads(
     record = json.loads((output / "adaptation.json").read_text())
     assert record["steps"] == 24
     assert record["photos"] == {"training": 11, "held_out": 9}
-    with pytest.raises(ExistsError, match="holds weights already"):
+    with pytest.raises(ExistsError, match="already contains weights"):
         adapted(embedder, photos, output, weights)
 
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
         adapted(classifier, photos, output, weights, steps=0)
     with pytest.raises(SettingsError, match="speed"):
         adapted(classifier, photos, output, weights, speed=3)
-    with pytest.raises(MissingFileError, match="holds no adaptation to continue"):
+    with pytest.raises(MissingFileError, match="contains no adaptation to continue"):
         adapted(classifier, photos, output, weights, resume=True)
     with pytest.raises(MissingFileError, match="no folder of clean photos"):
         adapted(classifier, tmp_path / "no", output, weights)

@@ -124,10 +124,10 @@ def test_the_kind_is_found_by_the_answers(answers: object, task: str | None, kin
 
 @pytest.mark.parametrize("answers", ["a word", [], torch.tensor(1.0), {"boxes": 3}])
 def test_other_answers_are_refused_in_words(answers: object) -> None:
-    with pytest.raises(RecogniserError, match="the recogniser answers with .*expected"):
+    with pytest.raises(RecogniserError, match="the recogniser returns .*expected"):
         kind_of(tidied(answers), None)
 
 
 def test_a_detector_is_no_classifier() -> None:
-    with pytest.raises(RecogniserError, match="as a detector does"):
+    with pytest.raises(RecogniserError, match="like a detector"):
         kind_of([boxes()], "classification")

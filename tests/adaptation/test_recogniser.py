@@ -58,7 +58,7 @@ def test_a_module_or_what_returns_one(name: str, caplog: pytest.LogCaptureFixtur
     [
         ("mine_of_test:number", "returns a int"),
         ("mine_of_test:needs", "cannot be called without arguments"),
-        ("mine_of_test", "is no recogniser"),
+        ("mine_of_test", "is not a recogniser"),
         ("mine_of_test:nothing", "no function 'nothing'"),
         ("no_such_module:model", "cannot be imported"),
     ],
@@ -253,7 +253,7 @@ def test_operators_that_are_unknown_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"nothing")
-    with pytest.raises(RecogniserError, match="no readable ONNX file"):
+    with pytest.raises(RecogniserError, match="not a readable ONNX file"):
         load_recogniser(str(tmp_path / "no.onnx"))
-    with pytest.raises(MissingFileError, match=r"there is no recogniser .*gone\.onnx"):
+    with pytest.raises(MissingFileError, match=r"recogniser .*gone\.onnx does not exist"):
         load_recogniser(str(tmp_path / "gone.onnx"))

@@ -170,7 +170,7 @@ def test_errors_of_workers_have_no_traceback(node: None) -> None:
 
 
 def test_what_a_worker_meets_is_one_line(node: None, files: Path) -> None:
-    with pytest.raises(MissingFileError, match="no folder /nowhere; the files must be at the same"):
+    with pytest.raises(MissingFileError, match="no folder /nowhere; the files must have the same"):
         list(divide(lambda: abs, [1], RaySettings(workers=(1, 1)), "/nowhere"))
     given = ["classification", "--data", "photos", "--recogniser", "nets:fails", *ON_RAY]
     result = CliRunner().invoke(

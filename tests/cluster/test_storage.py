@@ -45,7 +45,7 @@ def test_shown_addresses_hold_no_secrets() -> None:
 def test_what_is_no_address_raises(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\ns3://user:secret@[bucket/b.png\n")
     for given in ("s3://[bucket/a.png", str(tmp_path / "list.txt")):
-        with pytest.raises(InputError, match=r"^s3://\.\.\. is no address") as raised:
+        with pytest.raises(InputError, match=r"^s3://\.\.\. is not a valid") as raised:
             list(listing.sources([given]))
         assert "secret" not in str(raised.value)
 
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_named(bucket: str) -> None:
 
 
 def test_unknown_addresses_and_missing_packages() -> None:
-    with pytest.raises(InputError, match="kind nfs3:// are unknown; use s3, gs"):
+    with pytest.raises(InputError, match="scheme nfs3:// is not supported; use s3, gs"):
         storage.open_storage("nfs3://host/path")
     for scheme, package in (("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
         if importlib.util.find_spec(package) is None:

@@ -148,7 +148,7 @@ def test_a_webcam_that_is_not_there_is_named() -> None:
 
 
 def test_addresses_of_unknown_kinds_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown kind; give rtsp"):
+    with pytest.raises(InputError, match="unsupported scheme; use rtsp"):
         Camera("gopher://me:secret@camera", restore=False)
     with pytest.raises(InputError, match="udp cannot listen"):
         Camera("udp://127.0.0.1:5000", restore=False, listen=True)

@@ -179,15 +179,15 @@ class _Job:
         """Raise an error if the folder cannot take the result."""
         begun = (self.output / RUN / RECIPE).exists()
         if (self.output / WEIGHTS_FILE).exists():
-            raise ExistsError(f"{self.output} holds weights already; give another folder")
+            raise ExistsError(f"{self.output} already contains weights; choose another folder")
         if begun and not resume:
             raise ExistsError(
-                f"{self.output} holds an adaptation that was begun; continue it with --resume, or "
-                "give another folder"
+                f"{self.output} contains an unfinished adaptation; continue it with --resume, or "
+                "choose another folder"
             )
         if resume and not begun:
             raise MissingFileError(
-                f"{self.output} holds no adaptation to continue; leave --resume out"
+                f"{self.output} contains no adaptation to continue; remove --resume"
             )
         check_writable(self.output, self.output)
 
@@ -343,7 +343,7 @@ def check_record(path: Path, now: Mapping[str, Any]) -> None:
         if then.get(key) != value:
             raise SettingsError(
                 f"{path} is of another adaptation: its {key} differ; continue with the same "
-                "command, or give another folder"
+                "command, or choose another folder"
             )
 
 

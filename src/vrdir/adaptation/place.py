@@ -85,7 +85,7 @@ def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
         MissingFileError, DataError: there are none that can be read.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"there is no folder of photos of the place at {folder}")
+        raise MissingFileError(f"the folder of photos of the place does not exist: {folder}")
     paths = readable(photos_in(folder))
     device = next(network.parameters()).device
     if len(paths) > MOST_PHOTOS:

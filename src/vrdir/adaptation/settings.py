@@ -98,7 +98,7 @@ class AdaptationSettings(Settings):
     @model_validator(mode="after")
     def _adapts(self) -> AdaptationSettings:
         if not self.answers and not self.features:
-            raise SettingsError("answers and features are both 0, so there is nothing to adapt to")
+            raise SettingsError("answers and features are both 0; at least one must be above 0")
         return self
 
     def wanted(self, config: VRDIRConfig) -> dict[str, dict[str, Any]]:

@@ -205,7 +205,9 @@ def _text(path: str) -> str:
     try:
         return storage.read(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{shown(path)} is no text; a pair list has lines degraded|clean") from None
+        raise DataError(
+            f"{shown(path)} is not a text file; a pair list has lines degraded|clean"
+        ) from None
 
 
 def _sides(line: str) -> list[str]:

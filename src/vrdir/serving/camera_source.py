@@ -130,14 +130,14 @@ def source_of(source: str | int | Path, listen: bool = False) -> Source:
     path = Path(text)
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
-        raise VideoError(f"{path} is {what}; give a video file, an address or a webcam's number")
+        raise VideoError(f"{path} is {what}; use a video file, an address or a webcam's number")
     return Source(text, text, "file", {})
 
 
 def _address(text: str, scheme: str, listen: bool) -> Source:
     if scheme not in SCHEMES:
         raise InputError(
-            f"{hidden(text)} has an address of an unknown kind; give {', '.join(SCHEMES)}, a file "
+            f"{hidden(text)} has an unsupported scheme; use {', '.join(SCHEMES)}, a file "
             "or a webcam's number"
         )
     options = {"fflags": "nobuffer", "flags": "low_delay"}

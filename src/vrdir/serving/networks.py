@@ -52,7 +52,9 @@ class Networks:
         self._specs = [_named(text) for text in weights]
         names = [name for name, _ in self._specs]
         if len(set(names)) < len(names):
-            raise InputError(f"two --weights have one name ({', '.join(names)}); give NAME=WEIGHTS")
+            raise InputError(
+                f"two --weights have the same name ({', '.join(names)}); give NAME=WEIGHTS"
+            )
         self._device, self._backend, self._precision = device, backend, precision
         self._lock = threading.Lock()
         self._loaded = self._load()

@@ -242,7 +242,7 @@ class Service:
 
     async def _token(self, request: Request) -> Response:
         if self.keys is None:
-            raise ProblemError("not-offered", "this service asks for no API key, nor for a token")
+            raise ProblemError("not-offered", "this service needs no API key and no token")
         token = self.keys.token(request.headers)
         return JSONResponse(
             {"token": token, "seconds": TOKEN_SECONDS}, headers={"Cache-Control": "no-store"}
