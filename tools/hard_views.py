@@ -123,7 +123,7 @@ def main() -> None:
     """Find the views, and write them with their pair list."""
     given = parser().parse_args()
     if given.out.exists():
-        parser().error(f"{given.out} exists already; name a new folder, or remove it")
+        parser().error(f"{given.out} already exists; choose a new folder, or delete it")
     held_out = {path.stem for path in photos_in(given.without)} if given.without else set()
     restorer = Restorer(given.weights, given.device, precision="bf16")
     unfinished = given.out.with_name(given.out.name + ".partial")

@@ -80,7 +80,7 @@ def test_foreign_files_are_replaced_only_with_overwrite(root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "a.png").write_bytes(b"precious")
     first = run(root)
-    assert "a.png exists; replace it by --overwrite" in (first[0].error or "")
+    assert "a.png exists; replace it with --overwrite" in (first[0].error or "")
     assert (root / "out" / "a.png").read_bytes() == b"precious"
     (root / "out" / "b.png").write_bytes(b"retouched by hand")  # a result, changed since
     again = run(root)
@@ -105,7 +105,7 @@ def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
             (result,) = process_files(
                 [FileJob(other, root / "out" / "a.png")], process, manifest=manifest
             )
-        assert "a.png exists; replace it by --overwrite" in (result.error or "")
+        assert "a.png exists; replace it with --overwrite" in (result.error or "")
         assert (root / "out" / "a.png").read_bytes() == b"result of source in/a.png"
     # The same file by another name is the same file.
     (root / "link").symlink_to(root / "in")

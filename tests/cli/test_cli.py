@@ -88,7 +88,7 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
 def test_two_paths_for_an_option_of_one(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
-    assert "takes one path, and is given 2 times" in text(result)
+    assert "accepts one path, but is used 2 times" in text(result)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_weights_commands() -> None:
     assert run("weights", "verify").exit_code == 0
     wrong = run("weights", "show", "huge")
     assert wrong.exit_code == 2
-    assert "no bundled weights 'huge'; there are small" in text(wrong)
+    assert "unknown bundled weights 'huge'; choose one of small" in text(wrong)
 
 
 def test_info_and_version() -> None:

@@ -134,7 +134,7 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "out.png"), read(folder / "a.png"))
     result = run(folder, "-o", tmp_path / "out", *arguments)
     assert result.exit_code == 2
-    assert "is one depth map and there are 2 images; give a folder of maps with the names" in text(
+    assert "is one depth map, but there are 2 images; use a folder of maps with the names" in text(
         result
     )
     result = run(folder, "-o", tmp_path / "out", "--with", "rain", "--depth", tmp_path / "near.png")

@@ -315,7 +315,7 @@ def test_each_restorer_is_a_column(
         (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
         (
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
-            "have one name, 'whole'; name them: --pairs NAME=LIST",
+            "have the same name, 'whole'; name them: --pairs NAME=LIST",
         ),
         (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
@@ -330,23 +330,26 @@ def test_each_restorer_is_a_column(
         ),
         (
             ("--pairs", "whole.txt", "--weights", "small", "--weights", "small"),
-            "--weights small: the name 'small' is taken",
+            "--weights small: the name 'small' is already used",
         ),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--restored", "x=.", "--restorer", "x=."),
-            "--restorer x: that name is taken",
+            "--restorer x: that name is already used",
         ),
         (("--pairs", "whole.txt", "--restorer", "."), "--restorer is NAME=..."),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--restorer", "x=nowhere:f"),
             "'nowhere' cannot be imported",
         ),
-        (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
+        (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; use the name of a file"),
         (
             ("--pairs", "whole.txt", "--csv", "whole.txt"),
-            "whole.txt exists; replace it by --overwrite",
+            "whole.txt exists; replace it with --overwrite",
         ),
-        (("--pairs", "whole.txt", "--csv", "a", "--report", "a"), "a cannot hold two results"),
+        (
+            ("--pairs", "whole.txt", "--csv", "a", "--report", "a"),
+            "two results would be written to a;",
+        ),
         (("--pairs", "whole.txt", "--csv", "whole.txt/a.csv"), "whole.txt/a.csv cannot be written"),
     ],
 )

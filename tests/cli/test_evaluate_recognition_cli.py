@@ -236,7 +236,7 @@ def test_severity_ranges() -> None:
         "haze:severity=2+noise:severity=4,sigma=3",
         "haze:severity=2+noise:severity=5,sigma=3",
     ]
-    with pytest.raises(ValueError, match="begins with the lower one"):
+    with pytest.raises(ValueError, match="must begin with the lower one"):
         expand_severities("haze:severity=3..1")
 
 
@@ -617,35 +617,35 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
         (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
         (
             (*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"),
-            "--weights small: the name 'small' is taken",
+            "--weights small: the name 'small' is already used",
         ),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
-        ((*PEER, "--with", "haze:severity=5..1"), "severities begins with the lower one"),
+        ((*PEER, "--with", "haze:severity=5..1"), "severities must begin with the lower one"),
         ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
-        ((*PEER, "--degraded", "dim=dim"), "two conditions 'dim'"),
+        ((*PEER, "--degraded", "dim=dim"), "two conditions have the same name, 'dim'"),
         (
             (*PEER, "--degraded", "fog"),
-            "--degraded is NAME=..., such as fog=photos/foggy; not 'fog'",
+            "--degraded must be NAME=..., such as fog=photos/foggy, not 'fog'",
         ),
         ((*PEER, "--degraded", "fog=nowhere"), "there is no folder nowhere"),
-        ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is taken"),
-        ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is taken"),
+        ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is already used"),
+        ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is already used"),
         ((*PEER, "--restorer", "other=nets:nothing"), "nets has no function 'nothing'"),
         ((*PEER, "--restorer", "other=nowhere:nothing"), "'nowhere' cannot be imported"),
-        ((*DIM, "--no-vrdir"), "--no-vrdir leaves nothing to compare"),
+        ((*DIM, "--no-vrdir"), "with --no-vrdir there is nothing to compare"),
         ((*DIM, "--weights", "huge"), "no weights 'huge'"),
         ((*DIM, "--device", "tpu9"), "no device 'tpu9'"),
-        ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers have one name"),
+        ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers have the same name"),
         ((*PEER, "--recogniser", "nowhere.onnx"), "there is no recogniser nowhere.onnx"),
         ((*PEER, "--recogniser", "nets:brighten"), "has no class names"),
         ((*PEER, "--recogniser", "nets:of_three"), "nets:of_three returned scores of shape (1, 3)"),
         ((*PEER, "--bootstrap", "0"), "--bootstrap"),
         ((*PEER, "--limit", "0"), "--limit"),
         ((*PEER, "--seed", "-1"), "--seed"),
-        ((*PEER, "--device", "cpu"), "--device has no effect with --no-vrdir; leave it out"),
-        ((*PEER, "--csv", "dim"), "dim is a folder; give the name of a file"),
-        ((*PEER, "--report", "nets.py"), "nets.py exists; replace it by --overwrite"),
-        ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),
+        ((*PEER, "--device", "cpu"), "--device has no effect with --no-vrdir; remove it"),
+        ((*PEER, "--csv", "dim"), "dim is a folder; use the name of a file"),
+        ((*PEER, "--report", "nets.py"), "nets.py exists; replace it with --overwrite"),
+        ((*PEER, "--csv", "a", "--report", "a"), "two results would be written to a;"),
     ],
 )
 def test_bad_arguments_are_reported_and_nothing_is_written(

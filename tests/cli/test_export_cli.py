@@ -100,7 +100,9 @@ def test_export_for_one_size(weights: Path, photo: Image.Image, tmp_path: Path) 
             "export", "onnx", "-o", tmp_path / "no.onnx", "--weights", weights, f"--size={wrong}"
         )
         assert result.exit_code == 2
-        assert f"--size is HEIGHTxWIDTH in pixels, such as 480x640, not '{wrong}'" in text(result)
+        assert f"--size must be HEIGHTxWIDTH in pixels, such as 480x640, not '{wrong}'" in text(
+            result
+        )
 
 
 def test_export_to_openvino_with_json(weights: Path, tmp_path: Path) -> None:
@@ -138,9 +140,12 @@ def test_an_export_that_differs_too_much_is_not_kept(weights: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("export", "onnx", "-o", "net.pt"), "net.pt must be named with the suffix .onnx"),
-        (("export", "openvino", "-o", "net.onnx"), "net.onnx must be named with the suffix .xml"),
-        (("export", "openvino", "-o", "there.xml"), "there.bin exists; replace it by --overwrite"),
+        (("export", "onnx", "-o", "net.pt"), "net.pt must have the suffix .onnx"),
+        (("export", "openvino", "-o", "net.onnx"), "net.onnx must have the suffix .xml"),
+        (
+            ("export", "openvino", "-o", "there.xml"),
+            "there.bin exists; replace it with --overwrite",
+        ),
         (("export", "onnx", "-o", "net.onnx", "--weights", "huge"), "no weights 'huge'"),
         (
             ("export", "onnx", "-o", "net.onnx", "--weights", "other.onnx"),

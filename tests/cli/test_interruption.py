@@ -130,7 +130,7 @@ def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_p
     assert not list((tmp_path / "out").glob(".vrdir*"))
     again = run(*command)
     assert again.exit_code == 1
-    assert "photo 0.png exists; replace it by --overwrite" in text(again)
+    assert "photo 0.png exists; replace it with --overwrite" in text(again)
     assert not list((tmp_path / "out").glob(".vrdir*"))
     assert run(*command, "--overwrite", "--resume").exit_code == 0
     kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
@@ -223,7 +223,7 @@ def test_resuming_another_run_is_rejected(folder: Path, weights: Path, tmp_path:
         "--resume",
     )
     assert one.exit_code == 2
-    assert "one.png is one file; --resume is for a folder of results" in text(one)
+    assert "one.png is one file; --resume needs a folder of results" in text(one)
     assert not (tmp_path / "one.png").exists()
 
 

@@ -120,7 +120,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "old.txt", "--rule", "reside"),
-            "old.txt exists; replace it by --overwrite",
+            "old.txt exists; replace it with --overwrite",
         ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "nowhere", "-o", "p.txt"),

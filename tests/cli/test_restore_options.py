@@ -51,7 +51,7 @@ def test_quality_without_effect_is_rejected(
     assert result.exit_code == 2
     assert (
         "--quality has no effect here, where no result is a JPEG, WebP, AVIF or HEIC file; "
-        "leave it out" in text(result)
+        "remove it" in text(result)
     )
     assert (
         run(kind, tmp_path / "a.png", "-o", tmp_path / "b.jpg", *how, "--quality", 101).exit_code
@@ -137,7 +137,7 @@ def test_options_for_images_are_rejected_for_videos(
     )
     assert result.exit_code == 2
     assert (
-        f"{option[0]} has no effect for videos, such as {tmp_path / 'clip.mp4'}; leave it out"
+        f"{option[0]} has no effect for videos, such as {tmp_path / 'clip.mp4'}; remove it"
         in text(result)
     )
 

@@ -112,7 +112,7 @@ def test_an_existing_page_is_kept_unless_the_run_is_resumed(
     )
     refused = run(*command)
     assert refused.exit_code == 2
-    assert "page.html exists; replace it by --overwrite" in text(refused)
+    assert "page.html exists; replace it with --overwrite" in text(refused)
     assert (page.read_text(), (tmp_path / "out").exists()) == ("mine", False)
     for state in ("restored", "earlier"):
         assert run(*command, "--resume").exit_code == 0

@@ -156,7 +156,7 @@ def test_no_warning_of_pillow_is_shown(photo: Image.Image, tmp_path: Path) -> No
 def test_the_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
     plain = vrdir("weights", "show", "huge")
     assert plain.returncode == 2
-    assert plain.stderr == "error: no bundled weights 'huge'; there are small, field\n"
+    assert plain.stderr == "error: unknown bundled weights 'huge'; choose one of small, field\n"
     for arguments in (
         ("--debug", "weights", "show", "huge"),
         ("weights", "show", "huge", "--debug"),
@@ -195,7 +195,7 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
     assert "Traceback" in result.stderr
     assert "KeyError: 'no such key'" in result.stderr
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: this is a fault of vrdir, not yours. Please report it")
+    assert last.startswith("error: this is a bug in vrdir. Please report it")
     assert "vrdir info" in last
 
 

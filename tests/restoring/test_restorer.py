@@ -224,7 +224,7 @@ def test_planning(tmp_path: Path, photo: Image.Image) -> None:
         plan_files([source], tmp_path / "out.png")
     with pytest.raises(ImageError, match="no image format for the suffix '.pgn'"):
         plan_files([source / "a.png"], tmp_path / "clear.pgn")
-    with pytest.raises(ValueError, match="two formats"):
+    with pytest.raises(ValueError, match="two different formats"):
         plan_files([source / "a.png"], tmp_path / "b.png", ".webp")
     for name, suffix in (
         ("b.jpeg", ".jpg"),

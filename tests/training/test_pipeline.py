@@ -303,7 +303,7 @@ def test_errors_are_raised_before_training(
         f"--recipe {recipe} {every}"
     )
     assert "has no branch haze; it has rain" in said
-    assert "--branch takes NAME=PATH" in failing(
+    assert "--branch must be NAME=PATH" in failing(
         f"train fusion --decoder {w}/decoder --branch haze --recipe {recipe} {every}"
     )
     said = failing(

@@ -108,7 +108,9 @@ def _check_single(job: FileJob, suffix: str | None, videos: bool) -> None:
         )
     # Formats, not suffixes: .jpg and .jpeg are the same.
     if format_of(target) != format_of(target.with_suffix(suffix) if suffix else target):
-        raise InputError(f"{target} and --format {str(suffix)[1:]} are two formats; give one")
+        raise InputError(
+            f"{target} and --format {str(suffix)[1:]} are two different formats; use only one"
+        )
 
 
 def _jobs_of(

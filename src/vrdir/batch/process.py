@@ -127,7 +127,7 @@ def _check_target(job: FileJob, overwrite: bool, manifest: Manifest | None) -> N
     own = manifest is not None and manifest.is_own(job.source, job.target)
     if job.target.exists() and not overwrite and not own:
         raise ImageError(
-            f"{job.target} exists; replace it by --overwrite, or choose another output"
+            f"{job.target} exists; replace it with --overwrite, or choose another output"
         )
 
 

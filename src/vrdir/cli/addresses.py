@@ -33,7 +33,8 @@ Engine = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="The Ray cluster, auto for the one of this machine; by default one is started here.",
+        help="Address of the Ray cluster, or auto for one that runs on this machine; default: "
+        "start one here.",
         show_default=False,
     ),
 ]
@@ -49,7 +50,10 @@ WorkerGpus = Annotated[
     ),
 ]
 Batch = Annotated[
-    int, typer.Option(min=1, help="Images that a worker on Ray takes at once; it may lose these.")
+    int,
+    typer.Option(
+        min=1, help="Images that a Ray worker takes at once; if it fails, these are done again."
+    ),
 ]
 Column = Annotated[
     str | None,
@@ -142,7 +146,7 @@ def workers_of(text: str) -> tuple[int, int]:
     except ValueError:
         workers = (0, 0)
     if not 1 <= workers[0] <= workers[1]:
-        raise InputError(f"--workers is a number or MIN-MAX such as 1-64, not {text!r}")
+        raise InputError(f"--workers must be a number or MIN-MAX such as 1-64, not {text!r}")
     return workers
 
 
@@ -177,7 +181,7 @@ def _go_through(
             stopped = signalled.number
     _summarise(counts, dict(others), skipped(others), output, as_json)
     if stopped:
-        err.print("[bold]stopped:[/] the same command with --resume goes on from here")
+        err.print("[bold]stopped:[/] the same command with --resume continues from here")
         raise typer.Exit(128 + stopped)
     if counts["failed"] or counts["unreachable"]:
         raise typer.Exit(1)

@@ -78,8 +78,8 @@ def report_bug(error: BaseException) -> None:
     """Print the traceback of an error that is not the user's, and how to report it."""
     err.print(escape("".join(traceback.format_exception(error))), end="")
     err.print(
-        "[bold red]error:[/] this is a fault of vrdir, not yours. Please report it: send the "
-        "command, the lines above and the output of `vrdir info` to the project's issues."
+        "[bold red]error:[/] this is a bug in vrdir. Please report it in the project's issues, "
+        "with the command, the lines above and the output of `vrdir info`."
     )
 
 

@@ -208,7 +208,8 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
         name = given_name or path.stem
         if name in sets:
             raise DataError(
-                f"{sets[name][0]} and {path} have one name, {name!r}; name them: --pairs NAME=LIST"
+                f"{sets[name][0]} and {path} have the same name, {name!r}; name them: --pairs "
+                "NAME=LIST"
             )
         sets[name] = (path, read_pairs(path))
     return sets
@@ -257,7 +258,8 @@ def load_pair_restorers(
         name = given_name or Path(spec).name or spec
         if name in restorers:
             raise InputError(
-                f"--{option} {name}: that name is taken; give another, --{option} NAME={spec}"
+                f"--{option} {name}: that name is already used; choose another, --{option} "
+                f"NAME={spec}"
             )
         if option == "restored" or Path(spec).is_dir() or ":" not in spec:
             restorers[name] = folder_for_pairs(Path(spec))
@@ -293,7 +295,7 @@ def measure_here_or_on_ray(
         return partial(measure_by_each, restorers=restorers)
     from vrdir.cluster.evaluating import measure_on_ray
 
-    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    refuse_unused(context, "with --engine ray (see --worker-cpus)", "threads")
     settings = ray_settings(given)
     device = given["device"] if settings.gpus else "cpu"
     there = partial(_loaded, partial(load, (), device=device))

@@ -104,12 +104,12 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
     from vrdir.images.folders import check_writable
 
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]} cannot hold two results; give them different names")
+        raise InputError(f"two results would be written to {paths[0]}; use different names")
     for path in paths:
         if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
+            raise InputError(f"{path} is a folder; use the name of a file")
         if path.exists() and not overwrite:
-            raise ExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
+            raise ExistsError(f"{path} exists; replace it with --overwrite, or choose another name")
         check_writable(path, path.parent)
 
 
@@ -124,7 +124,7 @@ def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
     for option in options:
         source = context.get_parameter_source(option.replace("-", "_"))
         if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{option} has no effect {why}; leave it out")
+            raise InputError(f"--{option} has no effect {why}; remove it")
 
 
 def name_and_value(text: str) -> tuple[str, str]:

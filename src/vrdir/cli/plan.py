@@ -29,24 +29,29 @@ def plan(
     weights: Weights = "small",
     device: Device = "cpu",
     workers: Annotated[
-        int, typer.Option(min=1, help="Workers of one core or GPU each that the run would have.")
+        int, typer.Option(min=1, help="Number of workers of the run, each with one core or GPU.")
     ] = 1,
     price: Annotated[
         float | None,
-        typer.Option(min=0, help="Price of an hour of one worker.", show_default=False),
+        typer.Option(min=0, help="Price of one worker per hour.", show_default=False),
     ] = None,
     sample: Annotated[
-        int, typer.Option(min=1, help="Images that are restored to measure the time.")
+        int, typer.Option(min=1, help="Number of images that are restored to measure the time.")
     ] = 12,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
     max_side: Annotated[
         int | None,
-        typer.Option(min=1, help="As for vrdir restore: reduce larger images.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Reduce larger images to this many pixels on the longer side, as vrdir restore "
+            "does.",
+            show_default=False,
+        ),
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count images at addresses, restore a sample here, and estimate hours and money."""
+    """Count images, restore a sample on this machine, and estimate hours and costs."""
     from vrdir.cluster.estimate import estimate
     from vrdir.cluster.work import Options
 

@@ -65,7 +65,7 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="The folder of the images, if they are not beside their labels.",
+        help="Folder of the images, if it is not the folder of the labels.",
         show_default=False,
     ),
 ]
@@ -109,14 +109,17 @@ Vrdir = Annotated[
     bool, typer.Option("--vrdir/--no-vrdir", help="Whether the table includes vrdir itself.")
 ]
 Resamples = Annotated[
-    int, typer.Option("--bootstrap", min=1, help="Resamples for the 95 % intervals.")
+    int,
+    typer.Option(
+        "--bootstrap", min=1, help="Number of bootstrap resamples for the 95 % intervals."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the degradations and of the resamples.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Use only the first part of the data, see above; reports say so.",
+        help="Use only the first part of the data, see above; reports mention it.",
     ),
 ]
 Csv = Annotated[
@@ -219,7 +222,7 @@ def _divided(
         return [None] * len(given["recogniser"])
     from vrdir.cluster.evaluating import answers_on_ray
 
-    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    refuse_unused(context, "with --engine ray (see --worker-cpus)", "threads")
     settings = ray_settings(given)
     names = ("data", "images", "limit", "steps", "degraded", "restorer", "seed")
     options = {name: given[name] for name in names}

@@ -96,7 +96,9 @@ Only = Annotated[
 ]
 Explain = Annotated[
     bool,
-    typer.Option("--explain", help="Print what was wrong with every file: haze, noise, rain."),
+    typer.Option(
+        "--explain", help="Print the degradations found in every file: haze, noise, rain."
+    ),
 ]
 
 
@@ -130,7 +132,7 @@ def restore(
     column: Column = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore images and videos: files, folders, or addresses, with names and formats kept."""
+    """Restore images and videos: files, folders or addresses. Names and formats are kept."""
     from vrdir.batch.results import ImageOptions
     from vrdir.restoring.restorer import Restorer
 

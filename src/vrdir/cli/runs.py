@@ -48,7 +48,7 @@ def manifest_of(
 
     if jobs[0].target == output:
         if resume:
-            raise InputError(f"{output} is one file; --resume is for a folder of results")
+            raise InputError(f"{output} is one file; --resume needs a folder of results")
         return None
     # The real path, because "." is another folder in another working directory.
     given = {"inputs": [os.path.realpath(given) for given in inputs], **settings}

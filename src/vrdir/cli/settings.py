@@ -83,7 +83,7 @@ def common_options() -> list[Any]:
         ] = False,
         verbose: Annotated[
             bool,
-            typer.Option("--verbose", callback=set_verbose, help="Print what is being done."),
+            typer.Option("--verbose", callback=set_verbose, help="Print log messages of the work."),
         ] = False,
     ) -> None:
         """Take the options."""
@@ -124,5 +124,5 @@ def _parse_once(
     _, _, given = command.make_parser(context).parse_args(list(args))
     for option, count in Counter(given).items():
         if count > 1 and option.name in ONE_PATH and not option.multiple:
-            context.fail(f"{option.opts[0]} takes one path, and is given {count} times")
+            context.fail(f"{option.opts[0]} accepts one path, but is used {count} times")
     return parse_args(context, args)
