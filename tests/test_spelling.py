@@ -44,7 +44,9 @@ def test_mistyped_share_in_a_recipe() -> None:
 
 
 def test_mistyped_recipe() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no recipe at smal; .*; did you mean small\?$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"recipe smal does not exist; .*; did you mean small\?$"
+    ):
         Recipe.read("smal")
 
 

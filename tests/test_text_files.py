@@ -19,7 +19,7 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 
 
 def test_other_encodings_raise() -> None:
-    with pytest.raises(DataError, match="^a list is not a text in UTF-8 or UTF-16"):
+    with pytest.raises(DataError, match="^a list is not text in UTF-8 or UTF-16"):
         decode_text(TEXT.encode("koi8-r", "replace"), "a list")
 
 

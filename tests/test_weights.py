@@ -162,7 +162,7 @@ def test_work_directory_means_its_latest_network(tiny: VRDIR, tmp_path: Path) ->
     assert bundled.resolve_weights(str(run)) == run / "weights" / "refine"
     with pytest.raises(
         FileNotFoundError,
-        match=r"runs holds no model.safetensors; give one of the folders below it that do:.*fusion",
+        match=r"runs contains no model.safetensors; use one of its sub-folders that do:.*fusion",
     ):
         bundled.resolve_weights(tmp_path / "runs")
     with pytest.raises(
@@ -175,6 +175,6 @@ def test_error_lists_model_folders_in_a_work_directory(tiny: VRDIR, tmp_path: Pa
     tiny.save_pretrained(tmp_path / "run" / "weights" / "decoder")
     with pytest.raises(
         FileNotFoundError,
-        match=rf"folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
+        match=rf"sub-folders that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
     ):
         VRDIR.from_pretrained(tmp_path / "run")

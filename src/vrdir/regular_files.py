@@ -93,4 +93,4 @@ def _check_regular(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path} is a pipe, a socket or a device; give a regular file")
+        raise ImageError(f"{path} is a pipe, a socket or a device; use a regular file")

@@ -137,9 +137,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
         adapted(classifier, photos, output, weights, speed=3)
     with pytest.raises(MissingFileError, match="contains no adaptation to continue"):
         adapted(classifier, photos, output, weights, resume=True)
-    with pytest.raises(MissingFileError, match="no folder of clean photos"):
+    with pytest.raises(MissingFileError, match="folder of clean photos does not exist"):
         adapted(classifier, tmp_path / "no", output, weights)
-    with pytest.raises(MissingFileError, match="no folder of photos of the place"):
+    with pytest.raises(MissingFileError, match="folder of photos of the place does not exist"):
         adapted(classifier, photos, output, weights, degraded=tmp_path / "no")
     with pytest.raises(MissingFileError, match="no weights 'smal'.*did you mean small"):
         adapted(classifier, photos, output, Path("smal"))

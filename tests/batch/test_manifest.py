@@ -135,7 +135,7 @@ def test_a_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -
     run(root)
     with pytest.raises(
         ValueError,
-        match=r"out holds the results of another run "
+        match=r"out contains the results of a different run "
         r"\(weights was '0123' and is '4567'\).*choose another",
     ):
         Manifest(root / "out", "restore", {**SETTINGS, "weights": "4567"})

@@ -51,7 +51,7 @@ def test_a_file_that_fails_does_not_stop_the_others(
     (folder / "empty.png").write_bytes(b"")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
-    assert "cut.jpg is damaged or cut short" in text(result)
+    assert "cut.jpg is damaged or truncated" in text(result)
     assert "empty.png is empty" in text(result)
     assert "2 of 4 restored, 2 failed" in text(result)
     assert len([p for p in (tmp_path / "out").rglob("*") if p.is_file()]) == 2
@@ -95,7 +95,7 @@ def test_two_paths_for_an_option_of_one(arguments: tuple[str, ...]) -> None:
     ("arguments", "message"),
     [
         (("nowhere.jpg", "-o", "out"), "nowhere.jpg does not exist"),
-        (("", "-o", "out"), "an input is an empty text"),
+        (("", "-o", "out"), "an input is empty"),
         (("{in}", "-o", "out", "--weights", "huge"), "no weights 'huge'"),
         (("{in}", "-o", "out", "--device", "tpu9"), "no device 'tpu9'"),
         (("{in}", "-o", "out", "--format", "docx"), "no image format for the suffix '.docx'"),
@@ -321,26 +321,26 @@ def test_the_smoke_recipe_trains_weights_that_restore(
     assert len(list((tmp_path / "out").rglob("*.*"))) == 2
     again = run(*command)
     assert again.exit_code == 2
-    assert "already holds a run" in text(again)
+    assert "already contains a run" in text(again)
     before = (final / "model.safetensors").read_bytes()
     resumed = run(*command, "--resume")
     assert resumed.exit_code == 0
     assert (final / "model.safetensors").read_bytes() == before
     other = run(*command, "--resume", "--seed", "1")
     assert other.exit_code == 2
-    assert "is another recipe (it differs in seed)" in text(other)
+    assert "is a different recipe (different settings: seed)" in text(other)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--recipe", "nowhere.yaml"), "no recipe at nowhere.yaml"),
+        (("--recipe", "nowhere.yaml"), "recipe nowhere.yaml does not exist"),
         (("--refine-steps", "none"), "refine.steps"),
         (("--steps", "3"), "no option --steps; did you mean --"),
         (("--refine-steps", "["), "--refine-steps: '[' is not a YAML value"),
         (("--crop-px", "100"), "crop_px must be a multiple of 8"),
-        (("--extractor-weights", "nowhere.pth"), "no extractor weights at nowhere.pth"),
-        (("--clean", "nowhere"), "no folder of clean photos at nowhere"),
+        (("--extractor-weights", "nowhere.pth"), "the extractor weights do not exist: nowhere.pth"),
+        (("--clean", "nowhere"), "the folder of clean photos does not exist: nowhere"),
     ],
 )
 def test_training_names_what_is_wrong_before_it_starts(

@@ -139,7 +139,7 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     )
     result = run(folder, "-o", tmp_path / "out", "--with", "rain", "--depth", tmp_path / "near.png")
     assert result.exit_code == 2
-    assert "a depth is of use for haze and night_haze only, not for rain" in text(result)
+    assert "a depth has an effect on haze and night_haze only, not on rain" in text(result)
     result = run(folder, "-o", tmp_path / "out", "--with", "haze", "--depth", tmp_path / "nowhere")
     assert result.exit_code == 2
     assert "nowhere does not exist" in text(result)
@@ -154,7 +154,7 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
         tmp_path / "small.png",
     )
     assert result.exit_code == 1
-    assert "small.png is of shape (5, 5); give one of the image's size, (75, 97)" in text(result)
+    assert "small.png has the shape (5, 5); it must have the image's size, (75, 97)" in text(result)
 
 
 @pytest.mark.parametrize(

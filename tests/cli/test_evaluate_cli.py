@@ -310,8 +310,8 @@ def test_each_restorer_is_a_column(
     ("arguments", "message"),
     [
         ((), "Missing option"),
-        (("--pairs", "nowhere.txt"), "there is no pair list nowhere.txt"),
-        (("--pairs", "empty.txt"), "empty.txt holds no pairs"),
+        (("--pairs", "nowhere.txt"), "pair list nowhere.txt does not exist"),
+        (("--pairs", "empty.txt"), "empty.txt contains no pairs"),
         (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
         (
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
@@ -321,7 +321,7 @@ def test_each_restorer_is_a_column(
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
         (
             ("--pairs", "whole.txt", "--restored", "nowhere"),
-            "no folder of restored images at nowhere",
+            "the folder of restored images does not exist: nowhere",
         ),
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
         (

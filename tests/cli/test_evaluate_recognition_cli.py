@@ -490,7 +490,7 @@ def test_reidentification(here: Path) -> None:
     assert alone["conditions"][0]["p_value"]["peer"].keys() >= {"rank1", "rank10", "map"}
     refused = run("reid", "--data", "persons", "--images", "persons", *command)
     assert refused.exit_code == 2
-    assert "--images is not for reid" in text(refused)
+    assert "--images has no effect for reid" in text(refused)
 
 
 def test_photos_of_real_weather_are_compared_as_taken_and_restored(
@@ -614,21 +614,24 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
     ("arguments", "message"),
     [
         ((), "Missing option"),
-        (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
+        (("--data", "nowhere", *PEER[2:]), "nowhere is neither a folder nor a CSV file"),
         (
             (*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"),
             "--weights small: the name 'small' is already used",
         ),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
         ((*PEER, "--with", "haze:severity=5..1"), "severities must begin with the lower one"),
-        ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
+        ((*PEER, "--with", "clean"), "the condition names 'clean'"),
         ((*PEER, "--degraded", "dim=dim"), "two conditions have the same name, 'dim'"),
         (
             (*PEER, "--degraded", "fog"),
             "--degraded must be NAME=..., such as fog=photos/foggy, not 'fog'",
         ),
-        ((*PEER, "--degraded", "fog=nowhere"), "there is no folder nowhere"),
-        ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is already used"),
+        ((*PEER, "--degraded", "fog=nowhere"), "folder nowhere does not exist"),
+        (
+            (*PEER, "--restorer", "peer=nets:brighten"),
+            "--restorer peer=...: that name is already used",
+        ),
         ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is already used"),
         ((*PEER, "--restorer", "other=nets:nothing"), "nets has no function 'nothing'"),
         ((*PEER, "--restorer", "other=nowhere:nothing"), "'nowhere' cannot be imported"),
@@ -636,7 +639,7 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
         ((*DIM, "--weights", "huge"), "no weights 'huge'"),
         ((*DIM, "--device", "tpu9"), "no device 'tpu9'"),
         ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers have the same name"),
-        ((*PEER, "--recogniser", "nowhere.onnx"), "there is no recogniser nowhere.onnx"),
+        ((*PEER, "--recogniser", "nowhere.onnx"), "recogniser nowhere.onnx does not exist"),
         ((*PEER, "--recogniser", "nets:brighten"), "has no class names"),
         ((*PEER, "--recogniser", "nets:of_three"), "nets:of_three returned scores of shape (1, 3)"),
         ((*PEER, "--bootstrap", "0"), "--bootstrap"),

@@ -207,8 +207,8 @@ def test_resuming_another_run_is_rejected(folder: Path, weights: Path, tmp_path:
     other = run(*command, "noise:sigma=30")
     assert other.exit_code == 2
     assert (
-        "holds the results of another run (with was ['noise:sigma=20'] and is ['noise:sigma=30'])"
-        in text(other)
+        "contains the results of a different run (with was ['noise:sigma=20'] and is "
+        "['noise:sigma=30'])" in text(other)
     )
     again = run(*command, "noise:sigma=20", "--json")
     assert again.exit_code == 0

@@ -124,7 +124,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "nowhere", "-o", "p.txt"),
-            "there is no folder nowhere",
+            "folder nowhere does not exist",
         ),
         (("--clean", "SOTS/gt", "-o", "p.txt"), "needs --degraded DIR, or --with NAME"),
         (
@@ -133,7 +133,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         ),
         (
             ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),
-            "takes no degraded images",
+            "needs degradations to synthesise",
         ),
         (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot be in a pair list"),
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
@@ -167,7 +167,7 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
         "bad.txt:2: a line is degraded|clean",
         "bad.txt:3: unknown degradation 'fogg'",
         "bad.txt: 3 problems (named above)",
-        "empty.txt holds no pairs",
+        "empty.txt contains no pairs",
     ):
         assert message in text(result)
 
@@ -180,7 +180,7 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
 
     result = run("check", "pairs.txt", "nowhere.txt")
     assert result.exit_code == 2
-    assert "there is no pair list nowhere.txt" in text(result)
+    assert "pair list nowhere.txt does not exist" in text(result)
 
 
 def test_the_rules_are_shown_with_names(sots: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_
         (
             "a.mp4",
             "b.png",
-            "a.mp4 is a video; give the output one of .m4v, .mkv, .mov, .mp4, .webm, not .png",
+            "a.mp4 is a video; use one of .m4v, .mkv, .mov, .mp4, .webm for the output, not .png",
         ),
         ("a.png", "b.mp4", "a.png is an image"),
         ("a.mp4", "a.mp4", "over itself"),

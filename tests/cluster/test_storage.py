@@ -68,7 +68,7 @@ def test_lists_in_any_unicode(encoding: str, tmp_path: Path) -> None:
     path.write_bytes("# фото\r\nтуман.png\r\n".encode(encoding))
     assert [source.address for source in listing.sources([str(path)])] == ["туман.png"]
     path.write_bytes("туман.png".encode("koi8-r"))
-    with pytest.raises(DataError, match=r"list\.txt is not a text in UTF-8 or UTF-16"):
+    with pytest.raises(DataError, match=r"list\.txt is not text in UTF-8 or UTF-16"):
         list(listing.sources([str(path)]))
 
 

@@ -139,7 +139,10 @@ def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.png", "a line is degraded|clean, two paths with one bar between, not 'a.png'"),
+        (
+            "a.png",
+            "a line must be degraded|clean, two paths with one bar between them, not 'a.png'",
+        ),
         ("a.png|", "a line is degraded|clean"),
         ("|b.png", "a line is degraded|clean"),
         ("a.png|b.png|c.png", "a line is degraded|clean"),
@@ -164,18 +167,18 @@ def test_invalid_line_is_named(line: str, message: str, listed: Callable[[str], 
 def test_files_that_are_not_lists_are_refused(
     tmp_path: Path, listed: Callable[[str], Path], put: Put
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no pair list .*nowhere\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"pair list .*nowhere\.txt does not exist"):
         read_pairs(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="is a folder, not a pair list"):
         read_pairs(tmp_path)
-    with pytest.raises(ValueError, match="is not a text in UTF-8"):
+    with pytest.raises(ValueError, match="is not text in UTF-8"):
         read_pairs(put("a.png"))
     for content in ("", "\n\n", "# only words\n"):
-        with pytest.raises(ValueError, match="holds no pairs"):
+        with pytest.raises(ValueError, match="contains no pairs"):
             read_pairs(listed(content))
     (tmp_path / "pairs.txt").write_bytes("é.png|b.png\n".encode("latin-1"))
     with pytest.raises(
-        ValueError, match=r"pairs.txt is not a text in UTF-8 or UTF-16; save it as UTF-8"
+        ValueError, match=r"pairs.txt is not text in UTF-8 or UTF-16; save it as UTF-8"
     ):
         read_pairs(tmp_path / "pairs.txt")
     os.mkfifo(tmp_path / "pipe")

@@ -180,7 +180,7 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
     )
     assert alone.epoch_length == 6  # nothing for a list to be beside
     for part in (items[:12], items[12:]):
-        with pytest.raises(ValueError, match="give --clean and --pairs, or leave it out"):
+        with pytest.raises(ValueError, match="use --clean and --pairs, or remove it"):
             training_set(part, pairs_share=0.25)
 
 
@@ -216,7 +216,7 @@ def test_unnamed_lists_have_unknown_degradations(pair_list: Path) -> None:
     assert not batch.present.any()
     with pytest.raises(
         ValueError,
-        match="'fog' is not a known degradation; give one of haze, noise, rain, clean, mixed",
+        match="'fog' is not a known degradation; use one of haze, noise, rain, clean, mixed",
     ):
         items_of(None, [f"fog={pair_list}"], NAMES)
 
@@ -387,7 +387,7 @@ def test_the_validation_photos_are_held_out(photo_folder: Path) -> None:
 def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no photos in"):
         photos_in(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder of clean photos"):
+    with pytest.raises(FileNotFoundError, match="folder of clean photos does not exist"):
         photos_in(tmp_path / "nowhere")
 
 

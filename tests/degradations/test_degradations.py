@@ -69,7 +69,7 @@ def test_image_with_its_own_generator_does_not_depend_on_its_batch(
 
 def test_as_many_generators_as_images(photo_batch: Tensor) -> None:
     with pytest.raises(
-        ValueError, match="give one generator, or one for each of the 2 images, not 3"
+        ValueError, match="use one generator, or one for each of the 2 images, not 3"
     ):
         apply_degradation(photo_batch, "noise", [seeded(), seeded(), seeded()])
 

@@ -150,12 +150,15 @@ def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
     [
         (
             np.zeros((3, 4), np.float32),
-            r"the depth is of shape \(3, 4\); give one of the image's size, \(75, 97\)",
+            r"the depth has the shape \(3, 4\); it must have the image's size, \(75, 97\)",
         ),
         (np.full((75, 97), np.nan), "negative or infinite values or NaN"),
         (np.full((75, 97), -0.1), "negative"),
-        (np.zeros((75, 97), np.int64), "of int64; a depth map is uint8, uint16 or floating point"),
-        (Image.new("RGB", (97, 75)), "is a RGB picture; a depth map is grey"),
+        (
+            np.zeros((75, 97), np.int64),
+            "of int64; a depth map must be uint8, uint16 or floating point",
+        ),
+        (Image.new("RGB", (97, 75)), "is a RGB picture; a depth map must be grey"),
         ("no_such.npy", "no_such.npy is not an array that can be read"),
         ("no_such.png", "no_such.png does not exist"),
     ],
@@ -174,15 +177,14 @@ def test_a_depth_picture_of_integers_does_not_wrap(
     )
     with pytest.raises(
         ValueError,
-        match=rf"depth\.tif goes from {level} to {level}; an image of integers goes "
-        rf"from 0 to 65535 at most",
+        match=rf"depth\.tif ranges from {level} to {level}; an integer image must be in 0 to 65535",
     ):
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
 def test_depth_for_degradations_without_depth_is_an_error(photo: Image.Image) -> None:
     with pytest.raises(
-        ValueError, match="of use for haze and night_haze only, not for rain, noise"
+        ValueError, match="has an effect on haze and night_haze only, not on rain, noise"
     ):
         vrdir.degrade(photo, "rain+noise", depth=np.zeros((75, 97), np.float32))
 

@@ -22,7 +22,7 @@ def test_objects_that_are_no_recogniser_raise(tiny: VRDIR) -> None:
         vrdir.restore_before("resnet50", tiny)
     with pytest.raises(TypeError, match="cannot be"):
         vrdir.restore_before(Seen, tiny)
-    with pytest.raises(ValueError, match="has a restorer in front already"):
+    with pytest.raises(ValueError, match="already has a restorer"):
         vrdir.restore_before(vrdir.restore_before(Seen(), tiny), tiny)
     text = SimpleNamespace(task="text-classification", preprocess=None, image_processor=None)
     with pytest.raises(
@@ -203,7 +203,7 @@ def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -
         == model(DeepPicture(np.asarray(photo).astype(np.uint16) * 257, {}))[0].size
     )
     with pytest.raises(
-        ValueError, match="arrays are BGR and its tensors RGB; do not give channels="
+        ValueError, match="arrays are BGR and its tensors RGB; do not pass channels="
     ):
         vrdir.restore_before(Yolo(), tiny, device="cpu", channels="bgr")
     with pytest.raises(AttributeError, match="Yolo.to would bypass"):

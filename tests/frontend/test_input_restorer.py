@@ -66,7 +66,7 @@ def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> Non
     torch.testing.assert_close(second("a cat", photo_batch), restored)
     with pytest.raises(
         ValueError,
-        match=r"no images in this call \(arguments: 0 by position, boxes\); say which argument",
+        match=r"no images in this call \(arguments: 0 by position, boxes\); name the argument",
     ):
         hugging(boxes=1)
 
@@ -141,7 +141,7 @@ def test_masked_pixels_stay_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor)
     assert len(set(image.grad[0, :, mask[0] == 1].flatten().tolist())) > 1
     for wrong in (mask[0], mask[:, :40], mask[:, None]):
         with pytest.raises(
-            ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) is \(B, H, W\), not"
+            ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) must be \(B, H, W\), not"
         ):
             model(pixel_values=image, pixel_mask=wrong)
     with pytest.raises(RuntimeError, match="a pixel_mask makes the work depend on the data"):
@@ -157,7 +157,7 @@ def test_masked_pixels_stay_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor)
         (np.zeros((8, 8), np.float32), r"\(B, 3, H, W\), \(3, H, W\) or \(H, W, 3\), not \(8, 8\)"),
         (7, "cannot find images in a int"),
         ({"text": "a cat"}, "no images under any of pixel_values, .*; the mapping has text"),
-        ("https://example.org/cat.jpg", "an address, which is not fetched"),
+        ("https://example.org/cat.jpg", "an address, which is not downloaded"),
         ("nowhere.png", "nowhere.png does not exist"),
     ],
 )

@@ -127,7 +127,7 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
                 exported.module()(normalised(images[:count])), model(normalised(images[:count]))
             )
     skipping = vrdir.restore_before(classifier(), tiny, skip_clean=True)
-    with pytest.raises(RuntimeError, match="skip_clean decides by the image"):
+    with pytest.raises(RuntimeError, match="skip_clean depends on the image's content"):
         torch.export.export(skipping, (images,))
 
 
@@ -224,7 +224,7 @@ def test_a_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
     assert vrdir.restore_before(Seen(), tiny).front_end.skip_clean is False
     with pytest.raises(
         ValueError,
-        match="a front-end computes in float32, and this Restorer in bf16",
+        match="a front-end computes in float32, but this Restorer in bf16",
     ):
         vrdir.restore_before(Seen(), vrdir.Restorer(tiny, "cpu", precision="bf16"))
 
@@ -237,5 +237,7 @@ def test_a_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None
         lambda net: vrdir.restore_before(Seen(), net),
         lambda net: vrdir.Restorer(net, "cpu"),
     ):
-        with pytest.raises(ValueError, match="the network holds float16; give it in float32"):
+        with pytest.raises(
+            ValueError, match="the network contains parameters in float16; convert it to float32"
+        ):
             build(copy.deepcopy(tiny).half())

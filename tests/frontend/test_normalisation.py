@@ -114,14 +114,14 @@ def test_unusual_image_processors_are_read(fields: Any, expected: Normalisation)
 def test_invalid_declarations_raise(tiny: VRDIR) -> None:
     for wrong, message in (
         ({"mean": (0.5, 0.5)}, "one for each of 3 channels, not 2"),
-        ({"std": 0}, "std be positive"),
-        ({"range": (1, 0)}, "range must rise"),
-        ({"range": (1,)}, r"range is the value of white, or \(black, white\), not \(1,\)"),
-        ({"range": "255"}, "range is the value of white"),
+        ({"std": 0}, "std positive"),
+        ({"range": (1, 0)}, "range must be increasing"),
+        ({"range": (1,)}, r"range must be the value of white, or \(black, white\), not \(1,\)"),
+        ({"range": "255"}, "range must be the value of white"),
         ({"range": (0, float("nan"))}, "range must be finite"),
         ({"channels": "grb"}, '"rgb" or "bgr"'),
         ({"preprocessing": object()}, "no normalisation can be read from a object"),
-        ({"skip_clean": 2.0}, "skip_clean is True, False or a share"),
+        ({"skip_clean": 2.0}, "skip_clean must be True, False or a share"),
     ):
         with pytest.raises(ValueError, match=message):
             vrdir.restore_before(Seen(), tiny, **wrong)
@@ -131,7 +131,7 @@ def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(Seen(), tiny)
     with pytest.raises(ValueError, match=r"goes from -2.* the recogniser really receives: mean="):
         model(normalised(photo_batch))
-    with pytest.raises(ValueError, match=r"goes from 0 to 2\d\d "):
+    with pytest.raises(ValueError, match=r"ranges from 0 to 2\d\d "):
         model((photo_batch * 255).round())
     with pytest.raises(ValueError, match="goes from nan"):
         model(photo_batch * float("nan"))
@@ -156,7 +156,7 @@ def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
             [photo_batch[:1, :, :75, :75].repeat(31, 1, 1, 1), fog[None, :, :75, :75] * 2 - 1]
         ),
     ):
-        with pytest.raises(ValueError, match=r"goes from -0.4"):
+        with pytest.raises(ValueError, match=r"ranges from -0.4"):
             model(batch)
 
 

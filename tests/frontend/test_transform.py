@@ -122,5 +122,5 @@ def test_arrays_in_opencv_channel_order(tiny: VRDIR, photo: Image.Image, tmp_pat
         vrdir.degrade(rgb, "haze", seed=3),
     )
     for wrong in (vrdir.Restorer, vrdir.Restore):
-        with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not'):
+        with pytest.raises(ValueError, match='channels must be "rgb" or "bgr", not'):
             wrong(tiny, "cpu", channels="BGR")  # type: ignore[arg-type]

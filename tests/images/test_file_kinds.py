@@ -180,7 +180,7 @@ def test_a_replaced_image_open_is_not_used(monkeypatch: pytest.MonkeyPatch) -> N
     Image.fromarray(PIXELS).save(content, "PNG")
     np.testing.assert_array_equal(np.asarray(decode(content.getvalue(), "it")), PIXELS)
     with pytest.raises(
-        ImageError, match="it is not an image, or of a file format that Pillow does not know"
+        ImageError, match="it is not an image, or has a file format that Pillow does not support"
     ):
         decode(b"hello", "it")
 
@@ -228,7 +228,7 @@ def test_every_decoder_exception_becomes_an_image_error(monkeypatch: pytest.Monk
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, broken)
-                with pytest.raises(ImageError, match="is damaged or cut short .*odd"):
+                with pytest.raises(ImageError, match="is damaged or truncated .*odd"):
                     open_image(buffer.getvalue())
 
 

@@ -363,7 +363,7 @@ def test_exif_that_cannot_be_read_is_left_out(
     restored = identity(path)
     assert restored.size == photo.size
     assert "exif" not in restored.info
-    assert caplog.text.count(f"{path} has EXIF that cannot be read") == 1
+    assert caplog.text.count(f"{path} has EXIF data that cannot be read") == 1
     assert identity(Image.open(path)).size == photo.size  # also if opened by Pillow
     for suffix in ("jpg", "png", "tif", "webp", "avif"):
         identity.restore_file(path, tmp_path / f"b.{suffix}")
@@ -387,7 +387,7 @@ def test_damaged_exif_of_16_bit_file_warns_once(caplog: pytest.LogCaptureFixture
         + content[start + length + 8 :]
     )
     np.testing.assert_array_equal(np.asarray(decode(content, "deep.png")), deep)
-    assert caplog.text.count("deep.png has EXIF that cannot be read") == 1
+    assert caplog.text.count("deep.png has EXIF data that cannot be read") == 1
 
 
 def test_orientation_is_applied_if_exif_cannot_be_rewritten(

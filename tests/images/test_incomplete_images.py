@@ -113,10 +113,10 @@ def test_tiff_with_missing_strips_is_refused(kind: str) -> None:
         ),  # sparse
         with_values(whole.copy(), lengths, lambda n, v: v // 2),
     ):
-        with pytest.raises(ImageError, match="half.tif is damaged or cut short"):
+        with pytest.raises(ImageError, match="half.tif is damaged or truncated"):
             decode(bytes(damaged), "half.tif")
         with pytest.raises(
-            ImageError, match="the picture is damaged or cut short"
+            ImageError, match="the picture is damaged or truncated"
         ):  # also if opened by Pillow
             open_image(Image.open(io.BytesIO(bytes(damaged))))
 
@@ -130,7 +130,7 @@ def test_tiff_with_fewer_rows_than_declared_is_refused() -> None:
         {"rowsperstrip": 8, "compression": "zlib"},
     ):
         damaged = with_values(tiff(PIXELS[:40], **options), 257, lambda n, v: 80)
-        with pytest.raises(ImageError, match="half.tif is damaged or cut short"):
+        with pytest.raises(ImageError, match="half.tif is damaged or truncated"):
             decode(bytes(damaged), "half.tif")
 
 
@@ -182,7 +182,7 @@ def test_png_with_missing_rows_is_refused() -> None:
         )
         assert decode(png(rows, 80, depth, colour), "whole.png").size == (64, 80)
         for cut in (len(rows) // 2, len(rows) - row_bytes // 2):
-            with pytest.raises(ImageError, match="half.png is damaged or cut short"):
+            with pytest.raises(ImageError, match="half.png is damaged or truncated"):
                 decode(png(rows[:cut], 80, depth, colour), "half.png")
     with pytest.raises(ImageError, match="bytes of its pixels are missing"):  # between two passes
         decode(png((b"\0" + b"\7" * 24) * 10, 80, interlaced=True), "half.png")
@@ -226,7 +226,7 @@ def test_jpeg_with_missing_blocks_is_refused(options: dict[str, Any], turn: int)
     struct.pack_into(">H", named, content.index(b"\xff\xc0") + 5, 160)
     for damaged in (bytes(named), content[: len(content) * 2 // 3] + b"\xff\xd9"):
         with pytest.raises(
-            ImageError, match="half.jpg is damaged or cut short .its last rows are missing"
+            ImageError, match="half.jpg is damaged or truncated .its last rows are missing"
         ):
             decode(damaged, "half.jpg")
 
@@ -237,7 +237,7 @@ def test_jpeg_2000_with_missing_tiles_is_refused() -> None:
         assert decode(whole, "whole.jp2").size == (64, 80)
         third = whole.index(b"\xff\x90\0\x0a\0\2")
         with pytest.raises(
-            ImageError, match="half.jp2 is damaged or cut short .2 of its 6 tiles are there"
+            ImageError, match="half.jp2 is damaged or truncated .2 of its 6 tiles are there"
         ):
             decode(whole[:third] + b"\xff\xd9", "half.jp2")
 
@@ -310,7 +310,7 @@ def test_masses_of_tiny_parts_are_refused(
 ) -> None:
     content = encoded(PIXELS, file_format)
     assert decode(content[:at] + part * 2000 + content[at:], "a").size == (64, 80)
-    with pytest.raises(ImageError, match=f"a has masses of tiny {words}"):
+    with pytest.raises(ImageError, match=f"a has too many tiny {words}"):
         decode(content[:at] + part * 25_000 + content[at:], "a")
 
 
@@ -402,7 +402,7 @@ def test_large_pictures_are_decoded_in_another_process(
             expected.format,
         )
         np.testing.assert_array_equal(np.asarray(apart), np.asarray(expected))
-    with pytest.raises(ImageError, match="cut is (damaged or cut short|not an image)"):
+    with pytest.raises(ImageError, match="cut is (damaged or truncated|not an image)"):
         decode(contents[0][: len(contents[0]) // 2], "cut")
 
 

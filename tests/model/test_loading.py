@@ -68,7 +68,8 @@ def test_other_dtypes_raise(weights: Path, dtype: torch.dtype) -> None:
     state = load_file(weights / "model.safetensors")
     save_file(state | {KEY: state[KEY].to(dtype)}, weights / "model.safetensors")
     with pytest.raises(
-        ValueError, match=rf"weights are float16, bfloat16, float32 or float64, but {KEY} is \w+"
+        ValueError,
+        match=rf"weights must be float16, bfloat16, float32 or float64, but {KEY} is \w+",
     ):
         VRDIR.from_pretrained(weights)
 
@@ -158,7 +159,7 @@ def test_invalid_configs_raise(weights: Path, content: str) -> None:
 )
 def test_a_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
     configure(weights, branches=["haze", name, "rain"])
-    with pytest.raises(ValueError, match="not one that Python uses"):
+    with pytest.raises(ValueError, match="not be a Python keyword"):
         VRDIR.from_pretrained(weights)
 
 

@@ -103,7 +103,7 @@ def test_branches_are_addressed_by_name_at_every_scale(tiny: VRDIR) -> None:
         ({"depth": 3}, "depth"),
         ({"widths": (-8, 12, 16)}, "widths.0"),
         ({"decoder_blocks": (1, -1, 1)}, "decoder_blocks.1"),
-        ({"branches": ("train",)}, "not one that Python uses"),
+        ({"branches": ("train",)}, "not be a Python keyword"),
         ({"strides": (3,)}, "stride \\[3\\]"),
     ],
 )

@@ -146,7 +146,7 @@ def test_the_report(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> No
 def test_invalid_arguments_raise(restorer: Restorer) -> None:
     with pytest.raises(ValueError, match="damaged is 'repeat' or 'pass', not 'drop'"):
         restorer.stream([], damaged="drop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="smoothing is at least 0"):
+    with pytest.raises(ValueError, match="smoothing must be at least 0"):
         restorer.stream([], smoothing=1)
 
 
@@ -406,8 +406,8 @@ def test_other_sources_are_rejected(restorer: Restorer) -> None:
     bare = VideoCapture([])
     bare.read = lambda: np.zeros((2, 4, 3), np.uint8)  # type: ignore[assignment,method-assign,return-value]
     with pytest.raises(
-        ValueError, match=r"returns \(ok, frame\), as OpenCV's does; this one returned ndarray"
+        ValueError, match=r"must return \(ok, frame\), as in OpenCV; this one returned ndarray"
     ):
         next(restorer.stream(bare))
-    with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not \'gbr\''):
+    with pytest.raises(ValueError, match='channels must be "rgb" or "bgr", not \'gbr\''):
         restorer.stream([], channels="gbr")  # type: ignore[arg-type]

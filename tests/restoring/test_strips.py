@@ -115,7 +115,7 @@ def test_skip_clean() -> None:
 
 
 def test_one_image_at_a_time() -> None:
-    with pytest.raises(ValueError, match="one image at a time, not a batch of 2"):
+    with pytest.raises(ValueError, match="expected one image, not a batch of 2"):
         restore_in_strips(NETWORKS["tiny"], torch.rand(2, 3, 32, 32))
     with pytest.raises(ValueError, match="expected an RGB tensor"):
         restore_in_strips(NETWORKS["tiny"], torch.rand(1, 1, 32, 32))

@@ -293,11 +293,11 @@ def test_errors_are_raised_before_training(
 ) -> None:
     w, every = trained, f"--clean {photo_folder} --device cpu --work-dir {tmp_path}/new"
     said = failing(f"train branch --degradation snow --decoder {w}/decoder --recipe smoke {every}")
-    assert "holds another network than the recipe's (widths is" in said
+    assert "contains a network that differs from the recipe's (widths is" in said
     said = failing(
         f"train fusion --decoder {w}/decoder --branch haze={w}/rain --recipe {recipe} {every}"
     )
-    assert "holds no weights of the stage branch-haze" in said
+    assert "contains no weights of the stage branch-haze" in said
     said = failing(
         f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain "
         f"--recipe {recipe} {every}"
@@ -310,41 +310,41 @@ def test_errors_are_raised_before_training(
         f"train refine --weights {w}/fusion --model-branches [haze] --recipe {recipe} {every}"
     )
     assert "--model-branches is for whole runs; here the branches are haze, noise, rain" in said
-    assert "nowhere holds no weights" in failing(
+    assert "nowhere contains no weights" in failing(
         f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}"
     )
     said = failing(
         f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}"
     )  # unknown: needs pairs of its own
-    assert "nothing to train the stage branch-mist on" in said
+    assert "no training data for the stage branch-mist" in said
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} "
         f"--extractor-weights {w}/x.pth"
     )
-    assert "leave --extractor-weights out: E is taken from the earlier stage" in said
+    assert "remove --extractor-weights: the extractor is taken from the earlier stage" in said
     assert "no option --step; did you mean --steps" in failing(
         f"train decoder --recipe {recipe} {every} --step 3"
     )
     assert "decoder.steps: " in failing(f"train decoder --recipe {recipe} {every} --steps many")
-    assert "give --clean FOLDER or --pairs LIST" in failing(
+    assert "use --clean FOLDER or --pairs LIST" in failing(
         f"train decoder --recipe {recipe} --work-dir {tmp_path}/new"
     )
     data = f"--pairs haze={w.parent}/its.txt --val-clean {photo_folder} --work-dir {tmp_path}/new"
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
     )
-    assert "nothing to train the stage branch-rain on (there is haze)" in said
+    assert "no training data for the stage branch-rain (only haze)" in said
     said = failing(
         f"train decoder --recipe {recipe} --pairs {w.parent}/its.txt --work-dir {tmp_path}/new"
     )
-    assert "there is nothing to validate on" in said
+    assert "no validation data:" in said
     data = (
         f"--pairs {w.parent}/rain.txt --val-pairs haze={w.parent}/its.txt --work-dir {tmp_path}/new"
     )
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
     )
-    assert "nothing to validate the stage branch-rain on" in said
+    assert "no validation data for the stage branch-rain" in said
     assert not (tmp_path / "new").exists()
 
 
@@ -358,7 +358,7 @@ def test_resuming_with_other_weights_is_refused(
     vrdir_command(line + " --resume")
     shutil.rmtree(tmp_path / "decoder")
     shutil.copytree(trained / "fusion/weights/fusion", tmp_path / "decoder")
-    assert "is another run: its priors are" in failing(line + " --resume")
+    assert "belongs to a different run: its priors are" in failing(line + " --resume")
 
 
 def test_the_help_lists_every_setting(recipe: Path) -> None:

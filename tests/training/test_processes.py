@@ -187,7 +187,9 @@ def test_processes_without_a_shared_work_directory_stop(
         timeout=120,
     )
     assert result.returncode != 0
-    assert "does not hold the same checkpoints for all processes" in " ".join(result.stderr.split())
+    assert "does not contain the same checkpoints for all processes" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_two_processes_train_like_one(

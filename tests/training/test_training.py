@@ -386,7 +386,7 @@ def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
 
 def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=1)
-    with pytest.raises(FileNotFoundError, match="holds no run to continue"):
+    with pytest.raises(FileNotFoundError, match="contains no run to continue"):
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
@@ -409,7 +409,7 @@ def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> Non
     fewer.mkdir()
     for path in sorted(photo_folder.iterdir())[:-1]:
         (fewer / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="is another run: its data are"):
+    with pytest.raises(ValueError, match="belongs to a different run: its data are"):
         train_all(settings, fewer, tmp_path / "run", resume=True)
 
 
@@ -481,7 +481,7 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
     run("a.txt", "b.txt")
     run("a.txt", "b.txt", resume=True)
     for pairs, val_pairs in (("b.txt", "a.txt"), ("reversed.txt", "b.txt")):
-        with pytest.raises(ValueError, match="is another run: its data are"):
+        with pytest.raises(ValueError, match="belongs to a different run: its data are"):
             run(pairs, val_pairs, resume=True)
 
 
@@ -491,7 +491,7 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
         ValueError, match="batch_size 3 cannot be divided into 1 processes x 2 parts"
     ):
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
-    with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
+    with pytest.raises(ValueError, match="compile: unknown backend 'nonsense'"):
         train_all(recipe(compile="nonsense"), photo_folder, tmp_path / "run")
     with pytest.raises(
         ValueError, match="the recipe's model is not a valid network: features of stride"
@@ -502,7 +502,7 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
     assert not (tmp_path / "run").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other things than a run"):
+    with pytest.raises(FileExistsError, match="contains other files than those of a run"):
         train_all(recipe(), photo_folder, tmp_path / "other")
     with pytest.raises(ValueError, match="is not a folder"):
         train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
@@ -582,12 +582,12 @@ def test_validation_photos_are_not_trained_on_by_a_list(
     assert not {item.clean for item in training} & {item.clean for item in held_out}
     assert len(training) == 2 * (len(photos) - len(held_out))
     assert (
-        f"{len(held_out)} pairs are not trained on: their photos are held out for validation"
+        f"{len(held_out)} pairs are not used for training: their photos are held out for validation"
         in caplog.text
     )
     caplog.clear()
     Sources(clean=photo_folder, val_pairs=[str(tmp_path / "list.txt")]).items(recipe())
-    assert f"{len(photos)} photos are both trained and validated on" in caplog.text
+    assert f"{len(photos)} photos are in both the training and the validation data" in caplog.text
 
 
 def test_flags_change_settings_of_named_and_written_models(tmp_path: Path) -> None:
@@ -621,7 +621,7 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
 
 def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
     with pytest.raises(
-        ValueError, match="shares leave nothing to train on for a model with the branches noise"
+        ValueError, match="shares: no degradation of the branches noise has a share above 0"
     ):
         recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
 
@@ -726,7 +726,7 @@ def test_learning_rates() -> None:
         ("decoder: {steps: 5, loss_weights: {degraded: -1}}", "decoder.loss_weights.degraded"),
         ("data: {cache_gib: .inf}", "data.cache_gib"),
         ("seed: 99999999999999999999999", "seed"),
-        ("shares: {haze: 0, clean: 0}", "not all of them 0"),
+        ("shares: {haze: 0, clean: 0}", "at least one above 0"),
         ("[", "is not valid YAML"),
     ],
 )
@@ -804,5 +804,5 @@ def test_an_unknown_loss_is_an_error() -> None:
     wrong = settings.model_copy(
         update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})}
     )
-    with pytest.raises(ValueError, match="stage fusion has no loss gan"):
+    with pytest.raises(ValueError, match="unknown loss gan for the stage fusion"):
         FusionStage(wrong)

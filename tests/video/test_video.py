@@ -351,7 +351,7 @@ def test_failed_writing_names_the_file_and_leaves_nothing(tmp_path: Path) -> Non
     source = clip(tmp_path / "a.mp4")
     with pytest.raises(
         VideoError,
-        match=r"\.webm cannot hold the sound of .*a.mp4 \(aac\); choose another container",
+        match=r"\.webm cannot store the sound of .*a.mp4 \(aac\); choose another container",
     ):
         copy(source, tmp_path / "out" / "b.webm")
     with pytest.raises(VideoError, match="no video format for the suffix '.xyz'"):

@@ -265,7 +265,10 @@ def test_unread_parts_warn(
     copy(plain, tmp_path / "b.mkv")
     assert "further" not in caplog.text
     frames = copy(joined(tmp_path / f"a{suffix}", *[plain] * parts), tmp_path / "b.mkv")
-    assert f"a{suffix} holds a further video, which is left out; join them by ffmpeg" in caplog.text
+    assert (
+        f"a{suffix} contains a second video, which is ignored; join videos with ffmpeg"
+        in caplog.text
+    )
     assert 6 * (parts - 1) == len(frames)
 
 

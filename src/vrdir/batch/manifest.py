@@ -201,8 +201,8 @@ class Manifest:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.torn:  # a line after half a line would be read as one with it
             raise DiskError(
-                f"{self.path} ends in half a line, because the disk failed; "
-                "run the same command again, which removes it"
+                f"{self.path} ends with an incomplete line, because the disk failed; run the same "
+                "command again to remove the line"
             )
         content = json.dumps(line).encode() + b"\n"
         try:
@@ -263,9 +263,9 @@ class Manifest:
         ]
         if differences:
             raise InputError(
-                f"{self.folder} holds the results of another run ({'; '.join(differences)}), which "
-                "this one cannot resume; choose another output, "
-                f"or delete {self.path} and add --overwrite"
+                f"{self.folder} contains the results of a different run "
+                f"({'; '.join(differences)}), which cannot be resumed with this command; choose "
+                f"another output, or delete {self.path} and add --overwrite"
             )
 
     def _unwritable(self, error: OSError) -> ImageError:

@@ -128,7 +128,7 @@ def photos_in(folder: Path) -> list[Path]:
         NotPermittedError: it cannot be listed.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"no folder of clean photos at {folder}")
+        raise MissingFileError(f"the folder of clean photos does not exist: {folder}")
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:

@@ -76,7 +76,7 @@ def items_of(
             names = ", ".join((*known, CLEAN, MIXED))
             hint = did_you_mean(name, known, SYNONYMS)
             raise DataError(
-                f"{flag} {text}: {name!r} is not a known degradation; give one of {names}{hint}"
+                f"{flag} {text}: {name!r} is not a known degradation; use one of {names}{hint}"
             )
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
         stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
@@ -132,7 +132,7 @@ def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item
     """
     if not 0 < validation < len(items):
         raise DataError(
-            f"cannot hold {validation} of {len(items)} photos out for validation; set "
+            f"cannot hold out {validation} of {len(items)} photos for validation; set "
             "validation.photos"
         )
     held_out = set(spread(len(items), validation))

@@ -161,7 +161,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
     if degraded.shape != clean.shape:
         raise ImageError(
             f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; the images of "
-            "a pair must have one size"
+            "a pair must have the same size"
         )
     return degraded, clean
 
@@ -198,8 +198,8 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
         degraded, _, clean = (side.strip() for side in line.partition("|"))
         if not degraded or not clean or "|" in clean:
             problems.append(
-                f"{path}:{number}: a line is degraded|clean, two paths with one bar between, "
-                f"not {line[:200]!r}"
+                f"{path}:{number}: a line must be degraded|clean, two paths with one bar between "
+                f"them, not {line[:200]!r}"
             )
             continue
         if clean not in cleans:
@@ -216,7 +216,8 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
             pairs.append(Pair(cleans[clean], None, synthesis, number))
     if not pairs and not problems:
         raise DataError(
-            f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)"
+            f"{path} contains no pairs; a line must be degraded|clean (`vrdir pairs build` writes "
+            "them)"
         )
     return pairs, problems
 
@@ -292,7 +293,7 @@ def _header(path: Path) -> _Header:
         problem = str(error)
     except UnidentifiedImageError:
         problem = (
-            f"{path} is not an image, or of a file format that Pillow does not know"
+            f"{path} is not an image, or has a file format that Pillow does not support"
             if length
             else f"{path} is empty (0 bytes)"
         )
@@ -333,8 +334,8 @@ class _Names:
         text = text.replace(os.sep, "/")
         if "|" in text or "\n" in text or text != text.rstrip() or not _is_utf8(text):
             raise DataError(
-                f"{text!r} cannot be in a pair list: rename it without bars, line breaks, spaces "
-                "at its end or broken letters"
+                f"{text!r} cannot be in a pair list: rename it without bars, line breaks, trailing "
+                "spaces or invalid characters"
             )
         return f"./{text}" if text[0] in "#@\ufeff" or text[0].isspace() else text
 
@@ -354,7 +355,7 @@ def _text(path: Path) -> str:
         return read_text(path)
     except FileNotFoundError:
         raise MissingFileError(
-            f"there is no pair list {path}; `vrdir pairs build` writes one"
+            f"pair list {path} does not exist; `vrdir pairs build` writes one"
         ) from None
     except ValueError as error:
         raise DataError(f"{error}; a pair list is a text file of lines degraded|clean") from None

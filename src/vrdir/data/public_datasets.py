@@ -129,12 +129,12 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
             degraded file has two clean twins.
     """
     if rule not in RULES:
-        raise DataError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; choose one of {', '.join(RULES)}")
     if rule == CLEAN_ONLY:
         if degraded is not None or not synthesis:
             raise DataError(
-                f"the rule {CLEAN_ONLY} takes no degraded images, but degradations to synthesise, "
-                "such as noise:sigma=25"
+                f"the rule {CLEAN_ONLY} needs degradations to synthesise, such as noise:sigma=25, "
+                "instead of degraded images"
             )
         check_synthesis(synthesis)
         photos = images_below(clean)
@@ -143,13 +143,13 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
         )
     if degraded is None:
         raise DataError(
-            f"the rule {rule} needs the folder of the degraded images; for clean images alone "
-            f"there is {CLEAN_ONLY}"
+            f"the rule {rule} needs the folder of the degraded images; for clean images alone use "
+            f"{CLEAN_ONLY}"
         )
     if synthesis:
         raise DataError(
-            f"the rule {rule} finds degraded images and does not synthesise them; for that there "
-            f"is {CLEAN_ONLY}"
+            f"the rule {rule} finds degraded images and does not synthesise them; to synthesise "
+            f"use {CLEAN_ONLY}"
         )
     sides = _Sides(degraded, clean)
     matching = sides.matching(RULES[rule])
@@ -173,7 +173,7 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         NotPermittedError: it, or a folder in it, cannot be read.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"there is no folder {folder}")
+        raise MissingFileError(f"folder {folder} does not exist")
 
     def unreadable(error: OSError) -> None:
         raise NotPermittedError(

@@ -80,13 +80,11 @@ class TrainingSet:
         on_device: bool | None = None,
     ) -> None:
         if not items:
-            raise DataError(
-                "there is nothing to train on: give a folder of clean photos or pair lists"
-            )
+            raise DataError("no training data: use a folder of clean photos or pair lists")
         if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
             raise DataError(
-                "data.pairs_share is of use with both photos and pair lists: give --clean and "
-                "--pairs, or leave it out"
+                "data.pairs_share needs both photos and pair lists: use --clean and --pairs, or "
+                "remove it"
             )
         self.items, self.branches, self.seed, self.crop_px = (
             list(items),
@@ -126,7 +124,7 @@ class TrainingSet:
             DataError: it takes no items, or there are no reduced copies to train on.
         """
         if whole and self.copy_px is None:
-            raise DataError(f"the stage {name} is for a model with a global context")
+            raise DataError(f"the stage {name} needs a model with a global context")
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
         return StageData(self, name, shares, accepted, whole)
 
@@ -192,7 +190,7 @@ class StageData:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
             raise DataError(
-                f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair "
+                f"no training data for the stage {name} (only {kinds}); add --clean or a pair "
                 f"list of its degradation{suggestion(name.removeprefix('branch-'))}"
             )
         self.data, self.name = data, name

@@ -141,5 +141,5 @@ def taking_depth(steps: Sequence[Step]) -> list[Step]:
     if not taking:
         able = " and ".join(name for name, one in DEGRADATIONS.items() if "depth" in one.parameters)
         names = ", ".join(step.name for step in steps)
-        raise InputError(f"a depth is of use for {able} only, not for {names}")
+        raise InputError(f"a depth has an effect on {able} only, not on {names}")
     return taking

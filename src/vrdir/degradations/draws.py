@@ -67,7 +67,7 @@ class Draws:
         self.haze: Tensor | None = None
         if not isinstance(generator, Generator) and len(generator) != image.shape[0]:
             raise InputError(
-                f"give one generator, or one for each of the {image.shape[0]} images, "
+                f"use one generator, or one for each of the {image.shape[0]} images, "
                 f"not {len(generator)}"
             )
 

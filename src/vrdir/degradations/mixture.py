@@ -92,7 +92,7 @@ def _check(shares: Mapping[str, float], names: Sequence[str]) -> None:
     if unknown:
         known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
         raise InputError(
-            f"unknown degradation {', '.join(sorted(unknown))}; there are {known}"
+            f"unknown degradation {', '.join(sorted(unknown))}; choose from {known}"
             f"{suggestion(*unknown)}"
         )
     weights = torch.tensor([float(share) for share in shares.values()], dtype=torch.float64)

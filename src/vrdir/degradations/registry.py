@@ -46,7 +46,7 @@ def find(name: str) -> Degradation:
     found = DEGRADATIONS.get(name) or OVERLAYS.get(name)
     if found is None:
         known = ", ".join((*DEGRADATIONS, *OVERLAYS))
-        raise InputError(f"unknown degradation {name!r}; there are {known}{suggestion(name)}")
+        raise InputError(f"unknown degradation {name!r}; choose one of {known}{suggestion(name)}")
     return found
 
 

@@ -58,7 +58,7 @@ def _parse_step(text: str) -> Step:
             continue
         if key not in parameters or not equals:
             known = ", ".join(f"{k}={shown(p.default)}" for k, p in parameters.items())
-            raise InputError(f"{name} takes {known}, or severity=1 to 5; not {part!r}")
+            raise InputError(f"{name} accepts {known}, or severity=1 to 5; not {part!r}")
         ranges[key] = parameters[key].parsed(f"{name}:{key}", value)
     return Step(name, ranges, severity)
 

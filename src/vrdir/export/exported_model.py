@@ -62,7 +62,9 @@ class ExportedModel:
         survive_forks()
         self.path, self.backend = Path(path), backend
         if not self.path.is_file():
-            raise MissingFileError(f"no exported network at {path}; write one with vrdir export")
+            raise MissingFileError(
+                f"exported network {path} does not exist; create it with vrdir export"
+            )
         opened = runtime.open(self.path)
         if opened.facts is None:
             raise WeightsError(
@@ -119,7 +121,7 @@ class ExportedModel:
                 " x ".join(map(str, size)) for size in (self.facts.size, image.shape[-2:])
             )
             raise ImageError(
-                f"{self.path} takes images of {own} pixels (height x width) alone, not {given}; "
+                f"{self.path} accepts only images of {own} pixels (height x width), not {given}; "
                 "export it without a size"
             )
 

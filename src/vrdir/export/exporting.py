@@ -88,7 +88,8 @@ def export(
     """
     if path.suffix not in FORMATS:
         raise InputError(
-            f"an exported network's file ends in {' or '.join(FORMATS)}, not as {path.name} does"
+            f"the file of an exported network must end in {' or '.join(FORMATS)}, unlike "
+            f"{path.name}"
         )
     check_finite(model.state_dict(), "the network")
     exported_backend(backend).runtime()  # fails now, not after the export
@@ -117,8 +118,8 @@ def _check_errors(
     too_large = [error for error in errors.values() if not error <= tolerance]  # NaN, too
     if too_large:
         raise ResultError(
-            f"{path} was not kept: in {backend} it differs from PyTorch by up to "
-            f"{max(too_large):.1e}, allowed is {tolerance:.0e}"
+            f"{path} was discarded: in {backend} it differs from PyTorch by up to "
+            f"{max(too_large):.1e}; at most {tolerance:.0e} is allowed"
         )
 
 
@@ -167,7 +168,7 @@ def cached_export(model: VRDIR, backend: str) -> Path:
             export(model, path, backend, sizes=CHECK_SIZES[:3])
         except OSError as error:
             raise InputError(
-                f"the exported network cannot be kept in {path.parent} ({error.strerror}); "
+                f"the exported network cannot be stored in {path.parent} ({error.strerror}); "
                 "set XDG_CACHE_HOME, or export it to a file"
             ) from None
     return path

@@ -23,7 +23,7 @@ def open_network(path: Path) -> OpenedNetwork:
     """
     backend = BACKENDS["onnx"]
     if path.suffix == ".xml":
-        raise WeightsError(f"{path} is OpenVINO's format; open it with backend openvino")
+        raise WeightsError(f"{path} has OpenVINO's format; use backend openvino")
     session = onnx_session(backend.runtime(), path, "; export it again")
     check_values(path, initializers(path))
 
@@ -56,5 +56,5 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented errors
         raise WeightsError(
-            f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}){remedy}"
+            f"{path} is not an ONNX file that onnxruntime can open ({first_line(error)}){remedy}"
         ) from None

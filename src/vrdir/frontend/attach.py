@@ -88,7 +88,7 @@ def restore_before(
         MissingFileError: they do not exist.
     """
     if is_connected(recogniser):
-        raise RecogniserError("this recogniser has a restorer in front already")
+        raise RecogniserError("this recogniser already has a restorer")
     connector = connector_for(recogniser)
     if device is None and connector.shares_device:
         network = load_network(weights, _device_of(recogniser))

@@ -76,8 +76,8 @@ def restore_arguments(
         return args, {**kwargs, argument: restore(kwargs[argument], mask)}
     given = [f"{len(args)} by position", *kwargs]
     raise InputError(
-        f"no images in this call (arguments: {', '.join(given)}); "
-        "say which argument holds them: restore_before(..., argument=NAME or position)"
+        f"no images in this call (arguments: {', '.join(given)}); name the argument: "
+        "restore_before(..., argument=NAME or position)"
     )
 
 

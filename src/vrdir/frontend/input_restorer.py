@@ -140,7 +140,7 @@ class InputRestorer(KeepsDtypes):
             images = [self(image) for image in batch]
             return batch._make(images) if hasattr(batch, "_make") else type(batch)(images)
         raise InputError(
-            f"cannot find images in a {type(batch).__name__}; give a tensor (B, 3, H, W) or "
+            f"cannot find images in a {type(batch).__name__}; pass a tensor (B, 3, H, W) or "
             "(3, H, W), an array, PIL images, a list of them, or a mapping that holds them as "
             "pixel_values or image"
         )
@@ -164,8 +164,8 @@ class InputRestorer(KeepsDtypes):
         valid = torch.as_tensor(mask, device=batch.device) != 0
         if valid.shape != (*batch.shape[:-3], *batch.shape[-2:]):
             raise InputError(
-                f"the {MASK_KEY} of images {tuple(batch.shape)} is (B, H, W), "
-                f"not {tuple(valid.shape)}"
+                f"the {MASK_KEY} of images {tuple(batch.shape)} must be (B, H, W), not "
+                f"{tuple(valid.shape)}"
             )
         if batch.ndim == 3:
             return self._masked(batch[None], valid[None])[0]
@@ -231,7 +231,7 @@ class InputRestorer(KeepsDtypes):
         integer = np.issubdtype(array.dtype, np.integer)
         if array.ndim == 2 and not integer:
             raise InputError(
-                "a recogniser's image array is (B, 3, H, W), (3, H, W) or (H, W, 3), "
+                "a recogniser's image array must be (B, 3, H, W), (3, H, W) or (H, W, 3), "
                 f"not {array.shape}"
             )
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
@@ -245,8 +245,8 @@ class InputRestorer(KeepsDtypes):
     def _file(self, path: str) -> Any:
         if path.startswith(("http://", "https://", "data:")):
             raise InputError(
-                f"{path[:80]} is an address, which is not fetched; "
-                "open the image and pass it as a PIL image"
+                f"{path[:80]} is an address, which is not downloaded; open the image and pass it "
+                "as a PIL image"
             )
         picture = _as_pil(self._picture(path))
         picture.filename = path  # some recognisers report it
@@ -271,13 +271,13 @@ def _check_tensor(values: Tensor) -> None:
     if values.ndim not in (3, 4) or values.shape[-3] != 3:
         hint = "; it looks like (H, W, 3): permute it" if values.shape[-1] == 3 else ""
         raise InputError(
-            "a recogniser's image tensor is (B, 3, H, W) or (3, H, W), "
+            "a recogniser's image tensor must be (B, 3, H, W) or (3, H, W), "
             f"not {tuple(values.shape)}{hint}"
         )
     if values.dtype != torch.uint8 and not values.dtype.is_floating_point:
         raise InputError(
-            "image tensors are uint8 or floating point, "
-            f"not {str(values.dtype).removeprefix('torch.')}"
+            "image tensors must be uint8 or floating point, not "
+            f"{str(values.dtype).removeprefix('torch.')}"
         )
 
 
@@ -290,7 +290,7 @@ def _check_range(image: Tensor, normalisation: Normalisation) -> bool:
     low, high = (float(v) for v in image.detach().aminmax())
     if not overshoots_only(image, low, high):
         raise ImageError(
-            f"the recogniser's input goes from {low:.3g} to {high:.3g} after undoing its "
+            f"the recogniser's input ranges from {low:.3g} to {high:.3g} after undoing its "
             f"normalisation, which should give an image in [0, 1]. Assumed: {normalisation}; "
             "declare what the recogniser really receives: mean=, std=, range=, channels="
         )

@@ -62,7 +62,7 @@ def find_normalisation(
     if channels is not None:
         normalisation = normalisation._replace(channels=checked_channels(channels))
     if not normalisation.range[0] < normalisation.range[1] or min(normalisation.std) <= 0:
-        raise InputError(f"range must rise and std be positive: {normalisation}")
+        raise InputError(f"range must be increasing and std positive: {normalisation}")
     return normalisation
 
 

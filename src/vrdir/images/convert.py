@@ -127,8 +127,8 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
     if isinstance(image, Tensor):
         return _to_rgb(_open_tensor(image), channels)
     raise ImageError(
-        f"cannot take a {type(image).__name__} for an image; "
-        "give a path, bytes, PIL image, NumPy array or torch tensor"
+        f"cannot read an image from a {type(image).__name__}; use a path, bytes, PIL image, NumPy "
+        "array or torch tensor"
     )
 
 
@@ -137,7 +137,7 @@ def checked_channels(channels: str) -> Channels:
     for known in get_args(Channels):
         if channels == known:
             return known
-    raise InputError(f'channels is "rgb" or "bgr", not {channels!r}')
+    raise InputError(f'channels must be "rgb" or "bgr", not {channels!r}')
 
 
 def _to_rgb(opened: OpenImage, channels: Channels) -> OpenImage:
@@ -168,7 +168,7 @@ def _enough_memory(name: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
         raise ImageError(
-            f"{name} needs more memory than there is; make a smaller copy of it (--max-side)"
+            f"{name} needs more memory than is available; use a smaller copy (--max-side)"
         ) from None
 
 
@@ -208,7 +208,7 @@ def _with_batch(image: Tensor) -> Tensor:
     shape = tuple(image.shape)
     if image.ndim not in (2, 3, 4):
         raise ImageError(
-            f"a tensor image is (H, W), (C, H, W) or (B, C, H, W), not of shape {shape}"
+            f"a tensor image must have the shape (H, W), (C, H, W) or (B, C, H, W), not {shape}"
         )
     whole = image if image.ndim == 4 else image[None] if image.ndim == 3 else image[None, None]
     if whole.shape[1] not in (1, 3, 4):
@@ -216,7 +216,7 @@ def _with_batch(image: Tensor) -> Tensor:
         if whole.shape[-1] in (1, 3, 4):
             hint = "; it looks like (H, W, C): permute it to (C, H, W)"
         raise ImageError(
-            f"an image has 1, 3 or 4 channels (grey, RGB, RGBA), not {whole.shape[1]}: "
+            f"an image must have 1, 3 or 4 channels (grey, RGB, RGBA), not {whole.shape[1]}: "
             f"shape {shape}{hint}"
         )
     if 0 in whole.shape:
@@ -231,7 +231,7 @@ def _levels(dtype: torch.dtype) -> int:
     if dtype.is_floating_point:
         return 1
     raise ImageError(
-        "a tensor image is uint8 (0 to 255) or floating point (0 to 1), "
+        "a tensor image must be uint8 (0 to 255) or floating point (0 to 1), "
         f"not {str(dtype).removeprefix('torch.')}"
     )
 
@@ -243,11 +243,11 @@ def _checked(values: Tensor) -> Tensor:
     """
     low, high = (float(v) for v in values.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError("the image holds NaN or infinite values; replace them before restoring")
+        raise ImageError("the image contains NaN or infinite values; replace them before restoring")
     if not overshoots_only(values, low, high):
         raise ImageError(
-            f"floating-point images are in [0, 1]; this one goes from {low:.3g} to {high:.3g} "
-            "(divide by 255, or undo a normalisation)"
+            f"floating-point images must be in [0, 1]; this one ranges from {low:.3g} to "
+            f"{high:.3g} (divide by 255, or undo a normalisation)"
         )
     return values.clamp(0, 1)
 
@@ -298,20 +298,22 @@ def _check_array(image: np.ndarray[Any, Any]) -> None:
     """Raise ImageError for arrays that are not images."""
     if image.ndim not in (2, 3, 4):
         raise ImageError(
-            f"an array image is (H, W), (H, W, C) or (B, H, W, C), not of shape {image.shape}"
+            "an array image must have the shape (H, W), (H, W, C) or (B, H, W, C), not "
+            f"{image.shape}"
         )
     if image.ndim > 2 and image.shape[-1] not in (1, 3, 4):
         hint = ""
         if image.shape[-3] in (1, 3, 4):
             hint = "; it looks like (C, H, W): transpose it to (H, W, C)"
         raise ImageError(
-            "an array image has 1, 3 or 4 channels last (grey, RGB, RGBA), "
+            "an array image must have 1, 3 or 4 channels last (grey, RGB, RGBA), "
             f"not shape {image.shape}{hint}"
         )
     known = image.dtype.name in ("uint8", "uint16") or np.issubdtype(image.dtype, np.floating)
     if not known:
         raise ImageError(
-            f"an array image is uint8, uint16 or floating point (0 to 1), not {image.dtype.name}"
+            "an array image must be uint8, uint16 or floating point (0 to 1), not "
+            f"{image.dtype.name}"
         )
 
 
@@ -327,8 +329,8 @@ def _open_picture(image: Picture, own: bool = False) -> OpenImage:
         return _open_deep(image)
     if raw_mode_of(image, "the picture"):
         logger.warning(
-            "a picture of 16 bits per channel, opened by Pillow, has lost the lower 8; "
-            "give its path or its bytes instead"
+            "an image of 16 bits per channel loses the lower 8 bits when Pillow opens it; use its "
+            "path or its bytes instead"
         )
     picture = load_upright(image, "the picture", own=own)
     mode = _mode_for(picture)
@@ -337,8 +339,8 @@ def _open_picture(image: Picture, own: bool = False) -> OpenImage:
         array = _grey_array(picture, mode)
         if _is_transparent(picture):
             logger.warning(
-                "a grey picture of 16 bits with a transparent value, opened by Pillow, loses that; "
-                "give its path or bytes instead"
+                "a grey 16-bit image loses its transparent value when Pillow opens it; use its "
+                "path or its bytes instead"
             )
     else:
         converted = _converted(picture, mode)
@@ -392,8 +394,8 @@ def _grey_array(picture: Image.Image, mode: str) -> np.ndarray[Any, Any]:
         return array
     if array.min() < 0 or array.max() > 65535:
         raise ImageError(
-            "grey pictures of integers go from 0 to 65535; "
-            f"this one from {array.min()} to {array.max()}"
+            f"grey integer images must be in 0 to 65535; this one ranges from {array.min()} to "
+            f"{array.max()}"
         )
     return array.astype(np.uint16)
 

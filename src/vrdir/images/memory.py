@@ -115,7 +115,7 @@ def check_memory(
     """
     if needed > most_for_one():
         raise error(
-            f"{name} ({size[0]} x {size[1]} pixels) needs about "
-            f"{needed / 2**30:.1f} GiB of memory, and there are {most_for_one() / 2**30:.1f} "
-            "for one image; give a smaller copy, cut it up, or use a machine with more"
+            f"{name} ({size[0]} x {size[1]} pixels) needs about {needed / 2**30:.1f} GiB of "
+            f"memory, but {most_for_one() / 2**30:.1f} GiB are available for one image; use a "
+            "smaller copy, divide the image, or use a machine with more memory"
         )

@@ -110,8 +110,8 @@ def raw_mode(picture: Image.Image) -> str | None:
         tags = picture.tag_v2  # type: ignore[attr-defined]
         if tags.get(PLANAR) == SEPARATE and 16 in np.atleast_1d(tags.get(BITS, 8)):
             raise ImageError(
-                "it holds its 16-bit channels one after the other; "
-                "save it with the channels together (interleaved)"
+                "it stores its 16-bit channels one after the other (planar); save it with "
+                "interleaved channels"
             )
     args = tiles[0].args
     raw = str(args if isinstance(args, str) else args[0])

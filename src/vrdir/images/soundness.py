@@ -120,7 +120,7 @@ def check_effort(content: bytes, name: str) -> None:
                 "it is damaged or malicious"
             )
         if jpeg.segments > most_parts(content):
-            raise ImageError(f"{name} has masses of tiny segments: it is damaged or malicious")
+            raise ImageError(f"{name} has too many tiny segments: it is damaged or malicious")
         if jpeg.fill > HEADER_BYTES:
             raise ImageError(
                 f"{name} has {jpeg.fill} padding bytes between two segments: "
@@ -128,7 +128,7 @@ def check_effort(content: bytes, name: str) -> None:
             )
     elif content.startswith(PNG_START):
         if png_has_too_many_chunks(content):
-            raise ImageError(f"{name} has masses of tiny chunks: it is damaged or malicious")
+            raise ImageError(f"{name} has too many tiny chunks: it is damaged or malicious")
     elif content[:2] in PPM_NUMBERS:
         header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_NUMBERS[content[:2]]
         if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
@@ -156,7 +156,7 @@ def check_decoder(picture: Image.Image, content: bytes, name: str) -> None:
     if any(isinstance(codec, type) and issubclass(codec, ImageFile.PyDecoder) for codec in codecs):
         raise ImageError(
             f"{name} has {pixels / 1e6:.0f} megapixels in {len(content)} bytes of "
-            f"{picture.format}, which take minutes to decode; turn it into PNG first"
+            f"{picture.format}, which take minutes to decode; convert it to PNG first"
         )
 
 

@@ -131,7 +131,7 @@ def _fitting_dpi(dpi: Any, picture: Picture, target: Format) -> tuple[float, flo
     """Return a resolution as two numbers. Raises ImageError if the format cannot hold it."""
     across, down = (float(value) for value in dpi)
     if not all(0 < value <= target.highest_dpi for value in (across, down)):  # False for NaN too
-        raise ImageError(f"{target.name} cannot hold {across:g} x {down:g} dots per inch")
+        raise ImageError(f"{target.name} cannot store {across:g} x {down:g} dots per inch")
     return across, down
 
 
@@ -161,7 +161,9 @@ def _fitting_xmp(xmp: str | bytes, picture: Picture, target: Format) -> bytes:
 def _check_length(content: bytes, limit: int | None, target: Format) -> None:
     """Raise ImageError for metadata longer than the limit."""
     if limit is not None and len(content) > limit:
-        raise ImageError(f"it has {len(content)} bytes, a {target.name} holds {limit}")
+        raise ImageError(
+            f"it has {len(content)} bytes, but {target.name} can store at most {limit}"
+        )
 
 
 def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
@@ -184,7 +186,7 @@ def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
     if declared and declared != space:
         raise ImageError(
             f"it is for {declared.decode('ascii', 'replace').strip()}, "
-            f"{target.name} has this picture as {space.decode().strip()}"
+            f"but {target.name} stores this image as {space.decode().strip()}"
         )
     return profile
 

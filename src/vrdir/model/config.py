@@ -43,7 +43,7 @@ class ContextConfig(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
         if self.side % 32 or self.channels % 4:
-            raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
+            raise ValueError("side must be a multiple of 32, and channels a multiple of 4")
         return self
 
 
@@ -106,11 +106,13 @@ class VRDIRConfig(BaseModel):
                 f"branches must be different names, at least one, not {list(self.branches)}"
             )
         if CLEAN in self.branches:
-            raise ValueError("the clean branch is asked for with clean_branch, not among branches")
+            raise ValueError(
+                "to add the clean branch, set clean_branch; do not list it among branches"
+            )
         if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
             raise ValueError(
-                "a branch's name is letters, digits and underscores, and not one that Python uses; "
-                f"not {list(self.branches)}"
+                "a branch's name must consist of letters, digits and underscores, and not be a "
+                f"Python keyword; not {list(self.branches)}"
             )
         for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
             select_taps(EXTRACTORS[self.extractor].available, strides)
@@ -174,7 +176,7 @@ def read_config(path: Path) -> VRDIRConfig:
     """
     if not path.is_file():
         raise MissingFileError(
-            f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+            f"{path} is missing: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}"
         )
     try:
         return VRDIRConfig.model_validate(read_settings(path))

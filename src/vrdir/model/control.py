@@ -83,12 +83,12 @@ def checked_control(
         ValueError: the strength is outside 0 to 2, or the network has no branch of a name.
     """
     if isinstance(strength, bool) or not math.isfinite(strength) or not 0 <= strength <= STRONGEST:
-        raise InputError(f"strength is a number from 0 to {STRONGEST:g}, not {strength!r}")
+        raise InputError(f"strength must be a number from 0 to {STRONGEST:g}, not {strength!r}")
     if only is None:
         return Control(float(strength))
     names = frozenset([only] if isinstance(only, str) else only)
     unknown = sorted(names - set(branches))
     if unknown or not names:
         said = ", ".join(map(repr, unknown)) or "nothing"
-        raise InputError(f"only names what to remove, of {', '.join(branches)}; not {said}")
+        raise InputError(f"only must name what to remove, from {', '.join(branches)}; not {said}")
     return Control(float(strength), names)

@@ -122,7 +122,7 @@ class SmoothedLevels(GlobalStatistics):
 
     def __init__(self, smoothing: float) -> None:
         if not 0 <= smoothing < 1:
-            raise InputError(f"smoothing is at least 0 and below 1, not {smoothing}")
+            raise InputError(f"smoothing must be at least 0 and below 1, not {smoothing}")
         self.smoothing = smoothing
         self.reset()
 

@@ -222,8 +222,8 @@ class VRDIR(nn.Module):
             return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
             raise TracingError(
-                "skip_clean decides by the image, which torch.export and torch.compile cannot; "
-                "switch it off"
+                "skip_clean depends on the image's content, which torch.export and torch.compile "
+                "do not support; switch it off"
             )
 
         check_result(shares)  # NaN exceeds no threshold
@@ -332,7 +332,7 @@ class VRDIR(nn.Module):
         path = folder / WEIGHTS_FILE
         if not path.is_file():
             raise MissingFileError(
-                f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+                f"{path} is missing: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
         shapes = read_shapes(path)
         with usual_defaults():

@@ -311,9 +311,9 @@ class Restorer:
 
 def _check_precision(backend: str, precision: str) -> None:
     if backend not in BACKEND_NAMES:
-        raise InputError(f"backend is {' or '.join(BACKEND_NAMES)}, not {backend!r}")
+        raise InputError(f"backend must be {' or '.join(BACKEND_NAMES)}, not {backend!r}")
     if precision not in get_args(Precision):
-        raise InputError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
+        raise InputError(f"precision must be {' or '.join(get_args(Precision))}, not {precision!r}")
     if precision != "float32" and backend != TORCH:
         raise InputError(
             f"backend {backend} computes in float32; for precision {precision} choose backend torch"

@@ -64,8 +64,8 @@ def frames_of(source: Iterable[Any] | Camera) -> Iterator[Any]:
         return iter(source)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(
-            "a stream takes an iterable of images, or a camera whose read() returns (ok, frame), "
-            f"not {source!r:.80}; for a video file there is restore_video"
+            "a stream needs an iterable of images, or a camera whose read() returns (ok, frame), "
+            f"not {source!r:.80}; for a video file use restore_video"
         ) from None
 
 
@@ -75,7 +75,7 @@ def _read_frames(camera: Camera) -> Iterator[Any]:
         if not isinstance(answer, tuple) or len(answer) != 2:
             kind = type(answer).__name__
             raise InputError(
-                f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}"
+                f"a camera's read() must return (ok, frame), as in OpenCV; this one returned {kind}"
             )
         ok, frame = answer
         if not ok:
@@ -142,7 +142,7 @@ class FrameStream(Iterator[Any]):
     ) -> None:
         if damaged not in get_args(Damaged):
             raise InputError(
-                f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
+                f"damaged must be {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
             )
         self._restore = restore
         self._frames = frames_of(frames)
@@ -187,7 +187,7 @@ class FrameStream(Iterator[Any]):
         """Return a restored frame. Raises ImageError if it is damaged."""
         opened = open_image(frame, self._channels)
         if len(opened.tensor) != 1:
-            raise ImageError(f"a frame is one image, not a batch of {len(opened.tensor)}")
+            raise ImageError(f"a frame must be one image, not a batch of {len(opened.tensor)}")
         if self._scene.changed(opened.tensor):
             self._smoothed.reset()
         self._smoothed.next_frame()

@@ -71,7 +71,7 @@ def restore_in_strips(
     """
     check_image(image)
     if len(image) != 1:
-        raise InputError(f"one image at a time, not a batch of {len(image)}")
+        raise InputError(f"expected one image, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
         strips = StripNetwork(

@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
             if archive.testzip() is not None:
-                raise WeightsError("its checksums do not fit")
+                raise WeightsError("its checksums do not match")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.keys() != KEYS:
             raise WeightsError("it is not a checkpoint of vrdir")

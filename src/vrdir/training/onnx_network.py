@@ -58,7 +58,7 @@ class OnnxNetwork(nn.Module):
         for node in (node for node in graph.node if node.output[0] in wanted):
             if node.op_type not in OPERATORS:
                 raise RecogniserError(
-                    f"{path} needs the operator {node.op_type}, which is unknown here"
+                    f"{path} uses the operator {node.op_type}, which vrdir does not support"
                 )
             given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             step = (OPERATORS[node.op_type], list(node.input), node.output[0], given)

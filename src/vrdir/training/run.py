@@ -148,8 +148,8 @@ def _new_model(
         model.load_pretrained_extractor(extractor_weights)
     elif extractor_weights is not None and not any(stage.recognises for stage in stages):
         raise SettingsError(
-            "leave --extractor-weights out: E is taken from the earlier stage, which was trained "
-            "with it"
+            "remove --extractor-weights: the extractor is taken from the earlier stage, which was "
+            "trained with it"
         )
     earlier.load_into(model)
     return model
@@ -201,15 +201,15 @@ def _check(
     backends = torch.compiler.list_backends(())
     if recipe.compile is not None and recipe.compile not in backends:
         raise SettingsError(
-            f"compile: no backend {recipe.compile!r} here; there are {', '.join(backends)}"
+            f"compile: unknown backend {recipe.compile!r}; choose one of {', '.join(backends)}"
         )
     for stage in stages:
         data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
         check_division(stage.settings.batch_size, stage.settings.accumulate, processes)
         if not held_out.kinds(stage.shares, stage.accepts):
             raise DataError(
-                f"there is nothing to validate the stage {stage.name} on; give --val-pairs or "
-                "--val-clean that fit it"
+                f"no validation data for the stage {stage.name}; use --val-pairs or --val-clean "
+                "with suitable images"
             )
 
 
@@ -226,8 +226,8 @@ def launched(device: str, recipe: Recipe) -> Fabric:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if kind == "cuda" and here > torch.cuda.device_count():
         raise SettingsError(
-            f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; "
-            "start one for each GPU"
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs; "
+            "start one process per GPU"
         )
     fabric = Fabric(
         accelerator=kind,

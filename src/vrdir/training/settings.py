@@ -270,7 +270,7 @@ class Recipe(Settings):
         if isinstance(value, str):
             if value not in CONFIGS:
                 known = f"{', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}"
-                raise SettingsError(f"no config {reprlib.repr(value)}; there are {known}")
+                raise SettingsError(f"unknown config {reprlib.repr(value)}; choose one of {known}")
             return CONFIGS[value]
         return value
 
@@ -281,10 +281,10 @@ class Recipe(Settings):
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
             raise SettingsError(
-                f"unknown {', '.join(sorted(unknown))}; there are {known}{suggestion(*unknown)}"
+                f"unknown {', '.join(sorted(unknown))}; choose from {known}{suggestion(*unknown)}"
             )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
-            raise SettingsError("shares are numbers from 0, not all of them 0")
+            raise SettingsError("shares must be 0 or more, and at least one above 0")
         return value
 
     @field_validator("ranges", mode="before")
@@ -315,14 +315,14 @@ class Recipe(Settings):
                 )
         if self.view_px is not None and self.view_px < self.crop_px:
             raise SettingsError(
-                f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}"
+                f"view_px must be at least crop_px ({self.crop_px}), not {self.view_px}"
             )
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(
             self.mixture.values()
         ):  # else all is from lists
             raise SettingsError(
-                "shares leave nothing to train on for a model with the branches "
-                f"{', '.join(self.model.branches)}"
+                f"shares: no degradation of the branches {', '.join(self.model.branches)} has a "
+                "share above 0"
             )
         return self
 
@@ -386,7 +386,7 @@ class Recipe(Settings):
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
             raise MissingFileError(
-                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}"
+                f"recipe {path} does not exist; use a YAML file or one of {', '.join(RECIPES)}"
                 f"{did_you_mean(str(path), RECIPES)}"
             )
         try:
@@ -408,7 +408,7 @@ class Recipe(Settings):
                 inner = place.get(parent) or {}
                 if not isinstance(inner, dict):
                     raise SettingsError(
-                        f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}"
+                        f"{path}: {key} needs a mapping at {parent}, not {reprlib.repr(inner)}"
                     )
                 # A copy, as with YAML's anchors two keys may share a mapping.
                 place[parent] = place = dict(inner)

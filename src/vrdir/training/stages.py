@@ -64,7 +64,7 @@ class Stage(ABC):
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
             raise SettingsError(
-                f"stage {self.name} has no loss {', '.join(sorted(unknown))}; it has "
+                f"unknown loss {', '.join(sorted(unknown))} for the stage {self.name}; choose from "
                 f"{', '.join(self.weights)}"
             )
         self.weights = {**self.weights, **settings.loss_weights}
@@ -125,7 +125,7 @@ class ContextStage(Stage):
     def __init__(self, recipe: Recipe) -> None:
         if recipe.context is None or recipe.model.context is None:
             raise SettingsError(
-                "the recipe has no settings for the stage context, or its model has no context"
+                "the stage context needs `context` in the recipe and a model with a context"
             )
         self.weights = {"detail": 0.5, "recognition": 0.5, "detection": 0.5, "choice": 4.0}
         super().__init__(recipe, recipe.context, recipe.mixture)
@@ -196,8 +196,7 @@ class HazeStage(Stage):
     def __init__(self, recipe: Recipe) -> None:
         if recipe.haze is None or recipe.model.context is None or not recipe.model.context.tone:
             raise SettingsError(
-                "the recipe has no settings for the stage haze, or its model has no context of "
-                "local tone"
+                "the stage haze needs `haze` in the recipe and a model with a local-tone context"
             )
         self.weights = {"haze": 1.0}
         super().__init__(recipe, recipe.haze, recipe.mixture)
@@ -348,7 +347,7 @@ class RefineStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.refine is None:
-            raise SettingsError("the recipe has no settings for the stage refine")
+            raise SettingsError("the stage refine needs `refine` in the recipe")
         self.weights = self.defaults()
         super().__init__(recipe, recipe.refine, recipe.mixture)
         self.recognition = Recognition(recipe.model.extractor)
@@ -413,9 +412,9 @@ class WholeStage(Stage):
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.whole is None or recipe.detector is None:
-            raise SettingsError("the recipe has no settings for the stage whole, or no detector")
+            raise SettingsError("the stage whole needs `whole` in the recipe, with a detector")
         if recipe.model.context is None or not recipe.model.context.tone:
-            raise SettingsError("the stage whole is for a model with a context of local tone")
+            raise SettingsError("the stage whole needs a model with a local-tone context")
         self.weights = {
             "consistency": 0.1,
             "guidance": 0.1,

@@ -329,8 +329,8 @@ class StageRun:
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
         if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # all processes raise it
             raise SettingsError(
-                f"{self.folder} does not hold the same checkpoints for all processes; give them "
-                "one shared work directory"
+                f"{self.folder} does not contain the same checkpoints for all processes; use one "
+                "shared work directory"
             )
         if not found:
             return 0
@@ -365,7 +365,7 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
     files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     return (
         f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch "
-        f"was {files}. Look at these images; lower learning_rate, set clip_norm, or use precision: "
+        f"was {files}. Check these images; lower learning_rate, set clip_norm, or use precision: "
         "float32 (these may change), and continue with --resume"
     )
 

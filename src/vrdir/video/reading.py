@@ -149,15 +149,15 @@ class VideoReader:
         """
         if packets < self.stream.frames and not self._reaches_the_end(packets, last):
             logger.warning(
-                "%s is cut short: it ends after %d of %d frames",
+                "%s is truncated: it ends after %d of %d frames",
                 self.path,
                 packets,
                 self.stream.frames,
             )
         if self._is_followed(position):
             logger.warning(
-                "%s holds a further video, which is left out; "
-                "join them by ffmpeg or mkvmerge, not as files",
+                "%s contains a second video, which is ignored; join videos with ffmpeg or "
+                "mkvmerge, not by joining files",
                 self.path,
             )
 
@@ -287,7 +287,7 @@ class VideoReader:
             raise VideoError(f"{self.path} has no video stream")
         stream: av.VideoStream = moving[0]
         if stream.codec_context is None:
-            raise VideoError(f"{self.path} has a codec for which FFmpeg has no decoder here")
+            raise VideoError(f"{self.path} has a codec that the installed FFmpeg cannot decode")
         size = stream.width, stream.height
         check_memory(PIXEL_BYTES * size[0] * size[1], size, str(self.path), VideoError)
         # With threads, FFmpeg's H.264 decoder reports no damage within a frame, and loses good
@@ -304,7 +304,9 @@ class VideoReader:
                 with contextlib.suppress(self._av.error.FFmpegError):
                     for frame in packet.decode():
                         return frame
-        raise VideoError(f"none of the frames of {self.path} can be decoded; get it again")
+        raise VideoError(
+            f"none of the frames of {self.path} can be decoded; download or copy it again"
+        )
 
     def _frames_expected(self) -> int | None:
         if self.stream.frames:

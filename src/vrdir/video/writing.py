@@ -203,7 +203,7 @@ class VideoWriter:
         codec = stream.codec_context.name if stream.codec_context else "unknown"
         if stream.type == "audio":
             raise VideoError(
-                f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); "
+                f"{self.path.suffix} cannot store the sound of {self._like.path} ({codec}); "
                 "choose another container, such as .mkv"
             ) from None
         # Data streams are mostly the container's own: chapters, time codes.

@@ -74,8 +74,8 @@ def resolve_weights(weights: str | Path) -> Path:
     if owner and name and "/" not in name and not owner.startswith((".", "~")):
         return download(str(weights), near)
     raise MissingFileError(
-        f"no weights {str(weights)!r}: bundled are {', '.join(names) or 'none'}; "
-        f"else give a folder{near}"
+        f"unknown weights {str(weights)!r}: use bundled weights ({', '.join(names) or 'none'}) or "
+        f"a folder{near}"
     )
 
 
@@ -102,8 +102,8 @@ def trained_below(folder: Path) -> Path:
         shown = ", ".join(map(str, below[:NAMED_FOLDERS]))
         more = ", ..." if len(below) > NAMED_FOLDERS else ""
         raise MissingFileError(
-            f"{folder} holds no {MODEL_FILES[1]}; "
-            f"give one of the folders below it that do: {shown}{more}"
+            f"{folder} contains no {MODEL_FILES[1]}; use one of its sub-folders that do: "
+            f"{shown}{more}"
         )
     return folder
 

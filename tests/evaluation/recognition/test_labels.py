@@ -75,7 +75,7 @@ def test_csv_of_labels_with_other_image_suffixes(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("photo,kind\na.png,3\n")
     with pytest.raises(ValueError, match=r"columns photo, kind; it needs one of file"):
         read_classification(tmp_path / "other.csv")
-    with pytest.raises(FileNotFoundError, match="no folder or CSV file"):
+    with pytest.raises(FileNotFoundError, match="is neither a folder nor a CSV file"):
         read_classification(tmp_path / "none.csv")
 
 
@@ -140,7 +140,9 @@ def test_coco(tmp_path: Path) -> None:
     assert len(data.excluded) == 6
     del content["categories"]
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="is not a COCO file of images, annotations"):
+    with pytest.raises(
+        ValueError, match="is not a COCO file: it must contain the lists images, annotations"
+    ):
         read_detection(tmp_path / "labels.json")
 
 
@@ -162,12 +164,12 @@ def test_yolo(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.labels[0].boxes[0], [10, 12, 30, 18])
     found = reasons(data)
     assert "no none.txt" in found["val/none"]
-    assert "line 1 is not: class, centre x" in found["val/bad"]
+    assert "line 1 must be: class, centre x" in found["val/bad"]
     assert "has no area" in found["val/flat"]
     assert "a label without image" in found["gone.txt"]
     (tmp_path / "classes.txt").write_text("cup\nfork\n")
     assert read_detection(tmp_path).labels[0].labels == ["fork", "cup"]
-    with pytest.raises(ValueError, match="holds no labels"):
+    with pytest.raises(ValueError, match="contains no labels"):
         read_detection(tmp_path / "images")
 
 
@@ -263,7 +265,7 @@ def test_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
     assert [item.name for item in data.images] == ["2"]
     reasons = {one.name: one.reason for one in data.excluded}
     assert "a polygon or a rotated box" in reasons["1"]
-    assert "a class is a whole number" in reasons["3"]
+    assert "a class must be a whole number" in reasons["3"]
 
 
 def test_image_does_not_take_a_label_of_another_folder(tmp_path: Path) -> None:
@@ -607,7 +609,7 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
         read_detection(tree)
     (tree / "classes.txt").unlink()
     (tree / "data.yaml").write_text("names: {one: car}\n")
-    with pytest.raises(ValueError, match=r"data.yaml: `names` are a list, or numbers"):
+    with pytest.raises(ValueError, match=r"data.yaml: `names` must be a list, or a mapping"):
         read_detection(tree)
     (tree / "data.yaml").write_text("[" * 5000)
     with pytest.raises(ValueError, match=r"data.yaml cannot be read as YAML"):

@@ -94,5 +94,5 @@ def test_a_new_task_takes_only_what_it_declares() -> None:
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(InputError, match="no task 'captions'; the tasks are classification"):
+    with pytest.raises(InputError, match="unknown task 'captions'; choose one of classification"):
         find_task("captions")

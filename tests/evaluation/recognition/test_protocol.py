@@ -65,7 +65,7 @@ def test_folders_without_common_names_raise_and_extra_files_are_excluded(
 ) -> None:
     others = [ImageFile("x", tmp_path / "x.png")]
     with pytest.raises(
-        ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"
+        ValueError, match=r"has the name of a clean image: it contains 0.png, the data set x.png"
     ):
         collect_answers(
             others, Variants([Condition("dark", tmp_path / "dark")], {}, 0), mean_of, []
@@ -79,12 +79,13 @@ def test_folders_without_common_names_raise_and_extra_files_are_excluded(
     )
     twice = [*photos, ImageFile("d/0", photos[0].path)]
     with pytest.raises(
-        ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"
+        ValueError,
+        match=r"contains one 0\.\*, but the data set has several; keep the sub-folders, as in c/0",
     ):
         MatchedFolder(tmp_path / "dark").unmatched(twice, [])
     dark = MatchedFolder(tmp_path / "dark")
     assert dark.find(twice[0]) == dark.find(twice[0])
-    with pytest.raises(ImageError, match="would belong to c/0 and to d/0"):
+    with pytest.raises(ImageError, match="matches both c/0 and d/0"):
         dark.find(twice[3])
 
 

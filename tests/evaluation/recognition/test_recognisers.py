@@ -189,13 +189,13 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
         (lambda path: classifier(path, sha256="0"), "describes another file"),
         (
             lambda path: classifier(path, classes={"names": ["a"]}),
-            "has 3 classes, its card names 1",
+            "has 3 classes, but its card names 1",
         ),
         (
             lambda path: classifier(path, classes={"names": NAMES, "count": 4}),
             "4 classes, but 3 names",
         ),
-        (lambda path: classifier(path, classes=None), "does not name its classes"),
+        (lambda path: classifier(path, classes=None), "contains no class names"),
         (
             lambda path: classifier(path, classes={"names": "none.txt"}),
             "none.txt, which is not there",
@@ -228,7 +228,7 @@ def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"takes data tensor\(float\) \[1, 3, 8, 8\]; it must take one input, image",
+        match=r"has the inputs data tensor\(float\) \[1, 3, 8, 8\]; it must have one, image",
     ):
         load_recogniser(str(path), "classification")
     path = write_onnx(
@@ -334,7 +334,7 @@ def test_missing_package_is_reported_with_the_install_command(
     [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")],
 )
 def test_package_without_models_for_the_task_is_reported(spec: str, task: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be used for|is not a recogniser; give FILE.onnx"):
+    with pytest.raises(ValueError, match=r"cannot be used for|is not a recogniser; use FILE.onnx"):
         load_recogniser(spec, task)
 
 
@@ -373,7 +373,7 @@ def test_cards_and_class_names_in_any_unicode_encoding(encoding: str, tmp_path: 
             json.dumps(
                 {"task": "classification", "resize": CROP, "classes": {"names": 3}}
             ).encode(),
-            "does not name its classes",
+            "contains no class names",
         ),
     ],
 )

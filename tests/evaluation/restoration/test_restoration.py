@@ -156,7 +156,7 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     photo.crop((0, 0, 40, 40)).save(folder / "dark.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "two sizes, 40 x 40 and 97 x 75 pixels" in row.reason
+    assert "different sizes, 40 x 40 and 97 x 75 pixels" in row.reason
     (folder / "dark.webp").rename(folder / "other.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)

@@ -146,8 +146,8 @@ def resampled_precisions(
     own = average_precisions(ranked, np.ones((1, len(objects))))
     if abs(own.mean() - whole.mean()) > SAME:
         logger.warning(
-            "faster-coco-eval finds a mAP of %.6f, the count of the resamples %.6f: "
-            "the intervals may be wrong",
+            "faster-coco-eval computes a mAP of %.6f, our resampling %.6f: the intervals may be "
+            "wrong",
             whole.mean(),
             own.mean(),
         )

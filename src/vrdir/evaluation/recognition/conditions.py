@@ -36,8 +36,7 @@ class Condition:
     def __init__(self, name: str, folder: Path | None = None) -> None:
         if name in (CLEAN, AS_TAKEN):
             raise InputError(
-                "clean images are always measured; "
-                f"call a condition anything but {CLEAN!r} and {AS_TAKEN!r}"
+                f"the condition names {CLEAN!r} and {AS_TAKEN!r} are reserved; choose another name"
             )
         self.name = name
         self.folder = MatchedFolder(folder) if folder is not None else None

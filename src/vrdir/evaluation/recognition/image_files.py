@@ -57,7 +57,7 @@ class MatchedFolder:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise MissingFileError(f"there is no folder {path}")
+            raise MissingFileError(f"folder {path} does not exist")
         self.path = path
         self.files: dict[str, list[Path]] = {}
         for file in images_below(path):
@@ -66,7 +66,7 @@ class MatchedFolder:
         self.names = Names(self.files)
         self.owners: dict[str, str] = {}  # of files that are found by the last part of the name
         if not self.files:
-            raise MissingFileError(f"there are no images in {path}")
+            raise MissingFileError(f"no images in {path}")
 
     def find(self, image: ImageFile) -> Path:
         """Return the file that belongs to an image of the data set.
@@ -81,12 +81,14 @@ class MatchedFolder:
             owner = self.owners.setdefault(last, image.name)
             if found and owner != image.name:
                 raise ImageError(
-                    f"{found[0]} would belong to {owner} and to {image.name}; "
-                    "keep the folders of the data set"
+                    f"{found[0]} matches both {owner} and {image.name}; keep the sub-folders of "
+                    "the data set"
                 )
         if len(found) != 1:
             holds = " and ".join(path.name for path in found) if found else f"no {image.name}.*"
-            raise ImageError(f"{self.path} holds {holds}; one image for each clean one is needed")
+            raise ImageError(
+                f"{self.path} contains {holds}; one image for each clean one is needed"
+            )
         return found[0]
 
     def unmatched(self, images: Sequence[ImageFile], known: Iterable[str]) -> list[Exclusion]:
@@ -122,16 +124,16 @@ class MatchedFolder:
             here = next(iter(self.files.values()))[0].name
             there = images[0].path.name if images else "none"
             raise DataError(
-                f"{self.path} has none of the data's names: it holds {here}, the data {there}; "
-                "give them the same stems"
+                f"no file in {self.path} has the name of a clean image: it contains {here}, the "
+                f"data set {there}; use the same names (suffixes may differ)"
             )
         for image in images:
             last = _last_part(image.name)
             found_whole = self.names.find(image.name) in self.files
             if not found_whole and last_parts[last] > 1 and self.names.find(last) in self.files:
                 raise DataError(
-                    f"{self.path} holds one {last}.*, the data several; "
-                    f"keep its folders, as in {image.name}.*"
+                    f"{self.path} contains one {last}.*, but the data set has several; keep the "
+                    f"sub-folders, as in {image.name}.*"
                 )
 
 

@@ -23,7 +23,7 @@ def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
         InputError: there is no such task.
     """
     if name not in task_names():
-        raise InputError(f"there is no task {name!r}; the tasks are {', '.join(task_names())}")
+        raise InputError(f"unknown task {name!r}; choose one of {', '.join(task_names())}")
     module = import_module(f"{tasks.__name__}.{name}")
     for found in vars(module).values():
         # Python 3.10 takes `list[int]` for a class, but type() does not.

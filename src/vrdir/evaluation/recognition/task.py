@@ -201,14 +201,14 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         if not colon:
             names = ", ".join(f"{package}:NAME" for package in PACKAGES)
             raise RecogniserError(
-                f"{spec!r} is not a recogniser; give FILE.onnx, module:function, {names}"
+                f"{spec!r} is not a recogniser; use FILE.onnx, module:function, {names}"
             )
         if origin not in PACKAGES:
             return self.from_function(spec, load_function(spec))
         if origin not in self.packages():
             raise RecogniserError(
-                f"{spec}: models of {origin} cannot be used for {self.title}; "
-                "give FILE.onnx or module:function"
+                f"{spec}: models of {origin} cannot be used for {self.title}; use FILE.onnx or "
+                "module:function"
             )
         return self.packages()[origin](name)
 
@@ -322,7 +322,7 @@ def classes_of(spec: str, function: Callable[..., Any]) -> Sequence[str]:
     is_text = isinstance(classes, str)
     if not classes or is_text or not all(isinstance(name, str) for name in classes):
         raise RecogniserError(
-            f"{spec} has no class names; give the function an attribute `classes`, "
-            "or its module CLASSES: a list of names"
+            f"{spec} has no class names; add a list of names as the function's attribute `classes` "
+            "or as CLASSES in its module"
         )
     return classes

@@ -51,7 +51,10 @@ class Variants:
     ) -> None:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
-            raise InputError(f"two conditions have one name: {', '.join(sorted(names))}")
+            raise InputError(
+                "conditions must have different names; these are used twice: "
+                f"{', '.join(sorted(names))}"
+            )
         if AS_TAKEN in names and len(names) > 1:
             raise InputError(
                 "photos as taken have no clean versions, "

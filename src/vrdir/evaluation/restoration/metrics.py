@@ -136,10 +136,11 @@ def _images(
     if restored.shape != clean.shape:
         shapes = (restored.shape, clean.shape)
         sizes = " and ".join(f"{shape[-1]} x {shape[-2]}" for shape in shapes)
-        raise ImageError(f"only images of one size can be compared, not {sizes} pixels")
+        raise ImageError(f"images must have the same size to be compared, not {sizes} pixels")
     if min(clean.shape[-2:]) < window:
         raise ImageError(
-            f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}"
+            f"SSIM needs at least {window} pixels on each side; the image is {clean.shape[-1]} x "
+            f"{clean.shape[-2]}"
         )
     images = (image.permute(0, 2, 3, 1).double().numpy() for image in (restored, clean))
     return list(zip(*images, strict=True))

@@ -65,7 +65,7 @@ def folder_for_pairs(folder: Path) -> RestorePair:
         MissingFileError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"no folder of restored images at {folder}")
+        raise MissingFileError(f"the folder of restored images does not exist: {folder}")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if plain_suffix(path) in IMAGE_SUFFIXES:
@@ -79,8 +79,8 @@ def folder_for_pairs(folder: Path) -> RestorePair:
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         if pair.degraded is None:
             raise ImageError(
-                f"{pair_name(pair)} is synthesised: there is no degraded file whose name "
-                f"a restored file in {folder} could have"
+                f"{pair_name(pair)} is synthesised: it has no degraded file by whose name a "
+                f"restored file could be found in {folder}"
             )
         found = files.get(names.find(pair.degraded.stem), [])
         if len(found) != 1:
@@ -92,7 +92,7 @@ def folder_for_pairs(folder: Path) -> RestorePair:
         restored = open_image(found[0]).tensor
         if restored.shape != degraded.shape:
             sizes = " and ".join(f"{one.shape[3]} x {one.shape[2]}" for one in (restored, degraded))
-            raise ImageError(f"{found[0]} and {pair.degraded} have two sizes, {sizes} pixels")
+            raise ImageError(f"{found[0]} and {pair.degraded} have different sizes, {sizes} pixels")
         return restored
 
     return restore

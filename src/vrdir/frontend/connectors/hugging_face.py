@@ -38,7 +38,7 @@ class RestoredPipeline(RestoredCallable):
         if all(getattr(owner, "image_processor", None) is None for owner in owners):
             raise RecogniserError(
                 f"the pipeline for {recogniser.task} has no image processor, "
-                "so it takes no images that could be restored"
+                "so it accepts no images that could be restored"
             )
         return True
 

@@ -135,7 +135,7 @@ class RestoredBinding:
         """
         if name == self.input_name:
             raise InputError(
-                f"the image {name!r} cannot be restored at an address; "
+                f"the image {name!r} cannot be restored when it is bound by its memory address; "
                 "bind it with bind_cpu_input or bind_ortvalue_input"
             )
         self.binding.bind_input(name, *arguments, **named)
@@ -196,7 +196,7 @@ def _image_input(inputs: list[Any], described: str) -> str:
         else "no input looks like an image (B, 3, H, W)"
     )
     raise RecogniserError(
-        f"{problem}: {described}; give its name: restore_before(session, argument=NAME)"
+        f"{problem}: {described}; pass its name: restore_before(session, argument=NAME)"
     )
 
 

@@ -39,7 +39,7 @@ def connector_for(recogniser: Any) -> Connector:
             return connector
     hint = "; for an exported program, give .module()" if hasattr(recogniser, "module") else ""
     raise NotCallableError(
-        f"a recogniser is called with images; {recogniser!r:.80} cannot be called{hint}"
+        f"a recogniser must be callable with images; {recogniser!r:.80} is not{hint}"
     )
 
 

@@ -39,7 +39,7 @@ class RestoredUltralytics(RestoredCallable):
     ) -> None:
         if front_end.normalisation.channels == "bgr":
             raise InputError(
-                "an Ultralytics model's arrays are BGR and its tensors RGB; do not give channels="
+                "an Ultralytics model's arrays are BGR and its tensors RGB; do not pass channels="
             )
         super().__init__(recogniser, front_end, argument)
 

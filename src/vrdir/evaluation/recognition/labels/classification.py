@@ -87,7 +87,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Mapping[str, str | None]], str, str]
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path).lstrip("\r\n"), newline=None)))
     except FileNotFoundError:
-        raise MissingFileError(f"there is no folder or CSV file {path}") from None
+        raise MissingFileError(f"{path} is neither a folder nor a CSV file") from None
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file ({first_line(error)})") from None
     columns = list(rows[0]) if rows else []

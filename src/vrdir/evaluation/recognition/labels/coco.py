@@ -69,8 +69,8 @@ def _parts(path: Path) -> list[list[Entry]]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in PARTS]
     if not all(isinstance(part, list) for part in parts):
         raise DataError(
-            f"{path} is not a COCO file of images, annotations and categories: "
-            "it needs these three lists"
+            f"{path} is not a COCO file: it must contain the lists images, annotations and "
+            "categories"
         )
     return [[entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts]
 

@@ -45,7 +45,7 @@ def read_detection(path: Path, images: Path | None = None) -> LabelledImages[Tru
         DataError: it is not such a data set, or nothing in it can be used.
     """
     if not path.exists():
-        raise MissingFileError(f"there is no {path}")
+        raise MissingFileError(f"{path} does not exist")
     data = _read_folder(path, images) if path.is_dir() else read_coco(path, images or path.parent)
     return data.checked(path)
 
@@ -90,7 +90,7 @@ def _label_files(folder: Path) -> tuple[str, dict[str, Path]]:
         }
         if files:
             return suffix, files
-    raise DataError(f"{folder} holds no labels: no .txt (YOLO) and no .xml (VOC) files")
+    raise DataError(f"{folder} contains no labels: no .txt (YOLO) and no .xml (VOC) files")
 
 
 def _reader(suffix: str, path: Path) -> ReadBoxes:

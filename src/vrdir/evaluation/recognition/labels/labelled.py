@@ -92,7 +92,7 @@ class FilesByName:
 
     def __init__(self, folder: Path, wanted: Iterable[str] = ()) -> None:
         if not folder.is_dir():
-            raise MissingFileError(f"there is no folder of images {folder}")
+            raise MissingFileError(f"the image folder {folder} does not exist")
         self.folder = folder
         self.files = {file.relative_to(folder).as_posix(): file for file in images_below(folder)}
         self.stems: dict[str, str] = {}

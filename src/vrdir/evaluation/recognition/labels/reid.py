@@ -54,7 +54,7 @@ def read_reid(path: Path) -> LabelledImages[Sighting]:
     for folder, is_query in ((path / "query", True), (gallery, False)):
         if not folder.is_dir():
             raise MissingFileError(
-                f"there is no folder {folder}; re-identification needs query/ and gallery/ "
+                f"folder {folder} does not exist; re-identification needs query/ and gallery/ "
                 "(or bounding_box_test/)"
             )
         for file in images_below(folder):
@@ -75,7 +75,7 @@ def read_reid(path: Path) -> LabelledImages[Sighting]:
         excluded.append(Exclusion(name, reason, by_protocol=True))
     for part, wanted in (("query", True), ("gallery", False)):
         if not any(sighting.is_query is wanted for sighting in labels):
-            raise DataError(f"{path} holds no {part}: {nothing_left(excluded)}")
+            raise DataError(f"{path} contains no {part}: {nothing_left(excluded)}")
     return LabelledImages(images, labels, excluded, junk).checked(path)
 
 

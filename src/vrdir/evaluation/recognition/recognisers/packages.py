@@ -116,7 +116,7 @@ def load_transformers(name: str, kind: str, task: str) -> PackageModel:
     missing = sorted(loaded["missing_keys"])
     if missing:  # transformers would fill them with random numbers
         raise RecogniserError(
-            f"{spec} holds no weights for {missing[0]} ({len(missing)} missing): "
+            f"{spec} contains no weights for {missing[0]} ({len(missing)} missing): "
             f"it was not trained for {task}"
         )
     facts = {"source": f"transformers {transformers.__version__}, {name}"}
@@ -159,6 +159,5 @@ def _loading(spec: str) -> Iterator[None]:
         yield
     except Exception as error:  # no such name, no such folder, no network
         raise RecogniserError(
-            f"{spec} cannot be loaded ({first_line(error)}); "
-            "give the name of a model that the package has"
+            f"{spec} cannot be loaded ({first_line(error)}); use the name of a model in the package"
         ) from None

@@ -137,7 +137,7 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
         ]
         objects = [_objects(truth, numbers) for truth in data.labels]
         if not any(one.wanted for one in objects):
-            raise DataError(f"there is no object to find; {nothing_left(excluded)}")
+            raise DataError(f"no labelled object is left; {nothing_left(excluded)}")
         classes = np.unique(np.concatenate([one.labels for one in objects]))
         labels = [ImageObjects(one, classes) for one in objects]
         return LabelledImages(data.images, labels, excluded, data.set_aside)
