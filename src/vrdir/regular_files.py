@@ -28,7 +28,7 @@ LFS_BYTES = 1024  # no pointer is longer, by the specification
 def open_regular(path: Path | str) -> BinaryIO:
     """Open a file for reading in binary mode.
 
-    Every file that a user names or a folder holds is opened by this function.
+    Every file that a user names or a folder contains is opened by this function.
 
     Raises:
         ImageError: it is a pipe, a socket or a device (which is not opened), or a Git LFS pointer.

@@ -59,7 +59,7 @@ def decode_text(content: bytes, name: str) -> str:
     """Return the text of a file that was read from anywhere, as `read_text` does.
 
     Raises:
-        DataError: it is no text in UTF-8 or UTF-16; the message begins with `name`.
+        DataError: it is not text in UTF-8 or UTF-16; the message begins with `name`.
     """
     try:
         text = content.decode(_encoding(content))

@@ -234,7 +234,7 @@ class Manifest:
         try:
             before = dict(json.loads(lines[0]))
             self.id = before.pop("run")
-            # The id goes into a pattern of files to remove, so it must be one of ours.
+            # The id goes into a pattern of files to remove, so it must be one that vrdir made.
             if re.fullmatch("[0-9a-f]{12}", self.id) is None:
                 raise DataError("no id of a run")
             for number, line in enumerate(lines[1:], 2):  # noqa: B007 - for the message

@@ -27,15 +27,15 @@ def plan_files(
 ) -> list[FileJob]:
     """Decide which files are read and where each result is written.
 
-    Where a folder or pattern was given, files below `output` are no inputs, so a second run does
+    Where a folder or pattern was given, files below `output` are not inputs, so a second run does
     not read the results of the first. A sub-folder that cannot be read becomes a job that fails
     with that reason.
 
     Args:
         inputs: files, folders or patterns such as "*.jpg". Folders are searched with all their
             sub-folders; links are followed, hidden files are left out, relative paths are kept.
-        output: a folder. It may be a file if there is one input file; a name is taken for a file
-            if it is no folder and has a suffix that begins with a letter.
+        output: a folder. It may be a file if there is one input file; a name is treated as a file
+            if it is not a folder and has a suffix that begins with a letter.
         suffix: give the target of every image this suffix, such as ".png". None keeps the suffix
             of each file, and adds ".png" to a format that can only be read ("layers.psd.png").
         videos: read videos, too.
@@ -73,7 +73,7 @@ def plan_files(
 
 
 def _check_input(given: str | Path) -> None:
-    if given == "":  # which `Path` takes for the current folder
+    if given == "":  # which `Path` treats as the current folder
         raise InputError(
             "an input is empty, perhaps because a variable is not set; use . for the current folder"
         )

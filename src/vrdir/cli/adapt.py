@@ -226,7 +226,7 @@ def adapt(
     whether it does. If there is no gain, or something becomes worse, no weights are written and the
     exit status is 1.
     """
-    # Anything that a recogniser prints is no part of the JSON.
+    # Anything that a recogniser prints is not part of the JSON.
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext(), stoppable():
         sys.path.append("")  # module:function may be in the current folder
         result = _adapt(context.params, quiet=as_json)

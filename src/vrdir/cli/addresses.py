@@ -118,7 +118,7 @@ def ray_settings(given: Mapping[str, Any]) -> RaySettings:
     """Return how a Ray cluster is used, from the options of a command.
 
     Raises:
-        InputError: --workers is no number and no MIN-MAX.
+        InputError: --workers is neither a number nor MIN-MAX.
     """
     from vrdir.cluster.ray_settings import RaySettings
 

@@ -237,7 +237,7 @@ def load_pair_restorers(
     Raises:
         MissingFileError: a folder is missing.
         InputError: there are no such weights, device or function; two restorers have one name; or
-            a folder cannot hold one image for each pair.
+            a folder cannot contain one image for each pair.
     """
     from vrdir import __version__
     from vrdir.evaluation.restoration.restorers import (

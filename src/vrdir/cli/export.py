@@ -1,4 +1,4 @@
-"""`vrdir export`: one command for each backend that has a file format of its own."""
+"""`vrdir export`: one command for each backend that has its own file format."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _serve(camera: Camera, networks: Networks, settings: ServeSettings) -> None:
                 view.show(frame)
         except VrdirError as error:
             failed.append(error)
-        except Exception:  # in a thread of its own, where nobody else would see it
+        except Exception:  # in its own thread, where nobody else would see it
             logger.exception("the camera has stopped")
         finally:
             view.end()

@@ -134,7 +134,7 @@ Report = Annotated[
 
 
 def task_command(task: RecognitionTask[Any, Any, Any]) -> Any:
-    """Return the command of a task, as typer's groups hold it."""
+    """Return the command of a task, as typer's groups expect it."""
     single = typer.Typer(add_completion=False)
     single.command(task.name)(_command_function(task))
     return typer.main.get_command(single)
@@ -167,7 +167,7 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
         batch: Batch = 4,
         as_json: AsJson = False,
     ) -> None:
-        # Anything that a recogniser prints is no part of the JSON.
+        # Anything that a recogniser prints is not part of the JSON.
         with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
             _check_packages(task)
             sys.path.append("")  # module:function may be in the current folder

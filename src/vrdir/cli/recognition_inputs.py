@@ -62,7 +62,7 @@ def load_recognisers(
 
 
 def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condition]:
-    """Return the conditions in the order given; without any, the images are taken as they are.
+    """Return the conditions in the order given; without any, the images are used unchanged.
 
     Args:
         steps: of `--with`; `severity=1..3` makes three conditions.

@@ -16,7 +16,7 @@ Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whol
 - "full" also turns half of them by 90 degrees. Of the crops that are degraded afterwards, a third
   is taken at twice the size and reduced: sharper texture, and objects at another scale.
 - "wide" is "full" with another third taken at half the size and magnified, and half of all in
-  another light (see `Tone`): smooth, pale and dim photos, which must not be taken for hazy ones.
+  another light (see `Tone`): smooth, pale and dim photos, which must not be mistaken for hazy ones.
 - "vivid" is "full" with stronger colours in a quarter of the crops that are degraded afterwards.
 - "varied" is "vivid" with a tenth of the other crops in another light, as in "wide".
 - "close" is "varied" with another third magnified up to three times: near, smooth things.

@@ -51,7 +51,7 @@ class Batch(NamedTuple):
         copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
             window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
-        fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
+        fogged: (B,) bool, which are shown in fog as a camera records it; None but for stages on
             whole views.
         haze: (B,), the mean of 1 - t of the synthetic haze or fog of the mixture; 0 without it.
     """
@@ -194,7 +194,7 @@ class BatchMaker:
         made_here: Tensor,
         generators: Sequence[Generator],
     ) -> Tensor:
-        """Put a share of the images in fog as a camera takes it, in place; return which, (B,)."""
+        """Put a share of the images in fog as a camera records it, in place; return which, (B,)."""
         draws = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators])
         fogged = (draws < self.fog_share).to(self.device) & made_here
         rows = fogged.nonzero().flatten().tolist()

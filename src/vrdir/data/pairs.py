@@ -127,8 +127,8 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     list, so that list and data can move together. Any other path is absolute.
 
     Raises:
-        DataError: there are no pairs, or a name that no list can hold (a bar, a line break, not
-            UTF-8).
+        DataError: there are no pairs, or a name that a list cannot contain (a bar, a line break,
+            not UTF-8).
         OSError: the list cannot be written.
     """
     if not pairs:
@@ -148,7 +148,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     A synthesised image depends on the seed, the text of its degradations and the clean file's name
     alone. So it is the same at every validation, on every machine and in every folder. It is
-    rounded to 8 bits, as a file would hold it.
+    rounded to 8 bits, as a file would store it.
 
     Raises:
         ImageError: one cannot be read, or their sizes differ.
@@ -312,7 +312,7 @@ def _cannot_be_used(picture: Image.Image) -> str:
 
 
 class _Names:
-    """Writes paths as a list holds them, relative where possible."""
+    """Writes paths as a list contains them, relative where possible."""
 
     def __init__(self, path: Path) -> None:
         real = path.parent.resolve()

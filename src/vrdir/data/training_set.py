@@ -41,7 +41,7 @@ class TrainingSet:
             degrades crops.
         copy_px: side of the reduced copies of whole views; None makes none.
         whole_px: side of the views that a stage on whole views sees; None for that of the copies.
-        fog_share: share of these views that are shown in fog as a camera takes it.
+        fog_share: share of these views that are shown in fog as a camera records it.
         overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
         augmentation: which views of the photos the crops show.
         balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the

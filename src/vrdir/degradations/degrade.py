@@ -77,7 +77,7 @@ def degrade(
             parameters after a colon.
         seed: the same seed gives the same pixels.
         severity: 1 (barely visible) to 5 (a recogniser mostly fails), for each degradation without
-            a severity of its own.
+            its own severity.
         channels: the order of the colours in arrays and tensors, of input and output: "rgb", or
             "bgr" as OpenCV uses.
         ranges: the degradation's parameters, one value each, or (low, high) where the default is a

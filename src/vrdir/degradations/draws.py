@@ -157,8 +157,8 @@ class Draws:
 def seed_of(*parts: object) -> int:
     """Return a seed that depends on these values alone, and is the same on every machine.
 
-    A name may hold any bytes. Where two spellings of one name (NFC, NFD) are to give one seed, the
-    caller composes it first (`vrdir.images.folders.composed`).
+    A name may contain any bytes. Where two spellings of one name (NFC, NFD) are to give one seed,
+    the caller composes it first (`vrdir.images.folders.composed`).
     """
     return zlib.crc32("|".join(map(str, parts)).encode("utf-8", "surrogateescape"))
 

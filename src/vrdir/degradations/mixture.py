@@ -21,7 +21,7 @@ class Mixture(NamedTuple):
     """A degraded batch.
 
     Attributes:
-        image: (B, 3, H, W), clipped to [0, 1] and rounded to 8 bits, as a file would hold it.
+        image: (B, 3, H, W), clipped to [0, 1] and rounded to 8 bits, as a file would store it.
         present: (B, K) bool, which degradations are in which image, in the order of `names`.
         kinds: the kind drawn for each image.
         haze: (B,), the mean of 1 - t of each image's haze; 0 without haze.

@@ -43,8 +43,8 @@ class ExportedModel:
     """An exported network, with the results of `VRDIR.restore`.
 
     It runs on the CPU, with as many threads as PyTorch has when the file is opened. It keeps
-    nothing about an image, so threads may share it. It can be pickled; the file is then opened
-    again.
+    nothing about an image, so several threads may use it. It can be pickled; the file is then
+    opened again.
 
     Args:
         path: a file that `vrdir export` wrote: .onnx, or the format of the backend.
@@ -52,7 +52,7 @@ class ExportedModel:
 
     Raises:
         MissingFileError: there is no such file.
-        WeightsError: the file is damaged, holds values that are not finite, or was not exported
+        WeightsError: the file is damaged, contains values that are not finite, or was not exported
             by vrdir.
         MissingPackageError: the runtime is not installed.
     """

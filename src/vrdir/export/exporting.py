@@ -81,7 +81,7 @@ def export(
 
     Raises:
         ResultError: a difference is larger than `tolerance`. After this and any other error there
-            is no file.
+            is not a file.
         InputError: the suffix or the backend is unknown, or the exporter cannot write the opset.
         WeightsError: a value of the network is not finite.
         MissingPackageError: a package is not installed.

@@ -19,7 +19,7 @@ def open_network(path: Path) -> OpenedNetwork:
     """Open an exported network.
 
     Raises:
-        WeightsError: the file is no ONNX file, is damaged, or has values that are not finite.
+        WeightsError: the file is not an ONNX file, is damaged, or has values that are not finite.
     """
     backend = BACKENDS["onnx"]
     if path.suffix == ".xml":

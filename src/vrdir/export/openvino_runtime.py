@@ -46,7 +46,7 @@ def open_network(path: Path) -> OpenedNetwork:
     compiled = core.compile_model(network, "CPU", settings)
 
     def run(image: Pixels) -> tuple[Pixels, Pixels]:
-        # A request of its own for every call: threads may not share one.
+        # A separate request for every call: threads cannot share one.
         results = compiled.create_infer_request().infer({INPUT: image})
         restored, shares = (results[name] for name in OUTPUTS)
         return restored, shares

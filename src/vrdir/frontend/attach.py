@@ -62,7 +62,7 @@ def restore_before(
         channels: "rgb" or "bgr", the channel order of tensors and arrays.
         preprocessing: an object to read all that from: a torchvision `weights` or its
             `transforms()`, a Hugging Face image processor, or a timm configuration.
-        argument: the name or position of the argument (of a session: the input) that holds the
+        argument: the name or position of the argument (of a session: the input) that contains the
             images, if it cannot be guessed.
         skip_clean: leave images unchanged that the network calls clean, which saves time; True, or
             the share from which on an image counts as clean (see `VRDIR.restore`). None: as in a
@@ -82,7 +82,7 @@ def restore_before(
 
     Raises:
         InputError: a declaration is invalid.
-        RecogniserError: the recogniser takes no images, or has a restorer in front of it already.
+        RecogniserError: the recogniser takes no images, or already has a restorer.
         NotCallableError: it cannot be called.
         WeightsError: the weights cannot be used.
         MissingFileError: they do not exist.

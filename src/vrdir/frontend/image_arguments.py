@@ -17,7 +17,7 @@ IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs",
 
 
 def image_key(batch: Mapping[Any, Any]) -> Any:
-    """Return the name under which a mapping holds its images.
+    """Return the name under which a mapping contains its images.
 
     Raises:
         InputError: it has none of the known names.
@@ -84,7 +84,7 @@ def restore_arguments(
 def _guess(
     by_position: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | int:
-    """Return the argument that most likely holds the images."""
+    """Return the argument that most likely contains the images."""
     if PIXELS_KEY in by_position or PIXELS_KEY in kwargs:
         return PIXELS_KEY
     if args:  # other known names, such as `source`, may mean something else beside an image

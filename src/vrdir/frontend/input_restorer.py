@@ -1,4 +1,4 @@
-"""InputRestorer: restore the images in a recogniser's input and keep everything else as it is."""
+"""InputRestorer: restore the images in a recogniser's input and keep everything else unchanged."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class InputRestorer(KeepsDtypes):
     model around it.
 
     Args:
-        restorer: the network. It is frozen in place; with `trains` everything but its extractor is
-            unfrozen instead.
+        restorer: the network. It is frozen in place; with `trains` everything except its extractor
+            is unfrozen instead.
         normalisation: how the recogniser's tensors are normalised. Pictures (PIL, paths, integer
             arrays) need none.
         declared: whether `normalisation` is known. If it is only assumed, the first tensor that
@@ -97,7 +97,8 @@ class InputRestorer(KeepsDtypes):
                 - an array of these shapes, or with the channels last;
                 - a PIL image, or the path of an image file, which becomes a PIL image;
                 - a list or tuple of these, of any sizes, restored one by one;
-                - a mapping that holds one of these under a name such as `pixel_values` or `image`;
+                - a mapping that contains one of these under a name such as `pixel_values` or
+                  `image`;
                 - DETR's pair of `tensors` and `mask`.
             mask: of a padded batch, (B, H, W) or (H, W), not 0 where an image is; a mapping may
                 hold it under `pixel_mask`. Each image is then restored alone, on the smallest

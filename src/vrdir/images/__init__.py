@@ -1,4 +1,4 @@
-"""Images: reading, writing, and conversion to the package's own form and back."""
+"""Images: reading, writing, and conversion to the package's internal form and back."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Conversion of images of every kind to the package's own form, and back.
+"""Conversion of images of every kind to the package's internal form, and back.
 
 Inside the package an image is a float32 tensor (B, 3, H, W), RGB, in [0, 1]. `open_image` converts
 an image to it, and remembers how to convert a result back to the same kind. No other module
@@ -59,7 +59,7 @@ ADVICE = {
 
 
 class OpenImage(NamedTuple):
-    """An image in the package's own form.
+    """An image in the package's internal form.
 
     Attributes:
         tensor: (B, 3, H, W), float32 in [0, 1].
@@ -74,7 +74,7 @@ class OpenImage(NamedTuple):
 
 
 def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
-    """Convert an image to the package's own form.
+    """Convert an image to the package's internal form.
 
     It may be:
 
@@ -100,7 +100,7 @@ def open_image(image: Any, channels: Channels = "rgb") -> OpenImage:
             in OpenCV.
 
     Raises:
-        ImageError: it is none of these, cannot be read, or holds NaN, infinity or values out of
+        ImageError: it is none of these, cannot be read, or contains NaN, infinity or values out of
             range.
     """
     survive_forks()
@@ -272,7 +272,7 @@ def _open_numpy(image: np.ndarray[Any, Any]) -> OpenImage:
     """Open (H, W), (H, W, C) or (B, H, W, C)."""
     _check_array(image)
     white = {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
-    # Alpha stays in the caller's array, exactly as it is.
+    # Alpha stays in the caller's array, unchanged.
     colour = image[..., :3] if image.ndim > 2 else image[..., None]
     floating = np.array(colour, np.float32, order="C")
     if white != 1:
@@ -323,7 +323,7 @@ def _open_picture(image: Picture, own: bool = False) -> OpenImage:
 
     Args:
         image: the picture.
-        own: nobody else uses it, so that it need not be copied.
+        own: no other code uses it, so that it need not be copied.
     """
     if isinstance(image, DeepPicture):
         return _open_deep(image)
@@ -403,7 +403,7 @@ def _grey_array(picture: Image.Image, mode: str) -> np.ndarray[Any, Any]:
 def _to_array(picture: Image.Image) -> np.ndarray[Any, Any]:
     """Return the pixels of an 8-bit picture.
 
-    `numpy.asarray` of a whole picture would hold them twice for a moment.
+    `numpy.asarray` of a whole picture would briefly need memory for both.
     """
     width, height = picture.size
     channels = len(picture.getbands())

@@ -116,7 +116,7 @@ def composed(name: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Return a name without what Windows and Macs do not tell apart: `composed`, small letters."""
+    """Return a name without what Windows and Macs do not distinguish: `composed`, small letters."""
     return composed(name).casefold()
 
 
@@ -137,8 +137,8 @@ class Names:
     def find(self, name: str) -> str:
         """Return the known name that equals this one.
 
-        Otherwise the one that is the same when composed, or else but for capitals. The name itself
-        is returned if there is no such name, or several.
+        Otherwise the one that is the same when composed, or else the one that differs only in
+        capitals. The name itself is returned if there is no such name, or several.
         """
         if name in self.names:
             return name

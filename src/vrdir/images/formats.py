@@ -1,8 +1,8 @@
-"""The image file formats: what each can hold, and how a file's format is recognised.
+"""The image file formats: what each can store, and how a file's format is recognised.
 
 `FORMATS` is the one table of the formats that are read and written. The suffixes, the checks of the
 writer, the memory budget, the help texts and the table in docs/images.md are made from it. A new
-format is one more entry; if Pillow cannot read and write it, also a Pillow plug-in, registered
+format is one further entry; if Pillow cannot read and write it, also a Pillow plug-in, registered
 where `register_heif` is called.
 """
 
@@ -19,27 +19,27 @@ from vrdir.errors import ImageError, MissingPackageError, require
 from vrdir.images.tiff import TIFF_STARTS, directories, full_page, with_one_page
 from vrdir.regular_files import is_lfs_pointer, lfs_advice
 
-TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers hold, in dpi
+TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers can store, in dpi
 
 
 class Format(NamedTuple):
-    """What a file format can hold.
+    """What a file format can store.
 
     Attributes:
         name: Pillow's name for it.
         suffixes: in lower case, the usual one first.
         lossy: the pixels change when written.
         quality: the encoder takes a quality of 1 to 100.
-        alpha: it holds an alpha channel.
+        alpha: it can store an alpha channel.
         grey_bits, colour_bits: the most bits per channel of grey and of RGB that are kept.
-        floats: it holds grey in 32-bit floating point.
-        exif, xmp, icc: it holds EXIF, XMP, an ICC profile.
-        highest_dpi: the highest resolution that its header holds, in dots per inch; 0 if it holds
-            none.
+        floats: it can store grey in 32-bit floating point.
+        exif, xmp, icc: it can store EXIF, XMP, an ICC profile.
+        highest_dpi: the highest resolution that its header can store, in dots per inch; 0 if it
+            can store none.
         exif_limit, xmp_limit: the most bytes of these; None for no limit.
         decoding_bytes: bytes per pixel and channel that the decoder needs beside the picture; 0 if
             it works row by row.
-        blocking: the decoder holds Python's lock to the end, so that Ctrl-C has to wait for it.
+        blocking: the decoder keeps Python's lock until the end, so Ctrl-C has to wait.
         bare_suffixes: those of its suffixes that mean a code stream without a container (JPEG
             2000).
         aliases: further names that Pillow reports for files of this format.

@@ -231,14 +231,14 @@ def raw_mode_of(picture: Image.Image, name: str) -> str | None:
 def load_upright(
     picture: Image.Image, name: str, *, own: bool = False, quiet: bool = False
 ) -> Image.Image:
-    """Decode an opened picture and turn it upright, as its EXIF orientation tells.
+    """Decode an opened picture and turn it upright, according to its EXIF orientation.
 
     XMP that points outside the picture is left out with a warning.
 
     Args:
         picture: the opened picture.
         name: its name in errors and warnings.
-        own: nobody else uses `picture`, so that it may be changed in place, which saves a copy.
+        own: no other code uses `picture`, so that it may be changed in place, which saves a copy.
         quiet: log no warnings.
 
     Raises:

@@ -107,8 +107,8 @@ def check_effort(content: bytes, name: str) -> None:
     """Refuse files whose decoding would take far longer than that of ordinary ones.
 
     Raises:
-        ImageError: a JPEG has hundreds of scans, much padding or masses of segments, a PNG has
-            masses of chunks, or the header of a PPM is longer than 64 KB. It names the file `name`.
+        ImageError: a JPEG has hundreds of scans, much padding or very many segments, a PNG has
+            very many chunks, or the header of a PPM is longer than 64 KB. It names the file `name`.
     """
     if content.startswith(JPEG_START):
         jpeg = read_jpeg_markers(content)
@@ -161,7 +161,7 @@ def check_decoder(picture: Image.Image, content: bytes, name: str) -> None:
 
 
 class _WholeFiles:
-    """Counts who needs whole files, and holds what Pillow's switch was before."""
+    """Counts the users of whole files, and keeps the previous value of Pillow's switch."""
 
     lock = threading.Lock()
     users = 0
@@ -182,7 +182,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def whole_files_only() -> Iterator[None]:
-    """Make Pillow refuse files that are cut short, in this block and its threads.
+    """Make Pillow reject truncated files, in this block and its threads.
 
     That is its default; packages that load training data switch it off, for the whole process
     (`ImageFile.LOAD_TRUNCATED_IMAGES`). Then Pillow fills what is missing with grey or black.
@@ -271,7 +271,7 @@ def _png_data(content: bytes) -> Iterator[bytes]:
 def jpeg_is_short(content: bytes) -> bool:
     """Return whether a sequential JPEG has fewer blocks than its picture.
 
-    It is decoded once more without its end marker: then the decoder leaves missing rows black.
+    It is decoded again without its end marker: then the decoder leaves missing rows black.
     """
     jpeg = read_jpeg_markers(content)
     if jpeg.kind not in SEQUENTIAL or jpeg.end < 0:

@@ -1,4 +1,4 @@
-"""Encoding of pictures, with as much of their metadata as the file format holds."""
+"""Encoding of pictures, with as much of their metadata as the file format can store."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ QUALITY = 95
 def encode(picture: Picture, file_format: str, name: str = "", quality: int = QUALITY) -> bytes:
     """Encode a picture with its EXIF, XMP, ICC profile and resolution.
 
-    What the format cannot hold is left out: 16 bits become 8, alpha is dropped, and so is metadata
-    (docs/images.md has the table). Metadata that the format could hold, but not in this case, is
+    What the format cannot store is dropped: 16 bits become 8, alpha is dropped, and so is metadata
+    (docs/images.md has the table). Metadata that the format could store, but not in this case, is
     left out with a warning.
 
     Args:
@@ -102,9 +102,9 @@ def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any])
 
 
 def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
-    """Return the metadata of a picture that a file of this format can hold.
+    """Return the metadata of a picture that a file of this format can store.
 
-    A warning names what is left out although the format could hold it in other cases.
+    A warning names what is left out although the format could store it in other cases.
     """
     fitting: dict[str, Any] = {}
     checks: dict[str, tuple[bool, str, Callable[[Any, Picture, Format], Any]]] = {
@@ -128,7 +128,7 @@ def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
 
 
 def _fitting_dpi(dpi: Any, picture: Picture, target: Format) -> tuple[float, float]:
-    """Return a resolution as two numbers. Raises ImageError if the format cannot hold it."""
+    """Return a resolution as two numbers. Raises ImageError if the format cannot store it."""
     across, down = (float(value) for value in dpi)
     if not all(0 < value <= target.highest_dpi for value in (across, down)):  # False for NaN too
         raise ImageError(f"{target.name} cannot store {across:g} x {down:g} dots per inch")

@@ -33,7 +33,7 @@ POINTERS = (
     Pointer(f"{PHOTOS}camera/", r"MicroVideo.*|MotionPhoto.*", "a motion photo's film"),
     Pointer(f"{PHOTOS}container/", ".*", "files behind the photo"),
     Pointer(f"{PHOTOS}depthmap/", ".*", "a depth map"),
-    # Dynamic Depth: what is in its device, container and depth map hangs together.
+    # Dynamic Depth: what is in its device, container and depth map belongs together.
     Pointer("http://ns.google.com/photos/dd/1.0/", ".*", "a depth map"),
     Pointer(f"{PHOTOS}image/", ".*", "another photo"),
     Pointer(f"{PHOTOS}audio/", ".*", "a sound"),

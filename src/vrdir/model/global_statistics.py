@@ -78,7 +78,7 @@ def shift_to_level(
     Args:
         module: the module that asks.
         values: its map (B, C, H, W).
-        statistics: gives the level; None, or without `levels`: the map stays as it is.
+        statistics: gives the level; None, or without `levels`: the map stays unchanged.
 
     Returns:
         The map plus one constant per image and channel.

@@ -189,7 +189,7 @@ class VRDIR(nn.Module):
         Args:
             image: (B, 3, H, W), RGB in [0, 1].
             skip_clean: leave images unchanged that the guidance finds clean, which saves the
-                branches and the decoder; the others are restored as in a batch of their own. A
+                branches and the decoder; the others are restored as in their own batch. A
                 number replaces `CLEAN_SHARE`, the share of the clean branch from which an image
                 counts as clean. On a GPU this waits for the guidance.
             statistics: means over the whole image for the modules that use them, such as those of a
@@ -324,8 +324,8 @@ class VRDIR(nn.Module):
 
         Raises:
             MissingFileError: there are no such weights.
-            WeightsError: a file is damaged, does not fit its config, or holds a value that is not
-                finite.
+            WeightsError: a file is damaged, does not fit its config, or contains a value that is
+                not finite.
         """
         folder = resolve_weights(weights)
         config = read_config(folder / CONFIG_FILE)
@@ -343,7 +343,7 @@ class VRDIR(nn.Module):
         """Build a model whose weights have these shapes, and read them. Raises WeightsError."""
         path = folder / WEIGHTS_FILE
         try:
-            with torch.device("meta"):  # no memory for what the file does not hold
+            with torch.device("meta"):  # no memory for what the file does not contain
                 outline = cls(config)
         except ValueError as error:
             raise WeightsError(f"{folder / CONFIG_FILE} describes no network: {error}") from None

@@ -39,7 +39,7 @@ from vrdir.video.formats import FramePixels, is_video
 
 
 class Restorer:
-    """Restores images of any kind. It keeps nothing about an image, so threads may share it.
+    """Restores images of any kind. It keeps nothing about an image, so several threads may use it.
 
     >>> restorer = vrdir.Restorer()
     >>> clear = restorer(foggy)

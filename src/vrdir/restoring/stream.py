@@ -195,7 +195,7 @@ class FrameStream(Iterator[Any]):
         for name, share in restored.shares[0].items():
             self._share_sums[name] = self._share_sums.get(name, 0.0) + share
         if self._damaged == "repeat":
-            self._last_good = copy.deepcopy(restored.image)  # the caller may draw on the result
+            self._last_good = copy.deepcopy(restored.image)  # the caller may modify the result
         return restored.image
 
     @property

@@ -91,7 +91,7 @@ def restore_in_strips(
 
 
 class Semantics:
-    """The enhanced features of each tap (ISE), computed for some rows when they are asked for.
+    """The enhanced features of each tap (ISE), computed for some rows when they are needed.
 
     Args:
         model: the network.

@@ -119,7 +119,7 @@ def _start_run(work_dir: Path, run: Run) -> None:
     write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
     content = run.facts() | {"seed": run.recipe.seed, "sessions": [run.session()]}
     write_json(content, work_dir / RUN)
-    run.recipe.write(recipe_file)  # last: a work directory with a recipe holds a run
+    run.recipe.write(recipe_file)  # last: a work directory with a recipe contains a run
 
 
 def _continue_run(work_dir: Path, run: Run) -> None:

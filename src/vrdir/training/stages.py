@@ -2,8 +2,8 @@
 
 First (ours) the global context learns on reduced copies of whole views. Stage 1 teaches the
 decoder, stage 2 one branch after another against the frozen decoder, stage 3 the fusion of the
-frozen branches; stage 4 (ours) refines everything but E and the context together, and stage 5
-(ours) everything but E, on whole views, by a detector's answers in fog.
+frozen branches; stage 4 (ours) refines everything except E and the context together, and stage 5
+(ours) everything except E, on whole views, by a detector's answers in fog.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ class FusionStage(Stage):
 
 
 class RefineStage(Stage):
-    """Stage 4 (ours): everything but E and the global context trains together.
+    """Stage 4 (ours): everything except E and the global context trains together.
 
     "recognition" compares deeper layers of the extractor's network, which are not part of the
     model, on the restored and on the clean image (`vrdir.training.recognition`).
@@ -399,7 +399,7 @@ class RefineStage(Stage):
 
 
 class WholeStage(Stage):
-    """Stage 5 (ours): everything but E trains together on whole views, some of them in fog.
+    """Stage 5 (ours): everything except E trains together on whole views, some of them in fog.
 
     In fog as cameras take it (`Batch.fogged`) a detector and a classifier are to see what they see
     in clear air; there is no loss of pixels, since what is in thick fog cannot be known. All

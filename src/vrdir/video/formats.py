@@ -1,7 +1,7 @@
 """The video formats that are written, and what reading and writing videos share.
 
 `FORMATS` is the one table of these formats: suffixes, checks, error texts and the table in
-docs/video.md are made from it. A new format is one more entry.
+docs/video.md are made from it. A new format is one further entry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class VideoFormat(NamedTuple):
         codec: the codec's usual name, for people.
         encoder: FFmpeg's name of the encoder.
         options: of the encoder.
-        own_clock: a track has a clock of its own, so that the source's can be used.
+        own_clock: a track has its own clock, so that the source's can be used.
         equal_times: several packets of a stream may have the same time.
         odd_sizes: the pixel format for odd widths or heights.
     """

@@ -1,6 +1,6 @@
 """Reading of video files, frame by frame.
 
-One frame at a time is held here; the decoder holds a few dozen, whatever the length of the video.
+One frame at a time is kept here; the decoder keeps a few dozen, whatever the length of the video.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FINER = 100  # how many parts a coarse clock's unit is divided into
 STARTS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # the first bytes of files
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
-# FFmpeg's names of formats that are no videos but scripts: they name other files, addresses or
+# FFmpeg's names of formats that are not videos but scripts: they name other files, addresses or
 # commands, which would be opened (a pipe for ever).
 SCRIPTS = {
     "avisynth", "applehttp", "concat", "concatf", "dash", "ffmetadata", "hls", "image2",
@@ -239,7 +239,7 @@ class VideoReader:
         return last + 2 * (last // max(packets - 1, 1)) >= self.stream.duration * self._finer
 
     def _shows(self, packet: Any) -> bool:
-        """Return whether a packet holds a picture that is shown.
+        """Return whether a packet contains a picture that is shown.
 
         VP8 has packets for pictures that only serve to predict others.
         """
@@ -261,7 +261,7 @@ class VideoReader:
         try:
             check_regular(self.path)
             return self._av.open(
-                # Absolute, or FFmpeg takes the name 12:30.mp4 for the address of a server.
+                # Absolute, or FFmpeg treats the name 12:30.mp4 as the address of a server.
                 os.path.abspath(self.path),  # noqa: PTH100 - `resolve` would follow links
                 options={
                     "format_whitelist": ",".join(sorted(self._av.formats_available - SCRIPTS))

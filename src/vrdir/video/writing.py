@@ -60,7 +60,7 @@ class VideoWriter:
             here.
 
     Raises:
-        VideoError: the container cannot hold the sound.
+        VideoError: the container cannot store the sound.
         DiskError: the disk is full or read-only.
         ImageError: it cannot be written for another reason.
     """
@@ -182,7 +182,7 @@ class VideoWriter:
         return stream
 
     def _copy_streams(self) -> None:
-        """Add a stream to the target for each of the source's that it can hold."""
+        """Add a stream to the target for each of the source's that it can store."""
         for stream in self._like.container.streams:
             if stream.index == self._like.stream.index:
                 continue
@@ -199,7 +199,7 @@ class VideoWriter:
             self._copies[stream.index] = copy
 
     def _leave_out(self, stream: Any) -> None:
-        """Log that the target cannot hold a stream. Raises VideoError for sound."""
+        """Log that the target cannot store a stream. Raises VideoError for sound."""
         codec = stream.codec_context.name if stream.codec_context else "unknown"
         if stream.type == "audio":
             raise VideoError(
@@ -223,7 +223,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what the encoder still holds, and the container's end.
+        """Write what the encoder still keeps, and the container's end.
 
         After an error, only close the file.
         """

@@ -39,7 +39,7 @@ def bundled_weights() -> dict[str, Any]:
 
 
 def resolve_weights(weights: str | Path) -> Path:
-    """Return the folder that holds the weights.
+    """Return the folder that contains the weights.
 
     Args:
         weights: a bundled name, a folder, a work directory of `vrdir train` (whose latest whole
@@ -124,7 +124,7 @@ def download(repository: str, hint: str = "") -> Path:
         hint: the end of error messages, with other names that may be meant.
 
     Returns:
-        The folder that holds them.
+        The folder that contains them.
 
     Raises:
         MissingFileError: huggingface_hub is not installed, or the download failed.

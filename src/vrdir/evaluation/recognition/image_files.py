@@ -18,7 +18,7 @@ COMPANIONS = {
     ".safetensors", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".weights", ".xls",
     ".xlsx", ".xml", ".yaml", ".yml",
 }  # fmt: skip
-"""Suffixes of files that are often kept beside images and hold none."""
+"""Suffixes of files that are often kept next to images and contain none."""
 
 
 class Exclusion(NamedTuple):
@@ -146,14 +146,14 @@ def images_below(folder: Path) -> list[Path]:
 
 
 class _UnreadSuffixes:
-    """The suffixes of files that may hold images but are not read."""
+    """The suffixes of files that may contain images but are not read."""
 
     def __contains__(self, suffix: object) -> bool:
         return suffix not in IMAGE_SUFFIXES and suffix not in COMPANIONS
 
 
 def unread_files(folder: Path) -> list[Exclusion]:
-    """Return the files below a folder that may hold images, but whose type is not read."""
+    """Return the files below a folder that may contain images, but whose type is not read."""
     files = sorted(files_below(folder, _UnreadSuffixes(), unreadable=lambda error: None))
     return [
         Exclusion(

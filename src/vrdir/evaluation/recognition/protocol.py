@@ -1,6 +1,6 @@
 """How a recogniser is evaluated: it is shown every variant of every image.
 
-One image is held in memory at a time. An image that fails in one variant is excluded from all, by
+One image is kept in memory at a time. An image that fails in one variant is excluded from all, by
 name, so all figures of a result are taken over the same images.
 """
 

@@ -26,7 +26,7 @@ def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
         raise InputError(f"unknown task {name!r}; choose one of {', '.join(task_names())}")
     module = import_module(f"{tasks.__name__}.{name}")
     for found in vars(module).values():
-        # Python 3.10 takes `list[int]` for a class, but type() does not.
+        # Python 3.10 treats `list[int]` as a class, but type() does not.
         is_task = issubclass(type(found), type) and issubclass(found, RecognitionTask)
         if is_task and found.__module__ == module.__name__:
             return found()

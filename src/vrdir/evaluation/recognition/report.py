@@ -320,7 +320,7 @@ def _picture_row(example: Example, small: bool) -> PictureRow:
             )
             for key, image in example.pictures.items()
         ]
-    # A file may be gone by now: the figures hold, and the page shows what it can.
+    # A file may be gone by now: the figures stay valid, and the page shows what it can.
     except Exception as error:
         logger.debug("%s", example.name, exc_info=True)
         answers = "; ".join(f"{name}: {text}" for name, text in example.answers.items())

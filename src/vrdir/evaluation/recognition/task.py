@@ -96,7 +96,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
     def match_labels(
         self, data: LabelledImages[Any], recogniser: Recogniser
     ) -> LabelledImages[Label]:
-        """Return the data with labels as the recogniser's numbers; by default as they are.
+        """Return the data with labels as the recogniser's numbers; by default unchanged.
 
         What the recogniser does not know is excluded by name.
 

@@ -1,6 +1,6 @@
 """Variants of an image: clean or under a condition, and restored or not.
 
-An image is degraded and restored at its own size, and rounded to 8 bits as a file would hold it.
+An image is degraded and restored at its own size, and rounded to 8 bits as a file would store it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Variants:
 
     @property
     def has_clean(self) -> bool:
-        """Whether there are clean images: always but for photos as taken."""
+        """Whether there are clean images: always except for photos as taken."""
         return AS_TAKEN not in self.conditions
 
     @property
@@ -90,7 +90,7 @@ class Variants:
 
     @property
     def folders(self) -> list[MatchedFolder]:
-        """The folders that hold degraded or restored images."""
+        """The folders that contain degraded or restored images."""
         degraded = [one.folder for one in self.conditions.values() if one.folder is not None]
         restored = [
             folder

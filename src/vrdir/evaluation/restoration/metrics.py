@@ -113,7 +113,7 @@ def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
 def luma(image: NDArray[Any]) -> NDArray[Any]:
     """Return Y of BT.601 in studio range, 16 to 235, of an (H, W, 3) image in [0, 1]: (H, W).
 
-    It is MATLAB's `rgb2ycbcr`, but for the rounding that MATLAB adds on 8-bit images.
+    It is MATLAB's `rgb2ycbcr`, except for the rounding that MATLAB adds on 8-bit images.
     """
     y: NDArray[Any] = _scikit_image("color").rgb2ycbcr(image)[..., 0]
     return y

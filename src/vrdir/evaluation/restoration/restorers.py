@@ -24,7 +24,7 @@ RestorePair = Callable[[Pair, Tensor], Tensor]
 def network_for_pairs(restorer: Restorer) -> RestorePair:
     """Return a restorer that runs a network.
 
-    Its results are rounded to 8 bits, as a file would hold them, and grey where the degraded image
+    Its results are rounded to 8 bits, as a file would store them, and grey where the degraded image
     is grey.
     """
 
@@ -99,7 +99,7 @@ def folder_for_pairs(folder: Path) -> RestorePair:
 
 
 def check_restored_names(pairs: Iterable[Pair]) -> None:
-    """Check that a folder of restored images can hold one for each pair.
+    """Check that a folder of restored images can contain one for each pair.
 
     Raises:
         DataError: a degraded image is synthesised, or two of them would have the same restored one.

@@ -16,7 +16,7 @@ from vrdir.frontend.input_restorer import InputRestorer
 
 
 class RestoredPipeline(RestoredCallable):
-    """A Hugging Face pipeline of any task whose input holds images.
+    """A Hugging Face pipeline of any task whose input contains images.
 
     Images (PIL images, paths, or an iterable of them) are restored before the pipeline resizes
     them, and keep their size, so boxes and masks refer to the original image. Generators and data

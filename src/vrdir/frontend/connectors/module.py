@@ -23,7 +23,7 @@ class RestoredModule(nn.Module):
     Args:
         recogniser: takes images as its first argument or by a name such as `pixel_values`.
         front_end: restores them.
-        argument: the name or position of the argument that holds the images, if it is another.
+        argument: the name or position of the argument that contains the images, if it is another.
 
     Attributes:
         input_is_known: see `RestoredCallable`.

@@ -113,7 +113,7 @@ class RestoredBinding:
     def __init__(self, binding: Any, input_name: str, front_end: InputRestorer) -> None:
         self.binding, self.input_name, self.front_end = binding, input_name, front_end
         self._bound: dict[str, Any] = {}
-        self._restored: Any = None  # the runtime holds only a pointer to it
+        self._restored: Any = None  # the runtime keeps only a pointer to it
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Any) -> None:
         """Bind an array; the image is restored at each run."""

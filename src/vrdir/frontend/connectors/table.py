@@ -44,5 +44,5 @@ def connector_for(recogniser: Any) -> Connector:
 
 
 def is_connected(recogniser: Any) -> bool:
-    """Return whether a recogniser has a restorer in front of it already."""
+    """Return whether a recogniser already has a restorer."""
     return isinstance(recogniser, (RestoredModule, RestoredCallable))

@@ -1,4 +1,4 @@
-"""Images labelled with boxes, as they are collected from label files."""
+"""Images labelled with boxes, as collected from label files."""
 
 from __future__ import annotations
 

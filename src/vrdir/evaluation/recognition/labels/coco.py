@@ -30,7 +30,7 @@ def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
 
     Args:
         path: the JSON file.
-        folder: holds the images.
+        folder: contains the images.
 
     Raises:
         DataError: it is not such a file.

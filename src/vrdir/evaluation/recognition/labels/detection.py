@@ -23,7 +23,7 @@ from vrdir.images.headers import image_size
 IMAGE_FOLDERS = ("images", "JPEGImages")
 LABEL_FOLDERS = ("labels", "Annotations")
 NO_LABELS = ("classes", "readme")
-"""Stems of text files that hold no labels."""
+"""Stems of text files that contain no labels."""
 
 ReadBoxes = Callable[[Path, Path], tuple[Sequence[LabelledBox], tuple[int, int]]]
 """Reads a label file of an image: the boxes, and the width and height that they are for or 0."""

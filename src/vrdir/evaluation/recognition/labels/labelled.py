@@ -81,7 +81,7 @@ class FilesByName:
     r"""The images below a folder, found by the names that labels give; the suffix may differ.
 
     Args:
-        folder: holds the images.
+        folder: contains the images.
         wanted: all names that will be looked up. A name with another machine's folders, or with
             none, means the only file whose path ends like it, if no other name does, too:
             C:\data\train\1.jpg means train/1.jpg, or train/1.png.

@@ -149,7 +149,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
         answers: Answers[ClassRanking],
         resampling: Resampling,
     ) -> Scores:
-        """Return accuracies, but for metrics by which any answer is right: top-5 of 5 classes."""
+        """Return accuracies, except for metrics that accept any answer: top-5 of 5 classes."""
         main, *others = self.metrics
         last_place = np.array([len(recogniser.classes) - 1])
         metrics = [main, *(one for one in others if not one.function(last_place).all())]
