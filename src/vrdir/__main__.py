@@ -48,7 +48,7 @@ def status_of(error: Exception) -> int:
 
     A closed output, as by `| head`, is not an error: nothing is printed.
     """
-    # Results go to named files. An error without a file name is of a standard stream.
+    # Results go to named files. An error without a file name belongs to a standard stream.
     if isinstance(error, OSError) and error.filename is None:
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(

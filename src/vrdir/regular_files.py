@@ -79,7 +79,7 @@ def read_regular(path: Path | str) -> bytes:
 def is_lfs_pointer(content: bytes) -> bool:
     """Return whether a file is a Git LFS pointer.
 
-    Git puts it in the place of a file that its LFS extension has not fetched.
+    Git puts it in the place of a file that its LFS extension has not downloaded.
     """
     return len(content) <= LFS_BYTES and content.startswith(LFS_STARTS)
 

@@ -1,4 +1,4 @@
-"""Reading of YAML files from strangers.
+"""Reading of YAML files from untrusted sources.
 
 A few hundred bytes of YAML can expand to billions of values. So the values are counted before any
 are built.

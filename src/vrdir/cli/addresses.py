@@ -80,7 +80,7 @@ def run_at_addresses(
         restorer: arguments of `vrdir.Restorer`.
 
     Raises:
-        typer.Exit: the run cannot be done as asked, an image failed, or a signal stopped it.
+        typer.Exit: the run cannot be carried out, an image failed, or a signal stopped it.
     """
     from vrdir.cluster.run import restore_addresses
     from vrdir.cluster.work import Options
@@ -158,7 +158,7 @@ def _go_through(
     as_json: bool,
     explain: bool,
 ) -> None:
-    """Print each row as it comes, and a summary; exit with 1 if an image failed."""
+    """Print each row when it arrives, and a summary; exit with 1 if an image failed."""
     from vrdir.images.folders import skipped
 
     counts: Counter[str] = Counter()

@@ -197,7 +197,7 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: a list cannot be read, or two sets have one name.
+        DataError: a list cannot be read, or two sets have the same name.
     """
     from vrdir.data.pairs import read_pairs
 
@@ -236,8 +236,8 @@ def load_pair_restorers(
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: there are no such weights, device or function; two restorers have one name; or
-            a folder cannot contain one image for each pair.
+        InputError: there are no such weights, device or function; two restorers have the same name;
+            or a folder cannot contain one image for each pair.
     """
     from vrdir import __version__
     from vrdir.evaluation.restoration.restorers import (

@@ -47,7 +47,7 @@ def through_pipe(
         quality: of formats that have one.
 
     Raises:
-        InputError: the command cannot be done as asked.
+        InputError: the command cannot be carried out.
         ExistsError: the output file exists.
         typer.Exit: the image cannot be read or written; status 1.
     """

@@ -1,4 +1,4 @@
-"""`vrdir plan`: what a run over many images would take, before anything is spent."""
+"""`vrdir plan`: the time and cost of a run over many images, estimated in advance."""
 
 from __future__ import annotations
 

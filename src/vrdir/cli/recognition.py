@@ -200,7 +200,7 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
 
 
 def _check_packages(task: RecognitionTask[Any, Any, Any]) -> None:
-    """Import the packages of an evaluation, so that a missing one is noticed at once.
+    """Import the packages of an evaluation, so that a missing one is reported early.
 
     Raises:
         MissingPackageError: one is not installed.

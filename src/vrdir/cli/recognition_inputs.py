@@ -70,7 +70,7 @@ def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condi
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: a degradation is unknown, or two conditions have one name.
+        InputError: a degradation is unknown, or two conditions have the same name.
     """
     from vrdir.evaluation.recognition.conditions import AsTaken, Condition
 
@@ -131,7 +131,8 @@ def load_restorers(
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: there are no such weights, device or function; two have one name; there is none.
+        InputError: there are no such weights, device or function; two have the same name; there is
+            none.
     """
     from vrdir.evaluation.recognition.restorers import load_restorer, network_for_images
 

@@ -227,7 +227,7 @@ def restore_pipe(
     """Restore one image from or to a pipe.
 
     Raises:
-        InputError: the command cannot be done as asked.
+        InputError: the command cannot be carried out.
         ExistsError: the output file exists.
         typer.Exit: the image cannot be read or written.
     """

@@ -22,7 +22,7 @@ LIBRARY = logging.getLogger("vrdir")
 
 
 class Settings:
-    """What `--debug` and `--verbose` ask for. There is one, `SETTINGS`, for the command that runs.
+    """The settings of `--debug` and `--verbose`. There is one, `SETTINGS`, for the running command.
 
     Attributes:
         debug: print the traceback of every error.
@@ -119,7 +119,7 @@ def _parse_once(
 ) -> list[str]:
     """Parse a command's arguments; exit if an option that takes one path is given twice.
 
-    Otherwise the first would be left out without a word, as in `--clean photos --clean more`.
+    Otherwise the first would be ignored silently, as in `--clean photos --clean more`.
     """
     _, _, given = command.make_parser(context).parse_args(list(args))
     for option, count in Counter(given).items():

@@ -10,16 +10,17 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole"]
-"""Which views a training set takes.
+"""Which views a training set uses.
 
 - "flip" mirrors half of the crops (the paper).
 - "full" also turns half of them by 90 degrees. Of the crops that are degraded afterwards, a third
   is taken at twice the size and reduced: sharper texture, and objects at another scale.
 - "wide" is "full" with another third taken at half the size and magnified, and half of all in
-  another light (see `Tone`): smooth, pale and dim photos, which must not be mistaken for hazy ones.
+  different light (see `Tone`): smooth, pale and dim photos, which must not be mistaken for hazy
+  ones.
 - "vivid" is "full" with stronger colours in a quarter of the crops that are degraded afterwards.
 - "varied" is "vivid" with a tenth of the other crops in another light, as in "wide".
-- "close" is "varied" with another third magnified up to three times: near, smooth things.
+- "close" is "varied" with another third magnified up to three times: near, smooth objects.
 - "whole" takes 15 to 100 % of the photo, of a varied shape, resized to the size of the view; an
   eighth each has stronger colours and another light.
 """
@@ -45,7 +46,7 @@ class Tone(NamedTuple):
 
     @classmethod
     def drawn(cls, generator: Generator) -> Tone:
-        """Draw a light from dim and flat to a little brighter, seldom all at once."""
+        """Draw a light from dim and flat to a little brighter, seldom with all changes at once."""
         gamma, exposure, contrast, *gains = torch.rand(6, generator=generator).tolist()
         return cls(
             gamma=2 ** (1.2 * gamma - 0.6),

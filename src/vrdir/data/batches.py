@@ -51,7 +51,7 @@ class Batch(NamedTuple):
         copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
             window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
-        fogged: (B,) bool, which are shown in fog as a camera records it; None but for stages on
+        fogged: (B,) bool, which are shown in fog as a camera records it; None except for stages on
             whole views.
         haze: (B,), the mean of 1 - t of the synthetic haze or fog of the mixture; 0 without it.
     """

@@ -24,15 +24,15 @@ class ImageCache:
     """Images as 8-bit tensors, decoded at first use and kept while the budget lasts.
 
     Images beyond the budget are decoded each time. The memory is shared with processes that are
-    forked later (the workers of a loader): an image that one process decoded is there for all. The
-    position of each image is computed beforehand from the files' headers, so no lock is needed: two
-    processes that decode the same image write the same bytes.
+    forked later (the workers of a loader): an image that one process decoded is available to all.
+    The position of each image is computed beforehand from the files' headers, so no lock is needed:
+    two processes that decode the same image write the same bytes.
 
     Args:
         paths: the files.
-        budget_bytes: how much to keep; memory is used as images are decoded, not at once.
-        device: a GPU on which all images are kept, decoded at once whatever the budget; "cpu" for
-            none.
+        budget_bytes: how much to keep; memory is used when images are decoded, not before.
+        device: a GPU on which all images are kept, decoded immediately, regardless of the budget;
+            "cpu" for none.
         resident: whether to keep them on the GPU; None does so if they take less than a quarter of
             its free memory.
 
@@ -63,7 +63,7 @@ class ImageCache:
             ]
             return
         self.pixels = _shared(min(total, budget_bytes))
-        # Height, width, and 1 once the image is there.
+        # Height, width, and 1 when the image is in memory.
         self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)
 
     def image(self, path: Path) -> Tensor:
@@ -76,7 +76,7 @@ class ImageCache:
         index = self.positions[path]
         if self.resident:
             kept = self.resident[index]
-            return kept if kept is not None else decode(path)  # whose error names the fault
+            return kept if kept is not None else decode(path)  # whose error gives the reason
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         height, width, there = self.shapes[index].tolist()
         if there:
@@ -153,7 +153,7 @@ def readable(paths: Iterable[Path]) -> list[Path]:
     """Return the files with the header of an image; the others are logged and left out.
 
     Raises:
-        DataError: none is left.
+        DataError: no file is left.
     """
     kept, given = [], list(paths)
     for path in given:

@@ -30,11 +30,11 @@ from vrdir.images.reading import frames_of
 from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text
 
-NAMED = 3  # problems of a list that an error names, at most
+NAMED = 3  # most problems of a list that an error names
 
 
 class Pair(NamedTuple):
-    """A degraded image and the clean one it should become.
+    """A degraded image and the clean image that belongs to it.
 
     Attributes:
         clean: the clean file.
@@ -86,7 +86,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: it is a folder, no text, without pairs, or has wrong lines, which are named as
+        DataError: it is a folder, not text, without pairs, or has wrong lines, which are named as
             list:line.
     """
     pairs, problems = scan(path)
@@ -98,8 +98,9 @@ def read_pairs(path: Path) -> list[Pair]:
 def pair_problems(pairs: Sequence[Pair], source: Path) -> list[str]:
     """Return the problems of the files of a list, each named as list:line.
 
-    Problems are: a missing file, or no image; more than one frame; colours that cannot be opened;
-    two sizes that differ (upright, by the EXIF orientation); a degraded file that is the clean one.
+    Problems are: a missing file; a file that is not an image; more than one frame; colours that
+    cannot be opened; two sizes that differ (upright, by the EXIF orientation); a degraded file that
+    is the clean one.
     Only headers are read: a truncated photo is not found.
     """
     return survey(pairs, source).problems
@@ -183,14 +184,14 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: it is a folder, no text, or has no lines.
+        DataError: it is a folder, not text, or has no lines.
     """
     folder, files = path.parent, ForeignPaths()
     pairs, problems = [], []
     # Many lines have the same clean file and the same synthesis.
     cleans: dict[str, Path] = {}
     wrong: dict[str, str] = {}
-    # Not splitlines: a name may contain what it takes for the end of a line.
+    # Not splitlines: a name may contain a character that splitlines treats as a line end.
     for number, line in enumerate(_text(path).split("\n"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -276,7 +277,7 @@ def _what_is_wrong_with(synthesis: str) -> str:
 
 
 def _header(path: Path) -> _Header:
-    """Return the facts of a file. Its problem is "" if its header promises an image."""
+    """Return the facts of a file. Its problem is "" if its header is that of an image."""
     size, length, identity = (0, 0), 0, (0, 0)
     try:
         with open_regular(path) as file:
@@ -316,9 +317,9 @@ class _Names:
 
     def __init__(self, path: Path) -> None:
         real = path.parent.resolve()
-        # The list's folder as the caller names it and as it resolves: data may be named by either.
+        # The list's folder both as given and resolved: data may be named in either way.
         self.relative = {f"{base}{os.sep}": "" for base in (path.parent.absolute(), real)}
-        if real.parent != real.parent.parent:  # "../" has no effect if it is the whole disk
+        if real.parent != real.parent.parent:  # "../" has no effect if it is the root folder
             self.relative[f"{real.parent}{os.sep}"] = "../"
         self.folders: dict[Path, str] = {}
 

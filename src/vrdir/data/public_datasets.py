@@ -1,4 +1,4 @@
-"""Public data sets: the rules by which a degraded file's name leads to its clean twin.
+"""Public data sets: the rules that find the clean twin of a degraded file by its name.
 
 docs/datasets.md has the source and the content of each data set.
 """
@@ -25,7 +25,7 @@ _RAINY = re.compile(r"rain-(\d+)|norain-(\d+)x\d+")
 
 
 class Rule(NamedTuple):
-    """How a degraded file's name leads to its clean twin.
+    """How the clean twin of a degraded file is found by its name.
 
     Attributes:
         help: one line of help.
@@ -111,7 +111,7 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
     """Find the pairs of two folders and their sub-folders.
 
     If both folders have a sub-folder of the same name, the files of one are matched with the files
-    of the other. Sub-folders of one side alone (OTS has its hazy images in parts) make no
+    of the other. Sub-folders that exist on one side only (OTS has its hazy images in parts) make no
     difference. The two folders may be the same, or one may be inside the other.
 
     Args:
@@ -124,9 +124,9 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
     Raises:
         MissingFileError: a folder does not exist or has no images.
         NotPermittedError: a folder cannot be read.
-        DataError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing
-            matches (the message shows names of both sides and the rules that would match); or a
-            degraded file has two clean twins.
+        DataError: the rule is unknown, or a folder or a synthesis is missing or not allowed;
+            nothing matches (the message shows names of both sides and the rules that would match);
+            or a degraded file has two clean twins.
     """
     if rule not in RULES:
         raise DataError(f"unknown rule {rule!r}; choose one of {', '.join(RULES)}")
@@ -205,7 +205,7 @@ class _Sides:
         """Match the files by a rule. Raises DataError where a file has two clean twins."""
         degraded, clean = self.degraded_files, self.clean_files
         twins = {path: rule.twins(path.stem) for path in degraded}
-        if self.one_folder:  # the names tell which are which
+        if self.one_folder:  # the names show which file is which
             degraded, clean = (
                 [path for path in degraded if twins[path]],
                 [path for path in degraded if not twins[path]],

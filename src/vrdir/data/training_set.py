@@ -29,7 +29,7 @@ class TrainingSet:
     """Items, their decoded images, and random crops of them.
 
     Args:
-        items: what to train on.
+        items: the items to train on.
         branches: the model's degradations, in the order of `Batch.present`.
         seed: of orders, crops and degradations.
         ranges: values of the degradations' parameters instead of the defaults; see
@@ -43,7 +43,7 @@ class TrainingSet:
         whole_px: side of the views that a stage on whole views sees; None for that of the copies.
         fog_share: share of these views that are shown in fog as a camera records it.
         overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
-        augmentation: which views of the photos the crops show.
+        augmentation: the views of the photos that the crops show.
         balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the
             shorter ones to the length of the longest.
         pairs_share: share of the images from pair lists, spread evenly over the batches, where a
@@ -117,11 +117,11 @@ class TrainingSet:
             name: the stage's; each stage has its own crops and degradations.
             shares: relative frequency of each kind of image, for the items that the stage's mixture
                 degrades.
-            accepts: which items the stage takes.
+            accepts: which items the stage uses.
             whole: whether it trains on whole views.
 
         Raises:
-            DataError: it takes no items, or there are no reduced copies to train on.
+            DataError: it has no items, or there are no reduced copies to train on.
         """
         if whole and self.copy_px is None:
             raise DataError(f"the stage {name} needs a model with a global context")
@@ -171,7 +171,7 @@ class TrainingSet:
 
 
 class StageData:
-    """The images of a stage, in an endless sequence.
+    """The images of a stage, as an endless sequence.
 
     Each epoch has all items in a new order. Everything about the n-th image (its item, its crop,
     its degradation) depends only on the seed, the stage's name and n. So a resumed run has the same
@@ -290,10 +290,10 @@ class StageData:
             parts: number of parts of the share, for gradient accumulation.
             rank: number of this process, from 0.
             processes: number of processes.
-            workers: processes that read and cut ahead; 0 does it in this process.
+            workers: processes that read and cut crops in advance; 0 does it in this process.
 
         Raises:
-            DataError: the batch cannot be divided so.
+            DataError: the batch cannot be divided like this.
         """
         check_division(batch_size, parts, processes)
         if self.data.images.resident:  # forked processes cannot use images on a GPU

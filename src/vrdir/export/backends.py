@@ -1,10 +1,10 @@
-"""The runtimes that run a network: one entry each, and one module with what is special about it.
+"""The runtimes that run a network: one entry and one module each.
 
 To add a runtime, write a module with two functions and add an entry to `BACKENDS`:
 
 - `open_network(path)` opens a file and returns an `OpenedNetwork` (`vrdir.export.contract`);
 - `convert(onnx_path, target)` writes the runtime's own format from an ONNX file; a runtime that
-  runs ONNX files as they are needs none.
+  runs ONNX files directly needs none.
 
 The command `vrdir export NAME`, the options `--backend`, the checks and the messages are made from
 the table. Importing this module loads no runtime.
@@ -30,7 +30,7 @@ class Backend(NamedTuple):
 
     Attributes:
         name: as in `--backend` and `vrdir export`.
-        title: as its makers write it.
+        title: as its developers write it.
         package: the Python package that it needs.
         extra: the extra of vrdir that installs the package.
         suffixes: of the files that it runs.

@@ -27,7 +27,7 @@ class ExportFacts(BaseModel):
         weights_sha256: of the network's values, not of a file (see
             `vrdir.export.exporting.state_sha256`).
         config: the network's shape.
-        size: (H, W) if the file takes images of that size only, one at a time; None for any size
+        size: (H, W) if the file accepts images of that size only, one at a time; None for any size
             and batches.
     """
 
@@ -98,7 +98,7 @@ class ExportedModel:
 
         Raises:
             InputError: the image has another shape, or there is no clean branch to skip by.
-            ImageError: the file takes images of another size only.
+            ImageError: the file accepts only images of another size.
             ResultError: the result is not finite.
         """
         check_image(image)

@@ -70,7 +70,7 @@ def export(
         sizes: the sizes to compare, each (B, H, W); not used with `size`.
         tolerance: the largest difference allowed, of pixels in [0, 1] and of shares. None: 1e-4,
             or 1e-2 with `half`.
-        size: (H, W) if the file shall take images of this size only, one at a time, as OpenCV and
+        size: (H, W) if the file accepts images of this size only, one at a time, as OpenCV and
             TensorRT need it.
         opset: the ONNX opset. A runtime knows opsets up to some number.
         half: convolutions compute in float16 with weights in float16; all else stays float32,
@@ -80,8 +80,8 @@ def export(
         The largest difference for each size.
 
     Raises:
-        ResultError: a difference is larger than `tolerance`. After this and any other error there
-            is not a file.
+        ResultError: a difference is larger than `tolerance`. After this or any other error there is
+            no file.
         InputError: the suffix or the backend is unknown, or the exporter cannot write the opset.
         WeightsError: a value of the network is not finite.
         MissingPackageError: a package is not installed.

@@ -49,7 +49,7 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
-        # As torch's threads then do, its own sleep while they wait.
+        # Its threads then sleep while they wait, like torch's.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refuse_pointer(path, WeightsError)
     try:

@@ -1,4 +1,4 @@
-"""The restorer as a transform of albumentations, which has to be installed separately."""
+"""The restorer as a transform of albumentations, which must be installed separately."""
 
 from __future__ import annotations
 

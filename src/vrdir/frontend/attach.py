@@ -64,8 +64,8 @@ def restore_before(
             `transforms()`, a Hugging Face image processor, or a timm configuration.
         argument: the name or position of the argument (of a session: the input) that contains the
             images, if it cannot be guessed.
-        skip_clean: leave images unchanged that the network calls clean, which saves time; True, or
-            the share from which on an image counts as clean (see `VRDIR.restore`). None: as in a
+        skip_clean: leave images unchanged that the network considers clean, which saves time; True,
+            or the share from which on an image counts as clean (see `VRDIR.restore`). None: as in a
             `Restorer` given as `weights`, else False.
         train_restorer: let gradients reach the restorer's parameters too (except its extractor's).
         hook: called with each `Restoration`: the image (B, 3, H, W) in [0, 1], the guidance maps,

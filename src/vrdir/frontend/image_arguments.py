@@ -12,7 +12,7 @@ from vrdir.errors import InputError
 PIXELS_KEY = "pixel_values"
 MASK_KEY = "pixel_mask"
 
-# What recognisers and data sets name their images; the first that is found is taken.
+# Names of the images in recognisers and data sets; the first that is found is used.
 IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs", "x")
 
 

@@ -38,9 +38,9 @@ UNDECLARED = (
 class InputRestorer(KeepsDtypes):
     """Restore the images in a recogniser's input and return an input of the same structure.
 
-    It keeps no state of an image, so threads may share one. The network stays in float32 and,
-    unless it trains, in evaluation mode, whatever `half`, `to`, `train` or autocast ask of the
-    model around it.
+    It keeps no state of an image, so several threads may use it. The network stays in float32 and,
+    unless it trains, in evaluation mode, even if the model around it uses `half`, `to`, `train` or
+    autocast.
 
     Args:
         restorer: the network. It is frozen in place; with `trains` everything except its extractor
@@ -286,7 +286,7 @@ def _check_range(image: Tensor, normalisation: Normalisation) -> bool:
     """Raise ImageError if undoing the normalisation did not give an image in [0, 1].
 
     Returns:
-        Whether the range is beyond doubt: within [0, 1], up to a little overshoot.
+        Whether the range is certain: within [0, 1], up to a little overshoot.
     """
     low, high = (float(v) for v in image.detach().aminmax())
     if not overshoots_only(image, low, high):

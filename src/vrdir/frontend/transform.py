@@ -79,7 +79,7 @@ class Restore(KeepsDtypes):
         self.train(False)
 
     def train(self, mode: bool = True) -> Restore:
-        """Stay in evaluation mode, whatever `mode` is."""
+        """Stay in evaluation mode, regardless of `mode`."""
         return super().train(False)
 
     def forward(self, *sample: Any, **named: Any) -> Any:
@@ -92,7 +92,7 @@ class Restore(KeepsDtypes):
 
         Raises:
             ImageError: the image is damaged, or contains values out of range, such as normalised
-            ones.
+                ones.
             InputError: the sample has no image.
         """
         if not sample:

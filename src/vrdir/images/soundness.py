@@ -169,7 +169,7 @@ class _WholeFiles:
 
     @classmethod
     def reset(cls) -> None:
-        """Forget the threads of the parent, in a process that was forked while they decoded."""
+        """Reset the threads of the parent, in a process that was forked while they decoded."""
         cls.lock = threading.Lock()
         if cls.users and cls.before:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -203,7 +203,7 @@ def whole_files_only() -> Iterator[None]:
 
 
 def missing_part(content: bytes, picture: Image.Image | DeepPicture) -> str:
-    """Return which part of the picture a file lacks, in words; "" if nothing is missing.
+    """Return which part of the picture is missing in a file, in words; "" if nothing is missing.
 
     Pillow reports no error when a PNG's data end properly before its last row, a JPEG's before its
     last block, or a tile of a JPEG 2000 is missing. To save time, PNG and JPEG files are examined

@@ -1,4 +1,4 @@
-"""Checks of what the network takes and what it returns."""
+"""Checks of the network's input and output."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class ContextConfig(BaseModel):
         return self
 
 
-# A config may come from a stranger. These limits are far above any present network, which can still
-# be built in seconds.
+# A config may come from an untrusted source. These limits are far above any present network, which
+# can still be built in seconds.
 SCALES = Field(max_length=8)
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Width = Annotated[int, Field(ge=1, le=4096)]

@@ -139,7 +139,7 @@ class SmoothedLevels(GlobalStatistics):
         self._frames += 1
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
-        """Return the smoothed level; the same again if a module asks twice in a frame."""
+        """Return the smoothed level; the same value if a module asks twice in a frame."""
         if module not in self._present:
             share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
             self._present[module] = torch.lerp(found, self._past.get(module, found), share)

@@ -188,7 +188,7 @@ class VRDIR(nn.Module):
 
         Args:
             image: (B, 3, H, W), RGB in [0, 1].
-            skip_clean: leave images unchanged that the guidance finds clean, which saves the
+            skip_clean: leave images unchanged that the guidance considers clean, which saves the
                 branches and the decoder; the others are restored as in their own batch. A
                 number replaces `CLEAN_SHARE`, the share of the clean branch from which an image
                 counts as clean. On a GPU this waits for the guidance.
@@ -260,7 +260,7 @@ class VRDIR(nn.Module):
         """Write `config.json` and `model.safetensors` into `folder`, each whole or not at all.
 
         Args:
-            folder: is made if it does not exist.
+            folder: is created if it does not exist.
             half: store float16, which halves the file; loading gives float32. For `small` the
                 validation PSNR of each kind of image changed by at most 0.04 dB.
 
@@ -275,7 +275,7 @@ class VRDIR(nn.Module):
         check_finite(state, "the network in float16" if half else "the network", "it is not saved")
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        # The config comes first, so that a reader never meets weights without one.
+        # The config comes first, so that a reader never finds weights without one.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
 
@@ -288,15 +288,15 @@ class VRDIR(nn.Module):
         token: str | None = None,
         message: str = "Upload VRDIR weights",
     ) -> str:
-        """Upload the files of `save_pretrained` to a Hugging Face repository; make it if needed.
+        """Upload the files of `save_pretrained` to a Hugging Face repository; create it if needed.
 
         `VRDIR.from_pretrained(repository)` and `vrdir.Restorer(repository)` then load it.
 
         Args:
             repository: its id, "owner/name".
             half: as for `save_pretrained`.
-            private: make a private repository; None takes the owner's default.
-            token: of an account that may write there; None takes the account that is logged in.
+            private: create a private repository; None uses the owner's default.
+            token: of an account that may write there; None uses the account that is logged in.
             message: of the commit.
 
         Returns:

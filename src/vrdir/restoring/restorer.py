@@ -49,7 +49,7 @@ class Restorer:
             id. Or a `VRDIR`, which is moved to the device and put into evaluation mode. Or, for a
             `backend` other than "torch", a file that `vrdir export` wrote.
         device: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one, else the CPU.
-        skip_clean: leave images unchanged that the network finds clean; with "torch" this saves
+        skip_clean: leave images unchanged that the network considers clean; with "torch" this saves
             time (see `VRDIR.restore`).
         backend: the runtime of the network: "torch", "onnx" for ONNX Runtime, or "openvino". All
             but "torch" run on the CPU, and export weights once, into the user's cache folder.

@@ -25,7 +25,7 @@ class OnnxNetwork(nn.Module):
 
     Raises:
         RecogniserError: the file is not an ONNX file, has no such tensor, or needs an unknown
-        operator.
+            operator.
     """
 
     def __init__(self, path: Path, tensors: Sequence[str]) -> None:

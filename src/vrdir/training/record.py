@@ -43,7 +43,7 @@ MAY_CHANGE = {"learning_rate", "clip_norm", "precision"}
 
 @dataclass(frozen=True)
 class Run:
-    """All that makes a run what it is.
+    """All facts that identify a run.
 
     Attributes:
         stages: names of its stages, in order.
@@ -137,7 +137,7 @@ def _continue_run(work_dir: Path, run: Run) -> None:
         )
     session, content = run.session(), _same_run(run_file, run.facts())
     content["sessions"].append(session)
-    for left in work_dir.rglob(".*.partial"):  # of writes that a kill cut short
+    for left in work_dir.rglob(".*.partial"):  # of writes that were interrupted by a kill
         left.unlink()
     if different:
         logger.warning(
@@ -231,7 +231,7 @@ def code_version() -> str:
 
 
 def environment(device: str, processes: int) -> dict[str, Any]:
-    """Return what a result may depend on beside the recipe and the code."""
+    """Return what a result may depend on, besides the recipe and the code."""
     packages = {}
     for name in ("torch", "lightning-fabric", "numpy", "pillow", "scikit-image"):
         try:

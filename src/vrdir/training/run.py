@@ -88,8 +88,8 @@ def train(
         device: "cpu" or "cuda".
         resume: continue the run in `work_dir`, which must be this run; otherwise there must be no
             run in it.
-        extractor_weights: file of E's pretrained weights, if there are no earlier stages to take E
-            from, and for the recogniser of the recognition loss; None takes the published ones.
+        extractor_weights: file of E's pretrained weights, if there are no earlier stages that
+            contain E, and for the recogniser of the recognition loss; None uses the published ones.
         watcher: gets every step and every line of metrics.
 
     Returns:
@@ -245,7 +245,7 @@ def leaving_together() -> Iterator[None]:
     """Leave the process group when all processes end, finished or interrupted at the same step.
 
     Otherwise Gloo's threads go on while the interpreter exits, and sometimes abort it. After an
-    error a process must not do so: it would wait for the other processes for ever.
+    error a process must not do so: it would wait for the other processes forever.
     """
     interrupted = None
     try:

@@ -392,7 +392,7 @@ class RefineStage(Stage):
         return losses | self.recognised(restored, batch)
 
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of what recognisers make of restored and of clean images."""
+        """Return the losses between recognisers' outputs on restored and on clean images."""
         if not self.weights["recognition"]:
             return {}
         return {"recognition": self.recognition.loss(restored, batch.clean)}
@@ -403,7 +403,7 @@ class WholeStage(Stage):
 
     In fog as cameras take it (`Batch.fogged`) a detector and a classifier are to see what they see
     in clear air; there is no loss of pixels, since what is in thick fog cannot be known. All
-    other images train as in stage 4, so that what the network restores well stays so, and the
+    other images train as in stage 4, so that the network keeps its quality on them, and the
     context learns to leave them to the local network.
     """
 
@@ -456,7 +456,7 @@ class WholeStage(Stage):
             clean = model.extract(batch.clean)
         features, guidance = model.enhance(model.extract(clear))
         restored = model.decoder(features, clear, batch.degraded).float()
-        # A batch may be without fog, or all in fog: the mean of nothing is not a number.
+        # A batch may have no fog, or only fog: the mean of no values is not a number.
         losses = {
             "pixel": self.pixel_loss(restored[others], batch.clean[others]).nan_to_num(),
             "consistency": semantic_consistency(features, clean),

@@ -51,7 +51,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 class StageNetwork(nn.Module):
-    """The network as a stage trains it: of a batch it returns the losses.
+    """The network as a stage trains it: it returns the losses of a batch.
 
     Processes synchronise in its backward pass.
     """
@@ -79,8 +79,8 @@ class Trainer:
         fabric: devices, processes and precision.
         model: the network; it is trained in place.
         recipe: all settings.
-        data: what to train on.
-        validation: what to validate on.
+        data: the items to train on.
+        validation: the items to validate on.
         work_dir: a folder.
         watcher: gets every step and every line of metrics.jsonl.
     """
@@ -129,7 +129,7 @@ class Trainer:
             if self.fabric.is_global_zero:
                 log = RunLog(self.work_dir, stage.name, steps, start, self.watcher)
                 closing.callback(log.close)
-            if start == 0:  # what would fail at the first validation fails now
+            if start == 0:  # errors of the first validation are raised now
                 run.validate(0, log)
             self._steps(run, data, start, log, received)
             self.model.load_state_dict(run.averaged.state_dict())

@@ -29,7 +29,7 @@ class VideoFormat(NamedTuple):
     Attributes:
         suffix: in lower case.
         container: FFmpeg's name of the container.
-        codec: the codec's usual name, for people.
+        codec: the codec's usual name, to show to users.
         encoder: FFmpeg's name of the encoder.
         options: of the encoder.
         own_clock: a track has its own clock, so that the source's can be used.
@@ -66,7 +66,7 @@ class Frame(NamedTuple):
     Attributes:
         pixels: (H, W, 3) uint8, RGB, upright; None where the file is damaged.
         pts: the time at which it is shown, in units of the reader's `time_base`.
-        duration: how long it is shown, in the same units; 0 if the file does not tell.
+        duration: how long it is shown, in the same units; 0 if the file does not say.
     """
 
     pixels: FramePixels | None

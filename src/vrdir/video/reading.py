@@ -32,7 +32,7 @@ STARTS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # the first bytes of
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
 # FFmpeg's names of formats that are not videos but scripts: they name other files, addresses or
-# commands, which would be opened (a pipe for ever).
+# commands, which would be opened (a pipe would be read forever).
 SCRIPTS = {
     "avisynth", "applehttp", "concat", "concatf", "dash", "ffmetadata", "hls", "image2",
     "image2pipe", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vapoursynth",
@@ -230,9 +230,9 @@ class VideoReader:
         return False
 
     def _reaches_the_end(self, packets: int, last: int | None) -> bool:
-        """Return whether the last frame is at the end of a file that also counts empty places.
+        """Return whether the last frame is at the end of a file that also counts empty frames.
 
-        AVI does: an empty place repeats the frame before it.
+        AVI does: an empty frame repeats the frame before it.
         """
         if not self._counts or last is None or self.stream.duration is None:
             return False
@@ -241,7 +241,7 @@ class VideoReader:
     def _shows(self, packet: Any) -> bool:
         """Return whether a packet contains a picture that is shown.
 
-        VP8 has packets for pictures that only serve to predict others.
+        VP8 has packets for pictures that are only used to predict others.
         """
         return self.stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & VP8_SHOW_FRAME)
 
@@ -299,7 +299,7 @@ class VideoReader:
     def _first_frame(self, container: Any) -> av.VideoFrame:
         """Return the first frame that can be decoded."""
         stream = self._picture_stream(container)
-        with contextlib.suppress(self._av.error.FFmpegError):  # of a file that cannot be read on
+        with contextlib.suppress(self._av.error.FFmpegError):  # if it cannot be read further
             for packet in container.demux(stream):
                 with contextlib.suppress(self._av.error.FFmpegError):
                     for frame in packet.decode():

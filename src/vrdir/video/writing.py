@@ -44,9 +44,9 @@ MATRICES = {BT709: 1, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}
 
 
 class VideoWriter:
-    """A video file with new pixels, and with everything else from an old one.
+    """A video file with new pixels; everything else is copied from the source.
 
-    That is: size, times, tags, sound, subtitles and chapters.
+    This is: size, times, tags, sound, subtitles and chapters.
 
     It is written under a temporary name; the target appears when the `with` block ends without an
     error, whole or not at all. H.264 of odd width or height is written as 4:4:4, because 4:2:0 has
@@ -254,7 +254,7 @@ class VideoWriter:
 class _TargetFile(io.FileIO):
     """A file that raises its first error only, and drops everything written after that.
 
-    FFmpeg goes on writing after an error, and PyAV prints each further one. If FFmpeg opened the
+    FFmpeg continues to write after an error, and PyAV prints each further one. If FFmpeg opened the
     file itself, it would report no error at all, and never close the file if even the container's
     header cannot be written.
     """
@@ -265,7 +265,7 @@ class _TargetFile(io.FileIO):
         rest = memoryview(content)
         try:
             while rest and not self._failed:
-                rest = rest[super().write(rest) :]  # a nearly full disk takes a part
+                rest = rest[super().write(rest) :]  # a nearly full disk accepts a part
         except OSError:
             self._failed = True
             raise

@@ -155,7 +155,7 @@ def upload(
         folder: the folder.
         repository: "owner/name".
         private: create the repository as a private one; None for the owner's default.
-        token: of the hub; None for the one that is logged in.
+        token: of the hub; None for the token of the login.
         message: of the commit.
 
     Returns:

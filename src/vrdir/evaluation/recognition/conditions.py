@@ -27,7 +27,7 @@ class Condition:
         name: its name. Without a folder it is also how images are degraded, as
             `vrdir degrade --with` takes it.
         folder: contains the degraded images, under the names of the clean ones (see
-        `MatchedFolder`).
+            `MatchedFolder`).
 
     Raises:
         InputError: the name is "clean" or "as taken", or not that of a degradation.

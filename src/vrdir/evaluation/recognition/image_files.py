@@ -22,12 +22,12 @@ COMPANIONS = {
 
 
 class Exclusion(NamedTuple):
-    """Something that counts in no figure, and why.
+    """Something that is excluded from all figures, and the reason.
 
     Attributes:
         name: an image, file or class.
         reason: why it is left out.
-        by_protocol: the task's protocol leaves it out; nothing is wrong with it.
+        by_protocol: the task's protocol leaves it out; it is valid.
     """
 
     name: str
@@ -92,11 +92,11 @@ class MatchedFolder:
         return found[0]
 
     def unmatched(self, images: Sequence[ImageFile], known: Iterable[str]) -> list[Exclusion]:
-        """Return the files in the folder that belong to no image, or are of a type not read.
+        """Return the files in the folder that belong to no image, or have a type that is not read.
 
         Args:
             images: the data set's.
-            known: names of images that are excluded already, or set aside.
+            known: names of images that are already excluded or set aside.
 
         Raises:
             DataError: no file belongs to any image, or one file to several images.

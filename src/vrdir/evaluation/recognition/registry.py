@@ -1,4 +1,4 @@
-"""The recognition tasks that there are: the modules of `vrdir.evaluation.recognition.tasks`."""
+"""The recognition tasks: the modules of `vrdir.evaluation.recognition.tasks`."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from vrdir.evaluation.report.pictures import boxed_picture
 logger = logging.getLogger(__name__)
 
 MOST_EXAMPLES = 32  # on a page
-MOST_POINTS = 5  # with more conditions, a section has no sentence on each
+MOST_POINTS = 5  # with more conditions, a section omits the sentence about each
 MOST_EXCLUDED = 1000  # exclusions that a section names
 HASH_DIGITS = 12  # of a SHA-256, in a section's facts
 CLEAN_IMAGES = "clean images"

@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 
 
 class NamedRecogniser(Protocol):
-    """What every recogniser has: a name for reports, and facts such as its licence."""
+    """Properties of every recogniser: a name for reports, and facts such as its licence."""
 
     @property
     def name(self) -> str:
@@ -59,13 +59,13 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         name: the command's name and `task` in the cards of ONNX files, such as "reid".
         title: the name in headings, such as "re-identification".
         help: one sentence for `--help`: what is measured, such as "Measure ...".
-        data_help: one or two sentences for `--help`: what `--data` takes.
-        metrics: the metrics, the main one first. Verdicts go by the main one.
-        unit: what figures are taken over, such as "images" or "queries".
+        data_help: one or two sentences for `--help`: what `--data` accepts.
+        metrics: the metrics, the main one first. Verdicts use the main one.
+        unit: what is counted in figures, such as "images" or "queries".
         limit_unit: what `--limit` counts, and in which order.
         large_pictures: whether a page shows the pictures of an example over its whole width.
         onnx_outputs: name -> number of dimensions of the outputs that an ONNX file must have;
-            empty for a task that takes no ONNX files.
+            empty for a task that does not support ONNX files.
         onnx_resizing: the `resize.mode` that the card of an ONNX file must have.
     """
 
@@ -86,7 +86,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
 
         Args:
             path: the data set.
-            images: the folder of the images, if they are not beside their labels.
+            images: the folder of the images, if they are not in the folder of the labels.
 
         Raises:
             MissingFileError: there is no such data set.
@@ -154,7 +154,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         """
 
     def check_packages(self) -> None:
-        """Import the packages that scoring needs, so that a missing one is noticed at once.
+        """Import the packages that scoring needs, so that a missing one is reported early.
 
         Raises:
             MissingPackageError: one is not installed.
@@ -189,7 +189,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
 
         Raises:
             MissingFileError: there is no such file, or no card beside it.
-            RecogniserError: file, card, model or function do not keep the task's contract.
+            RecogniserError: file, card, model or function do not follow the task's contract.
             MissingPackageError: a package is not installed.
         """
         if spec.lower().endswith(".onnx"):

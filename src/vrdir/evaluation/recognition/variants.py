@@ -40,7 +40,8 @@ class Variants:
         seed: the seed of the synthesis.
 
     Raises:
-        InputError: two conditions have one name, `AsTaken` is not alone, or a restorer has no name.
+        InputError: two conditions have the same name, `AsTaken` is not alone, or a restorer has no
+            name.
     """
 
     def __init__(
@@ -104,12 +105,12 @@ class Variants:
         """Yield the variants of an image, in the order of `all`.
 
         Raises:
-            Exception: whatever opening or restoring the image raises.
+            Exception: any exception of opening or restoring the image.
         """
         clean = open_image(image.path).tensor
         for condition in self.condition_names:
             pixels = to_pixels(self._degraded(image, condition, clean))
-            # A copy, as a recogniser may change what it is given.
+            # A copy, as a recogniser may change its input.
             yield Variant(condition, ""), pixels.copy()
             for name in self.restorers:
                 yield Variant(condition, name), self._restored(name, image, condition, pixels)
@@ -128,6 +129,6 @@ class Variants:
         return self.conditions[condition].degraded(image, clean, self.seed)
 
     def _restored(self, name: str, image: ImageFile, condition: str, pixels: Pixels) -> Pixels:
-        # A copy, as a function of the user may change what it is given.
+        # A copy, as a function of the user may change its input.
         restored = self.restorers[name](image, condition, pixels.copy())
         return check_restored(restored, pixels, name, condition)

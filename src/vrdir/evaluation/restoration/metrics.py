@@ -1,7 +1,6 @@
 """PSNR and SSIM of restored images, per image, in RGB and in Y, on whole images.
 
-scikit-image computes them. `METRICS` is the table of all metrics: an entry more is all that a
-further metric takes.
+scikit-image computes them. `METRICS` is the table of all metrics: to add a metric, add an entry.
 """
 
 from __future__ import annotations
@@ -189,6 +188,6 @@ METRICS: tuple[Metric[Callable[[Tensor, Tensor], list[float]]], ...] = (
         ssim_y,
     ),
 )
-"""All metrics; verdicts go by the first. A label is the metric's name and, after a comma, its
+"""All metrics; verdicts use the first. A label is the metric's name and, after a comma, its
 channels; their functions take the restored and the clean batch, (B, 3, H, W) in [0, 1]."""
 MAIN = METRICS[0]

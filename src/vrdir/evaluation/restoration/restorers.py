@@ -47,7 +47,7 @@ def function_for_pairs(function: Callable[[Pixels], Any]) -> RestorePair:
 
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         image = to_pixels(degraded)
-        # A copy, as the function may change what it is given.
+        # A copy, as the function may change its input.
         restored = check_restored(function(image.copy()), image, "the restorer")
         return torch.from_numpy(restored.copy()).movedim(-1, 0)[None] / 255
 

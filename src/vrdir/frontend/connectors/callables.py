@@ -40,7 +40,7 @@ class RestoredCallable:
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser.
+        """Return whether this connector matches a recogniser.
 
         Raises:
             RecogniserError: it is, but the recogniser takes no images.

@@ -25,7 +25,7 @@ class RestoredPipeline(RestoredCallable):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser.
+        """Return whether this connector matches a recogniser.
 
         Raises:
             RecogniserError: a pipeline without an image processor.

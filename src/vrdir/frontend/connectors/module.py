@@ -15,7 +15,7 @@ from vrdir.frontend.input_restorer import InputRestorer
 class RestoredModule(nn.Module):
     """`recogniser(front_end(images))`, called as the recogniser is.
 
-    It is a module like any other: `to`, `eval`, `state_dict` and `torch.export` work, and gradients
+    It behaves like other modules: `to`, `eval`, `state_dict` and `torch.export` work, and gradients
     pass through to the input. Its `forward` has the recogniser's signature. The recogniser's plain
     attributes (`config`, `names`) can be read here; its methods cannot, since they would receive
     images without restoration.
@@ -52,7 +52,7 @@ class RestoredModule(nn.Module):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         return isinstance(recogniser, nn.Module)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -46,7 +46,7 @@ class RestoredSession(RestoredCallable):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         return hasattr(recogniser, "get_inputs") and hasattr(recogniser, "run")
 
     def run(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any = None) -> Any:

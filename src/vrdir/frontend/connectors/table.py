@@ -16,7 +16,7 @@ from vrdir.frontend.connectors.ultralytics import RestoredUltralytics
 
 Connector = type[RestoredModule] | type[RestoredCallable]
 
-# The first that accepts a recogniser is taken, so the more specific come first: an Ultralytics
+# The first that accepts a recogniser is taken, so the more specific ones are first: an Ultralytics
 # model is a torch.nn.Module, too, and everything that is supported is callable or a session.
 CONNECTORS: tuple[Connector, ...] = (
     RestoredSession,

@@ -45,7 +45,7 @@ class RestoredUltralytics(RestoredCallable):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         package = type(recogniser).__module__.partition(".")[0]
         return package == "ultralytics" and hasattr(recogniser, "track")
 

@@ -21,7 +21,7 @@ from vrdir.text_files import read_text
 
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("label", "index", "class", "target", "name")
-"""The first that a file has is taken: an index is clearer than a name."""
+"""The first one that the file has is used: an index is clearer than a name."""
 
 
 def read_classification(path: Path, images: Path | None = None) -> LabelledImages[str]:

@@ -25,8 +25,8 @@ Entry = Mapping[str, Any]
 def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
     """Read a COCO JSON file.
 
-    A wrong entry is excluded by name, together with its image: what a detector rightly finds there
-    would count as false.
+    A wrong entry is excluded by name, together with its image: a correct detection there would
+    count as false.
 
     Args:
         path: the JSON file.
@@ -138,7 +138,7 @@ def _edges(value: Any) -> tuple[float, float, float, float] | None:
     """Return x, y, width, height as x0, y0, x1, y1; None for anything else."""
     try:
         x, y, width, height = map(float, value if isinstance(value, list) else ())
-    # The wrong number of values, no numbers, or numbers of hundreds of digits.
+    # The wrong number of values, values that are not numbers, or numbers with hundreds of digits.
     except (ValueError, TypeError, OverflowError):
         return None
     return x, y, x + width, y + height

@@ -1,4 +1,4 @@
-"""Images labelled with boxes: COCO, YOLO or VOC. What does not fit is excluded by name."""
+"""Images labelled with boxes: COCO, YOLO or VOC. Inconsistent entries are excluded by name."""
 
 from __future__ import annotations
 

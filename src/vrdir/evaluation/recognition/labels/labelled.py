@@ -187,7 +187,7 @@ def image_of(file: Path, root: Path) -> ImageFile:
 
 
 def check_distinct(images: Sequence[ImageFile]) -> None:
-    """Check that no two images have one name, as degraded images are found by these names.
+    """Check that no two images have the same name, as degraded images are found by these names.
 
     Raises:
         DataError: two have the same name.

@@ -19,11 +19,12 @@ from vrdir.evaluation.recognition.labels.labelled import LabelledImages, image_o
 FILE_NAME = re.compile(r"(?P<person>-1|\d+)_c(?P<camera>\d+)")
 GALLERIES = ("gallery", "bounding_box_test")
 JUNK, DISTRACTOR = -1, 0
-"""Persons that are none: junk is neither right nor wrong, distractors match nobody."""
+"""Numbers that are not persons: junk counts neither as right nor as wrong, distractors match
+nobody."""
 
 
 class Sighting(NamedTuple):
-    """An image of a person: who, seen by which camera, and whether it is a query or the gallery."""
+    """An image of a person: the person, the camera, and whether it is a query or the gallery."""
 
     person: int
     camera: int

@@ -1,4 +1,4 @@
-"""Recognisers, and checks that their output keeps the contract of their task."""
+"""Recognisers, and checks that their output follows the contract of their task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognisers in ONNX files, each with a JSON card beside it.
+"""Recognisers in ONNX files, each with a JSON card in the same folder.
 
 The card contains the task, how the input is made from an image, and the names of the classes;
 docs/recognition.md shows one of each task.
@@ -105,7 +105,7 @@ def open_onnx(path: Path, task: str, outputs: Mapping[str, int], mode: str) -> O
 
     Raises:
         MissingFileError: the file or its card is not there.
-        RecogniserError: file or card do not keep the task's contract.
+        RecogniserError: file or card do not follow the task's contract.
         MissingPackageError: onnxruntime is not installed.
     """
     # Here, so that `--help` does not wait for torch.

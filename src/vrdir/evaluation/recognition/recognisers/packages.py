@@ -17,7 +17,8 @@ from vrdir.errors import MissingPackageError, RecogniserError, first_line
 from vrdir.evaluation.user_functions import Pixels
 
 LEAST_SCORE = 0.01
-"""Of boxes asked from a detector: a precision-recall curve needs the uncertain ones, too."""
+"""The score limit of boxes that a detector returns: a precision-recall curve needs the uncertain
+ones, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_timm(name: str, **options: Any) -> PackageModel:
 
     Raises:
         MissingPackageError: timm is not installed.
-        RecogniserError: timm has no such model, or its weights cannot be had.
+        RecogniserError: timm has no such model, or its weights are not available.
     """
     timm, data = import_package("timm"), import_package("timm.data")
     spec = f"timm:{name}"
@@ -154,10 +155,10 @@ def import_package(name: str) -> Any:
 
 @contextmanager
 def _loading(spec: str) -> Iterator[None]:
-    """Turn what a package raises when a model cannot be loaded into a RecogniserError."""
+    """Convert an exception of a package that cannot load a model into a RecogniserError."""
     try:
         yield
-    except Exception as error:  # no such name, no such folder, no network
+    except Exception as error:  # an unknown name, a missing folder, no internet connection
         raise RecogniserError(
             f"{spec} cannot be loaded ({first_line(error)}); use the name of a model in the package"
         ) from None

@@ -314,7 +314,7 @@ def _describe(found: Found, objects: Objects, classes: Sequence[str]) -> Descrip
 
 
 def _names(objects: Objects, classes: Sequence[str]) -> str:
-    """Return the objects to be found as text, such as "2 car, 1 person"."""
+    """Return the objects that should be found as text, such as "2 car, 1 person"."""
     counts = Counter(classes[label] for label in objects.labels[~objects.ignored])
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no object"
 
