@@ -149,7 +149,7 @@ def test_the_summary_counts_unchanged_images() -> None:
     summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is not an image"))
     assert (
         str(summary) == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); "
-        "1 left as they were; mostly clean 1, haze 1"
+        "1 unchanged; mostly clean 1, haze 1"
     )
 
 

@@ -744,7 +744,7 @@ def test_very_long_paths(identity: Restorer, photo: Image.Image, tmp_path: Path)
     identity.restore_file(deep / "a.png", deep / "b.png")
     assert (deep / "b.png").is_file()
     with pytest.raises(
-        ImageError, match=r"cannot be read \(File name too long\); give it a shorter name"
+        ImageError, match=r"cannot be read \(File name too long\); use a shorter name"
     ):
         read_file(tmp_path / ("n" * 300 + ".png"))
     with pytest.raises(ImageError, match=r"cannot be written \(File name too long\)"):

@@ -37,7 +37,8 @@ def change(folder: Path, value: float, key: str = KEY, dtype: torch.dtype = torc
 def test_values_that_are_not_finite_raise(weights: Path, value: float, key: str) -> None:
     change(weights, value, key)
     with pytest.raises(
-        ValueError, match=rf"model.safetensors has NaN or infinite values in {key}; get or train"
+        ValueError,
+        match=rf"model.safetensors has NaN or infinite values in {key}; download or train",
     ):
         VRDIR.from_pretrained(weights)
 

@@ -263,12 +263,12 @@ class TestVideos:
         damage(source, 0, slice(-500, None))
         with pytest.raises(
             ImageError,
-            match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again",
+            match=r"none of the frames of .*a\.mp4 can be decoded without damage; download",
         ):
             restorer.restore_video(source, target)
         (result,) = restorer.restore_files([FileJob(source, target)])
         assert result.error is not None
-        assert "a.mp4 can be decoded undamaged" in result.error
+        assert "a.mp4 can be decoded without damage" in result.error
         assert list(target.parent.iterdir()) == []
 
     def test_frames_without_times_are_an_error(self, restorer: Restorer, tmp_path: Path) -> None:

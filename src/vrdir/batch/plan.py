@@ -187,7 +187,7 @@ def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
         if place in sources:
             raise InputError(
                 f"{sources[place]} and {source} would both be written to {target}; "
-                "give them different outputs"
+                "use different outputs"
             )
         sources[place] = source
     return jobs

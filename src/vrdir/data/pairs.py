@@ -306,7 +306,7 @@ def _header(path: Path) -> _Header:
 def _cannot_be_used(picture: Image.Image) -> str:
     frames = frames_of(picture, "it")
     if frames > 1:
-        return f"holds {frames} frames or pages; save each as a separate file first"
+        return f"contains {frames} frames or pages; save each as a separate file first"
     if picture.mode not in MODES and picture.mode not in ("P", "PA"):
         return f"is a {picture.mode} picture; convert it to RGB first"
     return ""

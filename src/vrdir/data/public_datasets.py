@@ -254,8 +254,8 @@ class _Sides:
             )
         advice = " and ".join(fits) or "no other rule matches (`vrdir pairs rules` shows them)"
         return (
-            f"no pairs by the rule {rule}: {self.degraded} holds {_shown(self.degraded_files)}, "
-            f"{self.clean} holds {_shown(self.clean_files)}; {advice}"
+            f"no pairs by the rule {rule}: {self.degraded} contains {_shown(self.degraded_files)}, "
+            f"{self.clean} contains {_shown(self.clean_files)}; {advice}"
         )
 
     def count(self, rule: str) -> int:

@@ -75,7 +75,7 @@ def ranges_of(text: str) -> dict[str, dict[str, Any]]:
         step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps
     }
     if len(ranges) < len(steps):
-        raise InputError(f"give each degradation once, not as in {text!r}")
+        raise InputError(f"use each degradation once, not as in {text!r}")
     check_ranges(ranges)
     return ranges
 

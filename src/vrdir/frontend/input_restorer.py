@@ -141,8 +141,8 @@ class InputRestorer(KeepsDtypes):
             images = [self(image) for image in batch]
             return batch._make(images) if hasattr(batch, "_make") else type(batch)(images)
         raise InputError(
-            f"cannot find images in a {type(batch).__name__}; pass a tensor (B, 3, H, W) or "
-            "(3, H, W), an array, PIL images, a list of them, or a mapping that holds them as "
+            f"cannot find images in a {type(batch).__name__}; pass a tensor (B, 3, H, W) or (3, H, "
+            "W), an array, PIL images, a list of them, or a mapping that contains them as "
             "pixel_values or image"
         )
 
@@ -151,7 +151,7 @@ class InputRestorer(KeepsDtypes):
         if torch.compiler.is_compiling():
             raise TracingError(
                 f"a {MASK_KEY} makes the work depend on the data, which torch.export and "
-                "torch.compile do not support; leave it out"
+                "torch.compile do not support; remove it"
             )
         if isinstance(batch, (list, tuple)):
             return [self(image, one) for image, one in zip(batch, mask, strict=True)]

@@ -192,13 +192,13 @@ OTHER_KINDS = {
     rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS drawing; export it as PNG first",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg": "an SVG drawing; export it as PNG first",
     rb"\s*<(!doctype html|html)": (
-        "a web page, not the image that it may show; get the image itself"
+        "a web page, not the image that it may show; download the image itself"
     ),
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": (
-        "JPEG XL, which Pillow cannot read; turn it into PNG first (djxl)"
+        "JPEG XL, which Pillow cannot read; convert it to PNG first (djxl)"
     ),
     rb"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)|\x1aE\xdf\xa3|RIFF....AVI ": (
-        "a video, by its content; give it a video's suffix"
+        "a video, by its content; rename it with a video's suffix"
     ),
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive; unpack it first",
 }
@@ -303,8 +303,8 @@ def _check_icons(file: IO[bytes], name: str) -> None:
         width, height = struct.unpack_from(*((">II", start, 16) if is_png else ("<ii", start, 4)))
         if abs(width * height) > ICON_PIXELS:
             raise ImageError(
-                f"{name} is an icon of {width} x {abs(height)} pixels, which no program makes: "
-                "it is damaged or malicious"
+                f"{name} is an icon of {width} x {abs(height)} pixels, which no program writes: it "
+                "is damaged or malicious"
             )
 
 

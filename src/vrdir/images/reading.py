@@ -76,7 +76,7 @@ def read_file(path: Path) -> Picture:
         raise ImageError(f"{path} is a folder{rest}") from None
     except OSError as error:
         advice = {
-            errno.ENAMETOOLONG: "give it a shorter name",
+            errno.ENAMETOOLONG: "use a shorter name",
             errno.ELOOP: "it is a link to itself",
         }.get(error.errno or 0, "check its permissions")
         raise ImageError(f"{path} cannot be read ({error.strerror}); {advice}") from None

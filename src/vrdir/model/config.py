@@ -29,15 +29,14 @@ class ContextConfig(BaseModel):
         default=(4, 8, 16),
         min_length=1,
         max_length=5,
-        description="Strides at which E is tapped on the copy.",
+        description="Strides at which E's features of the copy are used.",
     )
     channels: int = Field(
         default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
     )
     tone: bool = Field(
         default=False,
-        description="Raise local contrast, where a camera's fog asks for it, instead of taking "
-        "a veil of haze away.",
+        description="Raise local contrast in photographed fog, instead of removing a veil of haze.",
     )
 
     @model_validator(mode="after")
@@ -60,10 +59,11 @@ class VRDIRConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extractor: ExtractorName = Field(
-        description="The recognition network that the extractor E is cut from."
+        description="The recognition network whose first layers are the extractor E."
     )
     strides: Annotated[tuple[int, ...], SCALES] = Field(
-        description="Strides at which E is tapped, in pixels; each has an enhancement (ISE)."
+        description="Strides at which E's features are used, in pixels; each has an enhancement "
+        "(ISE)."
     )
     branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = (
         Field(

@@ -29,7 +29,7 @@ HUB_KEYS = {
 }
 # Names in a safetensors header.
 DTYPES = {"F16", "BF16", "F32", "F64"}
-REMEDY = "get or train the weights again"
+REMEDY = "download or train the weights again"
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -130,7 +130,10 @@ def restore_video(
 
 def _no_picture(source: Path, damaged: bool) -> VideoError:
     if damaged:
-        return VideoError(f"none of the frames of {source} can be decoded undamaged; get it again")
+        return VideoError(
+            f"none of the frames of {source} can be decoded without damage; download or copy it "
+            "again"
+        )
     return VideoError(
         f"the frames of {source} have no times; put it into a container first, such as .mkv"
     )

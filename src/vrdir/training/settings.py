@@ -76,12 +76,12 @@ class StageSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """The images of validation, and when it is done."""
+    """The images and times of validation."""
 
     photos: Count | None = Field(
         default=16,
-        description="How many clean photos to hold out, or how many images to take of each "
-        "validation list, evenly spread; null takes a whole list.",
+        description="Number of clean photos to hold out, or of images to use from each "
+        "validation list, evenly spread; null uses the whole list.",
     )
     crop_px: Annotated[int, Field(ge=16, strict=True)] | None = Field(
         default=256, description="Side of the centre crops; null for whole images."
@@ -114,8 +114,8 @@ class DataSettings(Settings):
         default=0,
         ge=0,
         strict=True,
-        description="Processes that read and cut images ahead, for each training process; 0 reads "
-        "between the steps.",
+        description="Processes that read and cut images in advance, for each training process; 0 "
+        "reads between the steps.",
     )
 
 
@@ -135,7 +135,7 @@ class DetectorSettings(Settings):
         default=288,
         description="Side to which whole views are enlarged for it, in pixels; a multiple of 32.",
     )
-    images: Count = Field(default=6, description="Number of images of a batch that it sees.")
+    images: Count = Field(default=6, description="Number of images of a batch that it processes.")
 
 
 class Recipe(Settings):
@@ -155,8 +155,8 @@ class Recipe(Settings):
     crop_px: Count = Field(default=128, description="Side of the random training crops.")
     view_px: Count | None = Field(
         default=None,
-        description="Side of the views that are degraded whole, of which a training crop is a "
-        "window; null takes twice crop_px for a model with a global context, and the crops "
+        description="Side of the views that are degraded as a whole, and from which training "
+        "crops are cut; null uses twice crop_px for a model with a global context, and the crops "
         "themselves for others.",
     )
     whole_px: Count | None = Field(
@@ -166,8 +166,8 @@ class Recipe(Settings):
     )
     fog_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="Share of the whole views of the stage context that are shown in fog as a "
-        "camera takes it: exposed, toned and compressed after the fog.",
+        description="Share of the whole views of the stage context that show fog as a camera "
+        "records it: exposed, toned and compressed after the fog.",
     )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -213,7 +213,7 @@ class Recipe(Settings):
     optimizer: Literal["adam", "muon"] = Field(
         default="adam",
         description='"adam" (the paper\'s) or "muon", which orthogonalises each convolution\'s '
-        "step (Jordan et al., 2024), so that no degradation's gradient drowns the others'; its "
+        "step (Jordan et al., 2024), so that no degradation's gradient dominates the others; its "
         "steps are scaled to the size of Adam's (Liu et al., 2025), and biases use Adam.",
     )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -226,7 +226,7 @@ class Recipe(Settings):
         description='Backend of torch.compile, such as "inductor"; null does not compile.',
     )
     validation: ValidationSettings = Field(
-        default=ValidationSettings(), description="What is validated on, and when."
+        default=ValidationSettings(), description="Images and time of validation."
     )
     data: DataSettings = Field(default=DataSettings(), description="How images are kept and cut.")
     log_every: Count = Field(default=50, description="Steps between lines of losses.")
@@ -251,16 +251,17 @@ class Recipe(Settings):
     fusion: StageSettings = Field(description="Stage 3, the fusion of the branches.")
     refine: StageSettings | None = Field(
         default=None,
-        description="Stage 4, all but the extractor and the context together; null for none.",
+        description="Stage 4, which trains all parts except the extractor and the context; null "
+        "for none.",
     )
     whole: StageSettings | None = Field(
         default=None,
-        description="Stage 5, all but the extractor together on whole views, by a detector's "
-        "answers in fog; null for none.",
+        description="Stage 5, which trains all parts except the extractor on whole views, by a "
+        "detector's output in fog; null for none.",
     )
     haze: StageSettings | None = Field(
         default=None,
-        description="The last stage: the context's estimate of how thick the haze is; null for "
+        description="The last stage, which trains the context's estimate of haze density; null for "
         "none.",
     )
 

@@ -174,7 +174,7 @@ def upload(
     except Exception as error:  # its own errors, and those of its HTTP library
         raise WeightsError(
             f"{repository!r} could not be uploaded to the Hugging Face hub: {first_line(error)}; "
-            "log in with hf auth login, or give a token"
+            "log in with hf auth login, or pass a token"
         ) from None
 
 

@@ -131,7 +131,7 @@ def test_coco(tmp_path: Path) -> None:
     found = reasons(data)
     assert found["1 boxes"] in (
         "their image is not listed in labels.json",
-        "crowds or difficult: neither to be found nor missed",
+        "crowds or difficult: ignored, so finding or missing them does not count",
     )
     assert found["wide"] == "the labels are for 80 x 30 pixels, the image has 40 x 30"
     assert "30, 10, 45, 20 (x0, y0, x1, y1) reaches out of its image of 40 x 30" in found["out"]
@@ -184,7 +184,9 @@ def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     assert data.labels[0].boxes.tolist() == [[0, 10, 40, 30]] * 2
     assert data.labels[0].labels == ["cat", "dog"]
     assert data.labels[0].ignored.tolist() == [False, True]
-    assert reasons(data) == {"1 boxes": "crowds or difficult: neither to be found nor missed"}
+    assert reasons(data) == {
+        "1 boxes": "crowds or difficult: ignored, so finding or missing them does not count"
+    }
 
 
 def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_persons_and_cameras_from_file_names(tmp_path: Path) -> None:
     found = reasons(data)
     assert found["bounding_box_test/-1_* (2 images)"].startswith("junk by the Market-1501 protocol")
     assert "a query without a person" in found["query/0000_c1s1_01"]
-    assert "holds no person and camera" in found["query/photo"]
+    assert "contains no person and camera" in found["query/photo"]
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
         read_reid(tmp_path / "query")
 
@@ -283,7 +285,7 @@ def test_coco_images_with_one_id_are_excluded(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "x"}],
     }
     (tmp_path / "coco.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="two of one image id"):
+    with pytest.raises(ValueError, match="two with the same image id"):
         read_detection(tmp_path / "coco.json")
 
 
@@ -406,7 +408,7 @@ def test_invalid_coco_images_are_excluded_by_name(tmp_path: Path) -> None:
     assert found["image 2"] == found["image 4"] == "an image without file_name in labels.json"
     assert found["c.png"] == found["e.png"] == "an image without id in labels.json"
     assert found["f.png"] == "labels.json lists it twice"
-    assert found["g.png"] == found["d.png"] == "two of one image id, 8, in labels.json"
+    assert found["g.png"] == found["d.png"] == "two with the same image id, 8, in labels.json"
     assert found["3 boxes"] == "their image is not listed in labels.json"
     assert "an image without label" in found["b.png"]
 
@@ -506,7 +508,7 @@ def test_object_given_twice_counts_once(tmp_path: Path) -> None:
     lines = "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2\n0 0.50 0.5 0.2 0.2\n0 .5 .5 .2 .3\n"
     data = read_detection(yolo_tree(tmp_path / "yolo", {"a.txt": lines}, ("a.png",)))
     assert data.labels[0].labels == ["0", "1", "0"]
-    assert reasons(data) == {"2 boxes": "given twice: each counts once"}
+    assert reasons(data) == {"2 boxes": "listed twice: each counts once"}
     save(tmp_path / "coco/a.png")
     boxes = [
         {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": i // 2}

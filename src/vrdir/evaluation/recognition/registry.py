@@ -30,4 +30,4 @@ def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
         is_task = issubclass(type(found), type) and issubclass(found, RecognitionTask)
         if is_task and found.__module__ == module.__name__:
             return found()
-    raise TypeError(f"{module.__name__} holds no subclass of RecognitionTask")
+    raise TypeError(f"{module.__name__} contains no subclass of RecognitionTask")

@@ -36,11 +36,9 @@ HASH_DIGITS = 12  # of a SHA-256, in a section's facts
 CLEAN_IMAGES = "clean images"
 NUMBER = re.compile(r"(?<=[:,])(\w+)=(-?\d+\.?\d*)(?=$|[,+])")
 """A number in a condition's name, as in haze:severity=3."""
-INTERVAL_NOTE = (
-    "95 %, by bootstrap: the images (in re-identification, the queries) are drawn again with "
-    "replacement, many times. It tells how far a figure may be off because these images were "
-    "taken and not others of their kind."
-)
+INTERVAL_NOTE = "95 %, by bootstrap: the images (in re-identification, the queries) are resampled "
+"with replacement, many times. They show how much a figure could differ with other images of the "
+"same kind."
 RECOVERED_NOTE = (
     "(restored - degraded) / (clean - degraded): 100 % is as good as clean images, 0 % is no help, "
     "less is harm. A dash: the degradation caused no significant loss."

@@ -37,7 +37,7 @@ def measure(image: Tensor, clean: Tensor) -> Scores:
     """
     scores = {metric.key: metric.function(image, clean)[0] for metric in METRICS}
     if not all(map(math.isfinite, scores.values())):
-        raise ImageError("an image holds NaN or infinite values, which have no PSNR")
+        raise ImageError("an image contains NaN or infinite values, which have no PSNR")
     return scores
 
 

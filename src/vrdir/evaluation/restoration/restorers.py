@@ -86,7 +86,7 @@ def folder_for_pairs(folder: Path) -> RestorePair:
         if len(found) != 1:
             several = " and ".join(path.name for path in found)
             raise ImageError(
-                f"{folder} holds {several or f'no {pair.degraded.stem}.*'}; "
+                f"{folder} contains {several or f'no {pair.degraded.stem}.*'}; "
                 "one restored image for each degraded one is needed"
             )
         restored = open_image(found[0]).tensor

@@ -37,7 +37,7 @@ def connector_for(recogniser: Any) -> Connector:
     for connector in CONNECTORS:
         if connector.accepts(recogniser):
             return connector
-    hint = "; for an exported program, give .module()" if hasattr(recogniser, "module") else ""
+    hint = "; for an exported program, pass .module()" if hasattr(recogniser, "module") else ""
     raise NotCallableError(
         f"a recogniser must be callable with images; {recogniser!r:.80} is not{hint}"
     )

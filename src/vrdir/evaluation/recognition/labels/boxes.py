@@ -96,11 +96,14 @@ class BoxCollector:
     def data(self) -> LabelledImages[Truth]:
         """Return everything collected."""
         if self.repeated:
-            name, reason = f"{self.repeated} boxes", "given twice: each counts once"
+            name, reason = f"{self.repeated} boxes", "listed twice: each counts once"
             self.excluded.append(Exclusion(name, reason, by_protocol=True))
         ignored = sum(int(truth.ignored.sum()) for truth in self.truths)
         if ignored:
-            name, reason = f"{ignored} boxes", "crowds or difficult: neither to be found nor missed"
+            name, reason = (
+                f"{ignored} boxes",
+                "crowds or difficult: ignored, so finding or missing them does not count",
+            )
             self.excluded.append(Exclusion(name, reason, by_protocol=True))
         return LabelledImages(self.images, self.truths, self.excluded)
 

@@ -52,7 +52,7 @@ def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
         elif name in repeated_names:
             collector.exclude(name, f"{path.name} lists it twice")
         elif number in repeated_ids:
-            collector.exclude(name, f"two of one image id, {number}, in {path.name}")
+            collector.exclude(name, f"two with the same image id, {number}, in {path.name}")
         elif file is None:
             collector.excluded.append(files.missing(name))
         elif number in problems:

@@ -84,7 +84,7 @@ def _sighting(name: str, is_query: bool) -> Sighting | str:
     """Return what a file name says, or why the file cannot be used."""
     match = FILE_NAME.match(name)
     if match is None:
-        return "its name holds no person and camera; 0002_c1... is person 2 seen by camera 1"
+        return "its name contains no person and camera; 0002_c1... is person 2 seen by camera 1"
     person = int(match["person"])
     if is_query and person in (JUNK, DISTRACTOR):
         return "a query without a person: -1 is junk, 0 a distractor"
