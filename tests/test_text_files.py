@@ -23,7 +23,7 @@ def test_other_encodings_raise() -> None:
         decode_text(TEXT.encode("koi8-r", "replace"), "a list")
 
 
-def test_an_endless_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "labels.txt"
     path.touch()
     os.truncate(path, 1 << 40)  # of holes, which take no place

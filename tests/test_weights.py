@@ -20,7 +20,7 @@ from vrdir.weights import bundled
 NAMES = sorted(bundled.bundled_weights())
 
 
-def test_small_is_bundled() -> None:
+def test_small_weights_are_bundled() -> None:
     assert "small" in NAMES
 
 
@@ -55,7 +55,7 @@ def test_manifest_is_complete(name: str) -> None:
     assert facts["recipe"] in RECIPES
 
 
-def test_small_is_small() -> None:
+def test_small_weights_file_is_small() -> None:
     assert (bundled.FOLDER / "small" / "model.safetensors").stat().st_size < 4 * 2**20
 
 
@@ -90,7 +90,7 @@ def test_small_restores_a_photo_it_was_not_trained_on(
     assert psnr_rgb(restored, clean)[0] > psnr_rgb(degraded, clean)[0] + gain_db
 
 
-def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
+def test_small_keeps_a_clean_photo(photo_batch: torch.Tensor) -> None:
     assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 40
 
 

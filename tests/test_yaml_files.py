@@ -47,7 +47,7 @@ MERGES = "a0: &a0 {k0: 1, l0: 2}\n" + "".join(
     ],
     ids=lambda value: value[:12],
 )
-def test_unreasonable_yaml_is_refused_quickly(tmp_path: Path, content: str, reason: str) -> None:
+def test_unreasonable_yaml_is_rejected_quickly(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "a.yaml").write_text(content)
     start = time.process_time()
     ways: list[tuple[Any, Any]] = [(parse_yaml, content), (read_yaml, tmp_path / "a.yaml")]

@@ -47,7 +47,7 @@ def adapted(recogniser: Any, photos: Path, output: Path, weights: Path, **other:
     return vrdir.adapt(recogniser, photos, output, **given)
 
 
-def test_a_network_that_harms_is_adapted_and_loads(
+def test_harmful_network_is_adapted_and_loads(
     embedder: nn.Module, photos: Path, tmp_path: Path, weights: Path
 ) -> None:
     output = tmp_path / "mine"
@@ -75,7 +75,7 @@ def test_a_network_that_harms_is_adapted_and_loads(
         adapted(embedder, photos, output, weights)
 
 
-def test_nothing_gained_writes_no_weights(
+def test_adaptation_without_gain_writes_no_weights(
     classifier: nn.Module, photos: Path, tmp_path: Path, weights: Path
 ) -> None:
     given = {"steps": 1, "learning_rate": 1e-9}
@@ -125,7 +125,7 @@ def test_stopped_and_continued_it_ends_the_same(
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_written(
+def test_impossible_runs_fail_before_writing(
     classifier: nn.Module, photos: Path, tmp_path: Path, weights: Path
 ) -> None:
     output = tmp_path / "mine"
@@ -168,7 +168,7 @@ def test_photos_of_the_place_set_the_synthesis(
     assert any("noise sigma" in sentence for sentence in told)
 
 
-def test_a_command_does_all_of_it(
+def test_command_adapts_and_writes_results(
     photos: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "command_of_test.py").write_text(
@@ -209,12 +209,12 @@ def test_only_the_chosen_part_changes(
     assert not {id(p) for p in tiny.extractor.parameters()} & set(map(id, chosen))
 
 
-def test_the_papers_decoder_has_no_parts() -> None:
+def test_papers_decoder_has_no_parts() -> None:
     with pytest.raises(InputError, match="no part 'last'; train all"):
         parameters_of(VRDIR(PAPER), "last")
 
 
-def test_asked_degradations_are_shown_most(tiny: VRDIR) -> None:
+def test_requested_degradations_are_shown_most(tiny: VRDIR) -> None:
     settings = AdaptationSettings.of(degradations="haze:beta=1..2")
     shares = settings.shares(tiny.config, {})
     assert sum(shares.values()) == pytest.approx(1)
@@ -234,7 +234,7 @@ def test_photos_are_divided_without_overlap(photos: Path) -> None:
     assert len(set.union(*parts)) == 20
 
 
-def test_a_share_of_the_change_is_kept(tiny: VRDIR) -> None:
+def test_interpolation_keeps_a_share_of_the_change(tiny: VRDIR) -> None:
     other = VRDIR(tiny.config)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -245,7 +245,7 @@ def test_a_share_of_the_change_is_kept(tiny: VRDIR) -> None:
     assert between(tiny, other, 1) is other
 
 
-def test_the_python_lines_of_the_page_run(
+def test_python_lines_of_the_page_run(
     embedder: nn.Module,
     photos: Path,
     tmp_path: Path,

@@ -118,16 +118,16 @@ def test_maps_are_compared_as_chances_or_as_numbers() -> None:
         (torch.randn(2, 100, 85), "detection", Maps),
     ],
 )
-def test_the_kind_is_found_by_the_answers(answers: object, task: str | None, kind: type) -> None:
+def test_task_is_detected_from_the_output(answers: object, task: str | None, kind: type) -> None:
     assert type(kind_of(tidied(answers), task)) is kind
 
 
 @pytest.mark.parametrize("answers", ["a word", [], torch.tensor(1.0), {"boxes": 3}])
-def test_other_answers_are_refused_in_words(answers: object) -> None:
+def test_unsupported_outputs_raise_with_explanation(answers: object) -> None:
     with pytest.raises(RecogniserError, match="the recogniser returns .*expected"):
         kind_of(tidied(answers), None)
 
 
-def test_a_detector_is_no_classifier() -> None:
+def test_detector_is_rejected_as_classifier() -> None:
     with pytest.raises(RecogniserError, match="like a detector"):
         kind_of([boxes()], "classification")

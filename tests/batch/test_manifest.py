@@ -63,7 +63,7 @@ def test_finished_and_unchanged_files_are_not_processed_again(root: Path) -> Non
     assert done_now(run(root)) == []
 
 
-def test_the_file_records_the_run_and_each_finished_file(root: Path) -> None:
+def test_file_records_the_run_and_each_finished_file(root: Path) -> None:
     run(root)
     first, *lines = map(
         json.loads, (root / "out" / ".vrdir-restore.jsonl").read_text().splitlines()
@@ -90,7 +90,7 @@ def test_foreign_files_are_replaced_only_with_overwrite(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
 
 
-def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
+def test_result_of_another_source_is_kept_and_not_counted_as_finished(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(root)
@@ -118,7 +118,7 @@ def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
         assert result.earlier
 
 
-def test_half_a_last_line_is_cut_off(root: Path) -> None:
+def test_incomplete_last_line_is_removed(root: Path) -> None:
     run(root)
     manifest = root / "out" / ".vrdir-restore.jsonl"
     whole = manifest.read_bytes()
@@ -131,7 +131,7 @@ def test_half_a_last_line_is_cut_off(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -> None:
+def test_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -> None:
     run(root)
     with pytest.raises(
         ValueError,
@@ -236,7 +236,7 @@ def killed_at(moment: str, root: Path, replacing: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_run_killed_at_any_moment_leaves_whole_files_and_can_be_resumed(
+def test_killed_run_leaves_whole_files_and_can_be_resumed(
     moment: str, replacing: bool, root: Path
 ) -> None:
     """A child process is killed while it writes the second file, then the run is resumed."""
@@ -275,7 +275,7 @@ def limit_files(size: int) -> None:
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_half_a_line_is_removed_before_another_worker_adds_one(
+def test_incomplete_line_is_removed_before_the_next_write(
     root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full at the line of a.png. Then b.png finds space, or a line that stays torn."""
@@ -325,7 +325,7 @@ def test_half_a_line_is_removed_before_another_worker_adds_one(
         (2, '"target": "', '"target": ["'),
     ],
 )
-def test_an_edited_line_is_rejected_and_no_file_is_removed(
+def test_edited_line_is_rejected_and_no_file_is_removed(
     root: Path, line: int, old: str, new: str
 ) -> None:
     run(root)

@@ -33,7 +33,7 @@ def folder(photo: Image.Image, tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_a_folder_is_restored(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_folder_is_restored(folder: Path, weights: Path, tmp_path: Path) -> None:
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights, "--explain")
     assert result.exit_code == 0
     assert "2 of 2 restored" in text(result)
@@ -43,7 +43,7 @@ def test_a_folder_is_restored(folder: Path, weights: Path, tmp_path: Path) -> No
     ) == ["a.png", "sub/b [1].jpg"]
 
 
-def test_a_file_that_fails_does_not_stop_the_others(
+def test_file_that_fails_does_not_stop_the_others(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     whole = (folder / "sub" / "b [1].jpg").read_bytes()
@@ -67,7 +67,7 @@ def test_json_for_machines(folder: Path, weights: Path, tmp_path: Path) -> None:
     assert sum(content["files"][0]["shares"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_outputs_in_other_formats(folder: Path, weights: Path, tmp_path: Path) -> None:
     assert (
         run(
             "restore", folder, "-o", tmp_path / "out", "--weights", weights, "--format", "webp"
@@ -85,7 +85,7 @@ def test_another_format(folder: Path, weights: Path, tmp_path: Path) -> None:
         ("pairs", "build", "--clean", "a", "--degraded", "b", "--degraded", "c", "-o", "d.txt"),
     ],
 )
-def test_two_paths_for_an_option_of_one(arguments: tuple[str, ...]) -> None:
+def test_repeated_single_path_option_raises(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert "accepts one path, but is used 2 times" in text(result)
@@ -104,7 +104,7 @@ def test_two_paths_for_an_option_of_one(arguments: tuple[str, ...]) -> None:
         (("{in}", "-o", "out.png"), "the name of one file"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(
+def test_bad_arguments_are_reported_and_nothing_is_written(
     arguments: tuple[str, ...],
     message: str,
     folder: Path,
@@ -123,7 +123,7 @@ def test_bad_arguments_are_named_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_damaged_weights_are_named(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_error_names_damaged_weights(folder: Path, weights: Path, tmp_path: Path) -> None:
     (weights / "model.safetensors").write_bytes(b"hello")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 2
@@ -131,9 +131,7 @@ def test_damaged_weights_are_named(folder: Path, weights: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    folder: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_error_names_unwritable_folder(folder: Path, weights: Path, tmp_path: Path) -> None:
     locked = Path("/proc/vrdir")  # where even root may not
     if os.geteuid() != 0:
         locked = tmp_path / "locked"
@@ -144,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_named(
     assert "0 of 2 restored, 2 failed" in text(result)
 
 
-def test_an_unreadable_input_is_named(
+def test_error_names_unreadable_input(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
@@ -195,7 +193,7 @@ def test_degrade(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "three.png")), first)
 
 
-def test_an_unreadable_subfolder_is_named_and_the_rest_is_processed(
+def test_unreadable_subfolder_is_reported_and_the_rest_is_processed(
     folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid() == 0:  # root may read everything, so the system's answer is put in its place
@@ -219,7 +217,7 @@ def test_an_unreadable_subfolder_is_named_and_the_rest_is_processed(
     assert "1 of 2 restored, 1 failed" in text(result)
 
 
-def test_a_cmyk_photo_is_refused_by_name(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_error_names_cmyk_photo(folder: Path, weights: Path, tmp_path: Path) -> None:
     Image.new("CMYK", (20, 20)).save(folder / "print.jpg")
     result = run("restore", folder, "-o", tmp_path / "out", "--weights", weights)
     assert result.exit_code == 1
@@ -247,7 +245,7 @@ def test_degrade_lists_the_degradations() -> None:
         ("haze:colour_cast=0.01..0.02", "haze:colour_cast must be one number"),
     ],
 )
-def test_a_wrong_degradation_is_named(
+def test_error_names_wrong_degradation(
     step: str, message: str, folder: Path, tmp_path: Path
 ) -> None:
     result = run("degrade", folder, "-o", tmp_path / "out", "--with", step)
@@ -256,7 +254,7 @@ def test_a_wrong_degradation_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unwritable_output_is_found_before_anything_is_restored(
+def test_unwritable_output_is_found_before_anything_is_restored(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -280,7 +278,7 @@ def test_an_unwritable_output_is_found_before_anything_is_restored(
     assert f"{folder / 'fogy.png'} does not exist" in text(result)
 
 
-def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
+def test_error_names_wrong_range(folder: Path, tmp_path: Path) -> None:
     for step, message in (
         ("noise:sigma=30..20", "from low to high"),
         ("noise:sigma=300", "must be between 0 and"),
@@ -292,7 +290,7 @@ def test_a_wrong_range_is_named(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_smoke_recipe_trains_weights_that_restore(
+def test_smoke_recipe_trains_weights_that_restore(
     photo_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Train every stage by the command, restore with the result, and check that it helped."""
@@ -343,7 +341,7 @@ def test_the_smoke_recipe_trains_weights_that_restore(
         (("--clean", "nowhere"), "the folder of clean photos does not exist: nowhere"),
     ],
 )
-def test_training_names_what_is_wrong_before_it_starts(
+def test_training_reports_errors_before_it_starts(
     options: tuple[str, ...], message: str, photo_folder: Path, tmp_path: Path
 ) -> None:
     given = {"--recipe": "smoke", "--clean": str(photo_folder), "--work-dir": str(tmp_path / "run")}
@@ -389,7 +387,7 @@ def test_every_command_has_help() -> None:
         assert "Usage" in text(result)
 
 
-def test_a_large_picture_causes_no_warning_of_pillow(
+def test_large_picture_causes_no_pillow_warning(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pillow warns above this number, and refuses above twice the number.
@@ -405,7 +403,7 @@ def test_a_large_picture_causes_no_warning_of_pillow(
     assert not [one for one in caught if issubclass(one.category, Image.DecompressionBombWarning)]
 
 
-def test_an_export_that_is_stopped_leaves_nothing(
+def test_export_that_is_stopped_leaves_nothing(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
@@ -465,7 +463,7 @@ def test_every_type_that_pillow_reads_is_read_and_the_others_are_counted(
     assert (result.exit_code, "develop it first" in text(result)) == (1, True)
 
 
-def test_a_folder_of_other_types_is_named(weights: Path, tmp_path: Path) -> None:
+def test_error_lists_other_file_types_of_a_folder(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.nef").touch()
     result = run("restore", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)

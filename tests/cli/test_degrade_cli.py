@@ -169,14 +169,14 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_step_is_named(step: str, message: str, folder: Path, tmp_path: Path) -> None:
+def test_error_names_wrong_step(step: str, message: str, folder: Path, tmp_path: Path) -> None:
     result = run(folder, "-o", tmp_path / "out", "--with", step)
     assert result.exit_code == 2
     assert message in text(result)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_and_the_function_agree(folder: Path, tmp_path: Path) -> None:
+def test_command_and_the_function_agree(folder: Path, tmp_path: Path) -> None:
     import zlib
 
     assert (
@@ -220,7 +220,7 @@ def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(
     )
 
 
-def test_the_list_as_json() -> None:
+def test_list_as_json() -> None:
     listed = json.loads(run("--list", "--json").output)
     assert list(listed) == [*DEGRADATIONS, *OVERLAYS]
     assert listed["noise"]["severities"]["sigma"] == [8, 16, 28, 45, 70]

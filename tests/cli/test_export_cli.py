@@ -120,7 +120,7 @@ def test_export_to_openvino_with_json(weights: Path, tmp_path: Path) -> None:
     assert [1, 3, 1, 1] in [line["shape"] for line in content["errors"]]
 
 
-def test_an_export_that_differs_too_much_is_not_kept(weights: Path, tmp_path: Path) -> None:
+def test_export_with_too_large_difference_is_discarded(weights: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "net.onnx"
     target.parent.mkdir()
     target.write_bytes(b"an older export")
@@ -167,7 +167,7 @@ def test_an_export_that_differs_too_much_is_not_kept(weights: Path, tmp_path: Pa
         (("restore", "a.png", "-o", "b.png", "--backend", "tpu"), "'tpu' is not one of"),
     ],
 )
-def test_bad_arguments_are_named(
+def test_error_names_bad_arguments(
     arguments: tuple[str, ...],
     message: str,
     photo: Image.Image,

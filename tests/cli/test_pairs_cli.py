@@ -76,7 +76,7 @@ def test_clean_images_alone(sots: Path) -> None:
     assert "2 pairs (2 synthesised)" in text(run("check", "lists/noise.txt"))
 
 
-def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path) -> None:
+def test_images_without_a_twin_warn_or_fail_with_strict(sots: Path) -> None:
     (sots / "gt/1401.png").rename(sots / "gt/1402.png")
     result = build("--rule", "reside", "--strict")
     assert result.exit_code == 2
@@ -139,7 +139,7 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(
+def test_bad_arguments_are_reported_and_nothing_is_written(
     arguments: tuple[str, ...], message: str, sots: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "old.txt").write_text("old")
@@ -183,7 +183,7 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
     assert "pair list nowhere.txt does not exist" in text(result)
 
 
-def test_the_rules_are_shown_with_names(sots: Path) -> None:
+def test_rules_are_shown_with_names(sots: Path) -> None:
     result = run("rules")
     assert result.exit_code == 0
     assert "hazy/0001_0.8_0.2.jpg|gt/0001.png" in text(result)

@@ -133,7 +133,7 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
         ),
     ],
 )
-def test_impossible_requests_are_named(
+def test_impossible_requests_are_reported(
     arguments: tuple[str, ...],
     content: bytes,
     status: int,

@@ -24,7 +24,9 @@ def run(*arguments: object) -> Any:
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
-def test_quality(kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_quality_changes_the_file(
+    kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     how = (
         ["--weights", weights, "--device", "cpu"]
@@ -142,7 +144,9 @@ def test_options_for_images_are_rejected_for_videos(
     )
 
 
-def test_another_size_is_another_run(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_different_size_is_a_different_run(
+    photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     command = (
         "restore",

@@ -80,7 +80,7 @@ def test_ctrl_c_while_modules_are_imported(module: str, photo: Image.Image, tmp_
         ("degrade", "--list", "--json"),
     ],
 )
-def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
+def test_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         result = vrdir(*arguments, stdout=full.fileno())
     assert result.returncode == 1
@@ -99,7 +99,7 @@ def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
         ("degrade", "--list", "--json"),
     ],
 )
-def test_a_closed_pipe_is_no_error(arguments: tuple[str, ...]) -> None:
+def test_closed_pipe_is_not_an_error(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines
     result = vrdir(*arguments, stdout=writing)
@@ -107,7 +107,7 @@ def test_a_closed_pipe_is_no_error(arguments: tuple[str, ...]) -> None:
     assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_pipe_that_closes_while_files_are_processed(photo: Image.Image, tmp_path: Path) -> None:
+def test_pipe_that_closes_while_files_are_processed(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(3):
         photo.save(tmp_path / "in" / f"{i}.png")
@@ -153,7 +153,7 @@ def test_no_warning_of_pillow_is_shown(photo: Image.Image, tmp_path: Path) -> No
     assert "UserWarning" in asked.stderr
 
 
-def test_the_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
+def test_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
     plain = vrdir("weights", "show", "huge")
     assert plain.returncode == 2
     assert plain.stderr == "error: unknown bundled weights 'huge'; choose one of small, field\n"
@@ -182,7 +182,7 @@ main()
 
 
 @pytest.mark.parametrize("command", ["list", "show"])
-def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
+def test_bug_keeps_traceback_and_says_how_to_report_it(
     command: str,
 ) -> None:
     result = subprocess.run(
@@ -199,7 +199,7 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
     assert "vrdir info" in last
 
 
-def test_a_system_error_that_names_a_file_is_one_line(tmp_path: Path) -> None:
+def test_system_error_with_file_name_is_one_line(tmp_path: Path) -> None:
     code = FAULTY.replace('{}["no such key"]', f"open({str(tmp_path / 'lost.json')!r})")
     result = subprocess.run(
         [sys.executable, "-c", code, "weights", "list"], capture_output=True, text=True, check=False
@@ -236,7 +236,7 @@ def test_every_command_has_debug_and_verbose() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
-def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+def test_deleted_current_folder_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     script = f"import os; os.chdir({str(folder)!r}); os.rmdir({str(folder)!r})"

@@ -56,7 +56,7 @@ def test_new_degradation_is_applied_and_reported(stripes: str) -> None:
     assert find(stripes).summary == "Darken rows: `I = J - s`."
 
 
-def test_new_degradation_has_its_place_in_the_order_of_nature(stripes: str) -> None:
+def test_new_degradation_has_its_place_in_the_physical_order(stripes: str) -> None:
     names = list(DEGRADATIONS)
     assert names.index("low_resolution") < names.index(stripes) < names.index("low_light")
 
@@ -99,7 +99,7 @@ def test_five_severities_are_required() -> None:
     assert "odd" not in DEGRADATIONS
 
 
-def test_name_of_another_degradation_is_refused() -> None:
+def test_name_of_another_degradation_is_rejected() -> None:
     with pytest.raises(ValueError, match="noise is already declared in vrdir.degradations.noise"):
 
         @degradation("noise", Place.NOISE)

@@ -64,7 +64,7 @@ def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
         ("haze+noise:sigma=x", "noise:sigma must be a number"),
     ],
 )
-def test_wrong_text_is_named(text: str, message: str) -> None:
+def test_error_names_wrong_text(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_degradations(text)
 
@@ -90,7 +90,7 @@ def test_degrade_returns_the_type_of_its_input(photo: Image.Image) -> None:
     assert np.array_equal(vrdir.degrade(np.asarray(photo), "haze:beta=1.2", seed=1), array)
 
 
-def test_grey_images_get_the_noise_asked_for() -> None:
+def test_grey_images_get_the_requested_noise() -> None:
     grey = np.full((200, 200), 128, np.uint8)
     noisy = vrdir.degrade(grey, "noise", seed=0, sigma=25.0)
     assert noisy.shape == (200, 200)
@@ -115,7 +115,7 @@ def test_severity_applies_to_steps_without_their_own(photo: Image.Image) -> None
         vrdir.degrade(array, "haze+noise", beta=1.0)
 
 
-def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
+def test_depth_of_any_type_is_accepted(photo: Image.Image, tmp_path: Path) -> None:
     width, height = photo.size
     levels = np.tile(np.linspace(0, 255, height).round().astype(np.uint8)[:, None], (1, width))
     exact = levels.astype(np.float32) / 255
@@ -163,13 +163,13 @@ def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
         ("no_such.png", "no_such.png does not exist"),
     ],
 )
-def test_a_wrong_depth_is_named(depth: Any, message: str, photo: Image.Image) -> None:
+def test_error_names_wrong_depth(depth: Any, message: str, photo: Image.Image) -> None:
     with pytest.raises(ValueError, match=message):
         vrdir.degrade(photo, "haze", depth=depth)
 
 
 @pytest.mark.parametrize("level", [-1, 65536])
-def test_a_depth_picture_of_integers_does_not_wrap(
+def test_depth_picture_of_integers_does_not_wrap(
     level: int, photo: Image.Image, tmp_path: Path
 ) -> None:
     Image.fromarray(np.full((photo.height, photo.width), level, np.int32)).save(
@@ -182,7 +182,7 @@ def test_a_depth_picture_of_integers_does_not_wrap(
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
-def test_depth_for_degradations_without_depth_is_an_error(photo: Image.Image) -> None:
+def test_depth_without_effect_raises(photo: Image.Image) -> None:
     with pytest.raises(
         ValueError, match="has an effect on haze and night_haze only, not on rain, noise"
     ):

@@ -70,7 +70,7 @@ def test_pixels_and_parameters_stay_the_same(key: str) -> None:
         assert found["drawn"][parameter] == pytest.approx(values, rel=1e-5), parameter
 
 
-def test_a_mixture_stays_the_same() -> None:
+def test_mixture_stays_the_same() -> None:
     found, wanted = of_mixture(), GOLDEN["mixture"]
     assert found["kinds"] == wanted["kinds"]
     assert found["present"] == wanted["present"]

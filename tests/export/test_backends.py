@@ -16,7 +16,7 @@ from vrdir.export.exported_model import ExportFacts
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_an_entry_names_a_module_with_the_needed_functions(name: str) -> None:
+def test_entry_names_a_module_with_the_needed_functions(name: str) -> None:
     from importlib import import_module
 
     backend = BACKENDS[name]
@@ -27,7 +27,7 @@ def test_an_entry_names_a_module_with_the_needed_functions(name: str) -> None:
     assert FORMATS[backend.written[0]] is backend
 
 
-def test_the_command_line_offers_every_backend() -> None:
+def test_command_line_offers_every_backend() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
     listed = text(runner.invoke(app, ["export", "--help"]))
     options = text(runner.invoke(app, ["restore", "--help"]))
@@ -40,7 +40,7 @@ def test_the_command_line_offers_every_backend() -> None:
         assert name in text(wrong)
 
 
-def test_an_unknown_backend_is_named() -> None:
+def test_error_names_unknown_backend() -> None:
     with pytest.raises(InputError, match="runs with backend onnx or openvino, not 'torch'"):
         exported_backend("torch")
 
@@ -95,7 +95,7 @@ def open_network(path):
 """
 
 
-def test_a_new_backend_is_one_module_and_one_entry(tmp_path: Path) -> None:
+def test_new_backend_needs_one_module_and_one_entry(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_from_string(IDENTITY_ONNX)
     facts = ExportFacts(vrdir="0", weights_sha256="0", config=TINY)

@@ -17,7 +17,7 @@ from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR, Restoration
 
 
-def test_the_output_has_the_structure_of_the_input(
+def test_output_has_the_structure_of_the_input(
     tiny: VRDIR, photo_batch: Tensor, photo: Image.Image
 ) -> None:
     model = vrdir.restore_before(Seen(), tiny)
@@ -166,7 +166,7 @@ def test_input_without_images_raises(tiny: VRDIR, images: Any, message: str) -> 
         vrdir.restore_before(Seen(), tiny)(images)
 
 
-def test_the_hook_receives_image_and_guidance(tiny: VRDIR) -> None:
+def test_hook_receives_image_and_guidance(tiny: VRDIR) -> None:
     seen: list[Restoration] = []
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD, hook=seen.append)
     images = torch.rand(5, 3, 200, 256)  # more than is restored at once
@@ -235,15 +235,13 @@ def test_arrays_of_either_byte_order_and_empty_arrays(tiny: VRDIR, photo: Image.
         assert model(empty).shape == empty.shape
 
 
-def test_an_image_by_position_comes_before_known_names(
-    tiny: VRDIR, photo_batch: torch.Tensor
-) -> None:
+def test_image_by_position_comes_before_known_names(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     model = vrdir.restore_before(lambda image, source=None: (image, source), tiny, device="cpu")
     seen, source = model(photo_batch, source="cam1")
     torch.testing.assert_close(seen, tiny(photo_batch))
     assert source == "cam1"
 
 
-def test_a_negative_position_raises(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+def test_negative_position_raises(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="no images in this call"):
         vrdir.restore_before(lambda image: image, tiny, device="cpu", argument=-1)(photo_batch)

@@ -114,7 +114,7 @@ def test_state_copies_and_pickles(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert buffer.tell() > 0
 
 
-def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
+def test_composite_can_be_exported(tiny: VRDIR) -> None:
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
     images = torch.rand(5, 3, 48, 64)
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
         torch.export.export(skipping, (images,))
 
 
-def test_the_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
+def test_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
     images = normalised(torch.rand(3, 3, 131, 75))
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
@@ -167,7 +167,7 @@ class Labelling(HuggingFaceModel):
         return pixel_values, labels
 
 
-def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
+def test_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(Labelling(), tiny)
     names = ["input_ids", "pixel_values", "labels"]
     assert list(inspect.signature(model.forward).parameters) == names
@@ -186,7 +186,7 @@ def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> N
     assert labels == 7
 
 
-def test_the_state_can_be_saved_as_safetensors(
+def test_state_can_be_saved_as_safetensors(
     tiny: VRDIR, photo_batch: Tensor, tmp_path: Path
 ) -> None:
     model = vrdir.restore_before(classifier(), tiny)
@@ -217,7 +217,7 @@ def test_threads_may_share_a_composite(tiny: VRDIR, photo_batch: Tensor) -> None
         assert torch.equal(mine, theirs)
 
 
-def test_a_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
+def test_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
     skipping = vrdir.Restorer(tiny, "cpu", skip_clean=0.5)
     assert vrdir.restore_before(Seen(), skipping).front_end.skip_clean == 0.5
     assert vrdir.restore_before(Seen(), skipping, skip_clean=False).front_end.skip_clean is False
@@ -229,7 +229,7 @@ def test_a_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
         vrdir.restore_before(Seen(), vrdir.Restorer(tiny, "cpu", precision="bf16"))
 
 
-def test_a_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None:
+def test_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None:
     restorer = vrdir.Restorer(copy.deepcopy(tiny), "cpu")
     vrdir.restore_before(Seen(), restorer).to("meta")
     assert restorer.device.type == "meta"

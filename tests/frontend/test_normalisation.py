@@ -31,7 +31,7 @@ def caffe_normalised(image: Tensor) -> Tensor:
         ({"mean": (103.5, 116.3, 123.7), "range": 255, "channels": "bgr"}, caffe_normalised),
     ],
 )
-def test_a_declared_normalisation_is_undone_and_redone(
+def test_declared_normalisation_is_undone_and_redone(
     tiny: VRDIR, photo_batch: Tensor, declared: Any, make: Any
 ) -> None:
     model = vrdir.restore_before(Seen(), tiny, **declared)
@@ -40,7 +40,7 @@ def test_a_declared_normalisation_is_undone_and_redone(
     )
 
 
-def test_a_normalisation_is_read_from_descriptions() -> None:
+def test_normalisation_is_read_from_descriptions() -> None:
     imagenet = Normalisation(MEAN, STD)
     timm = {"mean": MEAN, "std": STD, "input_size": (3, 224, 224)}
     preset = SimpleNamespace(mean=list(MEAN), std=list(STD), crop_size=[224])
@@ -160,7 +160,7 @@ def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
             model(batch)
 
 
-def test_an_undeclared_normalisation_is_logged_once(
+def test_undeclared_normalisation_is_logged_once(
     tiny: VRDIR, photo_batch: Tensor, photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     foggy = (photo_batch * 0.3 + 0.63 - 0.5) / 0.5  # normalised, but within [0, 1]
@@ -193,7 +193,7 @@ def test_an_undeclared_normalisation_is_logged_once(
     assert len(caplog.records) == 2
 
 
-def test_a_mean_is_any_number_and_others_raise() -> None:
+def test_mean_accepts_numbers_and_rejects_others() -> None:
     one: Any
     wrong: Any
     for one in (np.float32(0.5), torch.tensor(0.5), [0.5, 0.5, 0.5], np.full(3, 0.5)):

@@ -216,7 +216,7 @@ def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
         torch.testing.assert_close(value, after[name])
 
 
-def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
+def test_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
     hf: Any = import_or_skip("transformers")
     torch.manual_seed(0)
     backbone = hf.ResNetConfig(

@@ -281,7 +281,7 @@ def frames(photo: Image.Image) -> Iterator[tuple[str, bytes]]:
         yield kind, encoded(photo, file_format, **more)
 
 
-def test_animations_and_pages_are_refused_with_advice(photo: Image.Image) -> None:
+def test_animations_and_pages_are_rejected_with_advice(photo: Image.Image) -> None:
     for kind, content in frames(photo):
         with pytest.raises(
             ImageError, match=f"it holds 2 {kind}; save each as a separate file first"
@@ -298,7 +298,7 @@ def test_mpo_is_one_photo(identity: Restorer, photo: Image.Image, tmp_path: Path
         assert (restored.format, restored.size) == ("JPEG", photo.size)
 
 
-def test_cmyk_is_refused_with_advice(photo: Image.Image) -> None:
+def test_cmyk_is_rejected_with_advice(photo: Image.Image) -> None:
     for file_format in ("JPEG", "TIFF"):
         with pytest.raises(
             ImageError,
@@ -344,7 +344,7 @@ def in_jpeg(content: bytes, exif: bytes) -> bytes:
     "exif", [b"Exif\0\0garbage, and more of it", b"Exif\0\0II*\0", b"Exif\0\0" + bytes(40)]
 )
 @pytest.mark.parametrize("source", ["jpg", "png", "webp"])
-def test_exif_that_cannot_be_read_is_left_out(
+def test_unreadable_exif_is_dropped(
     source: str,
     exif: bytes,
     identity: Restorer,
@@ -413,7 +413,7 @@ def many_bytes(key: str, number: int) -> bytes:
 
 
 @pytest.mark.parametrize(("key", "what"), [("exif", "EXIF"), ("xmp", "XMP")])
-def test_metadata_too_long_for_jpeg_is_left_out(
+def test_metadata_too_long_for_jpeg_is_dropped(
     key: str,
     what: str,
     identity: Restorer,
@@ -481,7 +481,7 @@ def test_invalid_exif_is_not_written(
         (1, 2, 3),
     ],
 )
-def test_invalid_resolution_is_left_out(
+def test_invalid_resolution_is_dropped(
     file_format: str, dpi: Any, photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     picture = photo.copy()
@@ -887,7 +887,7 @@ def test_palettes_of_greys_and_with_alpha(
     np.testing.assert_array_equal(np.asarray(restored), np.asarray(palette.convert("RGBA")))
 
 
-def test_pipe_is_refused(tmp_path: Path) -> None:
+def test_pipe_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")
     for name in ("pipe.png", "link.png"):

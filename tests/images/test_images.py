@@ -79,7 +79,7 @@ def test_pictures_are_returned_in_their_own_mode(mode: str, photo: Image.Image) 
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_a_transparent_colour_becomes_alpha(mode: str, photo: Image.Image) -> None:
+def test_transparent_colour_becomes_alpha(mode: str, photo: Image.Image) -> None:
     picture = photo.convert(mode)
     key: Any = picture.getpixel((0, 0))
     content = encoded(picture, "PNG", transparency=key)
@@ -279,7 +279,7 @@ def test_memory_error_is_not_reported_as_damage(
         encode(photo, "PNG")
 
 
-def test_several_frames_are_refused(tmp_path: Path, photo: Image.Image) -> None:
+def test_several_frames_are_rejected(tmp_path: Path, photo: Image.Image) -> None:
     photo.save(tmp_path / "two.gif", save_all=True, append_images=[photo.rotate(90)])
     for frames in (tmp_path / "two.gif", Image.open(tmp_path / "two.gif")):
         with pytest.raises(ImageError, match="holds 2 frames"):

@@ -70,7 +70,7 @@ def zeros(width: int, height: int) -> bytes:
     return bytes(content)
 
 
-def test_too_large_image_is_refused_before_decoding(
+def test_too_large_image_is_rejected_before_decoding(
     little: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loaded(self: Image.Image) -> None:
@@ -153,7 +153,7 @@ def test_process_limit_is_respected() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_lack_of_memory_names_the_file(tmp_path: Path) -> None:
+def test_memory_error_names_the_file(tmp_path: Path) -> None:
     """Where other programs took the memory after it was looked at."""
     for name, size in (("small.png", (8, 8)), ("large.png", (6000, 5000))):
         Image.new("RGB", size).save(tmp_path / name)

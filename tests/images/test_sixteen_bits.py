@@ -105,7 +105,7 @@ def test_error_names_a_file_with_separate_channels() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_transparent_colour_becomes_alpha(mode: str) -> None:
+def test_transparent_colour_becomes_alpha(mode: str) -> None:
     pixels = noise("RGB")[..., : {"L": 1, "RGB": 3}[mode]]
     key = tuple(int(value) for value in pixels[0, 0])
     picture = deep(as_png(pixels, transparent=key if mode == "RGB" else key[0]))

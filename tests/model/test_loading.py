@@ -101,7 +101,7 @@ def test_values_beyond_float16_are_not_saved(tiny: VRDIR, tmp_path: Path) -> Non
         ({"strides": [4, 8] * 1000}, "strides"),
     ],
 )
-def test_a_config_out_of_bounds_raises_at_once(
+def test_config_out_of_bounds_raises_at_once(
     weights: Path, changes: dict[str, object], field: str
 ) -> None:
     configure(weights, **changes)
@@ -114,7 +114,7 @@ def test_a_config_out_of_bounds_raises_at_once(
     assert len(str(caught.value)) < 700
 
 
-def test_a_config_is_compared_with_the_weights_before_a_network_is_built(
+def test_config_is_compared_with_the_weights_before_a_network_is_built(
     weights: Path,
 ) -> None:
     """The network of this config would need terabytes."""
@@ -158,7 +158,7 @@ def test_invalid_configs_raise(weights: Path, content: str) -> None:
         "call_super_init",
     ],
 )
-def test_a_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
+def test_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
     configure(weights, branches=["haze", name, "rain"])
     with pytest.raises(ValueError, match="not be a Python keyword"):
         VRDIR.from_pretrained(weights)
@@ -181,7 +181,7 @@ def test_keys_added_by_the_hub_are_ignored(weights: Path, tiny: VRDIR) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_git_lfs_pointer_raises(weights: Path, name: str) -> None:
+def test_git_lfs_pointer_raises(weights: Path, name: str) -> None:
     (weights / name).write_text(LFS_POINTER)
     with pytest.raises(
         ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"

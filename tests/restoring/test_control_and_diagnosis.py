@@ -88,12 +88,12 @@ def test_strips_have_the_same_control(network: VRDIR, image: Tensor, control: Co
         ({"only": ()}, "not nothing"),
     ],
 )
-def test_wrong_control_is_named(network: VRDIR, settings: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_error_names_wrong_control(network: VRDIR, settings: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=message):
         vrdir.Restorer(network, device="cpu", **settings)
 
 
-def test_one_name_may_be_given_as_text() -> None:
+def test_single_name_can_be_a_string() -> None:
     assert checked_control(1, "haze", ("haze", "rain")).only == frozenset({"haze"})
 
 
@@ -127,7 +127,7 @@ def test_noise_is_in_levels_of_the_input(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5])
-def test_the_diagnosis_does_not_depend_on_the_strength(
+def test_diagnosis_does_not_depend_on_the_strength(
     network: VRDIR, image: Tensor, strength: float
 ) -> None:
     trained = vrdir.Restorer(network, "cpu").restore(image).diagnosis
@@ -165,6 +165,6 @@ def test_rain_is_the_share_of_pixels_under_streaks() -> None:
     assert found.changed == pytest.approx(0.03 * 255, rel=1e-3)
 
 
-def test_a_tiny_image_has_a_diagnosis(network: VRDIR) -> None:
+def test_tiny_image_has_a_diagnosis(network: VRDIR) -> None:
     restored = vrdir.Restorer(network, device="cpu").restore(torch.rand(3, 1, 2))
     assert "changed by" in str(restored.diagnosis[0])

@@ -302,7 +302,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("bad", CASES, ids=[bad.words for bad in CASES])
-def test_a_bad_input_has_its_answer(bad: Bad, request: pytest.FixtureRequest) -> None:
+def test_bad_input_gets_documented_response(bad: Bad, request: pytest.FixtureRequest) -> None:
     server = request.getfixturevalue(bad.server)
     check(bad, bad.send(server))
     healthy(server)
@@ -335,7 +335,7 @@ def healthy(server: Server) -> None:
     raise AssertionError("the service does not answer any more")
 
 
-def test_the_table_in_the_docs_has_these_rows() -> None:
+def test_table_in_the_docs_has_these_rows() -> None:
     table = re.findall(r"^\| (.+) \| (.+) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
     rows = {(words, status, kind.strip("`- ")) for words, status, kind in table}
     wanted = {(bad.words, bad.status, bad.kind) for bad in CASES} | set(ELSEWHERE)

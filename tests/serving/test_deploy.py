@@ -39,7 +39,7 @@ def text() -> str:
     return (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
 
 
-def test_the_container_serves_and_is_healthy(tmp_path: Path) -> None:
+def test_container_serves_and_is_healthy(tmp_path: Path) -> None:
     """The entry point with the command of compose.yaml, and the health check, without Docker."""
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert services["vrdir"]["command"] == services["vrdir-cuda"]["command"]
@@ -77,7 +77,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_unit_starts_a_command_that_exists() -> None:
+def test_unit_starts_a_command_that_exists() -> None:
     from typer.testing import CliRunner
 
     from vrdir.cli.app import app

@@ -152,7 +152,7 @@ def test_every_stage_begins_with_the_weights_of_earlier_stages(trained: Path) ->
     assert config["branches"] == ["haze", "noise", "rain"]
 
 
-def test_a_branch_is_added_to_a_whole_network(trained: Path) -> None:
+def test_branch_is_added_to_a_whole_network(trained: Path) -> None:
     config = json.loads((trained / "everyday/weights/refine/config.json").read_text())
     assert config["branches"] == ["haze", "noise", "sensor_noise", "rain", "low_light", "snow"]
     start = next(line for line in metrics(trained / "everyday") if "psnr_snow" in line)
@@ -161,7 +161,7 @@ def test_a_branch_is_added_to_a_whole_network(trained: Path) -> None:
     assert {"psnr_low_light", "psnr_haze", "psnr_mixed"} <= start.keys()
 
 
-def test_the_stages_learn(trained: Path) -> None:
+def test_stages_learn(trained: Path) -> None:
     losses = [line["loss_pixel"] for line in metrics(trained / "decoder") if "loss_pixel" in line]
     assert len(losses) == 60
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
@@ -223,7 +223,7 @@ def test_run_is_recorded(trained: Path) -> None:
     assert (trained / "fusion" / "curves.png").is_file()
 
 
-def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(
+def test_new_degradation_adds_a_branch_and_keeps_the_others(
     trained: Path, recipe: Path, photo_folder: Path
 ) -> None:
     w, every = trained, f"--recipe {recipe} --device cpu --clean {photo_folder}"
@@ -256,7 +256,7 @@ def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(
     )
 
 
-def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path) -> None:
+def test_custom_degradation_needs_only_pairs(trained: Path, recipe: Path) -> None:
     d, w, every = trained.parent, trained, f"--recipe {recipe} --device cpu"
     (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name is no end of it
     lists = f"--pairs murk={d}/a=b.txt --val-pairs murk={d}/rain100l.txt"
@@ -275,7 +275,7 @@ def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path
     )
 
 
-def test_the_result_is_evaluated_on_test_lists(trained: Path) -> None:
+def test_result_is_evaluated_on_test_lists(trained: Path) -> None:
     assert (trained.parent / "report.html").is_file()
     assert {
         line.split(",")[0] for line in (trained.parent / "table.csv").read_text().splitlines()[1:]
@@ -348,7 +348,7 @@ def test_errors_are_raised_before_training(
     assert not (tmp_path / "new").exists()
 
 
-def test_resuming_with_other_weights_is_refused(
+def test_resuming_with_other_weights_is_rejected(
     trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     data = f"--clean {photo_folder} --work-dir {tmp_path}/rain --steps 1"
@@ -361,7 +361,7 @@ def test_resuming_with_other_weights_is_refused(
     assert "belongs to a different run: its priors are" in failing(line + " --resume")
 
 
-def test_the_help_lists_every_setting(recipe: Path) -> None:
+def test_help_lists_every_setting(recipe: Path) -> None:
     text = CliRunner().invoke(app, ["train", "branch", "--help"]).output
     for flag in (
         "--steps",

@@ -113,7 +113,7 @@ def unbroken(recipe: Path, photo_folder: Path) -> Path:
     return recipe.parent / "unbroken"
 
 
-def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(
+def test_killed_run_resumes_bit_for_bit(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "killed"
@@ -133,7 +133,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(
     assert len(json.loads((work_dir / "run.json").read_text())["sessions"]) == 3
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_leaves(
+def test_stopped_run_saves_and_exits(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "stopped"

@@ -109,7 +109,7 @@ EXPECTED_TO_TRAIN = {
 
 
 @pytest.mark.parametrize("name", EXPECTED_TO_TRAIN)
-def test_a_stage_trains_its_part_and_nothing_else(
+def test_stage_trains_its_part_and_nothing_else(
     name: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=3)
@@ -126,7 +126,7 @@ def test_a_stage_trains_its_part_and_nothing_else(
     "make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage]
 )
 @pytest.mark.parametrize(("ema_decay", "optimizer"), [(None, "adam"), (0.9, "muon")])
-def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
+def test_resumed_stage_matches_uninterrupted_stage_bit_for_bit(
     make: Any, ema_decay: float | None, optimizer: str, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(ema_decay=ema_decay, optimizer=optimizer)
@@ -164,7 +164,7 @@ def test_moving_average_follows_its_formula() -> None:
         assert float(average.module.weight.detach()) == pytest.approx(expected)
 
 
-def test_the_moving_average_is_what_is_saved(tmp_path: Path, photo_folder: Path) -> None:
+def test_moving_average_is_saved(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(ema_decay=0.9)
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
@@ -230,7 +230,7 @@ def test_muon_steps_have_equal_size_in_every_direction() -> None:
         )
 
 
-def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
+def test_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
     ends = []
     for backend in (None, "eager"):
         torch.manual_seed(7)
@@ -265,7 +265,7 @@ def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> 
             load_checkpoint(tmp_path / "step-00000003.pt")
 
 
-def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: Path) -> None:
+def test_best_network_is_kept_with_the_last(tmp_path: Path, photo_folder: Path) -> None:
     validation = {"photos": 2, "crop_px": 48, "every": 1}
     settings = recipe(
         steps=6,
@@ -290,7 +290,7 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: 
     assert changed(then["model"], state_of(best)) == set()
 
 
-def test_a_checkpoint_of_another_model_is_refused(
+def test_checkpoint_of_another_model_is_rejected(
     tiny: VRDIR, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe()
@@ -323,7 +323,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_files(
     assert threads == set(threading.enumerate())  # TensorBoard's, too, ends
 
 
-def test_the_papers_network_trains_through_the_papers_stages(
+def test_papers_network_trains_through_the_papers_stages(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=2, model=PAPER.model_dump(), refine=None)
@@ -364,7 +364,7 @@ def test_whole_run_writes_its_results_and_can_be_resumed(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
+def test_killed_whole_run_matches_uninterrupted_run(
     precision: str, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(precision=precision, checkpoint_every=1)
@@ -455,7 +455,7 @@ def test_resuming_refuses_a_list_of_another_degradation(tmp_path: Path, photo_fo
         train(settings, [DecoderStage(settings)], named, tmp_path / "run", resume=True)
 
 
-def test_a_name_is_that_of_bundled_weights_and_a_path_a_folder(
+def test_str_means_bundled_weights_and_path_a_folder(
     tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -508,7 +508,7 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
         train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
 
 
-def test_a_damaged_photo_is_neither_trained_nor_validated_on(
+def test_damaged_photo_is_neither_trained_nor_validated_on(
     tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = tmp_path / "photos"
@@ -606,7 +606,7 @@ def test_flags_change_settings_of_named_and_written_models(tmp_path: Path) -> No
     assert (changed_recipe.decoder.steps, changed_recipe.branch.steps) == (1, 2)
 
 
-def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
+def test_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
     model = TINY.model_dump() | {"branches": ("noise",), "clean_branch": False}
     train_all(
         recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}),
@@ -619,7 +619,7 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
     assert "psnr_mixed" not in text  # of one degradation there is no mixture
 
 
-def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
+def test_shares_without_any_degradation_raise() -> None:
     with pytest.raises(
         ValueError, match="shares: no degradation of the branches noise has a share above 0"
     ):
@@ -671,7 +671,7 @@ def test_losses_follow_their_formulas() -> None:
     assert float(losses.dense_consistency(maps, [maps[0].flip(1)])) > 0
 
 
-def test_the_guidance_loss_wants_even_shares_of_what_is_present() -> None:
+def test_guidance_loss_wants_even_shares_of_what_is_present() -> None:
     present = torch.tensor([[True, True, False], [False, False, False]])
     right = (
         torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -730,9 +730,7 @@ def test_learning_rates() -> None:
         ("[", "is not valid YAML"),
     ],
 )
-def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
-    change: str, message: str, tmp_path: Path
-) -> None:
+def test_error_names_wrong_recipe_file_and_field(change: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     content = yaml.safe_load(RECIPES["small"].read_text())
     content.pop(change.split(":")[0], None)
@@ -743,7 +741,7 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
 
 
 @pytest.mark.parametrize("name", ["paper", "small", "field", "base", "smoke"])
-def test_the_recipes_are_valid(name: str) -> None:
+def test_recipes_are_valid(name: str) -> None:
     recipe = Recipe.read(name)
     stages: list[Stage] = all_stages(recipe)
     further = sum(
@@ -783,7 +781,7 @@ def test_paper_recipe_has_the_reference_settings() -> None:
     assert DecoderStage(paper).weights == {"degraded": 0.1, "ranking": 1.0}
 
 
-def test_a_branch_without_a_share_gets_the_others_mean() -> None:
+def test_branch_without_a_share_gets_the_others_mean() -> None:
     branches = ("haze", "noise", "snow")
     settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(
         branches
@@ -792,14 +790,14 @@ def test_a_branch_without_a_share_gets_the_others_mean() -> None:
     assert settings.mixture == {"clean": 1, "haze": 2, "noise": 4, "snow": 3, "mixed": 1}
 
 
-def test_a_share_that_was_left_out_stays_out() -> None:
+def test_omitted_share_stays_omitted() -> None:
     settings = recipe(shares={"haze": 1})
     assert (
         settings.with_branches(settings.model.branches).mixture == settings.mixture == {"haze": 1}
     )
 
 
-def test_an_unknown_loss_is_an_error() -> None:
+def test_unknown_loss_raises() -> None:
     settings = recipe()
     wrong = settings.model_copy(
         update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})}

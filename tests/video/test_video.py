@@ -227,7 +227,7 @@ def test_damaged_frames_are_reported_with_their_times(
         assert f"frame {number}, at {number / 25:.3f} s, is damaged" in caplog.text
 
 
-def test_packets_without_a_shown_picture_are_not_frames(
+def test_hidden_vp8_packets_are_not_frames(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """VP8's alternate reference frames have a time, and are never shown."""

@@ -169,7 +169,7 @@ def test_repeated_time(tmp_path: Path, target: str) -> None:
     assert max(abs(a - b) for a, b in zip(found, times(source), strict=True)) < Fraction(1, 1000)
 
 
-def test_times_that_go_back_a_little(tmp_path: Path) -> None:
+def test_slightly_decreasing_times_are_corrected(tmp_path: Path) -> None:
     def shaken(number: int, packet: Any) -> None:
         packet.pts, packet.dts = 40 * number - 60 * (number == 10), 40 * number - 200
 
@@ -211,7 +211,7 @@ def moved(source: Path, target: Path, seconds: int) -> Path:
         ],  # FFmpeg reads two parts; a jump ahead is a pause there
     ],
 )
-def test_clock_that_starts_again(
+def test_restarted_clock_is_continued(
     tmp_path: Path, suffix: str, starts: tuple[int, ...], target: str
 ) -> None:
     codec, sound = ("mpeg2video", "mp2") if suffix == ".mpg" else ("libx264", "aac")

@@ -25,7 +25,7 @@ def reasons(data: object) -> dict[str, str]:
     return {one.name: one.reason for one in data.excluded}  # type: ignore[attr-defined]
 
 
-def test_a_folder_per_class(tmp_path: Path) -> None:
+def test_folder_per_class(tmp_path: Path) -> None:
     save(
         tmp_path / "cat/1.png",
         tmp_path / "cat/2.jpg",
@@ -289,7 +289,7 @@ def test_coco_images_with_one_id_are_excluded(tmp_path: Path) -> None:
         read_detection(tmp_path / "coco.json")
 
 
-def test_yaml_beside_a_data_set_may_be_anything(photo: Image.Image, tmp_path: Path) -> None:
+def test_unrelated_yaml_next_to_a_data_set_is_ignored(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "labels").mkdir()
     photo.save(tmp_path / "data" / "images" / "a.png")

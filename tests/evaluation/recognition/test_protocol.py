@@ -137,7 +137,7 @@ def test_invalid_conditions_raise(tmp_path: Path) -> None:
         Condition("foggy", tmp_path / "nowhere")
 
 
-def test_photos_as_taken_are_the_only_condition(photos: list[ImageFile]) -> None:
+def test_as_taken_is_the_only_condition(photos: list[ImageFile]) -> None:
     variants = Variants([AsTaken()], {"peer": function_for_images(lambda image: 255 - image)}, 0)
     before, after = variants.all
     assert (before, after) == (Variant(AS_TAKEN, ""), Variant(AS_TAKEN, "peer"))
