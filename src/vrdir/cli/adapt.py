@@ -51,7 +51,7 @@ Degraded = Annotated[
     typer.Option(
         metavar="DIR",
         help="Photos of the place in its weather, without labels: they set how strong synthetic "
-        "haze and noise are.",
+        "haze and noise are, and the recogniser's features on them are compared with clean ones.",
         show_default=False,
     ),
 ]
@@ -132,6 +132,13 @@ Features = Annotated[float, typer.Option(min=0, help="Weight of the loss on its 
 Guard = Annotated[
     float, typer.Option(min=0, help="Weight of what is lost against the weights it began from.")
 ]
+Place = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Weight of the loss on photos of the place; 0 takes only their weather from them.",
+    ),
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[
     int | None,
@@ -182,6 +189,7 @@ def adapt(
     answers: Answers = 1.0,
     features: Features = 0.5,
     guard: Guard = 1.0,
+    place: Place = 0.1,
     learning_rate: Rate = 4e-4,
     batch_size: Batch = None,
     view_px: View = None,
