@@ -50,6 +50,7 @@ from rich.table import Table
 from vrdir import Camera, Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration.metrics import psnr_rgb
+from vrdir.restoring.stream import SMOOTHING
 from vrdir.serving.camera_guided import apply_to
 
 RATE = 30
@@ -134,7 +135,7 @@ def rates(arguments: argparse.Namespace) -> None:
         clips = {}
         for size in arguments.sizes:
             clips[size] = Path(folder) / f"{size}.mp4"
-            count = int(RATE * (arguments.seconds + 6))
+            count = int(RATE * (arguments.seconds + 30))  # a large frame takes seconds
             pictures = [picture(*size_of(size), shift=number) for number in range(8)]
             write_clip(clips[size], itertools.islice(itertools.cycle(pictures), count))
         for backend in arguments.backends:
@@ -154,7 +155,8 @@ def row(
     width, height = size_of(size)
     seen = width if side == 0 else side
     bare = network_ms(restore, picture(seen, round(seen * height / width)), repeats=3)
-    with Camera(clip, restore=restore, network_side=side or None) as camera:
+    smoothing = SMOOTHING if backend in ("float32", "bf16") else 0.0  # the others have none
+    with Camera(clip, restore=restore, network_side=side or None, smoothing=smoothing) as camera:
         for _ in range(WARM_UP):
             next(camera)
         before = camera.report

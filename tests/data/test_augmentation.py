@@ -70,6 +70,17 @@ def test_close_views_are_varied_ones_of_which_a_third_is_magnified() -> None:
     assert {view.height for view in views("close", synthetic=False)} == {64}
 
 
+def test_doubtful_views_are_near_or_in_another_light() -> None:
+    drawn = views("doubtful")
+    doubtful = [view for view in drawn if view.doubtful]
+    assert 55 < len(doubtful) < 105
+    near = [view for view in doubtful if view.height * view.width < 0.15 * 300 * 300]
+    assert 0.3 < len(near) / len(doubtful) < 0.7
+    assert all(view.tone is not None for view in doubtful if view not in near)
+    whole = [view for view in drawn if not view.doubtful]
+    assert min(view.height * view.width for view in whole) > 0.1 * 300 * 300
+
+
 def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)

@@ -123,6 +123,23 @@ def test_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -
     assert torch.allclose(batch.copy, batch.degraded, atol=1e-6)
 
 
+def test_views_easily_taken_for_fog_are_not_shown_in_fog(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()),
+        CONFIG.branches,
+        crop_px=32,
+        copy_px=64,
+        augmentation="doubtful",
+        fog_share=1.0,
+    )
+    stage = data.stage("context", {"clean": 1.0}, lambda item: True, whole=True)
+    crops = stage.crops(0, 12)
+    assert 0 < sum(crops.doubtful) < 12
+    fogged = stage.batch(crops).fogged
+    assert fogged is not None
+    assert fogged.tolist() == [not doubtful for doubtful in crops.doubtful]
+
+
 def test_some_whole_views_are_shown_in_fog_as_a_camera_takes_it(photo_folder: Path) -> None:
     data = TrainingSet(
         items_of(photo_folder, (), ()),

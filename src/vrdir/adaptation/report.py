@@ -53,6 +53,12 @@ def as_page(
         "seed": str(settings["seed"]),
         **recogniser.facts,
     }
+    if "place_distance" in content:
+        distance = content["place_distance"]
+        facts["photos of the place"] = (
+            f"distance of the features from clean ones {distance['before']:.3f} -> "
+            f"{distance['after']:.3f}, on photos that took no part"
+        )
     groups = {kind: _figures(outcome) for kind, outcome in proof.kinds.items()}
     badge = "paid" if proof.paid else "harms" if proof.harmed else "no gain"
     section = Section(

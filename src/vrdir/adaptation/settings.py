@@ -65,6 +65,12 @@ class AdaptationSettings(Settings):
     guard: float = Field(
         default=1.0, ge=0, description="Weight of what is lost against the weights it began from."
     )
+    place: float = Field(
+        default=0.1,
+        ge=0,
+        description="Weight of the features on photos of the place (degraded); 0 takes only their "
+        "weather from them.",
+    )
     learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")
     batch_size: int | None = Field(
         default=None,
@@ -189,6 +195,7 @@ class AdaptationSettings(Settings):
                         "answers": self.answers,
                         "features": self.features,
                         "guard": self.guard,
+                        "place": self.place,
                     },
                 },
             },

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.adaptation.settings import AdaptationSettings, Trained
 from vrdir.data.batches import Batch
@@ -28,13 +29,15 @@ class AdaptStage(RefineStage):
 
     "answers" compares what the recogniser answers on restored and on clean images, "features" its
     layers. "guard" is how many dB a restored image is worse than that of the weights it began from,
-    beyond what is allowed; clean images are among them.
+    beyond what is allowed; clean images are among them. "place" compares the features on photos of
+    the place with those on clean photos (`PlaceFeatures`).
 
     Args:
         recipe: the settings of training.
         recogniser: the frozen recogniser.
         settings: which parameters change.
         before: the network that it begins from, which stays as it is.
+        place: photos of the place, or None.
     """
 
     def __init__(
@@ -43,13 +46,15 @@ class AdaptStage(RefineStage):
         recogniser: Recogniser,
         settings: AdaptationSettings,
         before: VRDIR,
+        place: PlaceFeatures | None = None,
     ) -> None:
         self.recogniser, self.part, self.before = recogniser, settings.trained, before
+        self.place = place
         super().__init__(recipe)
         self.name = "adapt"
 
     def defaults(self) -> dict[str, float]:
-        """Return the weights of the losses; the settings replace the last three."""
+        """Return the weights of the losses; the settings replace the last four."""
         return {
             "consistency": 0.1,
             "guidance": 0.0,
@@ -57,6 +62,7 @@ class AdaptStage(RefineStage):
             "answers": 1.0,
             "features": 1.0,
             "guard": 1.0,
+            "place": 0.1,
         }
 
     @property
@@ -71,6 +77,13 @@ class AdaptStage(RefineStage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         return parameters_of(model, self.part)
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
+        losses = super().losses(model, batch)
+        if self.place is not None and self.weights["place"]:
+            losses["place"] = self.place.loss(model, batch.names)
+        return losses
 
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the distances of answers and of features, and the guard."""

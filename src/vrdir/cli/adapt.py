@@ -55,7 +55,8 @@ Degraded = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder of photos of the place in bad weather, without labels: they set how strong "
-        "synthetic haze and noise are.",
+        "synthetic haze and noise are, and the recogniser's features on them are compared with "
+        "those on clean photos.",
         show_default=False,
     ),
 ]
@@ -154,6 +155,13 @@ Guard = Annotated[
         help="Weight of the penalty for pixels that become worse than with the initial weights.",
     ),
 ]
+Place = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Weight of the loss on photos of the place; with 0 they only set the synthesis.",
+    ),
+]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[
     int | None,
@@ -208,6 +216,7 @@ def adapt(
     answers: Answers = 1.0,
     features: Features = 0.5,
     guard: Guard = 1.0,
+    place: Place = 0.1,
     learning_rate: Rate = 4e-4,
     batch_size: Batch = None,
     view_px: View = None,

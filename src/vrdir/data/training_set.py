@@ -130,10 +130,10 @@ class TrainingSet:
 
     def crop(
         self, index: int, generator: Generator, size: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return a clean and a degraded view of an item, (3, size, size) uint8.
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Return a clean and a degraded view of an item, and whether it is easily taken for fog.
 
-        Both are the same if the degradation is synthesised later.
+        The views are (3, size, size) uint8, the same if the degradation is synthesised later.
 
         Args:
             index: of the item.
@@ -167,7 +167,8 @@ class TrainingSet:
             return view.apply(image[:, top : top + view.height, left : left + view.width])
 
         first = cut(clean)
-        return first, first if item.degraded is None else cut(extend(degraded, least))
+        other = first if item.degraded is None else cut(extend(degraded, least))
+        return first, other, view.doubtful
 
 
 class StageData:
@@ -241,11 +242,11 @@ class StageData:
 
         An image that cannot be decoded is logged and replaced by the next item.
         """
-        clean, degraded, items = [], [], []
+        clean, degraded, doubtful, items = [], [], [], []
         for n in range(start, start + count):
             for index in (self.index(n + tries) for tries in range(20)):
                 try:
-                    one, other = self.data.crop(
+                    one, other, doubt = self.data.crop(
                         index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px
                     )
                     break
@@ -260,10 +261,12 @@ class StageData:
                 )
             clean.append(one)
             degraded.append(other)
+            doubtful.append(doubt)
             items.append(index)
         return Crops(
             torch.stack(clean),
             torch.stack(degraded),
+            doubtful,
             items,
             [self._seed("pixels", n) for n in range(start, start + count)],
         )

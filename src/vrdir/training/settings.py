@@ -177,7 +177,7 @@ class Recipe(Settings):
     augmentation: Augmentation = Field(
         default="full",
         description='Views of the photos: "flip" (the paper\'s), "full", "wide", "vivid", '
-        '"varied", "close" or "whole"; see docs/training.md.',
+        '"varied", "close", "whole" or "doubtful"; see docs/training.md.',
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32",
