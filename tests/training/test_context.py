@@ -16,19 +16,16 @@ from vrdir.data.training_set import TrainingSet
 from vrdir.model.config import ContextConfig
 from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR
+from vrdir.training.context_stages import ContextStage, HazeStage
 from vrdir.training.losses import choice
+from vrdir.training.network_stages import RefineStage, WholeStage
 from vrdir.training.onnx_network import OnnxNetwork
+from vrdir.training.recipe_parts import DetectorSettings
 from vrdir.training.recognition import Detection, bernoulli_divergence
 from vrdir.training.run import train
-from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    ContextStage,
-    HazeStage,
-    RefineStage,
-    WholeStage,
-    all_stages,
-)
+from vrdir.training.stages import all_stages
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
 

@@ -15,8 +15,9 @@ from vrdir.errors import InputError
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import dense_consistency
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage, lifted
+from vrdir.training.stage import lifted
 
 ALLOWED_DB = 0.1
 """By how much a restored image may be worse than that of the weights it began from, at no cost."""

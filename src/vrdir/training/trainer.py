@@ -30,7 +30,7 @@ from vrdir.training.fields import steps_in
 from vrdir.training.logs import RunLog, Watcher
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import Stage
+from vrdir.training.stage import Stage
 
 logger = logging.getLogger(__name__)
 
