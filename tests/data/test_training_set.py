@@ -385,7 +385,7 @@ def test_validation_photos_are_held_out(photo_folder: Path) -> None:
 
 
 def test_folder_without_photos_raises(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photos in"):
+    with pytest.raises(FileNotFoundError, match="no images in"):
         photos_in(tmp_path)
     with pytest.raises(FileNotFoundError, match="folder of clean photos does not exist"):
         photos_in(tmp_path / "nowhere")
