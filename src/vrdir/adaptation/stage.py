@@ -126,9 +126,7 @@ def parameters_of(model: VRDIR, part: Trained) -> list[nn.Parameter]:
         return [*model.enhancement.parameters(), *model.decoder.parameters()]
     decoder = model.decoder
     if not isinstance(decoder, PixelSkipDecoder):
-        raise InputError(
-            f"weights with the paper's decoder have no part {part!r}; train all of them"
-        )
+        raise InputError(f"weights with the paper's decoder have no part {part!r}; use all")
     if part == "channels":
         parts = [*model.enhancement.named_parameters(), *decoder.named_parameters()]
         return [p for name, p in parts if name.endswith("bias") or "attend" in name]
