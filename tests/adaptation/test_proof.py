@@ -34,7 +34,7 @@ def test_significant_gain_passes_the_proof() -> None:
     assert together.gain.low == pytest.approx(low, abs=3)
     assert together.gain.high == pytest.approx(high, abs=3)
     assert proof.paid
-    assert proof.verdict().startswith("Adaptation paid")
+    assert proof.verdict().startswith("Adaptation helps")
     assert [row[0] for row in proof.rows()] == ["haze", "clean", "together"]
 
 

@@ -265,7 +265,7 @@ def test_stages_of_local_tone_need_their_settings(toning: Recipe, missing: str) 
     with pytest.raises(ValueError, match="the stage .* needs"):
         (HazeStage if missing == "haze" else WholeStage)(settings)
     veil = {"whole": toning.whole, "haze": toning.haze, "detector": toning.detector}
-    with pytest.raises(ValueError, match="context of local tone"):
+    with pytest.raises(ValueError, match="local-tone context"):
         (HazeStage if missing == "haze" else WholeStage)(recipe().model_copy(update=veil))
 
 
