@@ -66,7 +66,7 @@ def pair_list(items: list[Item], folder: Path) -> Path:
 def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
     """Return a function of the round that measures seconds per step.
 
-    A loader with workers is started anew in each round; its start does not count.
+    A loader with workers is restarted in each round; its start does not count.
     """
 
     def measure(turn: int) -> float:

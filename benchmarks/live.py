@@ -16,8 +16,8 @@ bare network in the same backend, measured in turn. `stages` prints what each st
 `quality` restores photos of a folder, cut to 1280 x 720 and with synthetic degradations, with the
 whole frame and by smaller copies: PSNR against the clean photo, and against the whole frame's.
 
-`detector` runs a detector (an ONNX file with a card beside it) behind the camera in the same
-process, each combination in a process of its own: with threads that spin while they wait, as by
+`detector` runs a detector (an ONNX file with its card) behind the camera in the same
+process, each combination in its own process: with threads that spin while they wait, as by
 default, and with ones that sleep.
 
 `clip` makes a video of a folder's pictures, each of which glides by for a second.

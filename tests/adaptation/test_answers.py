@@ -31,7 +31,7 @@ def test_classes_compare_probabilities() -> None:
     divergence = (wanted.softmax(1) * (wanted.log_softmax(1) - found.log_softmax(1))).sum(1)
     assert distance.item() == pytest.approx(divergence.log1p().mean().item())
     assert Classes().distance(wanted, wanted) == pytest.approx(0, abs=1e-6)
-    # Probabilities are taken as they are.
+    # Probabilities are used unchanged.
     same = Classes().distance(found.softmax(1), wanted.softmax(1))
     assert same.item() == pytest.approx(distance.item(), abs=1e-4)
     distance.backward()
@@ -81,7 +81,7 @@ def test_queries_are_compared_one_by_one() -> None:
     assert float(kind.distance(wanted, wanted)) == pytest.approx(0, abs=1e-5)
     assert kind.distance(moved, wanted) > 0.1
     assert [len(one["boxes"]) for one in kind.objects(wanted)] == [2]
-    assert kind.agreement(wanted, wanted) == [1]  # the second query is no object
+    assert kind.agreement(wanted, wanted) == [1]  # the second query is not an object
     assert kind.agreement({**wanted, "logits": logits.flip(2)}, wanted) == [0]
 
 

@@ -172,7 +172,7 @@ def die() -> None:
 
 
 def killed_at(moment: str, root: Path, replacing: bool) -> None:
-    """Run in a process of its own, which is killed at a moment of its second file."""
+    """Run in a separate process, which is killed at a moment of its second file."""
     patch = pytest.MonkeyPatch()
     write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
 

@@ -137,7 +137,7 @@ def test_classification_from_folders_to_page(photos: Path, weights: Path, here: 
     assert (dim["name"], dim["synthetic"]) == ("dim", False)
     assert dim["degraded"]["top1"]["value"] == pytest.approx(
         100 * 4 / 12
-    )  # what was bright is taken for dark
+    )  # bright is classified as dark
     assert dim["restored"]["peer"]["top1"]["value"] == 100
     assert dim["recovered"]["peer"]["top1"]["value"] == pytest.approx(1)
     assert dim["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # McNemar: eight of eight

@@ -19,7 +19,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def sots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A little SOTS, and a working folder beside it."""
+    """A small SOTS, and a working folder next to it."""
     for name in (
         "hazy/1400_1.png",
         "hazy/1400_2.png",

@@ -36,7 +36,7 @@ main()
 def vrdir(
     *arguments: object, stdout: int = subprocess.PIPE, warnings: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, with output buffered as it is outside of tests."""
+    """Run the command, with output buffered as outside of tests."""
     environment = os.environ | {"PYTHONUNBUFFERED": "", "PYTHONWARNINGS": warnings}
     command = [sys.executable, "-m", "vrdir", *map(str, arguments)]
     return subprocess.run(

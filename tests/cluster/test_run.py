@@ -113,7 +113,9 @@ def test_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
     for seed in range(count):
         storage.write(f"{bucket}/in/{seed:03}.png", photo(seed, size=(96, 80)))
     command = [sys.executable, "-c", RUN, f"{bucket}/in", f"{bucket}/out", str(tiny)]
-    Account(f"{bucket}/out").begin({}, resume=False)  # made anew by the run's own settings below
+    Account(f"{bucket}/out").begin(
+        {}, resume=False
+    )  # written again with the run's own settings below
     storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/run.json")
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
     assert running.stdout is not None

@@ -186,7 +186,7 @@ def test_files_that_are_not_lists_are_rejected(
         read_pairs(Path("/dev/zero"))
 
 
-# Whatever a file system takes, but for the bar, line breaks and blanks at the end.
+# Everything that a file system allows, except for bars, line breaks and trailing spaces.
 NAMES = st.text(
     st.characters(exclude_characters="/|\0\n", exclude_categories=["Cs"]), min_size=1, max_size=20
 ).filter(lambda name: name not in (".", "..") and name == name.rstrip())

@@ -178,7 +178,7 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
     alone = training_set(items, pairs_share=0.25).stage(
         "decoder", SHARES, lambda item: item.kind == "rain_pairs"
     )
-    assert alone.epoch_length == 6  # nothing for a list to be beside
+    assert alone.epoch_length == 6  # no folder for a list
     for part in (items[:12], items[12:]):
         with pytest.raises(ValueError, match="use --clean and --pairs, or remove it"):
             training_set(part, pairs_share=0.25)

@@ -132,7 +132,7 @@ def test_glow_of_a_lamp_follows_multiple_scattering() -> None:
         assert 0.44 < slope < 0.66
         assert (
             0.009 < math.exp(-start / slope) < 0.028
-        )  # R, as a share of the height; how near the lamp stands moves it a little
+        )  # R, as a share of the height; the distance of the lamp changes it a little
     assert in_view >= 3
     for dark in street_lamps(draws, torch.zeros(12, 1, 1, 1), torch.zeros(12, 1, 1, 1)):
         assert float(dark.max()) == 0

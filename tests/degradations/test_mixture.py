@@ -85,7 +85,7 @@ def test_ranges_replace_defaults_but_not_milder_ranges(photo_batch: Tensor) -> N
     noisy = degrade_mixture(photo_batch, {"noise": 1}, ("haze", "noise"), seeded(1), ranges).image
     assert float((noisy - photo_batch).std() * 255) == pytest.approx(9, rel=0.1)
     clear = degrade_mixture(photo_batch, {"haze": 1}, ("haze", "noise"), seeded(1), ranges).image
-    torch.testing.assert_close(clear, (photo_batch * 255).round() / 255)  # beta 0 is no haze
+    torch.testing.assert_close(clear, (photo_batch * 255).round() / 255)  # beta 0 means no haze
     mixed = degrade_mixture(photo_batch, {"mixed": 1}, ("haze", "noise"), seeded(1), ranges).image
     assert float((mixed - photo_batch).abs().mean()) > 0.05  # a mixture's beta is 0.2 to 1.8
 

@@ -60,7 +60,7 @@ def test_threads_of_onnx_runtime_sleep_where_those_of_torch_do(
     if policy:
         assert options.get_session_config_entry(entry) == "0"
     else:
-        with pytest.raises(RuntimeError):  # ONNX Runtime's own default, which is not told
+        with pytest.raises(RuntimeError):  # ONNX Runtime's own default, which is not documented
             options.get_session_config_entry(entry)
 
 

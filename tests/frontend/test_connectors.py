@@ -97,7 +97,7 @@ class Predictor:
 
 
 class RestoredPredictor(RestoredCallable):
-    """A connector for it, as docs/frontend.md tells to write one."""
+    """A connector for it, written as docs/frontend.md describes."""
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:

@@ -81,7 +81,7 @@ def test_normalisation_is_read_from_descriptions() -> None:
     )
     with pytest.raises(ValueError, match="no normalisation can be read from a SimpleNamespace"):
         find_normalisation(None, SimpleNamespace(transforms=[resize]))
-    # The recogniser may apply a mean of its own itself.
+    # The recogniser may apply its own mean.
     assert find_normalisation(SimpleNamespace(mean=0.5, std=0.5)) == Normalisation()
 
 

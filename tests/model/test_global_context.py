@@ -73,7 +73,7 @@ def test_physical_veil_is_removed() -> None:
 
 
 def test_removing_haze_does_not_clip_to_black() -> None:
-    """A dark pixel is near: it cannot be behind the veil that lies over the others."""
+    """A dark pixel is near: it cannot be behind the veil that covers the others."""
     image = torch.tensor([0.0, 0.01, 0.1, 0.5]).view(1, 1, 2, 2).repeat(1, 3, 1, 1)
     lifted = lift_whole(image, flat_veil(1, 0.8, 1.0, 3.0))
     assert (lifted >= -1e-6).all()

@@ -1,4 +1,4 @@
-"""Every bad input of the table in docs/serving.md gets its answer, and the service goes on."""
+"""Every bad input of the table in docs/serving.md gets its response, and the service continues."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Bad(NamedTuple):
 
     Attributes:
         words: the first column.
-        status: the second column; `CUT_OFF` where there is no answer.
+        status: the second column; `CUT_OFF` without a response.
         kind: the third column; empty where there is none.
         send: makes the bad input.
         server: the fixture that gets it.

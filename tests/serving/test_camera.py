@@ -184,7 +184,7 @@ def test_size_is_increased_when_there_is_time() -> None:
 
 
 def test_size_does_not_oscillate() -> None:
-    # The work beside the network does not shrink with the size, so that a larger size looks fast
+    # The work besides the network does not shrink with the size, so that a larger size looks fast
     # enough and is not: each of its tries comes later than the one before.
     choice = SizeChoice(None, fps=10)
     sizes = sizes_under_load(choice, 4000, seconds_at_1280=0.5, fixed=0.035)
@@ -267,7 +267,7 @@ def test_frames_that_wait_in_buffers_count_as_late() -> None:
     time.sleep(0.25)
     # It should have come 0.04 s after the first; it comes 0.25 s after it.
     assert clock.due(100.04) - start == pytest.approx(0.04, abs=0.01)
-    assert abs(clock.due(7.0) - time.perf_counter()) < 0.1  # the source's clock was set anew
+    assert abs(clock.due(7.0) - time.perf_counter()) < 0.1  # the source's clock was set again
 
 
 def delays(monkeypatch: pytest.MonkeyPatch, late: list[float], is_live: bool) -> list[bool]:

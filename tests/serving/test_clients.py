@@ -1,4 +1,4 @@
-"""The clients in docs/serving.md, in curl, Python and JavaScript, run as they stand there."""
+"""The clients in docs/serving.md, in curl, Python and JavaScript, run unchanged."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_client_gets_the_restored_image(
 
 
 def test_error_response_describes_the_problem(server: Server, tmp_path: Path) -> None:
-    """The Python client raises, and curl fails, on a file that is no image."""
+    """The Python client raises, and curl fails, on a file that is not an image."""
     (tmp_path / "foggy.jpg").write_text("no image")
     for language in ("bash", "python"):
         code = block(language).replace(ADDRESS, server.url)

@@ -22,7 +22,7 @@ from tests.serving.servers import ANSWER_SECONDS, Server, assert_problem, encode
 from websockets.sync.client import connect
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-# A checker may lie elsewhere than in PATH.
+# A checker may be in another folder than those in PATH.
 NGINX = os.environ.get("VRDIR_TEST_NGINX") or shutil.which("nginx")
 HADOLINT = os.environ.get("VRDIR_TEST_HADOLINT") or shutil.which("hadolint")
 KEY = "a-long-key-for-tests-1234"

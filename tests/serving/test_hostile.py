@@ -50,7 +50,7 @@ def test_ten_thousand_idle_connections_do_not_block_others(
     with ExitStack() as held:
         for _ in range(MANY):
             connection = held.enter_context(connected(open_house))
-            connection.sendall(b"POST /v1/restore HTTP/1.1\r\n")  # a request that never goes on
+            connection.sendall(b"POST /v1/restore HTTP/1.1\r\n")  # a request that never continues
         open_house.wait_for_metric("vrdir_connections", MANY)
         full = open_house.metric("process_resident_memory_bytes")
         assert full - before < MANY * A_CONNECTION
@@ -97,7 +97,7 @@ def _next_answer(stream: io.BufferedReader) -> bytes:
 
 
 def test_request_smuggling_is_prevented(server: Server) -> None:
-    """What follows a refused body is not taken for the next request."""
+    """Bytes after a rejected body are not treated as the next request."""
     hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = b"POST /v2/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     with connected(server) as connection:

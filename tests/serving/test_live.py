@@ -271,7 +271,7 @@ def test_lost_address_is_reconnected(caplog: pytest.LogCaptureFixture) -> None:
             connection = None
             until = time.monotonic() + LONG
             while connection is None and time.monotonic() < until:
-                sender.write(view(0))  # also while nobody listens: it is dropped
+                sender.write(view(0))  # also without a listener: it is dropped
                 with contextlib.suppress(TimeoutError):
                     connection = listening.accept()[0]
             assert connection is not None

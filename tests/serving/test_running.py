@@ -77,7 +77,7 @@ def test_disconnected_client_is_removed_from_the_queue(
 def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Image.Image) -> None:
     options = ("--threads", "1", "--stop-timeout", "600", "--deadline", "600")
     with Server(*options) as running, ThreadPoolExecutor(3) as pool:
-        # Each of another size, so that they are no batch.
+        # Each of another size, so that they form no batch.
         answers = [
             pool.submit(post, f"{running.url}/v1/restore", content=sent, timeout=900)
             for sent in (encoded(large_photo.resize((500, 330 + number))) for number in range(3))

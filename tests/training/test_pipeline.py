@@ -258,7 +258,7 @@ def test_new_degradation_adds_a_branch_and_keeps_the_others(
 
 def test_custom_degradation_needs_only_pairs(trained: Path, recipe: Path) -> None:
     d, w, every = trained.parent, trained, f"--recipe {recipe} --device cpu"
-    (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name is no end of it
+    (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name does not end the name
     lists = f"--pairs murk={d}/a=b.txt --val-pairs murk={d}/rain100l.txt"
     vrdir_command(
         f"train branch --degradation murk --decoder {w}/decoder {lists} {every} "
@@ -315,7 +315,7 @@ def test_errors_are_raised_before_training(
     )
     said = failing(
         f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}"
-    )  # unknown: needs pairs of its own
+    )  # unknown: needs its own pairs
     assert "no training data for the stage branch-mist" in said
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} "

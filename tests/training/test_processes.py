@@ -1,4 +1,4 @@
-"""Runs as they are started from a shell: killed, asked to stop, and in two processes."""
+"""Runs that are started from a shell: killed, asked to stop, and in two processes."""
 
 import contextlib
 import json
@@ -156,7 +156,7 @@ def test_signal_in_the_last_step_stops_the_run(
     line[line.index("decoder")] = "all"
     result = stopped(
         line, work_dir, STEPS, signal.SIGTERM
-    )  # while the last validation of the first stage goes on
+    )  # during the last validation of the first stage
     assert result.returncode == 128 + signal.SIGTERM, result.stdout + result.stderr
     assert not (work_dir / "weights" / "branch-haze").exists()
     finish(*line, "--resume")

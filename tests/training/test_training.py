@@ -116,7 +116,7 @@ def test_stage_trains_its_part_and_nothing_else(
     moved = changed(before, state_of(tiny))
     expected = {key for key in before if EXPECTED_TO_TRAIN[name](key)}
     assert moved <= expected
-    assert len(moved) > 0.9 * len(expected)  # a bias behind a dead unit may stand still
+    assert len(moved) > 0.9 * len(expected)  # a bias after a dead unit may not change
 
 
 @pytest.mark.parametrize(
@@ -613,7 +613,7 @@ def test_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "psnr_noise" in text
     assert "psnr_haze" not in text
-    assert "psnr_mixed" not in text  # of one degradation there is no mixture
+    assert "psnr_mixed" not in text  # one degradation gives no mixture
 
 
 def test_shares_without_any_degradation_raise() -> None:

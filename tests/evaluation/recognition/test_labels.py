@@ -203,7 +203,7 @@ def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
 
 def test_yolo_class_names_are_found(tmp_path: Path) -> None:
     data = yolo_tree(tmp_path / "mine", {"a.txt": "1 0.5 0.5 0.2 0.2"}, ("a.png",))
-    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of whatever lies beside it
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of other files in its folder
     (tmp_path / "VOC.yaml").write_text(
         "path: VOC\ntrain: images/train\nnames: [aeroplane, bicycle]\n"
     )
@@ -548,7 +548,7 @@ def test_names_with_composed_or_decomposed_letters_or_capitals(
     for label in (
         f"{labelled}/{labelled}.txt",
         f"elsewhere/{labelled}.txt",
-    ):  # as the images lie, or the only one so called
+    ):  # in the folder of the image, or the only one of this name
         tree = yolo_tree(
             tmp_path / label.split("/")[0] / there,
             {label: "0 .5 .5 .2 .2\n"},

@@ -51,7 +51,7 @@ def test_bars_are_sorted_and_start_at_zero() -> None:
     down, none, up = plot.bars
     assert down.x < none.x < up.x
     assert down.y == plot.zero  # hangs from zero
-    assert up.y + up.height == pytest.approx(plot.zero)  # stands on it
+    assert up.y + up.height == pytest.approx(plot.zero)  # is on it
     assert up.height == pytest.approx(2 * down.height, abs=0.02)
     assert none.height == 0
     assert [bar.rises for bar in plot.bars] == [False, True, True]
