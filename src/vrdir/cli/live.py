@@ -12,13 +12,12 @@ import typer
 
 from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import Backend, Device, Weights
+from vrdir.cli.options import Backend, Device, Precision, Smoothing, Weights
 from vrdir.cli.serve import (
     AllowHost,
     Host,
     Keys,
     Port,
-    Precision,
     ServingThreads,
     log_as_json,
     require_serving,
@@ -83,9 +82,6 @@ FrameRate = Annotated[
         help="Keep this frame rate: --network-side is chosen automatically so that each frame is "
         "done in time.",
     ),
-]
-Smoothing = Annotated[
-    float, typer.Option(min=0, max=0.99, help="Temporal smoothing, 0 (off) to 0.99.")
 ]
 Timeout = Annotated[
     float | None,

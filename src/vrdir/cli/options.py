@@ -83,6 +83,20 @@ MaxMegapixels = Annotated[
         help="Refuse images above this many megapixels (default 179), to stop decompression bombs."
     ),
 ]
+Precision = Annotated[
+    Literal["float32", "bf16"],
+    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
+]
+MaxSide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Reduce larger images to this many pixels on the longer side before restoring.",
+    ),
+]
+Smoothing = Annotated[
+    float, typer.Option(min=0, max=0.99, help="Temporal smoothing of videos, 0 (off) to 0.99.")
+]
 Threads = Annotated[
     int | None,
     typer.Option(

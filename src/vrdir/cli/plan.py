@@ -10,7 +10,7 @@ import typer
 
 from vrdir.cli.console import out
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import AsJson, Device, Threads, Weights
+from vrdir.cli.options import AsJson, Device, MaxSide, Threads, Weights
 
 if TYPE_CHECKING:
     from vrdir.cluster.estimate import Estimate
@@ -39,15 +39,7 @@ def plan(
         int, typer.Option(min=1, help="Number of images that are restored to measure the time.")
     ] = 12,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
-    max_side: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Reduce larger images to this many pixels on the longer side, as vrdir restore "
-            "does.",
-            show_default=False,
-        ),
-    ] = None,
+    max_side: MaxSide = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,9 +30,12 @@ from vrdir.cli.options import (
     Format,
     Inputs,
     MaxMegapixels,
+    MaxSide,
     Overwrite,
+    Precision,
     Quality,
     Resume,
+    Smoothing,
     Threads,
     Weights,
     allow,
@@ -63,17 +66,6 @@ OutputOrAddress = Annotated[
         show_default=False,
     ),
 ]
-Precision = Annotated[
-    Literal["float32", "bf16"],
-    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
-]
-MaxSide = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Reduce larger images to this many pixels on the longer side before restoring.",
-    ),
-]
 SideBySide = Annotated[
     bool, typer.Option("--side-by-side", help="Write the input and the result in one picture.")
 ]
@@ -84,9 +76,6 @@ ReportPath = Annotated[
         metavar="OUT.html",
         help="Write a page with each image before and after, its change, and failed files.",
     ),
-]
-Smoothing = Annotated[
-    float, typer.Option(min=0, max=0.99, help="Temporal smoothing of videos, 0 (off) to 0.99.")
 ]
 Strength = Annotated[
     float, typer.Option(min=0, max=2, help="Strength: 0 changes nothing, 1 restores as trained.")

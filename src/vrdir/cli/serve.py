@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import Backend, Device
+from vrdir.cli.options import Backend, Device, Precision
 from vrdir.cli.threads import use_threads
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ ServedWeights = Annotated[
         help="Weights that requests may name; the first is the default. Repeat it for several.",
         show_default="small",
     ),
-]
-Precision = Annotated[
-    Literal["float32", "bf16"],
-    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
 ]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
