@@ -57,7 +57,7 @@ Batch = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option(help="The column of Parquet tables that holds the images.", show_default=False),
+    typer.Option(help="Column of Parquet tables that contains the images.", show_default=False),
 ]
 
 

@@ -90,7 +90,7 @@ Restored = Annotated[
     typer.Option(
         metavar="[NAME=]DIR",
         help="Folder of another restorer's results, with the names of the degraded images; repeat "
-        "it for several. With it, vrdir itself runs only if you give --weights.",
+        "it for several. With it, vrdir itself runs only with --weights.",
     ),
 ]
 Restorers = Annotated[
@@ -109,7 +109,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         metavar="OUT.html",
-        help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
+        help="Write a page with verdicts, plots, and pictures of the worst, median and best image.",
     ),
 ]
 

@@ -47,12 +47,12 @@ SeveralWeights = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1, ...")]
 Backend = Annotated[
     BackendName,
     typer.Option(
-        help=f"Runtime of the network. {' and '.join(BACKENDS)} run on the CPU: weights, or a file "
-        "that vrdir export wrote."
+        help=f"Runtime of the network. {' and '.join(BACKENDS)} run on the CPU, with weights or "
+        "with a file that vrdir export wrote."
     ),
 ]
 Format = Annotated[

@@ -38,7 +38,7 @@ def plan(
     sample: Annotated[
         int, typer.Option(min=1, help="Number of images that are restored to measure the time.")
     ] = 12,
-    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
     max_side: MaxSide = None,
     threads: Threads = None,
     as_json: AsJson = False,

@@ -74,7 +74,7 @@ Recognisers = Annotated[
     typer.Option(
         "--recogniser",
         metavar="SPEC",
-        help="FILE.onnx with its FILE.json, module:function, timm:NAME, torchvision:NAME or "
+        help="FILE.onnx with its card FILE.json, module:function, timm:NAME, torchvision:NAME or "
         "transformers:NAME; repeat it for several.",
         show_default=False,
     ),
@@ -106,7 +106,7 @@ Restorers = Annotated[
     ),
 ]
 Vrdir = Annotated[
-    bool, typer.Option("--vrdir/--no-vrdir", help="Whether the table includes vrdir itself.")
+    bool, typer.Option("--vrdir/--no-vrdir", help="Include vrdir itself in the table, or not.")
 ]
 Resamples = Annotated[
     int,

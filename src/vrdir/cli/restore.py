@@ -74,7 +74,8 @@ ReportPath = Annotated[
     typer.Option(
         "--report",
         metavar="OUT.html",
-        help="Write a page with each image before and after, its change, and failed files.",
+        help="Write a page with each image before and after restoring, its change, and failed "
+        "files.",
     ),
 ]
 Strength = Annotated[

@@ -13,7 +13,9 @@ from vrdir.cli.options import Weights
 from vrdir.cli.signals import stoppable
 from vrdir.errors import InputError
 
-web_app = typer.Typer(help="The page that restores in the browser.", no_args_is_help=True)
+web_app = typer.Typer(
+    help="Build a page that restores photos in the browser.", no_args_is_help=True
+)
 
 
 @web_app.command("build")

@@ -78,8 +78,8 @@ class DataSettings(Settings):
     )
     pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="Share of the images from pair lists, beside clean photos; null for the lists' "
-        "share of all lines and photos.",
+        description="Share of the images from pair lists, if there are also clean photos; null "
+        "for the lists' share of all lines and photos.",
     )
     cache_gib: PositiveFloat = Field(default=8.0, description="Memory for decoded images, in GiB.")
     on_device: bool | None = Field(

@@ -132,9 +132,7 @@ class Recipe(Settings):
     checkpoint_every: Duration = Field(
         default=1000, description='Steps between checkpoints, or epochs, as in "10 epochs".'
     )
-    keep_checkpoints: Count = Field(
-        default=2, description="Number of checkpoints to keep, the last ones."
-    )
+    keep_checkpoints: Count = Field(default=2, description="Number of last checkpoints to keep.")
     detector: DetectorSettings | None = Field(
         default=None,
         description='Detector of the loss "detection" of the stages context and whole; null for '

@@ -85,7 +85,7 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
     help = "Measure mean average precision of detectors on clean, degraded and restored images."
     data_help = (
         "A COCO JSON file; or a folder with YOLO text or VOC XML files beside its images, "
-        "or under labels/ beside images/."
+        "or in labels/ next to images/."
     )
     metrics = (
         Metric(
