@@ -72,9 +72,7 @@ def test_verify_finds_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("name", "ranges", "gain_db"),
     [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)],
 )
-def test_small_restores_a_photo_it_was_not_trained_on(
-    name: str, ranges: dict[str, Any], gain_db: float
-) -> None:
+def test_small_restores_a_held_out_photo(name: str, ranges: dict[str, Any], gain_db: float) -> None:
     import numpy as np
     import skimage.data
     from PIL import Image

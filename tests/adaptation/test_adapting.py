@@ -103,7 +103,7 @@ class StopAt:
         pass
 
 
-def test_stopped_and_continued_it_ends_the_same(
+def test_stopped_and_continued_adaptation_gives_the_same_result(
     classifier: nn.Module, photos: Path, tmp_path: Path, weights: Path
 ) -> None:
     assert threading.current_thread() is threading.main_thread()

@@ -69,7 +69,7 @@ def test_restoring_the_veiled_photos_reduces_the_distance(
     assert float(place.loss(unveiled, ["a"])) < 0.5 * float(place.loss(same, ["a"]))
 
 
-def test_the_choice_of_views_does_not_matter_where_nothing_changed(
+def test_choice_of_views_does_not_matter_where_nothing_changed(
     veiled: Path, photos: Path, recogniser: Recogniser
 ) -> None:
     place = compared(veiled, photos, recogniser)
@@ -94,7 +94,7 @@ def test_two_photos_are_too_few(veiled: Path, photos: Path, recogniser: Recognis
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_the_record_says_what_became_of_the_place(
+def test_record_contains_the_features_of_the_place(
     weight: float, veiled: Path, photos: Path, tmp_path: Path, weights: Path
 ) -> None:
     given: dict[str, Any] = {"steps": 2, "view_px": 32, "held_out": 6, "trained": "all"}

@@ -403,7 +403,7 @@ def test_large_picture_causes_no_pillow_warning(
     assert not [one for one in caught if issubclass(one.category, Image.DecompressionBombWarning)]
 
 
-def test_export_that_is_stopped_leaves_nothing(
+def test_stopped_export_leaves_no_file(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")

@@ -55,7 +55,7 @@ def broken(whole: Path, photo: Image.Image) -> Path:
     return whole.parent / "broken.txt"
 
 
-def test_json_csv_and_page_hold_the_same_figures(
+def test_json_csv_and_page_have_the_same_figures(
     whole: Path, weights: Path, tmp_path: Path
 ) -> None:
     table, page = tmp_path / "out" / "table.csv", tmp_path / "out" / "page.html"
@@ -128,7 +128,7 @@ def test_json_csv_and_page_hold_the_same_figures(
     ]  # nothing half-written
 
 
-def test_excluded_pairs_are_named_in_all_outputs(
+def test_excluded_pairs_are_listed_in_all_outputs(
     whole: Path, broken: Path, weights: Path, tmp_path: Path
 ) -> None:
     options = ("--weights", weights, "--overwrite")

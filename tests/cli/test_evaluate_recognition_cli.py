@@ -273,7 +273,7 @@ def test_several_recognisers_get_the_same_restored_images(photos: Path, here: Pa
     )
 
 
-def test_excluded_images_are_named_in_all_outputs(photos: Path, here: Path) -> None:
+def test_excluded_images_are_listed_in_all_outputs(photos: Path, here: Path) -> None:
     (here / "dim" / "bright" / "02.png").unlink()
     (here / "dim" / "bright" / "03.png").write_bytes(b"no image")
     Image.new("RGB", (48, 36), (200, 20, 20)).save(photos / "bright" / "red.png")

@@ -416,7 +416,7 @@ def test_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path: P
     assert "1 of 2 degraded, 1 failed" in result.stdout
 
 
-def test_stopped_evaluation_leaves_nothing_behind(
+def test_stopped_evaluation_leaves_no_temporary_files(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "nets.py").write_text(

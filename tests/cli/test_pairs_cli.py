@@ -55,7 +55,7 @@ def test_build_and_check(sots: Path) -> None:
     )
 
 
-def test_clean_images_alone(sots: Path) -> None:
+def test_clean_images_without_pairs(sots: Path) -> None:
     result = run(
         "build",
         "--clean",
@@ -193,7 +193,7 @@ def test_rules_are_shown_with_names(sots: Path) -> None:
     )
 
 
-def test_line_numbers_and_names_are_shown_as_they_are(
+def test_line_numbers_and_names_are_printed_literally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -203,7 +203,7 @@ def test_system_error_with_file_name_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_verbose_and_debug_print_what_is_logged(photo: Image.Image, tmp_path: Path) -> None:
+def test_verbose_and_debug_print_log_messages(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     command = ("degrade", tmp_path / "broken.png", "-o", tmp_path / "out.png", "--with", "noise")
     assert "DEBUG vrdir.batch.process" not in vrdir(*command).stderr

@@ -138,7 +138,7 @@ def test_wrong_credentials_are_one_line(
         assert KEY_ID not in text
 
 
-def test_account_and_lines_hold_no_secrets(
+def test_account_and_lines_contain_no_secrets(
     bucket: str, s3_server: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)

@@ -258,7 +258,7 @@ def test_paths_in_a_list_are_short_where_list_and_data_may_move_together(
     assert (tmp_path / "store/pairs.txt").parent.joinpath("../data/gt").resolve() == root / "gt"
 
 
-def test_reader_of_a_list_that_is_replaced_gets_the_whole_old_list(tmp_path: Path) -> None:
+def test_reader_of_a_replaced_list_gets_the_whole_old_list(tmp_path: Path) -> None:
     target = tmp_path / "pairs.txt"
     write_pairs([Pair(tmp_path / "1.png", tmp_path / "2.png", "", 1)], target)
     with target.open() as reader:

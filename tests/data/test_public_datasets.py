@@ -254,7 +254,7 @@ def test_error_names_both_clean_twins(tree: Tree) -> None:
         ("same-name", ["a/1.png", "b/2.png"], "no other rule matches"),
     ],
 )
-def test_error_without_match_names_the_right_rule(
+def test_error_without_match_suggests_the_right_rule(
     rule: str, names: Sequence[str], advice: str, tree: Tree
 ) -> None:
     root = tree(*names)

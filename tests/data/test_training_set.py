@@ -132,7 +132,7 @@ def test_step_does_not_depend_on_earlier_steps(photo_folder: Path) -> None:
     assert not torch.equal(first.clean, other_stage.clean)
 
 
-def test_every_image_comes_once_an_epoch_in_two_processes_together(photo_folder: Path) -> None:
+def test_two_processes_use_every_image_once_per_epoch(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
     assert len(items) == 12
     orders = []
@@ -328,7 +328,7 @@ def test_folder_that_cannot_be_listed_is_logged(
         photos_in(tmp_path / "photos")
 
 
-def test_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path) -> None:
+def test_cache_keeps_images_up_to_its_limit_and_shares_them(photo_folder: Path) -> None:
     paths = photos_in(photo_folder)
     one = 3 * 200 * 200
     cache = ImageCache(paths, budget_bytes=5 * one)

@@ -327,7 +327,7 @@ def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     assert float(transmission.std()) > 0.01
 
 
-def test_rain_covers_its_coverage_and_only_brightens_the_dark() -> None:
+def test_rain_has_the_requested_coverage_and_brightens_dark_pixels() -> None:
     dark = grey(0, 4, 128)
     for coverage in (0.05, 0.2):
         result = rain(dark, seeded(), coverage=coverage, length_px=20.0, opacity=0.8, veil=0.0)
@@ -398,7 +398,7 @@ def test_snow_covers_with_its_own_brightness() -> None:
     torch.testing.assert_close(snow(grey(0.3), seeded(), opacity=0.0, mist=0.0).image, grey(0.3))
 
 
-def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
+def test_snow_combines_layers_and_mist(photo_batch: Tensor) -> None:
     drawn = {
         "coverage": 0.3,
         "size_px": 4.0,
@@ -427,7 +427,7 @@ def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
     )
 
 
-def test_snow_covers_its_coverage() -> None:
+def test_snow_has_the_requested_coverage() -> None:
     for coverage in (0.05, 0.3):
         result = snow(
             grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0
@@ -553,7 +553,7 @@ def test_long_shake_leaves_no_gaps() -> None:
     )  # a box of that length leaves next to nothing
 
 
-def test_reported_coverage_is_what_has_space() -> None:
+def test_reported_coverage_is_the_possible_one() -> None:
     for degradation, options in (
         (raindrops, {"blur_px": 0.5, "radius_px": 8.0}),
         (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0}),

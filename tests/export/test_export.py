@@ -233,7 +233,7 @@ def test_restorer_gives_the_same_results_on_every_backend(
             assert mine == pytest.approx(other, abs=1e-4)
 
 
-def test_clean_images_are_left_alone_as_in_pytorch(
+def test_clean_images_are_unchanged_as_in_pytorch(
     network: VRDIR, exported: ExportedModel, photo_batch: torch.Tensor
 ) -> None:
     batch = torch.stack(

@@ -494,7 +494,7 @@ def test_invalid_resolution_is_dropped(
     )
 
 
-def test_resolution_is_kept_if_the_format_can_hold_it(
+def test_resolution_is_kept_if_the_format_can_store_it(
     photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     for file_format, dpi in (

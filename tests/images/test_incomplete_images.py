@@ -314,7 +314,7 @@ def test_files_with_too_many_tiny_parts_are_rejected(
         decode(content[:at] + part * 25_000 + content[at:], "a")
 
 
-def test_icons_larger_than_their_list_says() -> None:
+def test_icons_larger_than_their_header_are_rejected() -> None:
     def icon(picture: bytes) -> bytes:
         return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(picture), 22) + picture
 

@@ -17,7 +17,7 @@ from vrdir.model.vrdir import VRDIR
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (16, 16), (33, 50)])
 @pytest.mark.parametrize("name", [*CONFIGS, "tiny"])
-def test_any_size_comes_back_in_range(name: str, size: tuple[int, int]) -> None:
+def test_any_size_is_restored_in_range(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = VRDIR(CONFIGS.get(name, TINY)).eval()
     with torch.no_grad():

@@ -50,14 +50,14 @@ def test_strength_scales_the_change(network: VRDIR, image: Tensor) -> None:
     assert changes[0] < 0.75 * changes[1]
 
 
-def test_only_haze_is_the_veil_alone(network: VRDIR, image: Tensor) -> None:
+def test_only_haze_removes_just_the_veil(network: VRDIR, image: Tensor) -> None:
     veil = network.find_veil(image)
     assert veil is not None
     restored = network.restore(image, control=Control(only=frozenset({"haze"})))
     assert torch.allclose(restored.image, lift_whole(image, veil).clamp(0, 1), atol=1e-6)
 
 
-def test_only_noise_leaves_the_veil_and_the_other_branches(network: VRDIR, image: Tensor) -> None:
+def test_only_noise_keeps_the_veil_and_skips_other_branches(network: VRDIR, image: Tensor) -> None:
     control = Control(only=frozenset({"noise"}))
     restored = network.restore(image, control=control)
     assert restored.veil is None

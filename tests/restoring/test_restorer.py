@@ -170,7 +170,7 @@ def test_existing_files_are_kept_without_overwrite(
     assert Image.open(tmp_path / "b.png").size == photo.size
 
 
-def test_failed_write_leaves_nothing_behind(
+def test_failed_write_leaves_no_file(
     restorer: Restorer, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo.save(tmp_path / "a.png")

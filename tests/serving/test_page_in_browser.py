@@ -159,7 +159,7 @@ def test_only_noise_is_removed_when_the_rest_is_switched_off(page: Any, cat: Ima
     assert abs(shown_pixels(page, "#after") - wanted).max() <= 1
 
 
-def test_several_photos_become_a_gallery_and_a_bad_one_says_why(
+def test_several_photos_become_a_gallery_and_a_bad_one_is_explained(
     page: Any, cat: Image.Image
 ) -> None:
     choose(
@@ -260,7 +260,7 @@ def test_error_says_why_a_file_is_not_a_video(page: Any) -> None:
     failed(page, "not a video that this browser plays")
 
 
-def test_webcam_is_restored_and_taken_as_a_photo(page: Any) -> None:
+def test_webcam_is_restored_and_can_take_a_photo(page: Any) -> None:
     page.click("#webcam")
     expect(page.locator("#rate")).to_contain_text("frames a second", timeout=WAIT_MS)
     page.wait_for_selector("#canvas[width='640']", timeout=WAIT_MS)
@@ -279,7 +279,7 @@ def test_missing_webcam_is_explained(browser: Any, server: Server) -> None:
         failed(page, "The webcam was not allowed")
 
 
-def test_without_a_detector_and_a_build_the_page_says_how(page: Any, cat: Image.Image) -> None:
+def test_page_explains_missing_detector_and_build(page: Any, cat: Image.Image) -> None:
     choose(page, ("cat.png", "image/png", encoded(cat)))
     restored(page, "cat.png")
     assert page.is_disabled("#boxes")

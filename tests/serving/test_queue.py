@@ -150,7 +150,7 @@ def test_cancelled_and_late_jobs_are_dropped_without_work() -> None:
     assert notes.batches == [1]
 
 
-def test_error_reaches_the_job_and_the_thread_goes_on() -> None:
+def test_error_reaches_the_job_and_the_thread_continues() -> None:
     def fail(jobs: Sequence[Job]) -> list[Any]:
         raise RuntimeError("broken")
 

@@ -157,7 +157,7 @@ def test_float16_values_take_two_bytes_without_loss(built: Path, halved: VRDIR) 
         assert np.abs(one - other.numpy()).max() < 1e-4
 
 
-def test_tile_with_the_means_of_the_whole_photo_is_lifted_by_its_place() -> None:
+def test_tile_is_lifted_by_its_place_with_means_of_the_photo() -> None:
     """A network with a context, in two tiles: the lift is that of the whole photo."""
     torch.manual_seed(0)
     model = VRDIR(FIELD).eval()
@@ -269,7 +269,7 @@ def test_webgpu_gives_the_same_pixels(browser: Any, static_site: str, cat: Image
 
 
 @mark
-def test_strength_and_what_is_removed_work_on_the_device(
+def test_strength_and_only_work_on_the_device(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     from playwright.sync_api import expect
@@ -361,7 +361,7 @@ def test_clips_and_the_webcam_on_the_device(browser: Any, static_site: str, tmp_
 
 
 @mark
-def test_one_file_restores_from_disk_and_a_folder_says_that_it_cannot(
+def test_one_file_page_works_from_disk_and_folder_explains_why_not(
     browser: Any, site: Path, cat: Image.Image, tmp_path: Path
 ) -> None:
     one = tmp_path / "page.html"

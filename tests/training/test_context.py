@@ -120,7 +120,7 @@ def test_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -
     assert torch.allclose(batch.copy, batch.degraded, atol=1e-6)
 
 
-def test_views_easily_taken_for_fog_are_not_shown_in_fog(photo_folder: Path) -> None:
+def test_doubtful_views_are_not_shown_in_fog(photo_folder: Path) -> None:
     data = TrainingSet(
         items_of(photo_folder, (), ()),
         CONFIG.branches,
@@ -244,7 +244,7 @@ def test_batches_with_only_fog_or_no_fog_work(toning: Recipe, photo_folder: Path
         assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_haze_of_a_batch_is_what_was_drawn(toning: Recipe, photo_folder: Path) -> None:
+def test_haze_of_a_batch_is_the_drawn_one(toning: Recipe, photo_folder: Path) -> None:
     for shares, fog, low, high in (
         ({"clean": 1.0}, 0.0, 0.0, 0.0),
         ({"haze": 1.0}, 0.0, 0.05, 0.95),
@@ -275,7 +275,7 @@ def test_without_copies_there_is_no_context_stage(photo_folder: Path) -> None:
         data.stage("context", {"haze": 1.0}, lambda item: True, whole=True)
 
 
-def test_stage_trains_the_context_alone_and_refinement_all_else() -> None:
+def test_context_stage_trains_the_context_and_refinement_the_rest() -> None:
     model, settings = VRDIR(CONFIG), recipe()
     names = {id(p): name for name, p in model.named_parameters()}
     trained = {names[id(p)].split(".")[0] for p in ContextStage(settings).trained(model)}

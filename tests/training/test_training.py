@@ -239,7 +239,7 @@ def test_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
         torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> None:
+def test_old_checkpoints_are_deleted_and_damaged_ones_reported(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         weights = {"weight": torch.rand(1000)}
         save_checkpoint(
@@ -629,7 +629,7 @@ def test_branch_with_lists_alone_needs_no_share() -> None:
     )  # the paper's shares have no clean images
 
 
-def test_clean_images_alone_can_be_trained_on_and_are_pictured(
+def test_clean_images_without_pairs_can_be_trained_on_and_are_pictured(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=1, shares={"clean": 1})
@@ -668,7 +668,7 @@ def test_losses_follow_their_formulas() -> None:
     assert float(losses.dense_consistency(maps, [maps[0].flip(1)])) > 0
 
 
-def test_guidance_loss_wants_even_shares_of_what_is_present() -> None:
+def test_guidance_loss_prefers_equal_shares_of_present_degradations() -> None:
     present = torch.tensor([[True, True, False], [False, False, False]])
     right = (
         torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])

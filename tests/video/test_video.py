@@ -347,7 +347,7 @@ def test_frames_that_need_too_much_memory(tmp_path: Path, monkeypatch: pytest.Mo
         VideoReader(source)
 
 
-def test_failed_writing_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_writing_names_the_file_and_leaves_no_file(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4")
     with pytest.raises(
         VideoError,
@@ -398,7 +398,7 @@ def run(source: Path, target: Path, body: str = "pass", before: str = "", after:
     )
 
 
-def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     source = clip(
         tmp_path / "a.mp4", picture=lambda _: noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)

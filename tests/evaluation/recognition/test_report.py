@@ -190,7 +190,7 @@ def test_verdict_counts_several_conditions() -> None:
     assert told.endswith("1 exclusion.")
 
 
-def test_json_and_csv_hold_every_figure() -> None:
+def test_json_and_csv_contain_every_figure() -> None:
     whole = result(
         [HAZE, condition("fog", 70, float("nan"), False, vrdir=72)],
         [case("a")],

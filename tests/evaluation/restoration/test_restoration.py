@@ -172,7 +172,7 @@ def test_restored_file_with_decomposed_letters_is_found(photo: Image.Image, tmp_
     assert isinstance(row, Measured)
 
 
-def test_folder_that_cannot_hold_a_result_per_pair_is_rejected(pairs: list[Pair]) -> None:
+def test_folder_unfit_for_one_result_per_pair_is_rejected(pairs: list[Pair]) -> None:
     check_restored_names([*pairs, pairs[0]])  # the same degraded file twice has one result
     with pytest.raises(ValueError, match="would have the same restored file dark"):
         check_restored_names([*pairs, pairs[0]._replace(degraded=Path("elsewhere/dark.jpg"))])
