@@ -320,7 +320,7 @@ def test_folder_that_cannot_be_listed_is_logged(
     locked = "locked"
     assert photos_in(tmp_path / "photos") == [tmp_path / "photos/a.png"]
     assert (
-        f"left out: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)"
+        f"skipped: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)"
         in caplog.text
     )
     locked = "photos"

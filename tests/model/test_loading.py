@@ -120,7 +120,7 @@ def test_config_is_compared_with_the_weights_before_a_network_is_built(
     """The network of this config would need terabytes."""
     scales = {"widths": [4096] * 8, "encoder_blocks": [64] * 8, "decoder_blocks": [64] * 8}
     configure(weights, **scales, branches=[f"b{number}" for number in range(8)])
-    with pytest.raises(ValueError, match=r"does not fit the config beside it \(lacks "):
+    with pytest.raises(ValueError, match=r"does not match its config \(lacks "):
         VRDIR.from_pretrained(weights)
 
 

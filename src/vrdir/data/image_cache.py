@@ -133,7 +133,7 @@ def photos_in(folder: Path) -> list[Path]:
         if Path(error.filename) == folder:
             raise error
         logger.warning(
-            "left out: the folder %s cannot be listed (%s)", error.filename, error.strerror
+            "skipped: the folder %s cannot be listed (%s)", error.filename, error.strerror
         )
 
     return sorted(images_in(folder, unreadable))
@@ -151,7 +151,7 @@ def readable(paths: Iterable[Path]) -> list[Path]:
             image_size(path)
             kept.append(path)
         except ImageError as error:
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
     if not kept:
         raise DataError(f"none of the {len(given)} photos can be read; the log names each")
     return kept

@@ -97,10 +97,10 @@ def with_less_metadata(content: bytes) -> Iterator[tuple[bytes, str]]:
         (
             PNG_COLOURS | {b"eXIf"},
             (b"Exif\0", b"ICC_PROFILE\0"),
-            "all but EXIF and its colours is left out",
+            "all metadata except EXIF and the colour profile is dropped",
         ),
-        ({b"eXIf"}, (b"Exif\0",), "all but EXIF is left out, its colour profile too"),
-        (set(), (), "all of it is left out, the orientation too"),
+        ({b"eXIf"}, (b"Exif\0",), "all metadata except EXIF is dropped, also the colour profile"),
+        (set(), (), "all metadata is dropped, also the orientation"),
     ):
         if content.startswith(PNG_START):
             yield _png_with(content, PNG_PIXELS | chunks), what
@@ -180,7 +180,7 @@ def _measured_colours(info: dict[Any, Any]) -> str:
         return f"a gamma of {gamma:g}"
     corners = info.get("chromaticity", SRGB_CORNERS)
     differences = [abs(one - other) for one, other in zip(corners, SRGB_CORNERS, strict=True)]
-    return "primaries of its own" if max(differences) > 0.01 else ""
+    return "its own primaries" if max(differences) > 0.01 else ""
 
 
 def descriptive(exif: Image.Exif) -> Image.Exif:

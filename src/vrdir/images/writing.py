@@ -121,7 +121,7 @@ def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
             except MemoryError:
                 raise
             except Exception as error:  # readers of damaged metadata raise many kinds
-                logger.warning("%s: %s is left out (%s)", name, what, first_line(error))
+                logger.warning("%s: %s is not written (%s)", name, what, first_line(error))
             else:
                 fitting |= {key: value} if value else {}
     return fitting

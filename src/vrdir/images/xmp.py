@@ -39,7 +39,7 @@ POINTERS = (
     Pointer(f"{PHOTOS}audio/", ".*", "a sound"),
     Pointer("http://ns.adobe.com/hdr-gain-map/", ".*", "a gain map"),
     Pointer("http://ns.apple.com/HDRGainMap/", ".*", "a gain map"),
-    Pointer("http://ns.apple.com/pixeldatainfo/", ".*", "a picture beside the photo"),
+    Pointer("http://ns.apple.com/pixeldatainfo/", ".*", "a picture next to the photo"),
     Pointer("http://ns.apple.com/depthData/", ".*", "a depth map"),
     Pointer("http://ns.apple.com/depthBlurEffect/", ".*", "a depth map"),
     Pointer(

@@ -350,7 +350,7 @@ class VRDIR(nn.Module):
         check_state(
             outline,
             shapes,
-            f"{path} does not fit the config beside it",
+            f"{path} does not match its config",
             f"use the {CONFIG_FILE} it was saved with",
         )
         model = cls(config)

@@ -203,7 +203,7 @@ class VideoWriter:
             ) from None
         # Data streams are mostly the container's own: chapters, time codes.
         level = logging.WARNING if stream.type in ("video", "subtitle") else logging.INFO
-        message = "%s: a stream of %s (%s) is left out"
+        message = "%s: a stream of %s (%s) is not copied"
         logger.log(level, message, self.path, stream.type, codec)
 
     def _describe(self) -> None:

@@ -59,7 +59,7 @@ class Variants:
         if AS_TAKEN in names and len(names) > 1:
             raise InputError(
                 "photos as taken have no clean versions, "
-                "so no other condition can be measured beside them"
+                "so no other condition can be measured with them"
             )
         if "" in restorers:
             raise InputError("a restorer needs a name")

@@ -83,10 +83,8 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
     name = "detection"
     title = "detection"
     help = "Measure mean average precision of detectors on clean, degraded and restored images."
-    data_help = (
-        "A COCO JSON file; or a folder with YOLO text or VOC XML files beside its images, "
-        "or in labels/ next to images/."
-    )
+    data_help = "A COCO JSON file; or a folder with YOLO text or VOC XML files next to its "
+    "images, or in labels/ next to images/."
     metrics = (
         Metric(
             "map",

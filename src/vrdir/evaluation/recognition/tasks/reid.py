@@ -69,7 +69,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "Rank-1",
             1,
             "share of queries whose most similar gallery image shows the same person; "
-            "images by the query's own camera are left out",
+            "images by the query's own camera are excluded",
             lambda ranking: ranking.first < 1,
             unit="%",
         ),
