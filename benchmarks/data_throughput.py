@@ -33,8 +33,8 @@ from vrdir.degradations.degrade import degrade
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage
 from vrdir.training.trainer import StageRun, Trainer
 
 ROUNDS, STEPS = 5, 12

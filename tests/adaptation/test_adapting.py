@@ -67,7 +67,7 @@ def test_harmful_network_is_adapted_and_loads(
     card, page = (output / name for name in ("README.md", "report.html"))
     assert "Adapted to TinyEmbedder" in card.read_text()
     assert result.proof.verdict() in card.read_text()
-    assert "Adaptation paid" in page.read_text()
+    assert "Adaptation helps" in page.read_text()
     record = json.loads((output / "adaptation.json").read_text())
     assert record["steps"] == 24
     assert record["photos"] == {"training": 11, "held_out": 9}
@@ -82,11 +82,11 @@ def test_adaptation_without_gain_writes_no_weights(
     result = adapted(classifier, photos, tmp_path / "none", weights, **given)
     assert result.weights is None
     assert not (tmp_path / "none" / "model.safetensors").exists()
-    assert "gained nothing" in result.proof.verdict()
-    assert "gained nothing" in result.report.read_text()
+    assert "no significant gain" in result.proof.verdict()
+    assert "no significant gain" in result.report.read_text()
     again = adapted(classifier, photos, tmp_path / "one", weights, **given, write_anyway=True)
     assert again.weights == tmp_path / "one"
-    assert "gained nothing" in (tmp_path / "one" / "README.md").read_text()
+    assert "no significant gain" in (tmp_path / "one" / "README.md").read_text()
 
 
 class StopAt:

@@ -34,14 +34,14 @@ def test_significant_gain_passes_the_proof() -> None:
     assert together.gain.low == pytest.approx(low, abs=3)
     assert together.gain.high == pytest.approx(high, abs=3)
     assert proof.paid
-    assert proof.verdict().startswith("Adaptation paid")
+    assert proof.verdict().startswith("Adaptation helps")
     assert [row[0] for row in proof.rows()] == ["haze", "clean", "together"]
 
 
 def test_insignificant_gain_fails_the_proof() -> None:
     proof = proof_of([*trials("haze", 0.5, 0.525), *trials("clean", 1, 1)], ["haze"], "top-1")
     assert not proof.paid
-    assert "nothing that can be told from chance" in proof.verdict()
+    assert "no significant gain" in proof.verdict()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_gain_with_other_harm_fails_the_proof(worse: list[Trial]) -> None:
     assert proof.together.gained
     assert proof.harmed == [worse[0].kind]
     assert not proof.paid
-    assert "something else became worse: " in proof.verdict()
+    assert "other results become worse: " in proof.verdict()
     assert worse[0].kind in proof.verdict()
 
 

@@ -312,7 +312,7 @@ def test_each_restorer_is_a_column(
         ((), "Missing option"),
         (("--pairs", "nowhere.txt"), "pair list nowhere.txt does not exist"),
         (("--pairs", "empty.txt"), "empty.txt contains no pairs"),
-        (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
+        (("--pairs", "twisted.txt"), "twisted.txt:1: a line must be degraded|clean"),
         (
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
             "have the same name, 'whole'; name them: --pairs NAME=LIST",

@@ -31,9 +31,9 @@ from vrdir.restoring import loading
 from vrdir.restoring.restorer import Restorer
 from vrdir.training.checkpoints import save_checkpoint
 from vrdir.training.earlier_stages import EarlierStages
+from vrdir.training.paper_stages import DecoderStage
 from vrdir.training.run import Sources, train
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import DecoderStage
 
 FILES = 40
 

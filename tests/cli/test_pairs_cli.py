@@ -164,7 +164,7 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
     for message in (
         "pairs.txt: 3 pairs, 2 clean images",
         "bad.txt:1: SOTS/gt/1409.png does not exist",
-        "bad.txt:2: a line is degraded|clean",
+        "bad.txt:2: a line must be degraded|clean",
         "bad.txt:3: unknown degradation 'fogg'",
         "bad.txt: 3 problems (named above)",
         "empty.txt contains no pairs",

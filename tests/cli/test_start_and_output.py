@@ -70,16 +70,17 @@ def test_ctrl_c_while_modules_are_imported(module: str, photo: Image.Image, tmp_
     assert not (tmp_path / "out").exists()
 
 
+PRINTING = [
+    ("--help",),
+    ("weights", "list"),
+    ("weights", "show", "small"),
+    ("degrade", "--list", "--json"),
+]
+"""Commands that print and write no file."""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("weights", "list"),
-        ("weights", "show", "small"),
-        ("degrade", "--list", "--json"),
-    ],
-)
+@pytest.mark.parametrize("arguments", PRINTING)
 def test_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         result = vrdir(*arguments, stdout=full.fileno())
@@ -90,15 +91,7 @@ def test_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("weights", "list"),
-        ("weights", "show", "small"),
-        ("degrade", "--list", "--json"),
-    ],
-)
+@pytest.mark.parametrize("arguments", PRINTING)
 def test_closed_pipe_is_not_an_error(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines

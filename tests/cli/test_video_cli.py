@@ -94,8 +94,8 @@ def test_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_pa
             "a.mp4 is a video; use one of .m4v, .mkv, .mov, .mp4, .webm for the output, not .png",
         ),
         ("a.png", "b.mp4", "a.png is an image"),
-        ("a.mp4", "a.mp4", "over itself"),
-        (".", "b.mp4", "the name of one file"),
+        ("a.mp4", "a.mp4", "the output would overwrite its input"),
+        (".", "b.mp4", "is one file, but there are several inputs"),
     ],
 )
 def test_impossible_requests_are_reported(

@@ -99,7 +99,7 @@ def test_failed_images_are_done_by_a_later_run(
         "good": "restored",
         "bad": "failed",
     }
-    assert "the server answers 503" in rows["down"].error
+    assert "the server returns status 503" in rows["down"].error
     assert "access denied; check the credentials" in rows["denied"].error
     assert (asked["down"], asked["denied"]) == (storage.ATTEMPTS, 1)
     through(s3_server, monkeypatch)

@@ -20,8 +20,8 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.draws import seed_of
 from vrdir.errors import ImageError
 from vrdir.images.folders import composed
+from vrdir.training.paper_stages import BranchStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import BranchStage
 
 NAMES = ("haze", "noise", "rain")
 SHARES = {"clean": 1.0, "haze": 1.0, "noise": 1.0, "rain": 1.0, "mixed": 1.0}
@@ -385,7 +385,7 @@ def test_validation_photos_are_held_out(photo_folder: Path) -> None:
 
 
 def test_folder_without_photos_raises(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photos in"):
+    with pytest.raises(FileNotFoundError, match="no images in"):
         photos_in(tmp_path)
     with pytest.raises(FileNotFoundError, match="folder of clean photos does not exist"):
         photos_in(tmp_path / "nowhere")

@@ -143,7 +143,7 @@ def test_convolutions_in_float16(
     found, expected = Restorer.from_onnx(path)(photo), Restorer(network, "cpu")(photo)
     # The weights are random, so errors grow.
     assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).mean() < 1
-    with pytest.raises(ArithmeticError, match="allowed is 1e-07"):
+    with pytest.raises(ArithmeticError, match="at most 1e-07 is allowed"):
         export(
             network, tmp_path / "exact.onnx", "onnx", sizes=[(1, 45, 70)], half=True, tolerance=1e-7
         )

@@ -216,7 +216,7 @@ def test_plan_command(tmp_path: Path, photo: Image.Image) -> None:
     photo.save(source / "sub" / "b.png")
     assert targets([source], source / "sub") == ["in/sub/a.png", "in/sub/b.jpg"]
     assert targets([str(tmp_path / "**" / "b.*")], source / "sub") == ["in/sub/b.jpg"]
-    with pytest.raises(ValueError, match="the name of one file"):
+    with pytest.raises(ValueError, match="is one file, but there are several"):
         plan_files([source], tmp_path / "out.png")
     with pytest.raises(ImageError, match="no image format for the suffix '.pgn'"):
         plan_files([source / "a.png"], tmp_path / "clear.pgn")
@@ -235,7 +235,7 @@ def test_plan_command(tmp_path: Path, photo: Image.Image) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="no images in"):
         plan_files([tmp_path / "none"], out)
-    with pytest.raises(ValueError, match="over itself"):
+    with pytest.raises(ValueError, match="would overwrite its input"):
         plan_files([source], source)
     with pytest.raises(ValueError, match="would both be written"):
         plan_files([source / "a.png", source / "sub" / "a.png"], out)

@@ -114,7 +114,7 @@ def test_error_names_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"missing\.mp4 cannot be opened: it does not exist"):
         next(Camera(tmp_path / "missing.mp4", restore=False))
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(VideoError, match=r"text\.mp4 cannot be opened: what it sends is no video"):
+    with pytest.raises(VideoError, match=r"text\.mp4 cannot be opened: it does not send a video"):
         next(Camera(tmp_path / "text.mp4", restore=False))
     with pytest.raises(VideoError, match="is a folder"):
         Camera(tmp_path, restore=False)
@@ -195,7 +195,7 @@ def test_unreachable_frame_rate_warns_once(caplog: pytest.LogCaptureFixture) -> 
     choice = SizeChoice(None, fps=10)
     sizes_under_load(choice, 20 * SETTLE_FRAMES, seconds_at_1280=0.1, fixed=0.2)
     assert choice.side == 240
-    assert caplog.text.count("10 frames a second cannot be held, even at 240 pixels") == 1
+    assert caplog.text.count("10 frames per second cannot be reached, even at 240 pixels") == 1
 
 
 def test_without_a_rate_the_size_stays() -> None:

@@ -121,10 +121,10 @@ def test_silent_source_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "what it sends is no video"),
+        ({}, "it does not send a video"),
         ({"status": "404 Not Found"}, "it has no stream of this name"),
-        ({"status": "401 Unauthorized"}, "it asks for a user and password"),
-        ({"status": "403 Forbidden"}, "it does not let this user in"),
+        ({"status": "401 Unauthorized"}, "it requires a user and a password"),
+        ({"status": "403 Forbidden"}, "it denies access to this user"),
     ],
 )
 def test_permanent_errors_are_not_retried(options: dict[str, str], reason: str) -> None:
@@ -183,7 +183,7 @@ def test_camera_password_works_and_is_never_printed(caplog: pytest.LogCaptureFix
             told = [repr(camera), camera.name, str(camera.report)]
         with (
             watched(f"rtsp://me:wr0ng@127.0.0.1:{port}/x") as camera,
-            pytest.raises(VideoError, match="asks for a user and password") as refused,
+            pytest.raises(VideoError, match="requires a user and a password") as refused,
         ):
             next(camera)
     told += [str(refused.value), repr(refused.value.__context__), caplog.text]

@@ -226,7 +226,7 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
             (folder / file).unlink()
         field.model.save_pretrained(folder)
         running.send(signal.SIGHUP)
-        running.wait_for("weights loaded again")
+        running.wait_for("weights reloaded")
         time.sleep(0.3)
         going.set()
         for thread in asking:
@@ -235,7 +235,7 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
         (folder / "model.safetensors").write_bytes(b"broken")
         running.send(signal.SIGHUP)
-        running.wait_for("weights could not be loaded again")
+        running.wait_for("weights could not be reloaded")
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
 
 

@@ -16,19 +16,16 @@ from vrdir.data.training_set import TrainingSet
 from vrdir.model.config import ContextConfig
 from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR
+from vrdir.training.context_stages import ContextStage, HazeStage
 from vrdir.training.losses import choice
+from vrdir.training.network_stages import RefineStage, WholeStage
 from vrdir.training.onnx_network import OnnxNetwork
+from vrdir.training.recipe_parts import DetectorSettings
 from vrdir.training.recognition import Detection, bernoulli_divergence
 from vrdir.training.run import train
-from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    ContextStage,
-    HazeStage,
-    RefineStage,
-    WholeStage,
-    all_stages,
-)
+from vrdir.training.stages import all_stages
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
 
@@ -268,7 +265,7 @@ def test_stages_of_local_tone_need_their_settings(toning: Recipe, missing: str) 
     with pytest.raises(ValueError, match="the stage .* needs"):
         (HazeStage if missing == "haze" else WholeStage)(settings)
     veil = {"whole": toning.whole, "haze": toning.haze, "detector": toning.detector}
-    with pytest.raises(ValueError, match="context of local tone"):
+    with pytest.raises(ValueError, match="local-tone context"):
         (HazeStage if missing == "haze" else WholeStage)(recipe().model_copy(update=veil))
 
 

@@ -322,7 +322,7 @@ def test_errors_are_raised_before_training(
         f"--extractor-weights {w}/x.pth"
     )
     assert "remove --extractor-weights: the extractor is taken from the earlier stage" in said
-    assert "no option --step; did you mean --steps" in failing(
+    assert "unknown option --step; did you mean --steps" in failing(
         f"train decoder --recipe {recipe} {every} --step 3"
     )
     assert "decoder.steps: " in failing(f"train decoder --recipe {recipe} {every} --steps many")

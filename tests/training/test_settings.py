@@ -107,7 +107,7 @@ def test_settings_are_read_without_docstrings(tmp_path: Path) -> None:
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 2
-    assert "no option --stepps; did you mean --steps" in result.stderr
+    assert "unknown option --stepps; did you mean --steps" in result.stderr
 
 
 def test_run_shows_the_time_left_and_explains_a_negative_loss(

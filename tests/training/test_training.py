@@ -23,18 +23,15 @@ from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.earlier_stages import whole_folder
 from vrdir.training.fields import steps_in
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
+from vrdir.training.paper_stages import BranchStage, DecoderStage, FusionStage
+from vrdir.training.recipe_parts import StageSettings
 from vrdir.training.run import train
-from vrdir.training.settings import RECIPES, Recipe, StageSettings
+from vrdir.training.settings import RECIPES, Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    BranchStage,
-    DecoderStage,
-    FusionStage,
-    RefineStage,
-    Stage,
-    all_stages,
-)
+from vrdir.training.stage import Stage
+from vrdir.training.stages import all_stages
 from vrdir.training.trainer import Trainer
 from vrdir.weights import bundled
 

@@ -288,7 +288,7 @@ def test_truncated_video_is_read_to_its_end(
     frames = copy(source, tmp_path / "d.mp4")
     assert 5 < len(frames) < 40
     assert len(pictures(tmp_path / "d.mp4")) == len(frames)
-    assert "c.mp4 is cut short" in caplog.text
+    assert "c.mp4 is truncated" in caplog.text
 
 
 def test_error_names_an_unreadable_video(tmp_path: Path) -> None:

@@ -370,8 +370,8 @@ def check_record(path: Path, now: Mapping[str, Any]) -> None:
     for key, value in now.items():
         if then.get(key) != value:
             raise SettingsError(
-                f"{path} is of another adaptation: its {key} differ; continue with the same "
-                "command, or choose another folder"
+                f"{path} belongs to a different adaptation: its {key} differ; continue with the "
+                "same command, or choose another folder"
             )
 
 

@@ -187,7 +187,7 @@ class Maps(AnswerKind):
             return (
                 f"F1 against the clean photo's cells with an object (scores from {SHOWN_SCORE:g})"
             )
-        return "closeness of the answer to that on the clean photo"
+        return "similarity of the output to that for the clean photo"
 
     def distance(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         """Return the divergence over the number of objects, or the mean relative error."""

@@ -113,8 +113,8 @@ class PlaceFeatures:
     ) -> None:
         if len(photos) < LEAST:
             raise DataError(
-                f"{photos[0].parent} holds {len(photos)} photos of the place; at least {LEAST} are "
-                "needed, and some dozens to be worth it"
+                f"{photos[0].parent} contains {len(photos)} photos of the place; at least {LEAST} "
+                "are needed, and a few dozen for a useful result"
             )
         self.side, self.recogniser, self.restore, self.device = side, recogniser, restore, device
         self.held_out = list(photos[::3])

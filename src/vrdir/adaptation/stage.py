@@ -15,8 +15,9 @@ from vrdir.errors import InputError
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import dense_consistency
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage, lifted
+from vrdir.training.stage import lifted
 
 ALLOWED_DB = 0.1
 """By how much a restored image may be worse than that of the weights it began from, at no cost."""
@@ -125,9 +126,7 @@ def parameters_of(model: VRDIR, part: Trained) -> list[nn.Parameter]:
         return [*model.enhancement.parameters(), *model.decoder.parameters()]
     decoder = model.decoder
     if not isinstance(decoder, PixelSkipDecoder):
-        raise InputError(
-            f"weights with the paper's decoder have no part {part!r}; train all of them"
-        )
+        raise InputError(f"weights with the paper's decoder have no part {part!r}; use all")
     if part == "channels":
         parts = [*model.enhancement.named_parameters(), *decoder.named_parameters()]
         return [p for name, p in parts if name.endswith("bias") or "attend" in name]

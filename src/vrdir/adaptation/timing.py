@@ -12,7 +12,7 @@ from vrdir.data.items import Item
 from vrdir.data.training_set import TrainingSet
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import Stage
+from vrdir.training.stage import Stage
 
 PROBED = 10
 """Steps that are timed."""

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 PIPE_REFUSES = ("smoothing", "explain", "side-by-side", "report")
 ONLY_AT_ADDRESSES = (*ON_RAY, "column")
+OF_RESTORER = ("weights", "device", "backend", "precision", "strength")
 
 OutputOrAddress = Annotated[
     str,
@@ -136,14 +137,7 @@ def restore(
     from vrdir.batch.results import ImageOptions
     from vrdir.restoring.restorer import Restorer
 
-    arguments: dict[str, Any] = {
-        "weights": weights,
-        "device": device,
-        "backend": backend,
-        "precision": precision,
-        "strength": strength,
-        "only": only or None,
-    }
+    arguments = {name: context.params[name] for name in OF_RESTORER} | {"only": only or None}
     if is_at_addresses(inputs, output, engine):
         run_at_addresses(context, inputs, output, arguments)
         return
@@ -159,9 +153,7 @@ def restore(
         if is_piped(inputs, target):
             restore_pipe(context, inputs, target, suffix, overwrite, load, options)
             return
-    run = FileRun(
-        weights, backend, file_format, smoothing, report, overwrite, resume, explain, as_json
-    )
+    run = FileRun(**{name: context.params[name] for name in FileRun._fields})
     restore_files(context, inputs, target, load, options, run)
 
 

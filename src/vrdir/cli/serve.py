@@ -99,24 +99,16 @@ def serve(
     web: Web = None,
     detector: Detector = None,
     max_body: Annotated[float, _limit("Largest request body, in MiB.")] = 64.0,
-    max_bodies: Annotated[
-        float, _limit("Largest total of request and response bodies in memory, in MiB.")
-    ] = 512.0,
+    max_bodies: Annotated[float, _limit("Largest total of bodies in memory, in MiB.")] = 512.0,
     max_megapixels: Annotated[float, _limit("Largest image, in megapixels.")] = 50.0,
     work_megapixels: WorkMegapixels = None,
     max_queue: Annotated[int, _limit("Largest number of waiting images.")] = 64,
-    max_queue_megapixels: Annotated[
-        float, _limit("Largest total of waiting images, in megapixels.")
-    ] = 400.0,
-    deadline: Annotated[
-        float, _limit("Seconds from the end of the request body to the response.")
-    ] = 120.0,
+    max_queue_megapixels: Annotated[float, _limit("Largest total of waiting megapixels.")] = 400.0,
+    deadline: Annotated[float, _limit("Seconds from the request body to the response.")] = 120.0,
     body_timeout: Annotated[float, _limit("Seconds for a whole request body.")] = 30.0,
     header_timeout: Annotated[float, _limit("Seconds for the headers.")] = 10.0,
     keep_alive: Annotated[float, _limit("Seconds before an idle connection is closed.")] = 15.0,
-    send_timeout: Annotated[
-        float, _limit("Seconds for a client to receive a piece of its response (256 KiB).")
-    ] = 60.0,
+    send_timeout: Annotated[float, _limit("Seconds to send 256 KiB of a response.")] = 60.0,
     stop_timeout: Annotated[float, _limit("Seconds to finish requests after a signal.")] = 30.0,
     max_connections: Annotated[int, _limit("Largest number of open connections.")] = 1000,
     max_streams: Annotated[int, _limit("Largest number of open WebSocket streams.")] = 8,

@@ -224,9 +224,10 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         try:
             from vrdir.errors import DiskError
             from vrdir.restoring.loading import choose_device
-            from vrdir.training.run import stages_of, train
+            from vrdir.training.run import train
             from vrdir.training.settings import Recipe
             from vrdir.training.sources import Sources
+            from vrdir.training.stages import stages_of
             from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
             raise MissingPackageError(

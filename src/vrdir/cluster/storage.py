@@ -188,9 +188,9 @@ def translated(error: Exception, address: str) -> VrdirError:
         return DataError(f"{where}: {error.strerror or kind}")
     status = _status(error)
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
-        return DataError(f"{where}: the server answers {status}")
+        return DataError(f"{where}: the server returns status {status}")
     if isinstance(error, (OSError, TimeoutError)) or _of_the_network(error):
-        reason = f"the server answers {status}" if status else _without_secrets(error)
+        reason = f"the server returns status {status}" if status else _without_secrets(error)
         return PassingError(f"{where}: {reason}")
     return DataError(f"{where}: {_without_secrets(error)}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from vrdir.errors import DataError, ImageError, MissingFileError
 from vrdir.images.convert import open_image
-from vrdir.images.folders import files_below, skipped
+from vrdir.images.folders import images_in
 from vrdir.images.headers import image_size
 
 logger = logging.getLogger(__name__)
@@ -137,16 +136,7 @@ def photos_in(folder: Path) -> list[Path]:
             "left out: the folder %s cannot be listed (%s)", error.filename, error.strerror
         )
 
-    others = Counter[str]()
-    paths = sorted(files_below(folder, others=others, unreadable=unreadable))
-    if not paths:
-        raise MissingFileError(
-            f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
-            "formats that Pillow reads"
-        )
-    if others:
-        logger.warning("skipped in %s: %s", folder, skipped(others))
-    return paths
+    return sorted(images_in(folder, unreadable))
 
 
 def readable(paths: Iterable[Path]) -> list[Path]:

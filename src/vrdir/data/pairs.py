@@ -22,10 +22,11 @@ from vrdir.degradations.degrade import apply_steps, with_one_grain
 from vrdir.degradations.draws import seed_of
 from vrdir.degradations.steps import check_steps, parse_degradations
 from vrdir.errors import DataError, ImageError, InputError, MissingFileError, first_line
-from vrdir.images.convert import MODES, open_image
+from vrdir.images.convert import open_image
 from vrdir.images.folders import ForeignPaths, composed
 from vrdir.images.formats import open_header
 from vrdir.images.headers import upright_size
+from vrdir.images.open_pictures import MODES
 from vrdir.images.reading import frames_of
 from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text

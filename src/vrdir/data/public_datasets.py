@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
 from vrdir.errors import DataError, MissingFileError, NotPermittedError
-from vrdir.images.folders import Names, composed, files_below, skipped
+from vrdir.images.folders import Names, composed, images_in
 
 logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"
@@ -180,16 +180,7 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
             f"{error.filename} cannot be read ({error.strerror}); check its permissions"
         )
 
-    others = Counter[str]()
-    found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
-    if not found:
-        raise MissingFileError(
-            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
-            "formats that Pillow reads"
-        )
-    if others:
-        logger.warning("skipped in %s: %s", folder, skipped(others))
-    return found
+    return images_in(folder, unreadable, without)
 
 
 class _Sides:

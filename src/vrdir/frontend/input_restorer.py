@@ -19,7 +19,8 @@ from vrdir.frontend.batch_restoration import autocast_disabled, restore_batch
 from vrdir.frontend.image_arguments import MASK_KEY, image_key
 from vrdir.frontend.network import KeepsDtypes
 from vrdir.frontend.normalisation import Normalisation
-from vrdir.images.convert import OVERSHOOT, open_image, overshoots_only
+from vrdir.images.convert import open_image
+from vrdir.images.open_arrays import OVERSHOOT, overshoots_only
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.checks import check_result
 from vrdir.model.clean_images import clean_threshold

@@ -237,7 +237,7 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
     if tags.get(COMPRESSION) == JPEG:
         pairs = zip(parts.offsets, parts.counts, strict=False)
         short = sum(1 for offset, count in pairs if not _ends(file, offset, count))
-        return f"{short} of its {parts.number} {parts.word} are cut short" if short else ""
+        return f"{short} of its {parts.number} {parts.word} are truncated" if short else ""
     compressed = tags.get(COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED
     if compressed or tags.get(PHOTOMETRIC) == YCBCR:
         return ""
@@ -286,7 +286,7 @@ def _bytes_missing(parts: _Parts, lengths: Sequence[int], file: IO[bytes]) -> st
     pairs = zip(lengths, parts.counts, strict=False)
     short = sum(1 for wanted, count in pairs if 0 < count < wanted)
     if short:
-        return f"{short} of its {parts.number} {parts.word} are cut short"
+        return f"{short} of its {parts.number} {parts.word} are truncated"
     if sum(lengths) > file.seek(0, io.SEEK_END):
         return f"its {parts.number} {parts.word} need more bytes than it has"
     return ""

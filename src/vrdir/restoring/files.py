@@ -20,7 +20,8 @@ from vrdir.batch.results import (
 )
 from vrdir.errors import ImageError, VideoError
 from vrdir.images.changes import beside, preview
-from vrdir.images.convert import OpenImage, open_image
+from vrdir.images.convert import open_image
+from vrdir.images.open_arrays import OpenImage
 from vrdir.images.reading import read_file
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode, format_of

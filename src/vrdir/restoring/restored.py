@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vrdir.batch.results import Diagnosis
-from vrdir.images.convert import OpenImage
+from vrdir.images.open_arrays import OpenImage
 from vrdir.model.checks import check_result
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.restoring.diagnosis import diagnose

@@ -21,7 +21,8 @@ from torch import Tensor
 from vrdir.batch.results import StreamReport
 from vrdir.errors import ImageError, InputError
 from vrdir.export.exported_model import ExportedModel
-from vrdir.images.convert import Channels, OpenImage, checked_channels, open_image
+from vrdir.images.convert import Channels, checked_channels, open_image
+from vrdir.images.open_arrays import OpenImage
 from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 from vrdir.restoring.network import Network
 from vrdir.restoring.restored import Restored, restore_opened

@@ -13,8 +13,9 @@ from PIL import Image
 
 from vrdir.batch.results import Diagnosis
 from vrdir.errors import ImageError
-from vrdir.images.convert import OpenImage, open_image
+from vrdir.images.convert import open_image
 from vrdir.images.formats import BY_NAME, open_header
+from vrdir.images.open_arrays import OpenImage
 from vrdir.images.reading import decode, decoding
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode

@@ -144,7 +144,7 @@ def parameters_of(values: Mapping[str, list[str]]) -> Parameters:
                 "bad-parameter", f"unknown parameter {name!r:.80}; choose from {known}"
             )
         if len(given) > 1 and name != "only":
-            raise ProblemError("bad-parameter", f"{name} is given {len(given)} times")
+            raise ProblemError("bad-parameter", f"{name} is used {len(given)} times; use it once")
     only = [part.strip() for text in values.get("only", []) for part in text.split(",")]
     single = {name: given[0] for name, given in values.items() if name != "only"}
     max_side = single.get("max_side")

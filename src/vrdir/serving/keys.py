@@ -46,9 +46,9 @@ class ApiKeys:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
                 self._digests, self._stamp = _read(self._path), stamp
-                logger.info("API keys read again: %d", len(self._digests))
+                logger.info("API keys reloaded: %d", len(self._digests))
         except (OSError, SettingsError) as error:
-            logger.warning("API keys are kept as they were: %s", error)
+            logger.warning("API keys are unchanged: %s", error)
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Check the key of a request, from `Authorization: Bearer KEY` or `X-API-Key: KEY`.

@@ -16,7 +16,7 @@ from vrdir.model.blocks import move_to
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.training.losses import dense_consistency
 from vrdir.training.onnx_network import OnnxNetwork
-from vrdir.training.settings import DetectorSettings
+from vrdir.training.recipe_parts import DetectorSettings
 
 
 class Recognition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,44 +25,10 @@ from vrdir.training.logs import Watcher
 from vrdir.training.record import Run, open_work_dir
 from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    BranchStage,
-    ContextStage,
-    DecoderStage,
-    FusionStage,
-    HazeStage,
-    RefineStage,
-    Stage,
-    WholeStage,
-    all_stages,
-)
+from vrdir.training.stage import Stage
 from vrdir.training.trainer import Interrupted, Trainer
 
 logger = logging.getLogger(__name__)
-
-
-def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage]:
-    """Return the stages of a command.
-
-    Args:
-        command: "context", "decoder", "branch", "fusion", "refine", "whole", "haze" or
-            "all".
-        recipe: all settings.
-        degradation: the branch's, for "branch".
-    """
-    if command == "branch":
-        return [BranchStage(recipe, degradation)]
-    if command == "all":
-        return all_stages(recipe)
-    stages: dict[str, Callable[[Recipe], Stage]] = {
-        "context": ContextStage,
-        "decoder": DecoderStage,
-        "fusion": FusionStage,
-        "refine": RefineStage,
-        "whole": WholeStage,
-        "haze": HazeStage,
-    }
-    return [stages[command](recipe)]
 
 
 def train(

@@ -24,13 +24,14 @@ from vrdir.evaluation.restoration.metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import move_to
 from vrdir.model.loading import check_state
 from vrdir.model.vrdir import VRDIR
+from vrdir.signals import handled
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.fields import steps_in
 from vrdir.training.logs import RunLog, Watcher
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import Stage
+from vrdir.training.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -372,19 +373,7 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of ending the process.
-
-    Off the main thread Python receives no signals, so none are collected there.
-    """
+    """Collect SIGTERM and SIGINT instead of ending the process; only in the main thread."""
     received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, lambda n, _: received.append(n))
-    except ValueError:  # not the main thread
-        pass
-    try:
+    with handled(lambda number, _: received.append(number), signal.SIGTERM, signal.SIGINT):
         yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

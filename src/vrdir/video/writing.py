@@ -100,13 +100,8 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     def write(self, pixels: FramePixels, at: Frame) -> None:
         """Add a frame, (H, W, 3) uint8 RGB, with the time and duration of `at`."""

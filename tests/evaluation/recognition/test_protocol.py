@@ -127,7 +127,7 @@ def test_invalid_conditions_raise(tmp_path: Path) -> None:
     for name, message in (
         ("fog", "unknown degradation 'fog'"),
         ("haze:severity=9", "whole number from 1 to 5"),
-        (CLEAN, "always measured"),
+        (CLEAN, "are reserved"),
     ):
         with pytest.raises(ValueError, match=message):
             Condition(name)

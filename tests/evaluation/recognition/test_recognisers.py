@@ -246,12 +246,12 @@ def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
         load_recogniser(str(path), "classification")
     (tmp_path / "torn.onnx").write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="no ONNX file that onnxruntime can open"):
+    with pytest.raises(ValueError, match="not an ONNX file that onnxruntime can open"):
         load_recogniser(str(tmp_path / "torn.onnx"), "classification")
     (tmp_path / "torn.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs a card torn.json beside it"):
+    with pytest.raises(FileNotFoundError, match=r"needs a card torn.json next to it"):
         load_recogniser(str(tmp_path / "torn.onnx"), "classification")
-    with pytest.raises(FileNotFoundError, match="no recogniser"):
+    with pytest.raises(FileNotFoundError, match="recogniser .* does not exist"):
         load_recogniser(str(tmp_path / "none.onnx"), "classification")
 
 
