@@ -1,6 +1,6 @@
 """Measure how many frames a second a camera gives, and at which delay and quality.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/live.py rates [--seconds 6]
+    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 python benchmarks/live.py rates [--seconds 6]
         [--sizes 640x360 1280x720 1920x1080] [--backends float32 bf16 onnx openvino]
         [--sides 0 960 640]
     python benchmarks/live.py stages [--sizes 1280x720]
@@ -60,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "noise": {"sigma": 15.0},
     "rain": {"coverage": 0.1},
 }
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 

@@ -475,7 +475,7 @@ def test_error_lists_other_file_types_of_a_folder(weights: Path, tmp_path: Path)
 
 
 def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.setenv(name, "")  # put back at the end, whatever was set
         monkeypatch.delenv(name)
     code = "import os, sys, vrdir.cli.app as cli; "
@@ -487,6 +487,7 @@ def test_threads_wait_without_spinning(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     run("info")
     assert (os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == ("PASSIVE", "0")
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.delenv("KMP_BLOCKTIME")
     run("info")

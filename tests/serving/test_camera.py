@@ -172,7 +172,7 @@ def test_size_is_reduced_until_the_rate_is_reached(caplog: pytest.LogCaptureFixt
     assert 0.4 * (sizes[-1] / 1280) ** 2 < 0.1
     assert len(sizes) <= 3
     assert "lowered from 1280 to" in caplog.text
-    assert "to hold 10 frames a second" in caplog.text
+    assert "to keep 10 frames per second" in caplog.text
 
 
 def test_size_is_increased_when_there_is_time() -> None:
