@@ -146,7 +146,7 @@ def test_impossible_runs_fail_before_writing(
     few = tmp_path / "few"
     few.mkdir()
     (few / "one.png").write_bytes((photos / "coffee_0.png").read_bytes())
-    with pytest.raises(DataError, match="holds 1 photos; adaptation needs at least 16"):
+    with pytest.raises(DataError, match="contains 1 photos; adaptation needs at least 16"):
         adapted(classifier, few, output, weights)
     assert not output.exists()
 
@@ -210,7 +210,7 @@ def test_only_the_chosen_part_changes(
 
 
 def test_papers_decoder_has_no_parts() -> None:
-    with pytest.raises(InputError, match="no part 'last'; train all"):
+    with pytest.raises(InputError, match="no part 'last'; use all"):
         parameters_of(VRDIR(PAPER), "last")
 
 

@@ -89,7 +89,7 @@ def test_gradients_reach_the_restorer(veiled: Path, photos: Path, recogniser: Re
 
 
 def test_two_photos_are_too_few(veiled: Path, photos: Path, recogniser: Recogniser) -> None:
-    with pytest.raises(DataError, match="holds 2 photos of the place; at least 3"):
+    with pytest.raises(DataError, match="contains 2 photos of the place; at least 3"):
         PlaceFeatures(photos_in(veiled)[:2], photos_in(photos), 32, recogniser, same, DEVICE)
 
 

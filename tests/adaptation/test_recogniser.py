@@ -123,7 +123,7 @@ def test_error_names_unknown_layer(classifier: nn.Module) -> None:
 
 
 def test_error_names_unknown_task(classifier: nn.Module) -> None:
-    with pytest.raises(InputError, match="no task 'segmentation'"):
+    with pytest.raises(InputError, match="unknown task 'segmentation'"):
         load_recogniser(classifier, "segmentation")
 
 
@@ -249,7 +249,9 @@ def test_error_names_unknown_operators(tmp_path: Path) -> None:
         helper.make_node("Relu", ["t"], ["out"]),
     ]
     path = onnx_file(tmp_path / "t.onnx", nodes, ("out", [0, 3, 32, 32]))
-    with pytest.raises(RecogniserError, match=r"unknown here \(Hardmax\); give .* module:function"):
+    with pytest.raises(
+        RecogniserError, match=r"does not support \(Hardmax\); use .* module:function"
+    ):
         load_recogniser(str(path))
 
 

@@ -238,7 +238,7 @@ def test_degrade_lists_the_degradations() -> None:
     ("step", "message"),
     [
         ("fog", "unknown degradation 'fog'"),
-        ("haze:sigma=3", "haze takes beta="),
+        ("haze:sigma=3", "haze accepts beta="),
         ("noise:sigma=loud", "noise:sigma must be a number"),
         ("noise:sigma=1..2..3", "noise:sigma must be a number"),
         ("rain:layers=2..3", "rain:layers must be one whole number"),

@@ -162,7 +162,7 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     [
         ("fog", "unknown degradation 'fog'"),
         ("snow:severity=9", "snow:severity must be a whole number from 1 to 5, not '9'"),
-        ("haze:sigma=3", "haze takes beta="),
+        ("haze:sigma=3", "haze accepts beta="),
         (
             "rain+jpeg:quality=best",
             "jpeg:quality must be a number, or a range such as 0.5..1.5, not 'best'",

@@ -227,7 +227,7 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
     (folder / "dim.webp").unlink()
     result = run(*command)
     assert result.exit_code == 1
-    assert f"{whole}:1: {folder} holds no dim.*" in text(result)
+    assert f"{whole}:1: {folder} contains no dim.*" in text(result)
     assert json.loads(result.stdout)["sets"][0]["count"] == 2
 
 
@@ -302,7 +302,7 @@ def test_each_restorer_is_a_column(
     failed = run(*command, "--restorer", "none=peers:none", "--json")
     assert failed.exit_code == 1
     assert [one["excluded"] for one in json.loads(failed.stdout)["sets"]] == [3] * 5
-    assert "whole.txt:1: theirs: theirs holds no dim.*" in text(failed)
+    assert "whole.txt:1: theirs: theirs contains no dim.*" in text(failed)
     assert "none: the restorer returned float64" in text(failed)
 
 
@@ -336,7 +336,7 @@ def test_each_restorer_is_a_column(
             ("--pairs", "whole.txt", "--restored", ".", "--restored", "x=.", "--restorer", "x=."),
             "--restorer x: that name is already used",
         ),
-        (("--pairs", "whole.txt", "--restorer", "."), "--restorer is NAME=..."),
+        (("--pairs", "whole.txt", "--restorer", "."), "--restorer must be NAME=..."),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--restorer", "x=nowhere:f"),
             "'nowhere' cannot be imported",

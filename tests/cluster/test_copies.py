@@ -100,7 +100,7 @@ def test_folder_keeps_its_limit(bucket: str, tmp_path: Path) -> None:
     copies.images(f"{bucket}/one")  # used later than two
     three = copies.images(f"{bucket}/three")
     assert (one.exists(), two.exists(), three.exists()) == (True, False, True)
-    with pytest.raises(DataError, match=r"holds 0\.00 GB of images, .* raise --copies-gb"):
+    with pytest.raises(DataError, match=r"has 0\.00 GB of images, .* raise --copies-gb"):
         Copies(size // 2, tmp_path).images(f"{bucket}/one")
 
 

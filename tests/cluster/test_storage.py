@@ -112,7 +112,7 @@ def test_local_paths_and_file_urls(tmp_path: Path) -> None:
 
 
 def test_error_names_missing_address(bucket: str) -> None:
-    with pytest.raises(MissingFileError, match="nothing at s3://.*/none"):
+    with pytest.raises(MissingFileError, match="s3://.*/none does not exist, or is empty"):
         list(listing.sources([f"{bucket}/none"]))
     with pytest.raises(MissingFileError, match="s3://.*/none.png does not exist"):
         storage.read(f"{bucket}/none.png")

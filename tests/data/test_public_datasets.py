@@ -242,7 +242,7 @@ def test_error_names_both_clean_twins(tree: Tree) -> None:
         (
             "same-name",
             ["a/1400_1.png", "a/1400_2.png", "b/1400.png"],
-            "a holds 1400_1.png, 1400_2.png, .*--rule reside would match 2 of 2",
+            "a contains 1400_1.png, 1400_2.png, .*--rule reside would match 2 of 2",
         ),
         ("same-name", ["a/rain-001.png", "b/norain-001.png"], "--rule rain100 would match 1 of 1"),
         ("rain100", ["a/1.png", "b/1.png"], "--rule same-name would match 1 of 1"),

@@ -84,7 +84,7 @@ def test_text_and_severities_follow_from_the_declaration(stripes: str) -> None:
         ("stripes:depth=0.5..0.1", "depth must go from low to high"),
         ("stripes:every=0", "every must be between 1 and 10"),
         ("stripes:every=1.5", "stripes:every must be one whole number"),
-        ("stripes:width=3", "stripes takes depth=0.1..0.5, every=2, or severity=1 to 5"),
+        ("stripes:width=3", "stripes accepts depth=0.1..0.5, every=2, or severity=1 to 5"),
     ],
 )
 def test_checks_follow_from_the_declaration(stripes: str, text: str, message: str) -> None:

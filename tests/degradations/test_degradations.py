@@ -175,7 +175,8 @@ def test_error_names_invalid_parameters(
 
 def test_unknown_names_raise(photo_batch: Tensor) -> None:
     with pytest.raises(
-        ValueError, match="unknown degradation 'fog'; there are haze, night_haze, rain, snow"
+        ValueError,
+        match="unknown degradation 'fog'; choose (one of|from) haze, night_haze, rain, snow",
     ):
         apply_degradation(photo_batch, "fog", seeded())
     with pytest.raises(ValueError, match="noise has no parameter beta; it has sigma"):

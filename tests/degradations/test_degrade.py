@@ -45,10 +45,10 @@ def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fog", "unknown degradation 'fog'; there are haze, night_haze"),
+        ("fog", "unknown degradation 'fog'; choose (one of|from) haze, night_haze"),
         ("", "unknown degradation ''"),
         ("haze+", "unknown degradation ''"),
-        ("haze:sigma=3", r"haze takes beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
+        ("haze:sigma=3", r"haze accepts beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
         ("haze:beta", "not 'beta'"),
         ("haze:depth=1", "haze:depth must be one of smooth, regions, mixed, not '1'"),
         (

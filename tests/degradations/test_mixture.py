@@ -125,7 +125,7 @@ def test_ranges_are_read_like_degradations() -> None:
     }
     with pytest.raises(ValueError, match="once"):
         ranges_of("noise:sigma=5+noise:sigma=6")
-    with pytest.raises(ValueError, match="noise takes sigma"):
+    with pytest.raises(ValueError, match="noise accepts sigma"):
         ranges_of("noise:level=5")
     with pytest.raises(ValueError, match="sigma"):
         ranges_of("noise:sigma=-5..5")

@@ -129,13 +129,13 @@ def test_invalid_declarations_raise(tiny: VRDIR) -> None:
 
 def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(Seen(), tiny)
-    with pytest.raises(ValueError, match=r"goes from -2.* the recogniser really receives: mean="):
+    with pytest.raises(ValueError, match=r"ranges from -2.* the recogniser really receives: mean="):
         model(normalised(photo_batch))
     with pytest.raises(ValueError, match=r"ranges from 0 to 2\d\d "):
         model((photo_batch * 255).round())
-    with pytest.raises(ValueError, match="goes from nan"):
+    with pytest.raises(ValueError, match="ranges from nan"):
         model(photo_batch * float("nan"))
-    with pytest.raises(ValueError, match="goes from -1 to "):
+    with pytest.raises(ValueError, match="ranges from -1 to "):
         model(photo_batch * 2 - 1)
     overshoot = photo_batch * 1.1 - 0.05  # as after a resampling filter
     torch.testing.assert_close(model(overshoot), tiny(overshoot.clamp(0, 1)))

@@ -122,11 +122,11 @@ def test_16_bit_tiff_with_smaller_copies_is_one_page() -> None:
 
 def test_tiff_with_several_pages_is_rejected(tmp_path: Path) -> None:
     content = tiff((PIXELS, 0), (SMALL, 1), (PIXELS, 0))
-    with pytest.raises(ImageError, match=r"a.tif holds 2 pages"):
+    with pytest.raises(ImageError, match=r"a.tif contains 2 pages"):
         decode(content, "a.tif")
     (tmp_path / "a.tif").write_bytes(content)
     (problem,) = pair_problems([Pair(tmp_path / "a.tif", None, "noise", 1)], tmp_path / "list")
-    assert "holds 2 frames or pages" in problem
+    assert "contains 2 frames or pages" in problem
 
 
 def test_tiff_directories_in_a_circle_do_not_hang() -> None:

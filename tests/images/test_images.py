@@ -282,7 +282,7 @@ def test_memory_error_is_not_reported_as_damage(
 def test_several_frames_are_rejected(tmp_path: Path, photo: Image.Image) -> None:
     photo.save(tmp_path / "two.gif", save_all=True, append_images=[photo.rotate(90)])
     for frames in (tmp_path / "two.gif", Image.open(tmp_path / "two.gif")):
-        with pytest.raises(ImageError, match="holds 2 frames"):
+        with pytest.raises(ImageError, match="contains 2 frames"):
             open_image(frames)
 
 

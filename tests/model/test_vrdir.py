@@ -152,7 +152,9 @@ def test_half_precision_files_are_half_as_large_and_nearly_the_same(
 
 
 def test_error_lists_available_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no weights 'large': bundled are small"):
+    with pytest.raises(
+        FileNotFoundError, match=r"unknown weights 'large': use bundled weights .small"
+    ):
         VRDIR.from_pretrained("large")
     with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
         VRDIR.from_pretrained(tmp_path)

@@ -144,7 +144,7 @@ def test_report(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
 
 
 def test_invalid_arguments_raise(restorer: Restorer) -> None:
-    with pytest.raises(ValueError, match="damaged is 'repeat' or 'pass', not 'drop'"):
+    with pytest.raises(ValueError, match="damaged must be 'repeat' or 'pass', not 'drop'"):
         restorer.stream([], damaged="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="smoothing must be at least 0"):
         restorer.stream([], smoothing=1)

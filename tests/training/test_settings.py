@@ -58,7 +58,7 @@ def test_ranges_are_a_mapping_or_text() -> None:
         ({"haze": {"beta": [3, 1]}}, "haze:beta must go from low to high, not from 3 to 1"),
         ({"haze": {"beta": [1, 2, 3]}}, "haze:beta must be a number or"),
         ({"noise": {"sigma": 300}}, "noise:sigma must be between 0 and 255, not 300"),
-        ("haze:fog=1", "haze takes beta="),
+        ("haze:fog=1", "haze accepts beta="),
     ],
 )
 def test_error_names_wrong_ranges(ranges: Any, message: str) -> None:

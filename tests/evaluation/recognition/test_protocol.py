@@ -50,9 +50,9 @@ def test_image_is_found_by_its_path_or_its_file_name(
     assert MatchedFolder(tmp_path / "dark").find(photos[1]) == tmp_path / "dark/1.png"
     assert MatchedFolder(tmp_path / "clean").find(photos[1]) == tmp_path / "clean/c/1.png"
     (tmp_path / "dark/1.jpg").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"holds 1.jpg and 1.png; one image for each"):
+    with pytest.raises(ImageError, match=r"contains 1.jpg and 1.png; one image for each"):
         MatchedFolder(tmp_path / "dark").find(photos[1])
-    with pytest.raises(ImageError, match=r"holds no d/7"):
+    with pytest.raises(ImageError, match=r"contains no d/7"):
         MatchedFolder(tmp_path / "dark").find(ImageFile("d/7", tmp_path))
     with pytest.raises(FileNotFoundError, match="no folder"):
         MatchedFolder(tmp_path / "nowhere")

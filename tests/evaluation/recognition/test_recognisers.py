@@ -149,7 +149,7 @@ def test_onnx_detector_returns_boxes_in_pixels_of_the_image(tmp_path: Path) -> N
     assert (found.scores.tolist(), found.labels.tolist()) == ([0.75], [2])
     nothing = load_recogniser(str(detector(tmp_path / "n.onnx", [])), "detection")(plain((0, 0, 0)))
     assert [len(part) for part in nothing] == [0, 0, 0]
-    with pytest.raises(RecogniserError, match=r"returned label 3 .* classes 0 to 2"):
+    with pytest.raises(RecogniserError, match=r"returned labels from .* to 3, .* classes 0 to 2"):
         load_recogniser(str(detector(tmp_path / "w.onnx", [[1, 2, 3, 6]], label=3)), "detection")(
             plain((0, 0, 0))
         )
@@ -185,7 +185,7 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
             lambda path: classifier(path, {**CROP, "crop": 7}),
             r"resize ends at \[7, 7\].* takes \[8, 8\]",
         ),
-        (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is wanted"),
+        (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is needed"),
         (lambda path: classifier(path, sha256="0"), "describes another file"),
         (
             lambda path: classifier(path, classes={"names": ["a"]}),
@@ -241,7 +241,7 @@ def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"gives y .*; classification needs logits of 2 dimensions",
+        match=r"returns y .*; classification needs logits of 2 dimensions",
     ):
         load_recogniser(str(path), "classification")
     (tmp_path / "torn.onnx").write_bytes(b"torn")

@@ -151,7 +151,7 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     photo.save(folder / "dark.bmp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "holds dark.bmp and dark.webp" in row.reason
+    assert "contains dark.bmp and dark.webp" in row.reason
     (folder / "dark.bmp").unlink()
     photo.crop((0, 0, 40, 40)).save(folder / "dark.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
@@ -160,7 +160,7 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     (folder / "dark.webp").rename(folder / "other.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "holds no dark.*" in row.reason
+    assert "contains no dark.*" in row.reason
 
 
 def test_restored_file_with_decomposed_letters_is_found(photo: Image.Image, tmp_path: Path) -> None:
