@@ -34,8 +34,8 @@ from vrdir.degradations.degrade import degrade
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage
 from vrdir.training.trainer import StageRun, Trainer
 
 ROUNDS, STEPS = 5, 12
@@ -67,7 +67,7 @@ def pair_list(items: list[Item], folder: Path) -> Path:
 def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
     """Return a function of the round that measures seconds per step.
 
-    A loader with workers is started anew in each round; its start does not count.
+    A loader with workers is restarted in each round; its start does not count.
     """
 
     def measure(turn: int) -> float:

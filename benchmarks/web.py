@@ -4,7 +4,7 @@
     python benchmarks/web.py site [--side 512] [--threads 1 2] [--repeats 3] [--int8] [--webgpu]
 
 Chromium runs the network of a build by onnxruntime-web on a photo of scikit-image (extra `demo`),
-and PyTorch runs it beside it, each after one run that does not count. `--int8` adds a copy with
+and PyTorch runs it, too, each after one run that does not count. `--int8` adds a copy with
 quantised convolutions (extra `export`), as benchmarks/int8.py makes it. `--webgpu` adds WebGPU, for
 a build with it; without a graphics processor Chromium computes it on the CPU. It needs playwright
 and Chromium.

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -53,13 +54,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     module, entry = code_blocks("backend.md")
     (package / "export" / "reference_runtime.py").write_text(module)
-    insert(package / "export" / "backends.py", "    )\n}\nBACKEND_NAMES", entry)
+    insert(package / "export" / "backends.py", "    )\n}\nBACKEND_NAMES", indent(entry, 8 * " "))
 
     image_entry, video_entry = code_blocks("format.md")
     formats = package / "images" / "formats.py"
-    insert(formats, ")\nBY_NAME", image_entry)
+    insert(formats, ")\nBY_NAME", indent(image_entry, 4 * " "))
     formats.write_text(formats.read_text().replace('".pcx", ', ""))
-    insert(package / "video" / "formats.py", ")\nVIDEO_SUFFIXES", video_entry)
+    insert(package / "video" / "formats.py", ")\nVIDEO_SUFFIXES", indent(video_entry, 4 * " "))
 
     text = (GUIDES / "evaluation.md").read_text()
     metric = re.search(r"^ {8}Metric\(\n.*?^ {8}\),\n", text, re.MULTILINE | re.DOTALL)

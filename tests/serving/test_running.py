@@ -33,9 +33,7 @@ def busy() -> Iterator[Server]:
         yield running
 
 
-def test_a_full_queue_answers_503_and_says_when_to_come_back(
-    busy: Server, large_photo: Image.Image
-) -> None:
+def test_full_queue_returns_503_and_retry_after(busy: Server, large_photo: Image.Image) -> None:
     sent = encoded(large_photo.resize((300, 200)), "JPEG")
     with ThreadPoolExecutor(8) as pool:
         answers = list(
@@ -50,9 +48,7 @@ def test_a_full_queue_answers_503_and_says_when_to_come_back(
     assert busy.metric('vrdir_errors_total{kind="queue-full"}') >= len(refused)
 
 
-def test_an_image_that_is_not_done_in_time_is_given_up(
-    busy: Server, large_photo: Image.Image
-) -> None:
+def test_late_image_is_cancelled(busy: Server, large_photo: Image.Image) -> None:
     sent = encoded(large_photo, "JPEG")
     name = 'vrdir_dropped_total{reason="deadline"}'
     before = busy.metric(name)
@@ -61,7 +57,7 @@ def test_an_image_that_is_not_done_in_time_is_given_up(
     busy.wait_for_metric(name, before + 1)
 
 
-def test_a_client_that_leaves_is_dropped_from_the_queue(
+def test_disconnected_client_is_removed_from_the_queue(
     server: Server, large_photo: Image.Image
 ) -> None:
     large = encoded(large_photo.resize((1500, 1000)), "JPEG")
@@ -81,7 +77,7 @@ def test_a_client_that_leaves_is_dropped_from_the_queue(
 def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Image.Image) -> None:
     options = ("--threads", "1", "--stop-timeout", "600", "--deadline", "600")
     with Server(*options) as running, ThreadPoolExecutor(3) as pool:
-        # Each of another size, so that they are no batch.
+        # Each of another size, so that they form no batch.
         answers = [
             pool.submit(post, f"{running.url}/v1/restore", content=sent, timeout=900)
             for sent in (encoded(large_photo.resize((500, 330 + number))) for number in range(3))
@@ -105,7 +101,7 @@ def until_refused(running: Server) -> None:
         pass
 
 
-def test_a_stop_answers_what_it_has_no_time_for(large_photo: Image.Image) -> None:
+def test_stop_answers_unfinished_requests(large_photo: Image.Image) -> None:
     """Images at work, images that wait, bodies that are still sent: each gets 503, not silence."""
     sent = encoded(large_photo.resize((3000, 2000)), "JPEG")
     with (
@@ -125,7 +121,7 @@ def test_a_stop_answers_what_it_has_no_time_for(large_photo: Image.Image) -> Non
         running.wait()
 
 
-def test_a_killed_server_leaves_no_half_answer_and_clients_go_on(cat: Image.Image) -> None:
+def test_killed_server_leaves_no_truncated_response_and_clients_continue(cat: Image.Image) -> None:
     """SIGKILL among requests, then a start on the same port: all clients get all their pixels."""
     frames = [cat.rotate(7 * number).resize((200, 200)) for number in range(6)]
     sent = [encoded(frame) for frame in frames]
@@ -161,7 +157,7 @@ def test_idle_threads_do_not_spin(server: Server, cat: Image.Image) -> None:
     assert server.metric("process_cpu_seconds_total") - before < 0.3
 
 
-def test_keys_are_asked_for_and_read_again(tmp_path: Path, cat: Image.Image) -> None:
+def test_keys_are_required_and_reloaded(tmp_path: Path, cat: Image.Image) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(f"# who may call\n{KEY}\n")
     with Server("--keys", str(keys)) as running:
@@ -230,7 +226,7 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
             (folder / file).unlink()
         field.model.save_pretrained(folder)
         running.send(signal.SIGHUP)
-        running.wait_for("weights loaded again")
+        running.wait_for("weights reloaded")
         time.sleep(0.3)
         going.set()
         for thread in asking:
@@ -239,11 +235,11 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
         (folder / "model.safetensors").write_bytes(b"broken")
         running.send(signal.SIGHUP)
-        running.wait_for("weights could not be loaded again")
+        running.wait_for("weights could not be reloaded")
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
 
 
-def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
+def test_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
     origin = "https://photos.example"
     with Server("--cors", origin) as running:
         asked = httpx.options(
@@ -255,7 +251,7 @@ def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
         assert answer.headers["access-control-allow-origin"] == origin
 
 
-def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
+def test_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
     frames = [cat.crop((shift, 0, 48 + shift, 48)) for shift in range(5)]
     wanted = list(Restorer("small", "cpu").stream(frames))
     with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as socket:
@@ -269,7 +265,7 @@ def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image
             assert abs(pixels(content) - np.asarray(restored).astype(int)).max() <= 1
 
 
-def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Image.Image) -> None:
+def test_stream_drops_late_frames_and_reports_bad_ones(server: Server, cat: Image.Image) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/v1/stream?max_side=32") as socket:
         for _ in range(30):
             socket.send(encoded(cat))
@@ -287,12 +283,12 @@ def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Im
         assert pixels(answer).shape == (32, 32, 3)
 
 
-def test_a_stream_with_wrong_parameters_is_refused(server: Server) -> None:
+def test_stream_with_wrong_parameters_is_rejected(server: Server) -> None:
     for query in ("smoothing=1", "weights=none", "strength=9"):
         with pytest.raises(InvalidStatus, match="400"):
             connect(f"ws://127.0.0.1:{server.port}/v1/stream?{query}")
 
 
-def test_a_stream_from_another_site_is_refused(server: Server) -> None:
+def test_stream_from_another_site_is_rejected(server: Server) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         connect(f"ws://127.0.0.1:{server.port}/v1/stream", origin=Origin("https://evil.example"))

@@ -86,7 +86,7 @@ def built(halved: VRDIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_the_folder_has_the_page_the_network_and_the_runtime(built: Path, halved: VRDIR) -> None:
+def test_folder_has_the_page_the_network_and_the_runtime(built: Path, halved: VRDIR) -> None:
     facts = json.loads((built / "device.json").read_text())
     assert facts["offered"]
     assert facts["shares"] == list(halved.config.guidance_names)
@@ -97,7 +97,7 @@ def test_the_folder_has_the_page_the_network_and_the_runtime(built: Path, halved
     assert not set(facts["files"]) & {*facts["runtime"], "model.onnx", "sw.js"}
 
 
-def test_an_earlier_build_is_replaced_with_its_service_worker(
+def test_earlier_build_is_replaced_with_its_service_worker(
     built: Path, halved: VRDIR, runtime: Path, tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
@@ -122,16 +122,14 @@ def test_one_file_has_all_others_inside(built: Path) -> None:
     assert "Microsoft" in page  # the licences
 
 
-def test_a_folder_with_other_files_is_left_alone(
-    tiny: VRDIR, runtime: Path, tmp_path: Path
-) -> None:
+def test_folder_with_other_files_is_not_changed(tiny: VRDIR, runtime: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/thesis.txt").write_text("mine")
     with pytest.raises(ExistsError, match="other files"):
         build_page(tiny, "tiny", tmp_path / "site", runtime)
 
 
-def test_a_runtime_that_is_not_the_right_one_is_refused(tiny: VRDIR, tmp_path: Path) -> None:
+def test_wrong_runtime_package_is_rejected(tiny: VRDIR, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(MissingFileError, match=r"ort\.wasm"):
         build_page(tiny, "tiny", tmp_path / "site", tmp_path / "other")
@@ -145,9 +143,7 @@ def test_a_runtime_that_is_not_the_right_one_is_refused(tiny: VRDIR, tmp_path: P
     assert not (tmp_path / "site").exists()  # nothing half written
 
 
-def test_values_that_float16_holds_take_two_bytes_and_lose_nothing(
-    built: Path, halved: VRDIR
-) -> None:
+def test_float16_values_take_two_bytes_without_loss(built: Path, halved: VRDIR) -> None:
     values = sum(value.numel() for value in halved.state_dict().values())
     assert values * 2 < (built / "model.onnx").stat().st_size < values * 2 + 400_000
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -161,7 +157,7 @@ def test_values_that_float16_holds_take_two_bytes_and_lose_nothing(
         assert np.abs(one - other.numpy()).max() < 1e-4
 
 
-def test_a_tile_with_the_means_of_the_whole_photo_is_lifted_by_its_place() -> None:
+def test_tile_is_lifted_by_its_place_with_means_of_the_photo() -> None:
     """A network with a context, in two tiles: the lift is that of the whole photo."""
     torch.manual_seed(0)
     model = VRDIR(FIELD).eval()
@@ -178,7 +174,7 @@ def test_a_tile_with_the_means_of_the_whole_photo_is_lifted_by_its_place() -> No
     assert (torch.cat([left, right], 3) - wanted).abs().max() < 1e-5
 
 
-def test_the_command_refuses_webgpu_for_one_file(tmp_path: Path) -> None:
+def test_command_refuses_webgpu_for_one_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["web", "build", str(tmp_path / "page.html"), "--webgpu"])
     assert result.exit_code != 0
     assert "--webgpu needs a folder" in result.output
@@ -229,7 +225,7 @@ def mark(test: Any) -> Any:
 
 
 @mark
-def test_a_photo_is_restored_on_the_device_as_by_the_service_and_offline(
+def test_device_restores_like_the_service_and_offline(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     """Within 1/255 of the network's pixels; a second time without the network, offline."""
@@ -273,7 +269,7 @@ def test_webgpu_gives_the_same_pixels(browser: Any, static_site: str, cat: Image
 
 
 @mark
-def test_strength_and_what_is_removed_work_on_the_device(
+def test_strength_and_only_work_on_the_device(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     from playwright.sync_api import expect
@@ -297,9 +293,7 @@ OTHERS = ["haze", "rain", "sensor_noise"]
 
 
 @mark
-def test_a_large_photo_is_restored_in_tiles_with_its_metadata(
-    browser: Any, static_site: str
-) -> None:
+def test_large_photo_is_restored_in_tiles_with_its_metadata(browser: Any, static_site: str) -> None:
     """Close to the whole photo's result, without seams; with progress; and it can be stopped."""
     import skimage.data
     from playwright.sync_api import expect
@@ -324,7 +318,7 @@ def test_a_large_photo_is_restored_in_tiles_with_its_metadata(
 
 
 @mark
-def test_a_photo_of_forty_megapixels_begins_and_stops(
+def test_forty_megapixel_photo_starts_and_can_be_stopped(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     from playwright.sync_api import expect
@@ -367,7 +361,7 @@ def test_clips_and_the_webcam_on_the_device(browser: Any, static_site: str, tmp_
 
 
 @mark
-def test_one_file_restores_from_disk_and_a_folder_says_that_it_cannot(
+def test_one_file_page_works_from_disk_and_folder_explains_why_not(
     browser: Any, site: Path, cat: Image.Image, tmp_path: Path
 ) -> None:
     one = tmp_path / "page.html"

@@ -238,7 +238,7 @@ def test_damaged_frames_are_reported_with_their_times(
         assert f"frame {number}, at {number / 25:.3f} s, is damaged" in caplog.text
 
 
-def test_packets_without_a_shown_picture_are_not_frames(
+def test_hidden_vp8_packets_are_not_frames(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """VP8's alternate reference frames have a time, and are never shown."""
@@ -299,7 +299,7 @@ def test_truncated_video_is_read_to_its_end(
     frames = copy(source, tmp_path / "d.mp4")
     assert 5 < len(frames) < 40
     assert len(pictures(tmp_path / "d.mp4")) == len(frames)
-    assert "c.mp4 is cut short" in caplog.text
+    assert "c.mp4 is truncated" in caplog.text
 
 
 def test_error_names_an_unreadable_video(tmp_path: Path) -> None:
@@ -358,11 +358,11 @@ def test_frames_that_need_too_much_memory(tmp_path: Path, monkeypatch: pytest.Mo
         VideoReader(source)
 
 
-def test_failed_writing_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_writing_names_the_file_and_leaves_no_file(tmp_path: Path) -> None:
     source = clip(tmp_path / "a.mp4")
     with pytest.raises(
         VideoError,
-        match=r"\.webm cannot hold the sound of .*a.mp4 \(aac\); choose another container",
+        match=r"\.webm cannot store the sound of .*a.mp4 \(aac\); choose another container",
     ):
         copy(source, tmp_path / "out" / "b.webm")
     with pytest.raises(VideoError, match="no video format for the suffix '.xyz'"):
@@ -409,7 +409,7 @@ def run(source: Path, target: Path, body: str = "pass", before: str = "", after:
     )
 
 
-def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_file(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     source = clip(
         tmp_path / "a.mp4", picture=lambda _: noise.integers(0, 256, (48, 64, 3), dtype=np.uint8)

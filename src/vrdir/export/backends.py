@@ -1,4 +1,4 @@
-"""The runtimes that run a network: one entry each, and one module with what is special about it.
+"""The runtimes that run a network: one entry and one module each.
 
 The command `vrdir export NAME`, the options `--backend`, the checks, the messages and the table in
 docs/export.md are made from `BACKENDS`. docs/extending/backend.md explains how to add a runtime.
@@ -25,7 +25,7 @@ class Backend(NamedTuple):
 
     Attributes:
         name: as in `--backend` and `vrdir export`.
-        title: as its makers write it.
+        title: as its developers write it.
         package: the Python package that it needs.
         extra: the extra of vrdir that installs the package.
         suffixes: of the files that it runs.
@@ -56,9 +56,7 @@ class Backend(NamedTuple):
         self.runtime()
         if path.suffix not in self.suffixes and path.suffix in FORMATS:
             owner = FORMATS[path.suffix]
-            raise WeightsError(
-                f"{path} is {owner.title}'s format; open it with backend {owner.name}"
-            )
+            raise WeightsError(f"{path} has {owner.title}'s format; use backend {owner.name}")
         opened: OpenedNetwork = import_module(self.module).open_network(path)
         return opened
 

@@ -1,4 +1,4 @@
-"""The image file formats: what each can hold, and how a file's format is recognised.
+"""The image file formats: what each can store, and how a file's format is recognised.
 
 `FORMATS` is the one table of the formats that are read and written. The suffixes, the checks of the
 writer, the memory budget, the help texts, the media types of the HTTP service and the table in
@@ -18,11 +18,11 @@ from vrdir.errors import ImageError, MissingPackageError, require
 from vrdir.images.tiff import TIFF_STARTS, directories, full_page, with_one_page
 from vrdir.regular_files import is_lfs_pointer, lfs_advice
 
-TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers hold, in dpi
+TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers can store, in dpi
 
 
 class Format(NamedTuple):
-    """What a file format can hold.
+    """What a file format can store.
 
     Attributes:
         name: Pillow's name for it.
@@ -30,16 +30,16 @@ class Format(NamedTuple):
         media_types: those of HTTP, the one to send first; without one, `vrdir serve` returns PNG.
         lossy: the pixels change when written.
         quality: the encoder takes a quality of 1 to 100.
-        alpha: it holds an alpha channel.
+        alpha: it can store an alpha channel.
         grey_bits, colour_bits: the most bits per channel of grey and of RGB that are kept.
-        floats: it holds grey in 32-bit floating point.
-        exif, xmp, icc: it holds EXIF, XMP, an ICC profile.
-        highest_dpi: the highest resolution that its header holds, in dots per inch; 0 if it holds
-            none.
+        floats: it can store grey in 32-bit floating point.
+        exif, xmp, icc: it can store EXIF, XMP, an ICC profile.
+        highest_dpi: the highest resolution that its header can store, in dots per inch; 0 if it
+            can store none.
         exif_limit, xmp_limit: the most bytes of these; None for no limit.
         decoding_bytes: bytes per pixel and channel that the decoder needs beside the picture; 0 if
             it works row by row.
-        blocking: the decoder holds Python's lock to the end, so that Ctrl-C has to wait for it.
+        blocking: the decoder keeps Python's lock until the end, so Ctrl-C has to wait.
         bare_suffixes: those of its suffixes that mean a code stream without a container (JPEG
             2000).
         aliases: further names that Pillow reports for files of this format.
@@ -200,13 +200,13 @@ OTHER_KINDS = {
     rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS drawing; export it as PNG first",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg": "an SVG drawing; export it as PNG first",
     rb"\s*<(!doctype html|html)": (
-        "a web page, not the image that it may show; get the image itself"
+        "a web page, not the image that it may show; download the image itself"
     ),
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": (
-        "JPEG XL, which Pillow cannot read; turn it into PNG first (djxl)"
+        "JPEG XL, which Pillow cannot read; convert it to PNG first (djxl)"
     ),
     rb"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)|\x1aE\xdf\xa3|RIFF....AVI ": (
-        "a video, by its content; give it a video's suffix"
+        "a video, by its content; rename it with a video's suffix"
     ),
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive; unpack it first",
 }
@@ -285,8 +285,8 @@ def _check_icons(file: IO[bytes], name: str) -> None:
         width, height = struct.unpack_from(*((">II", start, 16) if is_png else ("<ii", start, 4)))
         if abs(width * height) > ICON_PIXELS:
             raise ImageError(
-                f"{name} is an icon of {width} x {abs(height)} pixels, which no program makes: "
-                "it is damaged or malicious"
+                f"{name} is an icon of {width} x {abs(height)} pixels, which no program writes: it "
+                "is damaged or malicious"
             )
 
 

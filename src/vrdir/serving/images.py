@@ -13,9 +13,10 @@ from PIL import Image
 
 from vrdir.batch.results import Diagnosis
 from vrdir.errors import ImageError
-from vrdir.images.convert import OpenImage, open_image
+from vrdir.images.convert import open_image
 from vrdir.images.formats import FORMATS as IMAGE_FORMATS
 from vrdir.images.formats import open_header
+from vrdir.images.open_arrays import OpenImage
 from vrdir.images.reading import decode, decoding
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode
