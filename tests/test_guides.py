@@ -27,6 +27,11 @@ def code_blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def indented(entry: str, columns: int) -> str:
+    """Return an entry for a table, indented, with the comma that separates it from the next."""
+    return indent(f"{entry.rstrip()},\n", columns * " ")
+
+
 def insert(path: Path, before: str, text: str) -> None:
     """Insert text into a file before a piece of it that is there once."""
     content = path.read_text()
@@ -54,13 +59,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     module, entry = code_blocks("backend.md")
     (package / "export" / "reference_runtime.py").write_text(module)
-    insert(package / "export" / "backends.py", "    )\n}\nBACKEND_NAMES", indent(entry, 8 * " "))
+    insert(package / "export" / "backends.py", "    )\n}\nBACKEND_NAMES", indented(entry, 8))
 
     image_entry, video_entry = code_blocks("format.md")
     formats = package / "images" / "formats.py"
-    insert(formats, ")\nBY_NAME", indent(image_entry, 4 * " "))
+    insert(formats, ")\nBY_NAME", indented(image_entry, 4))
     formats.write_text(formats.read_text().replace('".pcx", ', ""))
-    insert(package / "video" / "formats.py", ")\nVIDEO_SUFFIXES", indent(video_entry, 4 * " "))
+    insert(package / "video" / "formats.py", ")\nVIDEO_SUFFIXES", indented(video_entry, 4))
 
     text = (GUIDES / "evaluation.md").read_text()
     metric = re.search(r"^ {8}Metric\(\n.*?^ {8}\),\n", text, re.MULTILINE | re.DOTALL)
