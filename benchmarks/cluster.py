@@ -3,7 +3,7 @@
     python benchmarks/cluster.py --listed 0    # 1 and 2 workers, here and on Ray: three minutes
     python benchmarks/cluster.py --images 0    # a list of 50 000 objects only
 
-The images lie in a real S3 server, a process of this machine (moto). The bare network is as many
+The images are in a real S3 server, a process of this machine (moto). The bare network is as many
 processes as there are workers, which restore the same images from memory. It is measured before
 and after each run, since machines change their speed. Efficiency is bare time / time of the run,
 from the first finished batch to the last, so the start of Ray and of its workers is not in it. The

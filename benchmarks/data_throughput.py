@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -33,8 +34,8 @@ from vrdir.degradations.degrade import degrade
 from vrdir.images.reading import read_file
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring.loading import choose_device
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage
 from vrdir.training.trainer import StageRun, Trainer
 
 ROUNDS, STEPS = 5, 12
@@ -66,7 +67,7 @@ def pair_list(items: list[Item], folder: Path) -> Path:
 def feeding(data: StageData, batch_size: int, workers: int = 0) -> Callable[[int], float]:
     """Return a function of the round that measures seconds per step.
 
-    A loader with workers is started anew in each round; its start does not count.
+    A loader with workers is restarted in each round; its start does not count.
     """
 
     def measure(turn: int) -> float:
@@ -113,7 +114,9 @@ def training(
     data = small.stage(stage.name, stage.shares, everything)
     batches = data.batches(stage.settings.batch_size, range(1, STEPS + 1))
     ready: list[Batch] = [part for [part] in batches]
-    precision = "bf16-mixed" if recipe.precision == "bf16" else "32-true"
+    precision: Literal["bf16-mixed", "32-true"] = (
+        "bf16-mixed" if recipe.precision == "bf16" else "32-true"
+    )
     fabric = Fabric(accelerator=small.device.type, devices=1, precision=precision)
     validation = ValidationSet(held_out, recipe.model.branches, 256)
     trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, validation, folder)

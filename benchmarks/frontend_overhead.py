@@ -1,4 +1,4 @@
-"""The cost of `restore_before` beside the network itself, and what `skip_clean` saves.
+"""The cost of `restore_before` in addition to the network, and what `skip_clean` saves.
 
     python benchmarks/frontend_overhead.py [--threads 2] [--repeats 10] [--batch 32] [--side 256]
 

@@ -19,7 +19,7 @@ A case may succeed or raise a `VrdirError`. Counted as failures are:
 
 The same seed gives the same cases. Ctrl-C prints the counts so far. The exit status is 1 if there
 was a failure; `--keep` saves the failing files. With `--state` the sound files and the counts are
-kept in a folder, and a run goes on where the last one stopped, by `--minutes` or by Ctrl-C.
+kept in a folder, and a run continues where the last one stopped, by `--minutes` or by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -205,7 +205,9 @@ def work(seeds: Path, seed: int) -> None:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
     warm = seeds.parent / f"warm-{os.getpid()}"
-    for kind in (part.name for part in sorted(seeds.iterdir())):  # so that imports count for nobody
+    for kind in (
+        part.name for part in sorted(seeds.iterdir())
+    ):  # so that imports count for no measurement
         warm.mkdir()
         make_case(seeds, kind, -1, seed, warm)
         file = next(file for file in sorted((seeds / kind).iterdir()) if _is_changed(kind, file))

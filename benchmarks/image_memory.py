@@ -2,7 +2,7 @@
 
     python benchmarks/image_memory.py [--megapixels 24] [--restore]
 
-Each measurement runs in a process of its own. Printed are bytes per pixel above the idle process:
+Each measurement runs in its own process. Printed are bytes per pixel above the idle process:
 
 - decoded: after `read_file`, which decodes the whole image;
 - open: the peak of `open_image`, which also converts to float32 (3 channels x 4 bytes = 12);

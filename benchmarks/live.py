@@ -1,6 +1,6 @@
 """Measure how many frames a second a camera gives, and at which delay and quality.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/live.py rates [--seconds 6]
+    OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 python benchmarks/live.py rates [--seconds 6]
         [--sizes 640x360 1280x720 1920x1080] [--backends float32 bf16 onnx openvino]
         [--sides 0 960 640]
     python benchmarks/live.py stages [--sizes 1280x720]
@@ -16,8 +16,8 @@ bare network in the same backend, measured in turn. `stages` prints what each st
 `quality` restores photos of a folder, cut to 1280 x 720 and with synthetic degradations, with the
 whole frame and by smaller copies: PSNR against the clean photo, and against the whole frame's.
 
-`detector` runs a detector (an ONNX file with a card beside it) behind the camera in the same
-process, each combination in a process of its own: with threads that spin while they wait, as by
+`detector` runs a detector (an ONNX file with its card) behind the camera in the same
+process, each combination in its own process: with threads that spin while they wait, as by
 default, and with ones that sleep.
 
 `clip` makes a video of a folder's pictures, each of which glides by for a second.
@@ -50,6 +50,7 @@ from rich.table import Table
 from vrdir import Camera, Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration.metrics import psnr_rgb
+from vrdir.restoring.stream import SMOOTHING
 from vrdir.serving.camera_guided import apply_to
 
 RATE = 30
@@ -59,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "noise": {"sigma": 15.0},
     "rain": {"coverage": 0.1},
 }
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -134,7 +135,7 @@ def rates(arguments: argparse.Namespace) -> None:
         clips = {}
         for size in arguments.sizes:
             clips[size] = Path(folder) / f"{size}.mp4"
-            count = int(RATE * (arguments.seconds + 6))
+            count = int(RATE * (arguments.seconds + 30))  # a large frame takes seconds
             pictures = [picture(*size_of(size), shift=number) for number in range(8)]
             write_clip(clips[size], itertools.islice(itertools.cycle(pictures), count))
         for backend in arguments.backends:
@@ -154,7 +155,8 @@ def row(
     width, height = size_of(size)
     seen = width if side == 0 else side
     bare = network_ms(restore, picture(seen, round(seen * height / width)), repeats=3)
-    with Camera(clip, restore=restore, network_side=side or None) as camera:
+    smoothing = SMOOTHING if backend in ("float32", "bf16") else 0.0  # the others have none
+    with Camera(clip, restore=restore, network_side=side or None, smoothing=smoothing) as camera:
         for _ in range(WARM_UP):
             next(camera)
         before = camera.report

@@ -4,11 +4,11 @@
         [--exact 2048]
 
 A photo of scikit-image (extra `demo`) is enlarged and gets synthetic haze and noise. Each size runs
-in a process of its own; printed are the time and the peak memory above that before the image was
-read, and the slope of log(time) over log(pixels). `--exact SIDE` restores an image of that side in
-strips and as a whole, and prints the PSNR between the results. `--seams FILE` only writes a picture
-of a hazy sky, restored in strips and in four separate tiles, and prints the PSNR of both against
-the whole image.
+in its own process; printed are the time and the peak memory above that before the image was read,
+and the slope of log(time) over log(pixels). `--exact SIDE` restores an image of that side in strips
+and as a whole, and prints the PSNR between the results. `--seams FILE` only writes a picture of a
+hazy sky, restored in strips and in four separate tiles, and prints the PSNR of both against the
+whole image.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def behind_haze(photo: Image.Image, sigma: float) -> Image.Image:
 
 
 def one_size(arguments: argparse.Namespace) -> None:
-    """Restore a file, in a process of its own, and print time and memory."""
+    """Restore a file, in its own process, and print time and memory."""
     allow_megapixels(1000)
     torch.set_num_threads(arguments.threads)
     restorer = vrdir.Restorer(arguments.weights, "cpu")
@@ -134,7 +134,7 @@ def parsed() -> argparse.Namespace:
 
 
 def measured(width: int, height: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Restore an image of this size in a process of its own, and return time and memory."""
+    """Restore an image of this size in its own process, and return time and memory."""
     file = Path(f"scaling-{width}x{height}.jpg")
     try:
         picture(width, height).save(file, quality=95)
@@ -177,7 +177,8 @@ def main() -> None:
         )
     console.print(table)
     if len(logarithms) > 1:
-        power = np.polyfit(*zip(*logarithms, strict=True), 1)[0]
+        sizes, times = np.array(logarithms).T
+        power = np.polyfit(sizes, times, 1)[0]
         console.print(f"time grows with pixels to the power of {power:.2f}")
     if arguments.exact:
         console.print(exactness(arguments))

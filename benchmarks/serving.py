@@ -1,4 +1,4 @@
-"""Soak `vrdir serve`: many clients for minutes, beside `vrdir restore` on the same photos.
+"""Soak `vrdir serve`: many clients for minutes, compared with `vrdir restore` on the same photos.
 
     python benchmarks/serving.py PHOTOS [--minutes 10] [--clients 6] [--threads 2] [--servers 1]
 

@@ -1,6 +1,6 @@
 """Compare the speed of our networks with that of known ones, on the same inputs in the same run.
 
-    pip install --no-deps spandrel spandrel_extra_arches einops    # in an environment of its own
+    pip install --no-deps spandrel spandrel_extra_arches einops    # in a separate environment
     python benchmarks/speed.py [--threads 2] [--device cpu] [--sides 256 1024] [--batches 1 8]
         [--repeats 5]
 

@@ -1,8 +1,8 @@
-"""Measure what waiting threads cost: processor seconds a photo, alone and beside other programs.
+"""Measure what waiting threads cost: processor seconds a photo, alone or with other programs.
 
     python benchmarks/waiting.py [--threads 2] [--others 2] [--photos 20] [--side 256]
 
-Each line is a process of its own, which restores the same photo repeatedly (weights `small`,
+Each line is a separate process, which restores the same photo repeatedly (weights `small`,
 PyTorch); the first time is not measured. "Others" are programs that compute without end. With two
 threads or more, OpenMP's waiting threads spin (its default), or sleep (OMP_WAIT_POLICY=PASSIVE,
 which the command line sets).

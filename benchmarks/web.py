@@ -4,7 +4,7 @@
     python benchmarks/web.py site [--sides 512] [--repeats 3] [--int8] [--webgpu]
 
 Chromium opens the page's own files and restores a photo of scikit-image (extra `demo`) by them, on
-a host that allows threads, and on one that does not. PyTorch restores it beside that with as many
+a host that allows threads, and on one that does not. PyTorch restores it, too, with as many
 threads, each after one run that does not count. `--int8` adds the network in one graph, in float32
 and with quantised convolutions (extra `export`), as benchmarks/int8.py makes it. `--webgpu` takes a
 build with WebGPU, and adds it; without a graphics processor Chromium computes it on the CPU. It

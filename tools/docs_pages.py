@@ -1,7 +1,7 @@
 """Let the documentation site link to files outside docs/, as the pages do in the repository.
 
 MkDocs runs this (mkdocs.yml, `hooks`). Each file outside docs/ that a page links to becomes a page
-of the site, below repository/: Markdown as it is, other text as code, pictures as they are. So the
+of the site, below repository/: Markdown unchanged, other text as code, pictures unchanged. So the
 site is complete wherever it is built, and a link to a missing file stops a strict build.
 """
 

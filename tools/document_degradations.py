@@ -53,7 +53,7 @@ def tables() -> str:
 
 
 def page(text: str) -> str:
-    """Return the page's text with its tables written anew."""
+    """Return the page's text with new tables."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{tables()}\n{END}{rest.partition(END)[2]}"
 

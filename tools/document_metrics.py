@@ -22,7 +22,7 @@ HEAD = "\n| Metric | Definition |\n|---|---|\n"
 
 
 def with_tables(page: str) -> str:
-    """Return a page's text with the tables written anew."""
+    """Return a page's text with new tables."""
 
     def table(match: re.Match[str]) -> str:
         name = match[2]

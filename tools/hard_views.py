@@ -3,18 +3,18 @@
     python tools/hard_views.py DIR OUT --weights small --without HELD_OUT
 
 Random squares of each photo in DIR, from close-ups to most of the photo, are resized to one size
-and restored. Squares with dark pixels are left out, since they are hardly ever taken for hazy. A
-square whose output differs from it by less than `--below` dB of PSNR is written to OUT/views, at
-most `--most` a photo: mostly pale, smooth, near things.
+and restored. Squares with dark pixels are left out, since they are hardly ever mistaken for hazy
+ones. A square whose output differs from it by less than `--below` dB of PSNR is written to
+OUT/views, at most `--most` a photo: mostly pale, smooth, near things.
 
 Photos with the names of those in HELD_OUT are left out. Put the photos there that training
 validates on (a run's data.txt names them): `vrdir train` cannot see that a view was cut from one.
 
 OUT/hard.txt is a pair list with a line for each view and each synthesis in `SYNTHESES`: clean,
 noisy, and in rain without a veil, which are not hazy; and behind haze and in misty rain, or else a
-network learns that such things are never hazy (research/experiments.md, 48). Train with it beside
-the usual photos, which have to be magnified too, or else the network learns that soft images need
-no restoring (46):
+network learns that such things are never hazy (research/experiments.md, 48). Train with it together
+with the usual photos, which have to be magnified too, or else the network learns that soft images
+need no restoring (46):
 
     vrdir train refine --pairs OUT/hard.txt --data-pairs-share 0.2 --augmentation close
 """
@@ -49,7 +49,7 @@ Views = Iterator[tuple[int, Tensor]]
 SIDE_PX = 192
 # Sides in the photo, in pixels: magnified to three times the size, or reduced.
 LEAST, MOST = 64, 320
-# Views with pixels darker than this in a channel are hardly ever taken for hazy.
+# Views with pixels darker than this in a channel are hardly ever mistaken for hazy ones.
 DARK = 0.08
 RAIN = (
     "rain:coverage=0.03..0.5,width_px=0.3..1.3,opacity=0.15..0.9,blur_px=0..0.7,unevenness=0..0.4"
@@ -123,7 +123,7 @@ def main() -> None:
     """Find the views, and write them with their pair list."""
     given = parser().parse_args()
     if given.out.exists():
-        parser().error(f"{given.out} exists already; name a new folder, or remove it")
+        parser().error(f"{given.out} already exists; choose a new folder, or delete it")
     held_out = {path.stem for path in photos_in(given.without)} if given.without else set()
     restorer = Restorer(given.weights, given.device, precision="bf16")
     unfinished = given.out.with_name(given.out.name + ".partial")

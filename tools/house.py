@@ -39,7 +39,8 @@ ERRORS = {
     "ModuleNotFoundError", "NotADirectoryError", "OSError", "PermissionError", "RuntimeError",
     "ValueError",
 }  # fmt: skip
-"""Built-in errors that a caller cannot tell from a bug; TypeError, which reports one, may stay."""
+"""Built-in errors that a caller cannot distinguish from a bug; TypeError, which reports one, may
+stay."""
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -3,7 +3,7 @@
 In the repository the README's links are relative, so that they work in any copy of it. On a package
 index they must be absolute. The address of the repository is not written down anywhere: it is read
 from `VRDIR_ADDRESS`, or on GitHub Actions from the variables that GitHub sets. A package that is
-built without either has the readme as it is, and no addresses.
+built without either has the unchanged readme, and no addresses.
 
 hatchling runs this for every build; pyproject.toml names it.
 """

@@ -63,7 +63,7 @@ def bundled(bundle: bytes) -> Iterator[bytes]:
     for match in START.finditer(bundle):
         start = match.start()
         end = start + int.from_bytes(bundle[max(start - 4, 0) : start], "big")
-        # Otherwise the bytes before it are no length, and no file begins here.
+        # Otherwise the bytes before it are not a length, and no file begins here.
         if end <= len(bundle):
             yield bundle[start:end]
 

@@ -18,7 +18,7 @@ def main() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         os.getcwd()  # noqa: PTH109 - pathlib takes long to import
-    except OSError:  # it was deleted; torch's libraries would fail with words of their own
+    except OSError:  # it was deleted; torch's libraries would fail with their own messages
         sys.stderr.write("error: the current folder no longer exists; change to another\n")
         sys.exit(2)
     # Not where Ctrl-C is ignored, as by nohup.
@@ -46,9 +46,9 @@ def main() -> None:
 def status_of(error: Exception) -> int:
     """Print an error that no command has handled, and return the exit status.
 
-    A closed output, as by `| head`, is no error: nothing is printed.
+    A closed output, as by `| head`, is not an error: nothing is printed.
     """
-    # Results go to named files. An error without a file name is of a standard stream.
+    # Results go to named files. An error without a file name belongs to a standard stream.
     if isinstance(error, OSError) and error.filename is None:
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(

@@ -39,7 +39,7 @@ class VrdirError(Exception):
 
 
 class InputError(VrdirError, ValueError):
-    """An argument, option or input that cannot be used as it is."""
+    """An argument, option or input that cannot be used."""
 
 
 class ImageError(InputError):

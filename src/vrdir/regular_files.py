@@ -28,7 +28,7 @@ LFS_BYTES = 1024  # no pointer is longer, by the specification
 def open_regular(path: Path | str) -> BinaryIO:
     """Open a file for reading in binary mode.
 
-    Every file that a user names or a folder holds is opened by this function.
+    Every file that a user names or a folder contains is opened by this function.
 
     Raises:
         ImageError: it is a pipe, a socket or a device (which is not opened), or a Git LFS pointer.
@@ -79,7 +79,7 @@ def read_regular(path: Path | str) -> bytes:
 def is_lfs_pointer(content: bytes) -> bool:
     """Return whether a file is a Git LFS pointer.
 
-    Git puts it in the place of a file that its LFS extension has not fetched.
+    Git puts it in the place of a file that its LFS extension has not downloaded.
     """
     return len(content) <= LFS_BYTES and content.startswith(LFS_STARTS)
 
@@ -93,4 +93,4 @@ def _check_regular(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path} is a pipe, a socket or a device; give a regular file")
+        raise ImageError(f"{path} is a pipe, a socket or a device; use a regular file")

@@ -14,8 +14,8 @@ from torch.nn import functional
 def usual_defaults() -> Iterator[None]:
     """Compute in this block with torch's own defaults: new tensors are float32, on the CPU.
 
-    Other packages set `torch.set_default_dtype` or `torch.set_default_device` for models of their
-    own. The type is of the whole process; it is touched only where it is another one.
+    Other packages set `torch.set_default_dtype` or `torch.set_default_device` for their own models.
+    The type is of the whole process; it is changed only if it is different.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:

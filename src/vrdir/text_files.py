@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
                 raise DataError(f"{path} has more than {limit}; divide it into several files")
             content = file.read()
     except FileNotFoundError:
-        raise MissingFileError(f"there is no file {path}") from None
+        raise MissingFileError(f"file {path} does not exist") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, not a text file") from None
     except PermissionError:
@@ -59,14 +59,14 @@ def decode_text(content: bytes, name: str) -> str:
     """Return the text of a file that was read from anywhere, as `read_text` does.
 
     Raises:
-        DataError: it is no text in UTF-8 or UTF-16; the message begins with `name`.
+        DataError: it is not text in UTF-8 or UTF-16; the message begins with `name`.
     """
     try:
         text = content.decode(_encoding(content))
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise DataError(f"{name} is not a text in UTF-8 or UTF-16; save it as UTF-8")
+        raise DataError(f"{name} is not text in UTF-8 or UTF-16; save it as UTF-8")
     return text.replace("\r\n", "\n")
 
 

@@ -1,4 +1,4 @@
-"""Reading of YAML files from strangers.
+"""Reading of YAML files from untrusted sources.
 
 A few hundred bytes of YAML can expand to billions of values. So the values are counted before any
 are built.
@@ -70,7 +70,7 @@ def _check_size(events: Any) -> None:
             name, size = open_collections.pop()
         elif kind == "AliasEvent":
             if name is None or name not in sizes:
-                raise DataError(f"*{name} has no anchor before it, or is inside of its own anchor")
+                raise DataError(f"*{name} has no anchor before it, or is inside its own anchor")
             size, name = sizes[name], None
         elif kind != "ScalarEvent":
             continue

@@ -31,7 +31,7 @@ def test_classes_compare_probabilities() -> None:
     divergence = (wanted.softmax(1) * (wanted.log_softmax(1) - found.log_softmax(1))).sum(1)
     assert distance.item() == pytest.approx(divergence.log1p().mean().item())
     assert Classes().distance(wanted, wanted) == pytest.approx(0, abs=1e-6)
-    # Probabilities are taken as they are.
+    # Probabilities are used unchanged.
     same = Classes().distance(found.softmax(1), wanted.softmax(1))
     assert same.item() == pytest.approx(distance.item(), abs=1e-4)
     distance.backward()
@@ -81,7 +81,7 @@ def test_queries_are_compared_one_by_one() -> None:
     assert float(kind.distance(wanted, wanted)) == pytest.approx(0, abs=1e-5)
     assert kind.distance(moved, wanted) > 0.1
     assert [len(one["boxes"]) for one in kind.objects(wanted)] == [2]
-    assert kind.agreement(wanted, wanted) == [1]  # the second query is no object
+    assert kind.agreement(wanted, wanted) == [1]  # the second query is not an object
     assert kind.agreement({**wanted, "logits": logits.flip(2)}, wanted) == [0]
 
 
@@ -118,16 +118,16 @@ def test_maps_are_compared_as_chances_or_as_numbers() -> None:
         (torch.randn(2, 100, 85), "detection", Maps),
     ],
 )
-def test_the_kind_is_found_by_the_answers(answers: object, task: str | None, kind: type) -> None:
+def test_task_is_detected_from_the_output(answers: object, task: str | None, kind: type) -> None:
     assert type(kind_of(tidied(answers), task)) is kind
 
 
 @pytest.mark.parametrize("answers", ["a word", [], torch.tensor(1.0), {"boxes": 3}])
-def test_other_answers_are_refused_in_words(answers: object) -> None:
-    with pytest.raises(RecogniserError, match="the recogniser answers with .*expected"):
+def test_unsupported_outputs_raise_with_explanation(answers: object) -> None:
+    with pytest.raises(RecogniserError, match="the recogniser returns .*expected"):
         kind_of(tidied(answers), None)
 
 
-def test_a_detector_is_no_classifier() -> None:
-    with pytest.raises(RecogniserError, match="as a detector does"):
+def test_detector_is_rejected_as_classifier() -> None:
+    with pytest.raises(RecogniserError, match="like a detector"):
         kind_of([boxes()], "classification")

@@ -42,9 +42,7 @@ def test_haze_its_colour_and_noise_are_measured(small: VRDIR, photos: Path) -> N
     assert [one.noise for one in measured("noise", sigma=25)] == [pytest.approx(25, abs=6)] * 4
 
 
-def test_thicker_haze_asks_for_a_thicker_synthesis(
-    small: VRDIR, photos: Path, tmp_path: Path
-) -> None:
+def test_thicker_haze_gives_thicker_synthesis(small: VRDIR, photos: Path, tmp_path: Path) -> None:
     betas = []
     for beta in (0.5, 2.0):
         folder = tmp_path / str(beta)
@@ -59,7 +57,7 @@ def test_thicker_haze_asks_for_a_thicker_synthesis(
     assert betas[0][0] < betas[1][0]
 
 
-def test_ranges_cover_what_was_measured_and_no_more() -> None:
+def test_ranges_cover_the_measured_values() -> None:
     seen = [Weather(t, (0.8, 0.8, 0.7), 10.0) for t in (0.4, 0.5, 0.6, 0.7)]
     ranges = ranges_of_place(seen, ["haze", "noise"])
     low, high = ranges["haze"]["airlight"]
@@ -69,11 +67,11 @@ def test_ranges_cover_what_was_measured_and_no_more() -> None:
     assert set(ranges_of_place(seen, ["noise"])) == {"noise"}
 
 
-def test_clear_photos_set_nothing() -> None:
+def test_clear_photos_do_not_change_the_synthesis() -> None:
     assert ranges_of_place([Weather(1.0, None, 0.4)] * 5, ["haze", "noise"]) == {}
 
 
-def test_the_measured_values_are_drawable(small: VRDIR) -> None:
+def test_measured_values_are_drawable(small: VRDIR) -> None:
     torch.manual_seed(0)
     dark = measure(small, torch.zeros(1, 3, 40, 40))
     assert ranges_of_place([dark] * 4, ["haze"]) == {}

@@ -22,7 +22,7 @@ def trials(
     ]
 
 
-def test_a_gain_pays() -> None:
+def test_significant_gain_passes_the_proof() -> None:
     proof = proof_of([*trials("haze", 0.5, 0.8), *trials("clean", 1, 1, 50)], ["haze"], "top-1")
     together = proof.together
     assert together.before.value == pytest.approx(50)
@@ -34,30 +34,30 @@ def test_a_gain_pays() -> None:
     assert together.gain.low == pytest.approx(low, abs=3)
     assert together.gain.high == pytest.approx(high, abs=3)
     assert proof.paid
-    assert proof.verdict().startswith("Adaptation paid")
+    assert proof.verdict().startswith("Adaptation helps")
     assert [row[0] for row in proof.rows()] == ["haze", "clean", "together"]
 
 
-def test_a_gain_within_chance_does_not_pay() -> None:
+def test_insignificant_gain_fails_the_proof() -> None:
     proof = proof_of([*trials("haze", 0.5, 0.525), *trials("clean", 1, 1)], ["haze"], "top-1")
     assert not proof.paid
-    assert "nothing that can be told from chance" in proof.verdict()
+    assert "no significant gain" in proof.verdict()
 
 
 @pytest.mark.parametrize(
     "worse",
     [trials("noise", 0.8, 0.5), trials("noise", 0.8, 0.8, lost=0.5), trials("clean", 1, 0.7)],
 )
-def test_a_gain_that_harms_something_else_does_not_pay(worse: list[Trial]) -> None:
+def test_gain_with_other_harm_fails_the_proof(worse: list[Trial]) -> None:
     proof = proof_of([*trials("haze", 0.5, 0.8), *worse], ["haze"], "top-1")
     assert proof.together.gained
     assert proof.harmed == [worse[0].kind]
     assert not proof.paid
-    assert "something else became worse: " in proof.verdict()
+    assert "other results become worse: " in proof.verdict()
     assert worse[0].kind in proof.verdict()
 
 
-def test_weather_is_taken_together_photo_by_photo() -> None:
+def test_weather_of_each_photo_is_combined() -> None:
     both = [*trials("haze", 0, 1), *trials("rain", 1, 1)]
     proof = proof_of(both, ["haze", "rain"], "top-1")
     assert proof.together.gain.value == pytest.approx(50)

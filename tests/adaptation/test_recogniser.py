@@ -44,7 +44,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize("name", ["model", "made", "Net"])
-def test_a_module_or_what_returns_one(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_module_or_function_returning_one_is_accepted(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     found = load_recogniser(f"mine_of_test:{name}")
     assert isinstance(found.kind, Classes)
     assert found.size == (224, 224)
@@ -58,17 +60,17 @@ def test_a_module_or_what_returns_one(name: str, caplog: pytest.LogCaptureFixtur
     [
         ("mine_of_test:number", "returns a int"),
         ("mine_of_test:needs", "cannot be called without arguments"),
-        ("mine_of_test", "is no recogniser"),
+        ("mine_of_test", "is not a recogniser"),
         ("mine_of_test:nothing", "no function 'nothing'"),
         ("no_such_module:model", "cannot be imported"),
     ],
 )
-def test_what_is_no_module_is_refused(spec: str, words: str) -> None:
+def test_non_module_is_rejected(spec: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_recogniser(spec)
 
 
-def test_how_images_get_in_is_read_or_declared(classifier: nn.Module) -> None:
+def test_normalisation_is_read_or_declared(classifier: nn.Module) -> None:
     classifier.pretrained_cfg = {  # type: ignore[assignment]
         "mean": (0.5, 0.4, 0.3),
         "std": (0.2, 0.2, 0.2),
@@ -115,17 +117,17 @@ def test_layers_of_a_transformer_are_in_the_middle_and_at_the_end() -> None:
     assert layers == ["blocks.2", "blocks.3"]
 
 
-def test_an_unknown_layer_is_named(classifier: nn.Module) -> None:
+def test_error_names_unknown_layer(classifier: nn.Module) -> None:
     with pytest.raises(RecogniserError, match="no layer 'erly'; did you mean early"):
         load_recogniser(classifier, layers=["erly"])
 
 
-def test_an_unknown_task_is_named(classifier: nn.Module) -> None:
-    with pytest.raises(InputError, match="no task 'segmentation'"):
+def test_error_names_unknown_task(classifier: nn.Module) -> None:
+    with pytest.raises(InputError, match="unknown task 'segmentation'"):
         load_recogniser(classifier, "segmentation")
 
 
-def test_a_recogniser_that_fails_is_named() -> None:
+def test_error_names_failing_recogniser() -> None:
     with pytest.raises(RecogniserError, match="Linear cannot be called with images"):
         load_recogniser(nn.Linear(3, 3))
 
@@ -172,7 +174,7 @@ BODY = [
 ]
 
 
-def test_a_classifier_in_an_onnx_file_answers_as_onnxruntime_does(tmp_path: Path) -> None:
+def test_onnx_classifier_matches_onnxruntime(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     nodes = [
         *BODY,
@@ -194,7 +196,7 @@ def test_a_classifier_in_an_onnx_file_answers_as_onnxruntime_does(tmp_path: Path
         load_recogniser(str(path), layers=["nothing"])
 
 
-def test_a_detector_in_an_onnx_file_is_compared_before_its_boxes_are_made(tmp_path: Path) -> None:
+def test_onnx_detector_is_compared_on_its_raw_predictions(tmp_path: Path) -> None:
     nodes = [
         *BODY,
         helper.make_node("Sigmoid", ["d"], ["map"]),
@@ -241,19 +243,21 @@ def test_operators_compute_what_onnxruntime_computes(tmp_path: Path) -> None:
     assert np.allclose(load_recogniser(str(path)).answers(image).numpy(), expected, atol=1e-5)
 
 
-def test_operators_that_are_unknown_are_named(tmp_path: Path) -> None:
+def test_error_names_unknown_operators(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Hardmax", ["image"], ["t"]),
         helper.make_node("Relu", ["t"], ["out"]),
     ]
     path = onnx_file(tmp_path / "t.onnx", nodes, ("out", [0, 3, 32, 32]))
-    with pytest.raises(RecogniserError, match=r"unknown here \(Hardmax\); give .* module:function"):
+    with pytest.raises(
+        RecogniserError, match=r"does not support \(Hardmax\); use .* module:function"
+    ):
         load_recogniser(str(path))
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_file_that_is_not_a_video_raises(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"nothing")
-    with pytest.raises(RecogniserError, match="no readable ONNX file"):
+    with pytest.raises(RecogniserError, match="not a readable ONNX file"):
         load_recogniser(str(tmp_path / "no.onnx"))
-    with pytest.raises(MissingFileError, match=r"there is no recogniser .*gone\.onnx"):
+    with pytest.raises(MissingFileError, match=r"recogniser .*gone\.onnx does not exist"):
         load_recogniser(str(tmp_path / "gone.onnx"))

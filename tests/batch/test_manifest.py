@@ -63,7 +63,7 @@ def test_finished_and_unchanged_files_are_not_processed_again(root: Path) -> Non
     assert done_now(run(root)) == []
 
 
-def test_the_file_records_the_run_and_each_finished_file(root: Path) -> None:
+def test_file_records_the_run_and_each_finished_file(root: Path) -> None:
     run(root)
     first, *lines = map(
         json.loads, (root / "out" / ".vrdir-restore.jsonl").read_text().splitlines()
@@ -80,7 +80,7 @@ def test_foreign_files_are_replaced_only_with_overwrite(root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "a.png").write_bytes(b"precious")
     first = run(root)
-    assert "a.png exists; replace it by --overwrite" in (first[0].error or "")
+    assert "a.png exists; replace it with --overwrite" in (first[0].error or "")
     assert (root / "out" / "a.png").read_bytes() == b"precious"
     (root / "out" / "b.png").write_bytes(b"retouched by hand")  # a result, changed since
     again = run(root)
@@ -90,7 +90,7 @@ def test_foreign_files_are_replaced_only_with_overwrite(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == []  # with --overwrite too, what is done is done
 
 
-def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
+def test_result_of_another_source_is_kept_and_not_counted_as_finished(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(root)
@@ -105,7 +105,7 @@ def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
             (result,) = process_files(
                 [FileJob(other, root / "out" / "a.png")], process, manifest=manifest
             )
-        assert "a.png exists; replace it by --overwrite" in (result.error or "")
+        assert "a.png exists; replace it with --overwrite" in (result.error or "")
         assert (root / "out" / "a.png").read_bytes() == b"result of source in/a.png"
     # The same file by another name is the same file.
     (root / "link").symlink_to(root / "in")
@@ -118,7 +118,7 @@ def test_the_result_of_another_source_is_kept_and_not_counted_as_finished(
         assert result.earlier
 
 
-def test_half_a_last_line_is_cut_off(root: Path) -> None:
+def test_incomplete_last_line_is_removed(root: Path) -> None:
     run(root)
     manifest = root / "out" / ".vrdir-restore.jsonl"
     whole = manifest.read_bytes()
@@ -131,11 +131,11 @@ def test_half_a_last_line_is_cut_off(root: Path) -> None:
     assert done_now(run(root, overwrite=True)) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -> None:
+def test_damaged_line_and_another_run_are_rejected_with_a_reason(root: Path) -> None:
     run(root)
     with pytest.raises(
         ValueError,
-        match=r"out holds the results of another run "
+        match=r"out contains the results of a different run "
         r"\(weights was '0123' and is '4567'\).*choose another",
     ):
         Manifest(root / "out", "restore", {**SETTINGS, "weights": "4567"})
@@ -172,7 +172,7 @@ def die() -> None:
 
 
 def killed_at(moment: str, root: Path, replacing: bool) -> None:
-    """Run in a process of its own, which is killed at a moment of its second file."""
+    """Run in a separate process, which is killed at a moment of its second file."""
     patch = pytest.MonkeyPatch()
     write_bytes, replace, add, write = Path.write_bytes, Path.replace, Manifest.add, Manifest._write
 
@@ -236,7 +236,7 @@ def killed_at(moment: str, root: Path, replacing: bool) -> None:
     ],
 )
 @pytest.mark.parametrize("replacing", [False, True])
-def test_a_run_killed_at_any_moment_leaves_whole_files_and_can_be_resumed(
+def test_killed_run_leaves_whole_files_and_can_be_resumed(
     moment: str, replacing: bool, root: Path
 ) -> None:
     """A child process is killed while it writes the second file, then the run is resumed."""
@@ -275,7 +275,7 @@ def limit_files(size: int) -> None:
 
 
 @pytest.mark.parametrize("stuck", [False, True])
-def test_half_a_line_is_removed_before_another_worker_adds_one(
+def test_incomplete_line_is_removed_before_the_next_write(
     root: Path, stuck: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full at the line of a.png. Then b.png finds space, or a line that stays torn."""
@@ -325,7 +325,7 @@ def test_half_a_line_is_removed_before_another_worker_adds_one(
         (2, '"target": "', '"target": ["'),
     ],
 )
-def test_an_edited_line_is_rejected_and_no_file_is_removed(
+def test_edited_line_is_rejected_and_no_file_is_removed(
     root: Path, line: int, old: str, new: str
 ) -> None:
     run(root)

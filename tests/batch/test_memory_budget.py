@@ -9,7 +9,7 @@ import torch
 from vrdir.batch.memory_budget import BudgetClosedError, MemoryBudget, share_of_memory
 
 
-def test_the_budget_is_never_exceeded_and_a_large_file_has_all_threads() -> None:
+def test_budget_is_never_exceeded_and_a_large_file_has_all_threads() -> None:
     budget, lock = MemoryBudget(100), threading.Lock()
     now, most, threads_of_large = [0], [0], []
 
@@ -58,7 +58,7 @@ def test_memory_is_released_after_an_error() -> None:
         pass
 
 
-def test_a_thread_that_waits_for_a_closed_budget_gives_up() -> None:
+def test_thread_that_waits_for_a_closed_budget_gives_up() -> None:
     budget, gave_up = MemoryBudget(10), []
 
     def wait() -> None:
@@ -79,5 +79,5 @@ def test_a_thread_that_waits_for_a_closed_budget_gives_up() -> None:
     assert gave_up == [True]
 
 
-def test_the_machine_has_memory() -> None:
+def test_machine_has_memory() -> None:
     assert share_of_memory() > 100 << 20

@@ -134,12 +134,12 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "out.png"), read(folder / "a.png"))
     result = run(folder, "-o", tmp_path / "out", *arguments)
     assert result.exit_code == 2
-    assert "is one depth map and there are 2 images; give a folder of maps with the names" in text(
+    assert "is one depth map, but there are 2 images; use a folder of maps with the names" in text(
         result
     )
     result = run(folder, "-o", tmp_path / "out", "--with", "rain", "--depth", tmp_path / "near.png")
     assert result.exit_code == 2
-    assert "a depth is of use for haze and night_haze only, not for rain" in text(result)
+    assert "a depth has an effect on haze and night_haze only, not on rain" in text(result)
     result = run(folder, "-o", tmp_path / "out", "--with", "haze", "--depth", tmp_path / "nowhere")
     assert result.exit_code == 2
     assert "nowhere does not exist" in text(result)
@@ -154,7 +154,7 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
         tmp_path / "small.png",
     )
     assert result.exit_code == 1
-    assert "small.png is of shape (5, 5); give one of the image's size, (75, 97)" in text(result)
+    assert "small.png has the shape (5, 5); it must have the image's size, (75, 97)" in text(result)
 
 
 @pytest.mark.parametrize(
@@ -162,21 +162,21 @@ def test_one_depth_map_for_one_file(folder: Path, tmp_path: Path) -> None:
     [
         ("fog", "unknown degradation 'fog'"),
         ("snow:severity=9", "snow:severity must be a whole number from 1 to 5, not '9'"),
-        ("haze:sigma=3", "haze takes beta="),
+        ("haze:sigma=3", "haze accepts beta="),
         (
             "rain+jpeg:quality=best",
             "jpeg:quality must be a number, or a range such as 0.5..1.5, not 'best'",
         ),
     ],
 )
-def test_a_wrong_step_is_named(step: str, message: str, folder: Path, tmp_path: Path) -> None:
+def test_error_names_wrong_step(step: str, message: str, folder: Path, tmp_path: Path) -> None:
     result = run(folder, "-o", tmp_path / "out", "--with", step)
     assert result.exit_code == 2
     assert message in text(result)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_and_the_function_agree(folder: Path, tmp_path: Path) -> None:
+def test_command_and_the_function_agree(folder: Path, tmp_path: Path) -> None:
     import zlib
 
     assert (
@@ -220,7 +220,7 @@ def test_photos_of_one_name_in_two_folders_have_their_own_draws_and_depth(
     )
 
 
-def test_the_list_as_json() -> None:
+def test_list_as_json() -> None:
     listed = json.loads(run("--list", "--json").output)
     assert list(listed) == [*DEGRADATIONS, *OVERLAYS]
     assert listed["noise"]["severities"]["sigma"] == [8, 16, 28, 45, 70]

@@ -55,7 +55,7 @@ def broken(whole: Path, photo: Image.Image) -> Path:
     return whole.parent / "broken.txt"
 
 
-def test_json_csv_and_page_hold_the_same_figures(
+def test_json_csv_and_page_have_the_same_figures(
     whole: Path, weights: Path, tmp_path: Path
 ) -> None:
     table, page = tmp_path / "out" / "table.csv", tmp_path / "out" / "page.html"
@@ -128,7 +128,7 @@ def test_json_csv_and_page_hold_the_same_figures(
     ]  # nothing half-written
 
 
-def test_excluded_pairs_are_named_in_all_outputs(
+def test_excluded_pairs_are_listed_in_all_outputs(
     whole: Path, broken: Path, weights: Path, tmp_path: Path
 ) -> None:
     options = ("--weights", weights, "--overwrite")
@@ -227,7 +227,7 @@ def test_results_of_another_restorer(whole: Path, photo: Image.Image, tmp_path: 
     (folder / "dim.webp").unlink()
     result = run(*command)
     assert result.exit_code == 1
-    assert f"{whole}:1: {folder} holds no dim.*" in text(result)
+    assert f"{whole}:1: {folder} contains no dim.*" in text(result)
     assert json.loads(result.stdout)["sets"][0]["count"] == 2
 
 
@@ -302,7 +302,7 @@ def test_each_restorer_is_a_column(
     failed = run(*command, "--restorer", "none=peers:none", "--json")
     assert failed.exit_code == 1
     assert [one["excluded"] for one in json.loads(failed.stdout)["sets"]] == [3] * 5
-    assert "whole.txt:1: theirs: theirs holds no dim.*" in text(failed)
+    assert "whole.txt:1: theirs: theirs contains no dim.*" in text(failed)
     assert "none: the restorer returned float64" in text(failed)
 
 
@@ -310,18 +310,18 @@ def test_each_restorer_is_a_column(
     ("arguments", "message"),
     [
         ((), "Missing option"),
-        (("--pairs", "nowhere.txt"), "there is no pair list nowhere.txt"),
-        (("--pairs", "empty.txt"), "empty.txt holds no pairs"),
-        (("--pairs", "twisted.txt"), "twisted.txt:1: a line is degraded|clean"),
+        (("--pairs", "nowhere.txt"), "pair list nowhere.txt does not exist"),
+        (("--pairs", "empty.txt"), "empty.txt contains no pairs"),
+        (("--pairs", "twisted.txt"), "twisted.txt:1: a line must be degraded|clean"),
         (
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
-            "have one name, 'whole'; name them: --pairs NAME=LIST",
+            "have the same name, 'whole'; name them: --pairs NAME=LIST",
         ),
         (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
         (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
         (
             ("--pairs", "whole.txt", "--restored", "nowhere"),
-            "no folder of restored images at nowhere",
+            "the folder of restored images does not exist: nowhere",
         ),
         (("--pairs", "noise.txt", "--restored", "."), "has no degraded file"),
         (
@@ -330,23 +330,26 @@ def test_each_restorer_is_a_column(
         ),
         (
             ("--pairs", "whole.txt", "--weights", "small", "--weights", "small"),
-            "--weights small: the name 'small' is taken",
+            "--weights small: the name 'small' is already used",
         ),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--restored", "x=.", "--restorer", "x=."),
-            "--restorer x: that name is taken",
+            "--restorer x: that name is already used",
         ),
-        (("--pairs", "whole.txt", "--restorer", "."), "--restorer is NAME=..."),
+        (("--pairs", "whole.txt", "--restorer", "."), "--restorer must be NAME=..."),
         (
             ("--pairs", "whole.txt", "--restored", ".", "--restorer", "x=nowhere:f"),
             "'nowhere' cannot be imported",
         ),
-        (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; give the name of a file"),
+        (("--pairs", "whole.txt", "--csv", "sub"), "sub is a folder; use the name of a file"),
         (
             ("--pairs", "whole.txt", "--csv", "whole.txt"),
-            "whole.txt exists; replace it by --overwrite",
+            "whole.txt exists; replace it with --overwrite",
         ),
-        (("--pairs", "whole.txt", "--csv", "a", "--report", "a"), "a cannot hold two results"),
+        (
+            ("--pairs", "whole.txt", "--csv", "a", "--report", "a"),
+            "two results would be written to a;",
+        ),
         (("--pairs", "whole.txt", "--csv", "whole.txt/a.csv"), "whole.txt/a.csv cannot be written"),
     ],
 )

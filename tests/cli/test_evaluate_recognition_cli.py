@@ -137,7 +137,7 @@ def test_classification_from_folders_to_page(photos: Path, weights: Path, here: 
     assert (dim["name"], dim["synthetic"]) == ("dim", False)
     assert dim["degraded"]["top1"]["value"] == pytest.approx(
         100 * 4 / 12
-    )  # what was bright is taken for dark
+    )  # bright is classified as dark
     assert dim["restored"]["peer"]["top1"]["value"] == 100
     assert dim["recovered"]["peer"]["top1"]["value"] == pytest.approx(1)
     assert dim["p_value"]["peer"]["top1"] == pytest.approx(2 * 0.5**8)  # McNemar: eight of eight
@@ -236,7 +236,7 @@ def test_severity_ranges() -> None:
         "haze:severity=2+noise:severity=4,sigma=3",
         "haze:severity=2+noise:severity=5,sigma=3",
     ]
-    with pytest.raises(ValueError, match="begins with the lower one"):
+    with pytest.raises(ValueError, match="must begin with the lower one"):
         expand_severities("haze:severity=3..1")
 
 
@@ -273,7 +273,7 @@ def test_several_recognisers_get_the_same_restored_images(photos: Path, here: Pa
     )
 
 
-def test_excluded_images_are_named_in_all_outputs(photos: Path, here: Path) -> None:
+def test_excluded_images_are_listed_in_all_outputs(photos: Path, here: Path) -> None:
     (here / "dim" / "bright" / "02.png").unlink()
     (here / "dim" / "bright" / "03.png").write_bytes(b"no image")
     Image.new("RGB", (48, 36), (200, 20, 20)).save(photos / "bright" / "red.png")
@@ -490,7 +490,7 @@ def test_reidentification(here: Path) -> None:
     assert alone["conditions"][0]["p_value"]["peer"].keys() >= {"rank1", "rank10", "map"}
     refused = run("reid", "--data", "persons", "--images", "persons", *command)
     assert refused.exit_code == 2
-    assert "--images is not for reid" in text(refused)
+    assert "--images has no effect for reid" in text(refused)
 
 
 def test_photos_of_real_weather_are_compared_as_taken_and_restored(
@@ -614,38 +614,41 @@ def test_results_of_another_restorer_in_a_folder(photos: Path, here: Path) -> No
     ("arguments", "message"),
     [
         ((), "Missing option"),
-        (("--data", "nowhere", *PEER[2:]), "there is no folder or CSV file nowhere"),
+        (("--data", "nowhere", *PEER[2:]), "nowhere is neither a folder nor a CSV file"),
         (
             (*DIM, "--weights", "small", "--weights", "x=small", "--weights", "small"),
-            "--weights small: the name 'small' is taken",
+            "--weights small: the name 'small' is already used",
         ),
         ((*PEER, "--with", "hase"), "unknown degradation 'hase'"),
-        ((*PEER, "--with", "haze:severity=5..1"), "severities begins with the lower one"),
-        ((*PEER, "--with", "clean"), "call a condition anything but 'clean'"),
-        ((*PEER, "--degraded", "dim=dim"), "two conditions 'dim'"),
+        ((*PEER, "--with", "haze:severity=5..1"), "severities must begin with the lower one"),
+        ((*PEER, "--with", "clean"), "the condition names 'clean'"),
+        ((*PEER, "--degraded", "dim=dim"), "two conditions have the same name, 'dim'"),
         (
             (*PEER, "--degraded", "fog"),
-            "--degraded is NAME=..., such as fog=photos/foggy; not 'fog'",
+            "--degraded must be NAME=..., such as fog=photos/foggy, not 'fog'",
         ),
-        ((*PEER, "--degraded", "fog=nowhere"), "there is no folder nowhere"),
-        ((*PEER, "--restorer", "peer=nets:brighten"), "--restorer peer=...: that name is taken"),
-        ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is taken"),
+        ((*PEER, "--degraded", "fog=nowhere"), "folder nowhere does not exist"),
+        (
+            (*PEER, "--restorer", "peer=nets:brighten"),
+            "--restorer peer=...: that name is already used",
+        ),
+        ((*PEER, "--restorer", "nothing=nets:brighten"), "that name is already used"),
         ((*PEER, "--restorer", "other=nets:nothing"), "nets has no function 'nothing'"),
         ((*PEER, "--restorer", "other=nowhere:nothing"), "'nowhere' cannot be imported"),
-        ((*DIM, "--no-vrdir"), "--no-vrdir leaves nothing to compare"),
+        ((*DIM, "--no-vrdir"), "with --no-vrdir there is nothing to compare"),
         ((*DIM, "--weights", "huge"), "no weights 'huge'"),
         ((*DIM, "--device", "tpu9"), "no device 'tpu9'"),
-        ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers have one name"),
-        ((*PEER, "--recogniser", "nowhere.onnx"), "there is no recogniser nowhere.onnx"),
+        ((*PEER, "--recogniser", "nets:by_brightness"), "two recognisers have the same name"),
+        ((*PEER, "--recogniser", "nowhere.onnx"), "recogniser nowhere.onnx does not exist"),
         ((*PEER, "--recogniser", "nets:brighten"), "has no class names"),
         ((*PEER, "--recogniser", "nets:of_three"), "nets:of_three returned scores of shape (1, 3)"),
         ((*PEER, "--bootstrap", "0"), "--bootstrap"),
         ((*PEER, "--limit", "0"), "--limit"),
         ((*PEER, "--seed", "-1"), "--seed"),
-        ((*PEER, "--device", "cpu"), "--device has no effect with --no-vrdir; leave it out"),
-        ((*PEER, "--csv", "dim"), "dim is a folder; give the name of a file"),
-        ((*PEER, "--report", "nets.py"), "nets.py exists; replace it by --overwrite"),
-        ((*PEER, "--csv", "a", "--report", "a"), "a cannot hold two results"),
+        ((*PEER, "--device", "cpu"), "--device has no effect with --no-vrdir; remove it"),
+        ((*PEER, "--csv", "dim"), "dim is a folder; use the name of a file"),
+        ((*PEER, "--report", "nets.py"), "nets.py exists; replace it with --overwrite"),
+        ((*PEER, "--csv", "a", "--report", "a"), "two results would be written to a;"),
     ],
 )
 def test_bad_arguments_are_reported_and_nothing_is_written(

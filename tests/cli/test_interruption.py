@@ -31,9 +31,9 @@ from vrdir.restoring import loading
 from vrdir.restoring.restorer import Restorer
 from vrdir.training.checkpoints import save_checkpoint
 from vrdir.training.earlier_stages import EarlierStages
+from vrdir.training.paper_stages import DecoderStage
 from vrdir.training.run import Sources, train
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import DecoderStage
 
 FILES = 40
 
@@ -71,7 +71,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_a_run_is_killed_stopped_and_resumed(
+def test_run_is_killed_stopped_and_resumed(
     kind: str, folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -103,7 +103,7 @@ def test_a_run_is_killed_stopped_and_resumed(
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_an_interrupted_run_without_resume_can_be_resumed(
+def test_interrupted_run_without_resume_can_be_resumed(
     kind: str, folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -124,13 +124,13 @@ def test_an_interrupted_run_without_resume_can_be_resumed(
     assert f"{FILES} of {FILES} {kind}d, {made} of them earlier" in text(result)
 
 
-def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_finished_run_leaves_no_manifest_without_resume(folder: Path, tmp_path: Path) -> None:
     command = ("degrade", folder / "0", "--with", "noise:sigma=20", "-o", tmp_path / "out")
     assert run(*command).exit_code == 0
     assert not list((tmp_path / "out").glob(".vrdir*"))
     again = run(*command)
     assert again.exit_code == 1
-    assert "photo 0.png exists; replace it by --overwrite" in text(again)
+    assert "photo 0.png exists; replace it with --overwrite" in text(again)
     assert not list((tmp_path / "out").glob(".vrdir*"))
     assert run(*command, "--overwrite", "--resume").exit_code == 0
     kept = (tmp_path / "out" / ".vrdir-degrade.jsonl").read_bytes()
@@ -141,14 +141,14 @@ def test_a_run_that_ends_leaves_no_manifest_unless_asked_for(folder: Path, tmp_p
     assert "10 of them earlier" in text(run(*command, "--resume"))
 
 
-def test_a_run_in_which_every_file_fails_leaves_no_folder(tmp_path: Path) -> None:
+def test_run_in_which_every_file_fails_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"no image")
     assert run("degrade", tmp_path / "in", "--with", "noise", "-o", tmp_path / "out").exit_code == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_while_a_line_is_printed_waits_for_running_files(
+def test_signal_while_a_line_is_printed_waits_for_running_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, begun, printed = tmp_path / "out", [], []
@@ -207,8 +207,8 @@ def test_resuming_another_run_is_rejected(folder: Path, weights: Path, tmp_path:
     other = run(*command, "noise:sigma=30")
     assert other.exit_code == 2
     assert (
-        "holds the results of another run (with was ['noise:sigma=20'] and is ['noise:sigma=30'])"
-        in text(other)
+        "contains the results of a different run (with was ['noise:sigma=20'] and is "
+        "['noise:sigma=30'])" in text(other)
     )
     again = run(*command, "noise:sigma=20", "--json")
     assert again.exit_code == 0
@@ -223,12 +223,12 @@ def test_resuming_another_run_is_rejected(folder: Path, weights: Path, tmp_path:
         "--resume",
     )
     assert one.exit_code == 2
-    assert "one.png is one file; --resume is for a folder of results" in text(one)
+    assert "one.png is one file; --resume needs a folder of results" in text(one)
     assert not (tmp_path / "one.png").exists()
 
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
-def test_another_folder_of_the_same_name_is_another_run(
+def test_different_folder_of_same_name_is_a_different_run(
     kind: str, folder: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = (
@@ -258,7 +258,7 @@ def test_another_folder_of_the_same_name_is_another_run(
     assert "10 of them earlier" in text(again)
 
 
-def test_another_depth_map_of_the_same_name_is_another_run(
+def test_different_depth_map_of_same_name_is_a_different_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("here", "there"):
@@ -316,7 +316,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-def test_a_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
+def test_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
     noise_folder: Path, weights: Path, small_disk: Path
 ) -> None:
     command = (
@@ -350,7 +350,7 @@ def test_a_full_disk_stops_the_run_at_once_and_it_can_be_resumed(
     assert f"8 of 8 restored, {written} of them earlier" in text(result)
 
 
-def test_a_full_disk_at_the_manifest(noise_folder: Path, small_disk: Path) -> None:
+def test_full_disk_at_the_manifest(noise_folder: Path, small_disk: Path) -> None:
     (small_disk / "ballast").write_bytes(bytes(2**20 - 4096 * 2))
     with pytest.raises(OSError, match="No space"):
         (small_disk / "rest").write_bytes(bytes(2**20))
@@ -363,7 +363,7 @@ def test_a_full_disk_at_the_manifest(noise_folder: Path, small_disk: Path) -> No
     assert not list(small_disk.glob("*.png"))
 
 
-def test_a_read_only_disk(noise_folder: Path, weights: Path, small_disk: Path) -> None:
+def test_read_only_disk(noise_folder: Path, weights: Path, small_disk: Path) -> None:
     remount(small_disk, "ro")
     for options in ((), ("--resume",)):  # known before anything is restored
         result = run(
@@ -394,7 +394,7 @@ def test_a_read_only_disk(noise_folder: Path, weights: Path, small_disk: Path) -
     assert [result.error for result in results] == [f"{small_disk / 'out' / '0.png'} {reason}"]
 
 
-def test_a_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path: Path) -> None:
+def test_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / os.fsdecode(b"latin\xe9.png")).write_bytes(b"no image")
     photo.save(tmp_path / "in" / os.fsdecode(b"fine\xe9.png"))
@@ -416,7 +416,7 @@ def test_a_name_that_is_not_unicode_can_be_printed(photo: Image.Image, tmp_path:
     assert "1 of 2 degraded, 1 failed" in result.stdout
 
 
-def test_a_stopped_evaluation_leaves_nothing_behind(
+def test_stopped_evaluation_leaves_no_temporary_files(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "nets.py").write_text(
@@ -561,7 +561,7 @@ run_files(results, len(jobs), "restored", as_json=len(sys.argv) > 4)
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_work_that_no_signal_reaches_is_given_up(
+def test_uninterruptible_work_is_abandoned(
     workers: int, number: int, photo: Image.Image, tmp_path: Path
 ) -> None:
     photo.save(tmp_path / "in.png")
@@ -589,7 +589,7 @@ def test_work_that_no_signal_reaches_is_given_up(
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
+def test_full_disk_in_training_is_reported_and_training_can_be_resumed(
     photo_folder: Path, tiny: VRDIR, small_disk: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="No space left"):
@@ -625,7 +625,7 @@ def test_a_full_disk_while_training_is_named_and_training_can_be_resumed(
     assert (trained(resume=True) / "model.safetensors").is_file()
 
 
-def test_a_read_only_work_directory_is_rejected_first(small_disk: Path) -> None:
+def test_read_only_work_directory_is_rejected_first(small_disk: Path) -> None:
     remount(small_disk, "ro")
     result = run(
         "train",

@@ -19,7 +19,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def sots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A little SOTS, and a working folder beside it."""
+    """A small SOTS, and a working folder next to it."""
     for name in (
         "hazy/1400_1.png",
         "hazy/1400_2.png",
@@ -55,7 +55,7 @@ def test_build_and_check(sots: Path) -> None:
     )
 
 
-def test_clean_images_alone(sots: Path) -> None:
+def test_clean_images_without_pairs(sots: Path) -> None:
     result = run(
         "build",
         "--clean",
@@ -76,7 +76,7 @@ def test_clean_images_alone(sots: Path) -> None:
     assert "2 pairs (2 synthesised)" in text(run("check", "lists/noise.txt"))
 
 
-def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path) -> None:
+def test_images_without_a_twin_warn_or_fail_with_strict(sots: Path) -> None:
     (sots / "gt/1401.png").rename(sots / "gt/1402.png")
     result = build("--rule", "reside", "--strict")
     assert result.exit_code == 2
@@ -120,11 +120,11 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "SOTS/gt", "-o", "old.txt", "--rule", "reside"),
-            "old.txt exists; replace it by --overwrite",
+            "old.txt exists; replace it with --overwrite",
         ),
         (
             ("--degraded", "SOTS/hazy", "--clean", "nowhere", "-o", "p.txt"),
-            "there is no folder nowhere",
+            "folder nowhere does not exist",
         ),
         (("--clean", "SOTS/gt", "-o", "p.txt"), "needs --degraded DIR, or --with NAME"),
         (
@@ -133,13 +133,13 @@ def test_images_without_a_twin_are_a_warning_or_with_strict_an_error(sots: Path)
         ),
         (
             ("--clean", "SOTS/gt", "--degraded", "SOTS/hazy", "-o", "p.txt", "--with", "noise"),
-            "takes no degraded images",
+            "needs degradations to synthesise",
         ),
         (("--clean", "bars", "-o", "p.txt", "--with", "noise"), "cannot be in a pair list"),
         (("--degraded", "SOTS/hazy", "-o", "p.txt"), "Missing option"),
     ],
 )
-def test_bad_arguments_are_named_and_nothing_is_written(
+def test_bad_arguments_are_reported_and_nothing_is_written(
     arguments: tuple[str, ...], message: str, sots: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "old.txt").write_text("old")
@@ -164,10 +164,10 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
     for message in (
         "pairs.txt: 3 pairs, 2 clean images",
         "bad.txt:1: SOTS/gt/1409.png does not exist",
-        "bad.txt:2: a line is degraded|clean",
+        "bad.txt:2: a line must be degraded|clean",
         "bad.txt:3: unknown degradation 'fogg'",
         "bad.txt: 3 problems (named above)",
-        "empty.txt holds no pairs",
+        "empty.txt contains no pairs",
     ):
         assert message in text(result)
 
@@ -180,10 +180,10 @@ def test_check_names_every_problem_of_every_list(sots: Path) -> None:
 
     result = run("check", "pairs.txt", "nowhere.txt")
     assert result.exit_code == 2
-    assert "there is no pair list nowhere.txt" in text(result)
+    assert "pair list nowhere.txt does not exist" in text(result)
 
 
-def test_the_rules_are_shown_with_names(sots: Path) -> None:
+def test_rules_are_shown_with_names(sots: Path) -> None:
     result = run("rules")
     assert result.exit_code == 0
     assert "hazy/0001_0.8_0.2.jpg|gt/0001.png" in text(result)
@@ -193,7 +193,7 @@ def test_the_rules_are_shown_with_names(sots: Path) -> None:
     )
 
 
-def test_line_numbers_and_names_are_shown_as_they_are(
+def test_line_numbers_and_names_are_printed_literally(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -71,7 +71,7 @@ def test_from_and_to_files(photo: Image.Image, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "b.jpg").format == "JPEG"
     again = vrdir("degrade", "-", "-o", tmp_path / "b.jpg", *how, content=encoded(photo, "PNG"))
     assert again.exit_code == 2
-    assert "b.jpg exists; replace it by --overwrite" in text(again)
+    assert "b.jpg exists; replace it with --overwrite" in text(again)
 
 
 def test_quality_is_rejected_for_a_format_without_it(photo: Image.Image) -> None:
@@ -80,7 +80,7 @@ def test_quality_is_rejected_for_a_format_without_it(photo: Image.Image) -> None
     )
     assert (result.exit_code, result.stdout_bytes) == (2, b"")
     assert (
-        "--quality has no effect for PNG: it is for JPEG, WebP, AVIF and HEIC; leave it out"
+        "--quality has no effect for PNG: it is for JPEG, WebP, AVIF and HEIC; remove it"
         in text(result)
     )
 
@@ -116,7 +116,7 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
             ("-", "a.png", "-o", "-"),
             b"",
             2,
-            "- is one image; give no other input with it",
+            "- means one image; remove the other inputs",
         ),
         (("-", "-o", "-", "--json"), b"", 2, "--json has no effect for one image of a pipe"),
         (("-", "-o", "-", "--resume"), b"", 2, "--resume has no effect for one image of a pipe"),
@@ -129,11 +129,11 @@ def test_format_and_size(photo: Image.Image, weights: Path) -> None:
             ("-", "-o", "out.png", "--format", "jpg"),
             b"",
             2,
-            "out.png and --format jpg are two formats; give one",
+            "out.png and --format jpg are two different formats; use only one",
         ),
     ],
 )
-def test_impossible_requests_are_named(
+def test_impossible_requests_are_reported(
     arguments: tuple[str, ...],
     content: bytes,
     status: int,

@@ -24,7 +24,9 @@ def run(*arguments: object) -> Any:
 
 @pytest.mark.parametrize("kind", ["restore", "degrade"])
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
-def test_quality(kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_quality_changes_the_file(
+    kind: str, suffix: str, photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     how = (
         ["--weights", weights, "--device", "cpu"]
@@ -51,7 +53,7 @@ def test_quality_without_effect_is_rejected(
     assert result.exit_code == 2
     assert (
         "--quality has no effect here, where no result is a JPEG, WebP, AVIF or HEIC file; "
-        "leave it out" in text(result)
+        "remove it" in text(result)
     )
     assert (
         run(kind, tmp_path / "a.png", "-o", tmp_path / "b.jpg", *how, "--quality", 101).exit_code
@@ -137,12 +139,14 @@ def test_options_for_images_are_rejected_for_videos(
     )
     assert result.exit_code == 2
     assert (
-        f"{option[0]} has no effect for videos, such as {tmp_path / 'clip.mp4'}; leave it out"
+        f"{option[0]} has no effect for videos, such as {tmp_path / 'clip.mp4'}; remove it"
         in text(result)
     )
 
 
-def test_another_size_is_another_run(photo: Image.Image, weights: Path, tmp_path: Path) -> None:
+def test_different_size_is_a_different_run(
+    photo: Image.Image, weights: Path, tmp_path: Path
+) -> None:
     photo.save(tmp_path / "a.png")
     command = (
         "restore",

@@ -52,7 +52,7 @@ def folder(photo: Image.Image, tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None:
+def test_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     command = (
         "restore",
@@ -93,7 +93,7 @@ def test_a_page_of_a_folder(folder: Path, weights: Path, tmp_path: Path) -> None
     assert "<script>b.jpg" in by_name
 
 
-def test_an_existing_page_is_kept_unless_the_run_is_resumed(
+def test_existing_page_is_kept_unless_the_run_is_resumed(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
@@ -112,7 +112,7 @@ def test_an_existing_page_is_kept_unless_the_run_is_resumed(
     )
     refused = run(*command)
     assert refused.exit_code == 2
-    assert "page.html exists; replace it by --overwrite" in text(refused)
+    assert "page.html exists; replace it with --overwrite" in text(refused)
     assert (page.read_text(), (tmp_path / "out").exists()) == ("mine", False)
     for state in ("restored", "earlier"):
         assert run(*command, "--resume").exit_code == 0
@@ -138,7 +138,7 @@ def test_any_name_can_be_on_a_page(tmp_path: Path) -> None:
     assert content["facts"] == {"input": "<b>"}
 
 
-def test_the_summary_counts_unchanged_images() -> None:
+def test_summary_counts_unchanged_images() -> None:
     summary = Summary()
     assert str(summary) == ""
     for name, change, shares in [
@@ -149,11 +149,11 @@ def test_the_summary_counts_unchanged_images() -> None:
     summary.add(FileResult(FileJob(Path("c"), Path("out")), {}, "c is not an image"))
     assert (
         str(summary) == "changed by 5.0 of 255 levels on average, from 0.1 (a) to 10.0 (b); "
-        "1 left as they were; mostly clean 1, haze 1"
+        "1 unchanged; mostly clean 1, haze 1"
     )
 
 
-def test_the_mean_change_does_not_depend_on_strips() -> None:
+def test_mean_change_does_not_depend_on_strips() -> None:
     before, after = torch.rand(1, 3, 600, 20), torch.rand(1, 3, 600, 20)
     assert mean_change(before, after) == pytest.approx(
         float((before - after).abs().mean()) * 255, rel=1e-5

@@ -36,7 +36,7 @@ main()
 def vrdir(
     *arguments: object, stdout: int = subprocess.PIPE, warnings: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, with output buffered as it is outside of tests."""
+    """Run the command, with output buffered as outside of tests."""
     environment = os.environ | {"PYTHONUNBUFFERED": "", "PYTHONWARNINGS": warnings}
     command = [sys.executable, "-m", "vrdir", *map(str, arguments)]
     return subprocess.run(
@@ -70,17 +70,18 @@ def test_ctrl_c_while_modules_are_imported(module: str, photo: Image.Image, tmp_
     assert not (tmp_path / "out").exists()
 
 
+PRINTING = [
+    ("--help",),
+    ("weights", "list"),
+    ("weights", "show", "small"),
+    ("degrade", "--list", "--json"),
+]
+"""Commands that print and write no file."""
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("weights", "list"),
-        ("weights", "show", "small"),
-        ("degrade", "--list", "--json"),
-    ],
-)
-def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         result = vrdir(*arguments, stdout=full.fileno())
     assert result.returncode == 1
@@ -90,16 +91,8 @@ def test_a_full_disk_at_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("weights", "list"),
-        ("weights", "show", "small"),
-        ("degrade", "--list", "--json"),
-    ],
-)
-def test_a_closed_pipe_is_no_error(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", PRINTING)
+def test_closed_pipe_is_not_an_error(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `| head` does once it has its lines
     result = vrdir(*arguments, stdout=writing)
@@ -107,7 +100,7 @@ def test_a_closed_pipe_is_no_error(arguments: tuple[str, ...]) -> None:
     assert (result.returncode, result.stderr) == (1, "")
 
 
-def test_a_pipe_that_closes_while_files_are_processed(photo: Image.Image, tmp_path: Path) -> None:
+def test_pipe_that_closes_while_files_are_processed(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(3):
         photo.save(tmp_path / "in" / f"{i}.png")
@@ -153,10 +146,10 @@ def test_no_warning_of_pillow_is_shown(photo: Image.Image, tmp_path: Path) -> No
     assert "UserWarning" in asked.stderr
 
 
-def test_the_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
+def test_users_errors_are_one_line_and_debug_adds_the_traceback() -> None:
     plain = vrdir("weights", "show", "huge")
     assert plain.returncode == 2
-    assert plain.stderr == "error: no bundled weights 'huge'; there are small, field\n"
+    assert plain.stderr == "error: unknown bundled weights 'huge'; choose one of small, field\n"
     for arguments in (
         ("--debug", "weights", "show", "huge"),
         ("weights", "show", "huge", "--debug"),
@@ -182,7 +175,7 @@ main()
 
 
 @pytest.mark.parametrize("command", ["list", "show"])
-def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
+def test_bug_keeps_traceback_and_says_how_to_report_it(
     command: str,
 ) -> None:
     result = subprocess.run(
@@ -195,11 +188,11 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_tells_how_to_report_it(
     assert "Traceback" in result.stderr
     assert "KeyError: 'no such key'" in result.stderr
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: this is a fault of vrdir, not yours. Please report it")
+    assert last.startswith("error: this is a bug in vrdir. Please report it")
     assert "vrdir info" in last
 
 
-def test_a_system_error_that_names_a_file_is_one_line(tmp_path: Path) -> None:
+def test_system_error_with_file_name_is_one_line(tmp_path: Path) -> None:
     code = FAULTY.replace('{}["no such key"]', f"open({str(tmp_path / 'lost.json')!r})")
     result = subprocess.run(
         [sys.executable, "-c", code, "weights", "list"], capture_output=True, text=True, check=False
@@ -210,7 +203,7 @@ def test_a_system_error_that_names_a_file_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_verbose_and_debug_print_what_is_logged(photo: Image.Image, tmp_path: Path) -> None:
+def test_verbose_and_debug_print_log_messages(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     command = ("degrade", tmp_path / "broken.png", "-o", tmp_path / "out.png", "--with", "noise")
     assert "DEBUG vrdir.batch.process" not in vrdir(*command).stderr
@@ -236,7 +229,7 @@ def test_every_command_has_debug_and_verbose() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no folder that is in use")
-def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
+def test_deleted_current_folder_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
     script = f"import os; os.chdir({str(folder)!r}); os.rmdir({str(folder)!r})"

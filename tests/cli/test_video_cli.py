@@ -15,18 +15,21 @@ from typer.testing import CliRunner
 from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
 from vrdir.cli.progress import FrameProgress, progress_bars
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 pytest.importorskip("av")
 
 from tests.clips import clip, damage, packets, pictures, times
 from tests.conftest import text
 
+SUFFIXES = ", ".join(sorted(VIDEO_SUFFIXES))
+
 
 def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-def test_a_clip(weights: Path, tmp_path: Path) -> None:
+def test_clip_is_restored(weights: Path, tmp_path: Path) -> None:
     source, target = clip(tmp_path / "a.mp4"), tmp_path / "b.mkv"
     result = run("restore", source, "-o", target, "--weights", weights, "--explain")
     assert result.exit_code == 0
@@ -62,7 +65,7 @@ def test_damaged_frames_are_a_warning(weights: Path, tmp_path: Path) -> None:
     assert sum(entry["shares"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
+def test_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     photo.save(folder / "a.png")
@@ -91,14 +94,14 @@ def test_a_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_
         (
             "a.mp4",
             "b.png",
-            "a.mp4 is a video; give the output one of .m4v, .mkv, .mov, .mp4, .webm, not .png",
+            f"a.mp4 is a video; use one of {SUFFIXES} for the output, not .png",
         ),
         ("a.png", "b.mp4", "a.png is an image"),
-        ("a.mp4", "a.mp4", "over itself"),
-        (".", "b.mp4", "the name of one file"),
+        ("a.mp4", "a.mp4", "the output would overwrite its input"),
+        (".", "b.mp4", "is one file, but there are several inputs"),
     ],
 )
-def test_impossible_requests_are_named(
+def test_impossible_requests_are_reported(
     source: str,
     target: str,
     message: str,
@@ -143,7 +146,7 @@ def test_without_a_terminal_lines_show_the_progress(
     assert FrameProgress(progress_bars(as_json=True), as_json=True).lines is False
 
 
-def test_the_commands_in_the_docs(
+def test_commands_in_the_docs(
     weights: Path, tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()
@@ -165,7 +168,7 @@ def test_the_commands_in_the_docs(
         assert result.exit_code == 0, f"{line}: {text(result)}"
 
 
-def test_the_python_lines_in_the_docs(tiny: Any, tmp_path: Path, photo: Image.Image) -> None:
+def test_python_lines_in_the_docs(tiny: Any, tmp_path: Path, photo: Image.Image) -> None:
     from vrdir import Restorer
 
     document = (Path(__file__).parents[2] / "docs" / "video.md").read_text()

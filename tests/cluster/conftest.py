@@ -62,7 +62,7 @@ def started(begin: Callable[[], Any], after: Callable[[], None] | None = None) -
 
 
 def paths_for_workers() -> None:
-    """Let Ray's workers, which start in folders of their own, import what the tests import."""
+    """Let Ray's workers, which start in their own folders, import what the tests import."""
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
 

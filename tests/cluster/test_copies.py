@@ -52,7 +52,7 @@ def test_images_are_copied_once(bucket: str, tmp_path: Path, fetched: list[str])
     assert len(fetched) == len(files)
 
 
-def test_what_changed_is_copied_again(bucket: str, tmp_path: Path, fetched: list[str]) -> None:
+def test_changed_files_are_copied_again(bucket: str, tmp_path: Path, fetched: list[str]) -> None:
     files = fill(bucket)
     folder = Copies(10**9, tmp_path).images(f"{bucket}/in")
     other = bytearray(files["a/1.png"])
@@ -66,7 +66,7 @@ def test_what_changed_is_copied_again(bucket: str, tmp_path: Path, fetched: list
     assert sorted(fetched) == [f"{bucket}/in/a/0.png", f"{bucket}/in/a/1.png"]
 
 
-def test_an_interrupted_copy_goes_on(
+def test_interrupted_copy_continues(
     bucket: str, tmp_path: Path, fetched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = fill(bucket, 6)
@@ -91,7 +91,7 @@ def test_an_interrupted_copy_goes_on(
     assert len(fetched) == len(files)  # none twice
 
 
-def test_the_folder_keeps_its_limit(bucket: str, tmp_path: Path) -> None:
+def test_folder_keeps_its_limit(bucket: str, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2), ("three", 3)):
         storage.write(f"{bucket}/{name}/1.png", photo(seed))
     size = max(len(photo(seed)) for seed in (1, 2, 3))
@@ -100,7 +100,7 @@ def test_the_folder_keeps_its_limit(bucket: str, tmp_path: Path) -> None:
     copies.images(f"{bucket}/one")  # used later than two
     three = copies.images(f"{bucket}/three")
     assert (one.exists(), two.exists(), three.exists()) == (True, False, True)
-    with pytest.raises(DataError, match=r"holds 0\.00 GB of images, .* raise --copies-gb"):
+    with pytest.raises(DataError, match=r"has 0\.00 GB of images, .* raise --copies-gb"):
         Copies(size // 2, tmp_path).images(f"{bucket}/one")
 
 

@@ -41,7 +41,7 @@ def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forget()
 
 
-def test_what_may_pass_passes(
+def test_temporary_errors_are_overcome(
     bucket: str, s3_server: str, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = ["busy", "failing", "slow", "broken", "short"]
@@ -72,7 +72,7 @@ def test_what_may_pass_passes(
     assert len(Account(f"{bucket}/out").table()) == len(rows)  # no row twice
 
 
-def test_what_does_not_pass_is_done_by_a_later_run(
+def test_failed_images_are_done_by_a_later_run(
     bucket: str, s3_server: str, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("down", "denied", "good"):
@@ -99,7 +99,7 @@ def test_what_does_not_pass_is_done_by_a_later_run(
         "good": "restored",
         "bad": "failed",
     }
-    assert "the server answers 503" in rows["down"].error
+    assert "the server returns status 503" in rows["down"].error
     assert "access denied; check the credentials" in rows["denied"].error
     assert (asked["down"], asked["denied"]) == (storage.ATTEMPTS, 1)
     through(s3_server, monkeypatch)
@@ -138,7 +138,7 @@ def test_wrong_credentials_are_one_line(
         assert KEY_ID not in text
 
 
-def test_the_account_and_lines_hold_no_secrets(
+def test_account_and_lines_contain_no_secrets(
     bucket: str, s3_server: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)

@@ -71,7 +71,7 @@ def fill(bucket: str, count: int, size: tuple[int, int] = (40, 32)) -> list[str]
     return names
 
 
-def test_results_equal_those_of_one_machine(bucket: str, connected: str, tiny: Path) -> None:
+def test_results_match_one_machine(bucket: str, connected: str, tiny: Path) -> None:
     names = fill(bucket, 10)
     options = Options({"weights": str(tiny), "device": "cpu"})
     there = list(
@@ -142,7 +142,7 @@ for row in rows:
 """
 
 
-def test_a_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
+def test_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     variables = ",".join(name for name in os.environ if name.startswith("AWS_"))
     command = [sys.executable, "-c", DRIVER, cluster.address, bucket, str(tiny), variables]
@@ -158,7 +158,7 @@ def test_a_killed_driver_resumes(bucket: str, cluster: Any, tiny: Path) -> None:
     check_account(bucket, names)
 
 
-def test_a_lost_node_loses_nothing(bucket: str, cluster: Any, connected: str, tiny: Path) -> None:
+def test_lost_node_loses_no_results(bucket: str, cluster: Any, connected: str, tiny: Path) -> None:
     names = fill(bucket, 24, (96, 80))
     third = started(lambda: cluster.add_node(num_cpus=2), after=lambda: None)
     cluster.wait_for_nodes()

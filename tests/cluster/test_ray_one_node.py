@@ -79,7 +79,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_results_equal_those_of_one_machine(node: None, files: Path, tiny: Path) -> None:
+def test_results_match_one_machine(node: None, files: Path, tiny: Path) -> None:
     options = Options({"weights": str(tiny), "device": "cpu"})
     inputs = [str(files / "photos")]
     rows = list(restore_addresses(inputs, str(files / "there"), options, engine="ray"))
@@ -125,7 +125,7 @@ def test_workers_share_a_gpu(node: None) -> None:
 @pytest.mark.skipif(
     "VRDIR_TEST_RAY" not in os.environ, reason="minutes; set VRDIR_TEST_RAY=1 to run it"
 )
-def test_the_page_runs(node: None, files: Path) -> None:
+def test_page_runs(node: None, files: Path) -> None:
     """Run the commands and Python of docs/cluster.md, with a folder in place of the bucket."""
     page = (
         (ROOT / "docs" / "cluster.md").read_text().replace("s3://bucket", f"file://{files}/bucket")
@@ -169,8 +169,8 @@ def test_errors_of_workers_have_no_traceback(node: None) -> None:
     assert str(raised.value) == "it is wrong"
 
 
-def test_what_a_worker_meets_is_one_line(node: None, files: Path) -> None:
-    with pytest.raises(MissingFileError, match="no folder /nowhere; the files must be at the same"):
+def test_worker_errors_are_one_line(node: None, files: Path) -> None:
+    with pytest.raises(MissingFileError, match="no folder /nowhere; the files must have the same"):
         list(divide(lambda: abs, [1], RaySettings(workers=(1, 1)), "/nowhere"))
     given = ["classification", "--data", "photos", "--recogniser", "nets:fails", *ON_RAY]
     result = CliRunner().invoke(

@@ -40,7 +40,7 @@ def fill(bucket: str) -> None:
     storage.write(f"{bucket}/in/notes.txt", b"notes")
 
 
-def test_results_equal_those_of_a_folder_byte_for_byte(
+def test_results_match_local_folder_byte_for_byte(
     bucket: str, options: Options, tiny: Path, tmp_path: Path
 ) -> None:
     fill(bucket)
@@ -58,7 +58,7 @@ def test_results_equal_those_of_a_folder_byte_for_byte(
     assert not storage.exists(f"{bucket}/out/bad.png")
 
 
-def test_the_account_has_a_row_for_each_image(bucket: str, options: Options) -> None:
+def test_account_has_a_row_for_each_image(bucket: str, options: Options) -> None:
     fill(bucket)
     list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
     rows = {row.target: row for row in Account(f"{bucket}/out").rows()}
@@ -73,7 +73,7 @@ def test_the_account_has_a_row_for_each_image(bucket: str, options: Options) -> 
         assert row.seconds > 0
 
 
-def test_a_resumed_run_does_what_is_left(bucket: str, options: Options) -> None:
+def test_resumed_run_processes_the_rest(bucket: str, options: Options) -> None:
     fill(bucket)
     rows = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options)
     next(rows)
@@ -108,12 +108,14 @@ for row in restore_addresses([inputs], output, options, resume=True):
 """
 
 
-def test_a_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
+def test_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
     count = 24
     for seed in range(count):
         storage.write(f"{bucket}/in/{seed:03}.png", photo(seed, size=(96, 80)))
     command = [sys.executable, "-c", RUN, f"{bucket}/in", f"{bucket}/out", str(tiny)]
-    Account(f"{bucket}/out").begin({}, resume=False)  # made anew by the run's own settings below
+    Account(f"{bucket}/out").begin(
+        {}, resume=False
+    )  # written again with the run's own settings below
     storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/run.json")
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
     assert running.stdout is not None
@@ -248,7 +250,7 @@ def test_pandas_frames(tiny: Path) -> None:
     assert "is not an image" in result["vrdir_error"][1]
 
 
-def test_an_estimate_counts_and_measures(bucket: str, options: Options) -> None:
+def test_estimate_counts_images_and_measures_time(bucket: str, options: Options) -> None:
     fill(bucket)
     found = estimate([f"{bucket}/in"], options, workers=4, price=0.5, sample=4)
     assert (found.images, found.skipped) == (len(NAMES) + 1, {".txt": 1})
@@ -264,7 +266,7 @@ def test_an_estimate_counts_and_measures(bucket: str, options: Options) -> None:
     assert time.perf_counter() - start < 60
 
 
-def test_a_worker_does_what_is_left_of_a_block(bucket: str, options: Options) -> None:
+def test_worker_finishes_the_rest_of_a_block(bucket: str, options: Options) -> None:
     """An actor of Ray by itself: its batches, and those that a lost one had finished."""
     pytest.importorskip("ray")
     from vrdir.cluster.listing import Source
@@ -299,7 +301,7 @@ def test_a_worker_does_what_is_left_of_a_block(bucket: str, options: Options) ->
     assert second[2][0]["target_sha256"] == first[2][0]["target_sha256"]
 
 
-def test_waves_are_drawn_ahead_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefetch_is_bounded_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     from vrdir.cluster import ray_engine
 
     monkeypatch.setattr(ray_engine, "WAVE", 3)

@@ -37,20 +37,20 @@ def test_addresses_are_urls() -> None:
         assert not storage.is_address(path)
 
 
-def test_shown_addresses_hold_no_secrets() -> None:
+def test_shown_addresses_contain_no_secrets() -> None:
     given = "https://user:secret@host:81/a.jpg?X-Amz-Signature=abc"
     assert storage.shown(given) == "https://host:81/a.jpg"
 
 
-def test_what_is_no_address_raises(tmp_path: Path) -> None:
+def test_invalid_address_raises(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png\ns3://user:secret@[bucket/b.png\n")
     for given in ("s3://[bucket/a.png", str(tmp_path / "list.txt")):
-        with pytest.raises(InputError, match=r"^s3://\.\.\. is no address") as raised:
+        with pytest.raises(InputError, match=r"^s3://\.\.\. is not a valid") as raised:
             list(listing.sources([given]))
         assert "secret" not in str(raised.value)
 
 
-def test_a_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> None:
+def test_folder_of_a_bucket_is_listed_with_names_and_sizes(bucket: str) -> None:
     for name in ("a/1.png", "a/b/2.jpg", "3.tif", "a/notes.txt", ".hidden/4.png"):
         storage.write(f"{bucket}/in/{name}", b"content")
     storage.write(f"{bucket}/inside.png", b"of another folder")
@@ -68,7 +68,7 @@ def test_lists_in_any_unicode(encoding: str, tmp_path: Path) -> None:
     path.write_bytes("# фото\r\nтуман.png\r\n".encode(encoding))
     assert [source.address for source in listing.sources([str(path)])] == ["туман.png"]
     path.write_bytes("туман.png".encode("koi8-r"))
-    with pytest.raises(DataError, match=r"list\.txt is not a text in UTF-8 or UTF-16"):
+    with pytest.raises(DataError, match=r"list\.txt is not text in UTF-8 or UTF-16"):
         list(listing.sources([str(path)]))
 
 
@@ -111,8 +111,8 @@ def test_local_paths_and_file_urls(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out" / "deep").iterdir()] == ["3.png"]
 
 
-def test_what_is_not_there_is_named(bucket: str) -> None:
-    with pytest.raises(MissingFileError, match="nothing at s3://.*/none"):
+def test_error_names_missing_address(bucket: str) -> None:
+    with pytest.raises(MissingFileError, match="s3://.*/none does not exist, or is empty"):
         list(listing.sources([f"{bucket}/none"]))
     with pytest.raises(MissingFileError, match="s3://.*/none.png does not exist"):
         storage.read(f"{bucket}/none.png")
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_named(bucket: str) -> None:
 
 
 def test_unknown_addresses_and_missing_packages() -> None:
-    with pytest.raises(InputError, match="kind nfs3:// are unknown; use s3, gs"):
+    with pytest.raises(InputError, match="scheme nfs3:// is not supported; use s3, gs"):
         storage.open_storage("nfs3://host/path")
     for scheme, package in (("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
         if importlib.util.find_spec(package) is None:
@@ -171,7 +171,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["busy", "short"])
-def test_what_may_pass_is_tried_again(faulty: str, kind: str) -> None:
+def test_temporary_errors_are_retried(faulty: str, kind: str) -> None:
     assert storage.read(f"{faulty}/{kind}/1.png") == Faulty.content
     assert Faulty.asked[f"/{kind}/1.png"] >= 3
 
@@ -185,7 +185,7 @@ def test_what_may_pass_is_tried_again(faulty: str, kind: str) -> None:
         ("500", PassingError),
     ],
 )
-def test_what_stays_is_an_error_without_secrets(
+def test_permanent_errors_contain_no_secrets(
     faulty: str, kind: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error) as raised:
@@ -258,7 +258,7 @@ def test_long_listings_need_little_memory(bucket: str, monkeypatch: pytest.Monke
     assert held[1] < 1.2 * held[0] + 100_000  # the list of sizes itself takes some
 
 
-def test_the_kuberay_example_runs_a_command() -> None:
+def test_kuberay_example_runs_a_command() -> None:
     import shlex
 
     import typer.main

@@ -70,6 +70,17 @@ def test_close_views_are_varied_ones_of_which_a_third_is_magnified() -> None:
     assert {view.height for view in views("close", synthetic=False)} == {64}
 
 
+def test_doubtful_views_are_near_or_in_another_light() -> None:
+    drawn = views("doubtful")
+    doubtful = [view for view in drawn if view.doubtful]
+    assert 55 < len(doubtful) < 105
+    near = [view for view in doubtful if view.height * view.width < 0.15 * 300 * 300]
+    assert 0.3 < len(near) / len(doubtful) < 0.7
+    assert all(view.tone is not None for view in doubtful if view not in near)
+    whole = [view for view in drawn if not view.doubtful]
+    assert min(view.height * view.width for view in whole) > 0.1 * 300 * 300
+
+
 def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)
@@ -100,7 +111,7 @@ def test_vivid_views_are_full_ones_in_stronger_colours() -> None:
     assert 2.5 < max(saturations) < 3
 
 
-def test_a_view_has_the_crops_size() -> None:
+def test_view_has_the_crops_size() -> None:
     for side in (32, 33, 64, 128):
         view = View(64 if side != 33 else 65, side, side, True, True, DAYLIGHT)
         part = PART.repeat(1, 2, 2)[:, :side, :side]
@@ -121,7 +132,7 @@ def test_magnified_and_reduced_parts_show_the_same_scene() -> None:
     assert torch.equal(View(32, 64, 64, False, False, None).apply(ramp), (ramp[:, ::2, ::2] + 2))
 
 
-def test_light() -> None:
+def test_light_of_views() -> None:
     assert torch.equal(DAYLIGHT.apply(PART), PART)
     torch.testing.assert_close(
         DAYLIGHT._replace(exposure=0.5).apply(PART).float(), PART.float() * 0.5, atol=0.51, rtol=0
@@ -141,7 +152,7 @@ def test_light() -> None:
     )
 
 
-def test_saturation() -> None:
+def test_vivid_views_have_more_saturation() -> None:
     colour = torch.tensor([90, 60, 30], dtype=torch.uint8).view(3, 1, 1)
     vivid = DAYLIGHT._replace(saturation=2.0)
     assert vivid.apply(colour).flatten().tolist() == [120, 60, 0]

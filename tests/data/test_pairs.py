@@ -86,7 +86,7 @@ def test_lists_from_windows(listed: Callable[[str], Path], tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 )
-def test_a_list_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
+def test_list_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_bytes("a.png|ü.png\r\n@clean|ü.png\r\n\r\n".encode(encoding))
     assert read_pairs(tmp_path / "pairs.txt") == [
         Pair(tmp_path / "ü.png", tmp_path / "a.png", "", 1),
@@ -94,7 +94,7 @@ def test_a_list_may_be_in_any_unicode(encoding: str, tmp_path: Path) -> None:
     ]
 
 
-def test_names_as_another_system_wrote_them(
+def test_names_from_other_systems_are_found(
     put: Put, listed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     for name in ("br\u00fcme/e\u0301t\u00e9.png", "br\u00fcme/plain.png", "back\\slash.png"):
@@ -124,9 +124,7 @@ def test_names_as_another_system_wrote_them(
     )
 
 
-def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
-    put: Put, tmp_path: Path
-) -> None:
+def test_same_data_on_a_mac_has_the_same_fingerprint_and_noise(put: Put, tmp_path: Path) -> None:
     surveys, noisy = [], []
     for folder, name in (("a", "\u00e9.png"), ("b", "e\u0301.png")):
         pair = Pair(put(f"{folder}/{name}"), None, "noise:sigma=25", 1)
@@ -139,10 +137,13 @@ def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.png", "a line is degraded|clean, two paths with one bar between, not 'a.png'"),
-        ("a.png|", "a line is degraded|clean"),
-        ("|b.png", "a line is degraded|clean"),
-        ("a.png|b.png|c.png", "a line is degraded|clean"),
+        (
+            "a.png",
+            "a line must be degraded|clean, two paths with one bar between them, not 'a.png'",
+        ),
+        ("a.png|", "a line must be degraded|clean"),
+        ("|b.png", "a line must be degraded|clean"),
+        ("a.png|b.png|c.png", "a line must be degraded|clean"),
         ("@fogg|b.png", "unknown degradation 'fogg'"),
         ("@|b.png", "unknown degradation ''"),
         ("@noise:sigma=much|b.png", "noise:sigma must be a number"),
@@ -152,7 +153,7 @@ def test_the_same_data_on_a_mac_has_the_same_fingerprint_and_noise(
         ),  # a number, but only where it is applied it shows that it is none for a sigma
     ],
 )
-def test_invalid_line_is_named(line: str, message: str, listed: Callable[[str], Path]) -> None:
+def test_error_names_invalid_line(line: str, message: str, listed: Callable[[str], Path]) -> None:
     path = listed(f"ok.png|ok2.png\n{line}\n")
     with pytest.raises(ValueError, match=re.escape(f"{path}:2: ") + ".*" + re.escape(message)):
         read_pairs(path)
@@ -161,21 +162,21 @@ def test_invalid_line_is_named(line: str, message: str, listed: Callable[[str], 
     assert len(problems) == 1
 
 
-def test_files_that_are_not_lists_are_refused(
+def test_files_that_are_not_lists_are_rejected(
     tmp_path: Path, listed: Callable[[str], Path], put: Put
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=r"there is no pair list .*nowhere\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"pair list .*nowhere\.txt does not exist"):
         read_pairs(tmp_path / "nowhere.txt")
     with pytest.raises(ValueError, match="is a folder, not a pair list"):
         read_pairs(tmp_path)
-    with pytest.raises(ValueError, match="is not a text in UTF-8"):
+    with pytest.raises(ValueError, match="is not text in UTF-8"):
         read_pairs(put("a.png"))
     for content in ("", "\n\n", "# only words\n"):
-        with pytest.raises(ValueError, match="holds no pairs"):
+        with pytest.raises(ValueError, match="contains no pairs"):
             read_pairs(listed(content))
     (tmp_path / "pairs.txt").write_bytes("é.png|b.png\n".encode("latin-1"))
     with pytest.raises(
-        ValueError, match=r"pairs.txt is not a text in UTF-8 or UTF-16; save it as UTF-8"
+        ValueError, match=r"pairs.txt is not text in UTF-8 or UTF-16; save it as UTF-8"
     ):
         read_pairs(tmp_path / "pairs.txt")
     os.mkfifo(tmp_path / "pipe")
@@ -185,7 +186,7 @@ def test_files_that_are_not_lists_are_refused(
         read_pairs(Path("/dev/zero"))
 
 
-# Whatever a file system takes, but for the bar, line breaks and blanks at the end.
+# Everything that a file system allows, except for bars, line breaks and trailing spaces.
 NAMES = st.text(
     st.characters(exclude_characters="/|\0\n", exclude_categories=["Cs"]), min_size=1, max_size=20
 ).filter(lambda name: name not in (".", "..") and name == name.rstrip())
@@ -257,7 +258,7 @@ def test_paths_in_a_list_are_short_where_list_and_data_may_move_together(
     assert (tmp_path / "store/pairs.txt").parent.joinpath("../data/gt").resolve() == root / "gt"
 
 
-def test_reader_of_a_list_that_is_replaced_gets_the_whole_old_list(tmp_path: Path) -> None:
+def test_reader_of_a_replaced_list_gets_the_whole_old_list(tmp_path: Path) -> None:
     target = tmp_path / "pairs.txt"
     write_pairs([Pair(tmp_path / "1.png", tmp_path / "2.png", "", 1)], target)
     with target.open() as reader:
@@ -267,9 +268,7 @@ def test_reader_of_a_list_that_is_replaced_gets_the_whole_old_list(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["a|b.png", "a\nb.png", "a.png ", "a\udcff.png"])
-def test_a_name_that_no_list_can_hold_is_refused_and_the_old_list_stays(
-    name: str, tmp_path: Path
-) -> None:
+def test_name_unfit_for_a_list_is_rejected_and_old_list_kept(name: str, tmp_path: Path) -> None:
     target = tmp_path / "pairs.txt"
     target.write_text("old")
     with pytest.raises(ValueError, match="cannot be in a pair list"):
@@ -280,7 +279,7 @@ def test_a_name_that_no_list_can_hold_is_refused_and_the_old_list_stays(
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.txt"]
 
 
-def test_problems_are_named_with_their_lines(
+def test_problems_are_reported_with_line_numbers(
     put: Put, listed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     put("good.png")
@@ -406,9 +405,7 @@ def test_pairs_are_opened_whole(put: Put) -> None:
         open_pair(Pair(put("3.png", size=(5, 6)), put("1.png"), "", 1))
 
 
-def test_a_synthesised_twin_is_the_same_every_time_and_of_its_strength(
-    tmp_path: Path, put: Put
-) -> None:
+def test_synthesised_image_is_reproducible_and_has_its_strength(tmp_path: Path, put: Put) -> None:
     path = put("photo.png", size=(160, 120), value=128)
     pair = Pair(path, None, "noise:sigma=25", 1)
     degraded, clean = open_pair(pair)

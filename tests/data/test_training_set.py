@@ -20,8 +20,8 @@ from vrdir.data.validation_set import ValidationSet
 from vrdir.degradations.draws import seed_of
 from vrdir.errors import ImageError
 from vrdir.images.folders import composed
+from vrdir.training.paper_stages import BranchStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import BranchStage
 
 NAMES = ("haze", "noise", "rain")
 SHARES = {"clean": 1.0, "haze": 1.0, "noise": 1.0, "rain": 1.0, "mixed": 1.0}
@@ -59,7 +59,7 @@ def pair_list(tmp_path: Path) -> Path:
     return tmp_path / "pairs.txt"
 
 
-def test_crops_have_the_size_asked_for_even_from_smaller_photos(tmp_path: Path) -> None:
+def test_crops_have_requested_size_even_from_smaller_photos(tmp_path: Path) -> None:
     picture(tmp_path / "small.png", (50, 20))
     [[batch]] = batches(training_set([Item(tmp_path / "small.png")], crop_px=64), range(1, 2), 7)
     assert batch.clean.shape == batch.degraded.shape == (7, 3, 64, 64)
@@ -70,7 +70,7 @@ def test_crops_have_the_size_asked_for_even_from_smaller_photos(tmp_path: Path) 
     ]
 
 
-def test_a_pair_is_cut_turned_and_mirrored_alike(pair_list: Path) -> None:
+def test_pair_is_cropped_and_flipped_identically(pair_list: Path) -> None:
     items = items_of(None, [f"rain={pair_list}"], NAMES)
     for [batch] in batches(training_set(items), range(1, 8), 6):
         torch.testing.assert_close(batch.degraded, 1 - batch.clean)
@@ -78,7 +78,7 @@ def test_a_pair_is_cut_turned_and_mirrored_alike(pair_list: Path) -> None:
         assert batch.known.all()
 
 
-def test_the_papers_augmentation_is_a_mirror_image_at_most(pair_list: Path) -> None:
+def test_papers_augmentation_is_a_mirror_image_at_most(pair_list: Path) -> None:
     item = items_of(None, [str(pair_list)], NAMES)[0]
     whole = torch.from_numpy(np.array(Image.open(item.clean))).permute(2, 0, 1)
     data = training_set([item], crop_px=48, augmentation="flip")
@@ -116,7 +116,7 @@ def test_batches_do_not_depend_on_how_the_work_is_divided(
         assert [name for part in parts for name in part.names] == batch.names
 
 
-def test_a_step_is_the_same_without_those_before_it(photo_folder: Path) -> None:
+def test_step_does_not_depend_on_earlier_steps(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
     _, [[first]] = (
         batches(training_set(items), range(1, 3)),
@@ -132,7 +132,7 @@ def test_a_step_is_the_same_without_those_before_it(photo_folder: Path) -> None:
     assert not torch.equal(first.clean, other_stage.clean)
 
 
-def test_every_image_comes_once_an_epoch_in_two_processes_together(photo_folder: Path) -> None:
+def test_two_processes_use_every_image_once_per_epoch(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
     assert len(items) == 12
     orders = []
@@ -178,13 +178,13 @@ def test_lists_have_their_share_of_every_batch(pair_list: Path, photo_folder: Pa
     alone = training_set(items, pairs_share=0.25).stage(
         "decoder", SHARES, lambda item: item.kind == "rain_pairs"
     )
-    assert alone.epoch_length == 6  # nothing for a list to be beside
+    assert alone.epoch_length == 6  # no folder for a list
     for part in (items[:12], items[12:]):
-        with pytest.raises(ValueError, match="give --clean and --pairs, or leave it out"):
+        with pytest.raises(ValueError, match="use --clean and --pairs, or remove it"):
             training_set(part, pairs_share=0.25)
 
 
-def test_a_batch_that_cannot_be_divided_is_an_error(photo_folder: Path) -> None:
+def test_indivisible_batch_raises(photo_folder: Path) -> None:
     with pytest.raises(
         ValueError, match="batch_size 4 cannot be divided into 3 processes x 1 parts"
     ):
@@ -216,7 +216,7 @@ def test_unnamed_lists_have_unknown_degradations(pair_list: Path) -> None:
     assert not batch.present.any()
     with pytest.raises(
         ValueError,
-        match="'fog' is not a known degradation; give one of haze, noise, rain, clean, mixed",
+        match="'fog' is not a known degradation; use one of haze, noise, rain, clean, mixed",
     ):
         items_of(None, [f"fog={pair_list}"], NAMES)
 
@@ -286,7 +286,9 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     assert photos_in(tmp_path) == [tmp_path / "a.png", tmp_path / "more/c.png"]
 
 
-def test_a_list_of_several_at_once_is_of_no_branch(photo_folder: Path, tmp_path: Path) -> None:
+def test_list_of_mixed_degradations_belongs_to_no_branch(
+    photo_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "storm.txt").write_text("|".join(map(str, photos_in(photo_folder)[:2])) + "\n")
     stage = BranchStage(Recipe.read("smoke"), "haze")
     takes = {
@@ -296,7 +298,7 @@ def test_a_list_of_several_at_once_is_of_no_branch(photo_folder: Path, tmp_path:
     assert takes == {"": True, "haze=": True, "rain=": False, "mixed=": False}
 
 
-def test_a_folder_that_cannot_be_listed_is_logged(
+def test_folder_that_cannot_be_listed_is_logged(
     photo_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -318,7 +320,7 @@ def test_a_folder_that_cannot_be_listed_is_logged(
     locked = "locked"
     assert photos_in(tmp_path / "photos") == [tmp_path / "photos/a.png"]
     assert (
-        f"left out: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)"
+        f"skipped: the folder {tmp_path / 'photos/locked'} cannot be listed (Permission denied)"
         in caplog.text
     )
     locked = "photos"
@@ -326,7 +328,7 @@ def test_a_folder_that_cannot_be_listed_is_logged(
         photos_in(tmp_path / "photos")
 
 
-def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path) -> None:
+def test_cache_keeps_images_up_to_its_limit_and_shares_them(photo_folder: Path) -> None:
     paths = photos_in(photo_folder)
     one = 3 * 200 * 200
     cache = ImageCache(paths, budget_bytes=5 * one)
@@ -342,7 +344,7 @@ def test_the_cache_keeps_what_fits_and_shares_it_with_workers(photo_folder: Path
     assert data.images.kept == 12  # by the workers, seen here
 
 
-def test_an_image_that_cannot_be_decoded_is_logged_and_replaced(
+def test_image_that_cannot_be_decoded_is_logged_and_replaced(
     photo_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = photos_in(photo_folder)[0].read_bytes()
@@ -367,15 +369,13 @@ def test_an_image_that_cannot_be_decoded_is_logged_and_replaced(
         items_of(tmp_path, (), NAMES)
 
 
-def test_a_pair_whose_sizes_differ_is_found_before_training(
-    pair_list: Path, tmp_path: Path
-) -> None:
+def test_pair_whose_sizes_differ_is_found_before_training(pair_list: Path, tmp_path: Path) -> None:
     picture(tmp_path / "degraded3.png", (60, 49))
     with pytest.raises(ValueError, match=r"pairs.txt.*4"):
         items_of(None, [str(pair_list)], NAMES)
 
 
-def test_the_validation_photos_are_held_out(photo_folder: Path) -> None:
+def test_validation_photos_are_held_out(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
     training, validation = split(items, 3)
     assert len(validation) == 3
@@ -384,10 +384,10 @@ def test_the_validation_photos_are_held_out(photo_folder: Path) -> None:
         split(items, 12)
 
 
-def test_a_folder_without_photos_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no photos in"):
+def test_folder_without_photos_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no images in"):
         photos_in(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder of clean photos"):
+    with pytest.raises(FileNotFoundError, match="folder of clean photos does not exist"):
         photos_in(tmp_path / "nowhere")
 
 
@@ -474,6 +474,6 @@ def test_photos_and_lists_may_have_names_of_any_bytes(tmp_path: Path) -> None:
     ]
 
 
-def test_a_seed_is_the_same_for_a_name_from_a_mac() -> None:
+def test_seed_does_not_depend_on_unicode_form_of_name() -> None:
     assert seed_of(1, composed("cafe\u0301")) == seed_of(1, "caf\u00e9") != seed_of(1, "cafe")
     assert seed_of("validation", "noise", "0001") == zlib.crc32(b"validation|noise|0001")  # as ever

@@ -56,7 +56,7 @@ def test_new_degradation_is_applied_and_reported(stripes: str) -> None:
     assert find(stripes).summary == "Darken rows: `I = J - s`."
 
 
-def test_new_degradation_has_its_place_in_the_order_of_nature(stripes: str) -> None:
+def test_new_degradation_has_its_place_in_the_physical_order(stripes: str) -> None:
     names = list(DEGRADATIONS)
     assert names.index("low_resolution") < names.index(stripes) < names.index("low_light")
 
@@ -84,7 +84,7 @@ def test_text_and_severities_follow_from_the_declaration(stripes: str) -> None:
         ("stripes:depth=0.5..0.1", "depth must go from low to high"),
         ("stripes:every=0", "every must be between 1 and 10"),
         ("stripes:every=1.5", "stripes:every must be one whole number"),
-        ("stripes:width=3", "stripes takes depth=0.1..0.5, every=2, or severity=1 to 5"),
+        ("stripes:width=3", "stripes accepts depth=0.1..0.5, every=2, or severity=1 to 5"),
     ],
 )
 def test_checks_follow_from_the_declaration(stripes: str, text: str, message: str) -> None:
@@ -99,7 +99,7 @@ def test_five_severities_are_required() -> None:
     assert "odd" not in DEGRADATIONS
 
 
-def test_name_of_another_degradation_is_refused() -> None:
+def test_name_of_another_degradation_is_rejected() -> None:
     with pytest.raises(ValueError, match="noise is already declared in vrdir.degradations.noise"):
 
         @degradation("noise", Place.NOISE)

@@ -67,16 +67,16 @@ def test_image_with_its_own_generator_does_not_depend_on_its_batch(
     assert not torch.equal(together.image[0], together.image[1])
 
 
-def test_as_many_generators_as_images(photo_batch: Tensor) -> None:
+def test_number_of_generators_matches_images(photo_batch: Tensor) -> None:
     with pytest.raises(
-        ValueError, match="give one generator, or one for each of the 2 images, not 3"
+        ValueError, match="use one generator, or one for each of the 2 images, not 3"
     ):
         apply_degradation(photo_batch, "noise", [seeded(), seeded(), seeded()])
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 1, 1), (3, 17, 33), (1, 40, 1)])
-def test_any_size(name: str, batch: int, height: int, width: int) -> None:
+def test_any_size_is_restored(name: str, batch: int, height: int, width: int) -> None:
     image = torch.rand(batch, 3, height, width, generator=seeded())
     for severity in (None, 5):
         degraded = apply_degradation(image, name, seeded(), severity=severity).image
@@ -99,7 +99,7 @@ def test_all_tensors_are_on_the_images_device(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_what_was_drawn_is_returned_for_each_image(name: str, photo_batch: Tensor) -> None:
+def test_drawn_parameters_are_returned_for_each_image(name: str, photo_batch: Tensor) -> None:
     drawn = apply_degradation(photo_batch, name, seeded()).parameters
     ranges = {key for key, default in parameters_of(name).items() if isinstance(default, tuple)}
     assert drawn.keys() == ranges
@@ -142,7 +142,7 @@ def test_ranges_override_the_severity(photo_batch: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_every_parameter_is_checked_and_named(name: str, photo_batch: Tensor) -> None:
+def test_every_parameter_is_checked_by_name(name: str, photo_batch: Tensor) -> None:
     for key, default in parameters_of(name).items():
         if default is None:
             continue
@@ -166,23 +166,24 @@ def test_every_parameter_is_checked_and_named(name: str, photo_batch: Tensor) ->
         ("sensor_noise", "electrons", 0.0, "electrons must be between 1 and 1e"),
     ],
 )
-def test_invalid_parameters_are_named(
+def test_error_names_invalid_parameters(
     name: str, parameter: str, value: Any, message: str, photo_batch: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):
         apply_degradation(photo_batch, name, seeded(), **{parameter: value})
 
 
-def test_unknown_names_are_errors(photo_batch: Tensor) -> None:
+def test_unknown_names_raise(photo_batch: Tensor) -> None:
     with pytest.raises(
-        ValueError, match="unknown degradation 'fog'; there are haze, night_haze, rain, snow"
+        ValueError,
+        match="unknown degradation 'fog'; choose (one of|from) haze, night_haze, rain, snow",
     ):
         apply_degradation(photo_batch, "fog", seeded())
     with pytest.raises(ValueError, match="noise has no parameter beta; it has sigma"):
         apply_degradation(photo_batch, "noise", seeded(), beta=1.0)
 
 
-def test_degradations_are_in_the_order_of_nature() -> None:
+def test_degradations_are_in_physical_order() -> None:
     expected = [
         "haze", "night_haze", "rain", "snow", "raindrops", "defocus_blur", "motion_blur",
         "low_resolution", "low_light", "noise", "sensor_noise", "jpeg",
@@ -196,7 +197,7 @@ def test_degradations_are_in_the_order_of_nature() -> None:
     assert excluded <= DEGRADATIONS.keys()
 
 
-def test_a_range_may_be_a_list(photo_batch: Tensor) -> None:
+def test_range_can_be_a_list(photo_batch: Tensor) -> None:
     drawn = apply_degradation(photo_batch, "noise", seeded(), sigma=[10, 12]).parameters["sigma"]  # type: ignore[arg-type]
     assert 10 <= float(drawn.min()) <= float(drawn.max()) <= 12
 

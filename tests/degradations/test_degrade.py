@@ -45,10 +45,10 @@ def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fog", "unknown degradation 'fog'; there are haze, night_haze"),
+        ("fog", "unknown degradation 'fog'; choose (one of|from) haze, night_haze"),
         ("", "unknown degradation ''"),
         ("haze+", "unknown degradation ''"),
-        ("haze:sigma=3", r"haze takes beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
+        ("haze:sigma=3", r"haze accepts beta=0.4..2.6, .*, or severity=1 to 5; not 'sigma=3'"),
         ("haze:beta", "not 'beta'"),
         ("haze:depth=1", "haze:depth must be one of smooth, regions, mixed, not '1'"),
         (
@@ -64,7 +64,7 @@ def test_shown_values_can_be_parsed(name: str, photo_batch: Tensor) -> None:
         ("haze+noise:sigma=x", "noise:sigma must be a number"),
     ],
 )
-def test_wrong_text_is_named(text: str, message: str) -> None:
+def test_error_names_wrong_text(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_degradations(text)
 
@@ -90,7 +90,7 @@ def test_degrade_returns_the_type_of_its_input(photo: Image.Image) -> None:
     assert np.array_equal(vrdir.degrade(np.asarray(photo), "haze:beta=1.2", seed=1), array)
 
 
-def test_grey_images_get_the_noise_asked_for() -> None:
+def test_grey_images_get_the_requested_noise() -> None:
     grey = np.full((200, 200), 128, np.uint8)
     noisy = vrdir.degrade(grey, "noise", seed=0, sigma=25.0)
     assert noisy.shape == (200, 200)
@@ -115,7 +115,7 @@ def test_severity_applies_to_steps_without_their_own(photo: Image.Image) -> None
         vrdir.degrade(array, "haze+noise", beta=1.0)
 
 
-def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
+def test_depth_of_any_type_is_accepted(photo: Image.Image, tmp_path: Path) -> None:
     width, height = photo.size
     levels = np.tile(np.linspace(0, 255, height).round().astype(np.uint8)[:, None], (1, width))
     exact = levels.astype(np.float32) / 255
@@ -150,23 +150,26 @@ def test_a_depth_of_any_kind(photo: Image.Image, tmp_path: Path) -> None:
     [
         (
             np.zeros((3, 4), np.float32),
-            r"the depth is of shape \(3, 4\); give one of the image's size, \(75, 97\)",
+            r"the depth has the shape \(3, 4\); it must have the image's size, \(75, 97\)",
         ),
         (np.full((75, 97), np.nan), "negative or infinite values or NaN"),
         (np.full((75, 97), -0.1), "negative"),
-        (np.zeros((75, 97), np.int64), "of int64; a depth map is uint8, uint16 or floating point"),
-        (Image.new("RGB", (97, 75)), "is a RGB picture; a depth map is grey"),
+        (
+            np.zeros((75, 97), np.int64),
+            "of int64; a depth map must be uint8, uint16 or floating point",
+        ),
+        (Image.new("RGB", (97, 75)), "is a RGB picture; a depth map must be grey"),
         ("no_such.npy", "no_such.npy is not an array that can be read"),
         ("no_such.png", "no_such.png does not exist"),
     ],
 )
-def test_a_wrong_depth_is_named(depth: Any, message: str, photo: Image.Image) -> None:
+def test_error_names_wrong_depth(depth: Any, message: str, photo: Image.Image) -> None:
     with pytest.raises(ValueError, match=message):
         vrdir.degrade(photo, "haze", depth=depth)
 
 
 @pytest.mark.parametrize("level", [-1, 65536])
-def test_a_depth_picture_of_integers_does_not_wrap(
+def test_depth_picture_of_integers_does_not_wrap(
     level: int, photo: Image.Image, tmp_path: Path
 ) -> None:
     Image.fromarray(np.full((photo.height, photo.width), level, np.int32)).save(
@@ -174,15 +177,14 @@ def test_a_depth_picture_of_integers_does_not_wrap(
     )
     with pytest.raises(
         ValueError,
-        match=rf"depth\.tif goes from {level} to {level}; an image of integers goes "
-        rf"from 0 to 65535 at most",
+        match=rf"depth\.tif ranges from {level} to {level}; an integer image must be in 0 to 65535",
     ):
         vrdir.degrade(photo, "haze", depth=tmp_path / "depth.tif")
 
 
-def test_depth_for_degradations_without_depth_is_an_error(photo: Image.Image) -> None:
+def test_depth_without_effect_raises(photo: Image.Image) -> None:
     with pytest.raises(
-        ValueError, match="of use for haze and night_haze only, not for rain, noise"
+        ValueError, match="has an effect on haze and night_haze only, not on rain, noise"
     ):
         vrdir.degrade(photo, "rain+noise", depth=np.zeros((75, 97), np.float32))
 

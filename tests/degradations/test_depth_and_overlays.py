@@ -37,7 +37,7 @@ def test_regions_follow_the_edges_of_the_photo() -> None:
         assert not set(image[:, :30].unique().tolist()) & set(image[:, 30:].unique().tolist())
 
 
-def test_depth_has_edges_where_the_photo_has() -> None:
+def test_depth_edges_follow_photo_edges() -> None:
     depth = drawn_depth(Draws(two_halves(), seeds(4)), "regions")
     assert depth.min() >= 0
     assert depth.max() <= 1.6
@@ -47,14 +47,14 @@ def test_depth_has_edges_where_the_photo_has() -> None:
     assert smooth.max() < steps.max()
 
 
-def test_an_image_has_its_own_depth_in_any_batch() -> None:
+def test_depth_of_an_image_does_not_depend_on_its_batch() -> None:
     image = torch.rand(3, 3, 24, 24)
     together = drawn_depth(Draws(image, seeds(3)), "mixed")
     alone = drawn_depth(Draws(image[1:2], seeds(1, 1)), "mixed")
     assert torch.allclose(together[1:2], alone, atol=1e-5)
 
 
-def test_haze_takes_depth_by_word() -> None:
+def test_haze_accepts_depth_by_name() -> None:
     image = torch.rand(1, 3, 32, 32)
     results = [
         apply_degradation(image, "haze", seeds(1), depth=kind, beta=2.0).image
@@ -66,7 +66,7 @@ def test_haze_takes_depth_by_word() -> None:
 
 
 @pytest.mark.parametrize("text", ["haze:depth=deep", "haze:light=0", "haze:light=1.5"])
-def test_bad_depth_and_light_are_named(text: str) -> None:
+def test_error_names_bad_depth_and_light(text: str) -> None:
     with pytest.raises(ValueError, match=text.split(":")[1].split("=")[0]):
         degrade(torch.rand(3, 16, 16), text)
 
@@ -106,7 +106,7 @@ def test_overlays_are_the_same_on_degraded_and_clean() -> None:
         assert bool(overlay.mask[number].any()) == (kind != "") or kind in THIN
 
 
-def test_an_overlay_depends_on_the_images_own_generator() -> None:
+def test_overlay_depends_on_the_images_own_generator() -> None:
     image = torch.rand(5, 3, 32, 32)
     together, alone = draw_overlays(image, seeds(5)), draw_overlays(image[3:4], seeds(1, 3))
     assert torch.equal(together.on(image)[3:4], alone.on(image[3:4]))
@@ -128,7 +128,7 @@ def test_overlay_is_applied_like_a_degradation() -> None:
         apply_degradation(image, "overlay", seeds(2), kind="sticker")
 
 
-def test_depth_files_that_hold_no_array(tmp_path: Path) -> None:
+def test_depth_files_without_an_array_raise(tmp_path: Path) -> None:
     path = tmp_path / "depth.npy"
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 9999), }".ljust(117)
     several = io.BytesIO()
@@ -141,5 +141,7 @@ def test_depth_files_that_hold_no_array(tmp_path: Path) -> None:
         several.getvalue(),
     ):
         path.write_bytes(content)
-        with pytest.raises(ImageError, match=r"depth\.npy (is not an array|holds several arrays)"):
+        with pytest.raises(
+            ImageError, match=r"depth\.npy (is not an array|contains several arrays)"
+        ):
             degrade(torch.rand(3, 32, 32), "haze", depth=path)

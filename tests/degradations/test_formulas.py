@@ -132,7 +132,7 @@ def test_glow_of_a_lamp_follows_multiple_scattering() -> None:
         assert 0.44 < slope < 0.66
         assert (
             0.009 < math.exp(-start / slope) < 0.028
-        )  # R, as a share of the height; how near the lamp stands moves it a little
+        )  # R, as a share of the height; the distance of the lamp changes it a little
     assert in_view >= 3
     for dark in street_lamps(draws, torch.zeros(12, 1, 1, 1), torch.zeros(12, 1, 1, 1)):
         assert float(dark.max()) == 0
@@ -223,7 +223,7 @@ def test_sensor_variance_is_linear_in_the_light() -> None:
         assert float(counted.mean()) == pytest.approx(light, abs=1e-3)
 
 
-def test_a_cameras_grain_is_wider_than_a_pixel_and_mostly_grey() -> None:
+def test_cameras_grain_is_wider_than_a_pixel_and_mostly_grey() -> None:
     neighbours, channels = {}, {}
     for correlation in (0.0, 1.0):
         image = to_srgb(grey(0.4, 1, 200))
@@ -259,7 +259,7 @@ def test_demosaicking_is_bilinear() -> None:
     torch.testing.assert_close(demosaicked(point), expected)
 
 
-def test_a_sensors_file_is_jpeg(photo_batch: Tensor) -> None:
+def test_sensor_noise_ends_with_jpeg(photo_batch: Tensor) -> None:
     settings = {"electrons": 1e6, "read_e": 0.0, "correlation": 0.0}
     filed = sensor_noise(photo_batch, seeded(), **settings, jpeg_quality=20.0).image
     alone = jpeg(photo_batch, seeded(), quality=20.0).image
@@ -327,7 +327,7 @@ def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     assert float(transmission.std()) > 0.01
 
 
-def test_rain_covers_its_coverage_and_only_brightens_the_dark() -> None:
+def test_rain_has_the_requested_coverage_and_brightens_dark_pixels() -> None:
     dark = grey(0, 4, 128)
     for coverage in (0.05, 0.2):
         result = rain(dark, seeded(), coverage=coverage, length_px=20.0, opacity=0.8, veil=0.0)
@@ -373,7 +373,7 @@ def test_streaks_and_flakes_follow_the_wind(degrees: float) -> None:
     assert direction(flakes) == pytest.approx(degrees, abs=8)
 
 
-def test_out_of_focus_streaks_keep_their_light() -> None:
+def test_defocused_streaks_keep_their_total_light() -> None:
     layer = torch.zeros(2, 1, 65, 65)
     layer[:, :, 32, 32] = 1
     soft = softened(layer, torch.tensor([2.0, 0.0]).view(2, 1, 1, 1))
@@ -398,7 +398,7 @@ def test_snow_covers_with_its_own_brightness() -> None:
     torch.testing.assert_close(snow(grey(0.3), seeded(), opacity=0.0, mist=0.0).image, grey(0.3))
 
 
-def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
+def test_snow_combines_layers_and_mist(photo_batch: Tensor) -> None:
     drawn = {
         "coverage": 0.3,
         "size_px": 4.0,
@@ -427,7 +427,7 @@ def test_snow_is_its_layers_and_its_mist(photo_batch: Tensor) -> None:
     )
 
 
-def test_snow_covers_its_coverage() -> None:
+def test_snow_has_the_requested_coverage() -> None:
     for coverage in (0.05, 0.3):
         result = snow(
             grey(0, 4, 128), seeded(), coverage=coverage, mist=0.0, size_px=3.0, opacity=1.0
@@ -459,7 +459,7 @@ def test_points_are_scattered_one_to_a_cell() -> None:
             )  # a pixel's point is another in the next cell
 
 
-def test_a_drop_shows_the_scene_upside_down() -> None:
+def test_drop_shows_the_scene_upside_down() -> None:
     image = torch.linspace(0.2, 0.8, 161).view(1, 1, 161, 1).expand(1, 3, 161, 161)
     settings = {"coverage": 0.3, "radius_px": 12.0, "blur_px": 0.5, "field": 3.0, "rim": 0.5}
     result = raindrops(image, seeded(), **settings, layers=1)
@@ -481,7 +481,7 @@ def test_a_drop_shows_the_scene_upside_down() -> None:
     assert 0.15 < float((drop.outline > 0.5).float().mean()) < 0.45
 
 
-def test_large_drops_swallow_small_ones() -> None:
+def test_large_drops_cover_small_ones() -> None:
     image = torch.rand(1, 3, 96, 96, generator=seeded(1))
     result = raindrops(image, seeded(), coverage=0.3, radius_px=10.0, blur_px=0.5, layers=2)
     draws = Draws(image, seeded())
@@ -496,7 +496,7 @@ def test_large_drops_swallow_small_ones() -> None:
     assert torch.equal((result.image - image).abs().amax(1, keepdim=True) == 0, dry)
 
 
-def test_a_disc_of_light() -> None:
+def test_point_of_light_becomes_a_disc() -> None:
     for radius in (0.0, 0.5, 2.0, 6.3):
         kernel = disc(radius * ONE, 8)[0, 0]
         assert float(kernel.sum()) == pytest.approx(1, abs=1e-6)
@@ -507,7 +507,7 @@ def test_a_disc_of_light() -> None:
 @pytest.mark.parametrize(
     ("length", "degrees"), [(20.0, 0.0), (20.0, 30.0), (12.0, -70.0), (15.0, 90.0)]
 )
-def test_a_straight_shake_has_its_length_and_direction(length: float, degrees: float) -> None:
+def test_straight_shake_has_its_length_and_direction(length: float, degrees: float) -> None:
     kernel = shake(length * ONE, torch.deg2rad(degrees * ONE), 0 * ONE, 20)[0, 0].double()
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-6)
     y, x = torch.meshgrid(
@@ -530,7 +530,7 @@ def test_a_straight_shake_has_its_length_and_direction(length: float, degrees: f
     assert (found - degrees + 90) % 180 - 90 == pytest.approx(0, abs=1)
 
 
-def test_a_bent_shake_departs_by_its_bend() -> None:
+def test_motion_path_deviates_by_its_bend() -> None:
     kernel = shake(20 * ONE, 0 * ONE, 0.3 * ONE, 20)[0, 0]
     y = 20 - torch.arange(41.0)
     ends = (kernel * y.view(-1, 1)).sum(0) / kernel.sum(0).clamp_min(
@@ -541,7 +541,7 @@ def test_a_bent_shake_departs_by_its_bend() -> None:
     assert float(ends[30] - ends[20]) == pytest.approx(-1 * -0.3 * 20, abs=0.8)
 
 
-def test_a_long_shake_leaves_no_gaps() -> None:
+def test_long_shake_leaves_no_gaps() -> None:
     length, period = 200.0, 3.17
     columns = torch.arange(600).view(1, 1, 1, -1)
     grating = (0.5 + 0.4 * torch.sin(2 * math.pi * columns / period)).expand(1, 3, 8, -1)
@@ -553,7 +553,7 @@ def test_a_long_shake_leaves_no_gaps() -> None:
     )  # a box of that length leaves next to nothing
 
 
-def test_reported_coverage_is_what_has_space() -> None:
+def test_reported_coverage_is_the_possible_one() -> None:
     for degradation, options in (
         (raindrops, {"blur_px": 0.5, "radius_px": 8.0}),
         (snow, {"blur_px": 0.5, "trail_px": 0.0, "mist": 0.0}),

@@ -1,6 +1,6 @@
 """The same seed gives the same pixels and parameters as when golden_pixels.json was written.
 
-`python -m tests.degradations.test_golden_pixels` writes the file anew, for a change that is meant
+`python -m tests.degradations.test_golden_pixels` writes the file again, after an intended change
 to change pixels.
 """
 
@@ -55,7 +55,7 @@ def of_mixture() -> dict[str, Any]:
 
 
 def near(found: list[float], wanted: list[float], level: float) -> bool:
-    """Whether values agree, but for a level of 8 bits where a rounding falls the other way."""
+    """Whether values agree, except for a level of 8 bits where a rounding falls the other way."""
     differences = np.abs(np.array(found) - np.array(wanted))
     return bool(np.median(differences) < 1e-5 and differences.max() < level)
 
@@ -70,7 +70,7 @@ def test_pixels_and_parameters_stay_the_same(key: str) -> None:
         assert found["drawn"][parameter] == pytest.approx(values, rel=1e-5), parameter
 
 
-def test_a_mixture_stays_the_same() -> None:
+def test_mixture_stays_the_same() -> None:
     found, wanted = of_mixture(), GOLDEN["mixture"]
     assert found["kinds"] == wanted["kinds"]
     assert found["present"] == wanted["present"]

@@ -85,12 +85,12 @@ def test_ranges_replace_defaults_but_not_milder_ranges(photo_batch: Tensor) -> N
     noisy = degrade_mixture(photo_batch, {"noise": 1}, ("haze", "noise"), seeded(1), ranges).image
     assert float((noisy - photo_batch).std() * 255) == pytest.approx(9, rel=0.1)
     clear = degrade_mixture(photo_batch, {"haze": 1}, ("haze", "noise"), seeded(1), ranges).image
-    torch.testing.assert_close(clear, (photo_batch * 255).round() / 255)  # beta 0 is no haze
+    torch.testing.assert_close(clear, (photo_batch * 255).round() / 255)  # beta 0 means no haze
     mixed = degrade_mixture(photo_batch, {"mixed": 1}, ("haze", "noise"), seeded(1), ranges).image
     assert float((mixed - photo_batch).abs().mean()) > 0.05  # a mixture's beta is 0.2 to 1.8
 
 
-def test_a_share_of_the_images_goes_through_a_jpeg_file(photo_batch: Tensor) -> None:
+def test_share_of_the_images_goes_through_a_jpeg_file(photo_batch: Tensor) -> None:
     batch = photo_batch[:1].repeat(60, 1, 1, 1)
     shares, names = {CLEAN: 1, "noise": 1}, ("noise",)
     plain = degrade_mixture(batch, shares, names, seeded(5))
@@ -125,13 +125,13 @@ def test_ranges_are_read_like_degradations() -> None:
     }
     with pytest.raises(ValueError, match="once"):
         ranges_of("noise:sigma=5+noise:sigma=6")
-    with pytest.raises(ValueError, match="noise takes sigma"):
+    with pytest.raises(ValueError, match="noise accepts sigma"):
         ranges_of("noise:level=5")
     with pytest.raises(ValueError, match="sigma"):
         ranges_of("noise:sigma=-5..5")
 
 
-def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:
+def test_mixture_follows_the_physical_order(photo_batch: Tensor) -> None:
     # JPEG is last, whatever the order of the names: its levels are whole.
     names = ("jpeg", "noise")
     batch = photo_batch[:1]
@@ -143,7 +143,7 @@ def test_a_mixture_is_in_the_order_of_nature(photo_batch: Tensor) -> None:
     torch.testing.assert_close(mixture.image, expected, rtol=0, atol=1e-6)
 
 
-def test_two_or_three_join_however_many_there_are() -> None:
+def test_mixtures_combine_two_or_three_degradations() -> None:
     for names in (("haze", "rain", "noise"), tuple(DEGRADATIONS)):
         joins = joining(torch.rand(20000, len(names), generator=seeded()), names)
         counts = joins.sum(1)
@@ -159,7 +159,7 @@ def test_two_or_three_join_however_many_there_are() -> None:
     )  # all of a network's branches may be its user's own
 
 
-def test_degradations_that_cannot_meet_do_not_join() -> None:
+def test_exclusive_degradations_are_not_combined() -> None:
     names = tuple(DEGRADATIONS)
     joins = joining(torch.rand(5000, len(names), generator=seeded()), names)
     pairs = [pair for pair in itertools.combinations(names, 2) if not can_meet(*pair)]
@@ -182,7 +182,7 @@ def test_degradations_that_cannot_meet_do_not_join() -> None:
     assert joining(torch.rand(10, 2, generator=seeded()), ("rain", "snow")).all()
 
 
-def test_wrong_shares_and_names_are_errors(photo_batch: Tensor) -> None:
+def test_wrong_shares_and_names_raise(photo_batch: Tensor) -> None:
     with pytest.raises(ValueError, match="unknown degradation fog"):
         degrade_mixture(photo_batch, {"fog": 1}, ("haze",), seeded())
     with pytest.raises(ValueError, match="unknown degradation rain"):

@@ -16,7 +16,7 @@ def seeded(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
-def test_the_range_is_wide_and_local_contrast_small() -> None:
+def test_range_is_wide_and_local_contrast_small() -> None:
     clear = scenes(16)
     foggy = photographed_fog(clear, seeded(16), beta=4.0).image
     assert foggy.min() >= 0
@@ -30,7 +30,7 @@ def test_the_range_is_wide_and_local_contrast_small() -> None:
     assert local[1].median() < 0.5 * local[0].median()
 
 
-def test_an_image_depends_on_its_own_generator_alone() -> None:
+def test_image_depends_only_on_its_generator() -> None:
     clear = scenes(3)
     together = photographed_fog(clear, seeded(3))
     alone = photographed_fog(clear[1:2], seeded(3)[1:2])
@@ -48,6 +48,6 @@ def test_thicker_fog_leaves_less_contrast() -> None:
     assert contrasts[0] > contrasts[1] > contrasts[2]
 
 
-def test_wrong_parameters_are_named() -> None:
+def test_error_names_wrong_parameters() -> None:
     with pytest.raises(ValueError, match="gamma must be between 1 and 3"):
         photographed_fog(scenes(1), seeded(1), gamma=4.0)

@@ -16,23 +16,26 @@ from vrdir.export.exported_model import ExportFacts
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_an_entry_names_a_module_with_the_needed_functions(name: str) -> None:
+def test_entry_names_a_module_with_the_needed_functions(name: str) -> None:
     from importlib import import_module
 
     backend = BACKENDS[name]
     module = import_module(backend.module)
     assert callable(module.open_network)
-    assert backend.written == (".onnx",) or callable(module.convert)
-    assert backend.written[0] in backend.suffixes
-    assert FORMATS[backend.written[0]] is backend
+    if backend.written:
+        assert backend.written == (".onnx",) or callable(module.convert)
+        assert backend.written[0] in backend.suffixes
+        assert FORMATS[backend.written[0]] is backend
+    else:  # it runs the files of another backend
+        assert set(backend.suffixes) <= set(FORMATS)
 
 
-def test_the_command_line_offers_every_backend() -> None:
+def test_command_line_offers_every_backend() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
     listed = text(runner.invoke(app, ["export", "--help"]))
     options = text(runner.invoke(app, ["restore", "--help"]))
-    for name in BACKENDS:
-        assert f" {name} " in listed
+    for name, backend in BACKENDS.items():
+        assert (f" {name} " in listed) == bool(backend.written)
         assert name in options
     wrong = runner.invoke(app, ["restore", "a.png", "-o", "b.png", "--backend", "tensorflow"])
     assert wrong.exit_code == 2
@@ -40,8 +43,8 @@ def test_the_command_line_offers_every_backend() -> None:
         assert name in text(wrong)
 
 
-def test_an_unknown_backend_is_named() -> None:
-    with pytest.raises(InputError, match="runs with backend onnx or openvino, not 'torch'"):
+def test_error_names_unknown_backend() -> None:
+    with pytest.raises(InputError, match=f"runs with backend {' or '.join(BACKENDS)}, not 'torch'"):
         exported_backend("torch")
 
 
@@ -60,7 +63,7 @@ def test_threads_of_onnx_runtime_sleep_where_those_of_torch_do(
     if policy:
         assert options.get_session_config_entry(entry) == "0"
     else:
-        with pytest.raises(RuntimeError):  # ONNX Runtime's own default, which is not told
+        with pytest.raises(RuntimeError):  # ONNX Runtime's own default, which is not documented
             options.get_session_config_entry(entry)
 
 
@@ -95,7 +98,7 @@ def open_network(path):
 """
 
 
-def test_a_new_backend_is_one_module_and_one_entry(tmp_path: Path) -> None:
+def test_new_backend_needs_one_module_and_one_entry(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_from_string(IDENTITY_ONNX)
     facts = ExportFacts(vrdir="0", weights_sha256="0", config=TINY)

@@ -19,7 +19,7 @@ SIZES = [(1, 1), (1, 2), (2, 1), (1, 33), (32, 1), (7, 9), (8, 8), (15, 16), (25
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_fourier_transform_by_matrices_equals_torchs(size: tuple[int, int]) -> None:
+def test_fourier_transform_by_matrices_equals_torchs(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     expected = torch.fft.rfft2(x, norm="ortho")
     real, imaginary = rfft2_by_matrices(x)
@@ -36,7 +36,7 @@ def test_the_fourier_transform_by_matrices_equals_torchs(size: tuple[int, int]) 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 50), st.integers(1, 50))
-def test_the_inverse_transform_restores_the_image(height: int, width: int) -> None:
+def test_inverse_transform_restores_the_image(height: int, width: int) -> None:
     x = torch.rand(
         1, 1, height, width, generator=torch.Generator().manual_seed(height * 50 + width)
     )
@@ -55,13 +55,13 @@ def test_large_angles_keep_their_digits() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 8, 16]))
-def test_the_padding_equals_the_eager_one(height: int, width: int, multiple: int) -> None:
+def test_padding_equals_the_eager_one(height: int, width: int, multiple: int) -> None:
     image = torch.rand(2, 3, height, width)
     assert torch.equal(pad_by_gather(image, multiple), pad_to_multiple(image, multiple))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (45, 70), (64, 64)])
-def test_the_graph_restores_as_the_network_does(tiny: VRDIR, size: tuple[int, int]) -> None:
+def test_graph_restores_like_the_network(tiny: VRDIR, size: tuple[int, int]) -> None:
     with torch.no_grad():
         for parameter in tiny.fusion_parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

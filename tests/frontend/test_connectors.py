@@ -17,12 +17,12 @@ from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR
 
 
-def test_objects_that_are_no_recogniser_raise(tiny: VRDIR) -> None:
+def test_unusable_recognisers_raise(tiny: VRDIR) -> None:
     with pytest.raises(TypeError, match="cannot be"):
         vrdir.restore_before("resnet50", tiny)
     with pytest.raises(TypeError, match="cannot be"):
         vrdir.restore_before(Seen, tiny)
-    with pytest.raises(ValueError, match="has a restorer in front already"):
+    with pytest.raises(ValueError, match="already has a restorer"):
         vrdir.restore_before(vrdir.restore_before(Seen(), tiny), tiny)
     text = SimpleNamespace(task="text-classification", preprocess=None, image_processor=None)
     with pytest.raises(
@@ -52,7 +52,7 @@ class Session:
     def custom(self) -> None: ...
 
 
-def test_an_onnx_session(tiny: VRDIR, photo_batch: Tensor) -> None:
+def test_onnx_session_is_restored_before(tiny: VRDIR, photo_batch: Tensor) -> None:
     plain = Session(
         ("image", "tensor(float)", ["B", 3, "H", "W"]), ("scale", "tensor(float)", ["B", 2])
     )
@@ -97,7 +97,7 @@ class Predictor:
 
 
 class RestoredPredictor(RestoredCallable):
-    """A connector for it, as docs/frontend.md tells to write one."""
+    """A connector for it, written as docs/frontend.md describes."""
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
@@ -107,7 +107,7 @@ class RestoredPredictor(RestoredCallable):
         return self.recogniser.predict(self.front_end(image))
 
 
-def test_a_new_connector_is_an_entry_in_the_table(
+def test_new_connector_needs_one_table_entry(
     tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TypeError, match="cannot be called"):
@@ -137,7 +137,9 @@ class Pipeline:
         return image
 
 
-def test_a_hugging_face_pipeline(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+def test_hugging_face_pipeline_is_restored_before(
+    tiny: VRDIR, photo: Image.Image, tmp_path: Path
+) -> None:
     pipeline = vrdir.restore_before(Pipeline(), tiny, device="cpu")
     expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
     photo.save(tmp_path / "photo.png")
@@ -179,7 +181,9 @@ class Yolo(nn.Module):
         return source
 
 
-def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -> None:
+def test_ultralytics_model_is_restored_before(
+    tiny: VRDIR, photo: Image.Image, tmp_path: Path
+) -> None:
     model = vrdir.restore_before(Yolo(), tiny, device="cpu")
     expected = np.asarray(vrdir.Restorer(tiny, "cpu")(photo))
     bgr = np.asarray(photo)[..., ::-1]
@@ -203,7 +207,7 @@ def test_an_ultralytics_model(tiny: VRDIR, photo: Image.Image, tmp_path: Path) -
         == model(DeepPicture(np.asarray(photo).astype(np.uint16) * 257, {}))[0].size
     )
     with pytest.raises(
-        ValueError, match="arrays are BGR and its tensors RGB; do not give channels="
+        ValueError, match="arrays are BGR and its tensors RGB; do not pass channels="
     ):
         vrdir.restore_before(Yolo(), tiny, device="cpu", channels="bgr")
     with pytest.raises(AttributeError, match="Yolo.to would bypass"):

@@ -41,7 +41,7 @@ def _arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", sys.argv)
 
 
-def test_the_detector_example(
+def test_detector_example_runs(
     photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import_or_skip("onnxruntime")
@@ -63,14 +63,14 @@ def test_the_detector_example(
     assert red.sum() > 100
 
 
-def test_the_classifier_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_classifier_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     import_or_skip("efficientnet_lite_pytorch")
     run("frontend_classifier.py")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["as it is", "restored before"]
 
 
-def test_the_onnx_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import_or_skip("onnxruntime")
     write_detector(tmp_path / "net.onnx")
     run("frontend_onnx.py", tmp_path / "net.onnx")
@@ -78,7 +78,7 @@ def test_the_onnx_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert lines == ["boxes (1, 4)", "scores (1,)", "labels (1,)"]
 
 
-def test_the_transform_example() -> None:
+def test_transform_example_runs() -> None:
     # As a program: its data loader starts a process that imports it again.
     command = [sys.executable, str(EXAMPLES / "frontend_transform.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -89,20 +89,20 @@ def test_the_transform_example() -> None:
     ]
 
 
-def test_the_huggingface_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_huggingface_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     import_or_skip("transformers")
     run("frontend_huggingface.py")
     assert capsys.readouterr().out.splitlines()[-2:] == ["2", "torch.Size([1, 2])"]
 
 
-def test_the_torchvision_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_torchvision_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     import_or_skip("torchvision")
     run("frontend_torchvision.py")
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == ["torch.Size([1, 1000])", "torch.Size([3, 224, 224])"]
 
 
-def test_the_ultralytics_example(
+def test_ultralytics_example_runs(
     photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import_or_skip("ultralytics")
@@ -111,7 +111,7 @@ def test_the_ultralytics_example(
     assert f"{tmp_path / 'photo.png'} (75, 97)" in capsys.readouterr().out
 
 
-def test_the_spandrel_example(
+def test_spandrel_example_runs(
     photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import_or_skip("spandrel")

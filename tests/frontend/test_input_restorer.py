@@ -17,7 +17,7 @@ from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.vrdir import VRDIR, Restoration
 
 
-def test_the_output_has_the_structure_of_the_input(
+def test_output_has_the_structure_of_the_input(
     tiny: VRDIR, photo_batch: Tensor, photo: Image.Image
 ) -> None:
     model = vrdir.restore_before(Seen(), tiny)
@@ -66,7 +66,7 @@ def test_arguments_by_name_and_position(tiny: VRDIR, photo_batch: Tensor) -> Non
     torch.testing.assert_close(second("a cat", photo_batch), restored)
     with pytest.raises(
         ValueError,
-        match=r"no images in this call \(arguments: 0 by position, boxes\); say which argument",
+        match=r"no images in this call \(arguments: 0 by position, boxes\); name the argument",
     ):
         hugging(boxes=1)
 
@@ -141,7 +141,7 @@ def test_masked_pixels_stay_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor)
     assert len(set(image.grad[0, :, mask[0] == 1].flatten().tolist())) > 1
     for wrong in (mask[0], mask[:, :40], mask[:, None]):
         with pytest.raises(
-            ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) is \(B, H, W\), not"
+            ValueError, match=r"the pixel_mask of images \(2, 3, 75, 97\) must be \(B, H, W\), not"
         ):
             model(pixel_values=image, pixel_mask=wrong)
     with pytest.raises(RuntimeError, match="a pixel_mask makes the work depend on the data"):
@@ -157,7 +157,7 @@ def test_masked_pixels_stay_and_gradients_pass(tiny: VRDIR, photo_batch: Tensor)
         (np.zeros((8, 8), np.float32), r"\(B, 3, H, W\), \(3, H, W\) or \(H, W, 3\), not \(8, 8\)"),
         (7, "cannot find images in a int"),
         ({"text": "a cat"}, "no images under any of pixel_values, .*; the mapping has text"),
-        ("https://example.org/cat.jpg", "an address, which is not fetched"),
+        ("https://example.org/cat.jpg", "an address, which is not downloaded"),
         ("nowhere.png", "nowhere.png does not exist"),
     ],
 )
@@ -166,7 +166,7 @@ def test_input_without_images_raises(tiny: VRDIR, images: Any, message: str) -> 
         vrdir.restore_before(Seen(), tiny)(images)
 
 
-def test_the_hook_receives_image_and_guidance(tiny: VRDIR) -> None:
+def test_hook_receives_image_and_guidance(tiny: VRDIR) -> None:
     seen: list[Restoration] = []
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD, hook=seen.append)
     images = torch.rand(5, 3, 200, 256)  # more than is restored at once
@@ -235,15 +235,13 @@ def test_arrays_of_either_byte_order_and_empty_arrays(tiny: VRDIR, photo: Image.
         assert model(empty).shape == empty.shape
 
 
-def test_an_image_by_position_comes_before_known_names(
-    tiny: VRDIR, photo_batch: torch.Tensor
-) -> None:
+def test_image_by_position_comes_before_known_names(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     model = vrdir.restore_before(lambda image, source=None: (image, source), tiny, device="cpu")
     seen, source = model(photo_batch, source="cam1")
     torch.testing.assert_close(seen, tiny(photo_batch))
     assert source == "cam1"
 
 
-def test_a_negative_position_raises(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+def test_negative_position_raises(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="no images in this call"):
         vrdir.restore_before(lambda image: image, tiny, device="cpu", argument=-1)(photo_batch)

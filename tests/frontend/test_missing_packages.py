@@ -16,7 +16,7 @@ from vrdir.errors import MissingPackageError
         ("save_one_file", "spandrel"),
     ],
 )
-def test_a_missing_package_raises(monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
+def test_missing_package_raises(monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # so that importing it fails
     monkeypatch.delitem(sys.modules, f"vrdir.frontend.{package}", raising=False)
     monkeypatch.delitem(vars(vrdir.frontend), name, raising=False)

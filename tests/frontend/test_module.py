@@ -114,7 +114,7 @@ def test_state_copies_and_pickles(tiny: VRDIR, photo_batch: Tensor) -> None:
     assert buffer.tell() > 0
 
 
-def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
+def test_composite_can_be_exported(tiny: VRDIR) -> None:
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
     images = torch.rand(5, 3, 48, 64)
     with torch.no_grad():
@@ -127,11 +127,11 @@ def test_the_composite_can_be_exported(tiny: VRDIR) -> None:
                 exported.module()(normalised(images[:count])), model(normalised(images[:count]))
             )
     skipping = vrdir.restore_before(classifier(), tiny, skip_clean=True)
-    with pytest.raises(RuntimeError, match="skip_clean decides by the image"):
+    with pytest.raises(RuntimeError, match="skip_clean depends on the image's content"):
         torch.export.export(skipping, (images,))
 
 
-def test_the_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
+def test_composite_can_be_exported_for_any_size(tiny: VRDIR) -> None:
     model = vrdir.restore_before(classifier(), tiny, mean=MEAN, std=STD)
     images = normalised(torch.rand(3, 3, 131, 75))
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
@@ -167,7 +167,7 @@ class Labelling(HuggingFaceModel):
         return pixel_values, labels
 
 
-def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
+def test_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(Labelling(), tiny)
     names = ["input_ids", "pixel_values", "labels"]
     assert list(inspect.signature(model.forward).parameters) == names
@@ -186,7 +186,7 @@ def test_the_signature_is_the_recognisers(tiny: VRDIR, photo_batch: Tensor) -> N
     assert labels == 7
 
 
-def test_the_state_can_be_saved_as_safetensors(
+def test_state_can_be_saved_as_safetensors(
     tiny: VRDIR, photo_batch: Tensor, tmp_path: Path
 ) -> None:
     model = vrdir.restore_before(classifier(), tiny)
@@ -217,19 +217,19 @@ def test_threads_may_share_a_composite(tiny: VRDIR, photo_batch: Tensor) -> None
         assert torch.equal(mine, theirs)
 
 
-def test_a_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
+def test_restorer_gives_its_network_and_settings(tiny: VRDIR) -> None:
     skipping = vrdir.Restorer(tiny, "cpu", skip_clean=0.5)
     assert vrdir.restore_before(Seen(), skipping).front_end.skip_clean == 0.5
     assert vrdir.restore_before(Seen(), skipping, skip_clean=False).front_end.skip_clean is False
     assert vrdir.restore_before(Seen(), tiny).front_end.skip_clean is False
     with pytest.raises(
         ValueError,
-        match="a front-end computes in float32, and this Restorer in bf16",
+        match="a front-end computes in float32, but this Restorer in bf16",
     ):
         vrdir.restore_before(Seen(), vrdir.Restorer(tiny, "cpu", precision="bf16"))
 
 
-def test_a_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None:
+def test_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None:
     restorer = vrdir.Restorer(copy.deepcopy(tiny), "cpu")
     vrdir.restore_before(Seen(), restorer).to("meta")
     assert restorer.device.type == "meta"
@@ -237,5 +237,7 @@ def test_a_restorer_follows_its_network(tiny: VRDIR, photo: Image.Image) -> None
         lambda net: vrdir.restore_before(Seen(), net),
         lambda net: vrdir.Restorer(net, "cpu"),
     ):
-        with pytest.raises(ValueError, match="the network holds float16; give it in float32"):
+        with pytest.raises(
+            ValueError, match="the network contains parameters in float16; convert it to float32"
+        ):
             build(copy.deepcopy(tiny).half())

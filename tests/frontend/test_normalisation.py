@@ -31,7 +31,7 @@ def caffe_normalised(image: Tensor) -> Tensor:
         ({"mean": (103.5, 116.3, 123.7), "range": 255, "channels": "bgr"}, caffe_normalised),
     ],
 )
-def test_a_declared_normalisation_is_undone_and_redone(
+def test_declared_normalisation_is_undone_and_redone(
     tiny: VRDIR, photo_batch: Tensor, declared: Any, make: Any
 ) -> None:
     model = vrdir.restore_before(Seen(), tiny, **declared)
@@ -40,7 +40,7 @@ def test_a_declared_normalisation_is_undone_and_redone(
     )
 
 
-def test_a_normalisation_is_read_from_descriptions() -> None:
+def test_normalisation_is_read_from_descriptions() -> None:
     imagenet = Normalisation(MEAN, STD)
     timm = {"mean": MEAN, "std": STD, "input_size": (3, 224, 224)}
     preset = SimpleNamespace(mean=list(MEAN), std=list(STD), crop_size=[224])
@@ -81,7 +81,7 @@ def test_a_normalisation_is_read_from_descriptions() -> None:
     )
     with pytest.raises(ValueError, match="no normalisation can be read from a SimpleNamespace"):
         find_normalisation(None, SimpleNamespace(transforms=[resize]))
-    # The recogniser may apply a mean of its own itself.
+    # The recogniser may apply its own mean.
     assert find_normalisation(SimpleNamespace(mean=0.5, std=0.5)) == Normalisation()
 
 
@@ -114,14 +114,14 @@ def test_unusual_image_processors_are_read(fields: Any, expected: Normalisation)
 def test_invalid_declarations_raise(tiny: VRDIR) -> None:
     for wrong, message in (
         ({"mean": (0.5, 0.5)}, "one for each of 3 channels, not 2"),
-        ({"std": 0}, "std be positive"),
-        ({"range": (1, 0)}, "range must rise"),
-        ({"range": (1,)}, r"range is the value of white, or \(black, white\), not \(1,\)"),
-        ({"range": "255"}, "range is the value of white"),
+        ({"std": 0}, "std positive"),
+        ({"range": (1, 0)}, "range must be increasing"),
+        ({"range": (1,)}, r"range must be the value of white, or \(black, white\), not \(1,\)"),
+        ({"range": "255"}, "range must be the value of white"),
         ({"range": (0, float("nan"))}, "range must be finite"),
         ({"channels": "grb"}, '"rgb" or "bgr"'),
         ({"preprocessing": object()}, "no normalisation can be read from a object"),
-        ({"skip_clean": 2.0}, "skip_clean is True, False or a share"),
+        ({"skip_clean": 2.0}, "skip_clean must be True, False or a share"),
     ):
         with pytest.raises(ValueError, match=message):
             vrdir.restore_before(Seen(), tiny, **wrong)
@@ -129,13 +129,13 @@ def test_invalid_declarations_raise(tiny: VRDIR) -> None:
 
 def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
     model = vrdir.restore_before(Seen(), tiny)
-    with pytest.raises(ValueError, match=r"goes from -2.* the recogniser really receives: mean="):
+    with pytest.raises(ValueError, match=r"ranges from -2.* the recogniser really receives: mean="):
         model(normalised(photo_batch))
-    with pytest.raises(ValueError, match=r"goes from 0 to 2\d\d "):
+    with pytest.raises(ValueError, match=r"ranges from 0 to 2\d\d "):
         model((photo_batch * 255).round())
-    with pytest.raises(ValueError, match="goes from nan"):
+    with pytest.raises(ValueError, match="ranges from nan"):
         model(photo_batch * float("nan"))
-    with pytest.raises(ValueError, match="goes from -1 to "):
+    with pytest.raises(ValueError, match="ranges from -1 to "):
         model(photo_batch * 2 - 1)
     overshoot = photo_batch * 1.1 - 0.05  # as after a resampling filter
     torch.testing.assert_close(model(overshoot), tiny(overshoot.clamp(0, 1)))
@@ -156,11 +156,11 @@ def test_values_out_of_range_raise(tiny: VRDIR, photo_batch: Tensor) -> None:
             [photo_batch[:1, :, :75, :75].repeat(31, 1, 1, 1), fog[None, :, :75, :75] * 2 - 1]
         ),
     ):
-        with pytest.raises(ValueError, match=r"goes from -0.4"):
+        with pytest.raises(ValueError, match=r"ranges from -0.4"):
             model(batch)
 
 
-def test_an_undeclared_normalisation_is_logged_once(
+def test_undeclared_normalisation_is_logged_once(
     tiny: VRDIR, photo_batch: Tensor, photo: Image.Image, caplog: pytest.LogCaptureFixture
 ) -> None:
     foggy = (photo_batch * 0.3 + 0.63 - 0.5) / 0.5  # normalised, but within [0, 1]
@@ -193,7 +193,7 @@ def test_an_undeclared_normalisation_is_logged_once(
     assert len(caplog.records) == 2
 
 
-def test_a_mean_is_any_number_and_others_raise() -> None:
+def test_mean_accepts_numbers_and_rejects_others() -> None:
     one: Any
     wrong: Any
     for one in (np.float32(0.5), torch.tensor(0.5), [0.5, 0.5, 0.5], np.full(3, 0.5)):

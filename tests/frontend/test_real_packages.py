@@ -64,7 +64,9 @@ def test_onnx_runtime_values_and_bindings(tiny: VRDIR, photo_batch: torch.Tensor
             session.run_with_iobinding(binding)
     with pytest.raises(ValueError, match="made by the session itself would bypass"):
         session.run_with_iobinding(plain.io_binding())
-    with pytest.raises(ValueError, match="cannot be restored at an address"):
+    with pytest.raises(
+        ValueError, match="cannot be restored when it is bound by its memory address"
+    ):
         binding.bind_input("image", "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
 
@@ -214,7 +216,7 @@ def test_hugging_faces_trainer(tiny: VRDIR, tmp_path: Path) -> None:
         torch.testing.assert_close(value, after[name])
 
 
-def test_a_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
+def test_padded_batch_for_detr(tiny: VRDIR, photo: Image.Image) -> None:
     hf: Any = import_or_skip("transformers")
     torch.manual_seed(0)
     backbone = hf.ResNetConfig(

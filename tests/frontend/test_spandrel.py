@@ -46,7 +46,7 @@ def test_spandrel_loads_bundled_weights(loader: Any, tmp_path: Path) -> None:
 
 
 def test_weights_without_a_config_raise(loader: Any, weights: Path) -> None:
-    with pytest.raises(ValueError, match=r"without their config; write one .*save_one_file"):
+    with pytest.raises(ValueError, match=r"but not its config; write one .*save_one_file"):
         loader.load_from_file(weights / "model.safetensors")
 
 

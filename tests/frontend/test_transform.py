@@ -58,7 +58,7 @@ def test_albumentations_calling_convention(tiny: VRDIR, photo: Image.Image) -> N
     assert np.array_equal(restore(array, shape=(75, 97)), answer["image"])  # as A.Lambda calls it
 
 
-def test_a_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path) -> None:
+def test_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path) -> None:
     restore = vrdir.Restore(weights, "cpu")
     model = nn.Sequential(restore, classifier())
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_a_transform_is_a_module(tiny: VRDIR, photo_batch: Tensor, weights: Path
     assert str(model.to("meta")[0]) == "Restore(device='meta', skip_clean=False, channels='rgb')"
 
 
-def test_a_transform_can_be_pickled_for_workers(
+def test_transform_can_be_pickled_for_workers(
     tiny: VRDIR, photo: Image.Image, tmp_path: Path
 ) -> None:
     restore = vrdir.Restore(tiny, device="cpu", skip_clean=True)
@@ -122,5 +122,5 @@ def test_arrays_in_opencv_channel_order(tiny: VRDIR, photo: Image.Image, tmp_pat
         vrdir.degrade(rgb, "haze", seed=3),
     )
     for wrong in (vrdir.Restorer, vrdir.Restore):
-        with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not'):
+        with pytest.raises(ValueError, match='channels must be "rgb" or "bgr", not'):
             wrong(tiny, "cpu", channels="BGR")  # type: ignore[arg-type]

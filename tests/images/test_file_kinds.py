@@ -68,7 +68,7 @@ RAWS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", RAWS)
-def test_camera_raw_is_refused_with_advice(name: str, tmp_path: Path) -> None:
+def test_camera_raw_is_rejected_with_advice(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(RAWS[name])
     message = f"{name} is a camera's RAW file: develop it first .rawpy, darktable."
     with pytest.raises(ImageError, match=message):
@@ -79,7 +79,7 @@ def test_camera_raw_is_refused_with_advice(name: str, tmp_path: Path) -> None:
     assert "develop it first" in problem
 
 
-def test_dng_opened_by_pillow_is_refused() -> None:
+def test_dng_opened_by_pillow_is_rejected() -> None:
     for name in ("a.dng", "a.nef"):
         with pytest.raises(ImageError, match="camera's RAW file"):
             open_image(Image.open(io.BytesIO(RAWS[name])))
@@ -120,13 +120,13 @@ def test_16_bit_tiff_with_smaller_copies_is_one_page() -> None:
         np.testing.assert_array_equal(np.asarray(decode(content, "a.tif")), deep)
 
 
-def test_tiff_with_several_pages_is_refused(tmp_path: Path) -> None:
+def test_tiff_with_several_pages_is_rejected(tmp_path: Path) -> None:
     content = tiff((PIXELS, 0), (SMALL, 1), (PIXELS, 0))
-    with pytest.raises(ImageError, match=r"a.tif holds 2 pages"):
+    with pytest.raises(ImageError, match=r"a.tif contains 2 pages"):
         decode(content, "a.tif")
     (tmp_path / "a.tif").write_bytes(content)
     (problem,) = pair_problems([Pair(tmp_path / "a.tif", None, "noise", 1)], tmp_path / "list")
-    assert "holds 2 frames or pages" in problem
+    assert "contains 2 frames or pages" in problem
 
 
 def test_tiff_directories_in_a_circle_do_not_hang() -> None:
@@ -169,7 +169,7 @@ def test_error_names_the_kind_of_other_files(content: bytes, kind: str) -> None:
         decode(content + bytes(50), "it")
 
 
-def test_a_replaced_image_open_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_pil_image_open_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ultralytics replaces it, and tries to install a library for files that are not images."""
 
     def other(*arguments: object, **options: object) -> None:
@@ -180,7 +180,7 @@ def test_a_replaced_image_open_is_not_used(monkeypatch: pytest.MonkeyPatch) -> N
     Image.fromarray(PIXELS).save(content, "PNG")
     np.testing.assert_array_equal(np.asarray(decode(content.getvalue(), "it")), PIXELS)
     with pytest.raises(
-        ImageError, match="it is not an image, or of a file format that Pillow does not know"
+        ImageError, match="it is not an image, or has a file format that Pillow does not support"
     ):
         decode(b"hello", "it")
 
@@ -228,7 +228,7 @@ def test_every_decoder_exception_becomes_an_image_error(monkeypatch: pytest.Monk
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, broken)
-                with pytest.raises(ImageError, match="is damaged or cut short .*odd"):
+                with pytest.raises(ImageError, match="is damaged or truncated .*odd"):
                     open_image(buffer.getvalue())
 
 

@@ -64,7 +64,9 @@ def test_pipes_are_not_listed(root: Path) -> None:
     assert "in/pipe.png" not in names(root)
 
 
-def test_folder_that_cannot_be_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_listed_is_reported(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scandir = os.scandir
 
     def refuse(path: str) -> object:
@@ -108,7 +110,7 @@ def test_files_of_other_types_are_counted(root: Path) -> None:
     assert skipped({f".{n}": 1 for n in range(9)}).endswith(".5, 3 more types)")
 
 
-def test_names_are_found_as_windows_and_macs_find_them() -> None:
+def test_names_are_found_case_and_unicode_insensitively() -> None:
     names = Names(
         ["IMG_1.JPG", "stra\u00dfe.png", "\u00e9.png", "E\u0301.png", "two.png", "TWO.png"]
     )

@@ -7,7 +7,7 @@ from vrdir.errors import ImageError
 from vrdir.images.reducing import reduced
 
 
-def test_a_picture_without_its_palette_is_damaged() -> None:
+def test_picture_without_palette_raises() -> None:
     """Damaged ICNS files have been decoded to such pictures."""
     picture = Image.new("P", (100, 100))
     picture.palette = None

@@ -99,13 +99,13 @@ def test_error_names_a_file_with_separate_channels() -> None:
     planes = np.moveaxis(noise("RGB"), -1, 0).copy()
     with pytest.raises(
         ImageError,
-        match=r"photo.tif cannot be read: it holds its 16-bit channels one after the other; save",
+        match=r"photo.tif cannot be read: it stores its 16-bit channels one after the other",
     ):
         decode(as_tiff(planes, planarconfig="separate"), "photo.tif")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_transparent_colour_becomes_alpha(mode: str) -> None:
+def test_transparent_colour_becomes_alpha(mode: str) -> None:
     pixels = noise("RGB")[..., : {"L": 1, "RGB": 3}[mode]]
     key = tuple(int(value) for value in pixels[0, 0])
     picture = deep(as_png(pixels, transparent=key if mode == "RGB" else key[0]))
@@ -162,13 +162,16 @@ def test_orientation_turns_all_16_bits(file_format: str, orientation: int) -> No
 def test_16_bit_picture_opened_by_pillow_warns(caplog: pytest.LogCaptureFixture) -> None:
     picture = Image.open(io.BytesIO(as_png(noise("RGB"))))
     assert open_image(picture).tensor.shape == (1, 3, 21, 34)
-    assert "has lost the lower 8; give its path or its bytes instead" in caplog.text
+    assert (
+        "loses the lower 8 bits when Pillow opens it; use its path or its bytes instead"
+        in caplog.text
+    )
 
 
 def test_error_names_a_damaged_file() -> None:
     for content in (as_png(noise("RGB")), as_tiff(noise("RGB"), compression="zlib")):
         with pytest.raises(
-            ImageError, match=r"photo is damaged or cut short|photo is not an image"
+            ImageError, match=r"photo is damaged or truncated|photo is not an image"
         ):
             decode(content[: len(content) // 2], "photo")
 
@@ -228,13 +231,13 @@ def test_unsupported_tiff_has_its_own_error() -> None:
     tifffile.imwrite(file, noise("RGB").astype(np.float32) / 65535, photometric="rgb")
     with pytest.raises(
         ImageError,
-        match="float.tif is a kind of TIFF that Pillow cannot read; save it as RGB or RGBA of 8",
+        match="float.tif is a type of TIFF that Pillow cannot read; save it as RGB, RGBA or grey",
     ):
         decode(file.getvalue(), "float.tif")
     whole = io.BytesIO()
     Image.new("RGB", (50, 40), (9, 99, 199)).save(whole, "TIFF", compression="tiff_lzw")
     for cut in (len(whole.getvalue()) // 2, 8):
-        with pytest.raises(ImageError, match="cut.tif is damaged or cut short"):
+        with pytest.raises(ImageError, match="cut.tif is damaged or truncated"):
             decode(whole.getvalue()[:cut], "cut.tif")
 
 

@@ -177,7 +177,7 @@ def test_unreadable_xmp_with_pointers_is_dropped(
             opened = open_image(picture)
         assert "xmp" not in opened.close(opened.tensor).info
         assert picture.info["xmp"] == xmp  # the caller's own
-        assert "has XMP that points to" in caplog.text
+        assert "has XMP that refers to" in caplog.text
 
 
 def test_xmp_in_utf_16() -> None:

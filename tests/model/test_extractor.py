@@ -96,6 +96,6 @@ def test_invalid_extractor_weights_raise(
         network().load_pretrained(tmp_path / "other.pth")
 
 
-def test_an_unknown_stride_raises() -> None:
+def test_unknown_stride_raises() -> None:
     with pytest.raises(ValueError, match="stride \\[3\\]"):
         select_taps(EfficientNetLite0.available, (3, 4))

@@ -64,7 +64,7 @@ def test_matrices_resample_as_torch_does(before: int, after: int) -> None:
     assert torch.allclose(resampled(image, *matrices), wanted, atol=1e-5)
 
 
-def test_a_physical_veil_is_taken_away() -> None:
+def test_physical_veil_is_removed() -> None:
     scene = 0.2 + 0.4 * torch.rand(2, 3, 32, 48)
     transmission, airlight, light = 0.4, 0.9, 0.7
     hazy = light * (scene * transmission + airlight * (1 - transmission))
@@ -72,20 +72,20 @@ def test_a_physical_veil_is_taken_away() -> None:
     assert torch.allclose(lift_whole(hazy, veil), scene, atol=1e-5)
 
 
-def test_nothing_is_driven_into_black() -> None:
-    """A dark pixel is near: it cannot be behind the veil that lies over the others."""
+def test_removing_haze_does_not_clip_to_black() -> None:
+    """A dark pixel is near: it cannot be behind the veil that covers the others."""
     image = torch.tensor([0.0, 0.01, 0.1, 0.5]).view(1, 1, 2, 2).repeat(1, 3, 1, 1)
     lifted = lift_whole(image, flat_veil(1, 0.8, 1.0, 3.0))
     assert (lifted >= -1e-6).all()
     assert lifted[0, 0, 0, 0] == 0
 
 
-def test_no_veil_leaves_each_bit() -> None:
+def test_zero_veil_keeps_every_bit() -> None:
     image = torch.rand(1, 3, 33, 47)
     assert torch.equal(lift_whole(image, flat_veil(1, 0.7, 1.0, 0.0)), image)
 
 
-def test_a_window_is_lifted_as_in_the_whole(model: VRDIR) -> None:
+def test_lifted_window_matches_the_whole_image(model: VRDIR) -> None:
     view = torch.rand(2, 3, 96, 96)
     veil = model.find_veil(view)
     assert veil is not None
@@ -100,7 +100,7 @@ def test_a_window_is_lifted_as_in_the_whole(model: VRDIR) -> None:
         assert torch.allclose(window, image[:, top : top + 32, left : left + 32], atol=1e-5)
 
 
-def test_the_veil_does_not_depend_on_the_size_in_pixels(model: VRDIR) -> None:
+def test_veil_does_not_depend_on_the_size_in_pixels(model: VRDIR) -> None:
     small = functional.interpolate(torch.rand(1, 3, 12, 16), size=(96, 128), mode="bicubic")
     large = functional.interpolate(small, scale_factor=4, mode="bilinear")
     veils = [model.find_veil(image.clamp(0, 1)) for image in (small, large)]
@@ -129,13 +129,13 @@ def test_training_reaches_every_part_of_the_head() -> None:
     assert errors[-1] < 0.6 * errors[0]
 
 
-def test_an_untrained_head_changes_next_to_nothing() -> None:
+def test_untrained_head_changes_almost_nothing() -> None:
     image = torch.rand(1, 3, 50, 70)
     with torch.no_grad():
         assert torch.equal(VRDIR(CONFIG)(image), image)
 
 
-def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
+def test_bands_match_the_whole_image(model: VRDIR) -> None:
     from vrdir.restoring.strips import restore_in_strips
 
     image = torch.rand(1, 3, 83, 61)
@@ -145,7 +145,7 @@ def test_bands_give_what_the_whole_gives(model: VRDIR) -> None:
     assert torch.allclose(in_strips, whole, atol=2e-5)
 
 
-def test_the_exported_graph_gives_what_the_network_gives(model: VRDIR) -> None:
+def test_exported_graph_matches_the_network(model: VRDIR) -> None:
     from vrdir.export.graph import ExportableVRDIR
 
     image = torch.rand(2, 3, 45, 70)
@@ -186,7 +186,7 @@ def foggy() -> torch.Tensor:
     return 0.1 + 0.35 * ramp + 0.06 * things
 
 
-def test_an_untrained_tone_leaves_each_bit() -> None:
+def test_untrained_tone_keeps_every_bit() -> None:
     image = foggy()
     with torch.no_grad():
         assert torch.equal(VRDIR(TONE)(image), image)
@@ -202,7 +202,7 @@ def test_local_contrast_is_raised_and_dark_things_are_not_blackened(toned: VRDIR
     assert (lifted < 0.02).float().mean() < 0.03
 
 
-def test_a_tone_curve_rises_and_no_steeper_than_it_may() -> None:
+def test_tone_curve_is_increasing_with_limited_slope() -> None:
     brightness = 0.5 + 0.02 * torch.randn(2, 1, 64, 64)  # nearly all at one level
     steps = equalised(brightness.clamp(0, 1)).diff(dim=1) * (TONES - 1)
     assert (steps > 0).all()
@@ -210,7 +210,7 @@ def test_a_tone_curve_rises_and_no_steeper_than_it_may() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
-def test_a_plain_picture_stays_plain(toned: VRDIR, level: float) -> None:
+def test_picture_without_degradation_is_unchanged(toned: VRDIR, level: float) -> None:
     image = torch.full((1, 3, 40, 50), level)
     found = toned.find_veil(image)
     assert found is not None
@@ -220,7 +220,7 @@ def test_a_plain_picture_stays_plain(toned: VRDIR, level: float) -> None:
     assert level in (0.4, lifted.mean().round(decimals=1))  # black stays black, and white white
 
 
-def test_a_toned_window_is_as_in_the_whole(toned: VRDIR) -> None:
+def test_toned_window_matches_the_whole_image(toned: VRDIR) -> None:
     view = functional.interpolate(foggy(), size=(96, 96))
     found = toned.find_veil(view)
     assert found is not None

@@ -94,7 +94,7 @@ class Raised(GlobalStatistics):
         return found + first
 
 
-def test_the_level_of_the_guidance() -> None:
+def test_level_of_the_guidance() -> None:
     module = randomised(FourierGuidedModulation(4, 3))
     features = torch.randn(1, 4, 9, 11)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_the_level_of_the_guidance() -> None:
     torch.testing.assert_close(guided[:, 1] / guided[:, 2], plain[:, 1] / plain[:, 2])
 
 
-def test_the_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
+def test_level_of_the_correction(tiny: VRDIR, photo_batch: Tensor) -> None:
     image = photo_batch[:1, :, :72, :96]
     with torch.no_grad():
         features = tiny.extractor(image)

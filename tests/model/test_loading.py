@@ -37,7 +37,8 @@ def change(folder: Path, value: float, key: str = KEY, dtype: torch.dtype = torc
 def test_values_that_are_not_finite_raise(weights: Path, value: float, key: str) -> None:
     change(weights, value, key)
     with pytest.raises(
-        ValueError, match=rf"model.safetensors has NaN or infinite values in {key}; get or train"
+        ValueError,
+        match=rf"model.safetensors has NaN or infinite values in {key}; download or train",
     ):
         VRDIR.from_pretrained(weights)
 
@@ -68,7 +69,8 @@ def test_other_dtypes_raise(weights: Path, dtype: torch.dtype) -> None:
     state = load_file(weights / "model.safetensors")
     save_file(state | {KEY: state[KEY].to(dtype)}, weights / "model.safetensors")
     with pytest.raises(
-        ValueError, match=rf"weights are float16, bfloat16, float32 or float64, but {KEY} is \w+"
+        ValueError,
+        match=rf"weights must be float16, bfloat16, float32 or float64, but {KEY} is \w+",
     ):
         VRDIR.from_pretrained(weights)
 
@@ -99,7 +101,7 @@ def test_values_beyond_float16_are_not_saved(tiny: VRDIR, tmp_path: Path) -> Non
         ({"strides": [4, 8] * 1000}, "strides"),
     ],
 )
-def test_a_config_out_of_bounds_raises_at_once(
+def test_config_out_of_bounds_raises_at_once(
     weights: Path, changes: dict[str, object], field: str
 ) -> None:
     configure(weights, **changes)
@@ -112,13 +114,13 @@ def test_a_config_out_of_bounds_raises_at_once(
     assert len(str(caught.value)) < 700
 
 
-def test_a_config_is_compared_with_the_weights_before_a_network_is_built(
+def test_config_is_compared_with_the_weights_before_a_network_is_built(
     weights: Path,
 ) -> None:
     """The network of this config would need terabytes."""
     scales = {"widths": [4096] * 8, "encoder_blocks": [64] * 8, "decoder_blocks": [64] * 8}
     configure(weights, **scales, branches=[f"b{number}" for number in range(8)])
-    with pytest.raises(ValueError, match=r"does not fit the config beside it \(lacks "):
+    with pytest.raises(ValueError, match=r"does not match its config \(lacks "):
         VRDIR.from_pretrained(weights)
 
 
@@ -156,9 +158,9 @@ def test_invalid_configs_raise(weights: Path, content: str) -> None:
         "call_super_init",
     ],
 )
-def test_a_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
+def test_branch_named_like_a_module_attribute_raises(weights: Path, name: str) -> None:
     configure(weights, branches=["haze", name, "rain"])
-    with pytest.raises(ValueError, match="not one that Python uses"):
+    with pytest.raises(ValueError, match="not be a Python keyword"):
         VRDIR.from_pretrained(weights)
 
 
@@ -179,7 +181,7 @@ def test_keys_added_by_the_hub_are_ignored(weights: Path, tiny: VRDIR) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_git_lfs_pointer_raises(weights: Path, name: str) -> None:
+def test_git_lfs_pointer_raises(weights: Path, name: str) -> None:
     (weights / name).write_text(LFS_POINTER)
     with pytest.raises(
         ValueError, match=rf"{name} is a Git LFS pointer, not the file itself; run: git lfs pull"

@@ -79,7 +79,7 @@ def test_ise_mixes_its_branches_by_the_guidance() -> None:
 
 
 @pytest.mark.parametrize("attention", [False, True])
-def test_a_new_residual_block_is_the_identity(attention: bool) -> None:
+def test_new_residual_block_is_the_identity(attention: bool) -> None:
     x = torch.randn(1, 4, 6, 6)
     assert torch.equal(ResidualBlock(4, attention)(x), x)
 
@@ -100,14 +100,14 @@ def test_channel_attention_computes_its_formula_and_starts_at_one() -> None:
     torch.testing.assert_close(attending(x), x + attending.project(scaled))
 
 
-def test_an_untrained_pixel_skip_decoder_returns_the_image() -> None:
+def test_untrained_pixel_skip_decoder_returns_the_image() -> None:
     taps = (Tap(4, 6),)
     decoder = PixelSkipDecoder(taps, (8, 8), (1, 1), (1, 1))
     image = torch.rand(1, 3, 8, 12)
     assert torch.equal(decoder([torch.randn(1, 6, 2, 3)], image), image)
 
 
-def test_decoders_raise_on_taps_they_cannot_use() -> None:
+def test_decoders_reject_unsuitable_taps() -> None:
     with pytest.raises(ValueError, match="one map of stride 2"):
         SemanticsDecoder((Tap(4, 8),))
     with pytest.raises(ValueError, match="stride \\[16\\]"):

@@ -17,7 +17,7 @@ from vrdir.model.vrdir import VRDIR
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (16, 16), (33, 50)])
 @pytest.mark.parametrize("name", [*CONFIGS, "tiny"])
-def test_any_size_comes_back_in_range(name: str, size: tuple[int, int]) -> None:
+def test_any_size_is_restored_in_range(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = VRDIR(CONFIGS.get(name, TINY)).eval()
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_any_size_comes_back_in_range(name: str, size: tuple[int, int]) -> None:
         torch.testing.assert_close(guidance.sum(1), torch.ones_like(guidance[:, 0]))
 
 
-def test_an_image_is_restored_alone_as_in_a_batch(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
+def test_single_image_matches_its_result_in_a_batch(tiny: VRDIR, photo_batch: torch.Tensor) -> None:
     with torch.no_grad():
         together = tiny(photo_batch)
         alone = torch.cat([tiny(image[None]) for image in photo_batch])
@@ -45,7 +45,7 @@ def test_an_image_is_restored_alone_as_in_a_batch(tiny: VRDIR, photo_batch: torc
 @pytest.mark.parametrize(
     "shape", [(3, 8, 8), (1, 4, 8, 8), (1, 1, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8)]
 )
-def test_a_wrong_shape_is_an_error_that_says_so(tiny: VRDIR, shape: tuple[int, ...]) -> None:
+def test_wrong_shape_raises(tiny: VRDIR, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected an RGB tensor"):
         tiny(torch.zeros(shape))
 
@@ -103,19 +103,17 @@ def test_branches_are_addressed_by_name_at_every_scale(tiny: VRDIR) -> None:
         ({"depth": 3}, "depth"),
         ({"widths": (-8, 12, 16)}, "widths.0"),
         ({"decoder_blocks": (1, -1, 1)}, "decoder_blocks.1"),
-        ({"branches": ("train",)}, "not one that Python uses"),
+        ({"branches": ("train",)}, "not be a Python keyword"),
         ({"strides": (3,)}, "stride \\[3\\]"),
     ],
 )
-def test_a_wrong_config_is_an_error_that_names_the_field(
-    change: dict[str, object], message: str
-) -> None:
+def test_error_names_wrong_config_field(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         VRDIRConfig.model_validate(TINY.model_dump() | change)
     assert re.search(message, describe(caught.value))
 
 
-def test_a_config_that_no_network_has_is_named(tiny: VRDIR, tmp_path: Path) -> None:
+def test_error_names_impossible_config(tiny: VRDIR, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(
@@ -153,8 +151,10 @@ def test_half_precision_files_are_half_as_large_and_nearly_the_same(
         assert float((loaded(photo_batch) - tiny(photo_batch)).abs().max()) < 4e-3
 
 
-def test_missing_weights_say_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no weights 'large': bundled are small"):
+def test_error_lists_available_weights(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"unknown weights 'large': use bundled weights .small"
+    ):
         VRDIR.from_pretrained("large")
     with pytest.raises(FileNotFoundError, match=r"config.json is missing"):
         VRDIR.from_pretrained(tmp_path)
@@ -163,7 +163,7 @@ def test_missing_weights_say_what_there_is(tmp_path: Path) -> None:
         VRDIR.from_pretrained(tmp_path / "model.safetensors")
 
 
-def test_damaged_files_are_named(tiny: VRDIR, tmp_path: Path) -> None:
+def test_error_names_damaged_files(tiny: VRDIR, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
@@ -180,7 +180,7 @@ def test_damaged_files_are_named(tiny: VRDIR, tmp_path: Path) -> None:
         VRDIR.from_pretrained(tmp_path)
 
 
-def test_weights_of_another_architecture_are_refused_with_the_difference(
+def test_weights_of_another_architecture_are_rejected_with_the_difference(
     tiny: VRDIR, tmp_path: Path
 ) -> None:
     tiny.save_pretrained(tmp_path)

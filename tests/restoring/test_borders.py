@@ -25,7 +25,7 @@ def scene(height: int = 40, width: int = 60) -> Tensor:
         ((0, 0, 1, 0), 0.0),  # one row
     ],
 )
-def test_the_picture_inside_is_found(pads: tuple[int, ...], value: float) -> None:
+def test_picture_inside_is_found(pads: tuple[int, ...], value: float) -> None:
     image = functional.pad(scene(), pads, value=value)
     left, right, top, bottom = pads
     assert inside_borders(image) == Inner(top, top + 40, left, left + 60)
@@ -33,13 +33,13 @@ def test_the_picture_inside_is_found(pads: tuple[int, ...], value: float) -> Non
     assert bottom + 40 + top == image.shape[1]
 
 
-def test_borders_may_be_inside_each_other() -> None:
+def test_borders_can_be_nested() -> None:
     bars = functional.pad(scene(), (0, 0, 6, 6), value=0.0)
     framed = functional.pad(bars, (2, 2, 2, 2), value=1.0)
     assert inside_borders(framed) == Inner(8, 48, 2, 62)
 
 
-def test_other_edges_are_no_border() -> None:
+def test_other_edges_are_not_borders() -> None:
     whole = Inner(0, 40, 0, 60)
     assert inside_borders(scene()) == whole
     assert inside_borders(torch.full((3, 40, 60), 0.5)) == whole
@@ -58,7 +58,7 @@ def written(strip: Tensor, first: int, last: int) -> Tensor:
     return strip
 
 
-def test_borders_may_be_written_on() -> None:
+def test_borders_can_contain_text() -> None:
     strip = written(torch.zeros(3, 10, 60), 2, 7)
     assert inside_borders(torch.cat([scene(), strip], 1)) == Inner(0, 40, 0, 60)
     assert inside_borders(torch.cat([strip, scene()], 1)) == Inner(10, 50, 0, 60)
@@ -66,12 +66,12 @@ def test_borders_may_be_written_on() -> None:
     assert inside_borders(sideways) == Inner(0, 60, 0, 40)
 
 
-def test_writing_that_touches_the_picture_is_left_in_it() -> None:
+def test_text_that_touches_the_picture_is_not_a_border() -> None:
     strip = written(torch.zeros(3, 10, 60), 6, 10)
     assert inside_borders(torch.cat([strip, scene()], 1)) == Inner(6, 50, 0, 60)
 
 
-def test_a_page_of_writing_is_no_border() -> None:
+def test_page_of_text_is_not_a_border() -> None:
     page = torch.ones(3, 80, 60)
     for row in range(6, 70, 8):
         page[:, row : row + 4, 4:28:2] = 0.0
@@ -79,7 +79,7 @@ def test_a_page_of_writing_is_no_border() -> None:
     assert inside_borders(page).top == 6
 
 
-def test_borders_keep_each_bit_and_the_picture_is_restored_as_alone(tiny: VRDIR) -> None:
+def test_borders_are_unchanged_and_picture_is_restored_as_without_them(tiny: VRDIR) -> None:
     restorer = vrdir.Restorer(tiny, device="cpu")
     picture = (scene() * 255).byte().permute(1, 2, 0).numpy()
     barred = np.pad(picture, ((9, 9), (0, 0), (0, 0)))

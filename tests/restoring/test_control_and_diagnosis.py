@@ -50,14 +50,14 @@ def test_strength_scales_the_change(network: VRDIR, image: Tensor) -> None:
     assert changes[0] < 0.75 * changes[1]
 
 
-def test_only_haze_is_the_veil_alone(network: VRDIR, image: Tensor) -> None:
+def test_only_haze_removes_just_the_veil(network: VRDIR, image: Tensor) -> None:
     veil = network.find_veil(image)
     assert veil is not None
     restored = network.restore(image, control=Control(only=frozenset({"haze"})))
     assert torch.allclose(restored.image, lift_whole(image, veil).clamp(0, 1), atol=1e-6)
 
 
-def test_only_noise_leaves_the_veil_and_the_other_branches(network: VRDIR, image: Tensor) -> None:
+def test_only_noise_keeps_the_veil_and_skips_other_branches(network: VRDIR, image: Tensor) -> None:
     control = Control(only=frozenset({"noise"}))
     restored = network.restore(image, control=control)
     assert restored.veil is None
@@ -82,18 +82,18 @@ def test_strips_have_the_same_control(network: VRDIR, image: Tensor, control: Co
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strength": 2.5}, "strength is a number from 0 to 2, not 2.5"),
+        ({"strength": 2.5}, "strength must be a number from 0 to 2, not 2.5"),
         ({"strength": float("nan")}, "strength"),
         ({"only": {"fog"}}, "of haze, noise, rain; not 'fog'"),
         ({"only": ()}, "not nothing"),
     ],
 )
-def test_wrong_control_is_named(network: VRDIR, settings: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_error_names_wrong_control(network: VRDIR, settings: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=message):
         vrdir.Restorer(network, device="cpu", **settings)
 
 
-def test_one_name_may_be_given_as_text() -> None:
+def test_single_name_can_be_a_string() -> None:
     assert checked_control(1, "haze", ("haze", "rain")).only == frozenset({"haze"})
 
 
@@ -127,7 +127,7 @@ def test_noise_is_in_levels_of_the_input(sigma: float) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5])
-def test_the_diagnosis_does_not_depend_on_the_strength(
+def test_diagnosis_does_not_depend_on_the_strength(
     network: VRDIR, image: Tensor, strength: float
 ) -> None:
     trained = vrdir.Restorer(network, "cpu").restore(image).diagnosis
@@ -165,6 +165,6 @@ def test_rain_is_the_share_of_pixels_under_streaks() -> None:
     assert found.changed == pytest.approx(0.03 * 255, rel=1e-3)
 
 
-def test_a_tiny_image_has_a_diagnosis(network: VRDIR) -> None:
+def test_tiny_image_has_a_diagnosis(network: VRDIR) -> None:
     restored = vrdir.Restorer(network, device="cpu").restore(torch.rand(3, 1, 2))
     assert "changed by" in str(restored.diagnosis[0])

@@ -1,4 +1,4 @@
-"""Other packages change torch's defaults for models of their own; results here stay the same."""
+"""Other packages change torch's defaults for their own models; results here stay the same."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

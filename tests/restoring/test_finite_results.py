@@ -54,12 +54,12 @@ def restorer(tiny: VRDIR, request: pytest.FixtureRequest) -> Restorer:
         lambda restorer: list(restorer.stream([FLOATS], damaged="pass")),
     ],
 )
-def test_of_a_restorer(restorer: Restorer, use: Callable[[Restorer], Any]) -> None:
+def test_finite_check_of_a_restorer(restorer: Restorer, use: Callable[[Restorer], Any]) -> None:
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
         use(restorer)
 
 
-def test_of_files(restorer: Restorer, tmp_path: Path) -> None:
+def test_finite_check_of_files(restorer: Restorer, tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), "grey").save(tmp_path / "a.png")
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
         restorer.restore_file(tmp_path / "a.png", tmp_path / "b.png")
@@ -70,7 +70,7 @@ def test_of_files(restorer: Restorer, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_of_a_video(restorer: Restorer, tmp_path: Path) -> None:
+def test_finite_check_of_a_video(restorer: Restorer, tmp_path: Path) -> None:
     pytest.importorskip("av")
     from tests.clips import clip
 
@@ -89,21 +89,21 @@ def test_of_a_video(restorer: Restorer, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("value", VALUES)
-def test_of_a_front_end(tiny: VRDIR, value: float, images: Any) -> None:
+def test_finite_check_of_a_front_end(tiny: VRDIR, value: float, images: Any) -> None:
     recogniser = restore_before(lambda image: image, tiny)
     broken(tiny, value)
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
         recogniser(images)
 
 
-def test_of_a_front_end_that_trains(tiny: VRDIR) -> None:
+def test_finite_check_of_a_training_front_end(tiny: VRDIR) -> None:
     model = restore_before(nn.Identity(), tiny, train_restorer=True)
     broken(tiny, float("nan"))
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
         model(torch.rand(1, 3, 24, 24))
 
 
-def test_of_a_transform(tiny: VRDIR) -> None:
+def test_finite_check_of_a_transform(tiny: VRDIR) -> None:
     transform = Restore(tiny, "cpu")
     broken(tiny, float("nan"))
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
@@ -113,7 +113,7 @@ def test_of_a_transform(tiny: VRDIR) -> None:
 @pytest.mark.parametrize(
     "where", ["enhancement.stride4.modulation.guidance.weight", "extractor.stem.weight"]
 )
-def test_guidance_that_is_not_finite_is_not_clean(tiny: VRDIR, where: str) -> None:
+def test_non_finite_guidance_is_not_clean(tiny: VRDIR, where: str) -> None:
     restorer = Restorer(tiny, "cpu", skip_clean=True)
     broken(tiny, float("nan"), where)
     with pytest.raises(ArithmeticError, match=NOT_FINITE):
@@ -129,7 +129,7 @@ def test_strips_hide_no_infinity(tiny: VRDIR) -> None:
     )
 
 
-def test_a_network_with_nan_is_rejected(tiny: VRDIR) -> None:
+def test_network_with_nan_is_rejected(tiny: VRDIR) -> None:
     broken(tiny, float("nan"))
     with pytest.raises(
         ValueError, match=r"the network has NaN or infinite values in decoder.to_correction.weight"
@@ -139,7 +139,7 @@ def test_a_network_with_nan_is_rejected(tiny: VRDIR) -> None:
         restore_before(nn.Identity(), tiny)
 
 
-def test_the_command_names_the_error_and_writes_nothing(
+def test_command_names_the_error_and_writes_nothing(
     tiny: VRDIR, weights: Path, tmp_path: Path
 ) -> None:
     from tests.model.test_loading import change

@@ -53,7 +53,7 @@ def test_forked_processes_compute(
     in_forked_processes(MAKE[kind], weights, photo, tmp_path)
 
 
-def test_the_parent_keeps_its_threads(tiny: VRDIR) -> None:
+def test_parent_keeps_its_threads(tiny: VRDIR) -> None:
     before = torch.get_num_threads()
     child = os.fork()
     if child == 0:

@@ -38,7 +38,7 @@ def noisy(photo: Image.Image) -> list[np.ndarray[Any, Any]]:
     ]
 
 
-def test_the_result_has_the_type_of_the_frame(restorer: Restorer, photo: Image.Image) -> None:
+def test_result_has_the_type_of_the_frame(restorer: Restorer, photo: Image.Image) -> None:
     array = np.asarray(photo)
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1) / 255
     for frame, kind in ((array, np.ndarray), (tensor, torch.Tensor), (photo, Image.Image)):
@@ -63,7 +63,7 @@ def test_smoothing_steadies_a_still_foggy_scene(photo: Image.Image) -> None:
     assert jumps(smooth) < 0.6 * jumps(alone)
 
 
-def test_a_cut_restarts_smoothing(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_cut_restarts_smoothing(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
     other = (255 - noisy[0]) // 2
     stream = restorer.stream([*noisy[:6], other, *noisy[:2]])
     frames = list(stream)
@@ -90,7 +90,7 @@ def test_only_cuts_are_found(photo: Image.Image) -> None:
     assert scene.cuts == 2
 
 
-def test_a_damaged_frame_is_repeated_or_passed_on(
+def test_damaged_frame_is_repeated_or_passed_on(
     restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
 ) -> None:
     nan = np.full((48, 64, 3), np.nan, np.float32)
@@ -129,7 +129,7 @@ def test_a_damaged_frame_is_repeated_or_passed_on(
     assert np.array_equal(passed[-1], list(restorer.stream(noisy[:3]))[-1])
 
 
-def test_the_report(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
+def test_report(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> None:
     stream = restorer.stream(noisy)
     assert stream.report.frames == 0
     assert stream.report.frames_per_second == 0
@@ -144,9 +144,9 @@ def test_the_report(restorer: Restorer, noisy: list[np.ndarray[Any, Any]]) -> No
 
 
 def test_invalid_arguments_raise(restorer: Restorer) -> None:
-    with pytest.raises(ValueError, match="damaged is 'repeat' or 'pass', not 'drop'"):
+    with pytest.raises(ValueError, match="damaged must be 'repeat' or 'pass', not 'drop'"):
         restorer.stream([], damaged="drop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="smoothing is at least 0"):
+    with pytest.raises(ValueError, match="smoothing must be at least 0"):
         restorer.stream([], smoothing=1)
 
 
@@ -220,7 +220,7 @@ class TestVideos:
             assert apart(found, before) > 3
 
     @pytest.mark.parametrize("bad", [[5], [0, 1, 6, 7], [11]])
-    def test_the_nearest_good_frame_replaces_a_damaged_one(
+    def test_nearest_good_frame_replaces_a_damaged_one(
         self, restorer: Restorer, tmp_path: Path, bad: list[int]
     ) -> None:
         from tests.clips import clip, damage, packets, pictures, times, view
@@ -250,7 +250,7 @@ class TestVideos:
             assert min(distances) < 2
 
     @pytest.mark.parametrize("sound", ["aac", None])
-    def test_a_clip_without_a_good_frame_is_an_error(
+    def test_clip_without_a_good_frame_raises(
         self, restorer: Restorer, tmp_path: Path, sound: str | None
     ) -> None:
         from tests.clips import clip, damage
@@ -263,12 +263,12 @@ class TestVideos:
         damage(source, 0, slice(-500, None))
         with pytest.raises(
             ImageError,
-            match=r"none of the frames of .*a\.mp4 can be decoded undamaged; get it again",
+            match=r"none of the frames of .*a\.mp4 can be decoded without damage; download",
         ):
             restorer.restore_video(source, target)
         (result,) = restorer.restore_files([FileJob(source, target)])
         assert result.error is not None
-        assert "a.mp4 can be decoded undamaged" in result.error
+        assert "a.mp4 can be decoded without damage" in result.error
         assert list(target.parent.iterdir()) == []
 
     def test_frames_without_times_are_an_error(self, restorer: Restorer, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ class TestVideos:
             restorer.restore_video(source, target)
         assert list(target.parent.iterdir()) == []
 
-    def test_a_full_disk_ends_the_run(self, restorer: Restorer, tmp_path: Path) -> None:
+    def test_full_disk_ends_the_run(self, restorer: Restorer, tmp_path: Path) -> None:
         from tests.clips import clip
 
         source, disk = clip(tmp_path / "a.mp4"), tmp_path / "disk"
@@ -338,7 +338,7 @@ class TestVideos:
         assert frames[-1][1] < 200
         assert list((tmp_path / "out").iterdir()) == []
 
-    def test_an_encoder_on_a_full_disk_ends_the_run(
+    def test_encoder_on_a_full_disk_ends_the_run(
         self, restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from tests.clips import clip
@@ -375,7 +375,7 @@ class VideoCapture:
         return (True, self.frames.pop(0)) if self.frames else (False, None)
 
 
-def test_a_camera_of_opencv_is_a_stream_of_bgr_frames(
+def test_camera_of_opencv_is_a_stream_of_bgr_frames(
     restorer: Restorer, noisy: list[np.ndarray[Any, Any]]
 ) -> None:
     expected = list(restorer.stream(noisy))
@@ -406,8 +406,8 @@ def test_other_sources_are_rejected(restorer: Restorer) -> None:
     bare = VideoCapture([])
     bare.read = lambda: np.zeros((2, 4, 3), np.uint8)  # type: ignore[assignment,method-assign,return-value]
     with pytest.raises(
-        ValueError, match=r"returns \(ok, frame\), as OpenCV's does; this one returned ndarray"
+        ValueError, match=r"must return \(ok, frame\), as in OpenCV; this one returned ndarray"
     ):
         next(restorer.stream(bare))
-    with pytest.raises(ValueError, match='channels is "rgb" or "bgr", not \'gbr\''):
+    with pytest.raises(ValueError, match='channels must be "rgb" or "bgr", not \'gbr\''):
         restorer.stream([], channels="gbr")  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def test_any_size_in_any_strips(name: str, height: int, width: int, strip_rows: 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (9, 1), (16, 5), (40, 1)])
-def test_the_smallest_images(size: tuple[int, int]) -> None:
+def test_smallest_images(size: tuple[int, int]) -> None:
     model, image = NETWORKS["no attention"], picture(*size)
     with torch.no_grad():
         whole = model.restore(image).image
@@ -83,7 +83,7 @@ def test_half_precision_differs_little() -> None:
     assert 0 < (parts - whole).abs().amax() < HALF_PRECISION
 
 
-def test_separate_halves_would_differ() -> None:
+def test_separately_restored_halves_differ() -> None:
     model, image = NETWORKS["tiny"], picture(160, 64)
     with torch.no_grad():
         whole = model.restore(image).image
@@ -115,13 +115,13 @@ def test_skip_clean() -> None:
 
 
 def test_one_image_at_a_time() -> None:
-    with pytest.raises(ValueError, match="one image at a time, not a batch of 2"):
+    with pytest.raises(ValueError, match="expected one image, not a batch of 2"):
         restore_in_strips(NETWORKS["tiny"], torch.rand(2, 3, 32, 32))
     with pytest.raises(ValueError, match="expected an RGB tensor"):
         restore_in_strips(NETWORKS["tiny"], torch.rand(1, 1, 32, 32))
 
 
-def test_the_restorer_processes_large_images_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restorer_processes_large_images_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = vrdir.Restorer(NETWORKS["tiny"], device="cpu")
     batch = torch.cat([picture(90, 70), 1 - picture(90, 70)])
     whole = restorer.restore(batch)

@@ -1,4 +1,4 @@
-"""Cameras for the tests: real streams over the loopback, each sent by a process of its own.
+"""Cameras for the tests: real streams over the loopback, each sent by its own process.
 
 Run as `python -m tests.serving.cameras KIND ADDRESS_OR_PORT [OPTION=VALUE ...]`. It sends a clip in
 real time, from when a client has come. The kinds are in `KINDS` below.
@@ -35,7 +35,7 @@ a=control:track1
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """Return a port that nobody uses now."""
+    """Return a free port."""
     with socket.socket(socket.AF_INET, kind) as opened:
         opened.bind(("127.0.0.1", 0))
         port: int = opened.getsockname()[1]

@@ -12,7 +12,6 @@ import threading
 import time
 from functools import partial
 from math import inf
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -50,12 +49,7 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""Every bad input of the table in docs/serving.md gets its answer, and the service goes on."""
+"""Every bad input of the table in docs/serving.md gets its response, and the service continues."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Bad(NamedTuple):
 
     Attributes:
         words: the first column.
-        status: the second column; `CUT_OFF` where there is no answer.
+        status: the second column; `CUT_OFF` without a response.
         kind: the third column; empty where there is none.
         send: makes the bad input.
         server: the fixture that gets it.
@@ -186,19 +186,20 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 100
 
 CASES = [
-    Bad("`strength` that is no number from 0 to 2", "400", "bad-parameter", query("strength=nan")),
-    Bad("`max_side` that is no whole number", "400", "bad-parameter", query("max_side=1e3")),
+    Bad("`strength` that is not a number from 0 to 2", "400", "bad-parameter",
+        query("strength=nan")),
+    Bad("`max_side` that is not a whole number", "400", "bad-parameter", query("max_side=1e3")),
     Bad("`quality` over 100", "400", "bad-parameter", query("quality=101")),
     Bad("`only` with an unknown degradation", "400", "bad-parameter", query("only=fog")),
-    Bad("`weights` that are not offered", "400", "bad-parameter", query("weights=large")),
+    Bad("unknown `weights`", "400", "bad-parameter", query("weights=large")),
     Bad("`weights` that are a path", "400", "bad-parameter", query("weights=../../etc/passwd")),
     Bad("an unknown parameter", "400", "bad-parameter", query("path=/etc/passwd")),
-    Bad("a parameter given twice", "400", "bad-parameter", query("strength=1&strength=2")),
+    Bad("a repeated parameter", "400", "bad-parameter", query("strength=1&strength=2")),
     Bad("an empty body", "400", "no-image", body(b"")),
     Bad("a form without a file", "400", "no-image", form(fields(1))),
     Bad("a form with an empty file", "400", "no-image", form(
         b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n\r\n--x--\r\n')),
-    Bad("a form that is cut off", "400", "no-image", form(fields(3)[:-40])),
+    Bad("a truncated form", "400", "no-image", form(fields(3)[:-40])),
     Bad("a form without a boundary", "400", "bad-request", form(b"--x", "multipart/form-data")),
     Bad("a form with two files", "400", "bad-request", two_files),
     Bad("a form with a field over 1 KiB", "400", "bad-request", form(fields(1, 9000))),
@@ -210,12 +211,12 @@ CASES = [
     Bad("a video", "415", "not-an-image", body(MP4)),
     Bad("a compressed body (`Content-Encoding`)", "415", "not-an-image",
         body(b"\x1f\x8b\x08" + b"\0" * 20, **{"Content-Encoding": "gzip"})),
-    Bad("an image of no width", "415", "not-an-image", body(png_header(0, 64))),
-    Bad("an image that is cut short", "422", "damaged-image", body(image()[: len(image()) // 2])),
-    Bad("an image of a header alone", "422", "damaged-image", body(png_header(64, 64))),
+    Bad("an image with a width of 0", "415", "not-an-image", body(png_header(0, 64))),
+    Bad("a truncated image", "422", "damaged-image", body(image()[: len(image()) // 2])),
+    Bad("an image with only a header", "422", "damaged-image", body(png_header(64, 64))),
     Bad("an animation", "422", "damaged-image", body(encoded(
         Image.new("L", (8, 8)), "GIF", save_all=True, append_images=[Image.new("L", (8, 8), 9)]))),
-    Bad("a bomb that claims ten gigapixels", "413", "image-too-large",
+    Bad("a decompression bomb of ten gigapixels", "413", "image-too-large",
         body(png_header(100_000, 100_000))),
     Bad("an image over `--max-megapixels`", "413", "image-too-large",
         body(encoded(Image.new("RGB", (1000, 600)))), "strict"),
@@ -226,18 +227,19 @@ CASES = [
     Bad("a slow body", "408", "body-timeout",
         bytes_of(POST + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 5, pause=0.5), "strict"),
     Bad("bodies that fill `--max-bodies` together", "503", "memory-full", memory_full, "impatient"),
-    Bad("a client that leaves in the middle of its body", CUT_OFF, "", left_early),
-    Bad("a client that does not take its answer", CUT_OFF, "", unread, "impatient"),
-    Bad("a length that is no number", "400", "bad-request",
+    Bad("a client that disconnects while it sends its body", CUT_OFF, "", left_early),
+    Bad("a client that does not read its response", CUT_OFF, "", unread, "impatient"),
+    Bad("a length that is not a number", "400", "bad-request",
         bytes_of(POST + b"Content-Length: ten\r\n\r\n")),
     Bad("two lengths", "400", "bad-request", bytes_of(POST + WRONG_LENGTHS)),
-    Bad("a length of a body in chunks", "400", "bad-request", bytes_of(POST + BOTH_LENGTHS)),
-    Bad("a chunk that is malformed", "400", "bad-request",
+    Bad("a length together with a chunked body", "400", "bad-request",
+        bytes_of(POST + BOTH_LENGTHS)),
+    Bad("a malformed chunk", "400", "bad-request",
         bytes_of(POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n")),
     Bad("headers over 32 KiB", "400", "bad-request", bytes_of(POST, HEADER_FLOOD)),
     Bad("slow headers", CUT_OFF, "", bytes_of(POST, *[b"X-A: b\r\n"] * 10, pause=0.5), "strict"),
     Bad("a connection without a request", CUT_OFF, "", idle, "strict"),
-    Bad("TLS, where there is none", "400", "bad-request",
+    Bad("TLS", "400", "bad-request",
         bytes_of(b"\x16\x03\x01\x02\x00\x01\r\n\r\n")),
     Bad("HTTP/2", "400", "bad-request", bytes_of(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")),
     Bad("a malformed `Host` or `Origin`", "400", "bad-request",
@@ -245,24 +247,25 @@ CASES = [
     Bad("more connections than `--max-connections`", "503", "too-many-connections",
         too_many_connections, "strict"),
     Bad("an unknown address", "404", "not-found", asked("/v2/restore")),
-    Bad("an address that is a path of a file", "404", "not-found",
+    Bad("an address that is the path of a file", "404", "not-found",
         bytes_of(b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n")),
     Bad("a wrong method", "405", "method-not-allowed", asked("/v1/restore")),
     Bad("`Accept` without a format that can be written", "406", "not-acceptable",
         body(image(), Accept="image/x-icon")),
     Bad("a page of another site", "403", "foreign-origin", asked("/v1/weights", Origin=FOREIGN)),
-    Bad("a foreign name for this machine", "403", "foreign-origin",
+    Bad("an unknown host name", "403", "foreign-origin",
         asked("/v1/weights", Host="evil.example")),
-    Bad("no key, where `--keys` asks for one", "401", "key-missing", key(), "keyed"),
+    Bad("no key, with `--keys`", "401", "key-missing", key(), "keyed"),
     Bad("a wrong key", "403", "key-wrong", key(**{"X-API-Key": "wrong"}), "keyed"),
-    Bad("a wrong or old token", "403", "key-wrong", asked("/v1/live.mjpg?token=9.9"), "keyed"),
+    Bad("an invalid or expired token", "403", "key-wrong",
+        asked("/v1/live.mjpg?token=9.9"), "keyed"),
     Bad("`/v1/detect` without `--detector`", "501", "not-offered", asked("/v1/detect", "POST")),
     Bad("`/v1/live.mjpg` without a camera", "501", "not-offered", asked("/v1/live.mjpg")),
     Bad("`/v1/stream` without a WebSocket", "426", "upgrade-required", asked("/v1/stream")),
     Bad("a stream with wrong parameters", "400", "bad-parameter", stream("smoothing=1")),
     Bad("a stream of another site", "403", "foreign-origin", stream(origin=FOREIGN)),
     Bad("more streams than `--max-streams`", "503", "queue-full", too_many_streams, "strict"),
-    Bad("a frame that is no image", "in a message", "not-an-image", frame(b"hello")),
+    Bad("a frame that is not an image", "in a message", "not-an-image", frame(b"hello")),
     Bad("a frame over `--max-body`", "close 1009", "", frame(b"x" * 300_000), "strict"),
 ]  # fmt: skip
 
@@ -270,7 +273,11 @@ CASES = [
 ELSEWHERE = [
     ("more images than `--max-queue`", "503", "queue-full"),  # test_running
     ("an image that is not done within `--deadline`", "504", "deadline"),  # test_running
-    ("a request that a stop leaves no time for", "503", "stopping"),  # test_running
+    (
+        "a request that cannot be finished before the service stops",
+        "503",
+        "stopping",
+    ),  # test_running
     ("a result that is not finite", "422", "unusable-result"),  # test_problems
     ("a bug", "500", "internal-error"),  # test_problems
 ]
@@ -304,7 +311,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("bad", CASES, ids=[bad.words for bad in CASES])
-def test_a_bad_input_has_its_answer(bad: Bad, request: pytest.FixtureRequest) -> None:
+def test_bad_input_gets_documented_response(bad: Bad, request: pytest.FixtureRequest) -> None:
     server = request.getfixturevalue(bad.server)
     check(bad, bad.send(server))
     healthy(server)
@@ -337,7 +344,7 @@ def healthy(server: Server) -> None:
     raise AssertionError("the service does not answer any more")
 
 
-def test_the_table_in_the_docs_has_these_rows() -> None:
+def test_table_in_the_docs_has_these_rows() -> None:
     table = re.findall(r"^\| (.+) \| (.+) \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
     rows = {(words, status, kind.strip("`- ")) for words, status, kind in table}
     wanted = {(bad.words, bad.status, bad.kind) for bad in CASES} | set(ELSEWHERE)

@@ -22,7 +22,7 @@ from vrdir.serving.camera_reader import _Clock
 from vrdir.serving.camera_size import SETTLE_FRAMES, SizeChoice
 
 
-def test_a_file_is_played_in_real_time_and_ends(tmp_path: Path) -> None:
+def test_file_is_played_in_real_time_and_ends(tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.mp4", frames=25)
     start = time.perf_counter()
     with Camera(path, restore=False) as camera:
@@ -90,7 +90,7 @@ def test_closing_ends_the_iteration(tmp_path: Path) -> None:
         next(camera)
 
 
-def test_a_camera_that_is_no_longer_used_is_closed(tmp_path: Path) -> None:
+def test_unused_camera_is_closed(tmp_path: Path) -> None:
     path = slow_clip(tmp_path / "clip.mp4")
     before = threading.active_count()
     for _ in Camera(path, restore=False):
@@ -102,7 +102,7 @@ def test_a_camera_that_is_no_longer_used_is_closed(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_a_camera_has_no_length(tmp_path: Path) -> None:
+def test_camera_has_no_len(tmp_path: Path) -> None:
     with (
         Camera(clip(tmp_path / "clip.mp4", frames=2), restore=False) as camera,
         pytest.raises(TypeError, match="no len"),
@@ -110,17 +110,17 @@ def test_a_camera_has_no_length(tmp_path: Path) -> None:
         len(camera)  # type: ignore[arg-type]
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+def test_error_names_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"missing\.mp4 cannot be opened: it does not exist"):
         next(Camera(tmp_path / "missing.mp4", restore=False))
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(VideoError, match=r"text\.mp4 cannot be opened: what it sends is no video"):
+    with pytest.raises(VideoError, match=r"text\.mp4 cannot be opened: it does not send a video"):
         next(Camera(tmp_path / "text.mp4", restore=False))
     with pytest.raises(VideoError, match="is a folder"):
         Camera(tmp_path, restore=False)
 
 
-def test_sound_without_a_picture_is_refused(tmp_path: Path) -> None:
+def test_sound_without_a_picture_is_rejected(tmp_path: Path) -> None:
     import av
 
     path = tmp_path / "sound.wav"
@@ -137,12 +137,12 @@ def test_sound_without_a_picture_is_refused(tmp_path: Path) -> None:
     "wrong",
     [{"fps": 0}, {"max_side": 0}, {"network_side": -1}, {"timeout": 0}, {"max_side": 1.5}],
 )
-def test_wrong_arguments_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_wrong_arguments_are_rejected(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         Camera(tmp_path / "clip.mp4", restore=False, **wrong)
 
 
-def test_a_wrong_order_of_colours_is_refused(tmp_path: Path) -> None:
+def test_wrong_order_of_colours_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="channels"):
         Camera(tmp_path / "clip.mp4", restore=False, channels="rbg")  # type: ignore[arg-type]
 
@@ -165,17 +165,17 @@ def sizes_under_load(
     return sizes
 
 
-def test_the_size_is_lowered_until_the_rate_holds(caplog: pytest.LogCaptureFixture) -> None:
+def test_size_is_reduced_until_the_rate_is_reached(caplog: pytest.LogCaptureFixture) -> None:
     choice = SizeChoice(None, fps=10)
     sizes = sizes_under_load(choice, 200, seconds_at_1280=0.4)
     assert sizes[-1] <= 640
     assert 0.4 * (sizes[-1] / 1280) ** 2 < 0.1
     assert len(sizes) <= 3
     assert "lowered from 1280 to" in caplog.text
-    assert "to hold 10 frames a second" in caplog.text
+    assert "to keep 10 frames per second" in caplog.text
 
 
-def test_the_size_is_raised_again_when_there_is_room() -> None:
+def test_size_is_increased_when_there_is_time() -> None:
     choice = SizeChoice(None, fps=10)
     sizes_under_load(choice, 100, seconds_at_1280=0.4)
     sizes = sizes_under_load(choice, 1000, seconds_at_1280=0.03)  # the machine has become idle
@@ -183,19 +183,19 @@ def test_the_size_is_raised_again_when_there_is_room() -> None:
     assert sizes == sorted(sizes)
 
 
-def test_the_size_does_not_go_up_and_down() -> None:
-    # The work beside the network does not shrink with the size, so that a larger size looks fast
+def test_size_does_not_oscillate() -> None:
+    # The work besides the network does not shrink with the size, so that a larger size looks fast
     # enough and is not: each of its tries comes later than the one before.
     choice = SizeChoice(None, fps=10)
     sizes = sizes_under_load(choice, 4000, seconds_at_1280=0.5, fixed=0.035)
     assert len(sizes) <= 16  # in 500 decisions
 
 
-def test_a_rate_that_cannot_be_held_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_frame_rate_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     choice = SizeChoice(None, fps=10)
     sizes_under_load(choice, 20 * SETTLE_FRAMES, seconds_at_1280=0.1, fixed=0.2)
     assert choice.side == 240
-    assert caplog.text.count("10 frames a second cannot be held, even at 240 pixels") == 1
+    assert caplog.text.count("10 frames per second cannot be reached, even at 240 pixels") == 1
 
 
 def test_without_a_rate_the_size_stays() -> None:
@@ -203,7 +203,7 @@ def test_without_a_rate_the_size_stays() -> None:
     assert sizes_under_load(choice, 50, seconds_at_1280=9.0) == [640]
 
 
-def test_a_rate_is_held_with_the_network(tmp_path: Path) -> None:
+def test_frame_rate_is_kept_with_the_network(tmp_path: Path) -> None:
     path = slow_clip(tmp_path / "clip.mp4", width=320, height=240)
     small = Restorer("small", "cpu")
     with Camera(path, restore=small, fps=500) as camera:  # more than any machine can
@@ -226,13 +226,13 @@ def psnr(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     return float(10 * np.log10(255**2 / ((one.astype(float) - other) ** 2).mean()))
 
 
-def test_an_unchanged_copy_leaves_the_frame_unchanged() -> None:
+def test_unchanged_copy_leaves_the_frame_unchanged() -> None:
     frame = view(0, 128, 96)
     copy = reduced(frame, 2)
     assert np.array_equal(apply_to(frame, copy, copy), frame)
 
 
-def test_haze_goes_from_details_that_the_copy_lacks() -> None:
+def test_haze_is_removed_from_details_missing_in_the_copy() -> None:
     clear = view(0, 256, 192)
     hazy = (0.4 * clear + 0.6 * 220).round().astype(np.uint8)
     copy, restored = reduced(hazy, 2), reduced(clear, 2)
@@ -242,7 +242,7 @@ def test_haze_goes_from_details_that_the_copy_lacks() -> None:
     assert psnr(result, clear) > 33
 
 
-def test_noise_does_not_come_back_with_the_details() -> None:
+def test_noise_does_not_return_with_the_details() -> None:
     clear = view(0, 256, 192)
     noise = np.random.default_rng(0).normal(0, 25, clear.shape)
     noisy = (clear + noise).clip(0, 255).round().astype(np.uint8)
@@ -267,7 +267,7 @@ def test_frames_that_wait_in_buffers_count_as_late() -> None:
     time.sleep(0.25)
     # It should have come 0.04 s after the first; it comes 0.25 s after it.
     assert clock.due(100.04) - start == pytest.approx(0.04, abs=0.01)
-    assert abs(clock.due(7.0) - time.perf_counter()) < 30  # of 93: the source's clock was set anew
+    assert abs(clock.due(7.0) - time.perf_counter()) < 30  # of 93: the clock was set again
 
 
 def delays(monkeypatch: pytest.MonkeyPatch, late: list[float], is_live: bool) -> list[bool]:
@@ -293,7 +293,7 @@ def test_only_key_frames_are_decoded_while_decoding_is_too_slow(
     assert not any(delays(monkeypatch, slower_and_slower, is_live=False))  # a file waits
 
 
-def test_a_way_that_has_become_longer_is_no_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growing_delay_does_not_skip_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     behind = delays(monkeypatch, [0.0] * 5 + [1.5] * 200, is_live=True)
     assert any(behind)
     assert not any(behind[80:])

@@ -79,7 +79,7 @@ def test_streams_are_read(kind: str, scheme: str, listen: bool) -> None:
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("tcp", "tcp"), ("rtsp", "rtsp")])
-def test_a_killed_camera_is_found_again_and_the_last_frame_is_kept(kind: str, scheme: str) -> None:
+def test_killed_camera_is_reopened_and_last_frame_is_kept(kind: str, scheme: str) -> None:
     port = free_port()
     with watched(f"{scheme}://127.0.0.1:{port}") as camera:
         with sending(kind, port):
@@ -95,7 +95,7 @@ def test_a_killed_camera_is_found_again_and_the_last_frame_is_kept(kind: str, sc
             assert camera.report.reconnects == 1
 
 
-def test_a_picture_that_changes_its_size_goes_on() -> None:
+def test_stream_continues_when_frame_size_changes() -> None:
     port = free_port()
     with sending("tcp", port, grows=100), watched(f"tcp://127.0.0.1:{port}") as camera:
         shapes = []
@@ -106,7 +106,7 @@ def test_a_picture_that_changes_its_size_goes_on() -> None:
     assert shapes == [(48, 64, 3), (96, 128, 3)]
 
 
-def test_a_source_that_ends_for_good_is_given_up_after_the_timeout() -> None:
+def test_ended_source_stops_after_the_timeout() -> None:
     port = free_port()
     with sending("tcp", port, frames=75), watched(f"tcp://127.0.0.1:{port}", timeout=8) as camera:
         with pytest.raises(VideoError, match=r"no frame for 8 seconds \(it refuses"):
@@ -114,7 +114,7 @@ def test_a_source_that_ends_for_good_is_given_up_after_the_timeout() -> None:
         assert camera.report.restored >= 1
 
 
-def test_a_source_where_nobody_listens_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_source_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     address = f"rtsp://127.0.0.1:{port}/x"
 
@@ -133,7 +133,7 @@ def test_a_source_where_nobody_listens_is_tried_again(caplog: pytest.LogCaptureF
     assert [record.levelname for record in losses()][:2] == ["WARNING", "INFO"]
 
 
-def test_a_source_that_says_nothing_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_silent_source_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     with (
         sending("silent", port),
@@ -148,13 +148,13 @@ def test_a_source_that_says_nothing_counts_as_lost(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "what it sends is no video"),
+        ({}, "it does not send a video"),
         ({"status": "404 Not Found"}, "it has no stream of this name"),
-        ({"status": "401 Unauthorized"}, "it asks for a user and password"),
-        ({"status": "403 Forbidden"}, "it does not let this user in"),
+        ({"status": "401 Unauthorized"}, "it requires a user and a password"),
+        ({"status": "403 Forbidden"}, "it denies access to this user"),
     ],
 )
-def test_what_another_try_cannot_mend_ends_at_once(options: dict[str, str], reason: str) -> None:
+def test_permanent_errors_are_not_retried(options: dict[str, str], reason: str) -> None:
     port = free_port()
     with (
         sending("words", port, **options),
@@ -164,7 +164,7 @@ def test_what_another_try_cannot_mend_ends_at_once(options: dict[str, str], reas
         next(camera)
 
 
-def test_a_webcam_that_is_not_there_is_named() -> None:
+def test_error_names_missing_webcam() -> None:
     with (
         watched("/dev/video98", timeout=2) as camera,
         pytest.raises(
@@ -174,8 +174,8 @@ def test_a_webcam_that_is_not_there_is_named() -> None:
         next(camera)
 
 
-def test_addresses_of_unknown_kinds_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown kind; give rtsp"):
+def test_addresses_of_unknown_kinds_are_rejected() -> None:
+    with pytest.raises(InputError, match="unsupported scheme; use rtsp"):
         Camera("gopher://me:secret@camera", restore=False)
     with pytest.raises(InputError, match="udp cannot listen"):
         Camera("udp://127.0.0.1:5000", restore=False, listen=True)
@@ -201,7 +201,7 @@ def test_secrets_are_hidden(address: str, shown: str) -> None:
     assert hidden(address) == shown
 
 
-def test_a_password_opens_a_camera_and_is_never_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_camera_password_works_and_is_never_printed(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     caplog.set_level(logging.DEBUG)
     with sending("rtsp", port, key="me:s3cr@t"):
@@ -210,7 +210,7 @@ def test_a_password_opens_a_camera_and_is_never_told(caplog: pytest.LogCaptureFi
             told = [repr(camera), camera.name, str(camera.report)]
         with (
             watched(f"rtsp://me:wr0ng@127.0.0.1:{port}/x") as camera,
-            pytest.raises(VideoError, match="asks for a user and password") as refused,
+            pytest.raises(VideoError, match="requires a user and a password") as refused,
         ):
             next(camera)
     told += [str(refused.value), repr(refused.value.__context__), caplog.text]
@@ -218,7 +218,7 @@ def test_a_password_opens_a_camera_and_is_never_told(caplog: pytest.LogCaptureFi
     assert not any("s3cr" in text or "wr0ng" in text for text in told)
 
 
-def test_a_password_is_not_told_while_a_source_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_source_does_not_reveal_its_password(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with (
         watched(f"rtsp://me:s3cret@127.0.0.1:{free_port()}/x", timeout=1.5) as camera,

@@ -1,4 +1,4 @@
-"""The clients in docs/serving.md, in curl, Python and JavaScript, run as they stand there."""
+"""The clients in docs/serving.md, in curl, Python and JavaScript, run unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("language", CLIENTS)
-def test_a_client_gets_the_restored_image(
+def test_client_gets_the_restored_image(
     server: Server, cat: Image.Image, language: str, tmp_path: Path
 ) -> None:
     program = CLIENTS[language][0]
@@ -54,8 +54,8 @@ def test_a_client_gets_the_restored_image(
     assert "diagnosis" in done.stdout if language == "bash" else True
 
 
-def test_a_client_is_told_what_is_wrong(server: Server, tmp_path: Path) -> None:
-    """The Python client raises, and curl fails, on a file that is no image."""
+def test_error_response_describes_the_problem(server: Server, tmp_path: Path) -> None:
+    """The Python client raises, and curl fails, on a file that is not an image."""
     (tmp_path / "foggy.jpg").write_text("no image")
     for language in ("bash", "python"):
         code = block(language).replace(ADDRESS, server.url)

@@ -22,7 +22,7 @@ from tests.serving.servers import ANSWER_SECONDS, Server, assert_problem, encode
 from websockets.sync.client import connect
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-# A checker may lie elsewhere than in PATH.
+# A checker may be in another folder than those in PATH.
 NGINX = os.environ.get("VRDIR_TEST_NGINX") or shutil.which("nginx")
 HADOLINT = os.environ.get("VRDIR_TEST_HADOLINT") or shutil.which("hadolint")
 KEY = "a-long-key-for-tests-1234"
@@ -39,7 +39,7 @@ def text() -> str:
     return (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
 
 
-def test_the_container_serves_and_is_healthy(tmp_path: Path) -> None:
+def test_container_serves_and_is_healthy(tmp_path: Path) -> None:
     """The entry point with the command of compose.yaml, and the health check, without Docker."""
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert services["vrdir"]["command"] == services["vrdir-cuda"]["command"]
@@ -77,7 +77,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_unit_starts_a_command_that_exists() -> None:
+def test_unit_starts_a_command_that_exists() -> None:
     from typer.testing import CliRunner
 
     from vrdir.cli.app import app

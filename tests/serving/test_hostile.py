@@ -39,7 +39,9 @@ def open_house() -> Iterator[Server]:
         yield running
 
 
-def test_ten_thousand_idle_connections_stop_nobody(open_house: Server, cat: Image.Image) -> None:
+def test_ten_thousand_idle_connections_do_not_block_others(
+    open_house: Server, cat: Image.Image
+) -> None:
     """They take a bounded memory, which is free again when they leave."""
     _allow_files(MANY + 500)
     sent = encoded(cat)
@@ -48,7 +50,7 @@ def test_ten_thousand_idle_connections_stop_nobody(open_house: Server, cat: Imag
     with ExitStack() as held:
         for _ in range(MANY):
             connection = held.enter_context(connected(open_house))
-            connection.sendall(b"POST /v1/restore HTTP/1.1\r\n")  # a request that never goes on
+            connection.sendall(b"POST /v1/restore HTTP/1.1\r\n")  # a request that never continues
         open_house.wait_for_metric("vrdir_connections", MANY)
         full = open_house.metric("process_resident_memory_bytes")
         assert full - before < MANY * A_CONNECTION
@@ -91,8 +93,8 @@ def _next_answer(stream: io.BufferedReader) -> bytes:
     return stream.read(length)
 
 
-def test_a_request_hidden_behind_a_body_is_not_smuggled(server: Server) -> None:
-    """What follows a refused body is not taken for the next request."""
+def test_request_smuggling_is_prevented(server: Server) -> None:
+    """Bytes after a rejected body are not treated as the next request."""
     hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = b"POST /v2/none HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     with connected(server) as connection:
@@ -104,7 +106,7 @@ def test_a_request_hidden_behind_a_body_is_not_smuggled(server: Server) -> None:
     assert b"200 OK" not in answer
 
 
-def test_clients_that_leave_do_not_disturb_others(server: Server, cat: Image.Image) -> None:
+def test_disconnecting_clients_do_not_affect_others(server: Server, cat: Image.Image) -> None:
     """Half of the clients close their connection while they wait."""
     body = encoded(cat.resize((256, 256)))
     wanted = post(f"{server.url}/v1/restore", content=body).content
@@ -123,9 +125,7 @@ def test_clients_that_leave_do_not_disturb_others(server: Server, cat: Image.Ima
         leaver.join()
 
 
-def test_a_flood_of_streams_and_frames_leaves_others_served(
-    open_house: Server, cat: Image.Image
-) -> None:
+def test_flood_of_streams_does_not_block_others(open_house: Server, cat: Image.Image) -> None:
     """Four streams send frames without reading; forty more are refused; an image is restored."""
     address = f"ws://127.0.0.1:{open_house.port}/v1/stream?max_side=32"
     frame = encoded(cat)
@@ -171,16 +171,14 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_decompression_bomb_takes_no_memory(server: Server, name: str) -> None:
+def test_decompression_bomb_takes_no_memory(server: Server, name: str) -> None:
     before = server.metric("process_resident_memory_bytes")
     answer = post(f"{server.url}/v1/restore", content=BOMBS[name]())
     assert answer.status_code in (200, 413, 415, 422), answer.text
     assert server.metric("process_resident_memory_bytes") - before < 150e6
 
 
-def test_damaged_files_get_an_answer_and_the_service_goes_on(
-    server: Server, tmp_path: Path
-) -> None:
+def test_damaged_files_get_a_response_and_service_continues(server: Server, tmp_path: Path) -> None:
     """The files of benchmarks/fuzz.py: an image or a problem, never a failure or silence."""
     fuzz = pytest.importorskip("benchmarks.fuzz")
     fuzz.make_seeds(tmp_path / "seeds", ["images"])
@@ -231,7 +229,7 @@ def test_hostile_forms_do_not_stop_others(server: Server, part: str) -> None:
     assert slowest < 30
 
 
-def test_names_from_a_client_come_back_in_no_header(server: Server, cat: Image.Image) -> None:
+def test_client_names_do_not_appear_in_headers(server: Server, cat: Image.Image) -> None:
     """File names, parameters and metadata with line breaks cannot add a header to the answer."""
     evil = "a\r\nX-Evil: 1\r\n\r\n<script>"
     files = {"image": (evil, encoded(cat, "JPEG", comment=evil.encode()), "image/jpeg")}
@@ -250,13 +248,13 @@ def test_names_from_a_client_come_back_in_no_header(server: Server, cat: Image.I
     assert b"x-evil" not in answer_raw.lower().split(b"\r\n\r\n")[0]
 
 
-def test_a_camera_cannot_be_shown_by_other_sites(server: Server) -> None:
+def test_camera_cannot_be_shown_by_other_sites(server: Server) -> None:
     """An `<img>` of another site sends no Origin: browsers obey this header instead."""
     answer = get(f"{server.url}/v1/live.mjpg")
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_random_bytes_on_random_connections(server: Server) -> None:
+def test_random_bytes_do_not_stop_the_service(server: Server) -> None:
     """Connections that speak no protocol, in pieces, some closed at once."""
     chance = random.Random(3)
     for number in range(60):

@@ -24,12 +24,12 @@ def conforms(document: dict[str, Any], value: Any, schema: dict[str, Any]) -> No
     jsonschema.validate(value, schema | {"components": document["components"]})
 
 
-def test_the_document_is_valid(document: dict[str, Any]) -> None:
+def test_document_is_valid(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
     validator.validate(document)
 
 
-def test_its_examples_follow_its_schemas(document: dict[str, Any]) -> None:
+def test_document_examples_follow_its_schemas(document: dict[str, Any]) -> None:
     checked = 0
     for methods in document["paths"].values():
         for call in methods.values():
@@ -45,7 +45,7 @@ def test_its_examples_follow_its_schemas(document: dict[str, Any]) -> None:
     assert checked > 30
 
 
-def test_it_names_every_route_and_problem_of_uploads(
+def test_document_names_every_route_and_upload_problem(
     server: Server, document: dict[str, Any]
 ) -> None:
     for path, methods in document["paths"].items():
@@ -59,7 +59,9 @@ def test_it_names_every_route_and_problem_of_uploads(
     assert names == ["strength", "only", "weights", "max_side", "quality"]
 
 
-def test_answers_follow_it(server: Server, document: dict[str, Any], cat: Image.Image) -> None:
+def test_answers_follow_the_recogniser(
+    server: Server, document: dict[str, Any], cat: Image.Image
+) -> None:
     responses = document["paths"]["/v1/restore"]["post"]["responses"]
     as_json = {"Accept": "application/json"}
     answer = post(f"{server.url}/v1/restore", content=encoded(cat), headers=as_json)

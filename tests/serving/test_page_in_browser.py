@@ -59,7 +59,7 @@ def expect(locator: Any) -> Any:
     return made(locator)
 
 
-def test_a_photo_is_shown_before_and_after_with_the_pixels_of_restorer(
+def test_photo_is_shown_before_and_after_with_the_pixels_of_restorer(
     page: Any, cat: Image.Image
 ) -> None:
     choose(page, ("cat.png", "image/png", encoded(cat)))
@@ -77,7 +77,7 @@ def test_a_photo_is_shown_before_and_after_with_the_pixels_of_restorer(
     assert abs(np.asarray(Image.open(io.BytesIO(content))).astype(int) - wanted).max() <= 1
 
 
-def test_the_download_keeps_metadata(page: Any, cat: Image.Image) -> None:
+def test_download_keeps_metadata(page: Any, cat: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a cat"
     choose(page, ("cat.jpg", "image/jpeg", encoded(cat, "JPEG", exif=exif, quality=95)))
@@ -87,7 +87,7 @@ def test_the_download_keeps_metadata(page: Any, cat: Image.Image) -> None:
     assert Image.open(io.BytesIO(content)).getexif()[0x010E] == "a cat"
 
 
-def test_the_device_measures_noise_and_rain_as_the_service_does(page: Any) -> None:
+def test_device_measures_noise_and_rain_like_the_service(page: Any) -> None:
     """The page's own code against `vrdir.restoring.diagnosis`."""
     generator = torch.Generator().manual_seed(0)
     removed = 0.02 * torch.randn(1, 3, 100, 90, generator=generator)
@@ -107,7 +107,7 @@ def test_the_device_measures_noise_and_rain_as_the_service_does(page: Any) -> No
     assert wanted.rain > 0.02
 
 
-def test_the_slider_by_mouse(page: Any, cat: Image.Image) -> None:
+def test_slider_by_mouse(page: Any, cat: Image.Image) -> None:
     choose(page, ("cat.png", "image/png", encoded(cat)))
     restored(page, "cat.png")
     box = page.locator("#slider").bounding_box()
@@ -118,7 +118,7 @@ def test_the_slider_by_mouse(page: Any, cat: Image.Image) -> None:
     assert 70 <= int(page.get_attribute("#slider", "aria-valuenow")) <= 90
 
 
-def test_the_whole_way_by_keyboard(page: Any) -> None:
+def test_whole_way_by_keyboard(page: Any) -> None:
     """Choose a sample, move the slider, zoom, change the strength, download: without a mouse."""
     page.focus("#samples button >> nth=2")
     page.keyboard.press("Enter")
@@ -160,7 +160,7 @@ def test_only_noise_is_removed_when_the_rest_is_switched_off(page: Any, cat: Ima
     assert abs(shown_pixels(page, "#after") - wanted).max() <= 1
 
 
-def test_several_photos_become_a_gallery_and_a_bad_one_says_why(
+def test_several_photos_become_a_gallery_and_a_bad_one_is_explained(
     page: Any, cat: Image.Image
 ) -> None:
     choose(
@@ -197,9 +197,7 @@ def test_photos_are_dropped_and_pasted(page: Any, cat: Image.Image) -> None:
         restored(page, f"{kind}.png")
 
 
-def test_a_large_photo_is_shown_reduced_and_then_with_all_pixels(
-    page: Any, cat: Image.Image
-) -> None:
+def test_large_photo_is_shown_reduced_and_then_with_all_pixels(page: Any, cat: Image.Image) -> None:
     choose(page, ("wide.png", "image/png", encoded(cat.resize((1700, 60)))))
     restored(page, "wide.png")
     assert shown_pixels(page, "#after").shape[1] == 1600
@@ -211,7 +209,7 @@ def test_a_large_photo_is_shown_reduced_and_then_with_all_pixels(
     assert Image.open(io.BytesIO(downloaded(page)[1])).size == (1700, 60)
 
 
-def test_a_photo_of_forty_megapixels_is_shown(page: Any, cat: Image.Image) -> None:
+def test_photo_of_forty_megapixels_is_shown(page: Any, cat: Image.Image) -> None:
     choose(page, ("forty.jpg", "image/jpeg", encoded(cat.resize((7728, 5176)), "JPEG")))
     restored(page, "forty.jpg")
     assert "of 7728 x 5176 pixels" in page.inner_text("#size-note")
@@ -235,7 +233,7 @@ def test_restoring_all_pixels_can_be_stopped(page: Any, cat: Image.Image) -> Non
     ("name", "kind", "file_format"),
     [("cat.tif", "image/tiff", "TIFF"), ("cat.heic", "image/heic", "HEIF")],
 )
-def test_a_format_that_browsers_do_not_show_is_shown(
+def test_format_unknown_to_browsers_is_shown(
     page: Any, cat: Image.Image, name: str, kind: str, file_format: str
 ) -> None:
     if file_format == "HEIF":
@@ -248,7 +246,7 @@ def test_a_format_that_browsers_do_not_show_is_shown(
     assert Image.open(io.BytesIO(content)).format == file_format
 
 
-def test_a_short_clip_is_restored_frame_by_frame(page: Any, tmp_path: Path) -> None:
+def test_short_clip_is_restored_frame_by_frame(page: Any, tmp_path: Path) -> None:
     path = clip(tmp_path / "clip.webm", frames=50, codec="libvpx", sound=None)
     choose(page, ("clip.webm", "video/webm", path.read_bytes()))
     page.wait_for_selector("#canvas[width='64']", timeout=WAIT_MS)
@@ -258,12 +256,12 @@ def test_a_short_clip_is_restored_frame_by_frame(page: Any, tmp_path: Path) -> N
     assert Path(download.value.path()).stat().st_size > 300
 
 
-def test_a_file_that_is_no_video_says_why(page: Any) -> None:
+def test_error_says_why_a_file_is_not_a_video(page: Any) -> None:
     choose(page, ("broken.mp4", "video/mp4", b"no video"))
     failed(page, "not a video that this browser plays")
 
 
-def test_the_webcam_is_restored_and_taken_as_a_photo(page: Any) -> None:
+def test_webcam_is_restored_and_can_take_a_photo(page: Any) -> None:
     page.click("#webcam")
     expect(page.locator("#rate")).to_contain_text("frames a second", timeout=WAIT_MS)
     page.wait_for_selector("#canvas[width='640']", timeout=WAIT_MS)
@@ -272,7 +270,7 @@ def test_the_webcam_is_restored_and_taken_as_a_photo(page: Any) -> None:
     assert page.is_hidden("#moving")
 
 
-def test_a_webcam_that_is_not_there_says_why(browser: Any, server: Server) -> None:
+def test_missing_webcam_is_explained(browser: Any, server: Server) -> None:
     with opened(browser, server.url) as page:
         page.evaluate(
             "() => { navigator.mediaDevices.getUserMedia = async () => { "
@@ -282,7 +280,7 @@ def test_a_webcam_that_is_not_there_says_why(browser: Any, server: Server) -> No
         failed(page, "The webcam was not allowed")
 
 
-def test_without_a_detector_and_a_build_the_page_says_how(page: Any, cat: Image.Image) -> None:
+def test_page_explains_missing_detector_and_build(page: Any, cat: Image.Image) -> None:
     choose(page, ("cat.png", "image/png", encoded(cat)))
     restored(page, "cat.png")
     assert page.is_disabled("#boxes")
@@ -293,7 +291,7 @@ def test_without_a_detector_and_a_build_the_page_says_how(page: Any, cat: Image.
 @pytest.mark.skipif(
     not (RECOGNISERS / "fastestdet.onnx").is_file(), reason="needs shared/recognisers"
 )
-def test_what_a_detector_sees_before_and_after(browser: Any) -> None:
+def test_page_shows_detections_before_and_after(browser: Any) -> None:
     import skimage.data
 
     photo = (Path(skimage.data.__file__).parent / "astronaut.png").read_bytes()
@@ -310,7 +308,7 @@ def test_what_a_detector_sees_before_and_after(browser: Any) -> None:
         assert page.locator("#after-boxes rect").count() >= 1
 
 
-def test_a_service_with_keys_asks_for_one(browser: Any, cat: Image.Image, tmp_path: Path) -> None:
+def test_service_with_keys_requires_one(browser: Any, cat: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("0123456789abcdef\n")
     with Server("--keys", str(tmp_path / "keys")) as server, opened(browser, server.url) as page:
         failed(page, "Enter the API key below")
@@ -324,7 +322,7 @@ def test_a_service_with_keys_asks_for_one(browser: Any, cat: Image.Image, tmp_pa
         page.wait_for_selector("#canvas[width='64']", timeout=WAIT_MS)
 
 
-def test_a_camera_is_shown_once_there_is_a_key(browser: Any, tmp_path: Path) -> None:
+def test_camera_is_shown_once_a_key_is_entered(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("0123456789abcdef\n")
     options = (str(slow_clip(tmp_path / "clip.mp4")), "--keys", str(tmp_path / "keys"))
     with Server(*options, command=("live",)) as server, opened(browser, server.url) as page:

@@ -30,7 +30,7 @@ def test_errors_of_the_family_keep_their_words(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("/secret/path"), KeyError("x"), OSError("disk")])
-def test_bugs_do_not_say_what_happened(error: Exception) -> None:
+def test_bug_response_reveals_no_details(error: Exception) -> None:
     problem = problem_of(error)
     assert problem.kind == "internal-error"
     assert str(error) not in problem.detail

@@ -88,7 +88,7 @@ def test_pixels_at_work_stay_within_the_budget() -> None:
     assert work.most_pixels == 60
 
 
-def test_the_budget_counts_what_jobs_cost() -> None:
+def test_budget_counts_job_costs() -> None:
     """Two images of many pixels that cost little are at work at once."""
     work = Work()
     jobs = queue(Notes(), threads=2, work_pixels=100, max_pixels=2000)
@@ -101,7 +101,7 @@ def test_the_budget_counts_what_jobs_cost() -> None:
     assert work.most_pixels == 1800
 
 
-def test_a_large_image_costs_less_than_its_pixels() -> None:
+def test_large_image_needs_less_memory_per_pixel() -> None:
     """It is restored in strips; a small one costs its pixels, and what opening it takes."""
     restorer = Restorer("small", "cpu")
     sizes = {(256, 256): (1.0, 1.2), (3000, 2000): (0.1, 0.5), (4000, 2): (2.0, 40.0)}
@@ -111,7 +111,7 @@ def test_a_large_image_costs_less_than_its_pixels() -> None:
         assert low <= cost_of(buffer.getvalue(), restorer) / (width * height) <= high
 
 
-def test_one_image_over_the_whole_budget_is_taken_alone() -> None:
+def test_image_over_the_whole_budget_is_processed_alone() -> None:
     work = Work()
     jobs = queue(Notes(), work_pixels=100)
     work.gate.set()
@@ -120,7 +120,7 @@ def test_one_image_over_the_whole_budget_is_taken_alone() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_jobs": 2}, {"max_pixels": 25}])
-def test_a_full_queue_refuses_and_says_when_to_come_back(limits: dict[str, int]) -> None:
+def test_full_queue_rejects_with_retry_after(limits: dict[str, int]) -> None:
     work = Work()
     jobs = queue(Notes(), **limits)
     jobs.submit(job(work, 0))
@@ -152,7 +152,7 @@ def test_cancelled_and_late_jobs_are_dropped_without_work() -> None:
     assert notes.batches == [1]
 
 
-def test_an_error_reaches_the_job_and_the_thread_goes_on() -> None:
+def test_error_reaches_the_job_and_the_thread_continues() -> None:
     def fail(jobs: Sequence[Job]) -> list[Any]:
         raise RuntimeError("broken")
 
@@ -165,7 +165,7 @@ def test_an_error_reaches_the_job_and_the_thread_goes_on() -> None:
     jobs.stop(LONG)
 
 
-def test_a_stop_finishes_what_was_accepted_and_refuses_more() -> None:
+def test_stop_finishes_accepted_and_rejects_new_requests() -> None:
     work = Work()
     jobs = queue(Notes())
     futures = [jobs.submit(job(work, number)) for number in range(4)]
@@ -176,7 +176,7 @@ def test_a_stop_finishes_what_was_accepted_and_refuses_more() -> None:
         jobs.submit(job(work, 5))
 
 
-def test_a_stop_gives_up_what_there_is_no_time_for() -> None:
+def test_stop_cancels_work_after_the_timeout() -> None:
     notes, work = Notes(), Work()
     jobs = queue(notes)
     futures = [jobs.submit(job(work, number, key=str(number))) for number in range(3)]
@@ -189,7 +189,7 @@ def test_a_stop_gives_up_what_there_is_no_time_for() -> None:
     assert notes.dropped.count("stopping") >= 2
 
 
-def test_work_that_nobody_wants_stops_at_its_next_step() -> None:
+def test_cancelled_work_stops_at_its_next_step() -> None:
     """An image of several strips: its result is not computed to the end."""
     buffer = io.BytesIO()
     Image.new("RGB", (2400, 1000), "grey").save(buffer, "PNG")
@@ -210,7 +210,7 @@ def test_work_that_nobody_wants_stops_at_its_next_step() -> None:
         restore_batch([one])
 
 
-def test_one_image_that_nobody_wants_leaves_the_others_of_its_batch() -> None:
+def test_cancelled_image_does_not_affect_its_batch() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 40), "grey").save(buffer, "PNG")
     task = ImageTask(buffer.getvalue(), Restorer("small", "cpu"), None, "PNG", 90, 10**8, True)

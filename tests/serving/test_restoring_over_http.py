@@ -24,7 +24,7 @@ def restorer() -> Restorer:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-def test_the_answer_has_the_format_and_the_pixels_of_restorer(
+def test_response_has_format_and_pixels_of_restorer(
     server: Server, restorer: Restorer, cat: Image.Image, file_format: str
 ) -> None:
     sent = encoded(cat, file_format)
@@ -36,7 +36,7 @@ def test_the_answer_has_the_format_and_the_pixels_of_restorer(
     assert_same(answer.content, restorer(sent), 4 if lossy else 1)
 
 
-def test_a_form_is_answered_like_a_body(server: Server, cat: Image.Image) -> None:
+def test_form_gets_the_same_response_as_a_body(server: Server, cat: Image.Image) -> None:
     sent = encoded(cat)
     body = post(f"{server.url}/v1/restore", content=sent, params={"strength": "0.5"})
     form = post(
@@ -110,7 +110,7 @@ def test_strength_zero_leaves_the_image_unchanged(server: Server, cat: Image.Ima
     assert_same(answer.content, encoded(cat), 0)
 
 
-def test_only_and_strength_are_those_of_restorer(server: Server, cat: Image.Image) -> None:
+def test_only_and_strength_match_restorer(server: Server, cat: Image.Image) -> None:
     query = {"only": ["noise", "rain"], "strength": "1.5"}
     answer = post(f"{server.url}/v1/restore", content=encoded(cat), params=query)
     wanted = Restorer("small", "cpu", strength=1.5, only=["noise", "rain"])(encoded(cat))
@@ -179,7 +179,7 @@ def test_log_lines_are_json_without_image_content(server: Server, cat: Image.Ima
     assert not [one for one in server.log if one["message"] == "(not JSON)"]
 
 
-def test_the_page_and_its_parts_are_served(server: Server) -> None:
+def test_page_and_its_parts_are_served(server: Server) -> None:
     page = get(f"{server.url}/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
@@ -187,14 +187,14 @@ def test_the_page_and_its_parts_are_served(server: Server) -> None:
         assert get(f"{server.url}/{name}").status_code == 200
 
 
-def test_a_wrong_address_and_a_wrong_method_are_problems(server: Server) -> None:
+def test_wrong_address_and_wrong_method_return_problems(server: Server) -> None:
     assert_problem(get(f"{server.url}/v2/restore"), 404, "not-found")
     wrong = get(f"{server.url}/v1/restore")
     assert_problem(wrong, 405, "method-not-allowed")
     assert "POST" in wrong.headers["allow"]
 
 
-def test_a_feature_that_is_off_says_how_to_get_it(server: Server, cat: Image.Image) -> None:
+def test_disabled_feature_says_how_to_enable_it(server: Server, cat: Image.Image) -> None:
     answer = post(f"{server.url}/v1/detect", content=encoded(cat))
     assert_problem(answer, 501, "not-offered")
     assert "--detector" in answer.json()["detail"]

@@ -39,9 +39,7 @@ def very_large(large_photo: Image.Image) -> bytes:
     return encoded(large_photo.resize((3000, 2000)), "JPEG")
 
 
-def test_a_full_queue_answers_503_and_says_when_to_come_back(
-    very_large: bytes, cat: Image.Image
-) -> None:
+def test_full_queue_returns_503_and_retry_after(very_large: bytes, cat: Image.Image) -> None:
     options = ("--threads", "1", "--max-queue", "2", "--stop-timeout", "0.1")
     with ThreadPoolExecutor(3) as pool, Server(*options) as full:
         for number in range(3):
@@ -54,14 +52,14 @@ def test_a_full_queue_answers_503_and_says_when_to_come_back(
         assert full.metric('vrdir_errors_total{kind="queue-full"}') == 1
 
 
-def test_an_image_that_is_not_done_in_time_is_given_up(very_large: bytes) -> None:
+def test_late_image_is_cancelled(very_large: bytes) -> None:
     with Server("--threads", "1", "--deadline", "0.3") as short:
         answer = post(f"{short.url}/v1/restore", content=very_large)
         assert_problem(answer, 504, "deadline")
         short.wait_for_metric('vrdir_dropped_total{reason="deadline"}', 1)
 
 
-def test_a_client_that_leaves_is_dropped_from_the_queue_and_from_work(very_large: bytes) -> None:
+def test_disconnected_clients_are_removed_from_queue_and_work(very_large: bytes) -> None:
     name = 'vrdir_dropped_total{reason="client-gone"}'
     request = POST + b"Content-Length: %d\r\n\r\n" % len(very_large) + very_large
     with Server("--threads", "1") as running:
@@ -79,7 +77,7 @@ def test_a_client_that_leaves_is_dropped_from_the_queue_and_from_work(very_large
 def test_accepted_requests_are_finished_when_the_service_stops(large_photo: Image.Image) -> None:
     options = ("--threads", "1", "--stop-timeout", "600", "--deadline", "600")
     with Server(*options) as running, ThreadPoolExecutor(3) as pool:
-        # Each of another size, so that they are no batch.
+        # Each of another size, so that they form no batch.
         photos = [encoded(large_photo.resize((1200, 800 + number)), "JPEG") for number in range(3)]
         answers = [
             pool.submit(post, f"{running.url}/v1/restore", content=photo, timeout=900)
@@ -104,7 +102,7 @@ def until_refused(running: Server) -> None:
         pass
 
 
-def test_a_stop_answers_what_it_has_no_time_for(very_large: bytes) -> None:
+def test_stop_answers_unfinished_requests(very_large: bytes) -> None:
     """Images at work, images that wait, bodies that are still sent: each gets 503, not silence."""
     with (
         Server("--threads", "1", "--stop-timeout", "0.5") as running,
@@ -124,7 +122,7 @@ def test_a_stop_answers_what_it_has_no_time_for(very_large: bytes) -> None:
         running.wait()
 
 
-def test_a_killed_server_leaves_no_half_answer_and_clients_go_on(
+def test_killed_server_leaves_no_truncated_response_and_clients_continue(
     very_large: bytes, cat: Image.Image
 ) -> None:
     """SIGKILL among requests, then a start on the same port: all clients get all their pixels."""
@@ -167,7 +165,7 @@ def test_idle_threads_do_not_spin(server: Server, cat: Image.Image) -> None:
     assert server.metric("process_cpu_seconds_total") - before < 0.3
 
 
-def test_keys_are_asked_for_and_read_again(tmp_path: Path, cat: Image.Image) -> None:
+def test_keys_are_required_and_reloaded(tmp_path: Path, cat: Image.Image) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(f"# who may call\n{KEY}\n")
     with Server("--keys", str(keys)) as running:
@@ -236,7 +234,7 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
             (folder / file).unlink()
         field.model.save_pretrained(folder)
         running.send(signal.SIGHUP)
-        running.wait_for("weights loaded again")
+        running.wait_for("weights reloaded")
         enough = len(statuses) + 6
         while len(statuses) < enough:
             time.sleep(0.01)
@@ -247,11 +245,11 @@ def test_reload_changes_weights_and_loses_no_request(tmp_path: Path, cat: Image.
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
         (folder / "model.safetensors").write_bytes(b"broken")
         running.send(signal.SIGHUP)
-        running.wait_for("weights could not be loaded again")
+        running.wait_for("weights could not be reloaded")
         assert_same(post(f"{running.url}/v1/restore", content=sent).content, field(sent))
 
 
-def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
+def test_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
     origin = "https://photos.example"
     with Server("--cors", origin) as running:
         asked = httpx.options(
@@ -263,7 +261,7 @@ def test_an_allowed_origin_gets_cors_headers(cat: Image.Image) -> None:
         assert answer.headers["access-control-allow-origin"] == origin
 
 
-def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
+def test_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image.Image) -> None:
     frames = [cat.crop((shift, 0, 48 + shift, 48)) for shift in range(5)]
     wanted = list(Restorer("small", "cpu").stream(frames))
     with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as socket:
@@ -277,7 +275,7 @@ def test_a_stream_gives_the_frames_of_restorer_stream(server: Server, cat: Image
             assert abs(pixels(content) - np.asarray(restored).astype(int)).max() <= 1
 
 
-def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Image.Image) -> None:
+def test_stream_drops_late_frames_and_reports_bad_ones(server: Server, cat: Image.Image) -> None:
     frame = encoded(cat.resize((256, 256)))
     with connect(f"ws://127.0.0.1:{server.port}/v1/stream") as socket:
         for _ in range(30):
@@ -297,12 +295,12 @@ def test_a_stream_drops_late_frames_and_answers_bad_ones(server: Server, cat: Im
         assert pixels(answer).shape == (256, 256, 3)
 
 
-def test_a_stream_with_wrong_parameters_is_refused(server: Server) -> None:
+def test_stream_with_wrong_parameters_is_rejected(server: Server) -> None:
     for query in ("smoothing=1", "weights=none", "strength=9"):
         with pytest.raises(InvalidStatus, match="400"):
             connect(f"ws://127.0.0.1:{server.port}/v1/stream?{query}")
 
 
-def test_a_stream_from_another_site_is_refused(server: Server) -> None:
+def test_stream_from_another_site_is_rejected(server: Server) -> None:
     with pytest.raises(InvalidStatus, match="403"):
         connect(f"ws://127.0.0.1:{server.port}/v1/stream", origin=Origin("https://evil.example"))

@@ -90,7 +90,7 @@ def built(halved: VRDIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_the_folder_has_the_page_the_network_and_the_runtime(built: Path, halved: VRDIR) -> None:
+def test_folder_has_the_page_the_network_and_the_runtime(built: Path, halved: VRDIR) -> None:
     facts = json.loads((built / "device.json").read_text())
     assert facts["offered"]
     assert facts["shares"] == list(halved.config.guidance_names)
@@ -103,7 +103,7 @@ def test_the_folder_has_the_page_the_network_and_the_runtime(built: Path, halved
     assert not set(facts["files"]) & {*facts["runtime"], "network.bin", "sw.js"}
 
 
-def test_an_earlier_build_is_replaced_with_its_service_worker(
+def test_earlier_build_is_replaced_with_its_service_worker(
     built: Path, halved: VRDIR, runtime: Path, tmp_path: Path
 ) -> None:
     site = tmp_path / "site"
@@ -128,16 +128,14 @@ def test_one_file_has_all_others_inside(built: Path) -> None:
     assert "Microsoft" in page  # the licences
 
 
-def test_a_folder_with_other_files_is_left_alone(
-    tiny: VRDIR, runtime: Path, tmp_path: Path
-) -> None:
+def test_folder_with_other_files_is_not_changed(tiny: VRDIR, runtime: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/thesis.txt").write_text("mine")
     with pytest.raises(ExistsError, match="other files"):
         build_page(tiny, "tiny", tmp_path / "site", runtime)
 
 
-def test_a_runtime_that_is_not_the_right_one_is_refused(tiny: VRDIR, tmp_path: Path) -> None:
+def test_wrong_runtime_package_is_rejected(tiny: VRDIR, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(MissingFileError, match=r"ort\.wasm"):
         build_page(tiny, "tiny", tmp_path / "site", tmp_path / "other")
@@ -151,7 +149,7 @@ def test_a_runtime_that_is_not_the_right_one_is_refused(tiny: VRDIR, tmp_path: P
     assert not (tmp_path / "site").exists()  # nothing half written
 
 
-def test_values_that_float16_holds_take_two_bytes(built: Path, halved: VRDIR) -> None:
+def test_float16_values_take_two_bytes_without_loss(built: Path, halved: VRDIR) -> None:
     values = sum(value.numel() for value in halved.state_dict().values())
     assert values * 2 < (built / "network.bin").stat().st_size < values * 2 + 200_000
 
@@ -168,7 +166,7 @@ def of_random_values(config: VRDIRConfig) -> VRDIR:
 
 
 @pytest.mark.parametrize("config", [PAPER, FIELD, BASE], ids=["paper", "field", "base"])
-def test_networks_of_all_kinds_are_restored_by_steps(config: VRDIRConfig) -> None:
+def test_all_kinds_of_networks_run_by_steps(config: VRDIRConfig) -> None:
     """A decoder without pixels; a context that raises contrast, and one that removes haze."""
     model = of_random_values(config)
     network = steps_of(model)
@@ -200,7 +198,7 @@ writeFileSync("back", mapOf({ re, im }, width, height));
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
 @pytest.mark.parametrize("size", [(1, 1), (6, 5), (64, 30), (34, 17), (23, 46), (51, 1)])
-def test_the_fourier_transform_in_the_page_is_that_of_pytorch(
+def test_fourier_transform_of_the_page_is_correct(
     size: tuple[int, int], tmp_path: Path
 ) -> None:
     """Lengths of small factors, and of large prime ones."""
@@ -217,7 +215,7 @@ def test_the_fourier_transform_in_the_page_is_that_of_pytorch(
     assert abs(back - values.ravel()).max() < 1e-5
 
 
-def test_the_command_refuses_webgpu_for_one_file(tmp_path: Path) -> None:
+def test_command_refuses_webgpu_for_one_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["web", "build", str(tmp_path / "page.html"), "--webgpu"])
     assert result.exit_code != 0
     assert "--webgpu needs a folder" in result.output
@@ -287,7 +285,7 @@ def mark(test: Any) -> Any:
 
 
 @mark
-def test_a_photo_is_restored_on_the_device_as_by_the_service_and_offline(
+def test_device_restores_like_the_service_and_offline(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     """Within 1/255 of the network's pixels; a second time without the network, offline."""
@@ -314,7 +312,7 @@ def test_a_photo_is_restored_on_the_device_as_by_the_service_and_offline(
 
 
 @mark
-def test_borders_are_left_out_on_the_device_as_by_the_service(
+def test_borders_are_unchanged_on_the_device(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     """Black bars, one of them written on, and a white frame around them."""
@@ -350,7 +348,7 @@ def test_webgpu_gives_the_same_pixels(browser: Any, static_site: str, cat: Image
 
 
 @mark
-def test_strength_and_what_is_removed_work_on_the_device(
+def test_strength_and_only_work_on_the_device(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     from playwright.sync_api import expect
@@ -375,7 +373,7 @@ OTHERS = ["haze", "rain", "sensor_noise"]
 
 @mark
 @pytest.mark.parametrize("weights", ["small", "field"])
-def test_a_large_photo_is_restored_in_strips_as_by_the_service(
+def test_large_photo_has_the_pixels_of_the_service(
     browser: Any, static_sites: dict[str, str], weights: str
 ) -> None:
     """Within 1/255 of the service's pixels, with progress; and it can be stopped."""
@@ -407,7 +405,7 @@ def hazy_photo() -> Image.Image:
 
 
 @mark
-def test_a_download_on_the_device_keeps_metadata(browser: Any, static_site: str) -> None:
+def test_download_on_the_device_keeps_metadata(browser: Any, static_site: str) -> None:
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "coffee", 1
     sent = encoded(hazy_photo(), "JPEG", exif=exif, quality=95)
@@ -421,7 +419,7 @@ def test_a_download_on_the_device_keeps_metadata(browser: Any, static_site: str)
 
 
 @mark
-def test_a_photo_of_forty_megapixels_begins_and_stops(
+def test_forty_megapixel_photo_starts_and_can_be_stopped(
     browser: Any, static_site: str, cat: Image.Image
 ) -> None:
     from playwright.sync_api import expect
@@ -464,7 +462,7 @@ def test_clips_and_the_webcam_on_the_device(browser: Any, static_site: str, tmp_
 
 
 @mark
-def test_one_file_restores_from_disk_and_a_folder_says_that_it_cannot(
+def test_one_file_page_works_from_disk_and_folder_explains_why_not(
     browser: Any, site: Path, cat: Image.Image, tmp_path: Path
 ) -> None:
     one = tmp_path / "page.html"

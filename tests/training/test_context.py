@@ -16,19 +16,16 @@ from vrdir.data.training_set import TrainingSet
 from vrdir.model.config import ContextConfig
 from vrdir.model.global_context import lift_whole, reduced
 from vrdir.model.vrdir import VRDIR
+from vrdir.training.context_stages import ContextStage, HazeStage
 from vrdir.training.losses import choice
+from vrdir.training.network_stages import RefineStage, WholeStage
 from vrdir.training.onnx_network import OnnxNetwork
+from vrdir.training.recipe_parts import DetectorSettings
 from vrdir.training.recognition import Detection, bernoulli_divergence
 from vrdir.training.run import train
-from vrdir.training.settings import DetectorSettings, Recipe
+from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    ContextStage,
-    HazeStage,
-    RefineStage,
-    WholeStage,
-    all_stages,
-)
+from vrdir.training.stages import all_stages
 
 CONFIG = TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
 
@@ -112,7 +109,7 @@ def test_windows_have_the_copy_and_the_place_of_their_view(photo_folder: Path) -
         assert abs(part.mean() - window.mean()) < 0.08
 
 
-def test_the_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -> None:
+def test_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Path) -> None:
     data = TrainingSet(
         items_of(photo_folder, (), ()), CONFIG.branches, crop_px=32, view_px=96, copy_px=64
     )
@@ -121,6 +118,23 @@ def test_the_context_stage_sees_whole_views_as_small_as_copies(photo_folder: Pat
     assert batch.degraded.shape == (2, 3, 64, 64)
     assert batch.copy is not None
     assert torch.allclose(batch.copy, batch.degraded, atol=1e-6)
+
+
+def test_doubtful_views_are_not_shown_in_fog(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()),
+        CONFIG.branches,
+        crop_px=32,
+        copy_px=64,
+        augmentation="doubtful",
+        fog_share=1.0,
+    )
+    stage = data.stage("context", {"clean": 1.0}, lambda item: True, whole=True)
+    crops = stage.crops(0, 12)
+    assert 0 < sum(crops.doubtful) < 12
+    fogged = stage.batch(crops).fogged
+    assert fogged is not None
+    assert fogged.tolist() == [not doubtful for doubtful in crops.doubtful]
 
 
 def test_some_whole_views_are_shown_in_fog_as_a_camera_takes_it(photo_folder: Path) -> None:
@@ -147,7 +161,7 @@ def test_some_whole_views_are_shown_in_fog_as_a_camera_takes_it(photo_folder: Pa
     assert next(iter(windows.batches(2, range(1, 2))))[0].fogged is None
 
 
-def test_a_toning_context_learns_to_leave_all_but_fog_alone(photo_folder: Path) -> None:
+def test_tone_context_learns_to_change_only_fog(photo_folder: Path) -> None:
     toning = CONFIG.model_copy(
         update={"context": ContextConfig(side=64, strides=(4, 8), channels=8, tone=True)}
     )
@@ -166,7 +180,7 @@ def test_a_toning_context_learns_to_leave_all_but_fog_alone(photo_folder: Path) 
     assert stage.losses(model, batch)["pixel"] > 0.02
 
 
-def test_what_cannot_be_told_apart_gets_something_in_between() -> None:
+def test_indistinguishable_inputs_get_an_intermediate_output() -> None:
     wanted = torch.tensor([True, False])
     assert choice(torch.tensor([1.2, -0.3]).view(2, 1, 1, 1), wanted) == 0
     alike = [choice(torch.full((2, 1, 1, 1), a), wanted).item() for a in (-0.25, 0.375, 1.0)]
@@ -213,7 +227,7 @@ def test_all_stages_of_a_context_of_local_tone(
     assert all(name.startswith("context.to_haze") for name in changed)
 
 
-def test_fog_alone_and_no_fog_are_batches_too(toning: Recipe, photo_folder: Path) -> None:
+def test_batches_with_only_fog_or_no_fog_work(toning: Recipe, photo_folder: Path) -> None:
     stage = WholeStage(toning)
     stage.prepare(torch.device("cpu"))
     for share in (1.0, 1e-9):
@@ -230,7 +244,7 @@ def test_fog_alone_and_no_fog_are_batches_too(toning: Recipe, photo_folder: Path
         assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_the_haze_of_a_batch_is_what_was_drawn(toning: Recipe, photo_folder: Path) -> None:
+def test_haze_of_a_batch_is_the_drawn_one(toning: Recipe, photo_folder: Path) -> None:
     for shares, fog, low, high in (
         ({"clean": 1.0}, 0.0, 0.0, 0.0),
         ({"haze": 1.0}, 0.0, 0.05, 0.95),
@@ -248,10 +262,10 @@ def test_the_haze_of_a_batch_is_what_was_drawn(toning: Recipe, photo_folder: Pat
 @pytest.mark.parametrize("missing", ["whole", "detector", "haze"])
 def test_stages_of_local_tone_need_their_settings(toning: Recipe, missing: str) -> None:
     settings = toning.model_copy(update={missing: None})
-    with pytest.raises(ValueError, match="has no settings for the stage"):
+    with pytest.raises(ValueError, match="the stage .* needs"):
         (HazeStage if missing == "haze" else WholeStage)(settings)
     veil = {"whole": toning.whole, "haze": toning.haze, "detector": toning.detector}
-    with pytest.raises(ValueError, match="context of local tone"):
+    with pytest.raises(ValueError, match="local-tone context"):
         (HazeStage if missing == "haze" else WholeStage)(recipe().model_copy(update=veil))
 
 
@@ -261,7 +275,7 @@ def test_without_copies_there_is_no_context_stage(photo_folder: Path) -> None:
         data.stage("context", {"haze": 1.0}, lambda item: True, whole=True)
 
 
-def test_the_stage_trains_the_context_alone_and_refinement_all_else() -> None:
+def test_context_stage_trains_the_context_and_refinement_the_rest() -> None:
     model, settings = VRDIR(CONFIG), recipe()
     names = {id(p): name for name, p in model.named_parameters()}
     trained = {names[id(p)].split(".")[0] for p in ContextStage(settings).trained(model)}
@@ -275,7 +289,7 @@ def test_shares_of_a_stage_replace_those_of_the_recipe() -> None:
     assert RefineStage(recipe()).shares == recipe().mixture
 
 
-def test_a_whole_run_makes_a_network_with_a_context(tmp_path: Path, photo_folder: Path) -> None:
+def test_whole_run_makes_a_network_with_a_context(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe()
     folder = train(settings, all_stages(settings), Sources(clean=photo_folder), tmp_path / "run")
     network = VRDIR.from_pretrained(folder)
@@ -286,7 +300,7 @@ def test_a_whole_run_makes_a_network_with_a_context(tmp_path: Path, photo_folder
             assert torch.equal(tensor, context[name]), name
 
 
-def test_the_command_trains_the_context(tmp_path: Path, photo_folder: Path) -> None:
+def test_command_trains_the_context(tmp_path: Path, photo_folder: Path) -> None:
     recipe().write(tmp_path / "recipe.yaml")
     line = ["train", "context", "--recipe", str(tmp_path / "recipe.yaml")]
     line += ["--clean", str(photo_folder), "--work-dir", str(tmp_path / "run")]
@@ -302,7 +316,7 @@ def test_views_are_twice_as_large_as_crops_by_default() -> None:
         recipe(view_px=16)
 
 
-def test_a_network_from_an_onnx_file_is_exact_and_differentiable(detector_file: Path) -> None:
+def test_network_from_an_onnx_file_is_exact_and_differentiable(detector_file: Path) -> None:
     import onnxruntime
 
     image = torch.rand(1, 3, 64, 64, requires_grad=True)
@@ -316,7 +330,7 @@ def test_a_network_from_an_onnx_file_is_exact_and_differentiable(detector_file: 
     assert image.grad.abs().sum() > 0
 
 
-def test_a_bad_detector_is_named(tmp_path: Path, detector_file: Path) -> None:
+def test_invalid_detector_file_raises(tmp_path: Path, detector_file: Path) -> None:
     with pytest.raises(ValueError, match="has no tensor nothing"):
         OnnxNetwork(detector_file, ["nothing"])
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
@@ -327,7 +341,7 @@ def test_a_bad_detector_is_named(tmp_path: Path, detector_file: Path) -> None:
         Detection(absent).load(torch.device("cpu"))
 
 
-def test_the_detection_loss_is_zero_for_the_clean_image_and_pulls_towards_it(
+def test_detection_loss_is_zero_for_the_clean_image_and_pulls_towards_it(
     detector_file: Path,
 ) -> None:
     settings = DetectorSettings(

@@ -152,7 +152,7 @@ def test_every_stage_begins_with_the_weights_of_earlier_stages(trained: Path) ->
     assert config["branches"] == ["haze", "noise", "rain"]
 
 
-def test_a_branch_is_added_to_a_whole_network(trained: Path) -> None:
+def test_branch_is_added_to_a_whole_network(trained: Path) -> None:
     config = json.loads((trained / "everyday/weights/refine/config.json").read_text())
     assert config["branches"] == ["haze", "noise", "sensor_noise", "rain", "low_light", "snow"]
     start = next(line for line in metrics(trained / "everyday") if "psnr_snow" in line)
@@ -161,7 +161,7 @@ def test_a_branch_is_added_to_a_whole_network(trained: Path) -> None:
     assert {"psnr_low_light", "psnr_haze", "psnr_mixed"} <= start.keys()
 
 
-def test_the_stages_learn(trained: Path) -> None:
+def test_stages_learn(trained: Path) -> None:
     losses = [line["loss_pixel"] for line in metrics(trained / "decoder") if "loss_pixel" in line]
     assert len(losses) == 60
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
@@ -223,7 +223,7 @@ def test_run_is_recorded(trained: Path) -> None:
     assert (trained / "fusion" / "curves.png").is_file()
 
 
-def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(
+def test_new_degradation_adds_a_branch_and_keeps_the_others(
     trained: Path, recipe: Path, photo_folder: Path
 ) -> None:
     w, every = trained, f"--recipe {recipe} --device cpu --clean {photo_folder}"
@@ -256,9 +256,9 @@ def test_a_new_degradation_is_a_new_branch_and_leaves_the_others_alone(
     )
 
 
-def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path) -> None:
+def test_custom_degradation_needs_only_pairs(trained: Path, recipe: Path) -> None:
     d, w, every = trained.parent, trained, f"--recipe {recipe} --device cpu"
-    (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name is no end of it
+    (d / "a=b.txt").write_text((d / "rain.txt").read_text())  # "=" in a name does not end the name
     lists = f"--pairs murk={d}/a=b.txt --val-pairs murk={d}/rain100l.txt"
     vrdir_command(
         f"train branch --degradation murk --decoder {w}/decoder {lists} {every} "
@@ -275,7 +275,7 @@ def test_a_degradation_of_ones_own_needs_pairs_alone(trained: Path, recipe: Path
     )
 
 
-def test_the_result_is_evaluated_on_test_lists(trained: Path) -> None:
+def test_result_is_evaluated_on_test_lists(trained: Path) -> None:
     assert (trained.parent / "report.html").is_file()
     assert {
         line.split(",")[0] for line in (trained.parent / "table.csv").read_text().splitlines()[1:]
@@ -293,62 +293,62 @@ def test_errors_are_raised_before_training(
 ) -> None:
     w, every = trained, f"--clean {photo_folder} --device cpu --work-dir {tmp_path}/new"
     said = failing(f"train branch --degradation snow --decoder {w}/decoder --recipe smoke {every}")
-    assert "holds another network than the recipe's (widths is" in said
+    assert "contains a network that differs from the recipe's (widths is" in said
     said = failing(
         f"train fusion --decoder {w}/decoder --branch haze={w}/rain --recipe {recipe} {every}"
     )
-    assert "holds no weights of the stage branch-haze" in said
+    assert "contains no weights of the stage branch-haze" in said
     said = failing(
         f"train fusion --decoder {w}/decoder --branch haze={w}/rain/weights/branch-rain "
         f"--recipe {recipe} {every}"
     )
     assert "has no branch haze; it has rain" in said
-    assert "--branch takes NAME=PATH" in failing(
+    assert "--branch must be NAME=PATH" in failing(
         f"train fusion --decoder {w}/decoder --branch haze --recipe {recipe} {every}"
     )
     said = failing(
         f"train refine --weights {w}/fusion --model-branches [haze] --recipe {recipe} {every}"
     )
     assert "--model-branches is for whole runs; here the branches are haze, noise, rain" in said
-    assert "nowhere holds no weights" in failing(
+    assert "nowhere contains no weights" in failing(
         f"train branch --degradation rain --decoder {tmp_path}/nowhere --recipe {recipe} {every}"
     )
     said = failing(
         f"train branch --degradation mist --decoder {w}/decoder --recipe {recipe} {every}"
-    )  # unknown: needs pairs of its own
-    assert "nothing to train the stage branch-mist on" in said
+    )  # unknown: needs its own pairs
+    assert "no training data for the stage branch-mist" in said
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {every} "
         f"--extractor-weights {w}/x.pth"
     )
-    assert "leave --extractor-weights out: E is taken from the earlier stage" in said
-    assert "no option --step; did you mean --steps" in failing(
+    assert "remove --extractor-weights: the extractor is taken from the earlier stage" in said
+    assert "unknown option --step; did you mean --steps" in failing(
         f"train decoder --recipe {recipe} {every} --step 3"
     )
     assert "decoder.steps: " in failing(f"train decoder --recipe {recipe} {every} --steps many")
-    assert "give --clean FOLDER or --pairs LIST" in failing(
+    assert "use --clean FOLDER or --pairs LIST" in failing(
         f"train decoder --recipe {recipe} --work-dir {tmp_path}/new"
     )
     data = f"--pairs haze={w.parent}/its.txt --val-clean {photo_folder} --work-dir {tmp_path}/new"
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
     )
-    assert "nothing to train the stage branch-rain on (there is haze)" in said
+    assert "no training data for the stage branch-rain (only haze)" in said
     said = failing(
         f"train decoder --recipe {recipe} --pairs {w.parent}/its.txt --work-dir {tmp_path}/new"
     )
-    assert "there is nothing to validate on" in said
+    assert "no validation data:" in said
     data = (
         f"--pairs {w.parent}/rain.txt --val-pairs haze={w.parent}/its.txt --work-dir {tmp_path}/new"
     )
     said = failing(
         f"train branch --degradation rain --decoder {w}/decoder --recipe {recipe} {data}"
     )
-    assert "nothing to validate the stage branch-rain on" in said
+    assert "no validation data for the stage branch-rain" in said
     assert not (tmp_path / "new").exists()
 
 
-def test_resuming_with_other_weights_is_refused(
+def test_resuming_with_other_weights_is_rejected(
     trained: Path, recipe: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     data = f"--clean {photo_folder} --work-dir {tmp_path}/rain --steps 1"
@@ -358,10 +358,10 @@ def test_resuming_with_other_weights_is_refused(
     vrdir_command(line + " --resume")
     shutil.rmtree(tmp_path / "decoder")
     shutil.copytree(trained / "fusion/weights/fusion", tmp_path / "decoder")
-    assert "is another run: its priors are" in failing(line + " --resume")
+    assert "belongs to a different run: its priors are" in failing(line + " --resume")
 
 
-def test_the_help_lists_every_setting(recipe: Path) -> None:
+def test_help_lists_every_setting(recipe: Path) -> None:
     text = CliRunner().invoke(app, ["train", "branch", "--help"]).output
     for flag in (
         "--steps",

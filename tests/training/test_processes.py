@@ -1,4 +1,4 @@
-"""Runs as they are started from a shell: killed, asked to stop, and in two processes."""
+"""Runs that are started from a shell: killed, asked to stop, and in two processes."""
 
 import contextlib
 import json
@@ -113,7 +113,7 @@ def unbroken(recipe: Path, photo_folder: Path) -> Path:
     return recipe.parent / "unbroken"
 
 
-def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(
+def test_killed_run_resumes_bit_for_bit(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "killed"
@@ -133,7 +133,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_unbroken_one(
     assert len(json.loads((work_dir / "run.json").read_text())["sessions"]) == 3
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_leaves(
+def test_stopped_run_saves_and_exits(
     recipe: Path, unbroken: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     work_dir = tmp_path / "stopped"
@@ -156,7 +156,7 @@ def test_signal_in_the_last_step_stops_the_run(
     line[line.index("decoder")] = "all"
     result = stopped(
         line, work_dir, STEPS, signal.SIGTERM
-    )  # while the last validation of the first stage goes on
+    )  # during the last validation of the first stage
     assert result.returncode == 128 + signal.SIGTERM, result.stdout + result.stderr
     assert not (work_dir / "weights" / "branch-haze").exists()
     finish(*line, "--resume")
@@ -187,7 +187,9 @@ def test_processes_without_a_shared_work_directory_stop(
         timeout=120,
     )
     assert result.returncode != 0
-    assert "does not hold the same checkpoints for all processes" in " ".join(result.stderr.split())
+    assert "does not contain the same checkpoints for all processes" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_two_processes_train_like_one(

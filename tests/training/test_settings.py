@@ -58,10 +58,10 @@ def test_ranges_are_a_mapping_or_text() -> None:
         ({"haze": {"beta": [3, 1]}}, "haze:beta must go from low to high, not from 3 to 1"),
         ({"haze": {"beta": [1, 2, 3]}}, "haze:beta must be a number or"),
         ({"noise": {"sigma": 300}}, "noise:sigma must be between 0 and 255, not 300"),
-        ("haze:fog=1", "haze takes beta="),
+        ("haze:fog=1", "haze accepts beta="),
     ],
 )
-def test_wrong_ranges_are_named(ranges: Any, message: str) -> None:
+def test_error_names_wrong_ranges(ranges: Any, message: str) -> None:
     with pytest.raises(SettingsError, match=f"ranges: .*{message}"):
         Recipe.read("small", ranges=ranges)
 
@@ -69,7 +69,7 @@ def test_wrong_ranges_are_named(ranges: Any, message: str) -> None:
 @pytest.mark.parametrize(
     "command", ["decoder", "branch", "fusion", "refine", "whole", "haze", "all"]
 )
-def test_a_command_has_a_flag_for_each_of_its_settings(command: str) -> None:
+def test_command_has_a_flag_for_each_of_its_settings(command: str) -> None:
     flags = flags_of(command)
     own = "--decoder-steps" if command == "all" else "--steps"
     assert {"--model", "--model-branches", "--seed", "--data-workers", own} <= flags.keys()
@@ -107,10 +107,10 @@ def test_settings_are_read_without_docstrings(tmp_path: Path) -> None:
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 2
-    assert "no option --stepps; did you mean --steps" in result.stderr
+    assert "unknown option --stepps; did you mean --steps" in result.stderr
 
 
-def test_a_run_shows_the_time_left_and_explains_a_negative_loss(
+def test_run_shows_the_time_left_and_explains_a_negative_loss(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with RunProgress(["decoder", "fusion"]) as progress:

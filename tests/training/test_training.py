@@ -23,18 +23,15 @@ from vrdir.training import losses
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.earlier_stages import whole_folder
 from vrdir.training.fields import steps_in
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
+from vrdir.training.paper_stages import BranchStage, DecoderStage, FusionStage
+from vrdir.training.recipe_parts import StageSettings
 from vrdir.training.run import train
-from vrdir.training.settings import RECIPES, Recipe, StageSettings
+from vrdir.training.settings import RECIPES, Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    BranchStage,
-    DecoderStage,
-    FusionStage,
-    RefineStage,
-    Stage,
-    all_stages,
-)
+from vrdir.training.stage import Stage
+from vrdir.training.stages import all_stages
 from vrdir.training.trainer import Trainer
 from vrdir.weights import bundled
 
@@ -109,7 +106,7 @@ EXPECTED_TO_TRAIN = {
 
 
 @pytest.mark.parametrize("name", EXPECTED_TO_TRAIN)
-def test_a_stage_trains_its_part_and_nothing_else(
+def test_stage_trains_its_part_and_nothing_else(
     name: str, tiny: VRDIR, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=3)
@@ -119,14 +116,14 @@ def test_a_stage_trains_its_part_and_nothing_else(
     moved = changed(before, state_of(tiny))
     expected = {key for key in before if EXPECTED_TO_TRAIN[name](key)}
     assert moved <= expected
-    assert len(moved) > 0.9 * len(expected)  # a bias behind a dead unit may stand still
+    assert len(moved) > 0.9 * len(expected)  # a bias after a dead unit may not change
 
 
 @pytest.mark.parametrize(
     "make", [DecoderStage, lambda r: BranchStage(r, "haze"), FusionStage, RefineStage]
 )
 @pytest.mark.parametrize(("ema_decay", "optimizer"), [(None, "adam"), (0.9, "muon")])
-def test_a_resumed_stage_ends_bit_for_bit_where_an_unbroken_one_does(
+def test_resumed_stage_matches_uninterrupted_stage_bit_for_bit(
     make: Any, ema_decay: float | None, optimizer: str, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(ema_decay=ema_decay, optimizer=optimizer)
@@ -164,7 +161,7 @@ def test_moving_average_follows_its_formula() -> None:
         assert float(average.module.weight.detach()) == pytest.approx(expected)
 
 
-def test_the_moving_average_is_what_is_saved(tmp_path: Path, photo_folder: Path) -> None:
+def test_moving_average_is_saved(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(ema_decay=0.9)
     model = VRDIR(TINY)
     trainer(model, settings, tmp_path, photo_folder).run(DecoderStage(settings))
@@ -230,7 +227,7 @@ def test_muon_steps_have_equal_size_in_every_direction() -> None:
         )
 
 
-def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
+def test_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
     ends = []
     for backend in (None, "eager"):
         torch.manual_seed(7)
@@ -242,7 +239,7 @@ def test_the_network_compiles(tmp_path: Path, photo_folder: Path) -> None:
         torch.testing.assert_close(ends[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> None:
+def test_old_checkpoints_are_deleted_and_damaged_ones_reported(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         weights = {"weight": torch.rand(1000)}
         save_checkpoint(
@@ -265,7 +262,7 @@ def test_checkpoints_are_kept_few_and_damaged_ones_are_named(tmp_path: Path) -> 
             load_checkpoint(tmp_path / "step-00000003.pt")
 
 
-def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: Path) -> None:
+def test_best_network_is_kept_with_the_last(tmp_path: Path, photo_folder: Path) -> None:
     validation = {"photos": 2, "crop_px": 48, "every": 1}
     settings = recipe(
         steps=6,
@@ -290,7 +287,7 @@ def test_the_best_network_is_kept_beside_the_last(tmp_path: Path, photo_folder: 
     assert changed(then["model"], state_of(best)) == set()
 
 
-def test_a_checkpoint_of_another_model_is_refused(
+def test_checkpoint_of_another_model_is_rejected(
     tiny: VRDIR, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe()
@@ -323,7 +320,7 @@ def test_loss_that_is_not_finite_stops_with_step_and_files(
     assert threads == set(threading.enumerate())  # TensorBoard's, too, ends
 
 
-def test_the_papers_network_trains_through_the_papers_stages(
+def test_papers_network_trains_through_the_papers_stages(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=2, model=PAPER.model_dump(), refine=None)
@@ -364,7 +361,7 @@ def test_whole_run_writes_its_results_and_can_be_resumed(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
+def test_killed_whole_run_matches_uninterrupted_run(
     precision: str, tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(precision=precision, checkpoint_every=1)
@@ -386,7 +383,7 @@ def test_a_whole_run_that_was_killed_ends_as_an_unbroken_one(
 
 def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> None:
     settings = recipe(steps=1)
-    with pytest.raises(FileNotFoundError, match="holds no run to continue"):
+    with pytest.raises(FileNotFoundError, match="contains no run to continue"):
         train_all(settings, photo_folder, tmp_path / "typo", resume=True)
     assert not (tmp_path / "typo").exists()
     train_all(settings, photo_folder, tmp_path / "run")
@@ -397,7 +394,7 @@ def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> Non
         elsewhere, photo_folder, tmp_path / "run", resume=True
     )  # how the work is done may change
     stored = (tmp_path / "run" / "recipe.yaml").read_text()
-    with pytest.raises(ValueError, match="differs in pixel_loss"):
+    with pytest.raises(ValueError, match="different settings: pixel_loss"):
         train_all(
             settings.model_copy(update={"pixel_loss": "balanced_l1"}),
             photo_folder,
@@ -409,7 +406,7 @@ def test_resuming_refuses_another_run(tmp_path: Path, photo_folder: Path) -> Non
     fewer.mkdir()
     for path in sorted(photo_folder.iterdir())[:-1]:
         (fewer / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match="is another run: its data are"):
+    with pytest.raises(ValueError, match="belongs to a different run: its data are"):
         train_all(settings, fewer, tmp_path / "run", resume=True)
 
 
@@ -455,7 +452,7 @@ def test_resuming_refuses_a_list_of_another_degradation(tmp_path: Path, photo_fo
         train(settings, [DecoderStage(settings)], named, tmp_path / "run", resume=True)
 
 
-def test_a_name_is_that_of_bundled_weights_and_a_path_a_folder(
+def test_str_means_bundled_weights_and_path_a_folder(
     tiny: VRDIR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -481,7 +478,7 @@ def test_resuming_refuses_data_in_another_order_or_part(tmp_path: Path, photo_fo
     run("a.txt", "b.txt")
     run("a.txt", "b.txt", resume=True)
     for pairs, val_pairs in (("b.txt", "a.txt"), ("reversed.txt", "b.txt")):
-        with pytest.raises(ValueError, match="is another run: its data are"):
+        with pytest.raises(ValueError, match="belongs to a different run: its data are"):
             run(pairs, val_pairs, resume=True)
 
 
@@ -491,7 +488,7 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
         ValueError, match="batch_size 3 cannot be divided into 1 processes x 2 parts"
     ):
         train_all(recipe(fusion=stage), photo_folder, tmp_path / "run")
-    with pytest.raises(ValueError, match="compile: no backend 'nonsense' here"):
+    with pytest.raises(ValueError, match="compile: unknown backend 'nonsense'"):
         train_all(recipe(compile="nonsense"), photo_folder, tmp_path / "run")
     with pytest.raises(
         ValueError, match="the recipe's model is not a valid network: features of stride"
@@ -502,13 +499,13 @@ def test_run_that_cannot_start_writes_nothing(tmp_path: Path, photo_folder: Path
     assert not (tmp_path / "run").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other things than a run"):
+    with pytest.raises(FileExistsError, match="contains other files than those of a run"):
         train_all(recipe(), photo_folder, tmp_path / "other")
     with pytest.raises(ValueError, match="is not a folder"):
         train_all(recipe(), photo_folder, tmp_path / "other" / "thesis.txt")
 
 
-def test_a_damaged_photo_is_neither_trained_nor_validated_on(
+def test_damaged_photo_is_neither_trained_nor_validated_on(
     tmp_path: Path, photo_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = tmp_path / "photos"
@@ -536,7 +533,7 @@ def test_run_continues_at_a_lower_rate_after_a_loss_that_is_not_finite(
     assert Recipe.read(tmp_path / "run" / "recipe.yaml").decoder.learning_rate == 1e-5
     longer = settings.decoder.model_copy(update={"steps": 9})
     with pytest.raises(
-        ValueError, match="differs in decoder.learning_rate, decoder.steps|differs in decoder.steps"
+        ValueError, match="different settings: (decoder.learning_rate, )?decoder.steps"
     ):
         train_all(
             settings.model_copy(update={"decoder": longer}),
@@ -582,12 +579,12 @@ def test_validation_photos_are_not_trained_on_by_a_list(
     assert not {item.clean for item in training} & {item.clean for item in held_out}
     assert len(training) == 2 * (len(photos) - len(held_out))
     assert (
-        f"{len(held_out)} pairs are not trained on: their photos are held out for validation"
+        f"{len(held_out)} pairs are not used for training: their photos are held out for validation"
         in caplog.text
     )
     caplog.clear()
     Sources(clean=photo_folder, val_pairs=[str(tmp_path / "list.txt")]).items(recipe())
-    assert f"{len(photos)} photos are both trained and validated on" in caplog.text
+    assert f"{len(photos)} photos are in both the training and the validation data" in caplog.text
 
 
 def test_flags_change_settings_of_named_and_written_models(tmp_path: Path) -> None:
@@ -606,7 +603,7 @@ def test_flags_change_settings_of_named_and_written_models(tmp_path: Path) -> No
     assert (changed_recipe.decoder.steps, changed_recipe.branch.steps) == (1, 2)
 
 
-def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
+def test_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_folder: Path) -> None:
     model = TINY.model_dump() | {"branches": ("noise",), "clean_branch": False}
     train_all(
         recipe(steps=1, model=model, shares={"clean": 1, "haze": 1, "noise": 1}),
@@ -616,12 +613,12 @@ def test_a_recipe_may_have_fewer_branches_than_shares(tmp_path: Path, photo_fold
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "psnr_noise" in text
     assert "psnr_haze" not in text
-    assert "psnr_mixed" not in text  # of one degradation there is no mixture
+    assert "psnr_mixed" not in text  # one degradation gives no mixture
 
 
-def test_shares_that_leave_nothing_to_train_on_are_an_error() -> None:
+def test_shares_without_any_degradation_raise() -> None:
     with pytest.raises(
-        ValueError, match="shares leave nothing to train on for a model with the branches noise"
+        ValueError, match="shares: no degradation of the branches noise has a share above 0"
     ):
         recipe(model=TINY.model_dump() | {"branches": ("noise",)}, shares={"haze": 1})
 
@@ -632,7 +629,7 @@ def test_branch_with_lists_alone_needs_no_share() -> None:
     )  # the paper's shares have no clean images
 
 
-def test_clean_images_alone_can_be_trained_on_and_are_pictured(
+def test_clean_images_without_pairs_can_be_trained_on_and_are_pictured(
     tmp_path: Path, photo_folder: Path
 ) -> None:
     settings = recipe(steps=1, shares={"clean": 1})
@@ -671,7 +668,7 @@ def test_losses_follow_their_formulas() -> None:
     assert float(losses.dense_consistency(maps, [maps[0].flip(1)])) > 0
 
 
-def test_the_guidance_loss_wants_even_shares_of_what_is_present() -> None:
+def test_guidance_loss_prefers_equal_shares_of_present_degradations() -> None:
     present = torch.tensor([[True, True, False], [False, False, False]])
     right = (
         torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -712,10 +709,10 @@ def test_learning_rates() -> None:
     [
         ("crop_px: -1", "crop_px"),
         ("crop_pixels: 64", "crop_pixels"),
-        ("model: huge", "no config 'huge'; there are paper, small, field, base"),
+        ("model: huge", "unknown config 'huge'; choose one of paper, small, field, base"),
         ("shares: {fog: 1}", "unknown fog"),
         ("precision: fp8", "precision"),
-        ("ranges: 'haze:fog=1'", "ranges: .*haze takes"),
+        ("ranges: 'haze:fog=1'", "ranges: .*haze accepts"),
         ("optimizer: sgd", "optimizer"),
         ("decoder: {steps: many}", "decoder.steps"),
         ("decoder: {steps: 0 epochs}", "decoder.steps"),
@@ -726,13 +723,11 @@ def test_learning_rates() -> None:
         ("decoder: {steps: 5, loss_weights: {degraded: -1}}", "decoder.loss_weights.degraded"),
         ("data: {cache_gib: .inf}", "data.cache_gib"),
         ("seed: 99999999999999999999999", "seed"),
-        ("shares: {haze: 0, clean: 0}", "not all of them 0"),
+        ("shares: {haze: 0, clean: 0}", "at least one above 0"),
         ("[", "is not valid YAML"),
     ],
 )
-def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
-    change: str, message: str, tmp_path: Path
-) -> None:
+def test_error_names_wrong_recipe_file_and_field(change: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     content = yaml.safe_load(RECIPES["small"].read_text())
     content.pop(change.split(":")[0], None)
@@ -743,7 +738,7 @@ def test_a_wrong_recipe_is_an_error_that_names_file_and_field(
 
 
 @pytest.mark.parametrize("name", ["paper", "small", "field", "base", "smoke"])
-def test_the_recipes_are_valid(name: str) -> None:
+def test_recipes_are_valid(name: str) -> None:
     recipe = Recipe.read(name)
     stages: list[Stage] = all_stages(recipe)
     further = sum(
@@ -783,7 +778,7 @@ def test_paper_recipe_has_the_reference_settings() -> None:
     assert DecoderStage(paper).weights == {"degraded": 0.1, "ranking": 1.0}
 
 
-def test_a_branch_without_a_share_gets_the_others_mean() -> None:
+def test_branch_without_a_share_gets_the_others_mean() -> None:
     branches = ("haze", "noise", "snow")
     settings = recipe(shares={"clean": 1, "haze": 2, "noise": 4, "mixed": 1}).with_branches(
         branches
@@ -792,17 +787,17 @@ def test_a_branch_without_a_share_gets_the_others_mean() -> None:
     assert settings.mixture == {"clean": 1, "haze": 2, "noise": 4, "snow": 3, "mixed": 1}
 
 
-def test_a_share_that_was_left_out_stays_out() -> None:
+def test_omitted_share_stays_omitted() -> None:
     settings = recipe(shares={"haze": 1})
     assert (
         settings.with_branches(settings.model.branches).mixture == settings.mixture == {"haze": 1}
     )
 
 
-def test_an_unknown_loss_is_an_error() -> None:
+def test_unknown_loss_raises() -> None:
     settings = recipe()
     wrong = settings.model_copy(
         update={"fusion": StageSettings(steps=1, loss_weights={"gan": 1.0})}
     )
-    with pytest.raises(ValueError, match="stage fusion has no loss gan"):
+    with pytest.raises(ValueError, match="unknown loss gan for the stage fusion"):
         FusionStage(wrong)

@@ -82,7 +82,7 @@ def test_avi_without_times(
         ]
     assert found[-1] - found[1] == Fraction(FRAMES - 2, 25)
     assert sound_of(tmp_path / f"b{suffix}") == sound_of(source)
-    assert "cut short" not in caplog.text
+    assert "truncated" not in caplog.text
 
 
 def test_avi_with_empty_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +92,7 @@ def test_avi_with_empty_places(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with av.open(str(source)) as container:
         assert container.streams.video[0].frames > 20 * FRAMES
     check(source, tmp_path / "b.mp4")
-    assert "cut short" not in caplog.text
+    assert "truncated" not in caplog.text
 
 
 def test_truncated_avi(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +104,7 @@ def test_truncated_avi(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     frames = copy(source, tmp_path / "b.mp4")
     assert 5 < len(frames) < FRAMES
     assert sum(frame.pixels is None for frame in frames) <= 1  # the one that was cut off
-    assert "a.avi is cut short" in caplog.text
+    assert "a.avi is truncated" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [[5], [29], [8, 9, 10, 21]])
@@ -169,7 +169,7 @@ def test_repeated_time(tmp_path: Path, target: str) -> None:
     assert max(abs(a - b) for a, b in zip(found, times(source), strict=True)) < Fraction(1, 1000)
 
 
-def test_times_that_go_back_a_little(tmp_path: Path) -> None:
+def test_slightly_decreasing_times_are_corrected(tmp_path: Path) -> None:
     def shaken(number: int, packet: Any) -> None:
         packet.pts, packet.dts = 40 * number - 60 * (number == 10), 40 * number - 200
 
@@ -211,7 +211,7 @@ def moved(source: Path, target: Path, seconds: int) -> Path:
         ],  # FFmpeg reads two parts; a jump ahead is a pause there
     ],
 )
-def test_clock_that_starts_again(
+def test_restarted_clock_is_continued(
     tmp_path: Path, suffix: str, starts: tuple[int, ...], target: str
 ) -> None:
     codec, sound = ("mpeg2video", "mp2") if suffix == ".mpg" else ("libx264", "aac")
@@ -265,7 +265,10 @@ def test_unread_parts_warn(
     copy(plain, tmp_path / "b.mkv")
     assert "further" not in caplog.text
     frames = copy(joined(tmp_path / f"a{suffix}", *[plain] * parts), tmp_path / "b.mkv")
-    assert f"a{suffix} holds a further video, which is left out; join them by ffmpeg" in caplog.text
+    assert (
+        f"a{suffix} contains a second video, which is ignored; join videos with ffmpeg"
+        in caplog.text
+    )
     assert 6 * (parts - 1) == len(frames)
 
 

@@ -13,7 +13,8 @@ import torch
 
 from vrdir.adaptation.card import as_card
 from vrdir.adaptation.photos import Photos
-from vrdir.adaptation.place import measure_folder, ranges_of_place
+from vrdir.adaptation.place import measure_folder, photos_of_place, ranges_of_place
+from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.proof import AFTER, BEFORE, Proof, Trial, joined, proof_of, try_on
 from vrdir.adaptation.recogniser import InputFormat, Recogniser, load_recogniser
 from vrdir.adaptation.report import as_page
@@ -44,6 +45,8 @@ RUN, RECORD, CARD, REPORT = "run", "adaptation.json", "README.md", "report.html"
 """The folder of the training, and the files beside it, in the folder of the weights."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """How much of the trained change is kept: the first of these that harms nothing."""
+CLEAN_PHOTOS = 60
+"""The largest number of clean photos that the photos of the place are compared with."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def adapt(
         output: folder of the new weights, which `vrdir.Restorer` loads.
         weights: what to begin from: a name, folder or repository id.
         degraded: a folder of photos of the place in its weather, without clean twins or labels.
-            Their haze, its colour, and their noise set how strong synthetic weather is.
+            Their haze, its colour, and their noise set how strong synthetic weather is, and the
+            recogniser's features on them are compared with those on clean photos.
         task: "classification", "detection" or "reid"; None finds it out by the answers.
         layers: names of the recogniser's layers whose features are compared; none finds a few.
         input_format: size and normalisation of its input, where nothing tells them.
@@ -136,10 +140,12 @@ def adapt(
     photos = Photos.of_folder(Path(clean_photos), wanted.held_out)
     found = load_recogniser(recogniser, task, input_format, layers, job.device)
     note(f"{found.name}: {type(found.kind).__name__.lower()}, layers {', '.join(found.layers)}")
-    place = job.place(Path(degraded)) if degraded is not None else {}
+    place = job.weather_of(Path(degraded)) if degraded is not None else {}
     record = job.record(found, place)
     if resume:
         check_record(job.output / RECORD, record)
+    if degraded is not None and wanted.place:
+        job.compare_place(Path(degraded), found, photos)
     recipe = job.recipe(found, photos, place, resume)
     job.output.mkdir(parents=True, exist_ok=True)
     write_json(record, job.output / RECORD)
@@ -152,6 +158,8 @@ def adapt(
         "share": share,
         "photos": {"training": len(photos.training), "held_out": len(photos.held_out)},
     }
+    if job.place is not None:
+        record["place_distance"] = job.distances(after)
     return job.write(after, found, proof, proving, record, write_anyway)
 
 
@@ -170,6 +178,7 @@ class _Job:
         self.settings, self.output, self.folder = settings, output, folder
         self.weights, self.device, self.note = weights, device, note
         self.before = move_to(VRDIR.from_pretrained(folder, device=device), device)
+        self.place: PlaceFeatures | None = None
         able = [name for name in self.before.config.branches if name in DEGRADATIONS]
         self.kinds = [*able, *([MIXED] if len(able) > 1 else []), CLEAN]
         asked = list(settings.wanted(self.before.config))
@@ -179,19 +188,19 @@ class _Job:
         """Raise an error if the folder cannot take the result."""
         begun = (self.output / RUN / RECIPE).exists()
         if (self.output / WEIGHTS_FILE).exists():
-            raise ExistsError(f"{self.output} holds weights already; give another folder")
+            raise ExistsError(f"{self.output} already contains weights; choose another folder")
         if begun and not resume:
             raise ExistsError(
-                f"{self.output} holds an adaptation that was begun; continue it with --resume, or "
-                "give another folder"
+                f"{self.output} contains an unfinished adaptation; continue it with --resume, or "
+                "choose another folder"
             )
         if resume and not begun:
             raise MissingFileError(
-                f"{self.output} holds no adaptation to continue; leave --resume out"
+                f"{self.output} contains no adaptation to continue; remove --resume"
             )
         check_writable(self.output, self.output)
 
-    def place(self, folder: Path) -> dict[str, dict[str, Any]]:
+    def weather_of(self, folder: Path) -> dict[str, dict[str, Any]]:
         """Return the values of parameters that photos of the place give."""
         ranges = ranges_of_place(measure_folder(folder, self.before), self.weather)
         shown = "; ".join(
@@ -200,6 +209,25 @@ class _Job:
         )
         self.note(f"{folder}: {shown or 'no haze and no noise was measured'}")
         return ranges
+
+    def compare_place(self, folder: Path, recogniser: Recogniser, photos: Photos) -> None:
+        """Measure the recogniser's features on photos of the place and on clean ones."""
+        step = -(-len(photos.training) // CLEAN_PHOTOS)
+        clean = [item.clean for item in photos.training[::step]]
+        side = self.settings.side(recogniser.size, self.before.config)
+        self.place = PlaceFeatures(
+            photos_of_place(folder), clean, side, recogniser, self.before, self.device
+        )
+
+    def distances(self, after: VRDIR) -> dict[str, float]:
+        """Return how far features on held-out photos of the place are from clean ones."""
+        assert self.place is not None
+        before, now = (self.place.distance(network) for network in (self.before, after))
+        self.note(
+            f"{len(self.place.held_out)} held-out photos of the place: the distance of the "
+            f"recogniser's features from those on clean photos went from {before:.3f} to {now:.3f}"
+        )
+        return {"before": round(before, 4), "after": round(now, 4)}
 
     def record(
         self, recogniser: Recogniser, place: Mapping[str, Mapping[str, Any]]
@@ -233,7 +261,7 @@ class _Job:
             steps = int(refine.steps) if refine is not None else None
         if steps is None:
             trial = self.settings.recipe(config, recogniser.size, 100, place)
-            stage = AdaptStage(trial, recogniser, self.settings, self.before)
+            stage = AdaptStage(trial, recogniser, self.settings, self.before, self.place)
             steps = steps_in_minutes(
                 self.settings.minutes, stage, self.before, trial, photos.training, self.device
             )
@@ -251,7 +279,7 @@ class _Job:
         """Train, and return the network."""
         trained = train(
             recipe,
-            [AdaptStage(recipe, recogniser, self.settings, self.before)],
+            [AdaptStage(recipe, recogniser, self.settings, self.before, self.place)],
             photos,
             self.output / RUN,
             earlier=EarlierStages(whole=self.folder),
@@ -342,8 +370,8 @@ def check_record(path: Path, now: Mapping[str, Any]) -> None:
     for key, value in now.items():
         if then.get(key) != value:
             raise SettingsError(
-                f"{path} is of another adaptation: its {key} differ; continue with the same "
-                "command, or give another folder"
+                f"{path} belongs to a different adaptation: its {key} differ; continue with the "
+                "same command, or choose another folder"
             )
 
 

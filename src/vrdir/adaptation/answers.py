@@ -187,7 +187,7 @@ class Maps(AnswerKind):
             return (
                 f"F1 against the clean photo's cells with an object (scores from {SHOWN_SCORE:g})"
             )
-        return "closeness of the answer to that on the clean photo"
+        return "similarity of the output to that for the clean photo"
 
     def distance(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         """Return the divergence over the number of objects, or the mean relative error."""
@@ -294,7 +294,7 @@ def kind_of(answers: Any, task: str | None, classes: int | None = None) -> Answe
     elif isinstance(answers, list) and answers and all(isinstance(a, Tensor) for a in answers):
         return _checked(Maps(all(map(is_chances, answers))), task)
     raise RecogniserError(
-        f"the recogniser answers with {described(answers)}; expected scores or a vector (B, N), "
+        f"the recogniser returns {described(answers)}; expected scores or a vector (B, N), "
         "a mapping with boxes, scores and labels for each image, logits and pred_boxes, or "
         "prediction maps"
     )
@@ -304,7 +304,7 @@ def _checked(kind: AnswerKind, task: str | None) -> AnswerKind:
     if task in (None, "detection"):
         return kind
     raise RecogniserError(
-        f"the recogniser answers as a detector does, not with one tensor (B, N) as for {task}"
+        f"the recogniser returns boxes like a detector; for {task} it must return one tensor (B, N)"
     )
 
 

@@ -14,23 +14,23 @@ CARD = """# Adapted to {recogniser}
 
 | | |
 |---|---|
-| Began from | `{weights}` (SHA-256 {began:.12}) |
+| Initial weights | `{weights}` (SHA-256 {began:.12}) |
 | Recogniser | {recogniser}, {answers} (SHA-256 of its weights {fingerprint:.12}) |
 | Layers | {layers} |
-| Trained on | {training} clean photos of the user's, degraded anew in each of {steps} steps |
+| Trained on | {training} clean photos of the user, degraded at random in each of {steps} steps |
 | Degradations | {degradations} |
 | Changed | {trained}; {share:.0%} of the change was kept |
 | Seed | {seed} |
-| Licence | that of the weights it began from |
+| Licence | that of the initial weights |
 
 {verdict}
 
-Agreement is the {measure}; {photos} photos that took no part in training, with 95 % intervals.
+Agreement is the {measure}; {photos} held-out photos, with 95 % intervals.
 
 {table}
 
-This recogniser took part in training. It is no held-out recogniser for these weights; with labels
-at hand, `vrdir evaluate` is the judge.
+This recogniser was used in training, so it is not a held-out recogniser for these weights. If you
+have labels, measure with `vrdir evaluate`.
 """
 
 
@@ -43,7 +43,7 @@ def as_card(content: Mapping[str, Any], proof: Proof) -> str:
     """
     settings, recogniser = content["settings"], content["recogniser"]
     rows = [
-        "| photos | as they are | before | after | gain | PSNR, dB |",
+        "| photos | not restored | before | after | gain | PSNR, dB |",
         "|---|---|---|---|---|---|",
         *(f"| {' | '.join(cell.replace(chr(10), ', ') for cell in row)} |" for row in proof.rows()),
     ]

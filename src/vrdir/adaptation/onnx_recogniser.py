@@ -80,26 +80,28 @@ def open_recogniser(path: Path, layers: Sequence[str] = ()) -> OnnxRecogniser:
     """
     onnx = require("onnx", "export", "an ONNX file as recogniser needs onnx")
     if not path.is_file():
-        raise MissingFileError(f"there is no recogniser {path}")
+        raise MissingFileError(f"recogniser {path} does not exist")
     refuse_pointer(path)
     try:
         graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     except Exception as error:  # protobuf has errors of its own
-        raise RecogniserError(f"{path} is no readable ONNX file ({type(error).__name__})") from None
+        raise RecogniserError(
+            f"{path} is not a readable ONNX file ({type(error).__name__})"
+        ) from None
     constants = {c.name for c in graph.initializer}
     images = [i for i in graph.input if i.name not in constants]
     if len(images) != 1:
-        raise RecogniserError(f"{path} takes {len(images)} inputs; it must take one, the image")
+        raise RecogniserError(f"{path} has {len(images)} inputs; it must have one, the image")
     shapes = {v.name: _shape(v) for v in (*graph.value_info, *graph.output, *images)}
     sides = shapes[images[0].name][2:]
     if len(sides) != 2:
-        raise RecogniserError(f"{path} takes no images (B, 3, H, W)")
+        raise RecogniserError(f"{path} has no input for images (B, 3, H, W)")
     nodes = _Nodes(graph, constants | {images[0].name})
     answers = nodes.answers([o.name for o in graph.output])
     if not answers:
         raise RecogniserError(
-            f"{path} needs operators that are unknown here "
-            f"({', '.join(sorted(nodes.unknown)[:8])}); give the recogniser as a PyTorch module, "
+            f"{path} uses operators that vrdir does not support "
+            f"({', '.join(sorted(nodes.unknown)[:8])}); use the recogniser as a PyTorch module, "
             "--recogniser module:function"
         )
     features = list(layers) or (

@@ -40,8 +40,8 @@ class Photos(Sources):
         items = [Item(path) for path in readable(photos_in(folder))]
         if len(items) < LEAST:
             raise DataError(
-                f"{folder} holds {len(items)} photos; adaptation needs at least {LEAST}, and some "
-                "hundred to be worth it"
+                f"{folder} contains {len(items)} photos; adaptation needs at least {LEAST}, and a "
+                "few hundred for a useful result"
             )
         count = held_out or min(max(len(items) // 5, LEAST_HELD_OUT), MOST_HELD_OUT)
         training, kept = split(items, count)

@@ -78,19 +78,24 @@ def measure(network: VRDIR, image: Tensor) -> Weather:
     return Weather(max(slope, 0.05), (red, green, blue), noise)
 
 
-def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
-    """Measure up to sixty photos of a folder, evenly spread.
+def photos_of_place(folder: Path) -> list[Path]:
+    """Return up to sixty photos of a folder, evenly spread.
 
     Raises:
         MissingFileError, DataError: there are none that can be read.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"there is no folder of photos of the place at {folder}")
+        raise MissingFileError(f"the folder of photos of the place does not exist: {folder}")
     paths = readable(photos_in(folder))
-    device = next(network.parameters()).device
     if len(paths) > MOST_PHOTOS:
         paths = [paths[i] for i in spread(len(paths), MOST_PHOTOS)]
-    return [measure(network, _reduced(path).to(device)) for path in paths]
+    return paths
+
+
+def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
+    """Measure the photos of a place; see `photos_of_place`."""
+    device = next(network.parameters()).device
+    return [measure(network, _reduced(path).to(device)) for path in photos_of_place(folder)]
 
 
 def _reduced(path: Path) -> Tensor:

@@ -117,12 +117,13 @@ class Proof(NamedTuple):
             f"{one.before.value:.1f} -> {one.after.value:.1f} % "
             f"({one.gain.value:+.1f}, 95 % interval {one.gain.low:+.1f} to {one.gain.high:+.1f})"
         )
-        what = f"agreement with the clean answers on {self.photos} held-out photos: {change}"
+        what = f"agreement with the outputs for the clean photos, on {self.photos} held-out "
+        f"photos: {change}"
         if self.paid:
-            return f"Adaptation paid: {what}."
+            return f"Adaptation helps: {what}."
         if not one.gained:
-            return f"Adaptation gained nothing that can be told from chance: {what}."
-        return f"Adaptation gained, but something else became worse: {what}; {self.harms()}."
+            return f"Adaptation has no significant gain: {what}."
+        return f"Adaptation has a gain, but other results become worse: {what}; {self.harms()}."
 
     def harms(self) -> str:
         """Return in words which kinds became worse, and how."""

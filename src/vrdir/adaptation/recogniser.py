@@ -57,7 +57,7 @@ class InputFormat:
         """Return the normalisation; log a warning where it is a guess."""
         if not is_declared(module, self.mean, self.std, self.range, preprocessing):
             logger.warning(
-                "nothing tells how the recogniser's input is normalised, so RGB in [0, 1] is "
+                "the normalisation of the recogniser's input is unknown, so RGB in [0, 1] is "
                 "assumed; declare it with mean, std, range and channels"
             )
         return find_normalisation(
@@ -190,7 +190,7 @@ def load_recogniser(
         InputError: a declaration is wrong.
     """
     if task is not None and task not in TASKS:
-        raise InputError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+        raise InputError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
     described = input_format or InputFormat()
     found = _loaded(given, task, described, layers)
     found.module.requires_grad_(False).eval().to(device)
@@ -199,7 +199,7 @@ def load_recogniser(
     except Exception as error:
         raise RecogniserError(
             f"{found.name} cannot be called with images of {found.size[0]} x {found.size[1]} "
-            f"pixels ({first_line(error)}); give the size of its input"
+            f"pixels ({first_line(error)}); pass the size of its input"
         ) from error
     number = getattr(getattr(found.module, "config", None), "num_labels", None)
     found.kind = kind_of(seen.answers, task, number)
@@ -230,7 +230,7 @@ def _loaded(
     origin, colon, name = spec.partition(":")
     if not colon or not name:
         raise RecogniserError(
-            f"{spec!r} is no recogniser; give a PyTorch module as module:function, timm:NAME, "
+            f"{spec!r} is not a recogniser; use a PyTorch module as module:function, timm:NAME, "
             "torchvision:NAME, transformers:NAME, or FILE.onnx"
         )
     if origin == "timm":

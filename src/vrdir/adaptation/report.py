@@ -53,22 +53,28 @@ def as_page(
         "seed": str(settings["seed"]),
         **recogniser.facts,
     }
+    if "place_distance" in content:
+        distance = content["place_distance"]
+        facts["photos of the place"] = (
+            f"distance of the features from clean ones {distance['before']:.3f} -> "
+            f"{distance['after']:.3f}, on held-out photos"
+        )
     groups = {kind: _figures(outcome) for kind, outcome in proof.kinds.items()}
     badge = "paid" if proof.paid else "harms" if proof.harmed else "no gain"
     section = Section(
-        "Agreement with the answers on the clean photos",
+        "Agreement with the outputs for the clean photos",
         badge,
         proof.verdict(),
         [Table(HEAD, proof.rows())],
         [forest(groups, None, SERIES, f"Agreement in %: {proof.measure}. Bars: 95 % intervals.")],
         _examples(proof, before, after, recogniser, photos),
-        points=[f"asked for: {', '.join(proof.weather)}"],
+        points=[f"requested: {', '.join(proof.weather)}"],
     )
     notes = {
         "Agreement": proof.measure,
         "Gain": "after minus before, with a bias-corrected 95 % bootstrap interval over photos.",
-        "Paid": "the interval of the gain, over the degradations that were asked for, lies above "
-        "0, and no kind of photo became worse: PSNR by 0.3 dB, or agreement beyond chance.",
+        "Paid": "the interval of the gain, over the requested degradations, is above 0, and no "
+        "kind of photo became worse: PSNR by 0.3 dB, or agreement beyond chance.",
     }
     return render(Page(f"Adapted to {recogniser.name}", facts, None, [section], notes))
 

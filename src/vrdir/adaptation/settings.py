@@ -37,33 +37,43 @@ class AdaptationSettings(Settings):
 
     degradations: str | None = Field(
         default=None,
-        description="What it is for, such as haze+rain or haze:beta=0.5..2; default: everything "
-        "that the weights restore.",
+        description="Degradations to adapt to, such as haze+rain or haze:beta=0.5..2; default: "
+        "all that the weights restore.",
     )
     minutes: float = Field(
         default=20.0,
         gt=0,
         le=10_000,
-        description="How long it may take, about; it is made into a number of steps.",
+        description="Approximate duration in minutes; it is converted to a number of steps.",
     )
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="Steps of training, instead of minutes: the same steps give the same weights.",
+        description="Number of training steps, instead of minutes; with it a run can be repeated "
+        "exactly.",
     )
     trained: Trained = Field(
         default="decoder",
-        description="Which parameters change: decoder (its way up), last (its two finest scales), "
-        "channels (offsets and channel attention), or all.",
+        description="Parameters to train: decoder (its upsampling path), last (its two finest "
+        "scales), channels (offsets and channel attention), or all.",
     )
     answers: float = Field(
-        default=1.0, ge=0, description="Weight of the loss on the recogniser's answers."
+        default=1.0, ge=0, description="Weight of the loss on the recogniser's outputs."
     )
     features: float = Field(
-        default=0.5, ge=0, description="Weight of the loss on the recogniser's layers."
+        default=0.5, ge=0, description="Weight of the loss on the recogniser's features."
     )
     guard: float = Field(
-        default=1.0, ge=0, description="Weight of what is lost against the weights it began from."
+        default=1.0,
+        ge=0,
+        description="Weight of the penalty for pixels that become worse than with the initial "
+        "weights.",
+    )
+    place: float = Field(
+        default=0.1,
+        ge=0,
+        description="Weight of the features on photos of the place (degraded); 0 takes only their "
+        "weather from them.",
     )
     learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")
     batch_size: int | None = Field(
@@ -76,16 +86,15 @@ class AdaptationSettings(Settings):
         default=None,
         ge=16,
         le=2048,
-        description="Side of the views that are restored; default: that of the recogniser's "
+        description="Side of the training crops in pixels; default: that of the recogniser's "
         "input, at most 416.",
     )
     held_out: int | None = Field(
         default=None,
         ge=6,
-        description="Photos that are not trained on but prove the result; default: a fifth, 9 to "
-        "96.",
+        description="Number of photos held out for the proof; default: a fifth, 9 to 96.",
     )
-    seed: int = Field(default=2026, ge=0, lt=2**63, description="Seed of all that is drawn.")
+    seed: int = Field(default=2026, ge=0, lt=2**63, description="Seed of all random numbers.")
 
     @classmethod
     def of(cls, **values: Any) -> AdaptationSettings:
@@ -98,7 +107,7 @@ class AdaptationSettings(Settings):
     @model_validator(mode="after")
     def _adapts(self) -> AdaptationSettings:
         if not self.answers and not self.features:
-            raise SettingsError("answers and features are both 0, so there is nothing to adapt to")
+            raise SettingsError("answers and features are both 0; at least one must be above 0")
         return self
 
     def wanted(self, config: VRDIRConfig) -> dict[str, dict[str, Any]]:
@@ -189,6 +198,7 @@ class AdaptationSettings(Settings):
                         "answers": self.answers,
                         "features": self.features,
                         "guard": self.guard,
+                        "place": self.place,
                     },
                 },
             },

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.adaptation.settings import AdaptationSettings, Trained
 from vrdir.data.batches import Batch
@@ -14,8 +15,9 @@ from vrdir.errors import InputError
 from vrdir.model.semantics_decoder import PixelSkipDecoder
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import dense_consistency
+from vrdir.training.network_stages import RefineStage
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import RefineStage, lifted
+from vrdir.training.stage import lifted
 
 ALLOWED_DB = 0.1
 """By how much a restored image may be worse than that of the weights it began from, at no cost."""
@@ -28,13 +30,15 @@ class AdaptStage(RefineStage):
 
     "answers" compares what the recogniser answers on restored and on clean images, "features" its
     layers. "guard" is how many dB a restored image is worse than that of the weights it began from,
-    beyond what is allowed; clean images are among them.
+    beyond what is allowed; clean images are among them. "place" compares the features on photos of
+    the place with those on clean photos (`PlaceFeatures`).
 
     Args:
         recipe: the settings of training.
         recogniser: the frozen recogniser.
         settings: which parameters change.
         before: the network that it begins from, which stays as it is.
+        place: photos of the place, or None.
     """
 
     def __init__(
@@ -43,13 +47,15 @@ class AdaptStage(RefineStage):
         recogniser: Recogniser,
         settings: AdaptationSettings,
         before: VRDIR,
+        place: PlaceFeatures | None = None,
     ) -> None:
         self.recogniser, self.part, self.before = recogniser, settings.trained, before
+        self.place = place
         super().__init__(recipe)
         self.name = "adapt"
 
     def defaults(self) -> dict[str, float]:
-        """Return the weights of the losses; the settings replace the last three."""
+        """Return the weights of the losses; the settings replace the last four."""
         return {
             "consistency": 0.1,
             "guidance": 0.0,
@@ -57,6 +63,7 @@ class AdaptStage(RefineStage):
             "answers": 1.0,
             "features": 1.0,
             "guard": 1.0,
+            "place": 0.1,
         }
 
     @property
@@ -71,6 +78,13 @@ class AdaptStage(RefineStage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         return parameters_of(model, self.part)
+
+    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
+        """Return the named losses of one batch."""
+        losses = super().losses(model, batch)
+        if self.place is not None and self.weights["place"]:
+            losses["place"] = self.place.loss(model, batch.names)
+        return losses
 
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the distances of answers and of features, and the guard."""
@@ -112,9 +126,7 @@ def parameters_of(model: VRDIR, part: Trained) -> list[nn.Parameter]:
         return [*model.enhancement.parameters(), *model.decoder.parameters()]
     decoder = model.decoder
     if not isinstance(decoder, PixelSkipDecoder):
-        raise InputError(
-            f"weights with the paper's decoder have no part {part!r}; train all of them"
-        )
+        raise InputError(f"weights with the paper's decoder have no part {part!r}; use all")
     if part == "channels":
         parts = [*model.enhancement.named_parameters(), *decoder.named_parameters()]
         return [p for name, p in parts if name.endswith("bias") or "attend" in name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 
@@ -11,10 +12,12 @@ from vrdir.data.items import Item
 from vrdir.data.training_set import TrainingSet
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import Stage
+from vrdir.training.stage import Stage
 
-PROBED = 4
-"""Steps that are timed; the first is not counted."""
+PROBED = 10
+"""Steps that are timed."""
+SLOWER = 4
+"""The first of these, which allocate memory and choose algorithms, and are not counted."""
 SHARE = 0.8
 """The share of the minutes that training takes; the rest is for choosing and for the proof."""
 LEAST_STEPS = 10
@@ -69,5 +72,5 @@ def steps_in_minutes(
     for parameter in parameters:
         parameter.grad = None
         parameter.requires_grad_(False)
-    mean = sum(seconds[1:]) / len(seconds[1:])
-    return max(int(60 * minutes * SHARE / (1.1 * mean)), LEAST_STEPS)
+    usual = statistics.median(seconds[SLOWER:])
+    return max(int(60 * minutes * SHARE / (1.1 * usual)), LEAST_STEPS)

@@ -53,7 +53,7 @@ class Summary:
         parts = [
             f"changed by {mean:.1f} of 255 levels on average, "
             f"from {least:.1f} ({first}) to {most:.1f} ({last})",
-            f"{same} left as they were" if same else "",
+            f"{same} unchanged" if same else "",
             f"mostly {most_seen}" if most_seen else "",
         ]
         return "; ".join(filter(None, parts))

@@ -13,7 +13,6 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from vrdir import __version__
@@ -107,12 +106,7 @@ class Manifest:
     def __enter__(self) -> Manifest:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.lock:  # not while a thread writes
             self.file.close()
 
@@ -201,8 +195,8 @@ class Manifest:
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.torn:  # a line after half a line would be read as one with it
             raise DiskError(
-                f"{self.path} ends in half a line, because the disk failed; "
-                "run the same command again, which removes it"
+                f"{self.path} ends with an incomplete line, because the disk failed; run the same "
+                "command again to remove the line"
             )
         content = json.dumps(line).encode() + b"\n"
         try:
@@ -234,7 +228,7 @@ class Manifest:
         try:
             before = dict(json.loads(lines[0]))
             self.id = before.pop("run")
-            # The id goes into a pattern of files to remove, so it must be one of ours.
+            # The id goes into a pattern of files to remove, so it must be one that vrdir made.
             if re.fullmatch("[0-9a-f]{12}", self.id) is None:
                 raise DataError("no id of a run")
             for number, line in enumerate(lines[1:], 2):  # noqa: B007 - for the message
@@ -263,9 +257,9 @@ class Manifest:
         ]
         if differences:
             raise InputError(
-                f"{self.folder} holds the results of another run ({'; '.join(differences)}), which "
-                "this one cannot resume; choose another output, "
-                f"or delete {self.path} and add --overwrite"
+                f"{self.folder} contains the results of a different run "
+                f"({'; '.join(differences)}), which cannot be resumed with this command; choose "
+                f"another output, or delete {self.path} and add --overwrite"
             )
 
     def _unwritable(self, error: OSError) -> ImageError:

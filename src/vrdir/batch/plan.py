@@ -27,15 +27,15 @@ def plan_files(
 ) -> list[FileJob]:
     """Decide which files are read and where each result is written.
 
-    Where a folder or pattern was given, files below `output` are no inputs, so a second run does
+    Where a folder or pattern was given, files below `output` are not inputs, so a second run does
     not read the results of the first. A sub-folder that cannot be read becomes a job that fails
     with that reason.
 
     Args:
         inputs: files, folders or patterns such as "*.jpg". Folders are searched with all their
             sub-folders; links are followed, hidden files are left out, relative paths are kept.
-        output: a folder. It may be a file if there is one input file; a name is taken for a file
-            if it is no folder and has a suffix that begins with a letter.
+        output: a folder. It may be a file if there is one input file; a name is treated as a file
+            if it is not a folder and has a suffix that begins with a letter.
         suffix: give the target of every image this suffix, such as ".png". None keeps the suffix
             of each file, and adds ".png" to a format that can only be read ("layers.psd.png").
         videos: read videos, too.
@@ -60,9 +60,7 @@ def plan_files(
         _check_single(job, suffix, videos)
         return _without_collisions([job])
     if output.suffix.lower() in wanted and not output.is_dir():
-        raise InputError(
-            f"{output} is the name of one file, and there are several inputs; give a folder"
-        )
+        raise InputError(f"{output} is one file, but there are several inputs; use a folder")
     found = [job for given in inputs for job in _jobs_of(given, output, wanted, others)]
     if not found:
         raise MissingFileError(_nothing_found(inputs, wanted, others))
@@ -75,16 +73,15 @@ def plan_files(
 
 
 def _check_input(given: str | Path) -> None:
-    if given == "":  # which `Path` takes for the current folder
+    if given == "":  # which `Path` treats as the current folder
         raise InputError(
-            "an input is an empty text, perhaps of a variable that is not set; "
-            "write . for the current folder"
+            "an input is empty, perhaps because a variable is not set; use . for the current folder"
         )
     path = Path(given)
     if not path.exists() and not any(wildcard in str(given) for wildcard in WILDCARDS):
         raise MissingFileError(f"{given} does not exist")
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{given} is a pipe, a socket or a device; give files or folders")
+        raise InputError(f"{given} is a pipe, a socket or a device; use files or folders")
 
 
 def _names_a_file(output: Path) -> bool:
@@ -98,17 +95,20 @@ def _check_single(job: FileJob, suffix: str | None, videos: bool) -> None:
     if videos and is_video(target):
         if plain_suffix(source) in IMAGE_SUFFIXES - {".gif"}:
             raise InputError(
-                f"{source} is an image, {target} a video; give the output an image's suffix"
+                f"{source} is an image, but {target} is a video; use an image's suffix for the "
+                "output"
             )
         return
     if videos and is_video(source):
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(
-            f"{source} is a video; give the output one of {suffixes}, not {target.suffix}"
+            f"{source} is a video; use one of {suffixes} for the output, not {target.suffix}"
         )
     # Formats, not suffixes: .jpg and .jpeg are the same.
     if format_of(target) != format_of(target.with_suffix(suffix) if suffix else target):
-        raise InputError(f"{target} and --format {str(suffix)[1:]} are two formats; give one")
+        raise InputError(
+            f"{target} and --format {str(suffix)[1:]} are two different formats; use only one"
+        )
 
 
 def _jobs_of(
@@ -181,11 +181,13 @@ def _without_collisions(jobs: list[FileJob]) -> list[FileJob]:
         place = places.find(target)
         own = place == places.find(source)
         if own or (source.is_symlink() and place == os.path.realpath(source)):
-            raise InputError(f"{source} would be written over itself; choose another output")
+            raise InputError(
+                f"the output would overwrite its input, {source}; choose another output"
+            )
         if place in sources:
             raise InputError(
                 f"{sources[place]} and {source} would both be written to {target}; "
-                "give them different outputs"
+                "use different outputs"
             )
         sources[place] = source
     return jobs

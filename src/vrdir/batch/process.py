@@ -29,7 +29,7 @@ def process_files(
 ) -> Generator[FileResult, None, None]:
     """Process files. A file that fails is reported and the others are still processed.
 
-    After Ctrl-C in a program of your own, the exception is raised at once, and `stop` is called;
+    After Ctrl-C in your own program, the exception is raised at once, and `stop` is called;
     Python then waits for the threads before it exits, so `process` should end soon.
 
     Args:
@@ -40,7 +40,7 @@ def process_files(
             unchanged, are not processed again. A target that this run made from the same source is
             replaced without `overwrite` if the source has changed since.
         workers: threads; each processes one file at a time, with its share of torch's threads.
-        stop: called when no further results are wanted, so that running work can give up.
+        stop: called when no further results are wanted, so that running work can stop.
 
     Yields:
         A result per job, in order. After a full or read-only disk (`DiskError`) there is none.
@@ -70,8 +70,8 @@ def _in_order(
 ) -> Generator[_Ended, None, None]:
     """Yield the results in the order of the jobs.
 
-    Closing the generator, or a signal, waits only for running work. A single worker has a thread
-    of its own as well: the main thread only waits, so a signal reaches it while a decoder runs.
+    Closing the generator, or a signal, waits only for running work. A single worker has its own
+    thread as well: the main thread only waits, so a signal reaches it while a decoder runs.
     """
     threads = torch.get_num_threads()
     at_once = 2 * workers if workers > 1 else 1
@@ -127,7 +127,7 @@ def _check_target(job: FileJob, overwrite: bool, manifest: Manifest | None) -> N
     own = manifest is not None and manifest.is_own(job.source, job.target)
     if job.target.exists() and not overwrite and not own:
         raise ImageError(
-            f"{job.target} exists; replace it by --overwrite, or choose another output"
+            f"{job.target} exists; replace it with --overwrite, or choose another output"
         )
 
 

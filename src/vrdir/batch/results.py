@@ -10,7 +10,7 @@ from vrdir.images.writing import QUALITY
 
 
 class Diagnosis(NamedTuple):
-    """What was wrong with an image, measured by what the network did about it.
+    """The degradations of an image, measured by what the network did about it.
 
     The strength of the restoration does not matter: these are the amounts in the input.
 
@@ -113,8 +113,8 @@ class Outcome(NamedTuple):
         shares: the share of each degradation, from 0 to 1.
         video: the report of a video.
         change: of an image, the mean absolute difference of input and result, in 8-bit levels.
-        previews: the input and the result as small WebP files, if they were asked for.
-        diagnosis: what was wrong with an image.
+        previews: the input and the result as small WebP files, if they were requested.
+        diagnosis: the degradations of an image.
     """
 
     shares: dict[str, float]

@@ -36,22 +36,27 @@ Clean = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Clean photos such as the recogniser meets, some hundred; no labels.",
+        help="Folder of clean photos like those that the recogniser will see: a few hundred, "
+        "without labels.",
         show_default=False,
     ),
 ]
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="Folder of the new weights, of card and report.", show_default=False
+        "--output",
+        "-o",
+        help="Folder for the new weights, their model card and the report.",
+        show_default=False,
     ),
 ]
 Degraded = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Photos of the place in its weather, without labels: they set how strong synthetic "
-        "haze and noise are.",
+        help="Folder of photos of the place in bad weather, without labels: they set how strong "
+        "synthetic haze and noise are, and the recogniser's features on them are compared with "
+        "those on clean photos.",
         show_default=False,
     ),
 ]
@@ -60,32 +65,36 @@ Degradations = Annotated[
     typer.Option(
         "--with",
         metavar="DEGRADATIONS",
-        help="What it is for, such as haze+rain or haze:beta=0.5..2; default: everything that the "
-        "weights restore.",
+        help="Degradations to adapt to, such as haze+rain or haze:beta=0.5..2; default: all that "
+        "the weights restore.",
         show_default=False,
     ),
 ]
 Minutes = Annotated[
-    float, typer.Option(help="How long it may take, about; made into a number of steps.")
+    float,
+    typer.Option(help="Approximate duration in minutes; it is converted to a number of steps."),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Steps of training instead of minutes: they give the same weights again.",
+        help="Number of training steps, instead of --minutes; with it a run can be repeated "
+        "exactly.",
         show_default=False,
     ),
 ]
 Task = Annotated[
     Literal["classification", "detection", "reid"] | None,
-    typer.Option(help="What it answers; default: found out.", show_default=False),
+    typer.Option(
+        help="The recogniser's task; default: detected from its output.", show_default=False
+    ),
 ]
 Layers = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="A layer whose features are compared; repeat it. Default: the last one at each "
-        "resolution.",
+        help="Layer whose features are compared; repeat it for several. Default: the last one at "
+        "each resolution.",
         show_default=False,
     ),
 ]
@@ -93,7 +102,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="PX|HxW",
-        help="Size of the recogniser's input; default: read from it, or 224.",
+        help="Size of the recogniser's input; default: read from the recogniser, or 224.",
         show_default=False,
     ),
 ]
@@ -101,36 +110,57 @@ Mean = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBERS",
-        help="Mean that its preprocessing subtracts, one number or three, such as "
-        "0.485,0.456,0.406; default: read from it.",
+        help="Mean that the recogniser's preprocessing subtracts: one number or three, such as "
+        "0.485,0.456,0.406; default: read from the recogniser.",
         show_default=False,
     ),
 ]
 Std = Annotated[
     str | None,
     typer.Option(
-        metavar="NUMBERS", help="Standard deviation that it divides by.", show_default=False
+        metavar="NUMBERS",
+        help="Standard deviation that the preprocessing divides by.",
+        show_default=False,
     ),
 ]
 White = Annotated[
     float | None,
-    typer.Option("--range", help="Value of white before that, 1 or 255.", show_default=False),
+    typer.Option(
+        "--range", help="Value of white before the preprocessing, 1 or 255.", show_default=False
+    ),
 ]
 Channels = Annotated[
     Literal["rgb", "bgr"] | None,
-    typer.Option(help="Order of its channels; default: rgb.", show_default=False),
+    typer.Option(
+        help="Order of the recogniser's colour channels; default: rgb.", show_default=False
+    ),
 ]
 Trained = Annotated[
     Literal["decoder", "last", "channels", "all"],
     typer.Option(
-        help="Which parameters change: the decoder's way up, its two finest scales, each channel's "
-        "offset and attention, or all."
+        help="Parameters to train: the decoder's upsampling path, its two finest scales, each "
+        "channel's offset and attention, or all."
     ),
 ]
-Answers = Annotated[float, typer.Option(min=0, help="Weight of the loss on its answers.")]
-Features = Annotated[float, typer.Option(min=0, help="Weight of the loss on its layers.")]
+Answers = Annotated[
+    float, typer.Option(min=0, help="Weight of the loss on the recogniser's outputs.")
+]
+Features = Annotated[
+    float, typer.Option(min=0, help="Weight of the loss on the recogniser's features.")
+]
 Guard = Annotated[
-    float, typer.Option(min=0, help="Weight of what is lost against the weights it began from.")
+    float,
+    typer.Option(
+        min=0,
+        help="Weight of the penalty for pixels that become worse than with the initial weights.",
+    ),
+]
+Place = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Weight of the loss on photos of the place; with 0 they only set the synthesis.",
+    ),
 ]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[
@@ -142,22 +172,26 @@ View = Annotated[
     typer.Option(
         "--view-px",
         min=16,
-        help="Side of the views that are restored; default: that of its input, at most 416.",
+        help="Side of the training crops in pixels; default: that of the recogniser's input, at "
+        "most 416.",
         show_default=False,
     ),
 ]
 HeldOut = Annotated[
     int | None,
     typer.Option(
-        min=6, help="Photos kept for the proof; default: a fifth, 9 to 96.", show_default=False
+        min=6,
+        help="Number of photos held out for the proof; default: a fifth, 9 to 96.",
+        show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue an adaptation that was stopped, by its command.")
+    bool,
+    typer.Option("--resume", help="Continue a stopped adaptation; use the same command as before."),
 ]
 Anyway = Annotated[
-    bool, typer.Option("--write-anyway", help="Write the weights even if nothing was gained.")
+    bool, typer.Option("--write-anyway", help="Write the weights even if the proof shows no gain.")
 ]
 
 
@@ -182,6 +216,7 @@ def adapt(
     answers: Answers = 1.0,
     features: Features = 0.5,
     guard: Guard = 1.0,
+    place: Place = 0.1,
     learning_rate: Rate = 4e-4,
     batch_size: Batch = None,
     view_px: View = None,
@@ -195,11 +230,12 @@ def adapt(
 ) -> None:
     """Adapt weights to your own frozen recogniser, without labels, and prove that it helps.
 
-    Clean photos are degraded anew in every step, and a part of the network learns to restore them
-    such that the recogniser answers as on the clean ones. Held-out photos show whether it does. If
-    nothing was gained, or something became worse, no weights are written and the status is 1.
+    In every step, clean photos are degraded at random, and a part of the network learns to restore
+    them so that the recogniser gives the same output as for the clean photos. Held-out photos show
+    whether it does. If there is no gain, or something becomes worse, no weights are written and the
+    exit status is 1.
     """
-    # Anything that a recogniser prints is no part of the JSON.
+    # Anything that a recogniser prints is not part of the JSON.
     with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext(), stoppable():
         sys.path.append("")  # module:function may be in the current folder
         result = _adapt(context.params, quiet=as_json)
@@ -260,7 +296,9 @@ def _format(
     if size is not None:
         parts = size.lower().split("x")
         if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
-            raise InputError(f"--size is a number of pixels, or HxW such as 256x128, not {size!r}")
+            raise InputError(
+                f"--size must be a number of pixels, or HxW such as 256x128, not {size!r}"
+            )
         sides = (int(parts[0]), int(parts[-1]))
     return InputFormat(sides, _numbers("--mean", mean), _numbers("--std", std), white, channels)
 
@@ -271,7 +309,9 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"{option} is one number or three with commas, not {text!r}") from None
+        raise InputError(
+            f"{option} must be one number, or three numbers with commas, not {text!r}"
+        ) from None
 
 
 def _show(result: Adaptation, as_json: bool) -> None:

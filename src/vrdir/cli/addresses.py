@@ -33,7 +33,8 @@ Engine = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="The Ray cluster, auto for the one of this machine; by default one is started here.",
+        help="Address of the Ray cluster, or auto for one that runs on this machine; default: "
+        "start one here.",
         show_default=False,
     ),
 ]
@@ -49,11 +50,14 @@ WorkerGpus = Annotated[
     ),
 ]
 Batch = Annotated[
-    int, typer.Option(min=1, help="Images that a worker on Ray takes at once; it may lose these.")
+    int,
+    typer.Option(
+        min=1, help="Images that a Ray worker takes at once; if it fails, these are done again."
+    ),
 ]
 Column = Annotated[
     str | None,
-    typer.Option(help="The column of Parquet tables that holds the images.", show_default=False),
+    typer.Option(help="Column of Parquet tables that contains the images.", show_default=False),
 ]
 
 
@@ -76,7 +80,7 @@ def run_at_addresses(
         restorer: arguments of `vrdir.Restorer`.
 
     Raises:
-        typer.Exit: the run cannot be done as asked, an image failed, or a signal stopped it.
+        typer.Exit: the run cannot be carried out, an image failed, or a signal stopped it.
     """
     from vrdir.cluster.run import restore_addresses
     from vrdir.cluster.work import Options
@@ -114,7 +118,7 @@ def ray_settings(given: Mapping[str, Any]) -> RaySettings:
     """Return how a Ray cluster is used, from the options of a command.
 
     Raises:
-        InputError: --workers is no number and no MIN-MAX.
+        InputError: --workers is neither a number nor MIN-MAX.
     """
     from vrdir.cluster.ray_settings import RaySettings
 
@@ -142,7 +146,7 @@ def workers_of(text: str) -> tuple[int, int]:
     except ValueError:
         workers = (0, 0)
     if not 1 <= workers[0] <= workers[1]:
-        raise InputError(f"--workers is a number or MIN-MAX such as 1-64, not {text!r}")
+        raise InputError(f"--workers must be a number or MIN-MAX such as 1-64, not {text!r}")
     return workers
 
 
@@ -154,7 +158,7 @@ def _go_through(
     as_json: bool,
     explain: bool,
 ) -> None:
-    """Print each row as it comes, and a summary; exit with 1 if an image failed."""
+    """Print each row when it arrives, and a summary; exit with 1 if an image failed."""
     from vrdir.images.folders import skipped
 
     counts: Counter[str] = Counter()
@@ -177,7 +181,7 @@ def _go_through(
             stopped = signalled.number
     _summarise(counts, dict(others), skipped(others), output, as_json)
     if stopped:
-        err.print("[bold]stopped:[/] the same command with --resume goes on from here")
+        err.print("[bold]stopped:[/] the same command with --resume continues from here")
         raise typer.Exit(128 + stopped)
     if counts["failed"] or counts["unreachable"]:
         raise typer.Exit(1)

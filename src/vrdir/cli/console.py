@@ -5,14 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
-# Without emoji: file names and "list:100:" stay as they are.
+# Without emoji: file names and "list:100:" stay unchanged.
 out, err = (
     Console(stderr=errors, highlight=False, soft_wrap=True, emoji=False) for errors in (False, True)
 )
 
 
 def escape(text: object) -> str:
-    """Return text that the terminal shows as it is, without markup."""
+    """Return text that the terminal shows literally, without markup."""
     return escape_markup(printable(text))
 
 

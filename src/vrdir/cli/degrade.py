@@ -162,7 +162,7 @@ def degrade_pipe(
 
     depth = options.depth
     if depth is not None and not depth.is_file():
-        raise InputError(f"{depth} is a folder; for one image give one depth map")
+        raise InputError(f"{depth} is a folder; for one image use one depth map")
     own_seed = seed_of(options.seed, 0, Path(inputs[0]).stem)
     through_pipe(
         context,
@@ -194,7 +194,7 @@ def degrade_files(
         jobs = plan_files(inputs, output, suffix_of(options.file_format), others=others)
         if depth is not None and depth.is_file() and len(jobs) > 1:
             raise InputError(
-                f"{depth} is one depth map and there are {len(jobs)} images; give a folder of maps "
+                f"{depth} is one depth map, but there are {len(jobs)} images; use a folder of maps "
                 "with the names of the images"
             )
         check_quality(context, jobs)

@@ -1,4 +1,4 @@
-"""Errors on the command line: one line for the user's mistakes, a traceback for our own."""
+"""Errors on the command line: one line for the user's mistakes, a traceback for bugs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirecto
 
 
 def users_status(error: BaseException) -> int | None:
-    """Return the exit status of an error that is the user's; None for a fault of the program.
+    """Return the exit status of a user's error; None for a bug.
 
     Only the package's own errors, and system errors that name a file, are the user's.
     """
@@ -36,11 +36,11 @@ def users_status(error: BaseException) -> int | None:
 def one_line_errors() -> Iterator[None]:
     """Print the user's errors in one line, and exit. Other exceptions pass.
 
-    The exit status is 2 for what cannot be done as asked, 1 for what failed during the work, and
-    128 plus the number of a signal.
+    The exit status is 2 if the command cannot be carried out, 1 if something failed during the
+    work, and 128 plus the number of a signal.
 
     Raises:
-        typer.Exit: after an error of the user's, or a signal.
+        typer.Exit: after a user's error, or a signal.
     """
     try:
         yield
@@ -78,8 +78,8 @@ def report_bug(error: BaseException) -> None:
     """Print the traceback of an error that is not the user's, and how to report it."""
     err.print(escape("".join(traceback.format_exception(error))), end="")
     err.print(
-        "[bold red]error:[/] this is a fault of vrdir, not yours. Please report it: send the "
-        "command, the lines above and the output of `vrdir info` to the project's issues."
+        "[bold red]error:[/] this is a bug in vrdir. Please report it in the project's issues, "
+        "with the command, the lines above and the output of `vrdir info`."
     )
 
 
@@ -88,5 +88,5 @@ def quiet_pillow() -> None:
 
     The readers and writers of this package report what matters about a file.
     """
-    if not sys.warnoptions:  # `python -W` and PYTHONWARNINGS ask for them
+    if not sys.warnoptions:  # `python -W` and PYTHONWARNINGS request them
         warnings.filterwarnings("ignore", module=r"PIL\.")

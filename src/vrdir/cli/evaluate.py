@@ -90,7 +90,7 @@ Restored = Annotated[
     typer.Option(
         metavar="[NAME=]DIR",
         help="Folder of another restorer's results, with the names of the degraded images; repeat "
-        "it for several. With it, vrdir itself runs only if you give --weights.",
+        "it for several. With it, vrdir itself runs only with --weights.",
     ),
 ]
 Restorers = Annotated[
@@ -109,7 +109,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         metavar="OUT.html",
-        help="Write a page with verdicts, plots, and the worst, median and best as pictures.",
+        help="Write a page with verdicts, plots, and pictures of the worst, median and best image.",
     ),
 ]
 
@@ -197,7 +197,7 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: a list cannot be read, or two sets have one name.
+        DataError: a list cannot be read, or two sets have the same name.
     """
     from vrdir.data.pairs import read_pairs
 
@@ -208,7 +208,8 @@ def read_sets(given: Sequence[str]) -> dict[str, tuple[Path, list[Pair]]]:
         name = given_name or path.stem
         if name in sets:
             raise DataError(
-                f"{sets[name][0]} and {path} have one name, {name!r}; name them: --pairs NAME=LIST"
+                f"{sets[name][0]} and {path} have the same name, {name!r}; name them: --pairs "
+                "NAME=LIST"
             )
         sets[name] = (path, read_pairs(path))
     return sets
@@ -235,8 +236,8 @@ def load_pair_restorers(
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: there are no such weights, device or function; two restorers have one name; or
-            a folder cannot hold one image for each pair.
+        InputError: there are no such weights, device or function; two restorers have the same name;
+            or a folder cannot contain one image for each pair.
     """
     from vrdir import __version__
     from vrdir.evaluation.restoration.restorers import (
@@ -257,7 +258,8 @@ def load_pair_restorers(
         name = given_name or Path(spec).name or spec
         if name in restorers:
             raise InputError(
-                f"--{option} {name}: that name is taken; give another, --{option} NAME={spec}"
+                f"--{option} {name}: that name is already used; choose another, --{option} "
+                f"NAME={spec}"
             )
         if option == "restored" or Path(spec).is_dir() or ":" not in spec:
             restorers[name] = folder_for_pairs(Path(spec))
@@ -293,7 +295,7 @@ def measure_here_or_on_ray(
         return partial(measure_by_each, restorers=restorers)
     from vrdir.cluster.evaluating import measure_on_ray
 
-    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    refuse_unused(context, "with --engine ray (see --worker-cpus)", "threads")
     settings = ray_settings(given)
     device = given["device"] if settings.gpus else "cpu"
     there = partial(_loaded, partial(load, (), device=device))

@@ -29,5 +29,5 @@ def progress_bar(as_json: bool) -> Progress:
 
 
 def prints_lines(as_json: bool) -> bool:
-    """Return whether lines are printed in place of a bar: in pipes, unless JSON is asked for."""
+    """Return whether lines are printed in place of a bar: in pipes, unless JSON is requested."""
     return not as_json and not err.is_terminal

@@ -1,4 +1,4 @@
-"""`vrdir export`: one command for each backend that has a file format of its own."""
+"""`vrdir export`: one command for each backend that has its own file format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ export_app = typer.Typer(
 Tolerance = Annotated[
     float | None,
     typer.Option(
-        help="Largest allowed difference to PyTorch, of pixels in [0, 1]; default: 1e-4, with "
+        help="Largest allowed difference from PyTorch, for pixels in [0, 1]; default: 1e-4, with "
         "--fp16 1e-2.",
         min=0,
     ),
@@ -115,7 +115,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise InputError(f"--size is HEIGHTxWIDTH in pixels, such as 480x640, not {text!r}")
+        raise InputError(f"--size must be HEIGHTxWIDTH in pixels, such as 480x640, not {text!r}")
     return int(height), int(width)
 
 
@@ -144,7 +144,7 @@ def run(
     with one_line_errors():
         only = size_of(size)
         if output.suffix != backend.written[0]:
-            raise InputError(f"{output} must be named with the suffix {backend.written[0]}")
+            raise InputError(f"{output} must have the suffix {backend.written[0]}")
         files = [output.with_suffix(suffix) for suffix in backend.written]
         check_outputs(files, overwrite)
         from vrdir.export.exporting import export

@@ -12,13 +12,12 @@ import typer
 
 from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import Backend, Device, Weights
+from vrdir.cli.options import Backend, Device, Precision, Smoothing, Weights
 from vrdir.cli.serve import (
     AllowHost,
     Host,
     Keys,
     Port,
-    Precision,
     ServingThreads,
     log_as_json,
     require_serving,
@@ -60,7 +59,9 @@ Target = Annotated[
 ]
 PipeFormat = Annotated[
     Literal["mpegts", "raw"],
-    typer.Option("--format", help="Of standard output: H.264 in MPEG-TS, or raw RGB frames."),
+    typer.Option(
+        "--format", help="Format of standard output: H.264 in MPEG-TS, or raw RGB frames."
+    ),
 ]
 MaxSide = Annotated[
     int | None,
@@ -70,23 +71,22 @@ NetworkSide = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Let the network see larger frames reduced to this many pixels on the longer side; "
-        "the result keeps their size.",
+        help="Reduce larger frames to this many pixels on the longer side for the network; the "
+        "output keeps the size of the input.",
     ),
 ]
 FrameRate = Annotated[
     float | None,
     typer.Option(
-        min=0.01, help="Hold this frame rate: choose --network-side so that there is time enough."
+        min=0.01,
+        help="Keep this frame rate: --network-side is chosen automatically so that each frame is "
+        "done in time.",
     ),
-]
-Smoothing = Annotated[
-    float, typer.Option(min=0, max=0.99, help="Share of the past, against flicker; 0 for none.")
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
-        min=0.1, help="Give up after this many seconds without a frame; default: try for ever."
+        min=0.1, help="Stop after this many seconds without a frame; default: keep trying."
     ),
 ]
 Listen = Annotated[
@@ -115,7 +115,7 @@ def live(
     keys: Keys = None,
     allow_host: AllowHost = None,
 ) -> None:
-    """Restore a camera's picture as it comes; frames that are late are dropped, never queued."""
+    """Restore a camera's frames in real time; late frames are dropped, never queued."""
     with one_line_errors():
         use_threads(threads)
         from vrdir.restoring.restorer import Restorer
@@ -173,7 +173,7 @@ def _serve(camera: Camera, networks: Networks, settings: ServeSettings) -> None:
                 view.show(frame)
         except VrdirError as error:
             failed.append(error)
-        except Exception:  # in a thread of its own, where nobody else would see it
+        except Exception:  # in its own thread, where nobody else would see it
             logger.exception("the camera has stopped")
         finally:
             view.end()

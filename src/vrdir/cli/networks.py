@@ -42,8 +42,8 @@ def networks_of(weights: Sequence[str], device: str) -> tuple[dict[str, Restorer
         name = given or ("vrdir" if len(weights) == 1 else Path(value).name or value)
         if name in (*networks, "nothing"):
             raise InputError(
-                f"--weights {text}: the name {name!r} is taken; "
-                "give it another: --weights NAME=WEIGHTS"
+                f"--weights {text}: the name {name!r} is already used; choose another: --weights "
+                "NAME=WEIGHTS"
             )
         networks[name] = Restorer(value, device)
         of = "" if name == "vrdir" else f" {name}"

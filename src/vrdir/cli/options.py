@@ -47,12 +47,12 @@ SeveralWeights = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1, ...")]
 Backend = Annotated[
     BackendName,
     typer.Option(
-        help=f"Runtime of the network. {' and '.join(BACKENDS)} run on the CPU: weights, or a file "
-        "that vrdir export wrote."
+        help=f"Runtime of the network. {' and '.join(BACKENDS)} run on the CPU, with weights or "
+        "with a file that vrdir export wrote."
     ),
 ]
 Format = Annotated[
@@ -83,6 +83,20 @@ MaxMegapixels = Annotated[
         help="Refuse images above this many megapixels (default 179), to stop decompression bombs."
     ),
 ]
+Precision = Annotated[
+    Literal["float32", "bf16"],
+    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
+]
+MaxSide = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Reduce larger images to this many pixels on the longer side before restoring.",
+    ),
+]
+Smoothing = Annotated[
+    float, typer.Option(min=0, max=0.99, help="Temporal smoothing of videos, 0 (off) to 0.99.")
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -104,12 +118,12 @@ def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
     from vrdir.images.folders import check_writable
 
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError(f"{paths[0]} cannot hold two results; give them different names")
+        raise InputError(f"two results would be written to {paths[0]}; use different names")
     for path in paths:
         if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
+            raise InputError(f"{path} is a folder; use the name of a file")
         if path.exists() and not overwrite:
-            raise ExistsError(f"{path} exists; replace it by --overwrite, or choose another name")
+            raise ExistsError(f"{path} exists; replace it with --overwrite, or choose another name")
         check_writable(path, path.parent)
 
 
@@ -124,7 +138,7 @@ def refuse_unused(context: typer.Context, why: str, *options: str) -> None:
     for option in options:
         source = context.get_parameter_source(option.replace("-", "_"))
         if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"--{option} has no effect {why}; leave it out")
+            raise InputError(f"--{option} has no effect {why}; remove it")
 
 
 def name_and_value(text: str) -> tuple[str, str]:

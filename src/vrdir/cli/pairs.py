@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vrdir.data.public_datasets import Matching
 
 pairs_app = typer.Typer(
-    help="Lists of degraded images and their clean twins, to train on and to evaluate with.",
+    help="Lists of degraded images with their clean versions, for training and evaluation.",
     no_args_is_help=True,
 )
 
@@ -43,8 +43,8 @@ Degraded = Annotated[
 Rule = Annotated[
     str | None,
     typer.Option(
-        help="How a degraded file's name leads to its clean twin; `vrdir pairs rules` shows all "
-        "rules. Default: same-name."
+        help="Rule that finds the clean image of a degraded file by its name; `vrdir pairs rules` "
+        "lists all rules. Default: same-name."
     ),
 ]
 Steps = Annotated[
@@ -56,7 +56,9 @@ Steps = Annotated[
         "order.",
     ),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="An image without its twin is an error.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Treat an image without a partner as an error.")
+]
 
 
 @pairs_app.command("build")
@@ -70,7 +72,7 @@ def pairs_build(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a pair list, degraded|clean a line, of two folders or of a public data set."""
+    """Write a pair list from two folders or a public data set: a line degraded|clean per pair."""
     from vrdir.data.pairs import write_pairs
     from vrdir.data.public_datasets import CLEAN_ONLY, match
 
@@ -78,7 +80,7 @@ def pairs_build(
         check_output(output, overwrite)
         if degraded is None and not steps:
             raise InputError(
-                "needs --degraded DIR, or --with NAME for images that are to be synthesised"
+                "needs --degraded DIR, or --with NAME to synthesise the degraded images"
             )
         chosen = rule or (CLEAN_ONLY if steps else "same-name")
         matching = match(chosen, degraded, clean, "+".join(steps or []))
@@ -103,7 +105,7 @@ def check_output(output: Path, overwrite: bool) -> None:
             f"{output} is a folder; name the list to write, such as {output / 'pairs.txt'}"
         )
     if output.exists() and not overwrite:
-        raise ExistsError(f"{output} exists; replace it by --overwrite, or choose another output")
+        raise ExistsError(f"{output} exists; replace it with --overwrite, or choose another output")
 
 
 def print_matching(matching: Matching, output: Path, rule: str, as_json: bool) -> None:
@@ -133,7 +135,7 @@ def pairs_check(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of pair lists: missing files, no images, two sizes.
+    """Check every file of pair lists: missing files, unreadable images, different sizes.
 
     It prints counts, and a fingerprint to compare downloads.
     """

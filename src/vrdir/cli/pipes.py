@@ -47,7 +47,7 @@ def through_pipe(
         quality: of formats that have one.
 
     Raises:
-        InputError: the command cannot be done as asked.
+        InputError: the command cannot be carried out.
         ExistsError: the output file exists.
         typer.Exit: the image cannot be read or written; status 1.
     """
@@ -89,14 +89,16 @@ def check_pipe(context: typer.Context, inputs: Sequence[str], output: Path) -> t
     from vrdir.video.formats import is_video
 
     if len(inputs) != 1:
-        raise InputError(f"{PIPE} is one image; give no other input with it")
+        raise InputError(f"{PIPE} means one image; remove the other inputs")
     refuse_unused(context, "for one image of a pipe", "resume")
     if context.params["as_json"]:
-        raise InputError("--json has no effect for one image of a pipe; leave it out")
+        raise InputError("--json has no effect for one image of a pipe; remove it")
     source, to_pipe = Path(inputs[0]), output == Path(PIPE)
     for path in (source, output):
         if is_video(path):
-            raise InputError(f"{path} is a video, which cannot go through a pipe; give two files")
+            raise InputError(
+                f"{path} is a video, which cannot go through a pipe; use files for input and output"
+            )
     if to_pipe and sys.stdout.isatty():
         raise InputError("standard output is a terminal; send it to a file or a pipe")
     return source, to_pipe
@@ -114,7 +116,9 @@ def named_format(output: Path, suffix: str | None, to_pipe: bool) -> str | None:
         return None
     file_format = format_of(output.with_suffix(suffix) if suffix else output)
     if not to_pipe and file_format != format_of(output):
-        raise InputError(f"{output} and --format {str(suffix)[1:]} are two formats; give one")
+        raise InputError(
+            f"{output} and --format {str(suffix)[1:]} are two different formats; use only one"
+        )
     return file_format
 
 

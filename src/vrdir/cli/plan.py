@@ -1,4 +1,4 @@
-"""`vrdir plan`: what a run over many images would take, before anything is spent."""
+"""`vrdir plan`: the time and cost of a run over many images, estimated in advance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from vrdir.cli.console import out
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import AsJson, Device, Threads, Weights
+from vrdir.cli.options import AsJson, Device, MaxSide, Threads, Weights
 
 if TYPE_CHECKING:
     from vrdir.cluster.estimate import Estimate
@@ -29,24 +29,21 @@ def plan(
     weights: Weights = "small",
     device: Device = "cpu",
     workers: Annotated[
-        int, typer.Option(min=1, help="Workers of one core or GPU each that the run would have.")
+        int, typer.Option(min=1, help="Number of workers of the run, each with one core or GPU.")
     ] = 1,
     price: Annotated[
         float | None,
-        typer.Option(min=0, help="Price of an hour of one worker.", show_default=False),
+        typer.Option(min=0, help="Price of one worker per hour.", show_default=False),
     ] = None,
     sample: Annotated[
-        int, typer.Option(min=1, help="Images that are restored to measure the time.")
+        int, typer.Option(min=1, help="Number of images that are restored to measure the time.")
     ] = 12,
-    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
-    max_side: Annotated[
-        int | None,
-        typer.Option(min=1, help="As for vrdir restore: reduce larger images.", show_default=False),
-    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
+    max_side: MaxSide = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count images at addresses, restore a sample here, and estimate hours and money."""
+    """Count images, restore a sample on this machine, and estimate hours and costs."""
     from vrdir.cluster.estimate import estimate
     from vrdir.cluster.work import Options
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def name_column() -> TextColumn:
-    """Return the column with the name of a file, which is shown as it is, without markup."""
+    """Return the column with the name of a file, which is shown literally, without markup."""
     return TextColumn("{task.description}", markup=False)
 
 

@@ -84,7 +84,7 @@ def given_settings(
                 if close
                 else f"see vrdir train {command} --help"
             )
-            raise InputError(f"no option {flag}; {see}")
+            raise InputError(f"unknown option {flag}; {see}")
         if not equals and not rest:
             raise InputError(f"{flag} needs a value")
         text = value if equals else rest.pop(0)

@@ -65,7 +65,7 @@ Images = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="The folder of the images, if they are not beside their labels.",
+        help="Folder of the images, if it is not the folder of the labels.",
         show_default=False,
     ),
 ]
@@ -74,7 +74,7 @@ Recognisers = Annotated[
     typer.Option(
         "--recogniser",
         metavar="SPEC",
-        help="FILE.onnx with its FILE.json, module:function, timm:NAME, torchvision:NAME or "
+        help="FILE.onnx with its card FILE.json, module:function, timm:NAME, torchvision:NAME or "
         "transformers:NAME; repeat it for several.",
         show_default=False,
     ),
@@ -106,17 +106,20 @@ Restorers = Annotated[
     ),
 ]
 Vrdir = Annotated[
-    bool, typer.Option("--vrdir/--no-vrdir", help="Whether the table includes vrdir itself.")
+    bool, typer.Option("--vrdir/--no-vrdir", help="Include vrdir itself in the table, or not.")
 ]
 Resamples = Annotated[
-    int, typer.Option("--bootstrap", min=1, help="Resamples for the 95 % intervals.")
+    int,
+    typer.Option(
+        "--bootstrap", min=1, help="Number of bootstrap resamples for the 95 % intervals."
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the degradations and of the resamples.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Use only the first part of the data, see above; reports say so.",
+        help="Use only the first part of the data, see above; reports mention it.",
     ),
 ]
 Csv = Annotated[
@@ -131,7 +134,7 @@ Report = Annotated[
 
 
 def task_command(task: RecognitionTask[Any, Any, Any]) -> Any:
-    """Return the command of a task, as typer's groups hold it."""
+    """Return the command of a task, as typer's groups expect it."""
     single = typer.Typer(add_completion=False)
     single.command(task.name)(_command_function(task))
     return typer.main.get_command(single)
@@ -164,7 +167,7 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
         batch: Batch = 4,
         as_json: AsJson = False,
     ) -> None:
-        # Anything that a recogniser prints is no part of the JSON.
+        # Anything that a recogniser prints is not part of the JSON.
         with one_line_errors(), redirect_stdout(sys.stderr) if as_json else nullcontext():
             _check_packages(task)
             sys.path.append("")  # module:function may be in the current folder
@@ -197,7 +200,7 @@ def _command_function(task: RecognitionTask[Any, Any, Any]) -> Callable[..., Non
 
 
 def _check_packages(task: RecognitionTask[Any, Any, Any]) -> None:
-    """Import the packages of an evaluation, so that a missing one is noticed at once.
+    """Import the packages of an evaluation, so that a missing one is reported early.
 
     Raises:
         MissingPackageError: one is not installed.
@@ -219,7 +222,7 @@ def _divided(
         return [None] * len(given["recogniser"])
     from vrdir.cluster.evaluating import answers_on_ray
 
-    refuse_unused(context, "with --engine ray, where --worker-cpus says it", "threads")
+    refuse_unused(context, "with --engine ray (see --worker-cpus)", "threads")
     settings = ray_settings(given)
     names = ("data", "images", "limit", "steps", "degraded", "restorer", "seed")
     options = {name: given[name] for name in names}

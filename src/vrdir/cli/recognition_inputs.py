@@ -48,7 +48,9 @@ def load_recognisers(
     recognisers = [task.load(spec) for spec in specs]
     names = [one.name for one in recognisers]
     if len(set(names)) < len(names):
-        raise InputError(f"two recognisers have one name: {', '.join(names)}; give each once")
+        raise InputError(
+            f"two recognisers have the same name: {', '.join(names)}; use each only once"
+        )
     for one in recognisers:
         try:
             task.call(one, to_pixels(open_image(data.images[0].path).tensor))
@@ -60,7 +62,7 @@ def load_recognisers(
 
 
 def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condition]:
-    """Return the conditions in the order given; without any, the images are taken as they are.
+    """Return the conditions in the order given; without any, the images are used unchanged.
 
     Args:
         steps: of `--with`; `severity=1..3` makes three conditions.
@@ -68,7 +70,7 @@ def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condi
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: a degradation is unknown, or two conditions have one name.
+        InputError: a degradation is unknown, or two conditions have the same name.
     """
     from vrdir.evaluation.recognition.conditions import AsTaken, Condition
 
@@ -78,7 +80,7 @@ def make_conditions(steps: Sequence[str], degraded: Sequence[str]) -> list[Condi
     names = [condition.name for condition in conditions]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise InputError(f"there are two conditions {repeated!r}; give them different names")
+        raise InputError(f"two conditions have the same name, {repeated!r}; use different names")
     return conditions or [AsTaken()]
 
 
@@ -95,7 +97,9 @@ def expand_severities(step: str) -> list[str]:
     bounds = zip(parts[1::3], parts[2::3], strict=True)
     ranges = [range(int(low), int(high) + 1) for low, high in bounds]
     if not all(ranges):
-        raise InputError(f"{step}: a range of severities begins with the lower one, such as 1..5")
+        raise InputError(
+            f"{step}: a range of severities must begin with the lower one, such as 1..5"
+        )
     *texts, last = parts[::3]
     return [
         "".join(f"{text}severity={level}" for text, level in zip(texts, levels, strict=True)) + last
@@ -107,7 +111,7 @@ def named_option(option: str, text: str) -> tuple[str, str]:
     """Return the two parts of NAME=VALUE. Raises InputError if it is not like that."""
     name, _, value = text.partition("=")
     if not name or not value:
-        raise InputError(f"{option} is NAME=..., such as fog=photos/foggy; not {text!r}")
+        raise InputError(f"{option} must be NAME=..., such as fog=photos/foggy, not {text!r}")
     return name, value
 
 
@@ -127,7 +131,8 @@ def load_restorers(
 
     Raises:
         MissingFileError: a folder is missing.
-        InputError: there are no such weights, device or function; two have one name; there is none.
+        InputError: there are no such weights, device or function; two have the same name; there is
+            none.
     """
     from vrdir.evaluation.recognition.restorers import load_restorer, network_for_images
 
@@ -137,13 +142,13 @@ def load_restorers(
     }
     for name, spec in (named_option("--restorer", text) for text in given):
         if name in (*restorers, "nothing"):
-            raise InputError(f"--restorer {name}=...: that name is taken")
+            raise InputError(f"--restorer {name}=...: that name is already used; choose another")
         restorers[name] = load_restorer(spec, conditions)
         facts[f"restorer {name}"] = spec
     if not restorers:
         raise InputError(
-            "--no-vrdir leaves nothing to compare; "
-            "give a --restorer NAME=DIR or NAME=module:function"
+            "with --no-vrdir there is nothing to compare; add --restorer NAME=DIR or "
+            "NAME=module:function"
         )
     return restorers, facts
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,9 +30,12 @@ from vrdir.cli.options import (
     Format,
     Inputs,
     MaxMegapixels,
+    MaxSide,
     Overwrite,
+    Precision,
     Quality,
     Resume,
+    Smoothing,
     Threads,
     Weights,
     allow,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 
 PIPE_REFUSES = ("smoothing", "explain", "side-by-side", "report")
 ONLY_AT_ADDRESSES = (*ON_RAY, "column")
+OF_RESTORER = ("weights", "device", "backend", "precision", "strength")
 
 OutputOrAddress = Annotated[
     str,
@@ -62,17 +66,6 @@ OutputOrAddress = Annotated[
         show_default=False,
     ),
 ]
-Precision = Annotated[
-    Literal["float32", "bf16"],
-    typer.Option(help="bf16 is faster on processors with bfloat16, and slightly less exact."),
-]
-MaxSide = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Reduce larger images to this many pixels on the longer side before restoring.",
-    ),
-]
 SideBySide = Annotated[
     bool, typer.Option("--side-by-side", help="Write the input and the result in one picture.")
 ]
@@ -81,11 +74,9 @@ ReportPath = Annotated[
     typer.Option(
         "--report",
         metavar="OUT.html",
-        help="Write a page with each image before and after, its change, and failed files.",
+        help="Write a page with each image before and after restoring, its change, and failed "
+        "files.",
     ),
-]
-Smoothing = Annotated[
-    float, typer.Option(min=0, max=0.99, help="Temporal smoothing of videos, 0 (off) to 0.99.")
 ]
 Strength = Annotated[
     float, typer.Option(min=0, max=2, help="Strength: 0 changes nothing, 1 restores as trained.")
@@ -96,7 +87,9 @@ Only = Annotated[
 ]
 Explain = Annotated[
     bool,
-    typer.Option("--explain", help="Print what was wrong with every file: haze, noise, rain."),
+    typer.Option(
+        "--explain", help="Print the degradations found in every file: haze, noise, rain."
+    ),
 ]
 
 
@@ -130,18 +123,11 @@ def restore(
     column: Column = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore images and videos: files, folders, or addresses, with names and formats kept."""
+    """Restore images and videos: files, folders or addresses. Names and formats are kept."""
     from vrdir.batch.results import ImageOptions
     from vrdir.restoring.restorer import Restorer
 
-    arguments: dict[str, Any] = {
-        "weights": weights,
-        "device": device,
-        "backend": backend,
-        "precision": precision,
-        "strength": strength,
-        "only": only or None,
-    }
+    arguments = {name: context.params[name] for name in OF_RESTORER} | {"only": only or None}
     if is_at_addresses(inputs, output, engine):
         run_at_addresses(context, inputs, output, arguments)
         return
@@ -157,9 +143,7 @@ def restore(
         if is_piped(inputs, target):
             restore_pipe(context, inputs, target, suffix, overwrite, load, options)
             return
-    run = FileRun(
-        weights, backend, file_format, smoothing, report, overwrite, resume, explain, as_json
-    )
+    run = FileRun(**{name: context.params[name] for name in FileRun._fields})
     restore_files(context, inputs, target, load, options, run)
 
 
@@ -225,7 +209,7 @@ def restore_pipe(
     """Restore one image from or to a pipe.
 
     Raises:
-        InputError: the command cannot be done as asked.
+        InputError: the command cannot be carried out.
         ExistsError: the output file exists.
         typer.Exit: the image cannot be read or written.
     """

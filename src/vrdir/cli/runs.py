@@ -48,7 +48,7 @@ def manifest_of(
 
     if jobs[0].target == output:
         if resume:
-            raise InputError(f"{output} is one file; --resume is for a folder of results")
+            raise InputError(f"{output} is one file; --resume needs a folder of results")
         return None
     # The real path, because "." is another folder in another working directory.
     given = {"inputs": [os.path.realpath(given) for given in inputs], **settings}
@@ -80,7 +80,7 @@ def run_files(
         total: the number of files.
         done: what was done to them, such as "restored".
         as_json: print JSON at the end, and nothing else.
-        explain: print what was wrong with each file.
+        explain: print the degradations of each file.
         manifest: of the run.
         progress: the bars; None makes new ones.
         others: files that were left out, by suffix.
@@ -218,7 +218,7 @@ def _kind(result: FileResult) -> str:
 
 
 def explained(result: FileResult) -> str:
-    """Return what was wrong with a file, in physical terms if the network measures haze."""
+    """Return the degradations of a file, in physical terms if the network measures haze."""
     shares = ", ".join(f"{name} {share:.0%}" for name, share in result.shares.items())
     if result.diagnosis is None:
         return shares

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vrdir.cli.console import err, escape
 from vrdir.cli.errors import one_line_errors
-from vrdir.cli.options import Backend, Device
+from vrdir.cli.options import Backend, Device, Precision
 from vrdir.cli.threads import use_threads
 
 if TYPE_CHECKING:
@@ -28,46 +28,51 @@ ServedWeights = Annotated[
         show_default="small",
     ),
 ]
-Precision = Annotated[
-    Literal["float32", "bf16"],
-    typer.Option(help="bf16 is faster where the processor computes in it."),
-]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+]
 ServingThreads = Annotated[
     int | None,
     typer.Option(min=1, help="Threads that compute; default: one for each processor core."),
 ]
 Keys = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Ask for an API key; the file has one a line."),
+    typer.Option(metavar="FILE", help="Require an API key; the file contains one key per line."),
 ]
 Cors = Annotated[
     list[str] | None,
-    typer.Option(metavar="ORIGIN", help="Let pages of this origin call; repeat for several."),
+    typer.Option(
+        metavar="ORIGIN",
+        help="Allow requests from pages of this origin (CORS); repeat it for several.",
+    ),
 ]
 AllowHost = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="Name by which a proxy calls; repeat for several."),
+    typer.Option(
+        metavar="NAME",
+        help="Allow this host name in requests, as a proxy sends it; repeat it for several.",
+    ),
 ]
 Web = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Let the page restore in the browser, by a folder from vrdir web build.",
+        help="Let the page restore in the browser, with the files of a folder that vrdir web "
+        "build wrote.",
     ),
 ]
 Detector = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.onnx", help="Show on the page what this detector finds."),
+    typer.Option(metavar="FILE.onnx", help="Show the detections of this detector on the page."),
 ]
 WorkMegapixels = Annotated[
     float | None,
     typer.Option(
-        help="Memory of all images at work, in megapixels of 700 bytes each.",
-        show_default="by the machine's memory",
+        help="Memory limit for all images in work, in megapixels of 700 bytes per pixel.",
+        show_default="from the machine's memory",
     ),
 ]
 
@@ -90,23 +95,19 @@ def serve(
     web: Web = None,
     detector: Detector = None,
     max_body: Annotated[float, _limit("Largest request body, in MiB.")] = 64.0,
-    max_bodies: Annotated[
-        float, _limit("Largest sum of all bodies and answers in memory, in MiB.")
-    ] = 512.0,
+    max_bodies: Annotated[float, _limit("Largest total of bodies in memory, in MiB.")] = 512.0,
     max_megapixels: Annotated[float, _limit("Largest image, in megapixels.")] = 50.0,
     work_megapixels: WorkMegapixels = None,
-    max_queue: Annotated[int, _limit("How many images may wait.")] = 64,
-    max_queue_megapixels: Annotated[float, _limit("Largest sum of all that wait.")] = 400.0,
-    deadline: Annotated[float, _limit("Seconds from the end of the body to the answer.")] = 120.0,
+    max_queue: Annotated[int, _limit("Largest number of waiting images.")] = 64,
+    max_queue_megapixels: Annotated[float, _limit("Largest total of waiting megapixels.")] = 400.0,
+    deadline: Annotated[float, _limit("Seconds from the request body to the response.")] = 120.0,
     body_timeout: Annotated[float, _limit("Seconds for a whole request body.")] = 30.0,
     header_timeout: Annotated[float, _limit("Seconds for the headers.")] = 10.0,
-    keep_alive: Annotated[float, _limit("Seconds that an idle connection is kept.")] = 15.0,
-    send_timeout: Annotated[
-        float, _limit("Seconds for a client to take a piece of its answer (256 KiB).")
-    ] = 60.0,
+    keep_alive: Annotated[float, _limit("Seconds before an idle connection is closed.")] = 15.0,
+    send_timeout: Annotated[float, _limit("Seconds to send 256 KiB of a response.")] = 60.0,
     stop_timeout: Annotated[float, _limit("Seconds to finish requests after a signal.")] = 30.0,
-    max_connections: Annotated[int, _limit("Most open connections.")] = 1000,
-    max_streams: Annotated[int, _limit("Most open WebSocket streams.")] = 8,
+    max_connections: Annotated[int, _limit("Largest number of open connections.")] = 1000,
+    max_streams: Annotated[int, _limit("Largest number of open WebSocket streams.")] = 8,
 ) -> None:
     """Serve restoration over HTTP, with a page for the browser at http://127.0.0.1:8000/."""
     limits = {

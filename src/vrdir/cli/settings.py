@@ -22,7 +22,7 @@ LIBRARY = logging.getLogger("vrdir")
 
 
 class Settings:
-    """What `--debug` and `--verbose` ask for. There is one, `SETTINGS`, for the command that runs.
+    """The settings of `--debug` and `--verbose`. There is one, `SETTINGS`, for the running command.
 
     Attributes:
         debug: print the traceback of every error.
@@ -83,7 +83,7 @@ def common_options() -> list[Any]:
         ] = False,
         verbose: Annotated[
             bool,
-            typer.Option("--verbose", callback=set_verbose, help="Print what is being done."),
+            typer.Option("--verbose", callback=set_verbose, help="Print log messages of the work."),
         ] = False,
     ) -> None:
         """Take the options."""
@@ -119,10 +119,10 @@ def _parse_once(
 ) -> list[str]:
     """Parse a command's arguments; exit if an option that takes one path is given twice.
 
-    Otherwise the first would be left out without a word, as in `--clean photos --clean more`.
+    Otherwise the first would be ignored silently, as in `--clean photos --clean more`.
     """
     _, _, given = command.make_parser(context).parse_args(list(args))
     for option, count in Counter(given).items():
         if count > 1 and option.name in ONE_PATH and not option.multiple:
-            context.fail(f"{option.opts[0]} takes one path, and is given {count} times")
+            context.fail(f"{option.opts[0]} accepts one path, but is used {count} times")
     return parse_args(context, args)

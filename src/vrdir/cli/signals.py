@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vrdir.signals import handled
+
 GRACE = 1.5  # seconds that running work has to end after a signal
 
 
@@ -38,16 +40,14 @@ def stoppable(give_up: Callable[[int], None] | None = None) -> Iterator[None]:
             timers[0].start()
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for timer in timers:
-            # The pool does not know a thread that was started at the moment of the signal.
-            while timer.is_alive() and any(
-                thread.name.startswith("file_") for thread in threading.enumerate()
-            ):
-                time.sleep(0.02)
-            timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled(stop, signal.SIGINT, signal.SIGTERM):
+        try:
+            yield
+        finally:
+            for timer in timers:
+                # The pool does not know a thread that was started at the moment of the signal.
+                while timer.is_alive() and any(
+                    thread.name.startswith("file_") for thread in threading.enumerate()
+                ):
+                    time.sleep(0.02)
+                timer.cancel()

@@ -27,8 +27,7 @@ RecipeOption = Annotated[
     str,
     typer.Option(
         "--recipe",
-        help="A YAML recipe, or the name of one that comes with vrdir: paper, small, field, base, "
-        "smoke.",
+        help="A YAML recipe, or the name of a bundled one: paper, small, field, base, smoke.",
     ),
 ]
 Clean = Annotated[
@@ -43,8 +42,8 @@ Pairs = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]LIST",
-        help="Pair list, and the degradation of its images, or clean, or mixed. Repeat it for "
-        "several lists.",
+        help="Pair list; NAME is the degradation of its images, or clean, or mixed. Repeat it "
+        "for several lists.",
         show_default=False,
     ),
 ]
@@ -60,7 +59,9 @@ ValPairs = Annotated[
 ]
 CopiesGb = Annotated[
     float,
-    typer.Option(min=0, help="Room for copies of data at addresses, in GB; see docs/cluster.md."),
+    typer.Option(
+        min=0, help="Disk space for copies of data from addresses, in GB; see docs/cluster.md."
+    ),
 ]
 WorkDir = Annotated[
     Path,
@@ -82,8 +83,8 @@ TonedNetwork = Annotated[
     str,
     typer.Option(
         "--weights",
-        help="A whole network with a context of local tone: folder, work directory, or name of "
-        "bundled weights.",
+        help="A complete network with a local-tone context: model folder, work directory, or "
+        "name of bundled weights.",
         show_default=False,
     ),
 ]
@@ -142,13 +143,13 @@ def train_context(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A whole network to continue from: folder, work directory, or name of bundled "
-            "weights. Default: random weights.",
+            help="A complete network to continue from: model folder, work directory, or name of "
+            "bundled weights. Default: random weights.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Train the global context, before all other stages (ours): it removes the veil of haze."""
+    """Train the global context, which removes haze, before all other stages (our addition)."""
 
 
 @stage_command
@@ -176,8 +177,8 @@ def train_fusion(
         list[str],
         typer.Option(
             metavar="NAME=PATH",
-            help="The result of `train branch` for NAME; once for each branch, in the network's "
-            "order.",
+            help="The result of `train branch` for NAME; use it once for each branch, in the "
+            "network's order.",
         ),
     ],
 ) -> None:
@@ -189,27 +190,27 @@ def train_refine(
     weights: Annotated[
         str,
         typer.Option(
-            help="The result of `train fusion`, or another whole network: folder, work directory, "
-            "or name of bundled weights.",
+            help="The result of `train fusion`, or another complete network: model folder, work "
+            "directory, or name of bundled weights.",
             show_default=False,
         ),
     ],
 ) -> None:
-    """Train everything but the extractor together, stage 4 (ours)."""
+    """Train all parts except the extractor together, stage 4 (our addition)."""
 
 
 @stage_command
 def train_whole(
     weights: TonedNetwork,
 ) -> None:
-    """Train everything but the extractor on whole views, by a detector in fog, stage 5 (ours)."""
+    """Train all parts except the extractor by a detector's loss in fog, stage 5 (our addition)."""
 
 
 @stage_command
 def train_haze(
     weights: TonedNetwork,
 ) -> None:
-    """Train the estimate of how thick the haze is, after all other stages; no pixel changes."""
+    """Train the estimate of haze density, after all other stages; restored pixels do not change."""
 
 
 @stage_command
@@ -223,9 +224,10 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         try:
             from vrdir.errors import DiskError
             from vrdir.restoring.loading import choose_device
-            from vrdir.training.run import stages_of, train
+            from vrdir.training.run import train
             from vrdir.training.settings import Recipe
             from vrdir.training.sources import Sources
+            from vrdir.training.stages import stages_of
             from vrdir.training.trainer import Interrupted
         except ModuleNotFoundError as error:
             raise MissingPackageError(
@@ -241,7 +243,7 @@ def run(command: str, given: Mapping[str, Any]) -> None:
         if branches and changes.pop("model.branches", branches) != branches:
             raise InputError(
                 f"--model-branches is for whole runs; here the branches are {', '.join(branches)}: "
-                "leave the option out"
+                "remove the option"
             )
         settings = Recipe.read(given["recipe"], **changes)
         settings = settings.with_branches(branches) if branches else settings
@@ -285,9 +287,9 @@ def earlier_stages(given: Mapping[str, Any]) -> tuple[EarlierStages, list[str]]:
     for text in given.get("branch", ()):
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
-            raise InputError(f"--branch takes NAME=PATH, such as haze=runs/haze, not {text!r}")
+            raise InputError(f"--branch must be NAME=PATH, such as haze=runs/haze, not {text!r}")
         if name in branches:
-            raise InputError(f"--branch {name} is given twice")
+            raise InputError(f"--branch {name} is used twice; use it once")
         branches[name] = Path(path)
     whole = given.get("weights")
     if whole is not None:

@@ -13,7 +13,9 @@ from vrdir.cli.options import Weights
 from vrdir.cli.signals import stoppable
 from vrdir.errors import InputError
 
-web_app = typer.Typer(help="The page that restores in the browser.", no_args_is_help=True)
+web_app = typer.Typer(
+    help="Build a page that restores photos in the browser.", no_args_is_help=True
+)
 
 
 @web_app.command("build")
@@ -31,7 +33,7 @@ def build(
         Path | None,
         typer.Option(
             metavar="FILE.tgz|DIR",
-            help="onnxruntime-web, as npm packs it; default: npm fetches it.",
+            help="The npm package onnxruntime-web; default: download it with npm.",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +41,7 @@ def build(
         bool, typer.Option("--webgpu", help="Add the files for WebGPU (a folder only).")
     ] = False,
 ) -> None:
-    """Write a page that restores photos in the browser, without sending them away."""
+    """Write a page that restores photos in the browser; photos stay on the device."""
     with one_line_errors():
         from vrdir.restoring.loading import network_of
         from vrdir.serving.web_build import build_file, build_page

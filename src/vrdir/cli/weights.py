@@ -90,5 +90,7 @@ def known_weights(name: str, manifest: Mapping[str, Any]) -> Any:
     """
     if name not in manifest:
         hint = did_you_mean(name, manifest)
-        raise WeightsError(f"no bundled weights {name!r}; there are {', '.join(manifest)}{hint}")
+        raise WeightsError(
+            f"unknown bundled weights {name!r}; choose one of {', '.join(manifest)}{hint}"
+        )
     return manifest[name]

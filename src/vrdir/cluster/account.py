@@ -96,7 +96,7 @@ def _read_part(address: str, columns: Sequence[str]) -> Any:
         part = part.select(list(columns)).cast(_fields(columns))
         part.validate(full=True)
     except (arrow.ArrowException, OSError, ValueError, KeyError):  # any of them for damaged files
-        raise DataError(f"{shown(address)} is damaged; remove it") from None
+        raise DataError(f"{shown(address)} is damaged; delete it") from None
     return part
 
 
@@ -138,7 +138,9 @@ class Account:
             storage.write(address, json.dumps(run, indent=1).encode())
             return
         except (ValueError, TypeError, RecursionError):
-            raise DataError(f"{shown(address)} is damaged; remove the folder it is in") from None
+            raise DataError(
+                f"{shown(address)} is damaged; delete the folder that contains it"
+            ) from None
         if not resume:
             raise ExistsError(
                 f"{shown(self.folder)} is the account of an earlier run; continue it with "

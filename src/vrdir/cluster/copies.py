@@ -140,7 +140,7 @@ class Copies:
         """
         if needed > self.limit_bytes:
             raise DataError(
-                f"{address} holds {needed / 1e9:.2f} GB of images, and copies may take "
+                f"{address} has {needed / 1e9:.2f} GB of images, but copies may use "
                 f"{self.limit_bytes / 1e9:.2f} GB; raise --copies-gb"
             )
         others = [path for path in self.folder.iterdir() if path.is_dir() and path != keep]
@@ -156,7 +156,7 @@ class Copies:
         if more > free:
             raise DataError(
                 f"copying {address} needs {more / 1e9:.2f} GB more on the disk of {self.folder}, "
-                f"which has {free / 1e9:.2f} GB; set XDG_CACHE_HOME to a folder with room"
+                f"which has {free / 1e9:.2f} GB; set XDG_CACHE_HOME to a folder on a larger disk"
             )
 
 
@@ -205,7 +205,9 @@ def _text(path: str) -> str:
     try:
         return storage.read(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{shown(path)} is no text; a pair list has lines degraded|clean") from None
+        raise DataError(
+            f"{shown(path)} is not a text file; a pair list has lines degraded|clean"
+        ) from None
 
 
 def _sides(line: str) -> list[str]:

@@ -94,7 +94,7 @@ class ColumnRestorer:
         """
         if self.column not in batch:
             raise DataError(
-                f"there is no column {self.column!r}; those there are: {', '.join(batch)}"
+                f"there is no column {self.column!r}; the columns are: {', '.join(batch)}"
             )
         images, found = [], []
         for image in batch[self.column]:

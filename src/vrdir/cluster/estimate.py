@@ -87,8 +87,8 @@ def estimate(
     for number, source in enumerate(listing.sources(inputs, others, SHARD_SUFFIXES)):
         if plain_suffix(source.name) in SHARD_SUFFIXES:
             raise DataError(
-                f"{storage.shown(source.address)} is a shard, whose images cannot be counted "
-                "without reading it; give plan folders of images"
+                f"{storage.shown(source.address)} is a shard: its images cannot be counted without "
+                "reading it; use folders of images with vrdir plan"
             )
         types[plain_suffix(source.name)] += 1
         if source.size is not None:

@@ -77,7 +77,9 @@ def _listed(address: str) -> Iterator[Source]:
         if not (text := line.strip()) or text.startswith("#"):
             continue
         if text.endswith("/"):
-            raise DataError(f"{shown(address)}, line {number}: {text} is a folder; list images")
+            raise DataError(
+                f"{shown(address)}, line {number}: {text} is a folder; list only images"
+            )
         yield Source(text, _name_of(text), None)
 
 
@@ -135,7 +137,7 @@ def _folder_or_file(address: str, others: Counter[str], more: Container[str]) ->
         whole = address if not relative else join(address, relative)
         yield Source(whole, "/".join(parts), info.get("size"), version_of(info))
     if not found:
-        raise MissingFileError(f"there is nothing at {shown(address)}")
+        raise MissingFileError(f"{shown(address)} does not exist, or is empty")
 
 
 def version_of(info: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ def connect(settings: RaySettings) -> None:
         ray.init(settings.address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"no Ray cluster at {settings.address!r} ({first_line(error)}); start one with "
-            "'ray start --head', or leave --ray-address out to start one on this machine"
+            f"cannot connect to a Ray cluster at {settings.address!r} ({first_line(error)}); start "
+            "one with 'ray start --head', or omit --ray-address to start one on this machine"
         ) from None
 
 
@@ -173,8 +173,8 @@ class Applied:
                 os.chdir(folder)
             except OSError:
                 raise MissingFileError(
-                    f"a node of the cluster has no folder {folder}; the files must be at the same "
-                    "place on all nodes, such as on a shared file system"
+                    f"a node of the cluster has no folder {folder}; the files must have the same "
+                    "path on all nodes, such as on a shared file system"
                 ) from None
             sys.path.append("")  # functions of the user may be in the folder
             self.function = make()

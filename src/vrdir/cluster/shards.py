@@ -126,7 +126,8 @@ def _restore_tar(
                     yield row
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
-            f"{whole.source} is no sound tar file ({first_line(error)}); get it again"
+            f"{whole.source} is not a valid tar file ({first_line(error)}); download or copy it "
+            "again"
         ) from None
 
 
@@ -178,7 +179,7 @@ def _sound_parquet(name: str) -> Iterator[None]:
         yield
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{name} is no sound Parquet file ({first_line(error)}); get it again"
+            f"{name} is not a valid Parquet file ({first_line(error)}); download or copy it again"
         ) from None
 
 
@@ -201,7 +202,7 @@ def image_column(schema: Any, wanted: str | None, name: str) -> str:
     if wanted is not None:
         if wanted not in found:
             raise DataError(
-                f"{name} has no column {wanted!r} of bytes; those it has are "
+                f"{name} has no column {wanted!r} of type bytes; its columns of this type are "
                 f"{', '.join(found) or 'none'}"
             )
         return wanted
@@ -210,6 +211,7 @@ def image_column(schema: Any, wanted: str | None, name: str) -> str:
     likely = [column for column in COLUMNS if column in found]
     if not likely:
         raise DataError(
-            f"{name} has {len(found)} columns of bytes ({', '.join(found)}); name one with --column"
+            f"{name} has {len(found)} columns of bytes ({', '.join(found)}); choose one with "
+            "--column"
         )
     return likely[0]

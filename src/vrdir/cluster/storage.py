@@ -81,7 +81,7 @@ def split(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError as error:
         scheme = address.split("://")[0]
-        raise InputError(f"{scheme}://... is no address that can be read ({error})") from None
+        raise InputError(f"{scheme}://... is not a valid address ({error})") from None
 
 
 def join(folder: str, name: str) -> str:
@@ -103,12 +103,12 @@ def open_storage(address: str) -> tuple[Any, str]:
     except ImportError:
         package = PACKAGES.get(scheme, scheme)
         raise MissingPackageError(
-            f"addresses of the kind {scheme}:// need {package}: pip install {package}"
+            f"addresses with {scheme}:// need {package}: pip install {package}"
         ) from None
     except ValueError:
         known = "s3, gs, az, http, https, file"
         raise InputError(
-            f"{shown(address)}: addresses of the kind {scheme}:// are unknown; use {known}"
+            f"{shown(address)}: the scheme {scheme}:// is not supported; use {known}"
         ) from None
     path = address if scheme in ("http", "https") else fsspec.core.strip_protocol(address)
     return system, str(path)
@@ -188,9 +188,9 @@ def translated(error: Exception, address: str) -> VrdirError:
         return DataError(f"{where}: {error.strerror or kind}")
     status = _status(error)
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
-        return DataError(f"{where}: the server answers {status}")
+        return DataError(f"{where}: the server returns status {status}")
     if isinstance(error, (OSError, TimeoutError)) or _of_the_network(error):
-        reason = f"the server answers {status}" if status else _without_secrets(error)
+        reason = f"the server returns status {status}" if status else _without_secrets(error)
         return PassingError(f"{where}: {reason}")
     return DataError(f"{where}: {_without_secrets(error)}")
 

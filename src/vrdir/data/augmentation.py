@@ -9,19 +9,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole"]
-"""Which views a training set takes.
+Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole", "doubtful"]
+"""Which views a training set uses.
 
 - "flip" mirrors half of the crops (the paper).
 - "full" also turns half of them by 90 degrees. Of the crops that are degraded afterwards, a third
   is taken at twice the size and reduced: sharper texture, and objects at another scale.
 - "wide" is "full" with another third taken at half the size and magnified, and half of all in
-  another light (see `Tone`): smooth, pale and dim photos, which must not be taken for hazy ones.
+  different light (see `Tone`): smooth, pale and dim photos, which must not be mistaken for hazy
+  ones.
 - "vivid" is "full" with stronger colours in a quarter of the crops that are degraded afterwards.
 - "varied" is "vivid" with a tenth of the other crops in another light, as in "wide".
-- "close" is "varied" with another third magnified up to three times: near, smooth things.
+- "close" is "varied" with another third magnified up to three times: near, smooth objects.
 - "whole" takes 15 to 100 % of the photo, of a varied shape, resized to the size of the view; an
   eighth each has stronger colours and another light.
+- "doubtful" is "whole" with 40 % of views that are easily mistaken for fog: whole views in another
+  light, and near, smooth parts of 1 to 12 %. These are never shown in fog (`View.doubtful`).
 """
 
 
@@ -45,7 +48,7 @@ class Tone(NamedTuple):
 
     @classmethod
     def drawn(cls, generator: Generator) -> Tone:
-        """Draw a light from dim and flat to a little brighter, seldom all at once."""
+        """Draw a light from dim and flat to a little brighter, seldom with all changes at once."""
         gamma, exposure, contrast, *gains = torch.rand(6, generator=generator).tolist()
         return cls(
             gamma=2 ** (1.2 * gamma - 0.6),
@@ -80,6 +83,7 @@ class View(NamedTuple):
         turned: by 90 degrees.
         mirrored: left to right.
         tone: another light, or None.
+        doubtful: whether it is easily taken for fog, and so is not to be shown in fog.
     """
 
     size: int
@@ -88,6 +92,7 @@ class View(NamedTuple):
     turned: bool
     mirrored: bool
     tone: Tone | None
+    doubtful: bool = False
 
     @classmethod
     def drawn(
@@ -106,7 +111,9 @@ class View(NamedTuple):
         scale, turned, mirrored = (
             int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2)
         )
-        if how == "whole":
+        if how == "doubtful" and torch.rand((), generator=generator) < 0.4:
+            return cls.of_doubtful(size, height, width, bool(mirrored), generator)
+        if how in ("whole", "doubtful"):
             return cls.of_whole(size, height, width, bool(mirrored), generator)
         if how == "flip":
             return cls(size, size, size, False, bool(mirrored), None)
@@ -154,6 +161,22 @@ class View(NamedTuple):
             else None
         )
         return cls(size, *part, False, mirrored, tone)
+
+    @classmethod
+    def of_doubtful(
+        cls, size: int, height: int, width: int, mirrored: bool, generator: Generator
+    ) -> View:
+        """Draw a near part in any light, or most of the photo in another light."""
+        which, area, shape, light = torch.rand(4, generator=generator).tolist()
+        near = which < 0.5
+        extent = math.sqrt(0.01 * 12**area if near else 0.3 + 0.7 * area)
+        stretch = math.exp(0.6 * shape - 0.3)
+        part = (
+            max(16, min(height, round(height * extent * stretch))),
+            max(16, min(width, round(width * extent / stretch))),
+        )
+        tone = None if near and light < 0.4 else Tone.drawn(generator)
+        return cls(size, *part, False, mirrored, tone, doubtful=True)
 
     def apply(self, part: Tensor) -> Tensor:
         """Return the (3, size, size) crop of a (3, height, width) part, both uint8."""

@@ -29,12 +29,14 @@ class Crops(NamedTuple):
 
     Attributes:
         clean, degraded: (B, 3, size, size) uint8; the same where the degradation is synthesised.
+        doubtful: which are easily taken for fog, and are not to be shown in fog.
         items: index of each crop's item.
         seeds: of each crop's degradation.
     """
 
     clean: Tensor
     degraded: Tensor
+    doubtful: list[bool]
     items: list[int]
     seeds: list[int]
 
@@ -51,7 +53,7 @@ class Batch(NamedTuple):
         copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
             window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
-        fogged: (B,) bool, which are shown in fog as a camera takes it; None but for stages on
+        fogged: (B,) bool, which are shown in fog as a camera records it; None except for stages on
             whole views.
         haze: (B,), the mean of 1 - t of the synthetic haze or fog of the mixture; 0 without it.
     """
@@ -125,7 +127,8 @@ class BatchMaker:
         )
         fogged = None
         if self.fog_share:
-            fogged = self._fog(clean, degraded, haze, crops.clean, made_here, generators)
+            able = made_here & ~torch.tensor(crops.doubtful, device=self.device)
+            fogged = self._fog(clean, degraded, haze, crops.clean, able, generators)
         if self.overlay_share:
             overlay = draw_overlays(clean, generators, self.overlay_share)
             clean, degraded = overlay.on(clean), overlay.on(degraded)
@@ -191,12 +194,12 @@ class BatchMaker:
         degraded: Tensor,
         haze: Tensor,
         crops: Tensor,
-        made_here: Tensor,
+        able: Tensor,
         generators: Sequence[Generator],
     ) -> Tensor:
-        """Put a share of the images in fog as a camera takes it, in place; return which, (B,)."""
+        """Put a share of the images in fog as a camera records it, in place; return which, (B,)."""
         draws = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators])
-        fogged = (draws < self.fog_share).to(self.device) & made_here
+        fogged = (draws < self.fog_share).to(self.device) & able
         rows = fogged.nonzero().flatten().tolist()
         if rows:
             clean[rows] = crops[rows].to(self.device).float() / 255

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from vrdir.errors import DataError, ImageError, MissingFileError
 from vrdir.images.convert import open_image
-from vrdir.images.folders import files_below, skipped
+from vrdir.images.folders import images_in
 from vrdir.images.headers import image_size
 
 logger = logging.getLogger(__name__)
@@ -24,15 +23,15 @@ class ImageCache:
     """Images as 8-bit tensors, decoded at first use and kept while the budget lasts.
 
     Images beyond the budget are decoded each time. The memory is shared with processes that are
-    forked later (the workers of a loader): an image that one process decoded is there for all. The
-    position of each image is computed beforehand from the files' headers, so no lock is needed: two
-    processes that decode the same image write the same bytes.
+    forked later (the workers of a loader): an image that one process decoded is available to all.
+    The position of each image is computed beforehand from the files' headers, so no lock is needed:
+    two processes that decode the same image write the same bytes.
 
     Args:
         paths: the files.
-        budget_bytes: how much to keep; memory is used as images are decoded, not at once.
-        device: a GPU on which all images are kept, decoded at once whatever the budget; "cpu" for
-            none.
+        budget_bytes: how much to keep; memory is used when images are decoded, not before.
+        device: a GPU on which all images are kept, decoded immediately, regardless of the budget;
+            "cpu" for none.
         resident: whether to keep them on the GPU; None does so if they take less than a quarter of
             its free memory.
 
@@ -63,7 +62,7 @@ class ImageCache:
             ]
             return
         self.pixels = _shared(min(total, budget_bytes))
-        # Height, width, and 1 once the image is there.
+        # Height, width, and 1 when the image is in memory.
         self.shapes = _shared(len(self.paths) * 3 * 8).view(torch.int64).view(-1, 3)
 
     def image(self, path: Path) -> Tensor:
@@ -76,7 +75,7 @@ class ImageCache:
         index = self.positions[path]
         if self.resident:
             kept = self.resident[index]
-            return kept if kept is not None else decode(path)  # whose error names the fault
+            return kept if kept is not None else decode(path)  # whose error gives the reason
         start, end = int(self.starts[index]), int(self.starts[index + 1])
         height, width, there = self.shapes[index].tolist()
         if there:
@@ -128,32 +127,23 @@ def photos_in(folder: Path) -> list[Path]:
         NotPermittedError: it cannot be listed.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"no folder of clean photos at {folder}")
+        raise MissingFileError(f"the folder of clean photos does not exist: {folder}")
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
         logger.warning(
-            "left out: the folder %s cannot be listed (%s)", error.filename, error.strerror
+            "skipped: the folder %s cannot be listed (%s)", error.filename, error.strerror
         )
 
-    others = Counter[str]()
-    paths = sorted(files_below(folder, others=others, unreadable=unreadable))
-    if not paths:
-        raise MissingFileError(
-            f"no photos in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
-            "formats that Pillow reads"
-        )
-    if others:
-        logger.warning("skipped in %s: %s", folder, skipped(others))
-    return paths
+    return sorted(images_in(folder, unreadable))
 
 
 def readable(paths: Iterable[Path]) -> list[Path]:
     """Return the files with the header of an image; the others are logged and left out.
 
     Raises:
-        DataError: none is left.
+        DataError: no file is left.
     """
     kept, given = [], list(paths)
     for path in given:
@@ -161,7 +151,7 @@ def readable(paths: Iterable[Path]) -> list[Path]:
             image_size(path)
             kept.append(path)
         except ImageError as error:
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
     if not kept:
         raise DataError(f"none of the {len(given)} photos can be read; the log names each")
     return kept

@@ -23,9 +23,9 @@ class Item(NamedTuple):
         degraded: its degraded twin; None where it is synthesised.
         synthesis: how it is synthesised ("noise:sigma=25"); "" for the stage's mixture.
         degradations: what is in the degraded image, by the pair list; None where that is unknown.
-        kind: its name in validation: the name of the pair list, or another one where a list or a
-            kind of photo has that name already ("haze_ots"); "" for the stage's mixture.
-        several: whether it is degraded in several unknown ways at once.
+        kind: its name in validation: the name of the pair list, or a different name if another list
+            or kind of photo already has it ("haze_ots"); "" for the stage's mixture.
+        several: whether it has several unknown degradations.
     """
 
     clean: Path
@@ -63,10 +63,10 @@ def items_of(
         flag: the option that gave the lists, for errors.
 
     Raises:
-        FileNotFoundError, DataError: a folder or list is not there or wrong, or a name is unknown.
+        FileNotFoundError, DataError: a folder or list is missing or wrong, or a name is unknown.
     """
     items = [Item(path) for path in readable(photos_in(clean))] if clean is not None else []
-    # Names of kinds that are in use: those of the photos' mixture first.
+    # Names that are already used: first those of the photos' mixture.
     taken = {*known, CLEAN, MIXED} if clean is not None else set()
     for text in pairs:
         name, equals, file = (
@@ -76,10 +76,10 @@ def items_of(
             names = ", ".join((*known, CLEAN, MIXED))
             hint = did_you_mean(name, known, SYNONYMS)
             raise DataError(
-                f"{flag} {text}: {name!r} is not a known degradation; give one of {names}{hint}"
+                f"{flag} {text}: {name!r} is not a known degradation; use one of {names}{hint}"
             )
         of_list = {"": None, CLEAN: (), MIXED: None}.get(name, (name,))
-        stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs take UTF-8 only
+        stem = Path(file).stem.encode("utf-8", "backslashreplace").decode()  # logs need UTF-8
         tries = chain(
             [name or stem],
             [f"{name}_{stem}"] if name else [],
@@ -112,7 +112,7 @@ def _degradations(pair: Pair, of_list: tuple[str, ...] | None) -> tuple[str, ...
 def distinct_stems(paths: Sequence[Path]) -> list[str]:
     """Return a name for each file's twin in one flat folder: its own without suffix.
 
-    Where that is taken (a/1.png, b/1.png), a number is added.
+    If two files have the same name (a/1.png, b/1.png), a number is added.
     """
     names: dict[str, None] = {}
     for path in paths:
@@ -128,11 +128,11 @@ def split(items: Sequence[Item], validation: int) -> tuple[list[Item], list[Item
         The items to train on, and those held out.
 
     Raises:
-        DataError: nothing would be left to train on.
+        DataError: no item would be left to train on.
     """
     if not 0 < validation < len(items):
         raise DataError(
-            f"cannot hold {validation} of {len(items)} photos out for validation; set "
+            f"cannot hold out {validation} of {len(items)} photos for validation; set "
             "validation.photos"
         )
     held_out = set(spread(len(items), validation))

@@ -1,4 +1,4 @@
-"""The order in which a stage sees its items."""
+"""The order in which a stage uses its items."""
 
 from __future__ import annotations
 

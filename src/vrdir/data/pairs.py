@@ -22,19 +22,20 @@ from vrdir.degradations.degrade import apply_steps, with_one_grain
 from vrdir.degradations.draws import seed_of
 from vrdir.degradations.steps import check_steps, parse_degradations
 from vrdir.errors import DataError, ImageError, InputError, MissingFileError, first_line
-from vrdir.images.convert import MODES, open_image
+from vrdir.images.convert import open_image
 from vrdir.images.folders import ForeignPaths, composed
 from vrdir.images.formats import open_header
 from vrdir.images.headers import upright_size
+from vrdir.images.open_pictures import MODES
 from vrdir.images.reading import frames_of
 from vrdir.regular_files import open_regular
 from vrdir.text_files import read_text
 
-NAMED = 3  # problems of a list that an error names, at most
+NAMED = 3  # most problems of a list that an error names
 
 
 class Pair(NamedTuple):
-    """A degraded image and the clean one it should become.
+    """A degraded image and the clean image that belongs to it.
 
     Attributes:
         clean: the clean file.
@@ -86,7 +87,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: it is a folder, no text, without pairs, or has wrong lines, which are named as
+        DataError: it is a folder, not text, without pairs, or has wrong lines, which are named as
             list:line.
     """
     pairs, problems = scan(path)
@@ -98,8 +99,9 @@ def read_pairs(path: Path) -> list[Pair]:
 def pair_problems(pairs: Sequence[Pair], source: Path) -> list[str]:
     """Return the problems of the files of a list, each named as list:line.
 
-    Problems are: a missing file, or no image; more than one frame; colours that cannot be opened;
-    two sizes that differ (upright, by the EXIF orientation); a degraded file that is the clean one.
+    Problems are: a missing file; a file that is not an image; more than one frame; colours that
+    cannot be opened; two sizes that differ (upright, by the EXIF orientation); a degraded file that
+    is the clean one.
     Only headers are read: a truncated photo is not found.
     """
     return survey(pairs, source).problems
@@ -127,8 +129,8 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     list, so that list and data can move together. Any other path is absolute.
 
     Raises:
-        DataError: there are no pairs, or a name that no list can hold (a bar, a line break, not
-            UTF-8).
+        DataError: there are no pairs, or a name that a list cannot contain (a bar, a line break,
+            not UTF-8).
         OSError: the list cannot be written.
     """
     if not pairs:
@@ -148,7 +150,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     A synthesised image depends on the seed, the text of its degradations and the clean file's name
     alone. So it is the same at every validation, on every machine and in every folder. It is
-    rounded to 8 bits, as a file would hold it.
+    rounded to 8 bits, as a file would store it.
 
     Raises:
         ImageError: one cannot be read, or their sizes differ.
@@ -161,7 +163,7 @@ def open_pair(pair: Pair, seed: int = 0) -> tuple[Tensor, Tensor]:
     if degraded.shape != clean.shape:
         raise ImageError(
             f"{pair.degraded} is {_size(degraded)}, {pair.clean} is {_size(clean)}; the images of "
-            "a pair must have one size"
+            "a pair must have the same size"
         )
     return degraded, clean
 
@@ -183,14 +185,14 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
 
     Raises:
         MissingFileError: there is no such list.
-        DataError: it is a folder, no text, or has no lines.
+        DataError: it is a folder, not text, or has no lines.
     """
     folder, files = path.parent, ForeignPaths()
     pairs, problems = [], []
     # Many lines have the same clean file and the same synthesis.
     cleans: dict[str, Path] = {}
     wrong: dict[str, str] = {}
-    # Not splitlines: a name may contain what it takes for the end of a line.
+    # Not splitlines: a name may contain a character that splitlines treats as a line end.
     for number, line in enumerate(_text(path).split("\n"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -198,8 +200,8 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
         degraded, _, clean = (side.strip() for side in line.partition("|"))
         if not degraded or not clean or "|" in clean:
             problems.append(
-                f"{path}:{number}: a line is degraded|clean, two paths with one bar between, "
-                f"not {line[:200]!r}"
+                f"{path}:{number}: a line must be degraded|clean, two paths with one bar between "
+                f"them, not {line[:200]!r}"
             )
             continue
         if clean not in cleans:
@@ -216,7 +218,8 @@ def scan(path: Path) -> tuple[list[Pair], list[str]]:
             pairs.append(Pair(cleans[clean], None, synthesis, number))
     if not pairs and not problems:
         raise DataError(
-            f"{path} holds no pairs; a line is degraded|clean (`vrdir pairs build` writes them)"
+            f"{path} contains no pairs; a line must be degraded|clean (`vrdir pairs build` writes "
+            "them)"
         )
     return pairs, problems
 
@@ -275,7 +278,7 @@ def _what_is_wrong_with(synthesis: str) -> str:
 
 
 def _header(path: Path) -> _Header:
-    """Return the facts of a file. Its problem is "" if its header promises an image."""
+    """Return the facts of a file. Its problem is "" if its header is that of an image."""
     size, length, identity = (0, 0), 0, (0, 0)
     try:
         with open_regular(path) as file:
@@ -292,7 +295,7 @@ def _header(path: Path) -> _Header:
         problem = str(error)
     except UnidentifiedImageError:
         problem = (
-            f"{path} is not an image, or of a file format that Pillow does not know"
+            f"{path} is not an image, or has a file format that Pillow does not support"
             if length
             else f"{path} is empty (0 bytes)"
         )
@@ -304,20 +307,20 @@ def _header(path: Path) -> _Header:
 def _cannot_be_used(picture: Image.Image) -> str:
     frames = frames_of(picture, "it")
     if frames > 1:
-        return f"holds {frames} frames or pages; save each as a separate file first"
+        return f"contains {frames} frames or pages; save each as a separate file first"
     if picture.mode not in MODES and picture.mode not in ("P", "PA"):
         return f"is a {picture.mode} picture; convert it to RGB first"
     return ""
 
 
 class _Names:
-    """Writes paths as a list holds them, relative where possible."""
+    """Writes paths as a list contains them, relative where possible."""
 
     def __init__(self, path: Path) -> None:
         real = path.parent.resolve()
-        # The list's folder as the caller names it and as it resolves: data may be named by either.
+        # The list's folder both as given and resolved: data may be named in either way.
         self.relative = {f"{base}{os.sep}": "" for base in (path.parent.absolute(), real)}
-        if real.parent != real.parent.parent:  # "../" has no effect if it is the whole disk
+        if real.parent != real.parent.parent:  # "../" has no effect if it is the root folder
             self.relative[f"{real.parent}{os.sep}"] = "../"
         self.folders: dict[Path, str] = {}
 
@@ -333,8 +336,8 @@ class _Names:
         text = text.replace(os.sep, "/")
         if "|" in text or "\n" in text or text != text.rstrip() or not _is_utf8(text):
             raise DataError(
-                f"{text!r} cannot be in a pair list: rename it without bars, line breaks, spaces "
-                "at its end or broken letters"
+                f"{text!r} cannot be in a pair list: rename it without bars, line breaks, trailing "
+                "spaces or invalid characters"
             )
         return f"./{text}" if text[0] in "#@\ufeff" or text[0].isspace() else text
 
@@ -354,7 +357,7 @@ def _text(path: Path) -> str:
         return read_text(path)
     except FileNotFoundError:
         raise MissingFileError(
-            f"there is no pair list {path}; `vrdir pairs build` writes one"
+            f"pair list {path} does not exist; `vrdir pairs build` writes one"
         ) from None
     except ValueError as error:
         raise DataError(f"{error}; a pair list is a text file of lines degraded|clean") from None

@@ -1,4 +1,4 @@
-"""Public data sets: the rules by which a degraded file's name leads to its clean twin.
+"""Public data sets: the rules that find the clean twin of a degraded file by its name.
 
 docs/datasets.md has the source and the content of each data set.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vrdir.data.pairs import Pair, check_synthesis
 from vrdir.errors import DataError, MissingFileError, NotPermittedError
-from vrdir.images.folders import Names, composed, files_below, skipped
+from vrdir.images.folders import Names, composed, images_in
 
 logger = logging.getLogger(__name__)
 CLEAN_ONLY = "clean-only"
@@ -25,7 +25,7 @@ _RAINY = re.compile(r"rain-(\d+)|norain-(\d+)x\d+")
 
 
 class Rule(NamedTuple):
-    """How a degraded file's name leads to its clean twin.
+    """How the clean twin of a degraded file is found by its name.
 
     Attributes:
         help: one line of help.
@@ -111,7 +111,7 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
     """Find the pairs of two folders and their sub-folders.
 
     If both folders have a sub-folder of the same name, the files of one are matched with the files
-    of the other. Sub-folders of one side alone (OTS has its hazy images in parts) make no
+    of the other. Sub-folders that exist on one side only (OTS has its hazy images in parts) make no
     difference. The two folders may be the same, or one may be inside the other.
 
     Args:
@@ -124,17 +124,17 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
     Raises:
         MissingFileError: a folder does not exist or has no images.
         NotPermittedError: a folder cannot be read.
-        DataError: the rule is unknown, or lacks or does not take a folder or a synthesis; nothing
-            matches (the message shows names of both sides and the rules that would match); or a
-            degraded file has two clean twins.
+        DataError: the rule is unknown, or a folder or a synthesis is missing or not allowed;
+            nothing matches (the message shows names of both sides and the rules that would match);
+            or a degraded file has two clean twins.
     """
     if rule not in RULES:
-        raise DataError(f"unknown rule {rule!r}; there are {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; choose one of {', '.join(RULES)}")
     if rule == CLEAN_ONLY:
         if degraded is not None or not synthesis:
             raise DataError(
-                f"the rule {CLEAN_ONLY} takes no degraded images, but degradations to synthesise, "
-                "such as noise:sigma=25"
+                f"the rule {CLEAN_ONLY} needs degradations to synthesise, such as noise:sigma=25, "
+                "instead of degraded images"
             )
         check_synthesis(synthesis)
         photos = images_below(clean)
@@ -143,13 +143,13 @@ def match(rule: str, degraded: Path | None, clean: Path, synthesis: str = "") ->
         )
     if degraded is None:
         raise DataError(
-            f"the rule {rule} needs the folder of the degraded images; for clean images alone "
-            f"there is {CLEAN_ONLY}"
+            f"the rule {rule} needs the folder of the degraded images; for clean images alone use "
+            f"{CLEAN_ONLY}"
         )
     if synthesis:
         raise DataError(
-            f"the rule {rule} finds degraded images and does not synthesise them; for that there "
-            f"is {CLEAN_ONLY}"
+            f"the rule {rule} finds degraded images and does not synthesise them; to synthesise "
+            f"use {CLEAN_ONLY}"
         )
     sides = _Sides(degraded, clean)
     matching = sides.matching(RULES[rule])
@@ -173,23 +173,14 @@ def images_below(folder: Path, without: Path | None = None) -> list[Path]:
         NotPermittedError: it, or a folder in it, cannot be read.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"there is no folder {folder}")
+        raise MissingFileError(f"folder {folder} does not exist")
 
     def unreadable(error: OSError) -> None:
         raise NotPermittedError(
             f"{error.filename} cannot be read ({error.strerror}); check its permissions"
         )
 
-    others = Counter[str]()
-    found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
-    if not found:
-        raise MissingFileError(
-            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
-            "formats that Pillow reads"
-        )
-    if others:
-        logger.warning("skipped in %s: %s", folder, skipped(others))
-    return found
+    return images_in(folder, unreadable, without)
 
 
 class _Sides:
@@ -205,7 +196,7 @@ class _Sides:
         """Match the files by a rule. Raises DataError where a file has two clean twins."""
         degraded, clean = self.degraded_files, self.clean_files
         twins = {path: rule.twins(path.stem) for path in degraded}
-        if self.one_folder:  # the names tell which are which
+        if self.one_folder:  # the names show which file is which
             degraded, clean = (
                 [path for path in degraded if twins[path]],
                 [path for path in degraded if not twins[path]],
@@ -254,8 +245,8 @@ class _Sides:
             )
         advice = " and ".join(fits) or "no other rule matches (`vrdir pairs rules` shows them)"
         return (
-            f"no pairs by the rule {rule}: {self.degraded} holds {_shown(self.degraded_files)}, "
-            f"{self.clean} holds {_shown(self.clean_files)}; {advice}"
+            f"no pairs by the rule {rule}: {self.degraded} contains {_shown(self.degraded_files)}, "
+            f"{self.clean} contains {_shown(self.clean_files)}; {advice}"
         )
 
     def count(self, rule: str) -> int:

@@ -29,7 +29,7 @@ class TrainingSet:
     """Items, their decoded images, and random crops of them.
 
     Args:
-        items: what to train on.
+        items: the items to train on.
         branches: the model's degradations, in the order of `Batch.present`.
         seed: of orders, crops and degradations.
         ranges: values of the degradations' parameters instead of the defaults; see
@@ -41,9 +41,9 @@ class TrainingSet:
             degrades crops.
         copy_px: side of the reduced copies of whole views; None makes none.
         whole_px: side of the views that a stage on whole views sees; None for that of the copies.
-        fog_share: share of these views that are shown in fog as a camera takes it.
+        fog_share: share of these views that are shown in fog as a camera records it.
         overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
-        augmentation: which views of the photos the crops show.
+        augmentation: the views of the photos that the crops show.
         balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the
             shorter ones to the length of the longest.
         pairs_share: share of the images from pair lists, spread evenly over the batches, where a
@@ -80,13 +80,11 @@ class TrainingSet:
         on_device: bool | None = None,
     ) -> None:
         if not items:
-            raise DataError(
-                "there is nothing to train on: give a folder of clean photos or pair lists"
-            )
+            raise DataError("no training data: use a folder of clean photos or pair lists")
         if pairs_share is not None and len({item.kind == "" for item in items}) < 2:
             raise DataError(
-                "data.pairs_share is of use with both photos and pair lists: give --clean and "
-                "--pairs, or leave it out"
+                "data.pairs_share needs both photos and pair lists: use --clean and --pairs, or "
+                "remove it"
             )
         self.items, self.branches, self.seed, self.crop_px = (
             list(items),
@@ -119,23 +117,23 @@ class TrainingSet:
             name: the stage's; each stage has its own crops and degradations.
             shares: relative frequency of each kind of image, for the items that the stage's mixture
                 degrades.
-            accepts: which items the stage takes.
+            accepts: which items the stage uses.
             whole: whether it trains on whole views.
 
         Raises:
-            DataError: it takes no items, or there are no reduced copies to train on.
+            DataError: it has no items, or there are no reduced copies to train on.
         """
         if whole and self.copy_px is None:
-            raise DataError(f"the stage {name} is for a model with a global context")
+            raise DataError(f"the stage {name} needs a model with a global context")
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
         return StageData(self, name, shares, accepted, whole)
 
     def crop(
         self, index: int, generator: Generator, size: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return a clean and a degraded view of an item, (3, size, size) uint8.
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Return a clean and a degraded view of an item, and whether it is easily taken for fog.
 
-        Both are the same if the degradation is synthesised later.
+        The views are (3, size, size) uint8, the same if the degradation is synthesised later.
 
         Args:
             index: of the item.
@@ -169,11 +167,12 @@ class TrainingSet:
             return view.apply(image[:, top : top + view.height, left : left + view.width])
 
         first = cut(clean)
-        return first, first if item.degraded is None else cut(extend(degraded, least))
+        other = first if item.degraded is None else cut(extend(degraded, least))
+        return first, other, view.doubtful
 
 
 class StageData:
-    """The images of a stage, in an endless sequence.
+    """The images of a stage, as an endless sequence.
 
     Each epoch has all items in a new order. Everything about the n-th image (its item, its crop,
     its degradation) depends only on the seed, the stage's name and n. So a resumed run has the same
@@ -192,7 +191,7 @@ class StageData:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
             raise DataError(
-                f"nothing to train the stage {name} on (there is {kinds}); add --clean or a pair "
+                f"no training data for the stage {name} (only {kinds}); add --clean or a pair "
                 f"list of its degradation{suggestion(name.removeprefix('branch-'))}"
             )
         self.data, self.name = data, name
@@ -243,11 +242,11 @@ class StageData:
 
         An image that cannot be decoded is logged and replaced by the next item.
         """
-        clean, degraded, items = [], [], []
+        clean, degraded, doubtful, items = [], [], [], []
         for n in range(start, start + count):
             for index in (self.index(n + tries) for tries in range(20)):
                 try:
-                    one, other = self.data.crop(
+                    one, other, doubt = self.data.crop(
                         index, torch.Generator().manual_seed(self._seed("crop", n)), self.view_px
                     )
                     break
@@ -262,10 +261,12 @@ class StageData:
                 )
             clean.append(one)
             degraded.append(other)
+            doubtful.append(doubt)
             items.append(index)
         return Crops(
             torch.stack(clean),
             torch.stack(degraded),
+            doubtful,
             items,
             [self._seed("pixels", n) for n in range(start, start + count)],
         )
@@ -292,10 +293,10 @@ class StageData:
             parts: number of parts of the share, for gradient accumulation.
             rank: number of this process, from 0.
             processes: number of processes.
-            workers: processes that read and cut ahead; 0 does it in this process.
+            workers: processes that read and cut crops in advance; 0 does it in this process.
 
         Raises:
-            DataError: the batch cannot be divided so.
+            DataError: the batch cannot be divided like this.
         """
         check_division(batch_size, parts, processes)
         if self.data.images.resident:  # forked processes cannot use images on a GPU

@@ -26,11 +26,11 @@ class ValidationSet:
     """Fixed pairs: the centre of every image, or all of it, degraded the same way every time.
 
     Args:
-        items: what to validate on.
+        items: the items to validate on.
         branches: the model's degradations.
         crop_px: side of the centre crops; None takes whole images.
         cache_bytes: how much of the decoded images is kept in memory.
-        ranges: of the degradations' parameters, where not the defaults.
+        ranges: of the degradations' parameters, where they are not the defaults.
         jpeg_share: as of `TrainingSet`.
         whole: reduce or enlarge the largest centre square to `crop_px`, instead of cutting it out.
 
@@ -91,7 +91,7 @@ class ValidationSet:
 
         Args:
             shares: the kinds of the stage's mixture; each photo is degraded to each kind.
-            accepts: which items the stage takes.
+            accepts: which items the stage uses.
 
         Raises:
             ImageError: a file cannot be decoded.

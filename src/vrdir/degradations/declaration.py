@@ -34,7 +34,7 @@ class Place(IntEnum):
     """Where a degradation happens on the way from the scene to the file.
 
     Mixtures apply degradations in this order. Low light comes late, because it falls on haze, rain
-    and snow as on everything else: it is a matter of what reaches the sensor.
+    and snow as on everything else: it belongs to the light that reaches the sensor.
     """
 
     AIR = 1
@@ -50,7 +50,7 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Degradation:
-    """A degradation, or an overlay: callable, with all that is known of it.
+    """A degradation, or an overlay: callable, with all facts about it.
 
     Attributes:
         name: its name in commands, recipes and branches.
@@ -125,13 +125,13 @@ class Degradation:
 
 
 DEGRADATIONS: dict[str, Degradation] = {}
-"""All degradations by name, in the order in which nature applies them (`Place`)."""
+"""All degradations by name, in the order in which they occur in nature (`Place`)."""
 
 OVERLAYS: dict[str, Degradation] = {}
-"""By name, what can be applied as a degradation is, but is not to be removed again."""
+"""By name, what is applied like a degradation, but must not be removed by restoring."""
 
 SYNONYMS: dict[str, str] = {}
-"""Other names of degradations, and the name that each has here."""
+"""Synonyms of degradations, and their names in this package."""
 
 
 def degradation(

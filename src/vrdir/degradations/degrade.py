@@ -77,7 +77,7 @@ def degrade(
             parameters after a colon.
         seed: the same seed gives the same pixels.
         severity: 1 (barely visible) to 5 (a recogniser mostly fails), for each degradation without
-            a severity of its own.
+            its own severity.
         channels: the order of the colours in arrays and tensors, of input and output: "rgb", or
             "bgr" as OpenCV uses.
         ranges: the degradation's parameters, one value each, or (low, high) where the default is a
@@ -141,5 +141,5 @@ def taking_depth(steps: Sequence[Step]) -> list[Step]:
     if not taking:
         able = " and ".join(name for name, one in DEGRADATIONS.items() if "depth" in one.parameters)
         names = ", ".join(step.name for step in steps)
-        raise InputError(f"a depth is of use for {able} only, not for {names}")
+        raise InputError(f"a depth has an effect on {able} only, not on {names}")
     return taking

@@ -1,4 +1,4 @@
-"""Depth for photos without a depth map: smooth fields, and scenes of things on a ground plane."""
+"""Depth for photos without a depth map: smooth fields, and scenes of objects on a ground plane."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.nn import functional
 from vrdir.degradations.draws import Draws
 
 DepthKind = Literal["smooth", "regions", "mixed"]
-"""How depth is drawn: a smooth field; things with edges on a ground plane; or one of both, by
-chance, for each image."""
+"""How depth is drawn: a smooth field; objects with edges on a ground plane; or one of the two, at
+random, for each image."""
 
 REGIONS = 48  # the most into which a photo is divided
 CLUSTERED_PX = 96  # side of the copy on which they are found
@@ -58,7 +58,7 @@ def region_depth(draws: Draws) -> Tensor:
 
     The photo is divided into up to 48 regions of similar colour. Each of them is upright, at the
     depth at which it meets the ground, or part of the ground, which recedes in perspective to a
-    horizon. So near, clear, dark things come to be in front of thick fog, as they are in photos.
+    horizon. So near, clear, dark objects are in front of thick fog, as in photos.
     """
     batch = draws.image.shape[0]
     labels = regions_of(draws)
@@ -95,8 +95,8 @@ def regions_of(draws: Draws) -> Tensor:
     """Divide each photo into regions of similar colour and place, (B, H, W) int64, 0 to 47.
 
     K-means on colour and place, as SLIC (Achanta et al., PAMI 2012), on a small copy; then each
-    pixel joins the region that it is most like. How many regions there are, and how much place
-    counts beside colour, is drawn for each photo.
+    pixel joins the most similar region. The number of regions, and the weight of position relative
+    to colour, are drawn for each photo.
     """
     image = draws.image.float()
     height, width = image.shape[-2:]

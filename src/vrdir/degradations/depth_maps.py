@@ -38,17 +38,19 @@ def open_depth(depth: Any, image: Tensor) -> Tensor:
     white = {torch.uint8: 255, torch.uint16: 65535}.get(values.dtype, 1)
     if white == 1 and not values.dtype.is_floating_point:
         kind = str(values.dtype).removeprefix("torch.")
-        raise ImageError(f"{source} is of {kind}; a depth map is uint8, uint16 or floating point")
+        raise ImageError(
+            f"{source} has values of {kind}; a depth map must be uint8, uint16 or floating point"
+        )
     size = image.shape[-2:]
     if values.squeeze().shape != size and values.shape != size:
         raise ImageError(
-            f"{source} is of shape {tuple(values.shape)}; give one of the image's size, "
+            f"{source} has the shape {tuple(values.shape)}; it must have the image's size, "
             f"{tuple(size)}"
         )
     values = values.float() / white
     if not torch.isfinite(values).all() or values.min() < 0:
         raise ImageError(
-            f"{source} has negative or infinite values or NaN; a depth is 0 (near) or more"
+            f"{source} has negative or infinite values or NaN; a depth must be 0 (near) or more"
         )
     return values.reshape(1, 1, *size).to(image.device)
 
@@ -64,23 +66,23 @@ def _read(path: Path) -> Any:
     except Exception as error:  # an empty file, or the header of an endless array: EOF, no memory
         raise ImageError(f"{path} is not an array that can be read ({first_line(error)})") from None
     if not isinstance(array, np.ndarray):
-        raise ImageError(f"{path} holds several arrays; save the depth alone as .npy")
+        raise ImageError(f"{path} contains several arrays; save the depth alone as .npy")
     return array
 
 
 def _of_picture(picture: Image.Image, source: str) -> np.ndarray[Any, Any]:
     if picture.mode not in GREY_MODES:
         raise ImageError(
-            f"{source} is a {picture.mode} picture; a depth map is grey, of 8 or 16 bits, "
-            "or a .npy file"
+            f"{source} is a {picture.mode} picture; a depth map must be grey with 8 or 16 bits, or "
+            "a .npy file"
         )
     values = np.asarray(picture)
     if values.dtype != np.int32:
         return values
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
-            f"{source} goes from {values.min()} to {values.max()}; an image of integers goes from "
-            "0 to 65535 at most"
+            f"{source} ranges from {values.min()} to {values.max()}; an integer image must be in 0 "
+            "to 65535"
         )
     return values.astype(np.uint16)
 

@@ -67,7 +67,7 @@ class Draws:
         self.haze: Tensor | None = None
         if not isinstance(generator, Generator) and len(generator) != image.shape[0]:
             raise InputError(
-                f"give one generator, or one for each of the {image.shape[0]} images, "
+                f"use one generator, or one for each of the {image.shape[0]} images, "
                 f"not {len(generator)}"
             )
 
@@ -85,7 +85,7 @@ class Draws:
         return self.drawn[name]
 
     def limits(self, name: str) -> tuple[float, float]:
-        """Return the two ends of the range that a declared parameter is drawn from."""
+        """Return the lower and upper limit of a declared parameter's range."""
         low, high = self.values[name]
         return low, high
 
@@ -94,7 +94,7 @@ class Draws:
         return self.values[name]
 
     def record(self, name: str, value: Tensor) -> Tensor:
-        """Record what a parameter, (B, C, 1, 1), became in the image, and return it."""
+        """Record the value of a parameter in the image, (B, C, 1, 1), and return it."""
         self.drawn[name] = value
         return value
 
@@ -119,7 +119,7 @@ class Draws:
     ) -> Tensor:
         """Draw as `uniform` does, uniform in the logarithm; `lowest` is above 0.
 
-        For what spans an order of magnitude, such as a length.
+        For parameters that span an order of magnitude, such as a length.
         """
         low, high = checked(name, limits, lowest, highest)
         return torch.exp(math.log(low) + (math.log(high) - math.log(low)) * self.unit(1, 1, 1))
@@ -157,8 +157,8 @@ class Draws:
 def seed_of(*parts: object) -> int:
     """Return a seed that depends on these values alone, and is the same on every machine.
 
-    A name may hold any bytes. Where two spellings of one name (NFC, NFD) are to give one seed, the
-    caller composes it first (`vrdir.images.folders.composed`).
+    A name may contain any bytes. Where two spellings of one name (NFC, NFD) are to give one seed,
+    the caller composes it first (`vrdir.images.folders.composed`).
     """
     return zlib.crc32("|".join(map(str, parts)).encode("utf-8", "surrogateescape"))
 

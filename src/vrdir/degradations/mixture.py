@@ -21,7 +21,7 @@ class Mixture(NamedTuple):
     """A degraded batch.
 
     Attributes:
-        image: (B, 3, H, W), clipped to [0, 1] and rounded to 8 bits, as a file would hold it.
+        image: (B, 3, H, W), clipped to [0, 1] and rounded to 8 bits, as a file would store it.
         present: (B, K) bool, which degradations are in which image, in the order of `names`.
         kinds: the kind drawn for each image.
         haze: (B,), the mean of 1 - t of each image's haze; 0 without haze.
@@ -47,8 +47,9 @@ def degrade_mixture(
         image: (B, 3, H, W) in [0, 1].
         shares: relative frequency of each kind: a degradation's name, "clean" for no degradation,
             "mixed" for two or three of `names` at once (milder than alone, in the order of nature).
-        names: the degradations there are, in the order of `Mixture.present`.
-        generator: source of all draws; or one for each image, whose pixels then depend on it alone.
+        names: the known degradations, in the order of `Mixture.present`.
+        generator: source of all draws; or one for each image, whose pixels then depend only on this
+            generator.
         ranges: values of parameters instead of the defaults; in "mixed", the milder ranges have
             precedence.
         jpeg_share: probability that an image of any kind is compressed as JPEG at the end, as most
@@ -92,7 +93,7 @@ def _check(shares: Mapping[str, float], names: Sequence[str]) -> None:
     if unknown:
         known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
         raise InputError(
-            f"unknown degradation {', '.join(sorted(unknown))}; there are {known}"
+            f"unknown degradation {', '.join(sorted(unknown))}; choose from {known}"
             f"{suggestion(*unknown)}"
         )
     weights = torch.tensor([float(share) for share in shares.values()], dtype=torch.float64)
@@ -119,8 +120,9 @@ def joining(draws: Tensor, names: Sequence[str]) -> Tensor:
     """Return which of K names join a mixture, (B, K) bool, by uniform draws (B, K).
 
     Names join in the order of their draws, if they can be in one photo with those before them
-    (`can_meet`): two, and a third if its draw is below min(2/3, 2/K). Where the lowest can meet no
-    other, the next begins; if all names exclude each other, the two lowest are combined.
+    (`can_meet`): two, and a third if its draw is below min(2/3, 2/K). If the lowest can be combined
+    with no other, the mixture begins with the next; if all names exclude each other, the two lowest
+    are combined.
     """
     limit = min(2 / 3, 2 / max(1, len(names)))
     joins = torch.zeros(draws.shape, dtype=torch.bool)

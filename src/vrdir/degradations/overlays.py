@@ -1,7 +1,7 @@
 """Overlays: bars, frames, stamps and masks that cameras and programs draw on an image.
 
 An overlay is not a degradation. It is on the degraded and on the clean image alike, and a restorer
-must leave it alone and must not be misled by it.
+must leave it unchanged and must not be misled by it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def draw_overlays(image: Tensor, generator: Generators, share: float = 1.0) -> O
 
 
 def plain_colour(draws: Draws) -> Tensor:
-    """Draw black mostly, letterbox grey, white, or any grey, (B, 1, 1, 1)."""
+    """Draw mostly black, letterbox grey, white, or any grey, (B, 1, 1, 1)."""
     which, grey = draws.unit(1, 1, 1), draws.unit(1, 1, 1)
     common = torch.where(which < 0.7, LETTERBOX * torch.ones_like(grey), torch.ones_like(grey))
     return torch.where(which < 0.4, 0.0, torch.where(which < 0.85, common, grey))
@@ -82,7 +82,7 @@ def bars(draws: Draws) -> tuple[Tensor, Tensor | None]:
 
 
 def padding(draws: Draws) -> tuple[Tensor, Tensor | None]:
-    """Draw one band at one side, as a letterbox has it that puts the image in a corner."""
+    """Draw one band at one side, as in a letterbox with the image in a corner."""
     x, y = positions(draws)
     width, side = draws.uniform("width", (0.005, 0.35)), draws.unit(1, 1, 1)
     across = torch.where(side < 0.5, y, x)

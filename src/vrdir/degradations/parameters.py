@@ -32,7 +32,7 @@ class Parameter:
         unit: such as "pixels"; "" for a plain number.
         severities: its values or ranges at severity 1 to 5; () where a severity keeps the default.
         milder: its range in a mixture with other degradations; None keeps the default.
-        log: whether it is drawn uniformly in its logarithm, as lengths are; bounds are above 0.
+        log: whether it is drawn uniformly in its logarithm, as for lengths; bounds are above 0.
         whole: whether what was drawn is rounded to a whole number.
     """
 
@@ -56,7 +56,7 @@ class Parameter:
 
     @property
     def default(self) -> tuple[float, float]:
-        """The range that is drawn from where none is given."""
+        """The range that is used if none is given."""
         return float(self.low), float(self.high)
 
     @property

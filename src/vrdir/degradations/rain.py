@@ -135,7 +135,7 @@ def rain(image: Tensor, draws: Draws) -> Tensor:
         covered = torch.maximum(covered, softened(strength, blur * 0.5**layer))
     covered = covered * (1 - unevenness * draws.clouds())
     mist, clear_air = draws.parameter("mist"), draws.value("clear_air")
-    if clear_air > 0:  # otherwise nothing is drawn, so that later draws stay as they were
+    if clear_air > 0:  # otherwise nothing is drawn, so that later draws do not change
         weather = (draws.unit(1, 1, 1) >= clear_air).to(image.dtype)
         veil = draws.record("veil", veil * weather)
         mist = draws.record("mist", mist * weather)
@@ -151,7 +151,7 @@ def streak_layer(
     """Draw one layer of streaks, (B, 1, H, W) in [0, 1]: bright drops, each smeared into a line.
 
     The smear is a convolution in the Fourier domain: its cost does not depend on the streaks'
-    length. Streaks wrap around the borders, which does no harm.
+    length. Streaks wrap around the borders, which is not visible.
     """
     device = draws.image.device
     rows, columns = draws.image.shape[-2:]
@@ -224,9 +224,9 @@ def raindrops(image: Tensor, draws: Draws) -> Tensor:
     """Put drops on the lens: `I = (1 - a) J + a (g J_s(c - F r u / sqrt(2 - |u|^2)) + h)`.
 
     `u = (x - c) / r`. A drop of centre c and radius r is a small wide-angle lens: it shows the
-    scene upside down, as wide as F drops. J_s is J without the detail that is lost on the way. g
-    darkens the rim, where the light is from far aside, `1 - k |u|^4`; h is a glint on the upper
-    side; a is the outline, blurred since the lens is focused behind it.
+    scene upside down, as wide as F drops. J_s is J without the detail that is lost. g darkens the
+    rim, where the light comes from far to the side, `1 - k |u|^4`; h is a glint on the upper side;
+    a is the outline, blurred since the lens is focused behind it.
 
     The recorded `coverage` is what the drops' cells have space for.
     """
@@ -271,7 +271,7 @@ class Drop(NamedTuple):
 
 
 def refracted(small: Tensor, image: Tensor, drop: Drop, field: Tensor) -> Tensor:
-    """Return what is seen in drops, (B, 3, H, W): the reduced scene `small`, upside down."""
+    """Return the scene seen in drops, (B, 3, H, W): the reduced scene `small`, upside down."""
     height, width = image.shape[-2:]
     x, y = pixel_grid(image)
     far = field * drop.radius / torch.sqrt(2 - drop.distance.clamp(0, 1) ** 2)
@@ -289,7 +289,7 @@ def refracted(small: Tensor, image: Tensor, drop: Drop, field: Tensor) -> Tensor
 
 def drop_grid(largest: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean area of a layer's drops, and the side of the cell of each, in pixels."""
-    area = math.pi * 0.392 * largest**2  # 0.392: mean of the squared radii
+    area = math.pi * 0.392 * largest**2  # 0.392: the mean of the squared radii
     return area, 2 * (1.3 * largest + torch.minimum(blur, largest) / 2)
 
 

@@ -1,4 +1,4 @@
-"""All degradations by name. A new file of degradations is one entry here."""
+"""All degradations by name. To add a file of degradations, add one entry here."""
 
 from vrdir.degradations import (  # noqa: F401 - importing them registers them
     blur,
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 CLEAN, MIXED = "clean", "mixed"
-"""The kinds of images beside single degradations: without any, and with several at once."""
+"""The kinds of images besides single degradations: without any, and with several at once."""
 
 
 def find(name: str) -> Degradation:
@@ -46,11 +46,11 @@ def find(name: str) -> Degradation:
     found = DEGRADATIONS.get(name) or OVERLAYS.get(name)
     if found is None:
         known = ", ".join((*DEGRADATIONS, *OVERLAYS))
-        raise InputError(f"unknown degradation {name!r}; there are {known}{suggestion(name)}")
+        raise InputError(f"unknown degradation {name!r}; choose one of {known}{suggestion(name)}")
     return found
 
 
 def suggestion(*names: str) -> str:
-    """Return "; did you mean haze?" for unknown names, or "" where no known name is near."""
+    """Return "; did you mean haze?" for unknown names, or "" if no known name is similar."""
     known = (*DEGRADATIONS, CLEAN, MIXED)
     return "".join(did_you_mean(name, known, SYNONYMS) for name in sorted(names))

@@ -28,7 +28,7 @@ def low_resolution(image: Tensor, draws: Draws) -> Tensor:
     """Reduce the image and enlarge it again: `I = up(round8(down(J)))`.
 
     It is reduced to `round(H / factor)` x `round(W / factor)` pixels. Both ways are bicubic; the
-    filter of the reduction is as wide as the factor, so that nothing aliases. round8 is rounding to
+    filter of the reduction is as wide as the factor, which prevents aliasing. round8 is rounding to
     8 bits.
     """
     factors = draws.parameter("factor").flatten().tolist()

@@ -1,4 +1,4 @@
-"""Things scattered over an image: flakes, drops."""
+"""Objects scattered over an image: flakes, drops."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 
 def per_cell(coverage: Tensor, area: Tensor, cell_px: Tensor) -> Tensor:
-    """Return how many things of a mean area a cell has, if they cover a share of the image.
+    """Return how many objects of a mean area a cell has, if they cover a share of the image.
 
     They are thrown at random (a Poisson process).
     """
@@ -33,7 +33,7 @@ def per_cell(coverage: Tensor, area: Tensor, cell_px: Tensor) -> Tensor:
 
 
 def most(area: Tensor, cell_px: Tensor) -> Tensor:
-    """Return the largest share that can be covered, with one thing in every cell."""
+    """Return the largest share that can be covered, with one object in every cell."""
     return -torch.expm1(-area / cell_px**2)
 
 

@@ -58,7 +58,7 @@ def _parse_step(text: str) -> Step:
             continue
         if key not in parameters or not equals:
             known = ", ".join(f"{k}={shown(p.default)}" for k, p in parameters.items())
-            raise InputError(f"{name} takes {known}, or severity=1 to 5; not {part!r}")
+            raise InputError(f"{name} accepts {known}, or severity=1 to 5; not {part!r}")
         ranges[key] = parameters[key].parsed(f"{name}:{key}", value)
     return Step(name, ranges, severity)
 
@@ -75,7 +75,7 @@ def ranges_of(text: str) -> dict[str, dict[str, Any]]:
         step.name: at_severity(step.name, step.severity) | dict(step.ranges) for step in steps
     }
     if len(ranges) < len(steps):
-        raise InputError(f"give each degradation once, not as in {text!r}")
+        raise InputError(f"use each degradation once, not as in {text!r}")
     check_ranges(ranges)
     return ranges
 

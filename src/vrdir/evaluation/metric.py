@@ -49,5 +49,5 @@ class Metric(Generic[Measure]):
 
 
 def documented(metrics: Iterable[Metric[Any]]) -> str:
-    """Return metrics as the rows of a Markdown table, as the guides hold them."""
+    """Return metrics as the rows of a Markdown table, as the guides show them."""
     return "\n".join(f"| {metric.heading} | {metric.definition} |" for metric in metrics)

@@ -12,7 +12,7 @@ from vrdir.errors import WeightsError
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
-FACTS_KEY = "vrdir"  # of the metadata in the file that hold `ExportFacts`
+FACTS_KEY = "vrdir"  # of the metadata in the file that contain `ExportFacts`
 INPUT, OUTPUTS = "image", ("restored", "shares")
 
 

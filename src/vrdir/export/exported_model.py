@@ -27,7 +27,7 @@ class ExportFacts(BaseModel):
         weights_sha256: of the network's values, not of a file (see
             `vrdir.export.exporting.state_sha256`).
         config: the network's shape.
-        size: (H, W) if the file takes images of that size only, one at a time; None for any size
+        size: (H, W) if the file accepts images of that size only, one at a time; None for any size
             and batches.
     """
 
@@ -43,8 +43,8 @@ class ExportedModel:
     """An exported network, with the results of `VRDIR.restore`.
 
     It runs on the CPU, with as many threads as PyTorch has when the file is opened. It keeps
-    nothing about an image, so threads may share it. It can be pickled; the file is then opened
-    again.
+    nothing about an image, so several threads may use it. It can be pickled; the file is then
+    opened again.
 
     Args:
         path: a file that `vrdir export` wrote: .onnx, or the format of the backend.
@@ -52,7 +52,7 @@ class ExportedModel:
 
     Raises:
         MissingFileError: there is no such file.
-        WeightsError: the file is damaged, holds values that are not finite, or was not exported
+        WeightsError: the file is damaged, contains values that are not finite, or was not exported
             by vrdir.
         MissingPackageError: the runtime is not installed.
     """
@@ -62,7 +62,9 @@ class ExportedModel:
         survive_forks()
         self.path, self.backend = Path(path), backend
         if not self.path.is_file():
-            raise MissingFileError(f"no exported network at {path}; write one with vrdir export")
+            raise MissingFileError(
+                f"exported network {path} does not exist; create it with vrdir export"
+            )
         opened = runtime.open(self.path)
         if opened.facts is None:
             raise WeightsError(
@@ -96,7 +98,7 @@ class ExportedModel:
 
         Raises:
             InputError: the image has another shape, or there is no clean branch to skip by.
-            ImageError: the file takes images of another size only.
+            ImageError: the file accepts only images of another size.
             ResultError: the result is not finite.
         """
         check_image(image)
@@ -119,7 +121,7 @@ class ExportedModel:
                 " x ".join(map(str, size)) for size in (self.facts.size, image.shape[-2:])
             )
             raise ImageError(
-                f"{self.path} takes images of {own} pixels (height x width) alone, not {given}; "
+                f"{self.path} accepts only images of {own} pixels (height x width), not {given}; "
                 "export it without a size"
             )
 

@@ -70,7 +70,7 @@ def export(
         sizes: the sizes to compare, each (B, H, W); not used with `size`.
         tolerance: the largest difference allowed, of pixels in [0, 1] and of shares. None: 1e-4,
             or 1e-2 with `half`.
-        size: (H, W) if the file shall take images of this size only, one at a time, as OpenCV and
+        size: (H, W) if the file accepts images of this size only, one at a time, as OpenCV and
             TensorRT need it.
         opset: the ONNX opset. A runtime knows opsets up to some number.
         half: convolutions compute in float16 with weights in float16; all else stays float32,
@@ -80,15 +80,16 @@ def export(
         The largest difference for each size.
 
     Raises:
-        ResultError: a difference is larger than `tolerance`. After this and any other error there
-            is no file.
+        ResultError: a difference is larger than `tolerance`. After this or any other error there is
+            no file.
         InputError: the suffix or the backend is unknown, or the exporter cannot write the opset.
         WeightsError: a value of the network is not finite.
         MissingPackageError: a package is not installed.
     """
     if path.suffix not in FORMATS:
         raise InputError(
-            f"an exported network's file ends in {' or '.join(FORMATS)}, not as {path.name} does"
+            f"the file of an exported network must end in {' or '.join(FORMATS)}, unlike "
+            f"{path.name}"
         )
     check_finite(model.state_dict(), "the network")
     exported_backend(backend).runtime()  # fails now, not after the export
@@ -117,8 +118,8 @@ def _check_errors(
     too_large = [error for error in errors.values() if not error <= tolerance]  # NaN, too
     if too_large:
         raise ResultError(
-            f"{path} was not kept: in {backend} it differs from PyTorch by up to "
-            f"{max(too_large):.1e}, allowed is {tolerance:.0e}"
+            f"{path} was discarded: in {backend} it differs from PyTorch by up to "
+            f"{max(too_large):.1e}; at most {tolerance:.0e} is allowed"
         )
 
 
@@ -167,7 +168,7 @@ def cached_export(model: VRDIR, backend: str) -> Path:
             export(model, path, backend, sizes=CHECK_SIZES[:3])
         except OSError as error:
             raise InputError(
-                f"the exported network cannot be kept in {path.parent} ({error.strerror}); "
+                f"the exported network cannot be stored in {path.parent} ({error.strerror}); "
                 "set XDG_CACHE_HOME, or export it to a file"
             ) from None
     return path

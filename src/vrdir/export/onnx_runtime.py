@@ -19,12 +19,9 @@ def open_network(path: Path) -> OpenedNetwork:
     """Open an exported network.
 
     Raises:
-        WeightsError: the file is no ONNX file, is damaged, or has values that are not finite.
+        WeightsError: the file is not an ONNX file, is damaged, or has values that are not finite.
     """
-    backend = BACKENDS["onnx"]
-    if path.suffix == ".xml":
-        raise WeightsError(f"{path} is OpenVINO's format; open it with backend openvino")
-    session = onnx_session(backend.runtime(), path, "; export it again")
+    session = onnx_session(BACKENDS["onnx"].runtime(), path, "; export it again")
     check_values(path, initializers(path))
 
     def run(image: Pixels) -> tuple[Pixels, Pixels]:
@@ -49,12 +46,12 @@ def onnx_session(onnxruntime: Any, path: Path, remedy: str = "") -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
-        # As torch's threads then do, its own sleep while they wait.
+        # Its threads then sleep while they wait, like torch's.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     refuse_pointer(path, WeightsError)
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented errors
         raise WeightsError(
-            f"{path} is no ONNX file that onnxruntime can open ({first_line(error)}){remedy}"
+            f"{path} is not an ONNX file that onnxruntime can open ({first_line(error)}){remedy}"
         ) from None

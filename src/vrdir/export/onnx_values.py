@@ -33,7 +33,7 @@ def initializers(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
                 if inner == INITIALIZER:
                     yield _tensor(tensor)
     except (IndexError, TypeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is no ONNX file, or is damaged ({error})") from None
+        raise WeightsError(f"{path} is not an ONNX file, or is damaged ({error})") from None
 
 
 def _tensor(message: Any) -> tuple[str, np.ndarray[Any, Any]]:

@@ -29,7 +29,7 @@ def open_network(path: Path) -> OpenedNetwork:
     except Exception as error:  # also of its messages, which may not be UTF-8
         reason = " ".join(str(error).split())
         raise WeightsError(
-            f"{path} is no network that openvino can open ({reason}); export it again"
+            f"{path} is not a network that openvino can open ({reason}); export it again"
         ) from None
     constants = (op for op in network.get_ops() if op.get_type_name() == "Constant")
     check_values(
@@ -46,7 +46,7 @@ def open_network(path: Path) -> OpenedNetwork:
     compiled = core.compile_model(network, "CPU", settings)
 
     def run(image: Pixels) -> tuple[Pixels, Pixels]:
-        # A request of its own for every call: threads may not share one.
+        # A separate request for every call: threads cannot share one.
         results = compiled.create_infer_request().infer({INPUT: image})
         restored, shares = (results[name] for name in OUTPUTS)
         return restored, shares

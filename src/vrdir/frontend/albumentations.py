@@ -1,4 +1,4 @@
-"""The restorer as a transform of albumentations, which has to be installed separately."""
+"""The restorer as a transform of albumentations, which must be installed separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 class AlbumentationsRestore(ImageOnlyTransform):  # type: ignore[misc]
     """A transform of albumentations that restores the image.
 
-    The image keeps its size, so boxes, masks and key points stay as they are.
+    The image keeps its size, so boxes, masks and key points stay unchanged.
 
     >>> import albumentations as A
     >>> from vrdir.frontend import AlbumentationsRestore

@@ -62,10 +62,10 @@ def restore_before(
         channels: "rgb" or "bgr", the channel order of tensors and arrays.
         preprocessing: an object to read all that from: a torchvision `weights` or its
             `transforms()`, a Hugging Face image processor, or a timm configuration.
-        argument: the name or position of the argument (of a session: the input) that holds the
+        argument: the name or position of the argument (of a session: the input) that contains the
             images, if it cannot be guessed.
-        skip_clean: leave images unchanged that the network calls clean, which saves time; True, or
-            the share from which on an image counts as clean (see `VRDIR.restore`). None: as in a
+        skip_clean: leave images unchanged that the network considers clean, which saves time; True,
+            or the share from which on an image counts as clean (see `VRDIR.restore`). None: as in a
             `Restorer` given as `weights`, else False.
         train_restorer: let gradients reach the restorer's parameters too (except its extractor's).
         hook: called with each `Restoration`: the image (B, 3, H, W) in [0, 1], the guidance maps,
@@ -82,13 +82,13 @@ def restore_before(
 
     Raises:
         InputError: a declaration is invalid.
-        RecogniserError: the recogniser takes no images, or has a restorer in front of it already.
+        RecogniserError: the recogniser takes no images, or already has a restorer.
         NotCallableError: it cannot be called.
         WeightsError: the weights cannot be used.
         MissingFileError: they do not exist.
     """
     if is_connected(recogniser):
-        raise RecogniserError("this recogniser has a restorer in front already")
+        raise RecogniserError("this recogniser already has a restorer")
     connector = connector_for(recogniser)
     if device is None and connector.shares_device:
         network = load_network(weights, _device_of(recogniser))

@@ -12,12 +12,12 @@ from vrdir.errors import InputError
 PIXELS_KEY = "pixel_values"
 MASK_KEY = "pixel_mask"
 
-# What recognisers and data sets name their images; the first that is found is taken.
+# Names of the images in recognisers and data sets; the first that is found is used.
 IMAGE_KEYS = (PIXELS_KEY, "image", "images", "img", "source", "input", "inputs", "x")
 
 
 def image_key(batch: Mapping[Any, Any]) -> Any:
-    """Return the name under which a mapping holds its images.
+    """Return the name under which a mapping contains its images.
 
     Raises:
         InputError: it has none of the known names.
@@ -76,15 +76,15 @@ def restore_arguments(
         return args, {**kwargs, argument: restore(kwargs[argument], mask)}
     given = [f"{len(args)} by position", *kwargs]
     raise InputError(
-        f"no images in this call (arguments: {', '.join(given)}); "
-        "say which argument holds them: restore_before(..., argument=NAME or position)"
+        f"no images in this call (arguments: {', '.join(given)}); name the argument: "
+        "restore_before(..., argument=NAME or position)"
     )
 
 
 def _guess(
     by_position: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> str | int:
-    """Return the argument that most likely holds the images."""
+    """Return the argument that most likely contains the images."""
     if PIXELS_KEY in by_position or PIXELS_KEY in kwargs:
         return PIXELS_KEY
     if args:  # other known names, such as `source`, may mean something else beside an image

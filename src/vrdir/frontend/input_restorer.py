@@ -1,4 +1,4 @@
-"""InputRestorer: restore the images in a recogniser's input and keep everything else as it is."""
+"""InputRestorer: restore the images in a recogniser's input and keep everything else unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from vrdir.frontend.batch_restoration import autocast_disabled, restore_batch
 from vrdir.frontend.image_arguments import MASK_KEY, image_key
 from vrdir.frontend.network import KeepsDtypes
 from vrdir.frontend.normalisation import Normalisation
-from vrdir.images.convert import OVERSHOOT, open_image, overshoots_only
+from vrdir.images.convert import open_image
+from vrdir.images.open_arrays import OVERSHOOT, overshoots_only
 from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.model.checks import check_result
 from vrdir.model.clean_images import clean_threshold
@@ -38,13 +39,13 @@ UNDECLARED = (
 class InputRestorer(KeepsDtypes):
     """Restore the images in a recogniser's input and return an input of the same structure.
 
-    It keeps no state of an image, so threads may share one. The network stays in float32 and,
-    unless it trains, in evaluation mode, whatever `half`, `to`, `train` or autocast ask of the
-    model around it.
+    It keeps no state of an image, so several threads may use it. The network stays in float32 and,
+    unless it trains, in evaluation mode, even if the model around it uses `half`, `to`, `train` or
+    autocast.
 
     Args:
-        restorer: the network. It is frozen in place; with `trains` everything but its extractor is
-            unfrozen instead.
+        restorer: the network. It is frozen in place; with `trains` everything except its extractor
+            is unfrozen instead.
         normalisation: how the recogniser's tensors are normalised. Pictures (PIL, paths, integer
             arrays) need none.
         declared: whether `normalisation` is known. If it is only assumed, the first tensor that
@@ -97,7 +98,8 @@ class InputRestorer(KeepsDtypes):
                 - an array of these shapes, or with the channels last;
                 - a PIL image, or the path of an image file, which becomes a PIL image;
                 - a list or tuple of these, of any sizes, restored one by one;
-                - a mapping that holds one of these under a name such as `pixel_values` or `image`;
+                - a mapping that contains one of these under a name such as `pixel_values` or
+                  `image`;
                 - DETR's pair of `tensors` and `mask`.
             mask: of a padded batch, (B, H, W) or (H, W), not 0 where an image is; a mapping may
                 hold it under `pixel_mask`. Each image is then restored alone, on the smallest
@@ -140,8 +142,8 @@ class InputRestorer(KeepsDtypes):
             images = [self(image) for image in batch]
             return batch._make(images) if hasattr(batch, "_make") else type(batch)(images)
         raise InputError(
-            f"cannot find images in a {type(batch).__name__}; give a tensor (B, 3, H, W) or "
-            "(3, H, W), an array, PIL images, a list of them, or a mapping that holds them as "
+            f"cannot find images in a {type(batch).__name__}; pass a tensor (B, 3, H, W) or (3, H, "
+            "W), an array, PIL images, a list of them, or a mapping that contains them as "
             "pixel_values or image"
         )
 
@@ -150,7 +152,7 @@ class InputRestorer(KeepsDtypes):
         if torch.compiler.is_compiling():
             raise TracingError(
                 f"a {MASK_KEY} makes the work depend on the data, which torch.export and "
-                "torch.compile do not support; leave it out"
+                "torch.compile do not support; remove it"
             )
         if isinstance(batch, (list, tuple)):
             return [self(image, one) for image, one in zip(batch, mask, strict=True)]
@@ -164,8 +166,8 @@ class InputRestorer(KeepsDtypes):
         valid = torch.as_tensor(mask, device=batch.device) != 0
         if valid.shape != (*batch.shape[:-3], *batch.shape[-2:]):
             raise InputError(
-                f"the {MASK_KEY} of images {tuple(batch.shape)} is (B, H, W), "
-                f"not {tuple(valid.shape)}"
+                f"the {MASK_KEY} of images {tuple(batch.shape)} must be (B, H, W), not "
+                f"{tuple(valid.shape)}"
             )
         if batch.ndim == 3:
             return self._masked(batch[None], valid[None])[0]
@@ -231,7 +233,7 @@ class InputRestorer(KeepsDtypes):
         integer = np.issubdtype(array.dtype, np.integer)
         if array.ndim == 2 and not integer:
             raise InputError(
-                "a recogniser's image array is (B, 3, H, W), (3, H, W) or (H, W, 3), "
+                "a recogniser's image array must be (B, 3, H, W), (3, H, W) or (H, W, 3), "
                 f"not {array.shape}"
             )
         channels_first = array.ndim > 2 and array.shape[-3] == 3 and array.shape[-1] != 3
@@ -245,8 +247,8 @@ class InputRestorer(KeepsDtypes):
     def _file(self, path: str) -> Any:
         if path.startswith(("http://", "https://", "data:")):
             raise InputError(
-                f"{path[:80]} is an address, which is not fetched; "
-                "open the image and pass it as a PIL image"
+                f"{path[:80]} is an address, which is not downloaded; open the image and pass it "
+                "as a PIL image"
             )
         picture = _as_pil(self._picture(path))
         picture.filename = path  # some recognisers report it
@@ -271,13 +273,13 @@ def _check_tensor(values: Tensor) -> None:
     if values.ndim not in (3, 4) or values.shape[-3] != 3:
         hint = "; it looks like (H, W, 3): permute it" if values.shape[-1] == 3 else ""
         raise InputError(
-            "a recogniser's image tensor is (B, 3, H, W) or (3, H, W), "
+            "a recogniser's image tensor must be (B, 3, H, W) or (3, H, W), "
             f"not {tuple(values.shape)}{hint}"
         )
     if values.dtype != torch.uint8 and not values.dtype.is_floating_point:
         raise InputError(
-            "image tensors are uint8 or floating point, "
-            f"not {str(values.dtype).removeprefix('torch.')}"
+            "image tensors must be uint8 or floating point, not "
+            f"{str(values.dtype).removeprefix('torch.')}"
         )
 
 
@@ -285,12 +287,12 @@ def _check_range(image: Tensor, normalisation: Normalisation) -> bool:
     """Raise ImageError if undoing the normalisation did not give an image in [0, 1].
 
     Returns:
-        Whether the range is beyond doubt: within [0, 1], up to a little overshoot.
+        Whether the range is certain: within [0, 1], up to a little overshoot.
     """
     low, high = (float(v) for v in image.detach().aminmax())
     if not overshoots_only(image, low, high):
         raise ImageError(
-            f"the recogniser's input goes from {low:.3g} to {high:.3g} after undoing its "
+            f"the recogniser's input ranges from {low:.3g} to {high:.3g} after undoing its "
             f"normalisation, which should give an image in [0, 1]. Assumed: {normalisation}; "
             "declare what the recogniser really receives: mean=, std=, range=, channels="
         )

@@ -51,13 +51,13 @@ def load_network(weights: str | Path | VRDIR | Restorer, device: torch.device) -
     """
     if isinstance(weights, Restorer) and weights.precision != "float32":
         raise WeightsError(
-            f"a front-end computes in float32, and this Restorer in {weights.precision}; "
-            "give a Restorer with precision float32, or the weights"
+            f"a front-end computes in float32, but this Restorer in {weights.precision}; pass a "
+            "Restorer with precision float32, or the weights"
         )
     network = weights.model if isinstance(weights, Restorer) else weights
     if isinstance(network, ExportedModel):
         raise WeightsError(
-            "a front-end needs backend torch, since gradients pass through it; "
-            "give the weights instead of the exported file"
+            "a front-end needs backend torch, since gradients pass through it; pass the weights "
+            "instead of the exported file"
         )
     return move_to(network_of(network), device)

@@ -80,7 +80,9 @@ def as_range(value: Any) -> tuple[float, float]:
         low, high = (0.0, value) if isinstance(value, (int, float)) else value
         low, high = float(low), float(high)
     except (TypeError, ValueError):
-        raise InputError(f"range is the value of white, or (black, white), not {value!r}") from None
+        raise InputError(
+            f"range must be the value of white, or (black, white), not {value!r}"
+        ) from None
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError(f"range must be finite, not {value!r}")
     return low, high
@@ -100,11 +102,13 @@ def as_triple(value: Any, name: str) -> Triple:
         values = torch.as_tensor(value, dtype=torch.float64).flatten().tolist()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
-            f"{name} is one number or one for each of 3 channels, not {value!r}"
+            f"{name} must be one number, or one for each of 3 channels, not {value!r}"
         ) from None
     values = values * 3 if len(values) == 1 else values
     if len(values) != 3:
-        raise InputError(f"{name} is one number or one for each of 3 channels, not {len(values)}")
+        raise InputError(
+            f"{name} must be one number, or one for each of 3 channels, not {len(values)}"
+        )
     if not all(map(math.isfinite, values)):
         raise InputError(f"{name} must be finite, not {value!r}")
     return values[0], values[1], values[2]

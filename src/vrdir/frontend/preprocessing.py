@@ -1,4 +1,4 @@
-"""Find out how a recogniser's input is normalised: declared by the user, or read from an object.
+"""Find how a recogniser's input is normalised: declared by the user, or read from an object.
 
 Read are timm's `pretrained_cfg`, torchvision's weights and transforms, and Hugging Face's image
 processors, by the attributes that they have; none of these packages is imported.
@@ -62,7 +62,7 @@ def find_normalisation(
     if channels is not None:
         normalisation = normalisation._replace(channels=checked_channels(channels))
     if not normalisation.range[0] < normalisation.range[1] or min(normalisation.std) <= 0:
-        raise InputError(f"range must rise and std be positive: {normalisation}")
+        raise InputError(f"range must be increasing and std positive: {normalisation}")
     return normalisation
 
 
@@ -86,7 +86,7 @@ def is_declared(recogniser: Any, *declarations: Any) -> bool:
 def _description_of(recogniser: Any) -> Any:
     """Return the object that describes a recogniser's input, or None.
 
-    A `mean` or `std` of the recogniser's own is not read: it may well apply them itself.
+    The recogniser's own `mean` or `std` is not read, because it may apply them itself.
     """
     found = (getattr(recogniser, name, None) for name in DESCRIPTIONS)
     return next((description for description in found if description is not None), None)

@@ -112,8 +112,8 @@ def _detect(state: Mapping[str, Any]) -> bool:
 def _read_config(state: Mapping[str, Any]) -> VRDIRConfig:
     if CONFIG_KEY not in state:
         raise WeightsError(
-            "these weights of a VRDIR come without their config; write one file with both: "
-            "vrdir.frontend.save_one_file(folder, path)"
+            "the file contains the weights of a VRDIR but not its config; write one file with "
+            "both: vrdir.frontend.save_one_file(folder, path)"
         )
     try:
         return VRDIRConfig.model_validate_json(bytes(state[CONFIG_KEY].cpu().tolist()))

@@ -30,7 +30,7 @@ class Restore(KeepsDtypes):
     It takes samples as the libraries of transforms pass them:
 
     - torchvision v2: `restore(image)`, `restore(image, target)`, `restore((image, target))`. The
-      first is the image; a mapping holds its image under `image`, `pixel_values` or the like.
+      first is the image; a mapping contains its image under `image`, `pixel_values` or the like.
     - albumentations: `restore(image=array, bboxes=...)`, which returns a dictionary. For
       `A.Compose` use `vrdir.frontend.AlbumentationsRestore`.
     - A list is a list of images.
@@ -79,7 +79,7 @@ class Restore(KeepsDtypes):
         self.train(False)
 
     def train(self, mode: bool = True) -> Restore:
-        """Stay in evaluation mode, whatever `mode` is."""
+        """Stay in evaluation mode, regardless of `mode`."""
         return super().train(False)
 
     def forward(self, *sample: Any, **named: Any) -> Any:
@@ -91,7 +91,8 @@ class Restore(KeepsDtypes):
                 pipeline, which are ignored.
 
         Raises:
-            ImageError: the image is damaged, or holds values out of range, such as normalised ones.
+            ImageError: the image is damaged, or contains values out of range, such as normalised
+                ones.
             InputError: the sample has no image.
         """
         if not sample:

@@ -1,4 +1,4 @@
-"""Images: reading, writing, and conversion to the package's own form and back."""
+"""Images: reading, writing, and conversion to the package's internal form and back."""
 
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,10 @@ from vrdir.lazy import offer
 
 if TYPE_CHECKING:
     from vrdir.images.contact_sheet import draw_contact_sheet, save_picture
-    from vrdir.images.convert import OpenImage, open_image
+    from vrdir.images.convert import open_image
     from vrdir.images.folders import files_below
     from vrdir.images.formats import FORMATS, IMAGE_SUFFIXES
+    from vrdir.images.open_arrays import OpenImage
     from vrdir.images.reading import allow_megapixels, decode, read_file
     from vrdir.images.sixteen_bits import DeepPicture
     from vrdir.images.writing import encode, write_file
@@ -33,7 +34,7 @@ _HOMES = {
     "DeepPicture": "vrdir.images.sixteen_bits",
     "FORMATS": "vrdir.images.formats",
     "IMAGE_SUFFIXES": "vrdir.images.formats",
-    "OpenImage": "vrdir.images.convert",
+    "OpenImage": "vrdir.images.open_arrays",
     "allow_megapixels": "vrdir.images.reading",
     "decode": "vrdir.images.reading",
     "draw_contact_sheet": "vrdir.images.contact_sheet",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from vrdir.errors import InputError
+from vrdir.errors import InputError, MissingFileError
 from vrdir.images.formats import IMAGE_SUFFIXES, RAW_SUFFIXES, plain_suffix
 
+logger = logging.getLogger(__name__)
 # What `files_below` counts that cannot be counted by a suffix.
 NO_SUFFIX, NO_FILE = "without a suffix", "pipe or device"
 NAMED_TYPES = 6  # how many types of skipped files are named
@@ -89,6 +91,31 @@ def _listed(folder: str, hidden: Callable[[str], bool] | None) -> list[os.DirEnt
     return sorted(entries, key=lambda entry: entry.name)
 
 
+def images_in(
+    folder: Path, unreadable: Callable[[OSError], None], without: Path | None = None
+) -> list[Path]:
+    """Return the image files below a folder, without hidden files; log how many are skipped.
+
+    Args:
+        folder: the folder.
+        unreadable: called with the error of a folder that cannot be listed.
+        without: a folder to leave out.
+
+    Raises:
+        MissingFileError: there is no image.
+    """
+    others = Counter[str]()
+    found = list(files_below(folder, without=without, others=others, unreadable=unreadable))
+    if not found:
+        raise MissingFileError(
+            f"no images in {folder}{f' but {skipped(others)}' if others else ''}; looked for the "
+            "formats that Pillow reads"
+        )
+    if others:
+        logger.warning("skipped in %s: %s", folder, skipped(others))
+    return found
+
+
 def skipped(others: Mapping[str, int]) -> str:
     """Return the files that `files_below` left out, in words.
 
@@ -116,7 +143,7 @@ def composed(name: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Return a name without what Windows and Macs do not tell apart: `composed`, small letters."""
+    """Return a name without what Windows and Macs do not distinguish: `composed`, small letters."""
     return composed(name).casefold()
 
 
@@ -137,8 +164,8 @@ class Names:
     def find(self, name: str) -> str:
         """Return the known name that equals this one.
 
-        Otherwise the one that is the same when composed, or else but for capitals. The name itself
-        is returned if there is no such name, or several.
+        Otherwise the one that is the same when composed, or else the one that differs only in
+        capitals. The name itself is returned if there is no such name, or several.
         """
         if name in self.names:
             return name

@@ -1,9 +1,8 @@
-"""The image file formats: what each can hold, and how a file's format is recognised.
+"""The image file formats: what each can store, and how a file's format is recognised.
 
 `FORMATS` is the one table of the formats that are read and written. The suffixes, the checks of the
-writer, the memory budget, the help texts and the table in docs/images.md are made from it. A new
-format is one more entry; if Pillow cannot read and write it, also a Pillow plug-in, registered
-where `register_heif` is called.
+writer, the memory budget, the help texts, the media types of the HTTP service and the table in
+docs/images.md are made from it. docs/extending/format.md explains how to add one.
 """
 
 from __future__ import annotations
@@ -19,27 +18,28 @@ from vrdir.errors import ImageError, MissingPackageError, require
 from vrdir.images.tiff import TIFF_STARTS, directories, full_page, with_one_page
 from vrdir.regular_files import is_lfs_pointer, lfs_advice
 
-TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers hold, in dpi
+TWO_BYTES, PIXELS_PER_METRE = 65535.0, 5e7  # the highest resolutions that headers can store, in dpi
 
 
 class Format(NamedTuple):
-    """What a file format can hold.
+    """What a file format can store.
 
     Attributes:
         name: Pillow's name for it.
         suffixes: in lower case, the usual one first.
+        media_types: those of HTTP, the one to send first; without one, `vrdir serve` returns PNG.
         lossy: the pixels change when written.
         quality: the encoder takes a quality of 1 to 100.
-        alpha: it holds an alpha channel.
+        alpha: it can store an alpha channel.
         grey_bits, colour_bits: the most bits per channel of grey and of RGB that are kept.
-        floats: it holds grey in 32-bit floating point.
-        exif, xmp, icc: it holds EXIF, XMP, an ICC profile.
-        highest_dpi: the highest resolution that its header holds, in dots per inch; 0 if it holds
-            none.
+        floats: it can store grey in 32-bit floating point.
+        exif, xmp, icc: it can store EXIF, XMP, an ICC profile.
+        highest_dpi: the highest resolution that its header can store, in dots per inch; 0 if it
+            can store none.
         exif_limit, xmp_limit: the most bytes of these; None for no limit.
         decoding_bytes: bytes per pixel and channel that the decoder needs beside the picture; 0 if
             it works row by row.
-        blocking: the decoder holds Python's lock to the end, so that Ctrl-C has to wait for it.
+        blocking: the decoder keeps Python's lock until the end, so Ctrl-C has to wait.
         bare_suffixes: those of its suffixes that mean a code stream without a container (JPEG
             2000).
         aliases: further names that Pillow reports for files of this format.
@@ -47,6 +47,7 @@ class Format(NamedTuple):
 
     name: str
     suffixes: tuple[str, ...]
+    media_types: tuple[str, ...] = ()
     lossy: bool = False
     quality: bool = False
     alpha: bool = False
@@ -69,6 +70,7 @@ FORMATS = (
     Format(
         "PNG",
         (".png", ".apng"),
+        media_types=("image/png",),
         alpha=True,
         grey_bits=16,
         colour_bits=16,
@@ -80,6 +82,7 @@ FORMATS = (
     Format(
         "TIFF",
         (".tif", ".tiff"),
+        media_types=("image/tiff",),
         alpha=True,
         grey_bits=16,
         colour_bits=16,
@@ -92,6 +95,7 @@ FORMATS = (
     Format(
         "JPEG",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        media_types=("image/jpeg", "image/jpg"),
         lossy=True,
         quality=True,
         exif=True,
@@ -106,6 +110,7 @@ FORMATS = (
     Format(
         "WEBP",
         (".webp",),
+        media_types=("image/webp",),
         lossy=True,
         quality=True,
         alpha=True,
@@ -118,6 +123,7 @@ FORMATS = (
     Format(
         "AVIF",
         (".avif",),
+        media_types=("image/avif",),
         lossy=True,
         quality=True,
         alpha=True,
@@ -130,6 +136,7 @@ FORMATS = (
     Format(
         "HEIF",
         (".heic", ".heif"),
+        media_types=("image/heic", "image/heif"),
         lossy=True,
         quality=True,
         alpha=True,
@@ -141,17 +148,18 @@ FORMATS = (
     Format(
         "JPEG2000",
         (".jp2", ".jpf", ".jpx", ".j2k", ".j2c", ".jpc"),
+        media_types=("image/jp2",),
         alpha=True,
         grey_bits=16,
         decoding_bytes=8,
         blocking=True,
         bare_suffixes=(".j2k", ".j2c", ".jpc"),
     ),
-    Format("BMP", (".bmp",), highest_dpi=PIXELS_PER_METRE),
+    Format("BMP", (".bmp",), ("image/bmp",), highest_dpi=PIXELS_PER_METRE),
     Format("DIB", (".dib",), highest_dpi=PIXELS_PER_METRE),
-    Format("TGA", (".tga", ".icb", ".vda", ".vst"), alpha=True),
-    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), grey_bits=16),
-    Format("GIF", (".gif",), lossy=True),
+    Format("TGA", (".tga", ".icb", ".vda", ".vst"), ("image/x-tga",), alpha=True),
+    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), ("image/x-portable-pixmap",), grey_bits=16),
+    Format("GIF", (".gif",), ("image/gif",), lossy=True),
 )
 BY_NAME = {name: each for each in FORMATS for name in (each.name, *each.aliases)}
 UNKNOWN = Format("", ())  # what is assumed of formats that are only read
@@ -192,18 +200,16 @@ OTHER_KINDS = {
     rb"%!PS|\xc5\xd0\xd3\xc6": "an EPS drawing; export it as PNG first",
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg": "an SVG drawing; export it as PNG first",
     rb"\s*<(!doctype html|html)": (
-        "a web page, not the image that it may show; get the image itself"
+        "a web page, not the image that it may show; download the image itself"
     ),
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": (
-        "JPEG XL, which Pillow cannot read; turn it into PNG first (djxl)"
+        "JPEG XL, which Pillow cannot read; convert it to PNG first (djxl)"
     ),
     rb"....ftyp(isom|iso\d|mp4|M4V|qt  |avc1|3gp)|\x1aE\xdf\xa3|RIFF....AVI ": (
-        "a video, by its content; give it a video's suffix"
+        "a video, by its content; rename it with a video's suffix"
     ),
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive; unpack it first",
 }
-# The columns of the table in docs/images.md.
-COLUMNS = ("exact", "grey16", "colour16", "alpha", "exif", "xmp", "icc")
 
 
 def format_named(name: str | None) -> Format:
@@ -214,30 +220,6 @@ def format_named(name: str | None) -> Format:
 def format_of_suffix(suffix: str) -> Format | None:
     """Return the format that is written for a suffix in lower case, or None."""
     return next((each for each in FORMATS if suffix in each.suffixes), None)
-
-
-def keeps(each: Format) -> dict[str, bool]:
-    """Return what a format keeps, by the columns of the table in docs/images.md."""
-    return {
-        "exact": not each.lossy,
-        "grey16": each.grey_bits == 16,
-        "colour16": each.colour_bits == 16,
-        "alpha": each.alpha,
-        "exif": each.exif,
-        "xmp": each.xmp,
-        "icc": each.icc,
-    }
-
-
-def format_table() -> str:
-    """Return the table of formats as Markdown, as docs/images.md has it."""
-    rows = [["Format", "Suffix", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
-    for each in FORMATS:
-        answers = ["yes" if kept else "-" for kept in keeps(each).values()]
-        rows.append([each.name, " ".join(each.suffixes), *answers])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines[1] = lines[1].replace(" ", "")
-    return "\n".join(lines)
 
 
 def plain_suffix(name: str | Path) -> str:
@@ -303,8 +285,8 @@ def _check_icons(file: IO[bytes], name: str) -> None:
         width, height = struct.unpack_from(*((">II", start, 16) if is_png else ("<ii", start, 4)))
         if abs(width * height) > ICON_PIXELS:
             raise ImageError(
-                f"{name} is an icon of {width} x {abs(height)} pixels, which no program makes: "
-                "it is damaged or malicious"
+                f"{name} is an icon of {width} x {abs(height)} pixels, which no program writes: it "
+                "is damaged or malicious"
             )
 
 

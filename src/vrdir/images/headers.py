@@ -1,4 +1,4 @@
-"""What the header of an image file tells, without decoding its pixels."""
+"""What the header of an image file says, without decoding its pixels."""
 
 from __future__ import annotations
 

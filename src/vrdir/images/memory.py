@@ -1,4 +1,4 @@
-"""The memory that there is, and what an image file will need of it, before it is decoded."""
+"""The memory that is available, and what an image file will need, before it is decoded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vrdir.errors import ImageError
 from vrdir.images.formats import format_named
 
 SHARE = 0.8  # of the memory, for one image
-UNKNOWN_MEMORY = 8 << 30  # bytes, assumed where the system does not tell its memory
+UNKNOWN_MEMORY = 8 << 30  # bytes, assumed where the system does not report its memory
 NO_LIMIT = 1 << 60  # cgroup v1 writes about 2^63 for "no limit"
 # Bytes per pixel in Pillow's own memory; 4 for all other modes.
 STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
@@ -27,7 +27,7 @@ def memory_limit(root: Path = Path("/")) -> int:
     -v`, `ulimit -d`) has a limit.
 
     Args:
-        root: the root of the file system that is asked for the container's limits.
+        root: the root of the file system, for the limits of the container.
     """
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -115,7 +115,7 @@ def check_memory(
     """
     if needed > most_for_one():
         raise error(
-            f"{name} ({size[0]} x {size[1]} pixels) needs about "
-            f"{needed / 2**30:.1f} GiB of memory, and there are {most_for_one() / 2**30:.1f} "
-            "for one image; give a smaller copy, cut it up, or use a machine with more"
+            f"{name} ({size[0]} x {size[1]} pixels) needs about {needed / 2**30:.1f} GiB of "
+            f"memory, but {most_for_one() / 2**30:.1f} GiB are available for one image; use a "
+            "smaller copy, divide the image, or use a machine with more memory"
         )

@@ -2,7 +2,7 @@
 
 Why no library: Pillow reads and writes all of these, and does so here. What it cannot do is done by
 this module: remove the preview from EXIF without moving anything else (libraries such as piexif
-write EXIF anew, which breaks the offsets in makers' notes, and piexif is no longer maintained), and
+rewrite EXIF, which breaks the offsets in makers' notes, and piexif is no longer maintained), and
 skip damaged chunks of a PNG or segments of a JPEG so that the picture can be read.
 
 Sources: EXIF 2.32 (CIPA DC-008), PNG (W3C, third edition), JPEG (ITU-T T.81, annex B), ITU-T H.273
@@ -45,7 +45,7 @@ def kept_metadata(info: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def without_preview(exif: bytes) -> bytes:
-    """Return EXIF without its second directory, which holds a small preview of the photo.
+    """Return EXIF without its second directory, which contains a small preview of the photo.
 
     Everything else keeps its offset, because makers' notes contain offsets in formats that only the
     maker knows.
@@ -55,7 +55,7 @@ def without_preview(exif: bytes) -> bytes:
     if order is None:
         return exif
     result = bytearray(exif)
-    with contextlib.suppress(struct.error):  # of EXIF that is cut short
+    with contextlib.suppress(struct.error):  # of truncated EXIF
         (first,) = struct.unpack_from(f"{order}I", exif, start + 4)
         link = start + first + 2 + 12 * struct.unpack_from(f"{order}H", exif, start + first)[0]
         (second,) = struct.unpack_from(f"{order}I", exif, link)
@@ -90,17 +90,17 @@ def with_less_metadata(content: bytes) -> Iterator[tuple[bytes, str]]:
 
     Nothing is yielded for other files.
 
-    First everything but EXIF and colours is left out, and what is damaged; then the colours; then
-    EXIF, which holds the orientation.
+    First everything except EXIF and colours is left out, and what is damaged; then the colours;
+    then EXIF, which contains the orientation.
     """
     for chunks, segments, what in (
         (
             PNG_COLOURS | {b"eXIf"},
             (b"Exif\0", b"ICC_PROFILE\0"),
-            "all but EXIF and its colours is left out",
+            "all metadata except EXIF and the colour profile is dropped",
         ),
-        ({b"eXIf"}, (b"Exif\0",), "all but EXIF is left out, its colour profile too"),
-        (set(), (), "all of it is left out, the orientation too"),
+        ({b"eXIf"}, (b"Exif\0",), "all metadata except EXIF is dropped, also the colour profile"),
+        (set(), (), "all metadata is dropped, also the orientation"),
     ):
         if content.startswith(PNG_START):
             yield _png_with(content, PNG_PIXELS | chunks), what
@@ -126,7 +126,7 @@ def _png_with(content: bytes, chunks: Set[bytes]) -> bytes:
 def _jpeg_with(content: bytes, segments: tuple[bytes, ...]) -> bytes:
     """Return a JPEG with only those application segments that begin like this, and Adobe's.
 
-    Adobe's segment tells how the channels are coded.
+    Adobe's segment says how the channels are coded.
     """
     place = 2
     kept = bytearray(content[:place])
@@ -180,7 +180,7 @@ def _measured_colours(info: dict[Any, Any]) -> str:
         return f"a gamma of {gamma:g}"
     corners = info.get("chromaticity", SRGB_CORNERS)
     differences = [abs(one - other) for one, other in zip(corners, SRGB_CORNERS, strict=True)]
-    return "primaries of its own" if max(differences) > 0.01 else ""
+    return "its own primaries" if max(differences) > 0.01 else ""
 
 
 def descriptive(exif: Image.Exif) -> Image.Exif:

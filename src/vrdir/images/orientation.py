@@ -33,7 +33,9 @@ def turn_upright(picture: Image.Image, name: str, own: bool, quiet: bool) -> Ima
     except Exception as error:  # readers of damaged EXIF raise many kinds
         if not quiet:
             logger.warning(
-                "%s has EXIF that cannot be read (%s); it is left out", name, first_line(error)
+                "%s has EXIF data that cannot be read (%s); it is not copied",
+                name,
+                first_line(error),
             )
     bare = picture.copy()
     for key in ("exif", "Raw profile type exif"):

@@ -64,8 +64,8 @@ def read_file(path: Path) -> Picture:
         size = path.stat().st_size
         if size > most_for_one():
             raise ImageError(
-                f"{path} has {size / 2**30:.1f} GiB, "
-                "which is more memory than there is for one image"
+                f"{path} has {size / 2**30:.1f} GiB, more than the memory that is available for "
+                "one image"
             )
         content = read_regular(path)
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def read_file(path: Path) -> Picture:
         raise ImageError(f"{path} is a folder{rest}") from None
     except OSError as error:
         advice = {
-            errno.ENAMETOOLONG: "give it a shorter name",
+            errno.ENAMETOOLONG: "use a shorter name",
             errno.ELOOP: "it is a link to itself",
         }.get(error.errno or 0, "check its permissions")
         raise ImageError(f"{path} cannot be read ({error.strerror}); {advice}") from None
@@ -120,8 +120,8 @@ def _decode(content: bytes, name: str) -> Picture:
     space = other_colours(picture, content)
     if space:
         logger.warning(
-            "%s is in %s, which is ignored: the result is taken for sRGB; "
-            "give it an ICC profile to keep its colours",
+            "%s has the colour space %s, which is ignored: the result is treated as sRGB; add an "
+            "ICC profile to keep its colours",
             name,
             space,
         )
@@ -151,7 +151,7 @@ def _check_complete(picture: P, content: bytes, name: str) -> P:
     """Return a picture. Raises ImageError if its file lacks a part of it."""
     missing = missing_part(content, picture)
     if missing:
-        raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
+        raise ImageError(f"{name} is damaged or truncated ({missing}); download or copy it again")
     return picture
 
 
@@ -170,7 +170,7 @@ def decoding(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not an image, or of a file format that Pillow does not know"
+            f"{name} is not an image, or has a file format that Pillow does not support"
         ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
@@ -181,7 +181,7 @@ def decoding(name: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # decoders raise many kinds for damaged files
         raise ImageError(
-            f"{name} is damaged or cut short ({first_line(error)}); get it again"
+            f"{name} is damaged or truncated ({first_line(error)}); download or copy it again"
         ) from None
 
 
@@ -194,7 +194,7 @@ def allow_megapixels(limit: float) -> None:
         InputError: the limit is not positive, or infinite.
     """
     if not (limit > 0 and np.isfinite(limit)):
-        raise InputError(f"a limit of megapixels is a positive number, not {limit}")
+        raise InputError(f"a limit of megapixels must be a positive number, not {limit}")
     # Pillow warns from this number on, and refuses from twice this number on.
     Image.MAX_IMAGE_PIXELS = round(limit * 1e6 / 2)
 
@@ -211,11 +211,12 @@ def _open(content: bytes, name: str) -> Image.Image:
             directory = content[8:16] if content[2:4] in (b"+\0", b"\0+") else content[4:8]
             if int.from_bytes(directory, order) >= len(content):
                 raise ImageError(
-                    f"{name} is damaged or cut short (its directory is missing); get it again"
+                    f"{name} is damaged or truncated (its directory is missing); download or copy "
+                    "it again"
                 ) from None
             raise ImageError(
-                f"{name} is a kind of TIFF that Pillow cannot read; "
-                "save it as RGB or RGBA of 8 or 16 bits, or as grey"
+                f"{name} is a type of TIFF that Pillow cannot read; save it as RGB, RGBA or grey "
+                "with 8 or 16 bits"
             ) from None
 
 
@@ -230,14 +231,14 @@ def raw_mode_of(picture: Image.Image, name: str) -> str | None:
 def load_upright(
     picture: Image.Image, name: str, *, own: bool = False, quiet: bool = False
 ) -> Image.Image:
-    """Decode an opened picture and turn it upright, as its EXIF orientation tells.
+    """Decode an opened picture and turn it upright, according to its EXIF orientation.
 
     XMP that points outside the picture is left out with a warning.
 
     Args:
         picture: the opened picture.
         name: its name in errors and warnings.
-        own: nobody else uses `picture`, so that it may be changed in place, which saves a copy.
+        own: no other code uses `picture`, so that it may be changed in place, which saves a copy.
         quiet: log no warnings.
 
     Raises:
@@ -248,7 +249,7 @@ def load_upright(
         if frames > 1:
             kind = "pages" if picture.format == "TIFF" else "frames"
             raise ImageError(
-                f"{name} holds {frames} {kind}; save each as a separate file first "
+                f"{name} contains {frames} {kind}; save each as a separate file first "
                 "(such as `magick FILE %04d.png`)"
             )
         _check_strips(picture, name)
@@ -331,7 +332,9 @@ def _check_strips(picture: Image.Image, name: str) -> None:
     if picture.format == "TIFF" and file is not None and tags is not None:
         missing = strips_missing(tags, file)
         if missing:
-            raise ImageError(f"{name} is damaged or cut short ({missing}); get it again")
+            raise ImageError(
+                f"{name} is damaged or truncated ({missing}); download or copy it again"
+            )
 
 
 def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
@@ -346,7 +349,7 @@ def _drop_pointers(picture: Image.Image, name: str, quiet: bool) -> None:
         picture.info["xmp"] = kept
         if not quiet:
             logger.warning(
-                "%s has XMP that points to %s, which is left out with it",
+                "%s has XMP that refers to %s; neither is copied",
                 name,
                 " and ".join(pointed_to),
             )

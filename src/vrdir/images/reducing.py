@@ -58,7 +58,7 @@ def _without_palette(picture: Image.Image) -> Image.Image:
     """Return a picture in a mode whose values can be averaged."""
     if picture.mode in ("P", "PA"):
         if picture.palette is None:
-            raise ImageError("the image is damaged: it has no palette; get it again")
+            raise ImageError("the image is damaged: it has no palette; download or copy it again")
         return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     if "transparency" in picture.info and picture.mode in ("1", "L", "RGB"):
         return picture.convert("RGBA" if picture.mode == "RGB" else "LA")

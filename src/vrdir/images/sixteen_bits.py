@@ -98,7 +98,7 @@ def raw_mode(picture: Image.Image) -> str | None:
     """Return the layout of an opened file's pixels, such as "RGB;16B", if Pillow has no such mode.
 
     Returns:
-        Pillow's raw mode; None if one of Pillow's modes holds the picture.
+        Pillow's raw mode; None if one of Pillow's modes fits the picture.
 
     Raises:
         ImageError: the depth cannot be kept.
@@ -110,8 +110,8 @@ def raw_mode(picture: Image.Image) -> str | None:
         tags = picture.tag_v2  # type: ignore[attr-defined]
         if tags.get(PLANAR) == SEPARATE and 16 in np.atleast_1d(tags.get(BITS, 8)):
             raise ImageError(
-                "it holds its 16-bit channels one after the other; "
-                "save it with the channels together (interleaved)"
+                "it stores its 16-bit channels one after the other (planar); save it with "
+                "interleaved channels"
             )
     args = tiles[0].args
     raw = str(args if isinstance(args, str) else args[0])
@@ -124,7 +124,7 @@ def read_deep(
     """Read a file that has a `raw_mode`.
 
     Args:
-        open_file: opens the file anew, without decoding it.
+        open_file: opens the file again, without decoding it.
         load: decodes a picture and turns it upright.
 
     Returns:
@@ -230,7 +230,7 @@ def _compress(pixels: Pixels16) -> bytes:
 
 
 def _filter(pixels: Pixels16) -> bytes:
-    """Apply PNG's Paeth filter to all rows but the first."""
+    """Apply PNG's Paeth filter to all rows except the first."""
     height, width, channels = pixels.shape
     step = 2 * channels
     here = np.zeros((height, width * step + step), np.int16)  # with a pixel of zeros on the left

@@ -107,8 +107,8 @@ def check_effort(content: bytes, name: str) -> None:
     """Refuse files whose decoding would take far longer than that of ordinary ones.
 
     Raises:
-        ImageError: a JPEG has hundreds of scans, much padding or masses of segments, a PNG has
-            masses of chunks, or the header of a PPM is longer than 64 KB. It names the file `name`.
+        ImageError: a JPEG has hundreds of scans, much padding or very many segments, a PNG has
+            very many chunks, or the header of a PPM is longer than 64 KB. It names the file `name`.
     """
     if content.startswith(JPEG_START):
         jpeg = read_jpeg_markers(content)
@@ -120,7 +120,7 @@ def check_effort(content: bytes, name: str) -> None:
                 "it is damaged or malicious"
             )
         if jpeg.segments > most_parts(content):
-            raise ImageError(f"{name} has masses of tiny segments: it is damaged or malicious")
+            raise ImageError(f"{name} has too many tiny segments: it is damaged or malicious")
         if jpeg.fill > HEADER_BYTES:
             raise ImageError(
                 f"{name} has {jpeg.fill} padding bytes between two segments: "
@@ -128,7 +128,7 @@ def check_effort(content: bytes, name: str) -> None:
             )
     elif content.startswith(PNG_START):
         if png_has_too_many_chunks(content):
-            raise ImageError(f"{name} has masses of tiny chunks: it is damaged or malicious")
+            raise ImageError(f"{name} has too many tiny chunks: it is damaged or malicious")
     elif content[:2] in PPM_NUMBERS:
         header = rb"P\d(?:(?:\s|#[^\r\n]*[\r\n])+\d+){%d}" % PPM_NUMBERS[content[:2]]
         if len(content) > HEADER_BYTES and not re.match(header, content[:HEADER_BYTES]):
@@ -156,12 +156,12 @@ def check_decoder(picture: Image.Image, content: bytes, name: str) -> None:
     if any(isinstance(codec, type) and issubclass(codec, ImageFile.PyDecoder) for codec in codecs):
         raise ImageError(
             f"{name} has {pixels / 1e6:.0f} megapixels in {len(content)} bytes of "
-            f"{picture.format}, which take minutes to decode; turn it into PNG first"
+            f"{picture.format}, which take minutes to decode; convert it to PNG first"
         )
 
 
 class _WholeFiles:
-    """Counts who needs whole files, and holds what Pillow's switch was before."""
+    """Counts the users of whole files, and keeps the previous value of Pillow's switch."""
 
     lock = threading.Lock()
     users = 0
@@ -169,7 +169,7 @@ class _WholeFiles:
 
     @classmethod
     def reset(cls) -> None:
-        """Forget the threads of the parent, in a process that was forked while they decoded."""
+        """Reset the threads of the parent, in a process that was forked while they decoded."""
         cls.lock = threading.Lock()
         if cls.users and cls.before:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -182,7 +182,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def whole_files_only() -> Iterator[None]:
-    """Make Pillow refuse files that are cut short, in this block and its threads.
+    """Make Pillow reject truncated files, in this block and its threads.
 
     That is its default; packages that load training data switch it off, for the whole process
     (`ImageFile.LOAD_TRUNCATED_IMAGES`). Then Pillow fills what is missing with grey or black.
@@ -203,7 +203,7 @@ def whole_files_only() -> Iterator[None]:
 
 
 def missing_part(content: bytes, picture: Image.Image | DeepPicture) -> str:
-    """Return which part of the picture a file lacks, in words; "" if nothing is missing.
+    """Return which part of the picture is missing in a file, in words; "" if nothing is missing.
 
     Pillow reports no error when a PNG's data end properly before its last row, a JPEG's before its
     last block, or a tile of a JPEG 2000 is missing. To save time, PNG and JPEG files are examined
@@ -271,7 +271,7 @@ def _png_data(content: bytes) -> Iterator[bytes]:
 def jpeg_is_short(content: bytes) -> bool:
     """Return whether a sequential JPEG has fewer blocks than its picture.
 
-    It is decoded once more without its end marker: then the decoder leaves missing rows black.
+    It is decoded again without its end marker: then the decoder leaves missing rows black.
     """
     jpeg = read_jpeg_markers(content)
     if jpeg.kind not in SEQUENTIAL or jpeg.end < 0:

@@ -1,6 +1,6 @@
-"""The directories of a TIFF: which one is the picture, and whether the file holds all of it.
+"""The directories of a TIFF: which one is the picture, and whether the file contains all of it.
 
-Why no library: Pillow reads the pixels, but it opens the first directory whatever it holds (a
+Why no library: Pillow reads the pixels, but it opens the first directory whatever it contains (a
 thumbnail, the preview of a camera's RAW file), and leaves missing strips black without an error.
 This module reads the few tags that show it, before anything is decoded. tifffile knows more kinds
 of TIFF, but it would be a further dependency for a few tags, and does not check these either.
@@ -65,12 +65,12 @@ class Directory(NamedTuple):
 
     @property
     def is_page(self) -> bool:
-        """Whether it is a picture of its own, not a smaller copy or a mask of another one."""
+        """Whether it is a separate picture, not a smaller copy or a mask of another one."""
         return not self.first(NEW_SUBFILE_TYPE) & (REDUCED | MASK) and self.first(SUBFILE_TYPE) != 2
 
     @property
     def is_raw(self) -> bool:
-        """Whether it holds the data of a camera's sensor."""
+        """Whether it contains the data of a camera's sensor."""
         return (
             DNG_VERSION in self.tags
             or CFA_PATTERN in self.tags
@@ -223,7 +223,7 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
         tags: the tags by number, as Pillow has them (`tag_v2`).
         file: the whole file.
     """
-    if tags.get(COMPRESSION) == OLD_JPEG:  # it has offset tags of its own
+    if tags.get(COMPRESSION) == OLD_JPEG:  # it has its own offset tags
         return ""
     bits = [int(number) for number in np.atleast_1d(tags.get(BITS, 1))]
     samples = tags.get(SAMPLES, len(bits))
@@ -237,7 +237,7 @@ def strips_missing(tags: Any, file: IO[bytes]) -> str:
     if tags.get(COMPRESSION) == JPEG:
         pairs = zip(parts.offsets, parts.counts, strict=False)
         short = sum(1 for offset, count in pairs if not _ends(file, offset, count))
-        return f"{short} of its {parts.number} {parts.word} are cut short" if short else ""
+        return f"{short} of its {parts.number} {parts.word} are truncated" if short else ""
     compressed = tags.get(COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED
     if compressed or tags.get(PHOTOMETRIC) == YCBCR:
         return ""
@@ -286,7 +286,7 @@ def _bytes_missing(parts: _Parts, lengths: Sequence[int], file: IO[bytes]) -> st
     pairs = zip(lengths, parts.counts, strict=False)
     short = sum(1 for wanted, count in pairs if 0 < count < wanted)
     if short:
-        return f"{short} of its {parts.number} {parts.word} are cut short"
+        return f"{short} of its {parts.number} {parts.word} are truncated"
     if sum(lengths) > file.seek(0, io.SEEK_END):
         return f"its {parts.number} {parts.word} need more bytes than it has"
     return ""

@@ -1,4 +1,4 @@
-"""Encoding of pictures, with as much of their metadata as the file format holds."""
+"""Encoding of pictures, with as much of their metadata as the file format can store."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ QUALITY = 95
 def encode(picture: Picture, file_format: str, name: str = "", quality: int = QUALITY) -> bytes:
     """Encode a picture with its EXIF, XMP, ICC profile and resolution.
 
-    What the format cannot hold is left out: 16 bits become 8, alpha is dropped, and so is metadata
-    (docs/images.md has the table). Metadata that the format could hold, but not in this case, is
+    What the format cannot store is dropped: 16 bits become 8, alpha is dropped, and so is metadata
+    (docs/images.md has the table). Metadata that the format could store, but not in this case, is
     left out with a warning.
 
     Args:
@@ -102,9 +102,9 @@ def _encode_pil(picture: Image.Image, file_format: str, options: dict[str, Any])
 
 
 def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
-    """Return the metadata of a picture that a file of this format can hold.
+    """Return the metadata of a picture that a file of this format can store.
 
-    A warning names what is left out although the format could hold it in other cases.
+    A warning names what is left out although the format could store it in other cases.
     """
     fitting: dict[str, Any] = {}
     checks: dict[str, tuple[bool, str, Callable[[Any, Picture, Format], Any]]] = {
@@ -121,17 +121,17 @@ def _fitting(picture: Picture, target: Format, name: str) -> dict[str, Any]:
             except MemoryError:
                 raise
             except Exception as error:  # readers of damaged metadata raise many kinds
-                logger.warning("%s: %s is left out (%s)", name, what, first_line(error))
+                logger.warning("%s: %s is not written (%s)", name, what, first_line(error))
             else:
                 fitting |= {key: value} if value else {}
     return fitting
 
 
 def _fitting_dpi(dpi: Any, picture: Picture, target: Format) -> tuple[float, float]:
-    """Return a resolution as two numbers. Raises ImageError if the format cannot hold it."""
+    """Return a resolution as two numbers. Raises ImageError if the format cannot store it."""
     across, down = (float(value) for value in dpi)
     if not all(0 < value <= target.highest_dpi for value in (across, down)):  # False for NaN too
-        raise ImageError(f"{target.name} cannot hold {across:g} x {down:g} dots per inch")
+        raise ImageError(f"{target.name} cannot store {across:g} x {down:g} dots per inch")
     return across, down
 
 
@@ -161,7 +161,9 @@ def _fitting_xmp(xmp: str | bytes, picture: Picture, target: Format) -> bytes:
 def _check_length(content: bytes, limit: int | None, target: Format) -> None:
     """Raise ImageError for metadata longer than the limit."""
     if limit is not None and len(content) > limit:
-        raise ImageError(f"it has {len(content)} bytes, a {target.name} holds {limit}")
+        raise ImageError(
+            f"it has {len(content)} bytes, but {target.name} can store at most {limit}"
+        )
 
 
 def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
@@ -184,7 +186,7 @@ def _fitting_profile(profile: bytes, picture: Picture, target: Format) -> bytes:
     if declared and declared != space:
         raise ImageError(
             f"it is for {declared.decode('ascii', 'replace').strip()}, "
-            f"{target.name} has this picture as {space.decode().strip()}"
+            f"but {target.name} stores this image as {space.decode().strip()}"
         )
     return profile
 

@@ -33,13 +33,13 @@ POINTERS = (
     Pointer(f"{PHOTOS}camera/", r"MicroVideo.*|MotionPhoto.*", "a motion photo's film"),
     Pointer(f"{PHOTOS}container/", ".*", "files behind the photo"),
     Pointer(f"{PHOTOS}depthmap/", ".*", "a depth map"),
-    # Dynamic Depth: what is in its device, container and depth map hangs together.
+    # Dynamic Depth: what is in its device, container and depth map belongs together.
     Pointer("http://ns.google.com/photos/dd/1.0/", ".*", "a depth map"),
     Pointer(f"{PHOTOS}image/", ".*", "another photo"),
     Pointer(f"{PHOTOS}audio/", ".*", "a sound"),
     Pointer("http://ns.adobe.com/hdr-gain-map/", ".*", "a gain map"),
     Pointer("http://ns.apple.com/HDRGainMap/", ".*", "a gain map"),
-    Pointer("http://ns.apple.com/pixeldatainfo/", ".*", "a picture beside the photo"),
+    Pointer("http://ns.apple.com/pixeldatainfo/", ".*", "a picture next to the photo"),
     Pointer("http://ns.apple.com/depthData/", ".*", "a depth map"),
     Pointer("http://ns.apple.com/depthBlurEffect/", ".*", "a depth map"),
     Pointer(

@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
     Plain 3 x 3 convolutions are fast on a CPU, where depthwise ones are limited by memory. Without
     batch statistics an image gives the same result alone and in a batch. The last convolution
     starts at zero, so a new block is the identity, and can be added to a trained network without
-    changing it. The same holds for attention, which starts at 1.
+    changing it. The same is true for attention, which starts at 1.
 
     Args:
         channels: the number of input and output channels.

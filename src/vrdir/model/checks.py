@@ -1,4 +1,4 @@
-"""Checks of what the network takes and what it returns."""
+"""Checks of the network's input and output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_result(*values: Tensor) -> None:
     """Raise ResultError if a network's result is not finite."""
     if not all(bool(value.isfinite().all()) for value in values):
         raise ResultError(
-            "the network's result has NaN or infinite values, so there is no image; its weights "
-            "are damaged, or too large for the precision it computes in: check them (vrdir weights "
-            "verify), get or train them again, or compute in float32"
+            "the network's output contains NaN or infinite values; its weights are damaged, or "
+            "too large for its precision: check them (vrdir weights verify), download or train "
+            "them again, or use float32"
         )

@@ -38,12 +38,12 @@ def clean_threshold(skip_clean: bool | float, config: VRDIRConfig) -> float | No
         return None
     if not config.clean_branch:
         raise InputError(
-            "skip_clean needs a network with a clean branch (clean_branch in its config), which "
-            "this one has not"
+            "skip_clean needs a network with a clean branch (clean_branch in its config); this "
+            "one has none"
         )
     threshold = CLEAN_SHARE if skip_clean is True else float(skip_clean)
     if not 0 < threshold <= 1:
         raise InputError(
-            f"skip_clean is True, False or a share above 0 and up to 1, not {skip_clean!r}"
+            f"skip_clean must be True, False or a share above 0 and up to 1, not {skip_clean!r}"
         )
     return threshold

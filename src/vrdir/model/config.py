@@ -29,26 +29,25 @@ class ContextConfig(BaseModel):
         default=(4, 8, 16),
         min_length=1,
         max_length=5,
-        description="Strides at which E is tapped on the copy.",
+        description="Strides at which E's features of the copy are used.",
     )
     channels: int = Field(
         default=48, ge=4, le=1024, description="Channels of the head, a multiple of 4."
     )
     tone: bool = Field(
         default=False,
-        description="Raise local contrast, where a camera's fog asks for it, instead of taking "
-        "a veil of haze away.",
+        description="Raise local contrast in photographed fog, instead of removing a veil of haze.",
     )
 
     @model_validator(mode="after")
     def _check(self) -> ContextConfig:
         if self.side % 32 or self.channels % 4:
-            raise ValueError("side is a multiple of 32, and channels is a multiple of 4")
+            raise ValueError("side must be a multiple of 32, and channels a multiple of 4")
         return self
 
 
-# A config may come from a stranger. These limits are far above any present network, which can still
-# be built in seconds.
+# A config may come from an untrusted source. These limits are far above any present network, which
+# can still be built in seconds.
 SCALES = Field(max_length=8)
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -60,10 +59,11 @@ class VRDIRConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     extractor: ExtractorName = Field(
-        description="The recognition network that the extractor E is cut from."
+        description="The recognition network whose first layers are the extractor E."
     )
     strides: Annotated[tuple[int, ...], SCALES] = Field(
-        description="Strides at which E is tapped, in pixels; each has an enhancement (ISE)."
+        description="Strides at which E's features are used, in pixels; each has an enhancement "
+        "(ISE)."
     )
     branches: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=32)] = (
         Field(
@@ -106,11 +106,13 @@ class VRDIRConfig(BaseModel):
                 f"branches must be different names, at least one, not {list(self.branches)}"
             )
         if CLEAN in self.branches:
-            raise ValueError("the clean branch is asked for with clean_branch, not among branches")
+            raise ValueError(
+                "to add the clean branch, set clean_branch; do not list it among branches"
+            )
         if any(not name.isidentifier() or hasattr(nn.ModuleDict(), name) for name in self.branches):
             raise ValueError(
-                "a branch's name is letters, digits and underscores, and not one that Python uses; "
-                f"not {list(self.branches)}"
+                "a branch's name must consist of letters, digits and underscores, and not be a "
+                f"Python keyword; not {list(self.branches)}"
             )
         for strides in (self.strides, self.context.strides if self.context else (self.strides[:1])):
             select_taps(EXTRACTORS[self.extractor].available, strides)
@@ -174,7 +176,7 @@ def read_config(path: Path) -> VRDIRConfig:
     """
     if not path.is_file():
         raise MissingFileError(
-            f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+            f"{path} is missing: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}"
         )
     try:
         return VRDIRConfig.model_validate(read_settings(path))

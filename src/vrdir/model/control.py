@@ -1,4 +1,4 @@
-"""Control: how strongly an image is restored, and of what."""
+"""Control: how strongly an image is restored, and which degradations are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STRONGEST = 2.0
 
 
 class Control(NamedTuple):
-    """How strongly an image is restored, and of what.
+    """How strongly an image is restored, and which degradations are removed.
 
     Attributes:
         strength: 0 leaves the image unchanged, 1 restores as trained; up to 2. The transmission is
@@ -36,7 +36,7 @@ class Control(NamedTuple):
         """Return whether the local network has anything to do.
 
         Args:
-            unveils: whether the global context removes all haze, so that none is left to it.
+            unveils: whether the global context removes all haze, so that none is left for it.
         """
         return self.only is None or bool(self.only - {HAZE}) or not unveils
 
@@ -47,7 +47,7 @@ class Control(NamedTuple):
     def of_guidance(self, guidance: list[Tensor], branches: Sequence[str]) -> list[Tensor]:
         """Return the guidance maps without the branches that are switched off.
 
-        What they had goes to the clean branch, or, where there is none, to the others.
+        Their share goes to the clean branch, or to the others if there is no clean branch.
         """
         if self.only is None:
             return guidance
@@ -83,12 +83,12 @@ def checked_control(
         ValueError: the strength is outside 0 to 2, or the network has no branch of a name.
     """
     if isinstance(strength, bool) or not math.isfinite(strength) or not 0 <= strength <= STRONGEST:
-        raise InputError(f"strength is a number from 0 to {STRONGEST:g}, not {strength!r}")
+        raise InputError(f"strength must be a number from 0 to {STRONGEST:g}, not {strength!r}")
     if only is None:
         return Control(float(strength))
     names = frozenset([only] if isinstance(only, str) else only)
     unknown = sorted(names - set(branches))
     if unknown or not names:
         said = ", ".join(map(repr, unknown)) or "nothing"
-        raise InputError(f"only names what to remove, of {', '.join(branches)}; not {said}")
+        raise InputError(f"only must name what to remove, from {', '.join(branches)}; not {said}")
     return Control(float(strength), names)

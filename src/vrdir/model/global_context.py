@@ -1,9 +1,9 @@
 """The global context: what the whole picture says about the air in it, from a small copy of it.
 
-In a window, a pale wall and a wall in fog are the same pixels. What tells them apart is the rest of
-the picture, and what is in it: the paper's intrinsic semantics, where they are strongest. So E sees
-a copy of the whole image, always of the same size, through its deeper taps, and a small
-head estimates the veil over the scene, or how its local contrast is to be raised. `lift` does so.
+In a window, a pale wall and a wall in fog are the same pixels. What distinguishes them is the rest
+of the picture, and what is in it: the paper's intrinsic semantics, where they are strongest. So E
+sees a copy of the whole image, always of the same size, through its deeper taps, and a small head
+estimates the veil over the scene, or how its local contrast is to be raised. `lift` does so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS = 6  # of brightness, at which the log gain is known for each place
 MOST = 3.0  # the largest log gain: of a twentieth of the contrast, no more can be made
 OFF = -4.0  # the head's output up to which nothing is done
 TONES = 32  # levels of brightness of a tone curve
-TILES = 8  # of the copy along a side, each with a histogram of its own
+TILES = 8  # of the copy along a side, each with its own histogram
 STEEPEST = 2.0  # slope of a tone curve within the stretched range: noise is raised by no more
 MOST_TONE = 1.25  # what the head can ask for; 1 where the picture is in fog
 DECIDED = 2.0  # times what it asks for: half certain counts as certain, since missed fog costs more

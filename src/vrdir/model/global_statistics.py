@@ -78,7 +78,7 @@ def shift_to_level(
     Args:
         module: the module that asks.
         values: its map (B, C, H, W).
-        statistics: gives the level; None, or without `levels`: the map stays as it is.
+        statistics: gives the level; None, or without `levels`: the map stays unchanged.
 
     Returns:
         The map plus one constant per image and channel.
@@ -122,7 +122,7 @@ class SmoothedLevels(GlobalStatistics):
 
     def __init__(self, smoothing: float) -> None:
         if not 0 <= smoothing < 1:
-            raise InputError(f"smoothing is at least 0 and below 1, not {smoothing}")
+            raise InputError(f"smoothing must be at least 0 and below 1, not {smoothing}")
         self.smoothing = smoothing
         self.reset()
 
@@ -139,7 +139,7 @@ class SmoothedLevels(GlobalStatistics):
         self._frames += 1
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
-        """Return the smoothed level; the same again if a module asks twice in a frame."""
+        """Return the smoothed level; the same value if a module asks twice in a frame."""
         if module not in self._present:
             share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
             self._present[module] = torch.lerp(found, self._past.get(module, found), share)

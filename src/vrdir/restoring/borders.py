@@ -37,10 +37,10 @@ def inside_borders(image: Tensor) -> Inner:
     """Find the picture inside the borders of an image (3, H, W).
 
     A border is a number of rows or columns at an edge that all have exactly one colour, next to a
-    picture of other colours. A clear sky of one colour that changes slowly below is no border.
+    picture of other colours. A clear sky of one colour that changes slowly below is not a border.
     Borders may be inside each other, such as a white frame around black bars. An image of a single
-    colour has no border. A border may hold writing, such as the time on a black strip or a subtitle
-    in a bar, if rows without writing are above and below it.
+    colour has no border. A border may contain writing, such as the time on a black strip or a
+    subtitle in a bar, if rows without writing are above and below it.
     """
     inner = Inner(0, image.shape[-2], 0, image.shape[-1])
     if bool((image == image[:, :1, :1]).all()):

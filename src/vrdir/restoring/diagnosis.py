@@ -1,4 +1,4 @@
-"""Diagnosis: what was wrong with an image, in physical terms, measured by what the network did."""
+"""Diagnosis: the degradations of an image, in physical terms, measured by what the network did."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _noise_and_rain(
 def _streaks(removed: Tensor, threshold: Tensor) -> Tensor:
     """Return the share of pixels of (B, 1, H, W) that exceed their surroundings by a threshold.
 
-    Compared with the surroundings, because haze that is left is no streak.
+    Compared with the surroundings, because haze that is left is not a streak.
     """
     high, wide = (max(1, side // AROUND_PX) for side in removed.shape[-2:])
     around = functional.interpolate(

@@ -20,7 +20,8 @@ from vrdir.batch.results import (
 )
 from vrdir.errors import ImageError, VideoError
 from vrdir.images.changes import beside, preview
-from vrdir.images.convert import OpenImage, open_image
+from vrdir.images.convert import open_image
+from vrdir.images.open_arrays import OpenImage
 from vrdir.images.reading import read_file
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import encode, format_of
@@ -130,7 +131,10 @@ def restore_video(
 
 def _no_picture(source: Path, damaged: bool) -> VideoError:
     if damaged:
-        return VideoError(f"none of the frames of {source} can be decoded undamaged; get it again")
+        return VideoError(
+            f"none of the frames of {source} can be decoded without damage; download or copy it "
+            "again"
+        )
     return VideoError(
         f"the frames of {source} have no times; put it into a container first, such as .mkv"
     )

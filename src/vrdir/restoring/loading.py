@@ -55,7 +55,8 @@ def network_of(weights: str | Path | VRDIR) -> VRDIR:
         types = {str(parameter.dtype).removeprefix("torch.") for parameter in weights.parameters()}
         if others := sorted(types - {"float32"}):
             raise WeightsError(
-                f"the network holds {' and '.join(others)}; give it in float32: network.float()"
+                f"the network contains parameters in {' and '.join(others)}; convert it to "
+                "float32: network.float()"
             )
         check_finite(weights.state_dict(), "the network")
         return weights
@@ -92,6 +93,7 @@ def choose_device(device: str) -> torch.device:
             {"gpu": "cuda", "nvidia": "cuda", "metal": "mps"},
         )
         raise InputError(
-            f"no device {device!r} here ({first_line(error)}); choose cpu, cuda or auto{hint}"
+            f"device {device!r} is not available ({first_line(error)}); choose cpu, cuda or "
+            f"auto{hint}"
         ) from None
     return chosen

@@ -1,4 +1,4 @@
-"""The way of an opened image through the network: the same for images, files and frames."""
+"""Restoring of an opened image: the same for images, files and frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vrdir.batch.results import Diagnosis
-from vrdir.images.convert import OpenImage
+from vrdir.images.open_arrays import OpenImage
 from vrdir.model.checks import check_result
 from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.restoring.diagnosis import diagnose
@@ -21,7 +21,7 @@ from vrdir.tensors import usual_defaults
 
 
 class Restored(NamedTuple):
-    """A restored image and what was wrong with it.
+    """A restored image and the degradations that were found.
 
     Attributes:
         image: of the type of the input.
@@ -66,7 +66,7 @@ def restore_opened(
 
 @cache
 def _turn_on(device: str) -> AbstractContextManager[Any]:
-    """Return what a thread holds while it computes on a device.
+    """Return what a thread acquires while it computes on a device.
 
     On a GPU it is a lock, one image after the other: the memory budget is of the machine's memory,
     not of the GPU's, and a GPU has one queue anyway.

@@ -39,7 +39,7 @@ from vrdir.video.formats import FramePixels, is_video
 
 
 class Restorer:
-    """Restores images of any kind. It keeps nothing about an image, so threads may share it.
+    """Restores images of any kind. It keeps nothing about an image, so several threads may use it.
 
     >>> restorer = vrdir.Restorer()
     >>> clear = restorer(foggy)
@@ -49,7 +49,7 @@ class Restorer:
             id. Or a `VRDIR`, which is moved to the device and put into evaluation mode. Or, for a
             `backend` other than "torch", a file that `vrdir export` wrote.
         device: "cpu", "cuda", "cuda:1", ...; "auto" is a GPU if there is one, else the CPU.
-        skip_clean: leave images unchanged that the network finds clean; with "torch" this saves
+        skip_clean: leave images unchanged that the network considers clean; with "torch" this saves
             time (see `VRDIR.restore`).
         backend: the runtime of the network: "torch", "onnx" for ONNX Runtime, or "openvino". All
             but "torch" run on the CPU, and export weights once, into the user's cache folder.
@@ -311,9 +311,9 @@ class Restorer:
 
 def _check_precision(backend: str, precision: str) -> None:
     if backend not in BACKEND_NAMES:
-        raise InputError(f"backend is {' or '.join(BACKEND_NAMES)}, not {backend!r}")
+        raise InputError(f"backend must be {' or '.join(BACKEND_NAMES)}, not {backend!r}")
     if precision not in get_args(Precision):
-        raise InputError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
+        raise InputError(f"precision must be {' or '.join(get_args(Precision))}, not {precision!r}")
     if precision != "float32" and backend != TORCH:
         raise InputError(
             f"backend {backend} computes in float32; for precision {precision} choose backend torch"

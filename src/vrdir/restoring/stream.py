@@ -21,7 +21,8 @@ from torch import Tensor
 from vrdir.batch.results import StreamReport
 from vrdir.errors import ImageError, InputError
 from vrdir.export.exported_model import ExportedModel
-from vrdir.images.convert import Channels, OpenImage, checked_channels, open_image
+from vrdir.images.convert import Channels, checked_channels, open_image
+from vrdir.images.open_arrays import OpenImage
 from vrdir.model.global_statistics import GlobalStatistics, SmoothedLevels
 from vrdir.restoring.network import Network
 from vrdir.restoring.restored import Restored, restore_opened
@@ -64,8 +65,8 @@ def frames_of(source: Iterable[Any] | Camera) -> Iterator[Any]:
         return iter(source)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(
-            "a stream takes an iterable of images, or a camera whose read() returns (ok, frame), "
-            f"not {source!r:.80}; for a video file there is restore_video"
+            "a stream needs an iterable of images, or a camera whose read() returns (ok, frame), "
+            f"not {source!r:.80}; for a video file use restore_video"
         ) from None
 
 
@@ -75,7 +76,7 @@ def _read_frames(camera: Camera) -> Iterator[Any]:
         if not isinstance(answer, tuple) or len(answer) != 2:
             kind = type(answer).__name__
             raise InputError(
-                f"a camera's read() returns (ok, frame), as OpenCV's does; this one returned {kind}"
+                f"a camera's read() must return (ok, frame), as in OpenCV; this one returned {kind}"
             )
         ok, frame = answer
         if not ok:
@@ -142,7 +143,7 @@ class FrameStream(Iterator[Any]):
     ) -> None:
         if damaged not in get_args(Damaged):
             raise InputError(
-                f"damaged is {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
+                f"damaged must be {' or '.join(map(repr, get_args(Damaged)))}, not {damaged!r}"
             )
         self._restore = restore
         self._frames = frames_of(frames)
@@ -187,7 +188,7 @@ class FrameStream(Iterator[Any]):
         """Return a restored frame. Raises ImageError if it is damaged."""
         opened = open_image(frame, self._channels)
         if len(opened.tensor) != 1:
-            raise ImageError(f"a frame is one image, not a batch of {len(opened.tensor)}")
+            raise ImageError(f"a frame must be one image, not a batch of {len(opened.tensor)}")
         if self._scene.changed(opened.tensor):
             self._smoothed.reset()
         self._smoothed.next_frame()
@@ -195,7 +196,7 @@ class FrameStream(Iterator[Any]):
         for name, share in restored.shares[0].items():
             self._share_sums[name] = self._share_sums.get(name, 0.0) + share
         if self._damaged == "repeat":
-            self._last_good = copy.deepcopy(restored.image)  # the caller may draw on the result
+            self._last_good = copy.deepcopy(restored.image)  # the caller may modify the result
         return restored.image
 
     @property

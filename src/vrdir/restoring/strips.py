@@ -71,7 +71,7 @@ def restore_in_strips(
     """
     check_image(image)
     if len(image) != 1:
-        raise InputError(f"one image at a time, not a batch of {len(image)}")
+        raise InputError(f"expected one image, not a batch of {len(image)}")
     threshold = clean_threshold(skip_clean, model.config)
     with torch.no_grad():
         strips = StripNetwork(
@@ -91,7 +91,7 @@ def restore_in_strips(
 
 
 class Semantics:
-    """The enhanced features of each tap (ISE), computed for some rows when they are asked for.
+    """The enhanced features of each tap (ISE), computed for some rows when they are needed.
 
     Args:
         model: the network.

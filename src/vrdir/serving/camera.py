@@ -260,4 +260,4 @@ def _check(**values: float | None) -> None:
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name} must be more than 0, not {value}")
         if name.endswith("side") and value is not None and value != int(value):
-            raise InputError(f"{name} is a whole number of pixels, not {value}")
+            raise InputError(f"{name} must be a whole number of pixels, not {value}")

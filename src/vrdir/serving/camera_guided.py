@@ -51,16 +51,32 @@ def apply_to(frame: Picture, copy: Picture, restored: Picture) -> Picture:
 
 def _factor(before: Tensor, after: Tensor) -> Tensor:
     """Return what was done to the contrast, (1, 1, h, w): 1 where nothing was done."""
+    before = before.contiguous()
     change = after - before
-    size = 2 * RADIUS + 1
-    moments = torch.cat([before, change, before * before, before * change], 1)
-    means = functional.avg_pool2d(moments, size, stride=1, padding=RADIUS, count_include_pad=False)
-    mean, mean_change, square, product = means.chunk(4, 1)
     # The three colours count as one sample each: a veil acts on all of them alike.
-    covariance = (product - mean * mean_change).sum(1, keepdim=True)
-    variance = (square - mean * mean).sum(1, keepdim=True)
+    square = (before * before).sum(1, keepdim=True)
+    product = (before * change).sum(1, keepdim=True)
+    means = _mean_around(torch.cat([before, change, square, product], 1))
+    mean, mean_change, square, product = means.split([3, 3, 1, 1], 1)
+    covariance = product - (mean * mean_change).sum(1, keepdim=True)
+    variance = square - (mean * mean).sum(1, keepdim=True)
     slope = covariance / (variance + 3 * FAINT**2)
     return (1 + slope).clamp(LEAST, MOST)
+
+
+def _mean_around(maps: Tensor) -> Tensor:
+    """Return the mean of maps (1, C, h, w) around each place.
+
+    Sums of shifted maps take a quarter of the time of average pooling.
+    """
+    height, width = maps.shape[-2:]
+    size = 2 * RADIUS + 1
+    padded = functional.pad(maps, (RADIUS,) * 4, mode="replicate")
+    rows = sum(padded[..., shift : shift + width] for shift in range(size))
+    assert isinstance(rows, Tensor)
+    total = sum(rows[..., shift : shift + height, :] for shift in range(size))
+    assert isinstance(total, Tensor)
+    return total / size**2
 
 
 def _planes(picture: Picture) -> Tensor:

@@ -49,7 +49,7 @@ class FrameReader:
         self._newest: Arrived | None = None
         self._ended = False
         self._error: Exception | None = None
-        self._reason = "no frame has come yet"
+        self._reason = "no frame has arrived yet"
         self._last_arrival = time.perf_counter()
         self._thread = threading.Thread(target=self._read, name="camera", daemon=True)
         self._thread.start()

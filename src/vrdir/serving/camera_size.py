@@ -65,7 +65,7 @@ class SizeChoice:
             if not self._said_too_slow:
                 self._said_too_slow = True
                 logger.warning(
-                    "%g frames a second cannot be held, even at %d pixels", self._fps, current
+                    "%g frames per second cannot be reached, even at %d pixels", self._fps, current
                 )
             return
         if self._tried:
@@ -89,5 +89,5 @@ class SizeChoice:
     def _choose(self, side: int, how: str, before: int) -> None:
         self.side, self._since, self._said_too_slow = side, 0, False
         logger.warning(
-            "%s from %d to %d pixels, to hold %g frames a second", how, before, side, self._fps
+            "%s from %d to %d pixels, to keep %g frames per second", how, before, side, self._fps
         )

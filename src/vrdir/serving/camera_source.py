@@ -21,17 +21,21 @@ LISTENING = {
 }
 # By PyAV's error: what it means, and whether trying again at the start is of no use.
 MEANINGS = (
-    ("HTTPUnauthorizedError", "it asks for a user and password: SCHEME://USER:PASSWORD@HOST", True),
-    ("HTTPForbiddenError", "it does not let this user in", True),
+    (
+        "HTTPUnauthorizedError",
+        "it requires a user and a password: SCHEME://USER:PASSWORD@HOST",
+        True,
+    ),
+    ("HTTPForbiddenError", "it denies access to this user", True),
     ("HTTPNotFoundError", "it has no stream of this name", True),
-    ("HTTPClientError", "it refuses the request", True),
-    ("InvalidDataError", "what it sends is no video", True),
-    ("DemuxerNotFoundError", "what it sends is no video", True),
-    ("ProtocolNotFoundError", "this PyAV cannot read such addresses", True),
-    ("HTTPServerError", "it has an error of its own", False),
-    ("ExitError", f"no answer for {READ_SECONDS:.0f} seconds", False),
-    ("TimeoutError", f"no answer for {READ_SECONDS:.0f} seconds", False),
-    ("ConnectionRefusedError", "it refuses the connection: nothing listens there", False),
+    ("HTTPClientError", "it rejects the request", True),
+    ("InvalidDataError", "it does not send a video", True),
+    ("DemuxerNotFoundError", "it does not send a video", True),
+    ("ProtocolNotFoundError", "the installed PyAV cannot read such addresses", True),
+    ("HTTPServerError", "it reports an internal error", False),
+    ("ExitError", f"no response for {READ_SECONDS:.0f} seconds", False),
+    ("TimeoutError", f"no response for {READ_SECONDS:.0f} seconds", False),
+    ("ConnectionRefusedError", "it refuses the connection: no server listens there", False),
     ("EOFError", "the stream ended", False),
 )
 
@@ -92,7 +96,9 @@ class Source(NamedTuple):
         if streams and streams[0].codec_context is not None:
             return container
         container.close()
-        reason = "its codec has no decoder in this PyAV" if streams else "it has no picture"
+        reason = (
+            "the installed PyAV has no decoder for its codec" if streams else "it has no picture"
+        )
         raise LostError(reason, final=True)
 
     def lost(self, error: Exception) -> LostError:
@@ -130,19 +136,19 @@ def source_of(source: str | int | Path, listen: bool = False) -> Source:
     path = Path(text)
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
-        raise VideoError(f"{path} is {what}; give a video file, an address or a webcam's number")
+        raise VideoError(f"{path} is {what}; use a video file, an address or a webcam's number")
     return Source(text, text, "file", {})
 
 
 def _address(text: str, scheme: str, listen: bool) -> Source:
     if scheme not in SCHEMES:
         raise InputError(
-            f"{hidden(text)} has an address of an unknown kind; give {', '.join(SCHEMES)}, a file "
+            f"{hidden(text)} has an unsupported scheme; use {', '.join(SCHEMES)}, a file "
             "or a webcam's number"
         )
     options = {"fflags": "nobuffer", "flags": "low_delay"}
     if listen and scheme not in LISTENING:
-        advice = "leave listening out: it always waits" if scheme in ("udp", "rtp") else "ask there"
+        advice = "remove --listen: it always waits" if scheme in ("udp", "rtp") else "ask there"
         raise InputError(f"{scheme} cannot listen, only {', '.join(LISTENING)} can; {advice}")
     if listen:
         options |= LISTENING[scheme]

@@ -153,9 +153,9 @@ class Gate:
 def _check_framing(scope: Scope, headers: Headers) -> None:
     """Refuse what a proxy may understand in another way. Raises ProblemError."""
     if scope["http_version"] not in ("1.0", "1.1"):
-        raise ProblemError("bad-request", "this service speaks HTTP/1.1 only")
+        raise ProblemError("bad-request", "this service supports only HTTP/1.1")
     if "transfer-encoding" in headers and "content-length" in headers:
-        raise ProblemError("bad-request", "Content-Length and Transfer-Encoding exclude each other")
+        raise ProblemError("bad-request", "use Content-Length or Transfer-Encoding, not both")
 
 
 async def drain(scope: Scope, receive: Receive) -> None:

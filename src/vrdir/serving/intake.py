@@ -140,9 +140,11 @@ def parameters_of(values: Mapping[str, list[str]]) -> Parameters:
     for name, given in values.items():
         if name not in PARAMETERS:
             known = ", ".join(PARAMETERS)
-            raise ProblemError("bad-parameter", f"{name!r:.80} is not known; there are {known}")
+            raise ProblemError(
+                "bad-parameter", f"unknown parameter {name!r:.80}; choose from {known}"
+            )
         if len(given) > 1 and name != "only":
-            raise ProblemError("bad-parameter", f"{name} is given {len(given)} times")
+            raise ProblemError("bad-parameter", f"{name} is used {len(given)} times; use it once")
     only = [part.strip() for text in values.get("only", []) for part in text.split(",")]
     single = {name: given[0] for name, given in values.items() if name != "only"}
     max_side = single.get("max_side")
@@ -211,7 +213,7 @@ def split_form(request: Request, body: bytes) -> tuple[bytes, dict[str, list[str
         else:
             values.setdefault(name, []).append(value)
     if image is None:
-        raise ProblemError("no-image", "the form has no file; name it `image`")
+        raise ProblemError("no-image", "the form has no file; send one in the field `image`")
     return _checked_image(image), values
 
 

@@ -46,9 +46,9 @@ class ApiKeys:
             stamp = _stamp(self._path)
             if stamp != self._stamp:
                 self._digests, self._stamp = _read(self._path), stamp
-                logger.info("API keys read again: %d", len(self._digests))
+                logger.info("API keys reloaded: %d", len(self._digests))
         except (OSError, SettingsError) as error:
-            logger.warning("API keys are kept as they were: %s", error)
+            logger.warning("API keys are unchanged: %s", error)
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Check the key of a request, from `Authorization: Bearer KEY` or `X-API-Key: KEY`.
@@ -83,7 +83,7 @@ class ApiKeys:
         ]
         if not any(matches) or expiry < time.time():
             raise ProblemError(
-                "key-wrong", "this token is wrong or too old; get another by POST /v1/tokens"
+                "key-wrong", "the token is invalid or expired; request another with POST /v1/tokens"
             )
 
     def _checked(self, headers: Mapping[str, str]) -> bytes:
@@ -99,7 +99,7 @@ class ApiKeys:
         # All keys are compared, so that the time says nothing about which one was near.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            raise ProblemError("key-wrong", "this API key is not known; ask who runs the service")
+            raise ProblemError("key-wrong", "unknown API key; ask the operator of the service")
         return digest
 
     def _signature(self, digest: bytes, expiry: int) -> str:
@@ -114,7 +114,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     try:
         facts = path.stat()
     except FileNotFoundError:
-        raise MissingFileError(f"there is no file of API keys {path}") from None
+        raise MissingFileError(f"the file of API keys does not exist: {path}") from None
     return facts.st_mtime_ns, facts.st_size
 
 
@@ -123,7 +123,9 @@ def _read(path: Path) -> list[bytes]:
     lines = [line.strip() for line in read_text(path).splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     if not keys:
-        raise SettingsError(f"{path} has no API key; write one a line")
+        raise SettingsError(f"{path} contains no API key; write one key per line")
     if min(map(len, keys)) < SHORTEST:
-        raise SettingsError(f"{path} has an API key of fewer than {SHORTEST} characters")
+        raise SettingsError(
+            f"{path} contains an API key shorter than {SHORTEST} characters; use a longer one"
+        )
     return [_digest(key) for key in keys]

@@ -22,13 +22,13 @@ CAMERA_GAUGES = {
     "received": "Frames decoded.",
     "dropped": "Frames replaced by newer ones before they were restored.",
     "restored": "Frames restored.",
-    "repeated": "Times that the last frame was given again.",
-    "reconnects": "Times that the source was lost and found again.",
+    "repeated": "Number of times that the last frame was repeated.",
+    "reconnects": "Number of times that the source was lost and reopened.",
     "connected": "Whether frames arrive now.",
     "p50_ms": "Median delay of a frame, in milliseconds.",
     "p95_ms": "95th percentile of the delay, in milliseconds.",
-    "fps": "Frames restored a second.",
-    "network_side": "Longer side at which the network sees frames, in pixels.",
+    "fps": "Frames restored per second.",
+    "network_side": "Longer side of the frames for the network, in pixels.",
 }
 SILENT = 5.0  # seconds after which the last frame is sent again, so that a dead client is noticed
 ENDED = 1001  # WebSocket's code for "going away"

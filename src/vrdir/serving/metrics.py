@@ -29,7 +29,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.seconds = Histogram(
-            "vrdir_request_seconds", "From the headers to the end of the answer.", ("route",),
+            "vrdir_request_seconds", "Seconds from headers to the end of the response.", ("route",),
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.errors = Counter(
@@ -47,7 +47,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.dropped = Counter(
-            "vrdir_dropped_total", "Images that nobody wanted any more.", ("reason",),
+            "vrdir_dropped_total", "Images that were cancelled.", ("reason",),
             registry=registry,
         )  # fmt: skip
         self.frames = Counter(

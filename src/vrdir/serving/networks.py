@@ -52,7 +52,9 @@ class Networks:
         self._specs = [_named(text) for text in weights]
         names = [name for name, _ in self._specs]
         if len(set(names)) < len(names):
-            raise InputError(f"two --weights have one name ({', '.join(names)}); give NAME=WEIGHTS")
+            raise InputError(
+                f"two --weights have the same name ({', '.join(names)}); use NAME=WEIGHTS"
+            )
         self._device, self._backend, self._precision = device, backend, precision
         self._lock = threading.Lock()
         self._loaded = self._load()
@@ -73,12 +75,12 @@ class Networks:
         try:
             loaded = self._load()
         except (VrdirError, OSError, ValueError, RuntimeError):
-            logger.exception("weights could not be loaded again; the old ones are kept")
+            logger.exception("weights could not be reloaded; the old ones are kept")
             return
         with self._lock:
             self._loaded = loaded
             self._controlled.clear()
-        logger.info("weights loaded again: %s", ", ".join(loaded))
+        logger.info("weights reloaded: %s", ", ".join(loaded))
 
     def find(self, name: str | None, strength: float = 1.0, only: tuple[str, ...] = ()) -> Restorer:
         """Return the restorer for a request.
@@ -131,7 +133,7 @@ class Networks:
         if not isinstance(plain.model, VRDIR):
             raise ProblemError(
                 "bad-parameter",
-                "strength and only need the backend torch; this service runs another one",
+                "strength and only need the backend torch; this service uses another backend",
             )
         try:
             return Restorer(

@@ -150,8 +150,8 @@ def _parameters(weights: Sequence[str]) -> list[dict[str, Any]]:
     names = {"type": "array", "items": {"type": "string"}}
     return [
         query("strength", number, "0 changes nothing, 1 restores as trained", 0.8),
-        query("only", names, "degradations to remove; all without it", ["haze"]),
-        query("weights", {"enum": list(weights)}, "which network restores", weights[0]),
+        query("only", names, "degradations to remove; default: all", ["haze"]),
+        query("weights", {"enum": list(weights)}, "name of the network", weights[0]),
         query(
             "max_side",
             {"type": "integer", "minimum": 1},
@@ -173,9 +173,9 @@ def _others() -> dict[str, Any]:
         "/v1/limits": ("The limits of this service", JSON),
         "/v1/live.mjpg": ("The restored frames of a camera", "multipart/x-mixed-replace"),
         "/v1/live": ("A WebSocket: the restored frames of a camera, as JPEG", "image/jpeg"),
-        "/v1/stream": ("A WebSocket: frames in, restored frames out", JSON),
+        "/v1/stream": ("A WebSocket that receives frames and returns restored frames", JSON),
         "/healthz": ("Whether the process is alive", "text/plain"),
-        "/readyz": ("Whether the service takes requests", "text/plain"),
+        "/readyz": ("Whether the service accepts requests", "text/plain"),
         "/metrics": ("Prometheus metrics", "text/plain"),
         "/openapi.json": ("This document", JSON),
     }
@@ -190,7 +190,7 @@ def _others() -> dict[str, Any]:
     del stream["200"]
     example = {"token": "1785000000.6f1c", "seconds": TOKEN_SECONDS}
     paths["/v1/tokens"] = {
-        "post": _answering("A token in place of the key, for an address", JSON, example)
+        "post": _answering("A token that replaces the key in an address", JSON, example)
     }
     return paths
 

@@ -67,7 +67,7 @@ class RawOutput:
                 content = content[self._file.write(content) or 0 :]
             self._file.flush()
         except (OSError, ValueError) as error:
-            raise VideoError(f"the output is gone ({first_line(error)})") from None
+            raise VideoError(f"the output was closed ({first_line(error)})") from None
 
     def close(self) -> None:
         """Do nothing: each frame was sent off."""
@@ -139,7 +139,7 @@ class EncodedOutput:
             for packet in self._stream.encode(picture):
                 self._container.mux(packet)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._gone(error, "is gone") from None
+            raise self._gone(error, "was closed") from None
 
     def _gone(self, error: Exception, what: str) -> VideoError:
         # Not the whole text of a system's error, which names the address.
@@ -268,15 +268,15 @@ def sender_for(target: str, raw: bool) -> Sender:
     address = ADDRESS.match(target)
     if address is not None and address[1].lower() not in CONTAINERS:
         raise InputError(
-            f"{hidden(target)} is an address of an unknown kind; give {', '.join(CONTAINERS)}, "
-            "a file, or - for standard output"
+            f"{hidden(target)} is an address with an unsupported scheme; use "
+            f"{', '.join(CONTAINERS)}, a file, or - for standard output"
         )
     if address is not None:
         return Sender(lambda: EncodedOutput(target), again=True)
     if Path(target).is_file():
-        raise ExistsError(f"{target} exists already; give another name, or remove it")
+        raise ExistsError(f"{target} already exists; choose another name, or delete it")
     if not Path(target).parent.is_dir():
-        raise MissingFileError(f"the folder of {target} does not exist; make it first")
+        raise MissingFileError(f"the folder of {target} does not exist; create it first")
     output = EncodedOutput(target)  # here, so that what is wrong with it is said at once
     return Sender(lambda: output, again=False)
 

@@ -25,7 +25,9 @@ def page_routes(web: Path | None) -> list[BaseRoute]:
     found = page_files(FOLDER)
     if web is not None:
         if not (web / "device.json").is_file():
-            raise MissingFileError(f"{web} has no device.json; write it with `vrdir web build`")
+            raise MissingFileError(
+                f"{web} contains no device.json; create the folder with `vrdir web build`"
+            )
         found |= page_files(web)
     routes: list[BaseRoute] = []
     for name, path in found.items():

@@ -517,6 +517,6 @@ def _compare(model: VRDIR, network: PageNetwork) -> None:
             )
             if not difference <= TOLERANCE:  # NaN, too
                 raise ResultError(
-                    f"the page's network was not kept: at {height} x {width} it differs from "
-                    f"PyTorch by {difference:.1e}, allowed is {TOLERANCE:.0e}"
+                    f"the page's network was discarded: at {height} x {width} it differs from "
+                    f"PyTorch by {difference:.1e}; at most {TOLERANCE:.0e} is allowed"
                 )

@@ -92,7 +92,9 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
         """Take a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            self._refuse(ProblemError("too-many-connections", "close some, or try again", 5))
+            self._refuse(
+                ProblemError("too-many-connections", "close some connections, or try again", 5)
+            )
             return
         self._start_timer()
 

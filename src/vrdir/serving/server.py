@@ -17,6 +17,7 @@ import uvicorn
 from vrdir.errors import InputError
 from vrdir.serving.protocol import HEADER_BYTES, limited_protocols
 from vrdir.serving.service import Service
+from vrdir.signals import handled
 
 logger = logging.getLogger("vrdir.serving")
 
@@ -139,12 +140,12 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
         ws_per_message_deflate=False,  # frames are compressed images already
         backlog=2048,
     )
-    if hasattr(signal, "SIGHUP"):
-        # A thread of its own: loading weights must not stop the event loop.
-        signal.signal(
-            signal.SIGHUP,
-            lambda number, frame: threading.Thread(target=service.reload, daemon=True).start(),
-        )
+
+    def reload(number: int, frame: object) -> None:
+        # In its own thread: loading weights must not stop the event loop.
+        threading.Thread(target=service.reload, daemon=True).start()
+
+    reloading = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
     server = _Server(config, on_start, service.begin_stop)
     service.metrics.watch(
         "vrdir_connections",
@@ -153,5 +154,5 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
     )
     if service.live is not None:
         service.live.at_end(lambda: setattr(server, "should_exit", True))
-    with listening_socket(settings.host, settings.port) as opened:
+    with handled(reload, *reloading), listening_socket(settings.host, settings.port) as opened:
         server.run(sockets=[opened])

@@ -83,7 +83,9 @@ class Service:
         self.metrics.watch("vrdir_queue_pixels", "Pixels that wait.", lambda: self.queue.pixels)
         self.metrics.watch("vrdir_working_images", "Images at work.", lambda: self.queue.at_work)
         self.metrics.watch(
-            "vrdir_bodies_bytes", "Bodies and answers in memory.", lambda: self.bodies.taken
+            "vrdir_bodies_bytes",
+            "Bytes of request and response bodies in memory.",
+            lambda: self.bodies.taken,
         )
         self.metrics.watch("vrdir_streams", "Open streams.", lambda: self.streams.count)
         if live is not None:
@@ -242,7 +244,7 @@ class Service:
 
     async def _token(self, request: Request) -> Response:
         if self.keys is None:
-            raise ProblemError("not-offered", "this service asks for no API key, nor for a token")
+            raise ProblemError("not-offered", "this service needs no API key and no token")
         token = self.keys.token(request.headers)
         return JSONResponse(
             {"token": token, "seconds": TOKEN_SECONDS}, headers={"Cache-Control": "no-store"}

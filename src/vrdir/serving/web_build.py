@@ -72,7 +72,7 @@ def build_page(
         ResultError: the exported network's results are not PyTorch's.
     """
     if folder.exists() and not (folder / "device.json").is_file() and any(folder.iterdir()):
-        raise ExistsError(f"{folder} holds other files; choose a new folder")
+        raise ExistsError(f"{folder} contains other files; choose a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that one move makes it whole.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".web-build-") as made:
@@ -208,7 +208,7 @@ def _runtime_folder(runtime: Path | None) -> Iterator[Path]:
         folder = Path(name)
         tarball = runtime if runtime is not None else _fetched(folder)
         if not tarball.is_file():
-            raise MissingFileError(f"there is no runtime {tarball}")
+            raise MissingFileError(f"the runtime does not exist: {tarball}")
         _check_hash(tarball)
         with tarfile.open(tarball) as archive:
             for file in (*WASM_FILES, *WEBGPU_FILES):
@@ -221,14 +221,15 @@ def _runtime_folder(runtime: Path | None) -> Iterator[Path]:
 def _check_hash(tarball: Path) -> None:
     digest = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
     if digest != RUNTIME_SHA512:
-        raise InputError(f"{tarball} is not {RUNTIME}: its SHA-512 differs; get it again")
+        raise InputError(f"{tarball} is not {RUNTIME}: its SHA-512 differs; download it again")
 
 
 def _fetched(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise MissingPackageError(
-            f"npm, which fetches {RUNTIME}, is not installed; install it, or give --runtime FILE"
+            f"npm is needed to download {RUNTIME} and is not installed; install it, or use "
+            "--runtime FILE"
         )
     done = subprocess.run(
         [npm, "pack", RUNTIME, "--silent"], cwd=folder, capture_output=True, text=True, check=False
@@ -236,5 +237,5 @@ def _fetched(folder: Path) -> Path:
     tarballs = sorted(folder.glob("*.tgz"))
     if done.returncode or not tarballs:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise InputError(f"npm could not fetch {RUNTIME} ({reason}); give --runtime FILE")
+        raise InputError(f"npm could not download {RUNTIME} ({reason}); use --runtime FILE")
     return tarballs[0]

@@ -7,10 +7,11 @@ from vrdir.lazy import offer
 if TYPE_CHECKING:
     from vrdir.training.earlier_stages import EarlierStages
     from vrdir.training.logs import Watcher
-    from vrdir.training.run import stages_of, train
+    from vrdir.training.run import train
     from vrdir.training.settings import RECIPES, Recipe
     from vrdir.training.sources import Sources
-    from vrdir.training.stages import Stage, all_stages
+    from vrdir.training.stage import Stage
+    from vrdir.training.stages import all_stages, stages_of
     from vrdir.training.trainer import Interrupted, Trainer
 
 __all__ = [
@@ -33,11 +34,11 @@ _HOMES = {
     "RECIPES": "vrdir.training.settings",
     "Recipe": "vrdir.training.settings",
     "Sources": "vrdir.training.sources",
-    "Stage": "vrdir.training.stages",
+    "Stage": "vrdir.training.stage",
     "Trainer": "vrdir.training.trainer",
     "Watcher": "vrdir.training.logs",
     "all_stages": "vrdir.training.stages",
-    "stages_of": "vrdir.training.run",
+    "stages_of": "vrdir.training.stages",
     "train": "vrdir.training.run",
 }
 

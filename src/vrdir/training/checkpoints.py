@@ -20,7 +20,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     """Write `folder/step-N.pt`, whole or not at all, and delete all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    content = io.BytesIO()  # torch itself does not report why a file cannot be written
+    content = io.BytesIO()  # torch does not report why a file cannot be written
     torch.save(state, content)
     write_whole(content.getbuffer(), path)
     for old in checkpoints_in(folder)[:-keep]:
@@ -42,7 +42,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not check the checksums
             if archive.testzip() is not None:
-                raise WeightsError("its checksums do not fit")
+                raise WeightsError("its checksums do not match")
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.keys() != KEYS:
             raise WeightsError("it is not a checkpoint of vrdir")

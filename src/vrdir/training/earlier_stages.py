@@ -74,8 +74,8 @@ def model_folder(path: Path, *stages: str) -> Path:
         if (folder / "model.safetensors").is_file():
             return folder
     raise MissingFileError(
-        f"{path} holds no weights of the stage {' or '.join(stages)}: give a model folder, or a "
-        "work directory with that stage done"
+        f"{path} contains no weights of the stage {' or '.join(stages)}: use a model folder, or "
+        "the work directory of a run that finished this stage"
     )
 
 
@@ -108,8 +108,8 @@ def check_config(
     if different:
         named = "; ".join(f"{key} is {theirs[key]}, not {ours[key]}" for key in different)
         raise SettingsError(
-            f"{folder} holds another network than the recipe's ({named}); give the recipe that it "
-            "was trained by"
+            f"{folder} contains a network that differs from the recipe's ({named}); use the recipe "
+            "with which it was trained"
         )
     if branch and branch not in other.branches:
         raise SettingsError(f"{folder} has no branch {branch}; it has {', '.join(other.branches)}")

@@ -91,14 +91,14 @@ class RunLog:
 
 
 def read_metrics(work_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, without a line that was cut short."""
+    """Return the lines of a run's metrics, without a truncated line."""
     lines = []
     path = work_dir / METRICS
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            logger.warning("%s: a line that was cut short is left out", path)
+            logger.warning("%s: a truncated line is ignored", path)
     return lines
 
 

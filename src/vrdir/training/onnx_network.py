@@ -24,7 +24,8 @@ class OnnxNetwork(nn.Module):
         tensors: names of the tensors that `forward` returns.
 
     Raises:
-        RecogniserError: the file is no ONNX file, has no such tensor, or needs an unknown operator.
+        RecogniserError: the file is not an ONNX file, has no such tensor, or needs an unknown
+            operator.
     """
 
     def __init__(self, path: Path, tensors: Sequence[str]) -> None:
@@ -34,7 +35,7 @@ class OnnxNetwork(nn.Module):
 
         try:
             graph = onnx.load(path).graph
-        except Exception as error:  # protobuf has errors of its own
+        except Exception as error:  # protobuf has its own error classes
             raise RecogniserError(
                 f"{path} is not a readable ONNX file ({type(error).__name__})"
             ) from None
@@ -58,7 +59,7 @@ class OnnxNetwork(nn.Module):
         for node in (node for node in graph.node if node.output[0] in wanted):
             if node.op_type not in OPERATORS:
                 raise RecogniserError(
-                    f"{path} needs the operator {node.op_type}, which is unknown here"
+                    f"{path} uses the operator {node.op_type}, which vrdir does not support"
                 )
             given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             step = (OPERATORS[node.op_type], list(node.input), node.output[0], given)

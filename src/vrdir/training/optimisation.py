@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, Optimizer
 
-from vrdir.training.settings import StageSettings
+from vrdir.training.recipe_parts import StageSettings
 
 
 def learning_rate(settings: StageSettings, step: int, steps: int) -> float:

@@ -16,7 +16,7 @@ from vrdir.model.blocks import move_to
 from vrdir.model.intrinsic_extractor import EfficientNetLite0
 from vrdir.training.losses import dense_consistency
 from vrdir.training.onnx_network import OnnxNetwork
-from vrdir.training.settings import DetectorSettings
+from vrdir.training.recipe_parts import DetectorSettings
 
 
 class Recognition:
@@ -59,7 +59,7 @@ class Detection:
     def load(self, device: torch.device) -> None:
         """Read the detector's file. Raises MissingFileError or RecogniserError, naming it."""
         if not self.settings.file.is_file():
-            raise MissingFileError(f"there is no detector {self.settings.file}")
+            raise MissingFileError(f"the detector does not exist: {self.settings.file}")
         tensors = (*self.settings.features, *self.settings.predictions)
         self.detector = move_to(OnnxNetwork(self.settings.file, tensors), device)
 

@@ -43,7 +43,7 @@ MAY_CHANGE = {"learning_rate", "clip_norm", "precision"}
 
 @dataclass(frozen=True)
 class Run:
-    """All that makes a run what it is.
+    """All facts that identify a run.
 
     Attributes:
         stages: names of its stages, in order.
@@ -105,43 +105,43 @@ def _start_run(work_dir: Path, run: Run) -> None:
     recipe_file = work_dir / RECIPE
     if recipe_file.exists():
         raise ExistsError(
-            f"{work_dir} already holds a run; continue it with --resume, or choose another "
+            f"{work_dir} already contains a run; continue it with --resume, or choose another "
             "--work-dir"
         )
     if work_dir.exists() and not work_dir.is_dir():
-        raise ExistsError(f"{work_dir} is a file; give a folder, new or empty, for --work-dir")
+        raise ExistsError(f"{work_dir} is a file; use a new or empty folder for --work-dir")
     if work_dir.exists() and {path.name for path in work_dir.iterdir()} - {RUN, DATA}:
         raise ExistsError(
-            f"{work_dir} holds other things than a run; give a new folder for --work-dir"
+            f"{work_dir} contains other files than those of a run; use a new folder for --work-dir"
         )
     work_dir.mkdir(parents=True, exist_ok=True)
     listing = "".join(f"{part} {item.name}\n" for part, items in run.parts for item in items)
     write_whole(listing.encode("utf-8", "surrogateescape"), work_dir / DATA)
     content = run.facts() | {"seed": run.recipe.seed, "sessions": [run.session()]}
     write_json(content, work_dir / RUN)
-    run.recipe.write(recipe_file)  # last: a work directory with a recipe holds a run
+    run.recipe.write(recipe_file)  # last: a work directory with a recipe contains a run
 
 
 def _continue_run(work_dir: Path, run: Run) -> None:
     recipe_file, run_file = work_dir / RECIPE, work_dir / RUN
     if not recipe_file.exists():
         raise MissingFileError(
-            f"{work_dir} holds no run to continue; leave --resume out to start one"
+            f"{work_dir} contains no run to continue; remove --resume to start one"
         )
     different = differences(Recipe.read(recipe_file), run.recipe)
     fixed = [key for key in different if key.split(".")[-1] not in MAY_CHANGE]
     if fixed:
         raise SettingsError(
-            f"{recipe_file} is another recipe (it differs in {', '.join(fixed)}); resume with that "
-            "one, or start anew"
+            f"{recipe_file} is a different recipe (different settings: {', '.join(fixed)}); resume "
+            "with that recipe, or start a new run"
         )
     session, content = run.session(), _same_run(run_file, run.facts())
     content["sessions"].append(session)
-    for left in work_dir.rglob(".*.partial"):  # of writes that a kill cut short
+    for left in work_dir.rglob(".*.partial"):  # of writes that were interrupted by a kill
         left.unlink()
     if different:
         logger.warning(
-            "the run continues with another %s, so its result will be another one",
+            "the run continues with a different %s, so its result will differ",
             ", ".join(different),
         )
         session["changed"] = different
@@ -157,7 +157,8 @@ def _same_run(run_file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
         content["sessions"] = [*content["sessions"]]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SettingsError(
-            f"{run_file} cannot be read ({first_line(error)}); start anew in another --work-dir"
+            f"{run_file} cannot be read ({first_line(error)}); start a new run in another "
+            "--work-dir"
         ) from None
     remedies = {
         "stages": "the same command",
@@ -167,8 +168,8 @@ def _same_run(run_file: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     for then, (key, value) in zip(recorded, now.items(), strict=True):
         if then != value:
             raise SettingsError(
-                f"{run_file} is another run: its {key} are {then}, not {value}; resume with "
-                f"{remedies[key]}"
+                f"{run_file} belongs to a different run: its {key} are {then}, not {value}; resume "
+                f"with {remedies[key]}"
             )
     return content
 
@@ -230,7 +231,7 @@ def code_version() -> str:
 
 
 def environment(device: str, processes: int) -> dict[str, Any]:
-    """Return what a result may depend on beside the recipe and the code."""
+    """Return what a result may depend on, besides the recipe and the code."""
     packages = {}
     for name in ("torch", "lightning-fabric", "numpy", "pillow", "scikit-image"):
         try:

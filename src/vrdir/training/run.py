@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,44 +25,10 @@ from vrdir.training.logs import Watcher
 from vrdir.training.record import Run, open_work_dir
 from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
-from vrdir.training.stages import (
-    BranchStage,
-    ContextStage,
-    DecoderStage,
-    FusionStage,
-    HazeStage,
-    RefineStage,
-    Stage,
-    WholeStage,
-    all_stages,
-)
+from vrdir.training.stage import Stage
 from vrdir.training.trainer import Interrupted, Trainer
 
 logger = logging.getLogger(__name__)
-
-
-def stages_of(command: str, recipe: Recipe, degradation: str = "") -> list[Stage]:
-    """Return the stages of a command.
-
-    Args:
-        command: "context", "decoder", "branch", "fusion", "refine", "whole", "haze" or
-            "all".
-        recipe: all settings.
-        degradation: the branch's, for "branch".
-    """
-    if command == "branch":
-        return [BranchStage(recipe, degradation)]
-    if command == "all":
-        return all_stages(recipe)
-    stages: dict[str, Callable[[Recipe], Stage]] = {
-        "context": ContextStage,
-        "decoder": DecoderStage,
-        "fusion": FusionStage,
-        "refine": RefineStage,
-        "whole": WholeStage,
-        "haze": HazeStage,
-    }
-    return [stages[command](recipe)]
 
 
 def train(
@@ -88,8 +54,8 @@ def train(
         device: "cpu" or "cuda".
         resume: continue the run in `work_dir`, which must be this run; otherwise there must be no
             run in it.
-        extractor_weights: file of E's pretrained weights, if there are no earlier stages to take E
-            from, and for the recogniser of the recognition loss; None takes the published ones.
+        extractor_weights: file of E's pretrained weights, if there are no earlier stages that
+            contain E, and for the recogniser of the recognition loss; None uses the published ones.
         watcher: gets every step and every line of metrics.
 
     Returns:
@@ -148,8 +114,8 @@ def _new_model(
         model.load_pretrained_extractor(extractor_weights)
     elif extractor_weights is not None and not any(stage.recognises for stage in stages):
         raise SettingsError(
-            "leave --extractor-weights out: E is taken from the earlier stage, which was trained "
-            "with it"
+            "remove --extractor-weights: the extractor is taken from the earlier stage, which was "
+            "trained with it"
         )
     earlier.load_into(model)
     return model
@@ -201,15 +167,15 @@ def _check(
     backends = torch.compiler.list_backends(())
     if recipe.compile is not None and recipe.compile not in backends:
         raise SettingsError(
-            f"compile: no backend {recipe.compile!r} here; there are {', '.join(backends)}"
+            f"compile: unknown backend {recipe.compile!r}; choose one of {', '.join(backends)}"
         )
     for stage in stages:
         data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
         check_division(stage.settings.batch_size, stage.settings.accumulate, processes)
         if not held_out.kinds(stage.shares, stage.accepts):
             raise DataError(
-                f"there is nothing to validate the stage {stage.name} on; give --val-pairs or "
-                "--val-clean that fit it"
+                f"no validation data for the stage {stage.name}; use --val-pairs or --val-clean "
+                "with suitable images"
             )
 
 
@@ -226,8 +192,8 @@ def launched(device: str, recipe: Recipe) -> Fabric:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if kind == "cuda" and here > torch.cuda.device_count():
         raise SettingsError(
-            f"{here} processes were started on a machine of {torch.cuda.device_count()} GPUs; "
-            "start one for each GPU"
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs; "
+            "start one process per GPU"
         )
     fabric = Fabric(
         accelerator=kind,
@@ -245,7 +211,7 @@ def leaving_together() -> Iterator[None]:
     """Leave the process group when all processes end, finished or interrupted at the same step.
 
     Otherwise Gloo's threads go on while the interpreter exits, and sometimes abort it. After an
-    error a process must not do so: it would wait for the other processes for ever.
+    error a process must not do so: it would wait for the other processes forever.
     """
     interrupted = None
     try:

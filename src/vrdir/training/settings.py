@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,117 +23,18 @@ from vrdir.errors import MissingFileError, SettingsError
 from vrdir.model.config import CONFIGS, VRDIRConfig, describe
 from vrdir.spelling import did_you_mean
 from vrdir.training.fields import Count, Duration, Settings
+from vrdir.training.recipe_parts import (
+    DataSettings,
+    DetectorSettings,
+    StageSettings,
+    ValidationSettings,
+)
 from vrdir.yaml_files import read_yaml
 
 RECIPES = {
     path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 }
 """The recipes that come with vrdir, by name."""
-
-
-class StageSettings(Settings):
-    """The length, rate and batch size of a stage."""
-
-    steps: Duration = Field(description='Optimiser steps, or epochs, as in "1200 epochs".')
-    batch_size: Count = Field(
-        default=8, description="Images per step, over all processes together."
-    )
-    accumulate: Count = Field(
-        default=1,
-        description="Number of parts into which each process divides its share of a batch that "
-        "does not fit into memory at once.",
-    )
-    learning_rate: PositiveFloat = Field(
-        default=2e-4, description="Peak learning rate of the optimiser."
-    )
-    schedule: Literal["cosine", "constant", "halving"] = Field(
-        default="cosine",
-        description='"cosine" falls to zero after a linear warm-up; "constant" stays at its peak '
-        'after it, for a run that another one continues; "halving" halves the rate every quarter '
-        "of the steps, as in the paper.",
-    )
-    warmup_steps: int = Field(
-        default=100,
-        ge=0,
-        strict=True,
-        description="Length of the warm-up, of cosine and constant, in steps.",
-    )
-    clip_norm: PositiveFloat | None = Field(
-        default=1.0, description="Largest norm of the gradient; null for no limit."
-    )
-    loss_weights: dict[str, NonNegativeFloat] = Field(
-        default={},
-        description="Weight of each further loss of the stage, by its name; other losses keep "
-        "their default weight.",
-    )
-    shares: dict[str, NonNegativeFloat] | None = Field(
-        default=None,
-        description="Relative frequency of each kind of training image in this stage; null takes "
-        "the recipe's.",
-    )
-
-
-class ValidationSettings(Settings):
-    """The images of validation, and when it is done."""
-
-    photos: Count | None = Field(
-        default=16,
-        description="How many clean photos to hold out, or how many images to take of each "
-        "validation list, evenly spread; null takes a whole list.",
-    )
-    crop_px: Annotated[int, Field(ge=16, strict=True)] | None = Field(
-        default=256, description="Side of the centre crops; null for whole images."
-    )
-    every: Duration = Field(
-        default=1000, description='Steps between validations, or epochs, as in "10 epochs".'
-    )
-
-
-class DataSettings(Settings):
-    """How images are kept and read. Only `balance` and `pairs_share` change the result."""
-
-    balance: bool = Field(
-        default=False,
-        description="Each pair list counts the same in an epoch, and shorter lists are repeated; "
-        "otherwise each pair counts once.",
-    )
-    pairs_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="Share of the images from pair lists, beside clean photos; null for the lists' "
-        "share of all lines and photos.",
-    )
-    cache_gib: PositiveFloat = Field(default=8.0, description="Memory for decoded images, in GiB.")
-    on_device: bool | None = Field(
-        default=None,
-        description="Keep all images on the GPU, and cut and degrade them there; null does so if "
-        "they take less than a quarter of its free memory.",
-    )
-    workers: int = Field(
-        default=0,
-        ge=0,
-        strict=True,
-        description="Processes that read and cut images ahead, for each training process; 0 reads "
-        "between the steps.",
-    )
-
-
-class DetectorSettings(Settings):
-    """A detector, whose answers on restored images are compared with those on clean images.
-
-    No labels are used.
-    """
-
-    file: Path = Field(description="ONNX file, which takes images (B, 3, H, W) in [0, 1].")
-    features: tuple[str, ...] = Field(description="Names of feature maps in it.")
-    predictions: tuple[str, ...] = Field(
-        description="Names of YOLOX's prediction maps (B, 5 + classes, h, w): box, objectness and "
-        "classes as probabilities.",
-    )
-    side: Count = Field(
-        default=288,
-        description="Side to which whole views are enlarged for it, in pixels; a multiple of 32.",
-    )
-    images: Count = Field(default=6, description="Number of images of a batch that it sees.")
 
 
 class Recipe(Settings):
@@ -155,8 +54,8 @@ class Recipe(Settings):
     crop_px: Count = Field(default=128, description="Side of the random training crops.")
     view_px: Count | None = Field(
         default=None,
-        description="Side of the views that are degraded whole, of which a training crop is a "
-        "window; null takes twice crop_px for a model with a global context, and the crops "
+        description="Side of the views that are degraded as a whole, and from which training "
+        "crops are cut; null uses twice crop_px for a model with a global context, and the crops "
         "themselves for others.",
     )
     whole_px: Count | None = Field(
@@ -166,8 +65,8 @@ class Recipe(Settings):
     )
     fog_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="Share of the whole views of the stage context that are shown in fog as a "
-        "camera takes it: exposed, toned and compressed after the fog.",
+        description="Share of the whole views of the stage context that show fog as a camera "
+        "records it: exposed, toned and compressed after the fog.",
     )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -177,7 +76,7 @@ class Recipe(Settings):
     augmentation: Augmentation = Field(
         default="full",
         description='Views of the photos: "flip" (the paper\'s), "full", "wide", "vivid", '
-        '"varied", "close" or "whole"; see docs/training.md.',
+        '"varied", "close", "whole" or "doubtful"; see docs/training.md.',
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32",
@@ -213,7 +112,7 @@ class Recipe(Settings):
     optimizer: Literal["adam", "muon"] = Field(
         default="adam",
         description='"adam" (the paper\'s) or "muon", which orthogonalises each convolution\'s '
-        "step (Jordan et al., 2024), so that no degradation's gradient drowns the others'; its "
+        "step (Jordan et al., 2024), so that no degradation's gradient dominates the others; its "
         "steps are scaled to the size of Adam's (Liu et al., 2025), and biases use Adam.",
     )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -226,16 +125,14 @@ class Recipe(Settings):
         description='Backend of torch.compile, such as "inductor"; null does not compile.',
     )
     validation: ValidationSettings = Field(
-        default=ValidationSettings(), description="What is validated on, and when."
+        default=ValidationSettings(), description="Images and time of validation."
     )
     data: DataSettings = Field(default=DataSettings(), description="How images are kept and cut.")
     log_every: Count = Field(default=50, description="Steps between lines of losses.")
     checkpoint_every: Duration = Field(
         default=1000, description='Steps between checkpoints, or epochs, as in "10 epochs".'
     )
-    keep_checkpoints: Count = Field(
-        default=2, description="Number of checkpoints to keep, the last ones."
-    )
+    keep_checkpoints: Count = Field(default=2, description="Number of last checkpoints to keep.")
     detector: DetectorSettings | None = Field(
         default=None,
         description='Detector of the loss "detection" of the stages context and whole; null for '
@@ -251,16 +148,17 @@ class Recipe(Settings):
     fusion: StageSettings = Field(description="Stage 3, the fusion of the branches.")
     refine: StageSettings | None = Field(
         default=None,
-        description="Stage 4, all but the extractor and the context together; null for none.",
+        description="Stage 4, which trains all parts except the extractor and the context; null "
+        "for none.",
     )
     whole: StageSettings | None = Field(
         default=None,
-        description="Stage 5, all but the extractor together on whole views, by a detector's "
-        "answers in fog; null for none.",
+        description="Stage 5, which trains all parts except the extractor on whole views, by a "
+        "detector's output in fog; null for none.",
     )
     haze: StageSettings | None = Field(
         default=None,
-        description="The last stage: the context's estimate of how thick the haze is; null for "
+        description="The last stage, which trains the context's estimate of haze density; null for "
         "none.",
     )
 
@@ -270,7 +168,7 @@ class Recipe(Settings):
         if isinstance(value, str):
             if value not in CONFIGS:
                 known = f"{', '.join(CONFIGS)}{did_you_mean(value, CONFIGS)}"
-                raise SettingsError(f"no config {reprlib.repr(value)}; there are {known}")
+                raise SettingsError(f"unknown config {reprlib.repr(value)}; choose one of {known}")
             return CONFIGS[value]
         return value
 
@@ -281,10 +179,10 @@ class Recipe(Settings):
         if unknown:
             known = ", ".join((*DEGRADATIONS, CLEAN, MIXED))
             raise SettingsError(
-                f"unknown {', '.join(sorted(unknown))}; there are {known}{suggestion(*unknown)}"
+                f"unknown {', '.join(sorted(unknown))}; choose from {known}{suggestion(*unknown)}"
             )
         if not all(share >= 0 for share in value.values()) or sum(value.values()) <= 0:
-            raise SettingsError("shares are numbers from 0, not all of them 0")
+            raise SettingsError("shares must be 0 or more, and at least one above 0")
         return value
 
     @field_validator("ranges", mode="before")
@@ -315,14 +213,14 @@ class Recipe(Settings):
                 )
         if self.view_px is not None and self.view_px < self.crop_px:
             raise SettingsError(
-                f"view_px must be at least crop_px, {self.crop_px}; it is {self.view_px}"
+                f"view_px must be at least crop_px ({self.crop_px}), not {self.view_px}"
             )
         if any(name in DEGRADATIONS for name in self.model.branches) and not sum(
             self.mixture.values()
         ):  # else all is from lists
             raise SettingsError(
-                "shares leave nothing to train on for a model with the branches "
-                f"{', '.join(self.model.branches)}"
+                f"shares: no degradation of the branches {', '.join(self.model.branches)} has a "
+                "share above 0"
             )
         return self
 
@@ -386,7 +284,7 @@ class Recipe(Settings):
         path = RECIPES[str(path)] if str(path) in RECIPES else Path(path)
         if not path.is_file():
             raise MissingFileError(
-                f"no recipe at {path}; give a YAML file or one of {', '.join(RECIPES)}"
+                f"recipe {path} does not exist; use a YAML file or one of {', '.join(RECIPES)}"
                 f"{did_you_mean(str(path), RECIPES)}"
             )
         try:
@@ -397,22 +295,7 @@ class Recipe(Settings):
             raise SettingsError(
                 f"{path} is not a recipe: expected keys and values, found {type(content).__name__}"
             )
-        # A setting that contains others is set before them.
-        for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
-            *parents, last = key.split(".")
-            named = content.get("model")
-            if parents[:1] == ["model"] and isinstance(named, str) and named in CONFIGS:
-                content["model"] = CONFIGS[named].model_dump(mode="json")
-            place = content
-            for parent in parents:
-                inner = place.get(parent) or {}
-                if not isinstance(inner, dict):
-                    raise SettingsError(
-                        f"{path}: {key} reaches into {parent}, which is {reprlib.repr(inner)}"
-                    )
-                # A copy, as with YAML's anchors two keys may share a mapping.
-                place[parent] = place = dict(inner)
-            place[last] = value
+        _set(content, changes, path)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -421,3 +304,27 @@ class Recipe(Settings):
     def write(self, path: Path) -> None:
         """Write the recipe, with all defaults."""
         write_whole(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False).encode(), path)
+
+
+def _set(content: dict[str, Any], changes: Mapping[str, Any], path: Path) -> None:
+    """Set values of settings in the content of a recipe, by keys such as "decoder.steps".
+
+    Raises:
+        SettingsError: a key leads into a setting that contains no others.
+    """
+    # A setting that contains others is set before them.
+    for key, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
+        *parents, last = key.split(".")
+        named = content.get("model")
+        if parents[:1] == ["model"] and isinstance(named, str) and named in CONFIGS:
+            content["model"] = CONFIGS[named].model_dump(mode="json")
+        place = content
+        for parent in parents:
+            inner = place.get(parent) or {}
+            if not isinstance(inner, dict):
+                raise SettingsError(
+                    f"{path}: {key} needs a mapping at {parent}, not {reprlib.repr(inner)}"
+                )
+            # A copy, as with YAML's anchors two keys may share a mapping.
+            place[parent] = place = dict(inner)
+        place[last] = value

@@ -39,7 +39,7 @@ class Sources:
             SettingsError: the recipe does not say how many photos to hold out.
         """
         if self.clean is None and not self.pairs:
-            raise DataError("there is nothing to train on: give --clean FOLDER or --pairs LIST")
+            raise DataError("no training data: use --clean FOLDER or --pairs LIST")
         names = tuple(dict.fromkeys((*recipe.model.branches, *DEGRADATIONS)))
         training = items_of(self.clean, self.pairs, names)
         count = recipe.validation.photos
@@ -51,7 +51,9 @@ class Sources:
         }
         if seen:
             logger.warning(
-                "%d photos are both trained and validated on, such as %s", len(seen), min(seen)
+                "%d photos are in both the training and the validation data, such as %s",
+                len(seen),
+                min(seen),
             )
         return training, _at_most(validation, count)
 
@@ -60,13 +62,11 @@ def _held_out(training: Sequence[Item], count: int | None) -> tuple[list[Item], 
     """Hold some of the clean photos out, and leave their pairs out of training."""
     drawn = [item for item in training if item.drawn]
     if not drawn:
-        raise DataError(
-            "there is nothing to validate on: give --val-pairs LIST or --val-clean FOLDER"
-        )
+        raise DataError("no validation data: use --val-pairs LIST or --val-clean FOLDER")
     if count is None:
         raise SettingsError(
-            "set validation.photos to the number of photos of --clean to hold out; "
-            "or give --val-clean or --val-pairs"
+            "set validation.photos to the number of photos of --clean to hold out; or use "
+            "--val-clean or --val-pairs"
         )
     kept, held_out = split(drawn, count)
     photos = {item.clean.resolve() for item in held_out}
@@ -74,7 +74,7 @@ def _held_out(training: Sequence[Item], count: int | None) -> tuple[list[Item], 
     others = [item for item in pairs if item.clean.resolve() not in photos]
     if len(others) < len(pairs):
         logger.warning(
-            "%d pairs are not trained on: their photos are held out for validation",
+            "%d pairs are not used for training: their photos are held out for validation",
             len(pairs) - len(others),
         )
     return kept + others, held_out

@@ -24,13 +24,14 @@ from vrdir.evaluation.restoration.metrics import psnr_rgb, ssim_rgb
 from vrdir.model.blocks import move_to
 from vrdir.model.loading import check_state
 from vrdir.model.vrdir import VRDIR
+from vrdir.signals import handled
 from vrdir.tensors import crop_to, pad_to_multiple
 from vrdir.training.checkpoints import checkpoints_in, load_checkpoint, save_checkpoint
 from vrdir.training.fields import steps_in
 from vrdir.training.logs import RunLog, Watcher
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
 from vrdir.training.settings import Recipe
-from vrdir.training.stages import Stage
+from vrdir.training.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 class StageNetwork(nn.Module):
-    """The network as a stage trains it: of a batch it returns the losses.
+    """The network as a stage trains it: it returns the losses of a batch.
 
     Processes synchronise in its backward pass.
     """
@@ -79,8 +80,8 @@ class Trainer:
         fabric: devices, processes and precision.
         model: the network; it is trained in place.
         recipe: all settings.
-        data: what to train on.
-        validation: what to validate on.
+        data: the items to train on.
+        validation: the items to validate on.
         work_dir: a folder.
         watcher: gets every step and every line of metrics.jsonl.
     """
@@ -129,7 +130,7 @@ class Trainer:
             if self.fabric.is_global_zero:
                 log = RunLog(self.work_dir, stage.name, steps, start, self.watcher)
                 closing.callback(log.close)
-            if start == 0:  # what would fail at the first validation fails now
+            if start == 0:  # errors of the first validation are raised now
                 run.validate(0, log)
             self._steps(run, data, start, log, received)
             self.model.load_state_dict(run.averaged.state_dict())
@@ -329,8 +330,8 @@ class StageRun:
         seen = torch.tensor([1.0, -1.0], device=self.fabric.device) * state["step"]
         if reduced(self.fabric, seen, "max").tolist() != seen.tolist():  # all processes raise it
             raise SettingsError(
-                f"{self.folder} does not hold the same checkpoints for all processes; give them "
-                "one shared work directory"
+                f"{self.folder} does not contain the same checkpoints for all processes; use one "
+                "shared work directory"
             )
         if not found:
             return 0
@@ -365,26 +366,14 @@ def not_finite(stage: str, step: int, figures: Mapping[str, float], names: Seque
     files = ", ".join(names[:16]) + (f" and {len(names) - 16} more" if len(names) > 16 else "")
     return (
         f"stage {stage}, step {step}: the loss or its gradient is not finite ({shown}); the batch "
-        f"was {files}. Look at these images; lower learning_rate, set clip_norm, or use precision: "
+        f"was {files}. Check these images; lower learning_rate, set clip_norm, or use precision: "
         "float32 (these may change), and continue with --resume"
     )
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of ending the process.
-
-    Off the main thread Python receives no signals, so none are collected there.
-    """
+    """Collect SIGTERM and SIGINT instead of ending the process; only in the main thread."""
     received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, lambda n, _: received.append(n))
-    except ValueError:  # not the main thread
-        pass
-    try:
+    with handled(lambda number, _: received.append(number), signal.SIGTERM, signal.SIGINT):
         yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

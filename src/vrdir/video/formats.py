@@ -1,7 +1,7 @@
 """The video formats that are written, and what reading and writing videos share.
 
 `FORMATS` is the one table of these formats: suffixes, checks, error texts and the table in
-docs/video.md are made from it. A new format is one more entry.
+docs/video.md are made from it. A new format is one further entry.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class VideoFormat(NamedTuple):
     Attributes:
         suffix: in lower case.
         container: FFmpeg's name of the container.
-        codec: the codec's usual name, for people.
+        codec: the codec's usual name, to show to users.
         encoder: FFmpeg's name of the encoder.
         options: of the encoder.
-        own_clock: a track has a clock of its own, so that the source's can be used.
+        own_clock: a track has its own clock, so that the source's can be used.
         equal_times: several packets of a stream may have the same time.
         odd_sizes: the pixel format for odd widths or heights.
     """
@@ -66,7 +66,7 @@ class Frame(NamedTuple):
     Attributes:
         pixels: (H, W, 3) uint8, RGB, upright; None where the file is damaged.
         pts: the time at which it is shown, in units of the reader's `time_base`.
-        duration: how long it is shown, in the same units; 0 if the file does not tell.
+        duration: how long it is shown, in the same units; 0 if the file does not say.
     """
 
     pixels: FramePixels | None
@@ -100,13 +100,3 @@ def format_of_video(path: Path) -> VideoFormat:
         f"cannot write {path}: no video format for the suffix "
         f"{path.suffix or '(none)'!r}; use {known}"
     )
-
-
-def format_table() -> str:
-    """Return the table of formats as Markdown, as docs/video.md has it."""
-    rows = ["| Suffix | Container | Codec | `crf` |", "|---|---|---|---|"]
-    rows += [
-        f"| {each.suffix} | {each.container} | {each.codec} | {each.options['crf']} |"
-        for each in FORMATS
-    ]
-    return "\n".join(rows)

@@ -1,6 +1,6 @@
 """Reading of video files, frame by frame.
 
-One frame at a time is held here; the decoder holds a few dozen, whatever the length of the video.
+One frame at a time is kept here; the decoder keeps a few dozen, whatever the length of the video.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +30,8 @@ FINER = 100  # how many parts a coarse clock's unit is divided into
 STARTS = {"matroska": b"\x1a\x45\xdf\xa3", "mp4": b"ftyp"}  # the first bytes of files
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: clocks may jump, as in MPEG-TS
 VP8_SHOW_FRAME = 0x10  # in a packet's first byte (RFC 6386, 9.1)
-# FFmpeg's names of formats that are no videos but scripts: they name other files, addresses or
-# commands, which would be opened (a pipe for ever).
+# FFmpeg's names of formats that are not videos but scripts: they name other files, addresses or
+# commands, which would be opened (a pipe would be read forever).
 SCRIPTS = {
     "avisynth", "applehttp", "concat", "concatf", "dash", "ffmetadata", "hls", "image2",
     "image2pipe", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vapoursynth",
@@ -84,12 +83,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.container.close()
 
     def frames(self, pass_on: Callable[[Any], None] | None = None) -> Iterator[Frame]:
@@ -149,15 +143,15 @@ class VideoReader:
         """
         if packets < self.stream.frames and not self._reaches_the_end(packets, last):
             logger.warning(
-                "%s is cut short: it ends after %d of %d frames",
+                "%s is truncated: it ends after %d of %d frames",
                 self.path,
                 packets,
                 self.stream.frames,
             )
         if self._is_followed(position):
             logger.warning(
-                "%s holds a further video, which is left out; "
-                "join them by ffmpeg or mkvmerge, not as files",
+                "%s contains a second video, which is ignored; join videos with ffmpeg or "
+                "mkvmerge, not by joining files",
                 self.path,
             )
 
@@ -230,18 +224,18 @@ class VideoReader:
         return False
 
     def _reaches_the_end(self, packets: int, last: int | None) -> bool:
-        """Return whether the last frame is at the end of a file that also counts empty places.
+        """Return whether the last frame is at the end of a file that also counts empty frames.
 
-        AVI does: an empty place repeats the frame before it.
+        AVI does: an empty frame repeats the frame before it.
         """
         if not self._counts or last is None or self.stream.duration is None:
             return False
         return last + 2 * (last // max(packets - 1, 1)) >= self.stream.duration * self._finer
 
     def _shows(self, packet: Any) -> bool:
-        """Return whether a packet holds a picture that is shown.
+        """Return whether a packet contains a picture that is shown.
 
-        VP8 has packets for pictures that only serve to predict others.
+        VP8 has packets for pictures that are only used to predict others.
         """
         return self.stream.codec_context.name != "vp8" or bool(bytes(packet)[0] & VP8_SHOW_FRAME)
 
@@ -261,7 +255,7 @@ class VideoReader:
         try:
             check_regular(self.path)
             return self._av.open(
-                # Absolute, or FFmpeg takes the name 12:30.mp4 for the address of a server.
+                # Absolute, or FFmpeg treats the name 12:30.mp4 as the address of a server.
                 os.path.abspath(self.path),  # noqa: PTH100 - `resolve` would follow links
                 options={
                     "format_whitelist": ",".join(sorted(self._av.formats_available - SCRIPTS))
@@ -287,7 +281,7 @@ class VideoReader:
             raise VideoError(f"{self.path} has no video stream")
         stream: av.VideoStream = moving[0]
         if stream.codec_context is None:
-            raise VideoError(f"{self.path} has a codec for which FFmpeg has no decoder here")
+            raise VideoError(f"{self.path} has a codec that the installed FFmpeg cannot decode")
         size = stream.width, stream.height
         check_memory(PIXEL_BYTES * size[0] * size[1], size, str(self.path), VideoError)
         # With threads, FFmpeg's H.264 decoder reports no damage within a frame, and loses good
@@ -299,12 +293,14 @@ class VideoReader:
     def _first_frame(self, container: Any) -> av.VideoFrame:
         """Return the first frame that can be decoded."""
         stream = self._picture_stream(container)
-        with contextlib.suppress(self._av.error.FFmpegError):  # of a file that cannot be read on
+        with contextlib.suppress(self._av.error.FFmpegError):  # if it cannot be read further
             for packet in container.demux(stream):
                 with contextlib.suppress(self._av.error.FFmpegError):
                     for frame in packet.decode():
                         return frame
-        raise VideoError(f"none of the frames of {self.path} can be decoded; get it again")
+        raise VideoError(
+            f"none of the frames of {self.path} can be decoded; download or copy it again"
+        )
 
     def _frames_expected(self) -> int | None:
         if self.stream.frames:

@@ -23,7 +23,7 @@ class _Part(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Where a stream is: the number of the part, its first time there, and its last."""
+    """The position of a stream: the number of the part, its first time there, and its last."""
 
     part: int
     first: Fraction
@@ -35,8 +35,8 @@ class Clock:
 
     Clocks start again in files that were joined (`cat a.ts b.ts`, pieces of a live stream), and
     where a recorder was stopped. Everything after that is moved by one amount for picture and
-    sound, so that they stay together. Streams do not start again at the same packet: each goes over
-    to the new part by itself.
+    sound, so that they stay together. Streams do not start again at the same packet: each continues
+    with the new part independently.
 
     Args:
         jumps: the format allows its clock to jump, also ahead, as MPEG-TS does. In other formats
@@ -132,7 +132,7 @@ class FrameOrder:
     def add(self, number: int, frame: Any) -> None:
         """Note a frame decoded from the packet with this number.
 
-        A frame that comes twice or was not expected is dropped.
+        A frame that is returned twice or was not expected is dropped.
         """
         if number in self._missing:
             self._missing.remove(number)

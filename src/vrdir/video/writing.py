@@ -44,9 +44,9 @@ MATRICES = {BT709: 1, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9}
 
 
 class VideoWriter:
-    """A video file with new pixels, and with everything else from an old one.
+    """A video file with new pixels; everything else is copied from the source.
 
-    That is: size, times, tags, sound, subtitles and chapters.
+    This is: size, times, tags, sound, subtitles and chapters.
 
     It is written under a temporary name; the target appears when the `with` block ends without an
     error, whole or not at all. H.264 of odd width or height is written as 4:4:4, because 4:2:0 has
@@ -60,7 +60,7 @@ class VideoWriter:
             here.
 
     Raises:
-        VideoError: the container cannot hold the sound.
+        VideoError: the container cannot store the sound.
         DiskError: the disk is full or read-only.
         ImageError: it cannot be written for another reason.
     """
@@ -100,13 +100,8 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     def write(self, pixels: FramePixels, at: Frame) -> None:
         """Add a frame, (H, W, 3) uint8 RGB, with the time and duration of `at`."""
@@ -182,7 +177,7 @@ class VideoWriter:
         return stream
 
     def _copy_streams(self) -> None:
-        """Add a stream to the target for each of the source's that it can hold."""
+        """Add a stream to the target for each of the source's that it can store."""
         for stream in self._like.container.streams:
             if stream.index == self._like.stream.index:
                 continue
@@ -199,16 +194,16 @@ class VideoWriter:
             self._copies[stream.index] = copy
 
     def _leave_out(self, stream: Any) -> None:
-        """Log that the target cannot hold a stream. Raises VideoError for sound."""
+        """Log that the target cannot store a stream. Raises VideoError for sound."""
         codec = stream.codec_context.name if stream.codec_context else "unknown"
         if stream.type == "audio":
             raise VideoError(
-                f"{self.path.suffix} cannot hold the sound of {self._like.path} ({codec}); "
+                f"{self.path.suffix} cannot store the sound of {self._like.path} ({codec}); "
                 "choose another container, such as .mkv"
             ) from None
         # Data streams are mostly the container's own: chapters, time codes.
         level = logging.WARNING if stream.type in ("video", "subtitle") else logging.INFO
-        message = "%s: a stream of %s (%s) is left out"
+        message = "%s: a stream of %s (%s) is not copied"
         logger.log(level, message, self.path, stream.type, codec)
 
     def _describe(self) -> None:
@@ -223,7 +218,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what the encoder still holds, and the container's end.
+        """Write what the encoder still keeps, and the container's end.
 
         After an error, only close the file.
         """
@@ -254,7 +249,7 @@ class VideoWriter:
 class _TargetFile(io.FileIO):
     """A file that raises its first error only, and drops everything written after that.
 
-    FFmpeg goes on writing after an error, and PyAV prints each further one. If FFmpeg opened the
+    FFmpeg continues to write after an error, and PyAV prints each further one. If FFmpeg opened the
     file itself, it would report no error at all, and never close the file if even the container's
     header cannot be written.
     """
@@ -265,7 +260,7 @@ class _TargetFile(io.FileIO):
         rest = memoryview(content)
         try:
             while rest and not self._failed:
-                rest = rest[super().write(rest) :]  # a nearly full disk takes a part
+                rest = rest[super().write(rest) :]  # a nearly full disk accepts a part
         except OSError:
             self._failed = True
             raise

@@ -39,7 +39,7 @@ def bundled_weights() -> dict[str, Any]:
 
 
 def resolve_weights(weights: str | Path) -> Path:
-    """Return the folder that holds the weights.
+    """Return the folder that contains the weights.
 
     Args:
         weights: a bundled name, a folder, a work directory of `vrdir train` (whose latest whole
@@ -74,8 +74,8 @@ def resolve_weights(weights: str | Path) -> Path:
     if owner and name and "/" not in name and not owner.startswith((".", "~")):
         return download(str(weights), near)
     raise MissingFileError(
-        f"no weights {str(weights)!r}: bundled are {', '.join(names) or 'none'}; "
-        f"else give a folder{near}"
+        f"unknown weights {str(weights)!r}: use bundled weights ({', '.join(names) or 'none'}) or "
+        f"a folder{near}"
     )
 
 
@@ -102,8 +102,8 @@ def trained_below(folder: Path) -> Path:
         shown = ", ".join(map(str, below[:NAMED_FOLDERS]))
         more = ", ..." if len(below) > NAMED_FOLDERS else ""
         raise MissingFileError(
-            f"{folder} holds no {MODEL_FILES[1]}; "
-            f"give one of the folders below it that do: {shown}{more}"
+            f"{folder} contains no {MODEL_FILES[1]}; use one of its sub-folders that do: "
+            f"{shown}{more}"
         )
     return folder
 
@@ -124,7 +124,7 @@ def download(repository: str, hint: str = "") -> Path:
         hint: the end of error messages, with other names that may be meant.
 
     Returns:
-        The folder that holds them.
+        The folder that contains them.
 
     Raises:
         MissingFileError: huggingface_hub is not installed, or the download failed.
@@ -155,7 +155,7 @@ def upload(
         folder: the folder.
         repository: "owner/name".
         private: create the repository as a private one; None for the owner's default.
-        token: of the hub; None for the one that is logged in.
+        token: of the hub; None for the token of the login.
         message: of the commit.
 
     Returns:
@@ -174,7 +174,7 @@ def upload(
     except Exception as error:  # its own errors, and those of its HTTP library
         raise WeightsError(
             f"{repository!r} could not be uploaded to the Hugging Face hub: {first_line(error)}; "
-            "log in with hf auth login, or give a token"
+            "log in with hf auth login, or pass a token"
         ) from None
 
 

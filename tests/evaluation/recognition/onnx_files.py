@@ -22,7 +22,7 @@ def write_onnx(
     constants: Mapping[str, np.ndarray],
     card: Mapping[str, Any] | None,
 ) -> Path:
-    """Write a file of opset 17, and a card beside it unless it is None.
+    """Write a file of opset 17, and its card unless it is None.
 
     Args:
         path: the file.

@@ -57,7 +57,7 @@ def own(
     return average_precisions(ranked, np.ones((1, len(objects))) if weights is None else weights)
 
 
-def test_two_of_three_objects_found_by_hand() -> None:
+def test_hand_computed_case_of_two_of_three_objects() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
     objects = Objects(boxes, np.zeros(3, int), np.zeros(3, bool))
     found = Detections(

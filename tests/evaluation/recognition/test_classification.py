@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recogniser() -> Classifier:
-    """Train a small network that tells from which photo a part is."""
+    """Train a small network that recognises from which photo a part is."""
     torch.manual_seed(0)
     generator = np.random.default_rng(1)
     network = nn.Sequential(

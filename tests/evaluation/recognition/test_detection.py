@@ -203,9 +203,9 @@ def test_unknown_classes_are_excluded_by_name(scenes: Path) -> None:
         == sum(len(truth.labels) for truth in data.labels) - greens
     )
     with pytest.raises(
-        ValueError, match="there is no object to find; nothing is left to measure: 3 exclusions"
+        ValueError, match="no labelled object is left; nothing is left to measure: 3 exclusions"
     ):
         Detection().match_labels(data, detector("cat"))
     empty = Truth(np.zeros((0, 4)), [], np.zeros(0, bool))
-    with pytest.raises(ValueError, match="there is no object to find"):
+    with pytest.raises(ValueError, match="no labelled object is left"):
         Detection().match_labels(LabelledImages(data.images[:1], [empty]), detector("cat"))

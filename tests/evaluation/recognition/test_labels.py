@@ -25,7 +25,7 @@ def reasons(data: object) -> dict[str, str]:
     return {one.name: one.reason for one in data.excluded}  # type: ignore[attr-defined]
 
 
-def test_a_folder_per_class(tmp_path: Path) -> None:
+def test_folder_per_class(tmp_path: Path) -> None:
     save(
         tmp_path / "cat/1.png",
         tmp_path / "cat/2.jpg",
@@ -75,7 +75,7 @@ def test_csv_of_labels_with_other_image_suffixes(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("photo,kind\na.png,3\n")
     with pytest.raises(ValueError, match=r"columns photo, kind; it needs one of file"):
         read_classification(tmp_path / "other.csv")
-    with pytest.raises(FileNotFoundError, match="no folder or CSV file"):
+    with pytest.raises(FileNotFoundError, match="is neither a folder nor a CSV file"):
         read_classification(tmp_path / "none.csv")
 
 
@@ -131,7 +131,7 @@ def test_coco(tmp_path: Path) -> None:
     found = reasons(data)
     assert found["1 boxes"] in (
         "their image is not listed in labels.json",
-        "crowds or difficult: neither to be found nor missed",
+        "crowds or difficult: ignored, so finding or missing them does not count",
     )
     assert found["wide"] == "the labels are for 80 x 30 pixels, the image has 40 x 30"
     assert "30, 10, 45, 20 (x0, y0, x1, y1) reaches out of its image of 40 x 30" in found["out"]
@@ -140,7 +140,9 @@ def test_coco(tmp_path: Path) -> None:
     assert len(data.excluded) == 6
     del content["categories"]
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="is not a COCO file of images, annotations"):
+    with pytest.raises(
+        ValueError, match="is not a COCO file: it must contain the lists images, annotations"
+    ):
         read_detection(tmp_path / "labels.json")
 
 
@@ -162,12 +164,12 @@ def test_yolo(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.labels[0].boxes[0], [10, 12, 30, 18])
     found = reasons(data)
     assert "no none.txt" in found["val/none"]
-    assert "line 1 is not: class, centre x" in found["val/bad"]
+    assert "line 1 must be: class, centre x" in found["val/bad"]
     assert "has no area" in found["val/flat"]
     assert "a label without image" in found["gone.txt"]
     (tmp_path / "classes.txt").write_text("cup\nfork\n")
     assert read_detection(tmp_path).labels[0].labels == ["fork", "cup"]
-    with pytest.raises(ValueError, match="holds no labels"):
+    with pytest.raises(ValueError, match="contains no labels"):
         read_detection(tmp_path / "images")
 
 
@@ -182,7 +184,9 @@ def test_voc_counts_pixels_from_one(tmp_path: Path) -> None:
     assert data.labels[0].boxes.tolist() == [[0, 10, 40, 30]] * 2
     assert data.labels[0].labels == ["cat", "dog"]
     assert data.labels[0].ignored.tolist() == [False, True]
-    assert reasons(data) == {"1 boxes": "crowds or difficult: neither to be found nor missed"}
+    assert reasons(data) == {
+        "1 boxes": "crowds or difficult: ignored, so finding or missing them does not count"
+    }
 
 
 def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
@@ -199,7 +203,7 @@ def test_voc_labels_for_another_size_are_excluded(tmp_path: Path) -> None:
 
 def test_yolo_class_names_are_found(tmp_path: Path) -> None:
     data = yolo_tree(tmp_path / "mine", {"a.txt": "1 0.5 0.5 0.2 0.2"}, ("a.png",))
-    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of whatever lies beside it
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")  # of other files in its folder
     (tmp_path / "VOC.yaml").write_text(
         "path: VOC\ntrain: images/train\nnames: [aeroplane, bicycle]\n"
     )
@@ -238,7 +242,7 @@ def test_persons_and_cameras_from_file_names(tmp_path: Path) -> None:
     found = reasons(data)
     assert found["bounding_box_test/-1_* (2 images)"].startswith("junk by the Market-1501 protocol")
     assert "a query without a person" in found["query/0000_c1s1_01"]
-    assert "holds no person and camera" in found["query/photo"]
+    assert "contains no person and camera" in found["query/photo"]
     with pytest.raises(FileNotFoundError, match="no folder .*query"):
         read_reid(tmp_path / "query")
 
@@ -263,7 +267,7 @@ def test_polygon_is_not_read_as_a_box(tmp_path: Path) -> None:
     assert [item.name for item in data.images] == ["2"]
     reasons = {one.name: one.reason for one in data.excluded}
     assert "a polygon or a rotated box" in reasons["1"]
-    assert "a class is a whole number" in reasons["3"]
+    assert "a class must be a whole number" in reasons["3"]
 
 
 def test_image_does_not_take_a_label_of_another_folder(tmp_path: Path) -> None:
@@ -281,11 +285,11 @@ def test_coco_images_with_one_id_are_excluded(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "x"}],
     }
     (tmp_path / "coco.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="two of one image id"):
+    with pytest.raises(ValueError, match="two with the same image id"):
         read_detection(tmp_path / "coco.json")
 
 
-def test_yaml_beside_a_data_set_may_be_anything(photo: Image.Image, tmp_path: Path) -> None:
+def test_unrelated_yaml_next_to_a_data_set_is_ignored(photo: Image.Image, tmp_path: Path) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     (tmp_path / "data" / "labels").mkdir()
     photo.save(tmp_path / "data" / "images" / "a.png")
@@ -404,7 +408,7 @@ def test_invalid_coco_images_are_excluded_by_name(tmp_path: Path) -> None:
     assert found["image 2"] == found["image 4"] == "an image without file_name in labels.json"
     assert found["c.png"] == found["e.png"] == "an image without id in labels.json"
     assert found["f.png"] == "labels.json lists it twice"
-    assert found["g.png"] == found["d.png"] == "two of one image id, 8, in labels.json"
+    assert found["g.png"] == found["d.png"] == "two with the same image id, 8, in labels.json"
     assert found["3 boxes"] == "their image is not listed in labels.json"
     assert "an image without label" in found["b.png"]
 
@@ -504,7 +508,7 @@ def test_object_given_twice_counts_once(tmp_path: Path) -> None:
     lines = "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n0 .5 .5 .2 .2\n0 0.50 0.5 0.2 0.2\n0 .5 .5 .2 .3\n"
     data = read_detection(yolo_tree(tmp_path / "yolo", {"a.txt": lines}, ("a.png",)))
     assert data.labels[0].labels == ["0", "1", "0"]
-    assert reasons(data) == {"2 boxes": "given twice: each counts once"}
+    assert reasons(data) == {"2 boxes": "listed twice: each counts once"}
     save(tmp_path / "coco/a.png")
     boxes = [
         {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": i // 2}
@@ -544,7 +548,7 @@ def test_names_with_composed_or_decomposed_letters_or_capitals(
     for label in (
         f"{labelled}/{labelled}.txt",
         f"elsewhere/{labelled}.txt",
-    ):  # as the images lie, or the only one so called
+    ):  # in the folder of the image, or the only one of this name
         tree = yolo_tree(
             tmp_path / label.split("/")[0] / there,
             {label: "0 .5 .5 .2 .2\n"},
@@ -607,7 +611,7 @@ def test_unreadable_text_is_reported(tmp_path: Path) -> None:
         read_detection(tree)
     (tree / "classes.txt").unlink()
     (tree / "data.yaml").write_text("names: {one: car}\n")
-    with pytest.raises(ValueError, match=r"data.yaml: `names` are a list, or numbers"):
+    with pytest.raises(ValueError, match=r"data.yaml: `names` must be a list, or a mapping"):
         read_detection(tree)
     (tree / "data.yaml").write_text("[" * 5000)
     with pytest.raises(ValueError, match=r"data.yaml cannot be read as YAML"):

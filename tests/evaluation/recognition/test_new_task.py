@@ -54,7 +54,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.usefixtures("segmentation", "scenes")
-def test_a_new_task_is_one_file(tmp_path: Path) -> None:
+def test_new_task_needs_one_file(tmp_path: Path) -> None:
     assert "segmentation" in task_names()
     assert "segmentation Measure mean IoU of segmentation" in re.sub(
         r"[\s│]+", " ", run("--help")[1]
@@ -80,7 +80,7 @@ def test_a_new_task_is_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("segmentation", "scenes")
-def test_a_new_task_takes_only_what_it_declares() -> None:
+def test_new_task_accepts_only_declared_options() -> None:
     for spec, message in (
         ("net.onnx", "ONNX files cannot be used for segmentation"),
         ("timm:resnet18", "models of timm cannot be used for segmentation"),
@@ -93,6 +93,6 @@ def test_a_new_task_takes_only_what_it_declares() -> None:
         assert message in shown
 
 
-def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(InputError, match="no task 'captions'; the tasks are classification"):
+def test_error_names_unknown_task() -> None:
+    with pytest.raises(InputError, match="unknown task 'captions'; choose one of classification"):
         find_task("captions")

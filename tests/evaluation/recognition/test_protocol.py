@@ -50,9 +50,9 @@ def test_image_is_found_by_its_path_or_its_file_name(
     assert MatchedFolder(tmp_path / "dark").find(photos[1]) == tmp_path / "dark/1.png"
     assert MatchedFolder(tmp_path / "clean").find(photos[1]) == tmp_path / "clean/c/1.png"
     (tmp_path / "dark/1.jpg").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"holds 1.jpg and 1.png; one image for each"):
+    with pytest.raises(ImageError, match=r"contains 1.jpg and 1.png; one image for each"):
         MatchedFolder(tmp_path / "dark").find(photos[1])
-    with pytest.raises(ImageError, match=r"holds no d/7"):
+    with pytest.raises(ImageError, match=r"contains no d/7"):
         MatchedFolder(tmp_path / "dark").find(ImageFile("d/7", tmp_path))
     with pytest.raises(FileNotFoundError, match="no folder"):
         MatchedFolder(tmp_path / "nowhere")
@@ -65,7 +65,7 @@ def test_folders_without_common_names_raise_and_extra_files_are_excluded(
 ) -> None:
     others = [ImageFile("x", tmp_path / "x.png")]
     with pytest.raises(
-        ValueError, match=r"has none of the data's names: it holds 0.png, the data x.png"
+        ValueError, match=r"has the name of a clean image: it contains 0.png, the data set x.png"
     ):
         collect_answers(
             others, Variants([Condition("dark", tmp_path / "dark")], {}, 0), mean_of, []
@@ -79,12 +79,13 @@ def test_folders_without_common_names_raise_and_extra_files_are_excluded(
     )
     twice = [*photos, ImageFile("d/0", photos[0].path)]
     with pytest.raises(
-        ValueError, match=r"holds one 0\.\*, the data several; keep its folders, as in c/0"
+        ValueError,
+        match=r"contains one 0\.\*, but the data set has several; keep the sub-folders, as in c/0",
     ):
         MatchedFolder(tmp_path / "dark").unmatched(twice, [])
     dark = MatchedFolder(tmp_path / "dark")
     assert dark.find(twice[0]) == dark.find(twice[0])
-    with pytest.raises(ImageError, match="would belong to c/0 and to d/0"):
+    with pytest.raises(ImageError, match="matches both c/0 and d/0"):
         dark.find(twice[3])
 
 
@@ -126,7 +127,7 @@ def test_invalid_conditions_raise(tmp_path: Path) -> None:
     for name, message in (
         ("fog", "unknown degradation 'fog'"),
         ("haze:severity=9", "whole number from 1 to 5"),
-        (CLEAN, "always measured"),
+        (CLEAN, "are reserved"),
     ):
         with pytest.raises(ValueError, match=message):
             Condition(name)
@@ -136,7 +137,7 @@ def test_invalid_conditions_raise(tmp_path: Path) -> None:
         Condition("foggy", tmp_path / "nowhere")
 
 
-def test_photos_as_taken_are_the_only_condition(photos: list[ImageFile]) -> None:
+def test_as_taken_is_the_only_condition(photos: list[ImageFile]) -> None:
     variants = Variants([AsTaken()], {"peer": function_for_images(lambda image: 255 - image)}, 0)
     before, after = variants.all
     assert (before, after) == (Variant(AS_TAKEN, ""), Variant(AS_TAKEN, "peer"))

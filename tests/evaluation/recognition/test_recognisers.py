@@ -149,7 +149,7 @@ def test_onnx_detector_returns_boxes_in_pixels_of_the_image(tmp_path: Path) -> N
     assert (found.scores.tolist(), found.labels.tolist()) == ([0.75], [2])
     nothing = load_recogniser(str(detector(tmp_path / "n.onnx", [])), "detection")(plain((0, 0, 0)))
     assert [len(part) for part in nothing] == [0, 0, 0]
-    with pytest.raises(RecogniserError, match=r"returned label 3 .* classes 0 to 2"):
+    with pytest.raises(RecogniserError, match=r"returned labels from .* to 3, .* classes 0 to 2"):
         load_recogniser(str(detector(tmp_path / "w.onnx", [[1, 2, 3, 6]], label=3)), "detection")(
             plain((0, 0, 0))
         )
@@ -185,17 +185,17 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
             lambda path: classifier(path, {**CROP, "crop": 7}),
             r"resize ends at \[7, 7\].* takes \[8, 8\]",
         ),
-        (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is wanted"),
+        (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is needed"),
         (lambda path: classifier(path, sha256="0"), "describes another file"),
         (
             lambda path: classifier(path, classes={"names": ["a"]}),
-            "has 3 classes, its card names 1",
+            "has 3 classes, but its card names 1",
         ),
         (
             lambda path: classifier(path, classes={"names": NAMES, "count": 4}),
             "4 classes, but 3 names",
         ),
-        (lambda path: classifier(path, classes=None), "does not name its classes"),
+        (lambda path: classifier(path, classes=None), "contains no class names"),
         (
             lambda path: classifier(path, classes={"names": "none.txt"}),
             "none.txt, which is not there",
@@ -228,7 +228,7 @@ def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"takes data tensor\(float\) \[1, 3, 8, 8\]; it must take one input, image",
+        match=r"has the inputs data tensor\(float\) \[1, 3, 8, 8\]; it must have one, image",
     ):
         load_recogniser(str(path), "classification")
     path = write_onnx(
@@ -241,17 +241,17 @@ def test_network_with_other_inputs_or_outputs_raises(tmp_path: Path) -> None:
     )
     with pytest.raises(
         ValueError,
-        match=r"gives y .*; classification needs logits of 2 dimensions",
+        match=r"returns y .*; classification needs logits of 2 dimensions",
     ):
         load_recogniser(str(path), "classification")
     (tmp_path / "torn.onnx").write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="no ONNX file that onnxruntime can open"):
+    with pytest.raises(ValueError, match="not an ONNX file that onnxruntime can open"):
         load_recogniser(str(tmp_path / "torn.onnx"), "classification")
     (tmp_path / "torn.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"needs a card torn.json beside it"):
+    with pytest.raises(FileNotFoundError, match=r"needs a card torn.json next to it"):
         load_recogniser(str(tmp_path / "torn.onnx"), "classification")
-    with pytest.raises(FileNotFoundError, match="no recogniser"):
+    with pytest.raises(FileNotFoundError, match="recogniser .* does not exist"):
         load_recogniser(str(tmp_path / "none.onnx"), "classification")
 
 
@@ -334,7 +334,7 @@ def test_missing_package_is_reported_with_the_install_command(
     [("timm:resnet18", "detection"), ("torchvision:resnet18", "reid"), ("resnet18", "reid")],
 )
 def test_package_without_models_for_the_task_is_reported(spec: str, task: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be used for|is not a recogniser; give FILE.onnx"):
+    with pytest.raises(ValueError, match=r"cannot be used for|is not a recogniser; use FILE.onnx"):
         load_recogniser(spec, task)
 
 
@@ -373,7 +373,7 @@ def test_cards_and_class_names_in_any_unicode_encoding(encoding: str, tmp_path: 
             json.dumps(
                 {"task": "classification", "resize": CROP, "classes": {"names": 3}}
             ).encode(),
-            "does not name its classes",
+            "contains no class names",
         ),
     ],
 )

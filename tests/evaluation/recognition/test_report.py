@@ -190,7 +190,7 @@ def test_verdict_counts_several_conditions() -> None:
     assert told.endswith("1 exclusion.")
 
 
-def test_json_and_csv_hold_every_figure() -> None:
+def test_json_and_csv_contain_every_figure() -> None:
     whole = result(
         [HAZE, condition("fog", 70, float("nan"), False, vrdir=72)],
         [case("a")],
@@ -396,16 +396,14 @@ def test_boxes_are_drawn_and_labelled() -> None:
     changed = abs(shown - 128) > 60
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     assert (columns[0], columns[-1], rows[-1]) == pytest.approx((100, 300, 140), abs=2)
-    assert 20 < rows[0] < 48  # the text stands above the box
+    assert 20 < rows[0] < 48  # the text is above the box
     assert not changed[60:130, 110:290].any()  # nothing inside
     twice = opened(
         boxed_picture(
             "", "", grey, [(200, 100, 600, 280, "cat 90 %"), (200, 100, 600, 280, "dog 80 %")]
         ).whole
     )
-    assert (abs(twice - 128) > 60)[
-        53:60, 105:140
-    ].any()  # the second text stands where the first does not
+    assert (abs(twice - 128) > 60)[53:60, 105:140].any()  # the second text is at another place
     assert (twice[:48] == shown[:48]).mean() > 0.99
     for boxes in (
         [(-20, -20, 5000, 5000, "x" * 300)],

@@ -51,7 +51,7 @@ def test_bars_are_sorted_and_start_at_zero() -> None:
     down, none, up = plot.bars
     assert down.x < none.x < up.x
     assert down.y == plot.zero  # hangs from zero
-    assert up.y + up.height == pytest.approx(plot.zero)  # stands on it
+    assert up.y + up.height == pytest.approx(plot.zero)  # is on it
     assert up.height == pytest.approx(2 * down.height, abs=0.02)
     assert none.height == 0
     assert [bar.rises for bar in plot.bars] == [False, True, True]
@@ -93,7 +93,7 @@ def test_pictures_are_reduced_and_show_the_window_pixel_by_pixel() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (96, 96), (11, 4000)])
-def test_pictures_of_any_size(size: tuple[int, int]) -> None:
+def test_pictures_of_any_size_are_reduced(size: tuple[int, int]) -> None:
     image = torch.rand(3, *size)
     window = worst_window(image, torch.zeros_like(image))
     assert window[0] + window[2] <= size[0]
@@ -103,7 +103,7 @@ def test_pictures_of_any_size(size: tuple[int, int]) -> None:
     )
 
 
-def test_the_window_is_where_the_error_is() -> None:
+def test_window_is_at_the_largest_error() -> None:
     clean = torch.zeros(3, 300, 400)
     image = clean.clone()
     image[:, 250:260, 20:30] = 0.1

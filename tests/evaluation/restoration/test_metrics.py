@@ -105,11 +105,15 @@ def test_all_metrics_agree_with_their_formulas(noisy: Tensor, photo_batch: Tenso
 
 def test_invalid_images_raise() -> None:
     clean = torch.rand(1, 3, 16, 20)
-    with pytest.raises(ValueError, match="of one size can be compared, not 20 x 15 and 20 x 16"):
+    with pytest.raises(ValueError, match="the same size to be compared, not 20 x 15 and 20 x 16"):
         measure(clean[:, :, 1:], clean)
-    with pytest.raises(ValueError, match="SSIM needs 11 pixels a side; the image is 20 x 10"):
+    with pytest.raises(
+        ValueError, match="SSIM needs at least 11 pixels on each side; the image is 20 x 10"
+    ):
         measure(clean[:, :, :10], clean[:, :, :10])
-    with pytest.raises(ValueError, match="SSIM needs 7 pixels a side; the image is 6 x 16"):
+    with pytest.raises(
+        ValueError, match="SSIM needs at least 7 pixels on each side; the image is 6 x 16"
+    ):
         ssim_rgb(clean[..., :6], clean[..., :6])
     with pytest.raises(ValueError, match="NaN"):
         measure(torch.full_like(clean, torch.nan), clean)

@@ -151,16 +151,16 @@ def test_restored_images_from_files(pairs: list[Pair], photo: Image.Image, tmp_p
     photo.save(folder / "dark.bmp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "holds dark.bmp and dark.webp" in row.reason
+    assert "contains dark.bmp and dark.webp" in row.reason
     (folder / "dark.bmp").unlink()
     photo.crop((0, 0, 40, 40)).save(folder / "dark.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "two sizes, 40 x 40 and 97 x 75 pixels" in row.reason
+    assert "different sizes, 40 x 40 and 97 x 75 pixels" in row.reason
     (folder / "dark.webp").rename(folder / "other.webp")
     (row,) = measure_pairs(pairs[:1], folder_for_pairs(folder))
     assert isinstance(row, ExcludedPair)
-    assert "holds no dark.*" in row.reason
+    assert "contains no dark.*" in row.reason
 
 
 def test_restored_file_with_decomposed_letters_is_found(photo: Image.Image, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_restored_file_with_decomposed_letters_is_found(photo: Image.Image, tmp_
     assert isinstance(row, Measured)
 
 
-def test_folder_that_cannot_hold_a_result_per_pair_is_refused(pairs: list[Pair]) -> None:
+def test_folder_unfit_for_one_result_per_pair_is_rejected(pairs: list[Pair]) -> None:
     check_restored_names([*pairs, pairs[0]])  # the same degraded file twice has one result
     with pytest.raises(ValueError, match="would have the same restored file dark"):
         check_restored_names([*pairs, pairs[0]._replace(degraded=Path("elsewhere/dark.jpg"))])

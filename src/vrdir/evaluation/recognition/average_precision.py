@@ -1,8 +1,8 @@
 """Average precision of a detector as COCO defines it, and its resamples.
 
-Boxes are matched once per image and class; a resample only weighs the images anew, so a thousand
-resamples cost little more than one. The figure itself comes from faster-coco-eval, which has no
-resamples; over the whole data set the two agree to rounding (tested).
+Boxes are matched once per image and class; a resample only weights the images differently, so a
+thousand resamples cost little more than one. The figure itself comes from faster-coco-eval, which
+has no resamples; over the whole data set the two agree to rounding (tested).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vrdir.evaluation.recognition.recognisers.contracts import Detections
 logger = logging.getLogger(__name__)
 RECALLS = np.linspace(0, 1, 101)
 CHUNK = 4_000_000
-"""How many numbers are held in memory at once."""
+"""How many numbers are kept in memory at once."""
 SAME = 1e-6
 """Two counts of one average precision that differ by more are not the same."""
 
@@ -146,8 +146,8 @@ def resampled_precisions(
     own = average_precisions(ranked, np.ones((1, len(objects))))
     if abs(own.mean() - whole.mean()) > SAME:
         logger.warning(
-            "faster-coco-eval finds a mAP of %.6f, the count of the resamples %.6f: "
-            "the intervals may be wrong",
+            "faster-coco-eval computes a mAP of %.6f, our resampling %.6f: the intervals may be "
+            "wrong",
             whole.mean(),
             own.mean(),
         )
@@ -195,7 +195,7 @@ def coco_precisions(found: Sequence[Detections], objects: Sequence[Objects]) -> 
 
 
 def _coco_truth(package: ModuleType, objects: Sequence[Objects]) -> tuple[Any, set[int]]:
-    """Return the labelled objects as faster-coco-eval holds them, and their classes."""
+    """Return the labelled objects in faster-coco-eval's form, and their classes."""
     labelled = [
         (i, int(label), _corner_and_size(box), int(ignored))
         for i, one in enumerate(objects)

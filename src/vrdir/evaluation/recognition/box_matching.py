@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vrdir.evaluation.recognition.recognisers.contracts import Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""Of intersection over union: 0.5, 0.55 to 0.95."""
+"""Thresholds of intersection over union: 0.5, 0.55 to 0.95."""
 MOST_DETECTIONS = 100
 """How many detections count per image and class, those of the highest scores."""
 
@@ -21,7 +21,7 @@ class Objects(NamedTuple):
     Attributes:
         boxes: (N, 4), x0, y0, x1, y1 in pixels.
         labels: (N,), class numbers.
-        ignored: (N,), whether the object is neither to be found nor missed.
+        ignored: (N,), whether the object is ignored: finding or missing it does not count.
     """
 
     boxes: NDArray[Any]
@@ -30,7 +30,7 @@ class Objects(NamedTuple):
 
     @property
     def wanted(self) -> int:
-        """How many objects are to be found."""
+        """The number of objects that should be found."""
         return int((~self.ignored).sum())
 
 
@@ -61,8 +61,8 @@ def keep_classes(found: Detections, classes: NDArray[Any]) -> Detections:
 def match(found: Detections, objects: Objects) -> Matches:
     """Match detections with the objects of their class at ten thresholds.
 
-    Each detection, the highest score first, takes the free object that it overlaps most. One that
-    only overlaps an ignored object counts nowhere.
+    Each detection, the highest score first, is matched with the unmatched object that it overlaps
+    most. One that only overlaps an ignored object counts nowhere.
     """
     parts = []
     for label in np.unique(found.labels):

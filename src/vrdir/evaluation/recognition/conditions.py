@@ -26,7 +26,8 @@ class Condition:
     Args:
         name: its name. Without a folder it is also how images are degraded, as
             `vrdir degrade --with` takes it.
-        folder: holds the degraded images, under the names of the clean ones (see `MatchedFolder`).
+        folder: contains the degraded images, under the names of the clean ones (see
+            `MatchedFolder`).
 
     Raises:
         InputError: the name is "clean" or "as taken", or not that of a degradation.
@@ -36,8 +37,7 @@ class Condition:
     def __init__(self, name: str, folder: Path | None = None) -> None:
         if name in (CLEAN, AS_TAKEN):
             raise InputError(
-                "clean images are always measured; "
-                f"call a condition anything but {CLEAN!r} and {AS_TAKEN!r}"
+                f"the condition names {CLEAN!r} and {AS_TAKEN!r} are reserved; choose another name"
             )
         self.name = name
         self.folder = MatchedFolder(folder) if folder is not None else None
@@ -58,7 +58,7 @@ class Condition:
             seed: the seed of the synthesis.
 
         Raises:
-            ImageError: the folder holds no such image, or one of another size.
+            ImageError: the folder contains no such image, or one of another size.
         """
         if self.folder is None:
             return synthesised(clean, self.name, image.path, seed)
@@ -73,7 +73,7 @@ class Condition:
 
 
 class AsTaken(Condition):
-    """The only condition of photos of real bad weather: the photos as they are."""
+    """The only condition of photos of real bad weather: the photos unchanged."""
 
     def __init__(self) -> None:
         self.name = AS_TAKEN

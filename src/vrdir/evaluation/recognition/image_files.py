@@ -18,16 +18,16 @@ COMPANIONS = {
     ".safetensors", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".url", ".weights", ".xls",
     ".xlsx", ".xml", ".yaml", ".yml",
 }  # fmt: skip
-"""Suffixes of files that are often kept beside images and hold none."""
+"""Suffixes of files that are often kept next to images and contain none."""
 
 
 class Exclusion(NamedTuple):
-    """Something that counts in no figure, and why.
+    """Something that is excluded from all figures, and the reason.
 
     Attributes:
         name: an image, file or class.
         reason: why it is left out.
-        by_protocol: the task's protocol leaves it out; nothing is wrong with it.
+        by_protocol: the task's protocol leaves it out; it is valid.
     """
 
     name: str
@@ -57,7 +57,7 @@ class MatchedFolder:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise MissingFileError(f"there is no folder {path}")
+            raise MissingFileError(f"folder {path} does not exist")
         self.path = path
         self.files: dict[str, list[Path]] = {}
         for file in images_below(path):
@@ -66,7 +66,7 @@ class MatchedFolder:
         self.names = Names(self.files)
         self.owners: dict[str, str] = {}  # of files that are found by the last part of the name
         if not self.files:
-            raise MissingFileError(f"there are no images in {path}")
+            raise MissingFileError(f"no images in {path}")
 
     def find(self, image: ImageFile) -> Path:
         """Return the file that belongs to an image of the data set.
@@ -81,20 +81,22 @@ class MatchedFolder:
             owner = self.owners.setdefault(last, image.name)
             if found and owner != image.name:
                 raise ImageError(
-                    f"{found[0]} would belong to {owner} and to {image.name}; "
-                    "keep the folders of the data set"
+                    f"{found[0]} matches both {owner} and {image.name}; keep the sub-folders of "
+                    "the data set"
                 )
         if len(found) != 1:
             holds = " and ".join(path.name for path in found) if found else f"no {image.name}.*"
-            raise ImageError(f"{self.path} holds {holds}; one image for each clean one is needed")
+            raise ImageError(
+                f"{self.path} contains {holds}; one image for each clean one is needed"
+            )
         return found[0]
 
     def unmatched(self, images: Sequence[ImageFile], known: Iterable[str]) -> list[Exclusion]:
-        """Return the files in the folder that belong to no image, or are of a type not read.
+        """Return the files in the folder that belong to no image, or have a type that is not read.
 
         Args:
             images: the data set's.
-            known: names of images that are excluded already, or set aside.
+            known: names of images that are already excluded or set aside.
 
         Raises:
             DataError: no file belongs to any image, or one file to several images.
@@ -122,16 +124,16 @@ class MatchedFolder:
             here = next(iter(self.files.values()))[0].name
             there = images[0].path.name if images else "none"
             raise DataError(
-                f"{self.path} has none of the data's names: it holds {here}, the data {there}; "
-                "give them the same stems"
+                f"no file in {self.path} has the name of a clean image: it contains {here}, the "
+                f"data set {there}; use the same names (suffixes may differ)"
             )
         for image in images:
             last = _last_part(image.name)
             found_whole = self.names.find(image.name) in self.files
             if not found_whole and last_parts[last] > 1 and self.names.find(last) in self.files:
                 raise DataError(
-                    f"{self.path} holds one {last}.*, the data several; "
-                    f"keep its folders, as in {image.name}.*"
+                    f"{self.path} contains one {last}.*, but the data set has several; keep the "
+                    f"sub-folders, as in {image.name}.*"
                 )
 
 
@@ -144,14 +146,14 @@ def images_below(folder: Path) -> list[Path]:
 
 
 class _UnreadSuffixes:
-    """The suffixes of files that may hold images but are not read."""
+    """The suffixes of files that may contain images but are not read."""
 
     def __contains__(self, suffix: object) -> bool:
         return suffix not in IMAGE_SUFFIXES and suffix not in COMPANIONS
 
 
 def unread_files(folder: Path) -> list[Exclusion]:
-    """Return the files below a folder that may hold images, but whose type is not read."""
+    """Return the files below a folder that may contain images, but whose type is not read."""
     files = sorted(files_below(folder, _UnreadSuffixes(), unreadable=lambda error: None))
     return [
         Exclusion(

@@ -1,6 +1,6 @@
-"""How a recogniser is evaluated: it is shown every variant of every image.
+"""How a recogniser is evaluated: it gets every variant of every image.
 
-One image is held in memory at a time. An image that fails in one variant is excluded from all, by
+One image is kept in memory at a time. An image that fails in one variant is excluded from all, by
 name, so all figures of a result are taken over the same images.
 """
 
@@ -33,7 +33,7 @@ class Answers(Generic[Answer]):
     Attributes:
         images: the images that could be measured in every variant.
         by_variant: variant -> the answer to each of the images.
-        excluded: what was left out, by the data set too.
+        excluded: everything that was excluded, also by the data set.
     """
 
     images: list[ImageFile]
@@ -44,12 +44,12 @@ class Answers(Generic[Answer]):
 def answer_image(
     image: ImageFile, variants: Variants, recognise: Callable[[ImageFile, Pixels], Answer]
 ) -> Row[Answer] | Exclusion:
-    """Show a recogniser every variant of one image.
+    """Run a recogniser on every variant of one image.
 
     Args:
         image: the clean image.
         variants: computes its variants.
-        recognise: returns what is kept of the answer to one variant; it should be small.
+        recognise: returns the part of the answer to one variant that is kept; it should be small.
 
     Returns:
         The answers, or why the image is excluded.
@@ -75,13 +75,13 @@ def collect_answers(
     progress: Callable[[str], None] | None = None,
     rows: Iterable[Row[Answer] | Exclusion] | None = None,
 ) -> Answers[Answer]:
-    """Show a recogniser every variant of every image.
+    """Run a recogniser on every variant of every image.
 
     Args:
         images: the clean images.
         variants: computes their variants.
-        recognise: returns what is kept of the answer to one variant; it should be small.
-        excluded: what the data set left out.
+        recognise: returns the part of the answer to one variant that is kept; it should be small.
+        excluded: what the data set excluded.
         set_aside: names of images that are not evaluated, such as those beyond a limit; degraded
             versions of them may be there.
         progress: called with the name of each image when it is done.

@@ -1,4 +1,4 @@
-"""The recognition tasks that there are: the modules of `vrdir.evaluation.recognition.tasks`."""
+"""The recognition tasks: the modules of `vrdir.evaluation.recognition.tasks`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def find_task(name: str) -> RecognitionTask[Any, Any, Any]:
         InputError: there is no such task.
     """
     if name not in task_names():
-        raise InputError(f"there is no task {name!r}; the tasks are {', '.join(task_names())}")
+        raise InputError(f"unknown task {name!r}; choose one of {', '.join(task_names())}")
     module = import_module(f"{tasks.__name__}.{name}")
     for found in vars(module).values():
-        # Python 3.10 takes `list[int]` for a class, but type() does not.
+        # Python 3.10 treats `list[int]` as a class, but type() does not.
         is_task = issubclass(type(found), type) and issubclass(found, RecognitionTask)
         if is_task and found.__module__ == module.__name__:
             return found()
-    raise TypeError(f"{module.__name__} holds no subclass of RecognitionTask")
+    raise TypeError(f"{module.__name__} contains no subclass of RecognitionTask")

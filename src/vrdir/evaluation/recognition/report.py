@@ -30,17 +30,15 @@ from vrdir.evaluation.report.pictures import boxed_picture
 logger = logging.getLogger(__name__)
 
 MOST_EXAMPLES = 32  # on a page
-MOST_POINTS = 5  # with more conditions, a section has no sentence on each
+MOST_POINTS = 5  # with more conditions, a section omits the sentence about each
 MOST_EXCLUDED = 1000  # exclusions that a section names
 HASH_DIGITS = 12  # of a SHA-256, in a section's facts
 CLEAN_IMAGES = "clean images"
 NUMBER = re.compile(r"(?<=[:,])(\w+)=(-?\d+\.?\d*)(?=$|[,+])")
 """A number in a condition's name, as in haze:severity=3."""
-INTERVAL_NOTE = (
-    "95 %, by bootstrap: the images (in re-identification, the queries) are drawn again with "
-    "replacement, many times. It tells how far a figure may be off because these images were "
-    "taken and not others of their kind."
-)
+INTERVAL_NOTE = "95 %, by bootstrap: the images (in re-identification, the queries) are resampled "
+"with replacement, many times. They show how much a figure could differ with other images of the "
+"same kind."
 RECOVERED_NOTE = (
     "(restored - degraded) / (clean - degraded): 100 % is as good as clean images, 0 % is no help, "
     "less is harm. A dash: the degradation caused no significant loss."
@@ -320,7 +318,7 @@ def _picture_row(example: Example, small: bool) -> PictureRow:
             )
             for key, image in example.pictures.items()
         ]
-    # A file may be gone by now: the figures hold, and the page shows what it can.
+    # A file may be gone by now: the figures stay valid, and the page shows what it can.
     except Exception as error:
         logger.debug("%s", example.name, exc_info=True)
         answers = "; ".join(f"{name}: {text}" for name, text in example.answers.items())

@@ -46,11 +46,11 @@ class RestoredFolders:
     clean images (see `MatchedFolder`).
 
     Args:
-        folder: holds the results.
+        folder: contains the results.
         conditions: the conditions of the evaluation.
 
     Raises:
-        MissingFileError: a folder is missing or holds no images.
+        MissingFileError: a folder is missing or contains no images.
     """
 
     def __init__(self, folder: Path, conditions: Iterable[Condition]) -> None:

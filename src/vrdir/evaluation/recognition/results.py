@@ -77,8 +77,8 @@ class RecognitionResult:
         recogniser: the recogniser's name.
         facts: licence, sha256 and source where known, and what the data consists of.
         metrics: the metrics, the main one first.
-        count: over how many images (or queries) every figure is taken.
-        excluded: what counts in no figure.
+        count: the number of images (or queries) of every figure.
+        excluded: what is excluded from all figures.
         clean: metric -> estimate. Empty, like the next two, if there are no clean images.
         clean_restored: restorer -> metric -> estimate: the effect of restoring clean images.
         clean_p_value: restorer -> metric -> two-sided paired test of it against clean.
@@ -112,7 +112,7 @@ class RecognitionResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of all variants, compared: what results are made of."""
+    """Scores of all variants, compared: from which results are computed."""
 
     variants: Variants
     scores: Scores

@@ -41,9 +41,9 @@ class Scores:
 
     Attributes:
         metrics: the metrics, the main one first.
-        count: over how many images (or queries) every figure is taken.
+        count: the number of images (or queries) of every figure.
         data: what the data consists of, such as "60 images of 4 classes".
-        excluded: everything that counts in no figure.
+        excluded: everything that is excluded from all figures.
         figures: variant -> key of a metric -> figure.
         p_value: (key of a metric, variant before, variant after) -> p-value of a paired test.
         images: the images that examples are chosen from.

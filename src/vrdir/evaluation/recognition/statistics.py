@@ -1,4 +1,4 @@
-"""How certain a figure is: bootstrap intervals over images, and paired tests.
+"""The uncertainty of figures: bootstrap intervals over images, and paired tests.
 
 All variants of an image (clean, degraded, restored) are drawn together, so that differences
 between them have intervals, too. The bias-corrected interval and the randomisation tests are our
@@ -71,10 +71,10 @@ def mean_figure(values: NDArray[Any], weights: NDArray[Any]) -> Figure:
 def estimate(figure: Figure) -> Estimate:
     """Return a figure with its bias-corrected percentile interval.
 
-    Source: Efron & Tibshirani 1993, section 14.3, without acceleration. Resamples miss rare
-    classes and repeat images, so their mAP is higher than the data set's, and plain percentiles
-    would be off by the difference. With 150 resamples of 128 COCO images for new sets, 83 % of the
-    plain 95 % intervals held the truth, and 91 % of these.
+    Source: Efron & Tibshirani 1993, section 14.3, without acceleration. Resamples miss rare classes
+    and repeat images, so their mAP is higher than the data set's, and plain percentiles would be
+    biased by the difference. With 150 resamples of 128 COCO images for new sets, 83 % of the plain
+    95 % intervals contained the true value, and 91 % of these.
     """
     return Estimate(figure.value, *_interval(*figure))
 
@@ -87,7 +87,7 @@ def recovered_share(clean: Figure, degraded: Figure, restored: Figure) -> Estima
     Returns:
         The share with its interval over the same resamples; the few resamples without a loss have
         no share and are left out. None if the degradation caused no significant loss: the 95 %
-        interval of clean - degraded reaches down to 0.
+        interval of clean - degraded includes 0.
     """
     loss = clean.value - degraded.value
     losses = clean.resampled - degraded.resampled
@@ -105,7 +105,7 @@ def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
     It is a binomial test of the images whose answer changed.
 
     Args:
-        before: whether each image is answered rightly, (images,).
+        before: whether the answer to each image is right, (images,).
         after: the same.
 
     Returns:

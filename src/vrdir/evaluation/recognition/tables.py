@@ -14,9 +14,9 @@ from vrdir.evaluation.recognition.statistics import Estimate
 from vrdir.evaluation.recognition.verdict import verdict
 
 NOTHING = "nothing"
-"""The name of the row without a restorer: the recogniser gets the image as it is."""
+"""The name of the row without a restorer: the recogniser gets the original image."""
 LIMIT = "limit"
-"""The fact that holds the note on a limit."""
+"""The fact that contains the note on a limit."""
 ROW_COLUMNS = ("condition", "synthetic", "in_front", "metric")
 FIGURE_COLUMNS = ("value", "low", "high", "recovered", "recovered_low", "recovered_high", "p_value")
 COLUMNS = (
@@ -73,7 +73,7 @@ def _rows_of_metric(result: RecognitionResult, metric: Metric[Any]) -> Iterator[
 
 
 def as_json(results: Sequence[RecognitionResult], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything but the pictures.
+    """Return everything except the pictures.
 
     Without clean images, the entries on clean images and recovered shares are left out.
 

@@ -31,7 +31,7 @@ Answer = TypeVar("Answer")
 
 
 class NamedRecogniser(Protocol):
-    """What every recogniser has: a name for reports, and facts such as its licence."""
+    """Properties of every recogniser: a name for reports, and facts such as its licence."""
 
     @property
     def name(self) -> str:
@@ -59,13 +59,13 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         name: the command's name and `task` in the cards of ONNX files, such as "reid".
         title: the name in headings, such as "re-identification".
         help: one sentence for `--help`: what is measured, such as "Measure ...".
-        data_help: one or two sentences for `--help`: what `--data` takes.
-        metrics: the metrics, the main one first. Verdicts go by the main one.
-        unit: what figures are taken over, such as "images" or "queries".
+        data_help: one or two sentences for `--help`: what `--data` accepts.
+        metrics: the metrics, the main one first. Verdicts use the main one.
+        unit: what is counted in figures, such as "images" or "queries".
         limit_unit: what `--limit` counts, and in which order.
         large_pictures: whether a page shows the pictures of an example over its whole width.
         onnx_outputs: name -> number of dimensions of the outputs that an ONNX file must have;
-            empty for a task that takes no ONNX files.
+            empty for a task that does not support ONNX files.
         onnx_resizing: the `resize.mode` that the card of an ONNX file must have.
     """
 
@@ -86,7 +86,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
 
         Args:
             path: the data set.
-            images: the folder of the images, if they are not beside their labels.
+            images: the folder of the images, if they are not in the folder of the labels.
 
         Raises:
             MissingFileError: there is no such data set.
@@ -96,7 +96,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
     def match_labels(
         self, data: LabelledImages[Any], recogniser: Recogniser
     ) -> LabelledImages[Label]:
-        """Return the data with labels as the recogniser's numbers; by default as they are.
+        """Return the data with labels as the recogniser's numbers; by default unchanged.
 
         What the recogniser does not know is excluded by name.
 
@@ -154,7 +154,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         """
 
     def check_packages(self) -> None:
-        """Import the packages that scoring needs, so that a missing one is noticed at once.
+        """Import the packages that scoring needs, so that a missing one is reported early.
 
         Raises:
             MissingPackageError: one is not installed.
@@ -189,7 +189,7 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
 
         Raises:
             MissingFileError: there is no such file, or no card beside it.
-            RecogniserError: file, card, model or function do not keep the task's contract.
+            RecogniserError: file, card, model or function do not follow the task's contract.
             MissingPackageError: a package is not installed.
         """
         if spec.lower().endswith(".onnx"):
@@ -201,14 +201,14 @@ class RecognitionTask(ABC, Generic[Label, Recogniser, Answer]):
         if not colon:
             names = ", ".join(f"{package}:NAME" for package in PACKAGES)
             raise RecogniserError(
-                f"{spec!r} is not a recogniser; give FILE.onnx, module:function, {names}"
+                f"{spec!r} is not a recogniser; use FILE.onnx, module:function, {names}"
             )
         if origin not in PACKAGES:
             return self.from_function(spec, load_function(spec))
         if origin not in self.packages():
             raise RecogniserError(
-                f"{spec}: models of {origin} cannot be used for {self.title}; "
-                "give FILE.onnx or module:function"
+                f"{spec}: models of {origin} cannot be used for {self.title}; use FILE.onnx or "
+                "module:function"
             )
         return self.packages()[origin](name)
 
@@ -322,7 +322,7 @@ def classes_of(spec: str, function: Callable[..., Any]) -> Sequence[str]:
     is_text = isinstance(classes, str)
     if not classes or is_text or not all(isinstance(name, str) for name in classes):
         raise RecogniserError(
-            f"{spec} has no class names; give the function an attribute `classes`, "
-            "or its module CLASSES: a list of names"
+            f"{spec} has no class names; add a list of names as the function's attribute `classes` "
+            "or as CLASSES in its module"
         )
     return classes

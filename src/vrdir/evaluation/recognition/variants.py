@@ -1,6 +1,6 @@
 """Variants of an image: clean or under a condition, and restored or not.
 
-An image is degraded and restored at its own size, and rounded to 8 bits as a file would hold it.
+An image is degraded and restored at its own size, and rounded to 8 bits as a file would store it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Variants:
         seed: the seed of the synthesis.
 
     Raises:
-        InputError: two conditions have one name, `AsTaken` is not alone, or a restorer has no name.
+        InputError: two conditions have the same name, `AsTaken` is not alone, or a restorer has no
+            name.
     """
 
     def __init__(
@@ -51,11 +52,14 @@ class Variants:
     ) -> None:
         names = [condition.name for condition in conditions]
         if len(set(names)) < len(names):
-            raise InputError(f"two conditions have one name: {', '.join(sorted(names))}")
+            raise InputError(
+                "conditions must have different names; these are used twice: "
+                f"{', '.join(sorted(names))}"
+            )
         if AS_TAKEN in names and len(names) > 1:
             raise InputError(
                 "photos as taken have no clean versions, "
-                "so no other condition can be measured beside them"
+                "so no other condition can be measured with them"
             )
         if "" in restorers:
             raise InputError("a restorer needs a name")
@@ -68,7 +72,7 @@ class Variants:
 
     @property
     def has_clean(self) -> bool:
-        """Whether there are clean images: always but for photos as taken."""
+        """Whether there are clean images: always except for photos as taken."""
         return AS_TAKEN not in self.conditions
 
     @property
@@ -87,7 +91,7 @@ class Variants:
 
     @property
     def folders(self) -> list[MatchedFolder]:
-        """The folders that hold degraded or restored images."""
+        """The folders that contain degraded or restored images."""
         degraded = [one.folder for one in self.conditions.values() if one.folder is not None]
         restored = [
             folder
@@ -101,12 +105,12 @@ class Variants:
         """Yield the variants of an image, in the order of `all`.
 
         Raises:
-            Exception: whatever opening or restoring the image raises.
+            Exception: any exception of opening or restoring the image.
         """
         clean = open_image(image.path).tensor
         for condition in self.condition_names:
             pixels = to_pixels(self._degraded(image, condition, clean))
-            # A copy, as a recogniser may change what it is given.
+            # A copy, as a recogniser may change its input.
             yield Variant(condition, ""), pixels.copy()
             for name in self.restorers:
                 yield Variant(condition, name), self._restored(name, image, condition, pixels)
@@ -125,6 +129,6 @@ class Variants:
         return self.conditions[condition].degraded(image, clean, self.seed)
 
     def _restored(self, name: str, image: ImageFile, condition: str, pixels: Pixels) -> Pixels:
-        # A copy, as a function of the user may change what it is given.
+        # A copy, as a function of the user may change its input.
         restored = self.restorers[name](image, condition, pixels.copy())
         return check_restored(restored, pixels, name, condition)

@@ -1,6 +1,6 @@
 """The result of an evaluation in sentences: does restoring help, how much, how certain is it?
 
-All sentences go by the main metric.
+All sentences use the main metric.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def outcomes(result: RecognitionResult, restorer: str) -> dict[Outcome, int]:
 
 
 def main_metric(result: RecognitionResult) -> Metric[Any]:
-    """Return the metric that verdicts go by: the first."""
+    """Return the metric that verdicts use: the first."""
     return result.metrics[0]
 
 

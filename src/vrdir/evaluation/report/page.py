@@ -1,6 +1,6 @@
 """The report of any evaluation: one self-contained HTML page.
 
-A page is made of the plain parts below, which know nothing of what is evaluated; `render` turns
+A page is made of the plain parts below, which do not depend on what is evaluated; `render` turns
 them into HTML. The page needs no network and runs no script. All text in it is escaped.
 """
 
@@ -53,7 +53,7 @@ class Section(NamedTuple):
         plots: charts beside the tables.
         picture_rows: images as examples.
         excluded: what was left out and why, a line each.
-        details: a long table, folded away under `details_title`.
+        details: a long table, collapsed under `details_title`.
         details_title: its title.
         points: further sentences on the result.
         facts: of this set, by name.

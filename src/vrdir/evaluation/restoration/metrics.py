@@ -1,7 +1,6 @@
 """PSNR and SSIM of restored images, per image, in RGB and in Y, on whole images.
 
-scikit-image computes them. `METRICS` is the table of all metrics: an entry more is all that a
-further metric takes.
+scikit-image computes them. `METRICS` is the table of all metrics: to add a metric, add an entry.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def measure(image: Tensor, clean: Tensor) -> Scores:
     """
     scores = {metric.key: metric.function(image, clean)[0] for metric in METRICS}
     if not all(map(math.isfinite, scores.values())):
-        raise ImageError("an image holds NaN or infinite values, which have no PSNR")
+        raise ImageError("an image contains NaN or infinite values, which have no PSNR")
     return scores
 
 
@@ -113,7 +112,7 @@ def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
 def luma(image: NDArray[Any]) -> NDArray[Any]:
     """Return Y of BT.601 in studio range, 16 to 235, of an (H, W, 3) image in [0, 1]: (H, W).
 
-    It is MATLAB's `rgb2ycbcr`, but for the rounding that MATLAB adds on 8-bit images.
+    It is MATLAB's `rgb2ycbcr`, except for the rounding that MATLAB adds on 8-bit images.
     """
     y: NDArray[Any] = _scikit_image("color").rgb2ycbcr(image)[..., 0]
     return y
@@ -136,10 +135,11 @@ def _images(
     if restored.shape != clean.shape:
         shapes = (restored.shape, clean.shape)
         sizes = " and ".join(f"{shape[-1]} x {shape[-2]}" for shape in shapes)
-        raise ImageError(f"only images of one size can be compared, not {sizes} pixels")
+        raise ImageError(f"images must have the same size to be compared, not {sizes} pixels")
     if min(clean.shape[-2:]) < window:
         raise ImageError(
-            f"SSIM needs {window} pixels a side; the image is {clean.shape[-1]} x {clean.shape[-2]}"
+            f"SSIM needs at least {window} pixels on each side; the image is {clean.shape[-1]} x "
+            f"{clean.shape[-2]}"
         )
     images = (image.permute(0, 2, 3, 1).double().numpy() for image in (restored, clean))
     return list(zip(*images, strict=True))
@@ -188,6 +188,6 @@ METRICS: tuple[Metric[Callable[[Tensor, Tensor], list[float]]], ...] = (
         ssim_y,
     ),
 )
-"""All metrics; verdicts go by the first. A label is the metric's name and, after a comma, its
+"""All metrics; verdicts use the first. A label is the metric's name and, after a comma, its
 channels; their functions take the restored and the clean batch, (B, 3, H, W) in [0, 1]."""
 MAIN = METRICS[0]

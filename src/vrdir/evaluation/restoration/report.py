@@ -142,7 +142,7 @@ def _picture_row(title: str, image: Measured, restore: RestorePair) -> PictureRo
     try:
         degraded, clean = open_pair(image.pair)
         restored = restore(image.pair, degraded)
-    # A file may be gone by now: the figures hold, and the page shows what it can.
+    # A file may be gone by now: the figures stay valid, and the page shows what it can.
     except Exception as error:
         logger.debug("%s", pair_name(image.pair), exc_info=True)
         return PictureRow(title, f"{caption}; no pictures: {first_line(error)}", [])

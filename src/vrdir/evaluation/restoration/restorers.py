@@ -24,7 +24,7 @@ RestorePair = Callable[[Pair, Tensor], Tensor]
 def network_for_pairs(restorer: Restorer) -> RestorePair:
     """Return a restorer that runs a network.
 
-    Its results are rounded to 8 bits, as a file would hold them, and grey where the degraded image
+    Its results are rounded to 8 bits, as a file would store them, and grey where the degraded image
     is grey.
     """
 
@@ -47,7 +47,7 @@ def function_for_pairs(function: Callable[[Pixels], Any]) -> RestorePair:
 
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         image = to_pixels(degraded)
-        # A copy, as the function may change what it is given.
+        # A copy, as the function may change its input.
         restored = check_restored(function(image.copy()), image, "the restorer")
         return torch.from_numpy(restored.copy()).movedim(-1, 0)[None] / 255
 
@@ -65,7 +65,7 @@ def folder_for_pairs(folder: Path) -> RestorePair:
         MissingFileError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise MissingFileError(f"no folder of restored images at {folder}")
+        raise MissingFileError(f"the folder of restored images does not exist: {folder}")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if plain_suffix(path) in IMAGE_SUFFIXES:
@@ -79,27 +79,27 @@ def folder_for_pairs(folder: Path) -> RestorePair:
     def restore(pair: Pair, degraded: Tensor) -> Tensor:
         if pair.degraded is None:
             raise ImageError(
-                f"{pair_name(pair)} is synthesised: there is no degraded file whose name "
-                f"a restored file in {folder} could have"
+                f"{pair_name(pair)} is synthesised: it has no degraded file by whose name a "
+                f"restored file could be found in {folder}"
             )
         found = files.get(names.find(pair.degraded.stem), [])
         if len(found) != 1:
             several = " and ".join(path.name for path in found)
             raise ImageError(
-                f"{folder} holds {several or f'no {pair.degraded.stem}.*'}; "
+                f"{folder} contains {several or f'no {pair.degraded.stem}.*'}; "
                 "one restored image for each degraded one is needed"
             )
         restored = open_image(found[0]).tensor
         if restored.shape != degraded.shape:
             sizes = " and ".join(f"{one.shape[3]} x {one.shape[2]}" for one in (restored, degraded))
-            raise ImageError(f"{found[0]} and {pair.degraded} have two sizes, {sizes} pixels")
+            raise ImageError(f"{found[0]} and {pair.degraded} have different sizes, {sizes} pixels")
         return restored
 
     return restore
 
 
 def check_restored_names(pairs: Iterable[Pair]) -> None:
-    """Check that a folder of restored images can hold one for each pair.
+    """Check that a folder of restored images can contain one for each pair.
 
     Raises:
         DataError: a degraded image is synthesised, or two of them would have the same restored one.

@@ -9,7 +9,7 @@ from vrdir.evaluation.restoration.protocol import Measured, SetResult
 from vrdir.evaluation.restoration.restorers import pair_name
 
 CLEARLY_DB = 0.5
-"""An image that lost less has hardly changed."""
+"""A loss in dB below which an image counts as unchanged."""
 
 
 def verdict(result: SetResult) -> str:

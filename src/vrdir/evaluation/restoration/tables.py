@@ -18,7 +18,7 @@ FIGURE_COLUMNS = tuple(f"{version}_{metric.key}" for version in VERSIONS for met
 
 
 def as_json(results: Sequence[SetResult], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything but the pictures.
+    """Return everything except the pictures.
 
     Args:
         results: one per set and restorer.

@@ -17,8 +17,8 @@ class RestoredCallable:
     Args:
         recogniser: what is called.
         front_end: restores its images.
-        argument: the name or position of the argument that holds the images, if it is neither the
-            first nor has a known name.
+        argument: the name or position of the argument that contains the images, if it is neither
+            the first nor has a known name.
 
     Attributes:
         input_is_known: whether the recogniser's package fixes how its input is normalised, so that
@@ -40,7 +40,7 @@ class RestoredCallable:
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser.
+        """Return whether this connector matches a recogniser.
 
         Raises:
             RecogniserError: it is, but the recogniser takes no images.

@@ -16,7 +16,7 @@ from vrdir.frontend.input_restorer import InputRestorer
 
 
 class RestoredPipeline(RestoredCallable):
-    """A Hugging Face pipeline of any task whose input holds images.
+    """A Hugging Face pipeline of any task whose input contains images.
 
     Images (PIL images, paths, or an iterable of them) are restored before the pipeline resizes
     them, and keep their size, so boxes and masks refer to the original image. Generators and data
@@ -25,7 +25,7 @@ class RestoredPipeline(RestoredCallable):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser.
+        """Return whether this connector matches a recogniser.
 
         Raises:
             RecogniserError: a pipeline without an image processor.
@@ -38,7 +38,7 @@ class RestoredPipeline(RestoredCallable):
         if all(getattr(owner, "image_processor", None) is None for owner in owners):
             raise RecogniserError(
                 f"the pipeline for {recogniser.task} has no image processor, "
-                "so it takes no images that could be restored"
+                "so it accepts no images that could be restored"
             )
         return True
 

@@ -15,7 +15,7 @@ from vrdir.frontend.input_restorer import InputRestorer
 class RestoredModule(nn.Module):
     """`recogniser(front_end(images))`, called as the recogniser is.
 
-    It is a module like any other: `to`, `eval`, `state_dict` and `torch.export` work, and gradients
+    It behaves like other modules: `to`, `eval`, `state_dict` and `torch.export` work, and gradients
     pass through to the input. Its `forward` has the recogniser's signature. The recogniser's plain
     attributes (`config`, `names`) can be read here; its methods cannot, since they would receive
     images without restoration.
@@ -23,7 +23,7 @@ class RestoredModule(nn.Module):
     Args:
         recogniser: takes images as its first argument or by a name such as `pixel_values`.
         front_end: restores them.
-        argument: the name or position of the argument that holds the images, if it is another.
+        argument: the name or position of the argument that contains the images, if it is another.
 
     Attributes:
         input_is_known: see `RestoredCallable`.
@@ -52,7 +52,7 @@ class RestoredModule(nn.Module):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         return isinstance(recogniser, nn.Module)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

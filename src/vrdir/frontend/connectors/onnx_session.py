@@ -46,7 +46,7 @@ class RestoredSession(RestoredCallable):
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         return hasattr(recogniser, "get_inputs") and hasattr(recogniser, "run")
 
     def run(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any = None) -> Any:
@@ -113,7 +113,7 @@ class RestoredBinding:
     def __init__(self, binding: Any, input_name: str, front_end: InputRestorer) -> None:
         self.binding, self.input_name, self.front_end = binding, input_name, front_end
         self._bound: dict[str, Any] = {}
-        self._restored: Any = None  # the runtime holds only a pointer to it
+        self._restored: Any = None  # the runtime keeps only a pointer to it
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Any) -> None:
         """Bind an array; the image is restored at each run."""
@@ -135,7 +135,7 @@ class RestoredBinding:
         """
         if name == self.input_name:
             raise InputError(
-                f"the image {name!r} cannot be restored at an address; "
+                f"the image {name!r} cannot be restored when it is bound by its memory address; "
                 "bind it with bind_cpu_input or bind_ortvalue_input"
             )
         self.binding.bind_input(name, *arguments, **named)
@@ -196,7 +196,7 @@ def _image_input(inputs: list[Any], described: str) -> str:
         else "no input looks like an image (B, 3, H, W)"
     )
     raise RecogniserError(
-        f"{problem}: {described}; give its name: restore_before(session, argument=NAME)"
+        f"{problem}: {described}; pass its name: restore_before(session, argument=NAME)"
     )
 
 

@@ -16,7 +16,7 @@ from vrdir.frontend.connectors.ultralytics import RestoredUltralytics
 
 Connector = type[RestoredModule] | type[RestoredCallable]
 
-# The first that accepts a recogniser is taken, so the more specific come first: an Ultralytics
+# The first that accepts a recogniser is taken, so the more specific ones are first: an Ultralytics
 # model is a torch.nn.Module, too, and everything that is supported is callable or a session.
 CONNECTORS: tuple[Connector, ...] = (
     RestoredSession,
@@ -37,12 +37,12 @@ def connector_for(recogniser: Any) -> Connector:
     for connector in CONNECTORS:
         if connector.accepts(recogniser):
             return connector
-    hint = "; for an exported program, give .module()" if hasattr(recogniser, "module") else ""
+    hint = "; for an exported program, pass .module()" if hasattr(recogniser, "module") else ""
     raise NotCallableError(
-        f"a recogniser is called with images; {recogniser!r:.80} cannot be called{hint}"
+        f"a recogniser must be callable with images; {recogniser!r:.80} is not{hint}"
     )
 
 
 def is_connected(recogniser: Any) -> bool:
-    """Return whether a recogniser has a restorer in front of it already."""
+    """Return whether a recogniser already has a restorer."""
     return isinstance(recogniser, (RestoredModule, RestoredCallable))

@@ -39,13 +39,13 @@ class RestoredUltralytics(RestoredCallable):
     ) -> None:
         if front_end.normalisation.channels == "bgr":
             raise InputError(
-                "an Ultralytics model's arrays are BGR and its tensors RGB; do not give channels="
+                "an Ultralytics model's arrays are BGR and its tensors RGB; do not pass channels="
             )
         super().__init__(recogniser, front_end, argument)
 
     @classmethod
     def accepts(cls, recogniser: Any) -> bool:
-        """Return whether this connector is the one for a recogniser."""
+        """Return whether this connector matches a recogniser."""
         package = type(recogniser).__module__.partition(".")[0]
         return package == "ultralytics" and hasattr(recogniser, "track")
 

@@ -1,4 +1,4 @@
-"""Images labelled with boxes, as they are collected from label files."""
+"""Images labelled with boxes, as collected from label files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from vrdir.evaluation.recognition.labels.labelled import LabelledImages
 from vrdir.images.headers import image_size
 
 TOLERANCE_PX = 2
-"""A box may reach so far out of its image: labels are rounded, and some count pixels from 1."""
+"""The number of pixels by which a box may extend beyond its image: labels are rounded, and some
+count pixels from 1."""
 
 
 class LabelledBox(NamedTuple):
@@ -24,7 +25,8 @@ class LabelledBox(NamedTuple):
     Attributes:
         edges: x0, y0, x1, y1 in pixels.
         label: its class, by name or number.
-        ignored: whether it is neither to be found nor missed: a crowd, or what VOC calls difficult.
+        ignored: whether it is ignored: finding or missing it does not count: a crowd, or what VOC
+            calls difficult.
     """
 
     edges: tuple[float, float, float, float]
@@ -38,7 +40,7 @@ class Truth(NamedTuple):
     Attributes:
         boxes: (N, 4), x0, y0, x1, y1 in pixels.
         labels: the class of each, by name or number as the data set gives it.
-        ignored: (N,), whether it is neither to be found nor missed.
+        ignored: (N,), whether it is ignored: finding or missing it does not count.
     """
 
     boxes: NDArray[Any]
@@ -47,7 +49,7 @@ class Truth(NamedTuple):
 
 
 class BoxCollector:
-    """Collects images and their boxes; what does not fit together is excluded by name."""
+    """Collects images and their boxes; inconsistent entries are excluded by name."""
 
     def __init__(self) -> None:
         self.images: list[ImageFile] = []
@@ -62,13 +64,13 @@ class BoxCollector:
     def add(self, image: ImageFile, boxes: Sequence[LabelledBox], size: tuple[int, int]) -> None:
         """Add an image, or exclude it if one of its boxes is wrong.
 
-        What a detector rightly finds where a box is wrong would count as false. A box given twice
+        A correct detection at a wrong box would count as false. A box given twice
         counts once.
 
         Args:
             image: the image.
             boxes: all its boxes.
-            size: the width and height that the labels are for; 0 where they do not tell.
+            size: the width and height that the labels are for; 0 if they do not say.
         """
         try:
             actual = image_size(image.path)
@@ -94,11 +96,14 @@ class BoxCollector:
     def data(self) -> LabelledImages[Truth]:
         """Return everything collected."""
         if self.repeated:
-            name, reason = f"{self.repeated} boxes", "given twice: each counts once"
+            name, reason = f"{self.repeated} boxes", "listed twice: each counts once"
             self.excluded.append(Exclusion(name, reason, by_protocol=True))
         ignored = sum(int(truth.ignored.sum()) for truth in self.truths)
         if ignored:
-            name, reason = f"{ignored} boxes", "crowds or difficult: neither to be found nor missed"
+            name, reason = (
+                f"{ignored} boxes",
+                "crowds or difficult: ignored, so finding or missing them does not count",
+            )
             self.excluded.append(Exclusion(name, reason, by_protocol=True))
         return LabelledImages(self.images, self.truths, self.excluded)
 
@@ -112,7 +117,7 @@ def side_length(value: Any) -> int:
 
 
 def _problem(box: Sequence[float], size: tuple[int, int]) -> str:
-    """Return what is wrong with a box in an image of this width and height; "" if nothing is."""
+    """Return the problem of a box in an image of this width and height; "" if it is valid."""
     x0, y0, x1, y1 = box
     shown = ", ".join(f"{edge:.4g}" for edge in box)
     if not all(math.isfinite(edge) for edge in box) or x1 <= x0 or y1 <= y0:

@@ -25,11 +25,11 @@ def class_numbers(
     """Return the numbers of a data set's labels among a recogniser's classes.
 
     A label is a class's name (case, underscores and Darknet's spellings do not matter), or its
-    number from 0. If the labels are as many WordNet ids as there are classes, and the classes have
-    other names, the ids in ascending order are the classes, as in ImageNet.
+    number from 0. If there are as many WordNet ids among the labels as classes, and the classes
+    have other names, the ids in ascending order are the classes, as in ImageNet.
 
     Returns:
-        Label -> number, and label -> what is wrong with it.
+        Label -> number, and label -> its problem.
     """
     labels = sorted(set(labels))
     if _are_wordnet_ids(labels, classes):

@@ -21,7 +21,7 @@ from vrdir.text_files import read_text
 
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("label", "index", "class", "target", "name")
-"""The first that a file has is taken: an index is clearer than a name."""
+"""The first one that the file has is used: an index is clearer than a name."""
 
 
 def read_classification(path: Path, images: Path | None = None) -> LabelledImages[str]:
@@ -87,7 +87,7 @@ def _csv_rows(path: Path) -> tuple[Sequence[Mapping[str, str | None]], str, str]
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path).lstrip("\r\n"), newline=None)))
     except FileNotFoundError:
-        raise MissingFileError(f"there is no folder or CSV file {path}") from None
+        raise MissingFileError(f"{path} is neither a folder nor a CSV file") from None
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file ({first_line(error)})") from None
     columns = list(rows[0]) if rows else []

@@ -25,12 +25,12 @@ Entry = Mapping[str, Any]
 def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
     """Read a COCO JSON file.
 
-    A wrong entry is excluded by name, together with its image: what a detector rightly finds there
-    would count as false.
+    A wrong entry is excluded by name, together with its image: a correct detection there would
+    count as false.
 
     Args:
         path: the JSON file.
-        folder: holds the images.
+        folder: contains the images.
 
     Raises:
         DataError: it is not such a file.
@@ -52,7 +52,7 @@ def read_coco(path: Path, folder: Path) -> LabelledImages[Truth]:
         elif name in repeated_names:
             collector.exclude(name, f"{path.name} lists it twice")
         elif number in repeated_ids:
-            collector.exclude(name, f"two of one image id, {number}, in {path.name}")
+            collector.exclude(name, f"two with the same image id, {number}, in {path.name}")
         elif file is None:
             collector.excluded.append(files.missing(name))
         elif number in problems:
@@ -69,8 +69,8 @@ def _parts(path: Path) -> list[list[Entry]]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in PARTS]
     if not all(isinstance(part, list) for part in parts):
         raise DataError(
-            f"{path} is not a COCO file of images, annotations and categories: "
-            "it needs these three lists"
+            f"{path} is not a COCO file: it must contain the lists images, annotations and "
+            "categories"
         )
     return [[entry if isinstance(entry, dict) else {} for entry in part or ()] for part in parts]
 
@@ -138,7 +138,7 @@ def _edges(value: Any) -> tuple[float, float, float, float] | None:
     """Return x, y, width, height as x0, y0, x1, y1; None for anything else."""
     try:
         x, y, width, height = map(float, value if isinstance(value, list) else ())
-    # The wrong number of values, no numbers, or numbers of hundreds of digits.
+    # The wrong number of values, values that are not numbers, or numbers with hundreds of digits.
     except (ValueError, TypeError, OverflowError):
         return None
     return x, y, x + width, y + height

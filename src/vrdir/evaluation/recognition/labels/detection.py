@@ -1,4 +1,4 @@
-"""Images labelled with boxes: COCO, YOLO or VOC. What does not fit is excluded by name."""
+"""Images labelled with boxes: COCO, YOLO or VOC. Inconsistent entries are excluded by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vrdir.images.headers import image_size
 IMAGE_FOLDERS = ("images", "JPEGImages")
 LABEL_FOLDERS = ("labels", "Annotations")
 NO_LABELS = ("classes", "readme")
-"""Stems of text files that hold no labels."""
+"""Stems of text files that contain no labels."""
 
 ReadBoxes = Callable[[Path, Path], tuple[Sequence[LabelledBox], tuple[int, int]]]
 """Reads a label file of an image: the boxes, and the width and height that they are for or 0."""
@@ -45,7 +45,7 @@ def read_detection(path: Path, images: Path | None = None) -> LabelledImages[Tru
         DataError: it is not such a data set, or nothing in it can be used.
     """
     if not path.exists():
-        raise MissingFileError(f"there is no {path}")
+        raise MissingFileError(f"{path} does not exist")
     data = _read_folder(path, images) if path.is_dir() else read_coco(path, images or path.parent)
     return data.checked(path)
 
@@ -90,7 +90,7 @@ def _label_files(folder: Path) -> tuple[str, dict[str, Path]]:
         }
         if files:
             return suffix, files
-    raise DataError(f"{folder} holds no labels: no .txt (YOLO) and no .xml (VOC) files")
+    raise DataError(f"{folder} contains no labels: no .txt (YOLO) and no .xml (VOC) files")
 
 
 def _reader(suffix: str, path: Path) -> ReadBoxes:

@@ -81,7 +81,7 @@ class FilesByName:
     r"""The images below a folder, found by the names that labels give; the suffix may differ.
 
     Args:
-        folder: holds the images.
+        folder: contains the images.
         wanted: all names that will be looked up. A name with another machine's folders, or with
             none, means the only file whose path ends like it, if no other name does, too:
             C:\data\train\1.jpg means train/1.jpg, or train/1.png.
@@ -92,7 +92,7 @@ class FilesByName:
 
     def __init__(self, folder: Path, wanted: Iterable[str] = ()) -> None:
         if not folder.is_dir():
-            raise MissingFileError(f"there is no folder of images {folder}")
+            raise MissingFileError(f"the image folder {folder} does not exist")
         self.folder = folder
         self.files = {file.relative_to(folder).as_posix(): file for file in images_below(folder)}
         self.stems: dict[str, str] = {}
@@ -187,7 +187,7 @@ def image_of(file: Path, root: Path) -> ImageFile:
 
 
 def check_distinct(images: Sequence[ImageFile]) -> None:
-    """Check that no two images have one name, as degraded images are found by these names.
+    """Check that no two images have the same name, as degraded images are found by these names.
 
     Raises:
         DataError: two have the same name.

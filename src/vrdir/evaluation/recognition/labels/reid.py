@@ -19,11 +19,12 @@ from vrdir.evaluation.recognition.labels.labelled import LabelledImages, image_o
 FILE_NAME = re.compile(r"(?P<person>-1|\d+)_c(?P<camera>\d+)")
 GALLERIES = ("gallery", "bounding_box_test")
 JUNK, DISTRACTOR = -1, 0
-"""Persons that are none: junk is neither right nor wrong, distractors match nobody."""
+"""Numbers that are not persons: junk counts neither as right nor as wrong, distractors match
+nobody."""
 
 
 class Sighting(NamedTuple):
-    """An image of a person: who, seen by which camera, and whether it is a query or the gallery."""
+    """An image of a person: the person, the camera, and whether it is a query or the gallery."""
 
     person: int
     camera: int
@@ -54,7 +55,7 @@ def read_reid(path: Path) -> LabelledImages[Sighting]:
     for folder, is_query in ((path / "query", True), (gallery, False)):
         if not folder.is_dir():
             raise MissingFileError(
-                f"there is no folder {folder}; re-identification needs query/ and gallery/ "
+                f"folder {folder} does not exist; re-identification needs query/ and gallery/ "
                 "(or bounding_box_test/)"
             )
         for file in images_below(folder):
@@ -75,7 +76,7 @@ def read_reid(path: Path) -> LabelledImages[Sighting]:
         excluded.append(Exclusion(name, reason, by_protocol=True))
     for part, wanted in (("query", True), ("gallery", False)):
         if not any(sighting.is_query is wanted for sighting in labels):
-            raise DataError(f"{path} holds no {part}: {nothing_left(excluded)}")
+            raise DataError(f"{path} contains no {part}: {nothing_left(excluded)}")
     return LabelledImages(images, labels, excluded, junk).checked(path)
 
 
@@ -83,7 +84,7 @@ def _sighting(name: str, is_query: bool) -> Sighting | str:
     """Return what a file name says, or why the file cannot be used."""
     match = FILE_NAME.match(name)
     if match is None:
-        return "its name holds no person and camera; 0002_c1... is person 2 seen by camera 1"
+        return "its name contains no person and camera; 0002_c1... is person 2 seen by camera 1"
     person = int(match["person"])
     if is_query and person in (JUNK, DISTRACTOR):
         return "a query without a person: -1 is junk, 0 a distractor"

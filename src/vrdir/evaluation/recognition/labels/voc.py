@@ -15,7 +15,7 @@ def read_voc_boxes(file: Path) -> tuple[list[LabelledBox], tuple[int, int]]:
     VOC counts pixels from 1, and the pixels of both corners belong to the box.
 
     Returns:
-        The boxes, and the width and height that they are for, 0 where the file does not tell.
+        The boxes, and the width and height that they are for, 0 if the file does not say.
 
     Raises:
         xml.etree.ElementTree.ParseError, ValueError: it is not such a file.

@@ -38,15 +38,17 @@ def _box(
     parts = line.split()
     if len(parts) > 5:  # polygons and rotated boxes have x and y of each corner
         raise DataError(
-            f"line {number} has {len(parts)} numbers: a polygon or a rotated box, "
-            "not class, centre x and y, width, height"
+            f"line {number} has {len(parts)} numbers, as for a polygon or a rotated box; expected "
+            "class, centre x, centre y, width, height"
         )
     try:
         kind, x, y, w, h = (float(part) for part in parts)
     except ValueError:
-        raise DataError(f"line {number} is not: class, centre x, centre y, width, height") from None
+        raise DataError(
+            f"line {number} must be: class, centre x, centre y, width, height"
+        ) from None
     if not kind.is_integer():
-        raise DataError(f"line {number}: a class is a whole number, not {parts[0][:SHOWN]}")
+        raise DataError(f"line {number}: a class must be a whole number, not {parts[0][:SHOWN]}")
     if names is not None and int(kind) not in names:
         raise DataError(
             f"line {number}: class {int(kind)} is not one of the {len(names)} named classes"
@@ -95,7 +97,9 @@ def _numbered(names: Mapping[Any, Any], file: Path) -> dict[int, str]:
     try:
         return {int(number): str(name) for number, name in names.items()}
     except (ValueError, TypeError, OverflowError):
-        raise DataError(f"{file}: `names` are a list, or numbers from 0 with a name each") from None
+        raise DataError(
+            f"{file}: `names` must be a list, or a mapping of the numbers 0, 1, 2, ... to names"
+        ) from None
 
 
 def _read_mapping(file: Path, ignore_errors: bool) -> dict[str, Any]:

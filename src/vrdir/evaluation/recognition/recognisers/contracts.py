@@ -1,4 +1,4 @@
-"""Recognisers, and checks that their output keeps the contract of their task."""
+"""Recognisers, and checks that their output follows the contract of their task."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Detector:
         labels = checked_array(self.name, "labels", labels, (count,)).astype(np.int64)
         if count and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise RecogniserError(
-                f"{self.name} returned label {labels.max()} (least {labels.min()}), "
-                f"but has the classes 0 to {len(self.classes) - 1}"
+                f"{self.name} returned labels from {labels.min()} to {labels.max()}, but has the "
+                f"classes 0 to {len(self.classes) - 1}"
             )
         boxes = checked_array(self.name, "boxes", boxes, (count, 4)).astype(np.float64)
         scores = checked_array(self.name, "scores", scores, (count,)).astype(np.float64)

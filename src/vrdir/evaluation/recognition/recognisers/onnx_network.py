@@ -1,4 +1,4 @@
-"""Recognisers in ONNX files, each with a JSON card beside it.
+"""Recognisers in ONNX files, each with a JSON card in the same folder.
 
 The card contains the task, how the input is made from an image, and the names of the classes;
 docs/recognition.md shows one of each task.
@@ -78,10 +78,12 @@ class OnnxNetwork:
         if isinstance(names, str):
             file = ForeignPaths().find(self.path.parent, names)
             if not file.is_file():
-                raise MissingFileError(f"{beside} names its classes in {names}, which is not there")
+                raise MissingFileError(
+                    f"{beside} names its classes in {names}, which does not exist"
+                )
             names = read_names(file)
         if not isinstance(names, list) or not names:
-            raise RecogniserError(f"{beside} does not name its classes")
+            raise RecogniserError(f"{beside} contains no class names")
         count = classes.get("count", len(names)) if isinstance(classes, dict) else len(names)
         if count != len(names):
             raise RecogniserError(f"{beside}: {count} classes, but {len(names)} names")
@@ -103,7 +105,7 @@ def open_onnx(path: Path, task: str, outputs: Mapping[str, int], mode: str) -> O
 
     Raises:
         MissingFileError: the file or its card is not there.
-        RecogniserError: file or card do not keep the task's contract.
+        RecogniserError: file or card do not follow the task's contract.
         MissingPackageError: onnxruntime is not installed.
     """
     # Here, so that `--help` does not wait for torch.
@@ -131,21 +133,24 @@ def open_onnx(path: Path, task: str, outputs: Mapping[str, int], mode: str) -> O
 
 def _read_card(path: Path, task: str, sha256: Any) -> dict[str, Any]:
     if not path.is_file():
-        raise MissingFileError(f"there is no recogniser {path}")
+        raise MissingFileError(f"recogniser {path} does not exist")
     refuse_pointer(path)
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise MissingFileError(
-            f"{path} needs a card {beside.name} beside it with its task, resizing and classes"
+            f"{path} needs a card {beside.name} next to it, with task, resize and classes"
         )
     card = read_json(beside)
     if not isinstance(card, dict) or not isinstance(card.get("resize"), dict):
-        raise RecogniserError(f"{beside} has no `resize`: how the recogniser's input is made")
+        raise RecogniserError(
+            f"{beside} has no `resize`, which describes how the recogniser's input is made"
+        )
     if card.get("task") != task:
-        raise RecogniserError(f"{beside}: task {card.get('task')!r}, but {task!r} is wanted")
+        raise RecogniserError(f"{beside}: task {card.get('task')!r}, but {task!r} is needed")
     if card.get("sha256") not in (None, sha256(path)):
         raise RecogniserError(
-            f"{beside} describes another file than {path.name}: their sha256 differ; get both again"
+            f"{beside} describes another file than {path.name}: the sha256 differs; download both "
+            "again"
         )
     return card
 
@@ -156,10 +161,10 @@ def _input_size(session: Any, path: Path) -> tuple[int, int]:
     names, kind, shape = [one.name for one in inputs], inputs[0].type, inputs[0].shape
     if names != ["image"] or kind != "tensor(float)" or len(shape) != 4 or shape[1] != 3:
         raise RecogniserError(
-            f"{path} takes {found}; it must take one input, image tensor(float) (B, 3, H, W)"
+            f"{path} has the inputs {found}; it must have one, image tensor(float) (B, 3, H, W)"
         )
     if not all(isinstance(side, int) for side in shape[2:]):
-        raise RecogniserError(f"{path} takes images of any size, {shape}; H and W must be fixed")
+        raise RecogniserError(f"{path} accepts images of any size, {shape}; H and W must be fixed")
     return int(shape[2]), int(shape[3])
 
 
@@ -170,4 +175,4 @@ def _check_outputs(session: Any, path: Path, task: str, outputs: Mapping[str, in
     ]
     if missing:
         shapes = ", ".join(f"{one.name} {one.shape}" for one in session.get_outputs())
-        raise RecogniserError(f"{path} gives {shapes}; {task} needs {', '.join(missing)}")
+        raise RecogniserError(f"{path} returns {shapes}; {task} needs {', '.join(missing)}")

@@ -17,7 +17,8 @@ from vrdir.errors import MissingPackageError, RecogniserError, first_line
 from vrdir.evaluation.user_functions import Pixels
 
 LEAST_SCORE = 0.01
-"""Of boxes asked from a detector: a precision-recall curve needs the uncertain ones, too."""
+"""The score limit of boxes that a detector returns: a precision-recall curve needs the uncertain
+ones, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_timm(name: str, **options: Any) -> PackageModel:
 
     Raises:
         MissingPackageError: timm is not installed.
-        RecogniserError: timm has no such model, or its weights cannot be had.
+        RecogniserError: timm has no such model, or its weights are not available.
     """
     timm, data = import_package("timm"), import_package("timm.data")
     spec = f"timm:{name}"
@@ -116,7 +117,7 @@ def load_transformers(name: str, kind: str, task: str) -> PackageModel:
     missing = sorted(loaded["missing_keys"])
     if missing:  # transformers would fill them with random numbers
         raise RecogniserError(
-            f"{spec} holds no weights for {missing[0]} ({len(missing)} missing): "
+            f"{spec} contains no weights for {missing[0]} ({len(missing)} missing): "
             f"it was not trained for {task}"
         )
     facts = {"source": f"transformers {transformers.__version__}, {name}"}
@@ -154,11 +155,10 @@ def import_package(name: str) -> Any:
 
 @contextmanager
 def _loading(spec: str) -> Iterator[None]:
-    """Turn what a package raises when a model cannot be loaded into a RecogniserError."""
+    """Convert an exception of a package that cannot load a model into a RecogniserError."""
     try:
         yield
-    except Exception as error:  # no such name, no such folder, no network
+    except Exception as error:  # an unknown name, a missing folder, no internet connection
         raise RecogniserError(
-            f"{spec} cannot be loaded ({first_line(error)}); "
-            "give the name of a model that the package has"
+            f"{spec} cannot be loaded ({first_line(error)}); use the name of a model in the package"
         ) from None

@@ -110,7 +110,8 @@ def read_resizing(
     not_square = mode == "letterbox" and size[0] != size[1]
     if wanted != list(size) or not_square or (crop is not None and "shorter_side" not in rule):
         raise RecogniserError(
-            f"{beside}: resize ends at {wanted} (H, W), but {path.name} takes {list(size)}"
+            f"{beside}: resize ends at {wanted} (H, W), but the input of {path.name} is "
+            f"{list(size)}"
         )
     if rule.get("align", "top-left") != "top-left":
         raise RecogniserError(f"{beside}: resize.align {rule['align']!r}; it must be 'top-left'")

@@ -121,7 +121,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
         count = network.output_shape("logits")[1]
         if isinstance(count, int) and count != len(classes):
             raise RecogniserError(
-                f"{network.path} has {count} classes, its card names {len(classes)}"
+                f"{network.path} has {count} classes, but its card names {len(classes)}"
             )
         return Classifier(network.name, network.facts, classes, network.run_batch)
 
@@ -149,7 +149,7 @@ class Classification(RecognitionTask[int, Classifier, ClassRanking]):
         answers: Answers[ClassRanking],
         resampling: Resampling,
     ) -> Scores:
-        """Return accuracies, but for metrics by which any answer is right: top-5 of 5 classes."""
+        """Return accuracies, except for metrics that accept any answer: top-5 of 5 classes."""
         main, *others = self.metrics
         last_place = np.array([len(recogniser.classes) - 1])
         metrics = [main, *(one for one in others if not one.function(last_place).all())]
@@ -194,8 +194,8 @@ def _from_timm(name: str) -> Classifier:
     subset = data.infer_imagenet_subset(loaded.model)
     if subset is None:
         raise RecogniserError(
-            f"{loaded.name} has no class names; "
-            "give a `module:function` that runs it, with `classes`"
+            f"{loaded.name} has no class names; use a `module:function` that runs it, with "
+            "`classes`"
         )
     classes = data.ImageNetInfo(subset).label_descriptions()
     return Classifier(loaded.name, loaded.facts, classes, loaded.run)

@@ -83,10 +83,8 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
     name = "detection"
     title = "detection"
     help = "Measure mean average precision of detectors on clean, degraded and restored images."
-    data_help = (
-        "A COCO JSON file; or a folder with YOLO text or VOC XML files beside its images, "
-        "or under labels/ beside images/."
-    )
+    data_help = "A COCO JSON file; or a folder with YOLO text or VOC XML files next to its "
+    "images, or in labels/ next to images/."
     metrics = (
         Metric(
             "map",
@@ -137,7 +135,7 @@ class Detection(RecognitionTask[ImageObjects, Detector, Found]):
         ]
         objects = [_objects(truth, numbers) for truth in data.labels]
         if not any(one.wanted for one in objects):
-            raise DataError(f"there is no object to find; {nothing_left(excluded)}")
+            raise DataError(f"no labelled object is left; {nothing_left(excluded)}")
         classes = np.unique(np.concatenate([one.labels for one in objects]))
         labels = [ImageObjects(one, classes) for one in objects]
         return LabelledImages(data.images, labels, excluded, data.set_aside)
@@ -314,7 +312,7 @@ def _describe(found: Found, objects: Objects, classes: Sequence[str]) -> Descrip
 
 
 def _names(objects: Objects, classes: Sequence[str]) -> str:
-    """Return the objects to be found as text, such as "2 car, 1 person"."""
+    """Return the objects that should be found as text, such as "2 car, 1 person"."""
     counts = Counter(classes[label] for label in objects.labels[~objects.ignored])
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no object"
 

@@ -69,7 +69,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
             "Rank-1",
             1,
             "share of queries whose most similar gallery image shows the same person; "
-            "images by the query's own camera are left out",
+            "images by the query's own camera are excluded",
             lambda ranking: ranking.first < 1,
             unit="%",
         ),
@@ -112,7 +112,7 @@ class Reidentification(RecognitionTask[Sighting, Embedder, NDArray[Any]]):
         """
         if images is not None:
             raise InputError(
-                "--images is not for reid, whose images are in query/ and gallery/ of --data"
+                "--images has no effect for reid: its images are in query/ and gallery/ of --data"
             )
         return read_reid(path)
 
@@ -247,7 +247,7 @@ def _from_transformers(name: str) -> Embedder:
         pooled = getattr(loaded.run(images), "pooler_output", None)
         if pooled is None:
             raise RecogniserError(
-                f"{loaded.name} has no pooled output; give a `module:function` that runs it"
+                f"{loaded.name} has no pooled output; use a `module:function` that runs it"
             )
         return pooled.flatten(1)
 

@@ -1,0 +1,188 @@
+"""Features of the recogniser on photos of the place, which have no clean twins and no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vrdir.adaptation.recogniser import Recogniser
+from vrdir.data.image_cache import decode
+from vrdir.degradations.draws import seed_of
+from vrdir.errors import DataError
+
+SIDE_PX = 640
+"""The longer side of the copies that are kept in memory."""
+VIEWS = 2
+"""Views of the place in each step."""
+LEAST = 3
+FAINT = 1e-4
+"""A channel that varies less on clean photos is not compared."""
+
+
+Restore = Callable[[Tensor], Tensor]
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of each channel, over photos and positions.
+
+    Attributes:
+        mean, deviation: of each layer, one (C,).
+    """
+
+    mean: list[Tensor]
+    deviation: list[Tensor]
+
+    @classmethod
+    def of(cls, features: Sequence[Tensor]) -> Moments:
+        """Return those of features (B, C, h, w) or (B, C, n)."""
+        rows = [each.float().transpose(0, 1).flatten(1) for each in features]
+        return cls(
+            [each.mean(1) for each in rows],
+            [(each.var(1, correction=0) + FAINT**2).sqrt() for each in rows],
+        )
+
+    @classmethod
+    def over(cls, parts: Sequence[Moments]) -> Moments:
+        """Return the mean of several photos' moments."""
+        means, deviations = (
+            [torch.stack(layer).mean(0) for layer in zip(*each, strict=True)]
+            for each in ([p.mean for p in parts], [p.deviation for p in parts])
+        )
+        return cls(means, deviations)
+
+    def moved(self, before: Moments, after: Moments) -> Moments:
+        """Return these moments, changed as those of a part of the photos were."""
+        return Moments(
+            [all_ + b - a for all_, a, b in zip(self.mean, before.mean, after.mean, strict=True)],
+            [
+                all_ + b - a
+                for all_, a, b in zip(
+                    self.deviation, before.deviation, after.deviation, strict=True
+                )
+            ],
+        )
+
+    def distance(self, wanted: Moments) -> Tensor:
+        """Return the mean squared distance in the wanted deviations, over channels and layers."""
+        layers = []
+        for mean, deviation, its_mean, its_deviation in zip(*self, *wanted, strict=True):
+            counted = its_deviation > 2 * FAINT
+            scale = its_deviation.clamp_min(FAINT)
+            apart = ((mean - its_mean) / scale) ** 2 + ((deviation - its_deviation) / scale) ** 2
+            # Few channels far away must not outweigh all others.
+            layers.append(torch.log1p(apart[counted]).mean())
+        return torch.stack(layers).mean()
+
+
+class PlaceFeatures:
+    """Compares the recogniser's features on restored photos of the place with those on clean ones.
+
+    A photo of the place has no clean twin, so the mean and the deviation of each channel over all
+    photos are compared (as in the adaptation of batch normalisation, Li et al., 2018, and ActMAD,
+    Mirza et al., CVPR 2023). In a step only two views can be restored. What they tell about all
+    photos is the moments that the weights before adaptation gave, plus the difference that
+    adaptation made on these views: so the choice of the views hardly counts.
+
+    Every third photo of the place is held out, to tell whether the distance fell there, too.
+
+    Args:
+        photos: of the place.
+        clean: clean photos.
+        side: of the views, in pixels.
+        recogniser: the frozen recogniser.
+        restore: restores (B, 3, H, W) by the weights before adaptation.
+        device: where it computes.
+
+    Raises:
+        DataError: there are fewer than three photos of the place.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        clean: Sequence[Path],
+        side: int,
+        recogniser: Recogniser,
+        restore: Restore,
+        device: torch.device,
+    ) -> None:
+        if len(photos) < LEAST:
+            raise DataError(
+                f"{photos[0].parent} contains {len(photos)} photos of the place; at least {LEAST} "
+                "are needed, and a few dozen for a useful result"
+            )
+        self.side, self.recogniser, self.restore, self.device = side, recogniser, restore, device
+        self.held_out = list(photos[::3])
+        training = [photo for number, photo in enumerate(photos) if number % 3]
+        self.photos = [reduced(path) for path in training]
+        self.wanted = self.moments(clean, None)
+        self.before = self.moments(training, restore)
+
+    def moments(self, paths: Sequence[Path], restore: Restore | None) -> Moments:
+        """Return the moments over photos, restored or as they are."""
+        parts = []
+        with torch.no_grad():
+            for path in paths:
+                view = self._view(reduced(path))
+                seen = self.recogniser.see(view if restore is None else restore(view).clamp(0, 1))
+                parts.append(Moments.of(seen.features))
+        return Moments.over(parts)
+
+    def distance(self, restore: Restore) -> float:
+        """Return how far the features on the held-out photos are from those on clean ones."""
+        return float(self.moments(self.held_out, restore).distance(self.wanted))
+
+    def loss(self, restore: Restore, names: Sequence[str]) -> Tensor:
+        """Return how far the features on the place are from those on clean photos.
+
+        Args:
+            restore: restores by the weights that train.
+            names: of the images of the step, which decide on the views.
+        """
+        generator = torch.Generator().manual_seed(seed_of("place", *names))
+        chosen = torch.randint(len(self.photos), (VIEWS,), generator=generator).tolist()
+        views = torch.cat([self._view(self.photos[i], generator) for i in chosen])
+        with torch.no_grad():
+            before = self._moments(self.restore, views)
+        return self.before.moved(before, self._moments(restore, views)).distance(self.wanted)
+
+    def _moments(self, restore: Restore, views: Tensor) -> Moments:
+        seen = self.recogniser.see(restore(views).clamp(0, 1))
+        return Moments.of(seen.features)
+
+    def _view(self, photo: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return most of a photo, mirrored or not; without a generator all of it."""
+        if generator is not None:
+            share, down, right, mirror = torch.rand(4, generator=generator).tolist()
+            height, width = (round(side * (0.6 + 0.4 * share)) for side in photo.shape[1:])
+            top, left = (
+                int(at * (whole - part + 1))
+                for at, whole, part in zip(
+                    (down, right), photo.shape[1:], (height, width), strict=True
+                )
+            )
+            photo = photo[:, top : top + height, left : left + width]
+            photo = photo.flip(2) if mirror < 0.5 else photo
+        view = photo[None].to(self.device).float() / 255
+        size = (self.side, self.side)
+        return functional.interpolate(view, size, mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def reduced(path: Path) -> Tensor:
+    """Return a photo as (3, H, W) uint8, its longer side at most 640 pixels.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    photo = decode(path)
+    scale = SIDE_PX / max(photo.shape[1:])
+    if scale >= 1:
+        return photo
+    size = [max(1, round(side * scale)) for side in photo.shape[1:]]
+    small = functional.interpolate(photo[None].float(), size, mode="bilinear", antialias=True)
+    return small[0].round().clamp(0, 255).byte()
