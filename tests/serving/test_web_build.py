@@ -198,9 +198,7 @@ writeFileSync("back", mapOf({ re, im }, width, height));
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
 @pytest.mark.parametrize("size", [(1, 1), (6, 5), (64, 30), (34, 17), (23, 46), (51, 1)])
-def test_fourier_transform_of_the_page_is_correct(
-    size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_fourier_transform_of_the_page_is_correct(size: tuple[int, int], tmp_path: Path) -> None:
     """Lengths of small factors, and of large prime ones."""
     width, height = size
     shutil.copy(FOLDER / "fourier.js", tmp_path / "fourier.mjs")
