@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -113,7 +114,9 @@ def training(
     data = small.stage(stage.name, stage.shares, everything)
     batches = data.batches(stage.settings.batch_size, range(1, STEPS + 1))
     ready: list[Batch] = [part for [part] in batches]
-    precision = "bf16-mixed" if recipe.precision == "bf16" else "32-true"
+    precision: Literal["bf16-mixed", "32-true"] = (
+        "bf16-mixed" if recipe.precision == "bf16" else "32-true"
+    )
     fabric = Fabric(accelerator=small.device.type, devices=1, precision=precision)
     validation = ValidationSet(held_out, recipe.model.branches, 256)
     trainer = Trainer(fabric, VRDIR(recipe.model), recipe, small, validation, folder)

@@ -35,6 +35,7 @@ from vrdir.degradations.degrade import apply_degradation
 from vrdir.degradations.steps import Step, at_severity, parse_degradations
 from vrdir.images.convert import open_image
 from vrdir.images.reading import read_file
+from vrdir.images.sixteen_bits import DeepPicture
 from vrdir.restoring.stream import SMOOTHING
 from vrdir.video.formats import FramePixels, is_video
 from vrdir.video.reading import VideoReader
@@ -67,7 +68,10 @@ def pan(photo: FramePixels, frames: int, width: int, height: int) -> Iterator[Fr
 def clean_clip(source: Path, frames: int, side: int) -> list[FramePixels]:
     """Return the clean frames, at most `side` pixels wide and high, from the middle of a video."""
     if not is_video(source):
-        photo = np.asarray(read_file(source).convert("RGB"))
+        picture = read_file(source)
+        if isinstance(picture, DeepPicture):
+            picture = picture.reduced()
+        photo = np.asarray(picture.convert("RGB"))
         height, width = (min(side, max(part * 3 // 4, 1)) for part in photo.shape[:2])
         return list(pan(photo, frames, width, height))
     clip: list[FramePixels] = []

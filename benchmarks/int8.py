@@ -42,7 +42,7 @@ from vrdir.export.contract import INPUT
 from vrdir.restoring import network_of
 
 CALIBRATION = ("astronaut.png", "chelsea.png", "motorcycle_left.png")
-KINDS: dict[str, dict[str, float]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "clean": {},
     "noise": {"sigma": 25.0},
     "haze": {"beta": 1.2},

@@ -177,7 +177,8 @@ def main() -> None:
         )
     console.print(table)
     if len(logarithms) > 1:
-        power = np.polyfit(*zip(*logarithms, strict=True), 1)[0]
+        sizes, times = np.array(logarithms).T
+        power = np.polyfit(sizes, times, 1)[0]
         console.print(f"time grows with pixels to the power of {power:.2f}")
     if arguments.exact:
         console.print(exactness(arguments))

@@ -30,7 +30,7 @@ OUTPUT = Path("demo/contact_sheet.png")
 SIDE_PX = 320
 
 # Photo, degradations, and the ImageNet classes that count as correct (chosen before restoring).
-CASES = (
+CASES: tuple[tuple[str, tuple[tuple[str, dict[str, float]], ...], tuple[str, ...]], ...] = (
     ("chelsea", (("noise", {"sigma": 50}),), ("tabby", "tiger cat", "Egyptian cat")),
     (
         "coffee",

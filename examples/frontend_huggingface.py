@@ -25,10 +25,8 @@ config = ViTConfig(
     image_size=32,
     patch_size=8,
 )
-model, processor = (
-    ViTForImageClassification(config).eval(),
-    ViTImageProcessor(size={"height": 32, "width": 32}),
-)
+model = ViTForImageClassification(config).train(False)
+processor = ViTImageProcessor(size={"height": 32, "width": 32})
 
 # A pipeline receives photos. They are restored at their own size, so boxes and masks fit them.
 classify = vrdir.restore_before(

@@ -496,3 +496,13 @@ def test_links_out_of_the_docs_lead_to_pages_of_the_site() -> None:
     assert rewritten(card, "src/vrdir/weights/small/README.md") == (
         "[a](../../../../method.md#b) [c](https://example.org)"
     )
+
+
+FORMATS_TOOL = runpy.run_path(str(TOOLS / "document_formats.py"))
+
+
+@pytest.mark.parametrize("path", FORMATS_TOOL["PAGES"], ids=lambda path: path.name)
+def test_tables_of_formats_are_up_to_date(path: Path) -> None:
+    page = path.read_text()
+    assert "<!-- table: " in page
+    assert page == FORMATS_TOOL["with_tables"](page), "run: python tools/document_formats.py"

@@ -43,9 +43,8 @@ def tables() -> str:
             *parameters,
             "\n### Severities\n\n",
             "Severity 1 is barely visible (except at night); at severity 5 a recogniser mostly "
-            "fails.\nThat is the aim: severities were set by eye in the manner of ImageNet-C, "
-            "without running a\nrecogniser. A parameter that is not in the table keeps its "
-            "default.\n\n",
+            "fails. This is the\naim: severities were chosen by eye, as in ImageNet-C, without "
+            "running a recogniser. A parameter that\nis not in the table keeps its default.\n\n",
             "| Name | Parameter | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|---|\n",
             *severities,
         ]

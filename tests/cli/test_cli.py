@@ -434,7 +434,7 @@ def test_every_type_that_pillow_reads_is_read_and_the_others_are_counted(
             folder / name, file_format, **({"no_jp2": True} if name.endswith(".j2k") else {})
         )
     photo.convert("1").save(folder / "k.pbm")
-    photo.save(folder / "l.pcx")
+    photo.save(folder / "l.im")
     photo.save(folder / "m.sgi")
     for name in ("n.pdf", "o.PDF", "p.dng", "q.jxl", "sub/r.pdf", "README"):
         (folder / name).write_bytes(b"%PDF")
@@ -451,7 +451,7 @@ def test_every_type_that_pillow_reads_is_read_and_the_others_are_counted(
         # A codestream without boxes, as the input.
         assert (out / "f.j2k").read_bytes().startswith(b"\xff\x4f\xff\x51")
         assert not (out / "i.jp2").read_bytes().startswith(b"\xff\x4f")
-        for name in ("l.pcx.png", "m.sgi.png"):
+        for name in ("l.im.png", "m.sgi.png"):
             with Image.open(out / name) as written:
                 assert (written.format, written.size) == ("PNG", photo.size)
         output = text(run(command[0], folder, "-o", out, *command[1:], "--overwrite"))

@@ -12,8 +12,9 @@ from tests.conftest import text
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
+from vrdir.export.backends import BACKENDS
 
-for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+for package in ("onnx", "onnxscript", *(backend.package for backend in BACKENDS.values())):
     pytest.importorskip(package)
 
 
@@ -36,7 +37,7 @@ def test_export_to_onnx_and_restore_with_it(
     expected = run(
         "restore", tmp_path / "a.png", "-o", tmp_path / "torch.png", "--weights", weights, "--json"
     )
-    for backend in ("onnx", "openvino"):
+    for backend in BACKENDS:
         target = tmp_path / f"{backend}.png"
         files = (
             "restore",
@@ -158,7 +159,7 @@ def test_export_with_too_large_difference_is_discarded(weights: Path, tmp_path: 
         ),
         (
             ("restore", "a.png", "-o", "b.png", "--weights", "none.onnx"),
-            "those run with backend onnx or openvino",
+            f"those run with backend {' or '.join(BACKENDS)}",
         ),
         (
             ("restore", "a.png", "-o", "b.png", "--backend", "onnx", "--device", "cuda"),

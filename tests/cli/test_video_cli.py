@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 from vrdir.batch.results import FileJob
 from vrdir.cli.app import app
 from vrdir.cli.progress import FrameProgress, progress_bars
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 pytest.importorskip("av")
 
 from tests.clips import clip, damage, packets, pictures, times
 from tests.conftest import text
+
+SUFFIXES = ", ".join(sorted(VIDEO_SUFFIXES))
 
 
 def run(*arguments: object) -> Any:
@@ -91,7 +94,7 @@ def test_folder_with_images_and_videos(weights: Path, photo: Image.Image, tmp_pa
         (
             "a.mp4",
             "b.png",
-            "a.mp4 is a video; use one of .m4v, .mkv, .mov, .mp4, .webm for the output, not .png",
+            f"a.mp4 is a video; use one of {SUFFIXES} for the output, not .png",
         ),
         ("a.png", "b.mp4", "a.png is an image"),
         ("a.mp4", "a.mp4", "the output would overwrite its input"),

@@ -22,17 +22,20 @@ def test_entry_names_a_module_with_the_needed_functions(name: str) -> None:
     backend = BACKENDS[name]
     module = import_module(backend.module)
     assert callable(module.open_network)
-    assert backend.written == (".onnx",) or callable(module.convert)
-    assert backend.written[0] in backend.suffixes
-    assert FORMATS[backend.written[0]] is backend
+    if backend.written:
+        assert backend.written == (".onnx",) or callable(module.convert)
+        assert backend.written[0] in backend.suffixes
+        assert FORMATS[backend.written[0]] is backend
+    else:  # it runs the files of another backend
+        assert set(backend.suffixes) <= set(FORMATS)
 
 
 def test_command_line_offers_every_backend() -> None:
     runner = CliRunner(env={"COLUMNS": "200"})
     listed = text(runner.invoke(app, ["export", "--help"]))
     options = text(runner.invoke(app, ["restore", "--help"]))
-    for name in BACKENDS:
-        assert f" {name} " in listed
+    for name, backend in BACKENDS.items():
+        assert (f" {name} " in listed) == bool(backend.written)
         assert name in options
     wrong = runner.invoke(app, ["restore", "a.png", "-o", "b.png", "--backend", "tensorflow"])
     assert wrong.exit_code == 2
@@ -41,7 +44,7 @@ def test_command_line_offers_every_backend() -> None:
 
 
 def test_error_names_unknown_backend() -> None:
-    with pytest.raises(InputError, match="runs with backend onnx or openvino, not 'torch'"):
+    with pytest.raises(InputError, match=f"runs with backend {' or '.join(BACKENDS)}, not 'torch'"):
         exported_backend("torch")
 
 

@@ -19,6 +19,7 @@ from tests.conftest import IDENTITY_ONNX, LFS_POINTER, TINY
 import vrdir
 from vrdir import ImageError, Restorer
 from vrdir.errors import WeightsError
+from vrdir.export.backends import BACKEND_NAMES, BACKENDS, FORMATS
 from vrdir.export.exported_model import ExportedModel
 from vrdir.export.exporting import cache_path, compare, export, state_sha256
 from vrdir.model.config import PAPER
@@ -28,14 +29,11 @@ from vrdir.weights import bundled
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
+for backend in BACKENDS.values():
+    pytest.importorskip(backend.package)
 
-FILES: list[tuple[str, str]] = [
-    ("tiny.onnx", "onnx"),
-    ("tiny.onnx", "openvino"),
-    ("tiny.xml", "openvino"),
-]
+# Every backend, with each kind of file that it runs.
+FILES = [(f"tiny{suffix}", each.name) for each in BACKENDS.values() for suffix in each.suffixes]
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +54,19 @@ def network() -> VRDIR:
 
 @pytest.fixture(scope="module")
 def folder(network: VRDIR, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network in both formats, moved after it was written."""
+    """The network in all formats, moved after it was written."""
     folder = tmp_path_factory.mktemp("exported")
     export(network, folder / "first" / "tiny.onnx", "onnx")
-    export(network, folder / "first" / "tiny.xml", "openvino", sizes=[(1, 9, 9)])
-    assert sorted(p.name for p in (folder / "first").iterdir()) == [
-        "tiny.bin",
-        "tiny.onnx",
-        "tiny.xml",
-    ]
+    for suffix, backend in FORMATS.items():
+        if suffix != ".onnx":
+            path = folder / "first" / f"tiny{suffix}"
+            export(network, path, backend.name, sizes=[(1, 9, 9)])
+    written = {suffix for backend in BACKENDS.values() for suffix in backend.written}
+    assert {path.name for path in (folder / "first").iterdir()} == {f"tiny{one}" for one in written}
     return (folder / "first").rename(folder / "moved here")
 
 
-@pytest.fixture(params=FILES, ids=["onnx", "onnx in openvino", "openvino"])
+@pytest.fixture(params=FILES, ids=[f"{name} in {backend}" for name, backend in FILES])
 def exported(folder: Path, request: pytest.FixtureRequest) -> ExportedModel:
     name, backend = request.param
     return ExportedModel(folder / name, backend)
@@ -216,9 +214,9 @@ def test_restorer_gives_the_same_results_on_every_backend(
     expected = Restorer(network, "cpu")
     restorers = [
         Restorer.from_onnx(folder / "tiny.onnx"),
-        Restorer.from_onnx(str(folder / "tiny.onnx"), backend="openvino"),
+        Restorer.from_onnx(f"{folder}/tiny.onnx"),
     ]
-    restorers += [Restorer(folder / "tiny.xml", backend="openvino")]
+    restorers += [Restorer(folder / name, backend=backend) for name, backend in FILES]
     for restorer in restorers:
         for image in (photo, photo.convert("L"), photo.convert("RGBA"), np.asarray(photo)):
             ours, theirs = (
@@ -357,11 +355,10 @@ def test_foreign_and_damaged_files_are_rejected(folder: Path, tmp_path: Path) ->
     (tmp_path / "other.onnx").write_bytes(IDENTITY_ONNX)
     (tmp_path / "cut.onnx").write_bytes((folder / "tiny.onnx").read_bytes()[:5000])
     shutil.copy(folder / "tiny.xml", tmp_path / "alone.xml")
-    backends: list[str] = ["onnx", "openvino"]
-    for backend in backends:
+    for backend in BACKENDS:
         with pytest.raises(ValueError, match="other.onnx was not written by vrdir export"):
             Restorer.from_onnx(tmp_path / "other.onnx", backend=backend)
-        with pytest.raises(ValueError, match=r"cut.onnx is no .* can open .*; export it again"):
+        with pytest.raises(ValueError, match=r"cut.onnx is not an? .* can open .*; export it"):
             Restorer.from_onnx(tmp_path / "cut.onnx", backend=backend)
         with pytest.raises(FileNotFoundError, match="exported network .*none.onnx does not exist"):
             Restorer.from_onnx(tmp_path / "none.onnx", backend=backend)
@@ -382,7 +379,7 @@ def test_foreign_and_damaged_files_are_rejected(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("raw", [True, False])
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_values_that_are_not_finite_are_rejected_by_name(
     folder: Path, tmp_path: Path, backend: str, raw: bool
 ) -> None:
@@ -427,7 +424,7 @@ def test_network_with_nan_is_not_exported(network: VRDIR, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_error_names_git_lfs_pointer(tmp_path: Path, backend: str) -> None:
     (tmp_path / "a.onnx").write_text(LFS_POINTER)
     with pytest.raises(
@@ -447,9 +444,10 @@ def test_impossible_requests_are_reported(tiny: VRDIR, folder: Path, tmp_path: P
     with pytest.raises(ValueError, match="backend onnx runs on the CPU, not on 'cuda'"):
         Restorer(tiny, "cuda", backend="onnx")
     unknown: Any = "tensorflow"
-    with pytest.raises(ValueError, match="backend is torch or onnx or openvino, not 'tensorflow'"):
+    known = " or ".join(BACKEND_NAMES)
+    with pytest.raises(ValueError, match=f"backend is {known}, not 'tensorflow'"):
         Restorer(tiny, backend=unknown)
-    with pytest.raises(ValueError, match=r"ends in .onnx or .xml, not as net.pt does"):
+    with pytest.raises(ValueError, match=f"ends in {' or '.join(FORMATS)}, not as net.pt does"):
         export(tiny, tmp_path / "net.pt", "onnx")
     with pytest.raises(ValueError, match="a front-end needs backend torch"):
         vrdir.restore_before(torch.nn.Identity(), Restorer.from_onnx(folder / "tiny.onnx"))
@@ -473,8 +471,7 @@ signal.raise_signal(signal.SIGUSR1)
 @pytest.mark.parametrize(
     ("package", "backend", "extra"),
     [
-        ("onnxruntime", "onnx", "export"),
-        ("openvino", "openvino", "openvino"),
+        *[(each.package, each.name, each.extra) for each in BACKENDS.values()],
         ("onnxscript", "onnx", "export"),
     ],
 )
@@ -493,7 +490,7 @@ def test_error_names_missing_package(
 
 
 @pytest.mark.parametrize("name", sorted(bundled.bundled_weights()))
-@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_golden_outputs_in_each_backend(
     name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

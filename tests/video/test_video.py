@@ -23,7 +23,7 @@ from vrdir.errors import (  # noqa: E402
     VideoError,
 )
 from vrdir.images import memory  # noqa: E402
-from vrdir.video.formats import FORMATS, Frame, format_table  # noqa: E402
+from vrdir.video.formats import FORMATS, Frame  # noqa: E402
 from vrdir.video.reading import VideoReader  # noqa: E402
 from vrdir.video.writing import VideoWriter  # noqa: E402
 
@@ -51,9 +51,20 @@ def difference(first: list[Any], second: list[Any]) -> float:
     )
 
 
-def test_docs_have_the_table_of_formats() -> None:
-    assert format_table() in (Path(__file__).parents[2] / "docs" / "video.md").read_text()
-    assert len({each.suffix for each in FORMATS}) == len(FORMATS)
+@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+@pytest.mark.parametrize("suffix", [each.suffix for each in FORMATS])
+def test_each_format_keeps_frames_times_and_sizes(
+    suffix: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    odd = {"pix_fmt": "yuv444p"} if size[0] % 2 else {}
+    read = copy(clip(tmp_path / "a.mp4", 6, *size, sound=None, **odd), tmp_path / f"b{suffix}")
+    with VideoReader(tmp_path / f"b{suffix}") as reader:
+        written, unit = list(reader.frames()), reader.time_base
+        assert (reader.width, reader.height) == size
+    with VideoReader(tmp_path / "a.mp4") as reader:
+        times = [frame.pts * reader.time_base for frame in read]
+    assert [frame.pts * unit for frame in written] == pytest.approx(times, abs=1e-3)
+    assert difference([one.pixels for one in read], [one.pixels for one in written]) < 3
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -7,6 +7,7 @@ from typing import Any
 from vrdir.cli.console import escape, out
 from vrdir.cli.json_output import print_json
 from vrdir.cli.options import AsJson
+from vrdir.export.backends import BACKENDS
 
 PACKAGES = (
     "torch",
@@ -17,8 +18,7 @@ PACKAGES = (
     "scikit-image",
     "onnx",
     "onnxscript",
-    "onnxruntime",
-    "openvino",
+    *(backend.package for backend in BACKENDS.values()),
 )
 
 

@@ -1,13 +1,8 @@
 """The runtimes that run a network: one entry and one module each.
 
-To add a runtime, write a module with two functions and add an entry to `BACKENDS`:
-
-- `open_network(path)` opens a file and returns an `OpenedNetwork` (`vrdir.export.contract`);
-- `convert(onnx_path, target)` writes the runtime's own format from an ONNX file; a runtime that
-  runs ONNX files directly needs none.
-
-The command `vrdir export NAME`, the options `--backend`, the checks and the messages are made from
-the table. Importing this module loads no runtime.
+The command `vrdir export NAME`, the options `--backend`, the checks, the messages and the table in
+docs/export.md are made from `BACKENDS`. docs/extending/backend.md explains how to add a runtime.
+Importing this module loads no runtime.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from vrdir.errors import InputError, require
+from vrdir.errors import InputError, WeightsError, require
 
 if TYPE_CHECKING:
     from vrdir.export.contract import OpenedNetwork
@@ -34,8 +29,9 @@ class Backend(NamedTuple):
         package: the Python package that it needs.
         extra: the extra of vrdir that installs the package.
         suffixes: of the files that it runs.
-        written: suffixes of the files that an export for it writes, the main file first.
-        module: with `open_network` and `convert`.
+        written: suffixes of the files that an export for it writes, the main file first; none for
+            a runtime that runs the ONNX files of another backend.
+        module: with `open_network`, and `convert` for a format of its own.
     """
 
     name: str
@@ -58,6 +54,9 @@ class Backend(NamedTuple):
             MissingPackageError: the runtime is not installed.
         """
         self.runtime()
+        if path.suffix not in self.suffixes and path.suffix in FORMATS:
+            owner = FORMATS[path.suffix]
+            raise WeightsError(f"{path} has {owner.title}'s format; use backend {owner.name}")
         opened: OpenedNetwork = import_module(self.module).open_network(path)
         return opened
 

@@ -21,10 +21,7 @@ def open_network(path: Path) -> OpenedNetwork:
     Raises:
         WeightsError: the file is not an ONNX file, is damaged, or has values that are not finite.
     """
-    backend = BACKENDS["onnx"]
-    if path.suffix == ".xml":
-        raise WeightsError(f"{path} has OpenVINO's format; use backend openvino")
-    session = onnx_session(backend.runtime(), path, "; export it again")
+    session = onnx_session(BACKENDS["onnx"].runtime(), path, "; export it again")
     check_values(path, initializers(path))
 
     def run(image: Pixels) -> tuple[Pixels, Pixels]:

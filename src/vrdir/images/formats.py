@@ -1,9 +1,8 @@
 """The image file formats: what each can store, and how a file's format is recognised.
 
 `FORMATS` is the one table of the formats that are read and written. The suffixes, the checks of the
-writer, the memory budget, the help texts and the table in docs/images.md are made from it. A new
-format is one further entry; if Pillow cannot read and write it, also a Pillow plug-in, registered
-where `register_heif` is called.
+writer, the memory budget, the help texts, the media types of the HTTP service and the table in
+docs/images.md are made from it. docs/extending/format.md explains how to add one.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ class Format(NamedTuple):
     Attributes:
         name: Pillow's name for it.
         suffixes: in lower case, the usual one first.
+        media_types: those of HTTP, the one to send first; without one, `vrdir serve` returns PNG.
         lossy: the pixels change when written.
         quality: the encoder takes a quality of 1 to 100.
         alpha: it can store an alpha channel.
@@ -47,6 +47,7 @@ class Format(NamedTuple):
 
     name: str
     suffixes: tuple[str, ...]
+    media_types: tuple[str, ...] = ()
     lossy: bool = False
     quality: bool = False
     alpha: bool = False
@@ -69,6 +70,7 @@ FORMATS = (
     Format(
         "PNG",
         (".png", ".apng"),
+        media_types=("image/png",),
         alpha=True,
         grey_bits=16,
         colour_bits=16,
@@ -80,6 +82,7 @@ FORMATS = (
     Format(
         "TIFF",
         (".tif", ".tiff"),
+        media_types=("image/tiff",),
         alpha=True,
         grey_bits=16,
         colour_bits=16,
@@ -92,6 +95,7 @@ FORMATS = (
     Format(
         "JPEG",
         (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        media_types=("image/jpeg", "image/jpg"),
         lossy=True,
         quality=True,
         exif=True,
@@ -106,6 +110,7 @@ FORMATS = (
     Format(
         "WEBP",
         (".webp",),
+        media_types=("image/webp",),
         lossy=True,
         quality=True,
         alpha=True,
@@ -118,6 +123,7 @@ FORMATS = (
     Format(
         "AVIF",
         (".avif",),
+        media_types=("image/avif",),
         lossy=True,
         quality=True,
         alpha=True,
@@ -130,6 +136,7 @@ FORMATS = (
     Format(
         "HEIF",
         (".heic", ".heif"),
+        media_types=("image/heic", "image/heif"),
         lossy=True,
         quality=True,
         alpha=True,
@@ -141,17 +148,18 @@ FORMATS = (
     Format(
         "JPEG2000",
         (".jp2", ".jpf", ".jpx", ".j2k", ".j2c", ".jpc"),
+        media_types=("image/jp2",),
         alpha=True,
         grey_bits=16,
         decoding_bytes=8,
         blocking=True,
         bare_suffixes=(".j2k", ".j2c", ".jpc"),
     ),
-    Format("BMP", (".bmp",), highest_dpi=PIXELS_PER_METRE),
+    Format("BMP", (".bmp",), ("image/bmp",), highest_dpi=PIXELS_PER_METRE),
     Format("DIB", (".dib",), highest_dpi=PIXELS_PER_METRE),
-    Format("TGA", (".tga", ".icb", ".vda", ".vst"), alpha=True),
-    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), grey_bits=16),
-    Format("GIF", (".gif",), lossy=True),
+    Format("TGA", (".tga", ".icb", ".vda", ".vst"), ("image/x-tga",), alpha=True),
+    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), ("image/x-portable-pixmap",), grey_bits=16),
+    Format("GIF", (".gif",), ("image/gif",), lossy=True),
 )
 BY_NAME = {name: each for each in FORMATS for name in (each.name, *each.aliases)}
 UNKNOWN = Format("", ())  # what is assumed of formats that are only read
@@ -202,8 +210,6 @@ OTHER_KINDS = {
     ),
     rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!": "an archive; unpack it first",
 }
-# The columns of the table in docs/images.md.
-COLUMNS = ("exact", "grey16", "colour16", "alpha", "exif", "xmp", "icc")
 
 
 def format_named(name: str | None) -> Format:
@@ -214,30 +220,6 @@ def format_named(name: str | None) -> Format:
 def format_of_suffix(suffix: str) -> Format | None:
     """Return the format that is written for a suffix in lower case, or None."""
     return next((each for each in FORMATS if suffix in each.suffixes), None)
-
-
-def keeps(each: Format) -> dict[str, bool]:
-    """Return what a format keeps, by the columns of the table in docs/images.md."""
-    return {
-        "exact": not each.lossy,
-        "grey16": each.grey_bits == 16,
-        "colour16": each.colour_bits == 16,
-        "alpha": each.alpha,
-        "exif": each.exif,
-        "xmp": each.xmp,
-        "icc": each.icc,
-    }
-
-
-def format_table() -> str:
-    """Return the table of formats as Markdown, as docs/images.md has it."""
-    rows = [["Format", "Suffix", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
-    for each in FORMATS:
-        answers = ["yes" if kept else "-" for kept in keeps(each).values()]
-        rows.append([each.name, " ".join(each.suffixes), *answers])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines[1] = lines[1].replace(" ", "")
-    return "\n".join(lines)
 
 
 def plain_suffix(name: str | Path) -> str:

@@ -14,7 +14,8 @@ from PIL import Image
 from vrdir.batch.results import Diagnosis
 from vrdir.errors import ImageError
 from vrdir.images.convert import open_image
-from vrdir.images.formats import BY_NAME, open_header
+from vrdir.images.formats import FORMATS as IMAGE_FORMATS
+from vrdir.images.formats import open_header
 from vrdir.images.open_arrays import OpenImage
 from vrdir.images.reading import decode, decoding
 from vrdir.images.reducing import reduced
@@ -28,19 +29,7 @@ from vrdir.serving.settings import BYTES_A_PIXEL
 NAME = "the image"  # in errors: a client knows which one it sent
 
 # The media types of the formats that are written, by Pillow's name. The first of each is sent.
-MEDIA_TYPES = {
-    "PNG": ("image/png",),
-    "JPEG": ("image/jpeg", "image/jpg"),
-    "WEBP": ("image/webp",),
-    "AVIF": ("image/avif",),
-    "HEIF": ("image/heic", "image/heif"),
-    "TIFF": ("image/tiff",),
-    "JPEG2000": ("image/jp2",),
-    "BMP": ("image/bmp",),
-    "GIF": ("image/gif",),
-    "PPM": ("image/x-portable-pixmap",),
-    "TGA": ("image/x-tga",),
-}
+MEDIA_TYPES = {each.name: each.media_types for each in IMAGE_FORMATS if each.media_types}
 FORMATS = {media_type: name for name, types in MEDIA_TYPES.items() for media_type in types}
 
 
@@ -145,7 +134,7 @@ def cost_of(content: bytes, restorer: Restorer) -> int:
 def writable_format(file_format: str) -> str:
     """Return the format in which a result is written for an image of this format."""
     file_format = "JPEG" if file_format == "MPO" else file_format
-    return file_format if file_format in BY_NAME and file_format in MEDIA_TYPES else "PNG"
+    return file_format if file_format in MEDIA_TYPES else "PNG"
 
 
 class _Opened(NamedTuple):

@@ -100,13 +100,3 @@ def format_of_video(path: Path) -> VideoFormat:
         f"cannot write {path}: no video format for the suffix "
         f"{path.suffix or '(none)'!r}; use {known}"
     )
-
-
-def format_table() -> str:
-    """Return the table of formats as Markdown, as docs/video.md has it."""
-    rows = ["| Suffix | Container | Codec | `crf` |", "|---|---|---|---|"]
-    rows += [
-        f"| {each.suffix} | {each.container} | {each.codec} | {each.options['crf']} |"
-        for each in FORMATS
-    ]
-    return "\n".join(rows)
