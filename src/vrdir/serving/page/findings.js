@@ -4,6 +4,7 @@ const WORDS = [[0.05, "none"], [0.2, "a little"], [0.5, "some"], [Infinity, "a l
 const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Camera noise", clean: "Clean" };
 const FOUND = 0.1; // share of the network's work from which its measurement of a kind is worth saying
 const MUCH = 64; // levels of 255 at which the bar for the change is full
+const LITTLE = 1; // level of 255: a change below it cannot be seen
 const CLEAN = 0.5; // share from which the network takes a photo for clean
 
 export const nameOf = (kind) => NAMES[kind] ?? kind.replaceAll("_", " ");
@@ -26,7 +27,9 @@ export function described({ diagnosis, shares }) {
   rows.push(["Change", "", diagnosis.changed / MUCH, `${diagnosis.changed.toFixed(1)} of 255 levels, on average`]);
   const [kind, share] = kinds[0] ?? ["clean", 0];
   const clean = shares.clean ?? 0;
-  const summary = clean >= CLEAN || share < clean
+  const summary = diagnosis.changed < LITTLE
+    ? "This photo was hardly changed."
+    : clean >= CLEAN || share < clean
     ? "The network takes this photo for mostly clean."
     : `Mostly ${nameOf(kind).toLowerCase()}: it takes ${percent(share)} of the network's work.`;
   return { summary, rows };
