@@ -1,13 +1,14 @@
 """Measure the page's network in a browser: seconds, sizes, and the difference to PyTorch.
 
     vrdir web build site
-    python benchmarks/web.py site [--side 512] [--threads 1 2] [--repeats 3] [--int8] [--webgpu]
+    python benchmarks/web.py site [--sides 512] [--repeats 3] [--int8] [--webgpu]
 
-Chromium runs the network of a build by onnxruntime-web on a photo of scikit-image (extra `demo`),
-and PyTorch runs it, too, each after one run that does not count. `--int8` adds a copy with
-quantised convolutions (extra `export`), as benchmarks/int8.py makes it. `--webgpu` adds WebGPU, for
-a build with it; without a graphics processor Chromium computes it on the CPU. It needs playwright
-and Chromium.
+Chromium opens the page's own files and restores a photo of scikit-image (extra `demo`) by them, on
+a host that allows threads, and on one that does not. PyTorch restores it, too, with as many
+threads, each after one run that does not count. `--int8` adds the network in one graph, in float32
+and with quantised convolutions (extra `export`), as benchmarks/int8.py makes it. `--webgpu` takes a
+build with WebGPU, and adds it; without a graphics processor Chromium computes it on the CPU. It
+needs playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from __future__ import annotations
 import argparse
 import base64
 import functools
-import gzip
+import io
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -31,7 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 from int8 import photo, quantise  # type: ignore[import-not-found]
-from playwright.sync_api import Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -39,31 +42,46 @@ from torch import Tensor
 from vrdir import VRDIR
 from vrdir.export import export
 
-# Runs a network some times; returns milliseconds and the last result's pixels in 8 bits.
-MEASURE = """async (given) => {
-  const { model, provider, threads, repeats, image, height, width } = given;
-  const gpu = provider === "webgpu";
-  const name = gpu ? "ort-wasm-simd-threaded.asyncify" : "ort-wasm-simd-threaded";
+# Both restore a PNG some times, and return milliseconds, the last result and who computed it.
+BY_PAGE = """async ({ image, repeats }) => {
+  const { Device } = await import(new URL("device.js", location.href));
+  const device = new Device();
+  await device.find();
+  const begin = performance.now();
+  const { provider, threads } = await device.open();
+  const load = performance.now() - begin;
+  const file = await (await fetch(`data:image/png;base64,${image}`)).blob();
+  const photo = new File([file], "photo.png", { type: "image/png" });
+  const times = [];
+  let blob;
+  for (let run = 0; run <= repeats; run++) {
+    const found = await device.restore(photo);
+    times.push(found.milliseconds);
+    blob = found.blob;
+  }
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 8192) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  }
+  return { load, times: times.slice(1), result: btoa(text), provider, threads };
+}"""
+IN_ONE_GRAPH = """async ({ model, image, height, width, repeats }) => {
   const at = (file) => new URL(`runtime/${file}`, location.href).href;
-  const ort = await import(at(gpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs"));
-  const packed = await fetch(at(`${name}.wasm.gz`));
-  ort.env.wasm.wasmPaths = { mjs: at(`${name}.mjs`) };
+  const ort = await import(at("ort.wasm.min.mjs"));
+  const packed = await fetch(at("ort-wasm-simd-threaded.wasm.gz"));
+  ort.env.wasm.wasmPaths = { mjs: at("ort-wasm-simd-threaded.mjs") };
   const stream = packed.body.pipeThrough(new DecompressionStream("gzip"));
   ort.env.wasm.wasmBinary = await new Response(stream).arrayBuffer();
+  const threads = crossOriginIsolated ? navigator.hardwareConcurrency : 1;
   ort.env.wasm.numThreads = threads;
   const begin = performance.now();
   const file = new Uint8Array(await (await fetch(model)).arrayBuffer());
-  const session = await ort.InferenceSession.create(file, { executionProviders: [provider] });
+  const session = await ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
   const load = performance.now() - begin;
   const bytes = Uint8Array.from(atob(image), (letter) => letter.charCodeAt(0));
-  const tensor = (values, shape) => new ort.Tensor("float32", Float32Array.from(values), shape);
-  const feeds = { image: tensor(bytes, [1, 3, height, width]) };
-  feeds.image.data.forEach((value, place, all) => { all[place] = value / 255; });
-  if (session.inputNames.length > 1) Object.assign(feeds, {
-    strength: tensor([1], [1]), own: tensor([1], [1]),
-    kept: tensor(Array(given.shares).fill(1), [given.shares]),
-    moments: tensor(Array(given.moments).fill(0), [given.moments]),
-  });
+  const input = Float32Array.from(bytes, (value) => value / 255);
+  const feeds = { image: new ort.Tensor("float32", input, [1, 3, height, width]) };
   const times = [];
   let answer;
   for (let run = 0; run <= repeats; run++) {
@@ -72,68 +90,86 @@ MEASURE = """async (given) => {
     times.push(performance.now() - start);
   }
   const pixels = [...answer.restored.data].map((value) => Math.round(255 * value));
-  return { load, times: times.slice(1), pixels, isolated: crossOriginIsolated };
+  return { load, times: times.slice(1), pixels, provider: "wasm", threads };
 }"""
 
 
 class Host(SimpleHTTPRequestHandler):
-    """A web host that lets pages have threads."""
+    """A web host, with or without the headers that threads need."""
+
+    def __init__(self, *args: Any, isolated: bool, **options: Any) -> None:
+        self.isolated = isolated
+        super().__init__(*args, **options)
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing."""
 
     def end_headers(self) -> None:
         """Add the headers that threads need."""
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        if self.isolated:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
 
 @contextmanager
-def hosted(folder: Path) -> Iterator[str]:
+def hosted(folder: Path, isolated: bool) -> Iterator[str]:
     """Give the address of a folder on a web host."""
-    handler = functools.partial(Host, directory=str(folder))
+    handler = functools.partial(Host, directory=str(folder), isolated=isolated)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
         threading.Thread(target=host.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{host.server_port}/"
         host.shutdown()
 
 
-def measured(page: Page, address: str, image: Tensor, facts: Any, **how: Any) -> dict[str, Any]:
-    """Run one network in a fresh page."""
+def by_page(browser: Browser, address: str, image: Tensor, repeats: int) -> dict[str, Any]:
+    """Restore by the page's own files, in a fresh page."""
+    buffer = io.BytesIO()
+    Image.fromarray(levels(image)).save(buffer, "PNG")
+    given = {"image": base64.b64encode(buffer.getvalue()).decode(), "repeats": repeats}
+    found = in_page(browser, address, BY_PAGE, given)
+    result = Image.open(io.BytesIO(base64.b64decode(found["result"]))).convert("RGB")
+    return found | {"pixels": np.asarray(result)}
+
+
+def in_one_graph(
+    browser: Browser, address: str, model: str, image: Tensor, repeats: int
+) -> dict[str, Any]:
+    """Restore by a whole ONNX file, in a fresh page."""
+    height, width = image.shape[-2:]
+    planes = levels(image).transpose(2, 0, 1).tobytes()
+    given = {"model": model, "image": base64.b64encode(planes).decode(), "repeats": repeats}
+    found = in_page(browser, address, IN_ONE_GRAPH, given | {"height": height, "width": width})
+    pixels = np.array(found["pixels"]).reshape(3, height, width).transpose(1, 2, 0)
+    return found | {"pixels": pixels}
+
+
+def in_page(browser: Browser, address: str, script: str, given: dict[str, Any]) -> Any:
+    """Run a script beside the files of a build."""
+    page = browser.new_page()
+    page.set_default_timeout(600_000)
     page.goto(f"{address}device.json")
-    levels = (image * 255).round().to(torch.uint8)
-    given = {
-        "image": base64.b64encode(levels.numpy().tobytes()).decode(),
-        "height": image.shape[-2],
-        "width": image.shape[-1],
-        "moments": facts["moments"],
-        "shares": len(facts["shares"]),
-    }
-    found: dict[str, Any] = page.evaluate(MEASURE, given | how)
+    found = page.evaluate(script, given)
+    page.close()
     return found
+
+
+def levels(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an image (1, 3, H, W) as (H, W, 3) in 8 bits."""
+    return (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def in_pytorch(model: VRDIR, image: Tensor, threads: int, repeats: int) -> tuple[float, Any]:
     """Return the seconds in PyTorch and the pixels in 8 bits."""
     torch.set_num_threads(threads)
+    image = torch.from_numpy(levels(image)).permute(2, 0, 1)[None] / 255
     times = []
     with torch.no_grad():
         for _ in range(repeats + 1):
             start = time.perf_counter()
             restored = model(image)
             times.append(time.perf_counter() - start)
-    return statistics.median(times[1:]), (restored * 255).round().int().flatten().numpy()
-
-
-def networks(arguments: argparse.Namespace, model: VRDIR, site: Path) -> dict[str, str]:
-    """Return the files to run, by their titles."""
-    found = {"page (float16 stored, float32 computed)": "model.onnx"}
-    if arguments.int8:
-        export(model, site / "float32.onnx", "onnx")
-        quantise(site / "float32.onnx", site / "int8.onnx", [])
-        found |= {"float32, as `vrdir export onnx`": "float32.onnx", "int8": "int8.onnx"}
-    return found
+    return statistics.median(times[1:]), levels(restored).astype(int)
 
 
 def read_arguments() -> argparse.Namespace:
@@ -142,18 +178,48 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("site", type=Path)
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sides", type=int, nargs="+", default=[512])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--webgpu", action="store_true")
     return parser.parse_args()
 
 
-def sizes(file: Path) -> tuple[str, str]:
-    """Return the size of a file and of the same packed, in MiB."""
-    content = file.read_bytes()
-    return f"{len(content) / 2**20:.1f}", f"{len(gzip.compress(content)) / 2**20:.1f}"
+def square(side: int) -> Tensor:
+    """Return a photo of side x side pixels, (1, 3, side, side)."""
+    image = photo("coffee.png", side)
+    return torch.cat([image, image.flip(-2)], 2)[..., :side, :]
+
+
+def measure(
+    arguments: argparse.Namespace, browser: Browser, site: Path, model: VRDIR, table: Table
+) -> None:
+    """Fill the table."""
+    graphs = {}
+    if arguments.int8:
+        export(model, site / "float32.onnx", "onnx")
+        quantise(site / "float32.onnx", site / "int8.onnx", [])
+        graphs = {"one graph, float32": "float32.onnx", "one graph, int8": "int8.onnx"}
+    for isolated in (True,) if arguments.webgpu else (False, True):
+        with hosted(site, isolated) as address:
+            for side in arguments.sides:
+                image = square(side)
+                rows = {"page": by_page(browser, address, image, arguments.repeats)}
+                for title, file in graphs.items():
+                    rows[title] = in_one_graph(browser, address, file, image, arguments.repeats)
+                threads = rows["page"]["threads"]
+                baseline, wanted = in_pytorch(model, image, threads, arguments.repeats)
+                for title, found in rows.items():
+                    seconds = statistics.median(found["times"]) / 1000
+                    table.add_row(
+                        title,
+                        f"{side} x {side}",
+                        f"{found['provider']}, {found['threads']}",
+                        f"{found['load'] / 1000:.2f}",
+                        f"{seconds:.2f}",
+                        f"{seconds / baseline:.1f}",
+                        f"{abs(found['pixels'] - wanted).max()} of 255",
+                    )
 
 
 def main() -> None:
@@ -161,59 +227,21 @@ def main() -> None:
     arguments = read_arguments()
     facts = json.loads((arguments.site / "device.json").read_text())
     model = VRDIR.from_pretrained(facts["weights"])
-    image = photo("coffee.png", arguments.side)
-    image = torch.cat([image, image.flip(-2)], 2)[..., : arguments.side, :]
-    table = Table(
-        "network",
-        "by",
-        "MiB",
-        "packed",
-        "load, s",
-        "run, s",
-        "over PyTorch's",
-        "largest difference",
-    )
+    columns = ("network", "photo", "by, threads", "load, s", "run, s", "over PyTorch's")
+    table = Table(*columns, "largest difference")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         site = Path(name) / "site"
         shutil.copytree(arguments.site, site)
-        files = networks(arguments, model, site)
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", *(["--enable-unsafe-webgpu"] if arguments.webgpu else [])],
         )
-        page = browser.new_page()
-        page.set_default_timeout(600_000)
-        ways = [("wasm", threads) for threads in arguments.threads]
-        ways += [("webgpu", 1)] if arguments.webgpu else []
-        with hosted(site) as address:
-            for provider, threads in ways:
-                baseline, wanted = in_pytorch(model, image, threads, arguments.repeats)
-                for title, file in files.items():
-                    found = measured(
-                        page,
-                        address,
-                        image,
-                        facts,
-                        model=file,
-                        provider=provider,
-                        threads=threads,
-                        repeats=arguments.repeats,
-                    )
-                    seconds = statistics.median(found["times"]) / 1000
-                    difference = abs(np.array(found["pixels"]) - wanted).max()
-                    table.add_row(
-                        title,
-                        f"{provider}, {threads} threads",
-                        *sizes(site / file),
-                        f"{found['load'] / 1000:.2f}",
-                        f"{seconds:.2f}",
-                        f"{seconds / baseline:.1f}",
-                        f"{difference} of 255",
-                    )
+        measure(arguments, browser, site, model, table)
         browser.close()
     console = Console(width=150)
     console.print(table)
-    console.print(f"{facts['weights']}, {arguments.side} x {arguments.side}; files of the build:")
+    load = os.getloadavg()[0]
+    console.print(f"{facts['weights']}; {os.cpu_count()} cores, load average {load:.1f}; files:")
     for path in sorted(arguments.site.rglob("*")):
         size = path.stat().st_size / 2**20
         if path.is_file() and size > 1:

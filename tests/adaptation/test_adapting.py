@@ -141,7 +141,7 @@ def test_impossible_runs_fail_before_writing(
         adapted(classifier, tmp_path / "no", output, weights)
     with pytest.raises(MissingFileError, match="folder of photos of the place does not exist"):
         adapted(classifier, photos, output, weights, degraded=tmp_path / "no")
-    with pytest.raises(MissingFileError, match="no weights 'smal'.*did you mean small"):
+    with pytest.raises(MissingFileError, match="unknown weights 'smal'.*did you mean small"):
         adapted(classifier, photos, output, Path("smal"))
     few = tmp_path / "few"
     few.mkdir()

@@ -8,7 +8,13 @@ import torch
 from PIL import Image
 
 import vrdir
-from vrdir.adaptation.place import Weather, measure, measure_folder, ranges_of_place
+from vrdir.adaptation.place import (
+    Weather,
+    measure,
+    measure_photos,
+    photos_of_place,
+    ranges_of_place,
+)
 from vrdir.data.image_cache import decode
 from vrdir.model.vrdir import VRDIR
 
@@ -50,7 +56,7 @@ def test_thicker_haze_gives_thicker_synthesis(small: VRDIR, photos: Path, tmp_pa
         for path in sorted(photos.glob("*_0.png")):
             with Image.open(path) as photo:
                 vrdir.degrade(photo, "haze", 1, beta=beta).save(folder / path.name)
-        ranges = ranges_of_place(measure_folder(folder, small), ["haze", "noise"])
+        ranges = ranges_of_place(measure_photos(photos_of_place(folder), small), ["haze", "noise"])
         assert "noise" not in ranges
         betas.append(ranges["haze"]["beta"])
     assert betas[0][1] < betas[1][1]

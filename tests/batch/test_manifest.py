@@ -305,7 +305,7 @@ def test_incomplete_line_is_removed_before_the_next_write(
         assert list(results) == []
         assert "cannot be written (No space left on device)" in (first.error or "")
         if stuck:
-            with pytest.raises(DiskError, match="ends in half a line"):
+            with pytest.raises(DiskError, match="ends with an incomplete line"):
                 manifest.add(jobs[0].source, Stamp(1, 1), jobs[0].target, Stamp(1, 1), {})
     assert [path.name for path in (root / "out").glob("*.png")] == ([] if stuck else ["b.png"])
     assert done_now(run(root)) == (["a.png", "b.png", "c.png"] if stuck else ["a.png", "c.png"])

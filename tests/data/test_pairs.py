@@ -296,7 +296,7 @@ def test_problems_are_reported_with_line_numbers(
         "nowhere.png": "does not exist",
         "wide.png": "is 9 x 6 pixels, .*clean.png is 8 x 6; crop or resize one of them first",
         "print.jpg": "is a CMYK picture; convert it to RGB first",
-        "film.gif": "holds 2 frames or pages",
+        "film.gif": "contains 2 frames or pages",
         "empty.png": r"is empty \(0 bytes\)",
         "words.png": "is not an image",
         "folder.png": "is a folder, not an image",

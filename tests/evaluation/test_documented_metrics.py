@@ -1,4 +1,4 @@
-"""The guides hold the metrics that the code has."""
+"""The guides contain the metrics of the code."""
 
 import runpy
 from pathlib import Path

@@ -517,7 +517,7 @@ def test_resolution_is_kept_if_the_format_can_store_it(
     assert not caplog.text
     picture.info["dpi"] = (70000, 70000)  # Pillow would write it modulo 65536
     assert "dpi" not in decode(encode(picture, "JPEG"), "it").info
-    assert "JPEG cannot hold 70000 x 70000 dots per inch" in caplog.text
+    assert "JPEG cannot store 70000 x 70000 dots per inch" in caplog.text
 
 
 def test_tiff_without_resolution_can_be_written_in_any_format(

@@ -1,4 +1,4 @@
-"""Conversion of every kind of image to the package's own form and back."""
+"""Conversion of every kind of image to the package's internal form and back."""
 
 import io
 import re

@@ -69,7 +69,7 @@ def test_threads_may_share_a_restorer(restorer: Restorer, photo_batch: torch.Ten
 
 
 def test_missing_device_raises(tiny: VRDIR) -> None:
-    with pytest.raises(ValueError, match="no device 'cuda:99' here"):
+    with pytest.raises(ValueError, match="device 'cuda:99' is not available"):
         Restorer(tiny, device="cuda:99")
 
 

@@ -49,11 +49,13 @@ def slow_clip(path: Path, seconds: int = 60, **options: Any) -> Path:
 
 @contextmanager
 def camera(kind: str, where: str | int, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A camera as a process, which is killed at the end."""
+    """A camera as a process that is ready, and is killed at the end."""
     words = [f"{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "tests.serving.cameras", kind, str(where), *words]
-    process = subprocess.Popen(command, text=True)
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         yield process
     finally:
         process.kill()
@@ -256,4 +258,6 @@ if __name__ == "__main__":
         name: int(value) if value.isdecimal() else value for name, value in given.items()
     }
     settings.setdefault("frames", 10_000)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     KINDS[sys.argv[1]](sys.argv[2], **settings)

@@ -7,8 +7,9 @@ import socket
 import struct
 import time
 import zlib
+from contextlib import suppress
 
-from tests.serving.servers import Server
+from tests.serving.servers import ANSWER_SECONDS, Server
 
 POST = b"POST /v1/restore HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -18,20 +19,18 @@ def connected(server: Server, receive_buffer: int | None = None) -> socket.socke
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(60)
+    connection.settimeout(ANSWER_SECONDS)
     connection.connect(("127.0.0.1", server.port))
     return connection
 
 
-def said(connection: socket.socket, seconds: float = 60.0) -> bytes:
-    """Return one answer, or what comes up to the end of the connection or this much silence."""
-    connection.settimeout(seconds)
+def said(connection: socket.socket) -> bytes:
+    """Return one answer, or what comes up to the end of the connection. Silence is an error."""
+    connection.settimeout(ANSWER_SECONDS)
     answer = b""
-    try:
+    with suppress(ConnectionResetError):
         while not _is_whole(answer) and (piece := connection.recv(65536)):
             answer += piece
-    except (TimeoutError, ConnectionResetError):
-        pass
     return answer
 
 

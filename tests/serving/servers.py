@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from functools import partial
+from math import inf
 from typing import Any
 
 import httpx
@@ -95,10 +96,10 @@ class Server:
         self._process.kill()
         self.wait()
 
-    def wait_for_metric(self, name: str, least: float) -> None:
-        """Wait until a metric has at least a value."""
+    def wait_for_metric(self, name: str, least: float = 0.0, most: float = inf) -> None:
+        """Wait until a metric is in a range."""
         until = time.monotonic() + ANSWER_SECONDS
-        while self.metric(name) < least:
+        while not least <= self.metric(name) <= most:
             assert time.monotonic() < until, f"{name} is still {self.metric(name)}"
             time.sleep(0.02)
 

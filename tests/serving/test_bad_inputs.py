@@ -13,7 +13,14 @@ import httpx
 import pytest
 from PIL import Image
 from tests.serving.raw import POST, connected, png_header, raw, said
-from tests.serving.servers import Server, assert_problem, encoded, get, post
+from tests.serving.servers import (
+    ANSWER_SECONDS,
+    Server,
+    assert_problem,
+    encoded,
+    get,
+    post,
+)
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -62,7 +69,9 @@ def bytes_of(*parts: bytes, pause: float = 0.0) -> Send:
 
 def asked(path: str, method: str = "GET", **headers: str) -> Send:
     """Ask for an address."""
-    return lambda server: httpx.request(method, server.url + path, headers=headers, timeout=120)
+    return lambda server: httpx.request(
+        method, server.url + path, headers=headers, timeout=ANSWER_SECONDS
+    )
 
 
 def two_files(server: Server) -> Answer:
@@ -80,7 +89,7 @@ def unread(server: Server) -> Answer:
 
 def idle(server: Server) -> Answer:
     with connected(server) as connection:
-        return said(connection, 10)
+        return said(connection)
 
 
 def left_early(server: Server) -> Answer:
@@ -88,7 +97,7 @@ def left_early(server: Server) -> Answer:
     with connected(server) as connection:
         connection.sendall(POST + b"Content-Length: 1000\r\n\r\nabc")
         connection.shutdown(socket.SHUT_WR)
-        return said(connection, 10)
+        return said(connection)
 
 
 def stream(text: str = "", origin: str | None = None) -> Send:
@@ -104,10 +113,12 @@ def frame(content: bytes) -> Send:
     """Send a frame of a stream; return the text message about it, or the code of the close."""
 
     def send(server: Server) -> Answer:
-        with connect(f"ws://127.0.0.1:{server.port}/v1/stream", open_timeout=120) as opened:
+        with connect(
+            f"ws://127.0.0.1:{server.port}/v1/stream", open_timeout=ANSWER_SECONDS
+        ) as opened:
             try:
                 opened.send(content)
-                return str(opened.recv(timeout=120))
+                return str(opened.recv(timeout=ANSWER_SECONDS))
             except ConnectionClosed as closed:
                 return str(closed.rcvd.code if closed.rcvd else closed)
 
@@ -116,14 +127,14 @@ def frame(content: bytes) -> Send:
 
 def too_many_streams(server: Server) -> Answer:
     address = f"ws://127.0.0.1:{server.port}/v1/stream"
-    with connect(address, open_timeout=120):
+    with connect(address, open_timeout=ANSWER_SECONDS):
         return stream()(server)
 
 
 def too_many_connections(server: Server) -> Answer:
-    held = [socket.create_connection(("127.0.0.1", server.port), 60) for _ in range(60)]
+    held = [socket.create_connection(("127.0.0.1", server.port), ANSWER_SECONDS) for _ in range(60)]
     try:
-        return said(held[-1], 10)
+        return said(held[-1])
     finally:
         for connection in held:
             connection.close()
@@ -136,9 +147,7 @@ def memory_full(server: Server) -> Answer:
     try:
         for connection in held:
             connection.sendall(POST + b"Content-Length: 250000\r\n\r\n" + part)
-        until = time.monotonic() + 30
-        while server.metric("vrdir_bodies_bytes") < 700_000 and time.monotonic() < until:
-            time.sleep(0.05)
+        server.wait_for_metric("vrdir_bodies_bytes", 700_000)
         return post(f"{server.url}/v1/restore", content=image(256))
     finally:
         for connection in held:
@@ -324,7 +333,7 @@ def check(bad: Bad, answer: Answer) -> None:
 
 def healthy(server: Server) -> None:
     """Wait until the server takes connections again, and is alive."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < until:
         try:
             if get(f"{server.url}/healthz").status_code == 200:

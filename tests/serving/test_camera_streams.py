@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,25 @@ def watched(source: str, **options: Any) -> Iterator[Camera]:
         limit.start()
         yield camera
         limit.cancel()
+
+
+@contextmanager
+def closed_when(camera: Camera, happened: Callable[[], bool]) -> Iterator[None]:
+    """Close a camera from another thread, once something has happened."""
+
+    def close() -> None:
+        while not happened() and not over.wait(0.05):
+            pass
+        camera.close()
+
+    over = threading.Event()
+    closing = threading.Thread(target=close)
+    closing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        closing.join()
 
 
 @pytest.mark.parametrize(
@@ -89,8 +108,8 @@ def test_stream_continues_when_frame_size_changes() -> None:
 
 def test_ended_source_stops_after_the_timeout() -> None:
     port = free_port()
-    with sending("tcp", port, frames=75), watched(f"tcp://127.0.0.1:{port}", timeout=20) as camera:
-        with pytest.raises(VideoError, match=r"no frame for 20 seconds \(it refuses"):
+    with sending("tcp", port, frames=75), watched(f"tcp://127.0.0.1:{port}", timeout=8) as camera:
+        with pytest.raises(VideoError, match=r"no frame for 8 seconds \(it refuses"):
             list(camera)
         assert camera.report.restored >= 1
 
@@ -98,24 +117,32 @@ def test_ended_source_stops_after_the_timeout() -> None:
 def test_refused_source_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     address = f"rtsp://127.0.0.1:{port}/x"
+
+    def losses() -> list[logging.LogRecord]:
+        return [record for record in list(caplog.records) if "is lost" in record.getMessage()]
+
     with (
         caplog.at_level(logging.INFO, "vrdir"),
-        watched(address, timeout=2.5) as camera,
-        pytest.raises(VideoError, match="no frame for 2.5 seconds"),
+        watched(address) as camera,
+        closed_when(camera, lambda: len(losses()) >= 2),
+        pytest.raises(StopIteration),
     ):
         next(camera)
-    losses = [record for record in caplog.records if "is lost" in record.message]
-    pauses = [record.args[2] for record in losses if record.args]  # type: ignore[index]
+    pauses = [record.args[2] for record in losses() if record.args]  # type: ignore[index]
     assert pauses[:2] == [0.5, 1.0]  # with growing pauses
-    assert [record.levelname for record in losses][:2] == ["WARNING", "INFO"]
+    assert [record.levelname for record in losses()][:2] == ["WARNING", "INFO"]
 
 
 def test_silent_source_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    with sending("silent", port), watched(f"http://127.0.0.1:{port}/x", timeout=25) as camera:
-        with pytest.raises(VideoError, match="no frame for 25 seconds"):
-            next(camera)
-        assert "no answer" in caplog.text
+    with (
+        sending("silent", port),
+        watched(f"http://127.0.0.1:{port}/x") as camera,
+        closed_when(camera, lambda: "no answer" in caplog.text),
+        pytest.raises(StopIteration),
+    ):
+        next(camera)
+    assert "no answer" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -290,14 +290,16 @@ def test_lost_address_is_reconnected(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Slow(Output):
-    """Takes half a second for a frame."""
+    """Keeps the first frame until it may go on."""
 
     def __init__(self) -> None:
         self.frames: list[Any] = []
+        self.busy, self.may_go_on = threading.Event(), threading.Event()
 
     def write(self, frame: Any) -> None:
         self.frames.append(frame)
-        time.sleep(0.5)
+        self.busy.set()
+        assert self.may_go_on.wait(LONG)
 
     def close(self) -> None:
         pass
@@ -306,14 +308,14 @@ class Slow(Output):
 def test_slow_output_gets_newest_frame_and_blocks_nothing() -> None:
     slow = Slow()
     sender = Sender(lambda: slow, again=False)
-    start = time.perf_counter()
-    for number in range(20):
+    sender.write(view(0))
+    assert slow.busy.wait(LONG)
+    for number in range(1, 20):  # this would wait for ever, if it waited for the output
         sender.write(view(number))
-        time.sleep(0.05)
-    assert time.perf_counter() - start < 5  # ten, if it were waited for
+    slow.may_go_on.set()
     sender.close()
-    assert sender.written == len(slow.frames) < 10
-    assert sender.dropped == 20 - sender.written
+    assert sender.written == len(slow.frames) == 2
+    assert sender.dropped == 18
     assert np.array_equal(slow.frames[-1], view(19))
 
 
@@ -370,7 +372,9 @@ def test_service_whose_camera_cannot_be_opened_ends(tmp_path: Path) -> None:
 
 def test_threads_end_with_the_camera(tmp_path: Path) -> None:
     before = threading.active_count()
-    sender = Sender(Slow, again=False)
+    slow = Slow()
+    slow.may_go_on.set()
+    sender = Sender(lambda: slow, again=False)
     sender.write(view(0))
     sender.close()
     assert threading.active_count() == before

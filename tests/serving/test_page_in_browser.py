@@ -30,6 +30,7 @@ from tests.serving.browsers import (
     restored,
     shown_pixels,
 )
+from tests.serving.cameras import slow_clip
 from tests.serving.servers import Server, encoded
 
 from vrdir import Restorer
@@ -316,6 +317,19 @@ def test_service_with_keys_requires_one(browser: Any, cat: Image.Image, tmp_path
         expect(page.locator("#weights option")).to_have_count(1)
         choose(page, ("cat.png", "image/png", encoded(cat)))
         restored(page, "cat.png")
+        path = clip(tmp_path / "clip.webm", frames=50, codec="libvpx", sound=None)
+        choose(page, ("clip.webm", "video/webm", path.read_bytes()))
+        page.wait_for_selector("#canvas[width='64']", timeout=WAIT_MS)
+
+
+def test_camera_is_shown_once_a_key_is_entered(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("0123456789abcdef\n")
+    options = (str(slow_clip(tmp_path / "clip.mp4")), "--keys", str(tmp_path / "keys"))
+    with Server(*options, command=("live",)) as server, opened(browser, server.url) as page:
+        expect(page.locator("#live")).to_be_hidden()
+        page.fill("#key", "0123456789abcdef")
+        page.press("#key", "Tab")
+        page.wait_for_function("document.querySelector('#live-view').naturalWidth === 64")
 
 
 @needs_axe

@@ -189,7 +189,7 @@ def test_indistinguishable_inputs_get_an_intermediate_output() -> None:
 
 @pytest.fixture
 def toning(detector_file: Path) -> Recipe:
-    """A recipe for a network with a context of local tone, and for all stages."""
+    """A recipe for a network with a local-tone context, and for all stages."""
     config = CONFIG.model_copy(
         update={"context": ContextConfig(side=64, strides=(4, 8), channels=8, tone=True)}
     )

@@ -13,7 +13,7 @@ import torch
 
 from vrdir.adaptation.card import as_card
 from vrdir.adaptation.photos import Photos
-from vrdir.adaptation.place import measure_folder, photos_of_place, ranges_of_place
+from vrdir.adaptation.place import measure_photos, photos_of_place, ranges_of_place
 from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.proof import AFTER, BEFORE, Proof, Trial, joined, proof_of, try_on
 from vrdir.adaptation.recogniser import InputFormat, Recogniser, load_recogniser
@@ -140,12 +140,13 @@ def adapt(
     photos = Photos.of_folder(Path(clean_photos), wanted.held_out)
     found = load_recogniser(recogniser, task, input_format, layers, job.device)
     note(f"{found.name}: {type(found.kind).__name__.lower()}, layers {', '.join(found.layers)}")
-    place = job.weather_of(Path(degraded)) if degraded is not None else {}
+    place_photos = photos_of_place(Path(degraded)) if degraded is not None else []
+    place = job.weather_of(place_photos) if place_photos else {}
     record = job.record(found, place)
     if resume:
         check_record(job.output / RECORD, record)
-    if degraded is not None and wanted.place:
-        job.compare_place(Path(degraded), found, photos)
+    if place_photos and wanted.place:
+        job.compare_place(place_photos, found, photos)
     recipe = job.recipe(found, photos, place, resume)
     job.output.mkdir(parents=True, exist_ok=True)
     write_json(record, job.output / RECORD)
@@ -200,24 +201,24 @@ class _Job:
             )
         check_writable(self.output, self.output)
 
-    def weather_of(self, folder: Path) -> dict[str, dict[str, Any]]:
+    def weather_of(self, place_photos: Sequence[Path]) -> dict[str, dict[str, Any]]:
         """Return the values of parameters that photos of the place give."""
-        ranges = ranges_of_place(measure_folder(folder, self.before), self.weather)
+        ranges = ranges_of_place(measure_photos(place_photos, self.before), self.weather)
         shown = "; ".join(
             f"{name} {', '.join(f'{key} {low:g} to {high:g}' for key, (low, high) in of.items())}"
             for name, of in ranges.items()
         )
-        self.note(f"{folder}: {shown or 'no haze and no noise was measured'}")
+        self.note(f"{place_photos[0].parent}: {shown or 'no haze and no noise was measured'}")
         return ranges
 
-    def compare_place(self, folder: Path, recogniser: Recogniser, photos: Photos) -> None:
+    def compare_place(
+        self, place_photos: Sequence[Path], recogniser: Recogniser, photos: Photos
+    ) -> None:
         """Measure the recogniser's features on photos of the place and on clean ones."""
         step = -(-len(photos.training) // CLEAN_PHOTOS)
         clean = [item.clean for item in photos.training[::step]]
         side = self.settings.side(recogniser.size, self.before.config)
-        self.place = PlaceFeatures(
-            photos_of_place(folder), clean, side, recogniser, self.before, self.device
-        )
+        self.place = PlaceFeatures(place_photos, clean, side, recogniser, self.before, self.device)
 
     def distances(self, after: VRDIR) -> dict[str, float]:
         """Return how far features on held-out photos of the place are from clean ones."""

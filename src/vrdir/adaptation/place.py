@@ -92,10 +92,14 @@ def photos_of_place(folder: Path) -> list[Path]:
     return paths
 
 
-def measure_folder(folder: Path, network: VRDIR) -> list[Weather]:
-    """Measure the photos of a place; see `photos_of_place`."""
+def measure_photos(photos: Iterable[Path], network: VRDIR) -> list[Weather]:
+    """Measure photos of a place, each reduced to 384 pixels.
+
+    Raises:
+        ImageError: one cannot be decoded.
+    """
     device = next(network.parameters()).device
-    return [measure(network, _reduced(path).to(device)) for path in photos_of_place(folder)]
+    return [measure(network, _reduced(path).to(device)) for path in photos]
 
 
 def _reduced(path: Path) -> Tensor:

@@ -15,7 +15,7 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".jpg": "image/jpeg",
     ".gz": "application/gzip",
-    ".onnx": "application/octet-stream",
+    ".bin": "application/octet-stream",
     ".txt": "text/plain; charset=utf-8",
 }
 FOLDER = Path(str(files("vrdir.serving"))) / "page"

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from vrdir import __version__
@@ -41,10 +42,10 @@ WEBGPU_FILES = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-LARGE = ("runtime/", "model.onnx")  # kept by the service worker once they are fetched, not before
+LARGE = ("runtime/", "network.bin")  # kept by the service worker once they are fetched, not before
 LICENCES = "vendor/README.txt"
 # In the one file: parts of the page that are written into it as text.
-OF_WORKER = ("device-worker.js", "tiles.js", "diagnose.js")
+OF_WORKER = ("device-worker.js", "borders.js", "strips.js", "fourier.js", "diagnose.js")
 INLINED = ("index.html", "page.css", "start.js", "sw.js", "app.js", "icon.svg", "device.json")
 
 
@@ -78,8 +79,8 @@ def build_page(
         site = Path(made) / "site"
         shutil.copytree(FOLDER, site)
         _copy_runtime(runtime, site / "runtime", webgpu)
-        moments = export_for_page(network, site / "model.onnx")
-        _describe(network, name, site, moments, webgpu)
+        facts = export_for_page(network, site / "network.bin")
+        _describe(network, name, site, facts, webgpu)
         if folder.exists():
             shutil.rmtree(folder)
         site.rename(folder)
@@ -156,10 +157,11 @@ def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _describe(network: VRDIR, name: str, site: Path, moments: int, webgpu: bool) -> None:
+def _describe(
+    network: VRDIR, name: str, site: Path, of_network: dict[str, Any], webgpu: bool
+) -> None:
     """Write device.json, by which the page knows its network, and the build's name into sw.js."""
     found = page_files(site)
-    context = network.config.context
     runtime = [address for address in found if address.startswith("runtime/")]
     of_webgpu = [one for one in runtime if "webgpu" in one or "asyncify" in one]
     needed = of_webgpu or runtime
@@ -168,12 +170,11 @@ def _describe(network: VRDIR, name: str, site: Path, moments: int, webgpu: bool)
         "weights": name,
         "version": __version__,
         "shares": list(network.config.guidance_names),
-        "moments": moments,
-        "context_side": None if context is None else context.side,
         "webgpu": webgpu,
         "runtime": runtime,
-        "download": sum(found[one].stat().st_size for one in (*needed, "model.onnx")),
+        "download": sum(found[one].stat().st_size for one in (*needed, "network.bin")),
         "files": ["./", *(one for one in found if one != "sw.js" and not one.startswith(LARGE))],
+        **of_network,
     }
     (site / "device.json").write_text(json.dumps(facts, indent=1) + "\n")
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The protocol: variants of images, exclusions, and what results are made of."""
+"""The protocol: variants of images, exclusions, and from which results are computed."""
 
 from pathlib import Path
 

@@ -183,7 +183,7 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
         (lambda path: classifier(path, {**CROP, "filter": "box"}), "filter 'box'"),
         (
             lambda path: classifier(path, {**CROP, "crop": 7}),
-            r"resize ends at \[7, 7\].* takes \[8, 8\]",
+            r"resize ends at \[7, 7\].* is \[8, 8\]",
         ),
         (lambda path: classifier(path, task="reid"), "task 'reid', but 'classification' is needed"),
         (lambda path: classifier(path, sha256="0"), "describes another file"),

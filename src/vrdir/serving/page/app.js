@@ -417,7 +417,7 @@ async function setUp() {
   offerDetector();
   if (limits?.live) {
     $("live").hidden = false;
-    $("live-view").src = "v1/live.mjpg";
+    $("live-view").src = await service.withToken("v1/live.mjpg").catch(() => "");
   }
   $("webcam").hidden = !navigator.mediaDevices?.getUserMedia;
   document.documentElement.dataset.ready = "1";
@@ -428,7 +428,7 @@ async function setUp() {
 const moving = new Moving({
   section: $("moving"), video: $("video"), canvas: $("canvas"), rate: $("rate"),
   link: $("video-download"), options, say, reveal, fail: (error) => fail(describe(error)),
-  keyed: () => $("key").value.trim() !== "", device: () => (onDevice() ? device : null),
+  service, device: () => (onDevice() ? device : null),
 });
 
 $("files").addEventListener("change", async (event) => {

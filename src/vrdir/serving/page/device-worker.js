@@ -1,5 +1,7 @@
 // Runs the network by onnxruntime-web: WebGPU where there is one, else WASM (SIMD, threads).
-// Messages: {open} once; {restore} for each photo; {stop} to end one between two of its tiles.
+// Messages: {open} once; {restore} for each photo; {stop} to end one between two of its steps.
+
+const OFTEN = 50; // milliseconds between two reports of progress, where a photo can also be stopped
 
 let files = null; // the addresses of the page's files
 let facts = null;
@@ -22,7 +24,7 @@ async function openNetwork() {
   if (facts.webgpu && (await navigator.gpu?.requestAdapter().catch(() => null))) {
     ways.unshift(["webgpu", "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify"]);
   }
-  const network = await bytesOf("model.onnx");
+  const network = new Uint8Array(await bytesOf("network.bin"));
   let problem = null;
   for (const [provider, script, binary] of ways) {
     try {
@@ -30,8 +32,11 @@ async function openNetwork() {
       ort.env.wasm.wasmPaths = { mjs: files[`runtime/${binary}.mjs`] };
       ort.env.wasm.wasmBinary = await bytesOf(`runtime/${binary}.wasm.gz`);
       ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
-      const session = await ort.InferenceSession.create(new Uint8Array(network), { executionProviders: [provider] });
-      return { ort, session, provider, threads: ort.env.wasm.numThreads };
+      const sessions = {};
+      for (const [step, [start, end]] of Object.entries(facts.steps)) {
+        sessions[step] = await ort.InferenceSession.create(network.slice(start, end), { executionProviders: [provider] });
+      }
+      return { ort, sessions, provider, threads: ort.env.wasm.numThreads };
     } catch (error) {
       problem = error;
     }
@@ -49,36 +54,26 @@ async function open() {
 
 const breath = () => new Promise((done) => { setTimeout(done); }); // lets {stop} in
 
-/** Restore one tile: RGBA in and out, with what the network found. */
-async function restoreTile({ ort, session }, pixels, tile, given) {
-  const { width, height } = tile;
-  const size = width * height;
-  const input = new Float32Array(3 * size);
-  for (let place = 0; place < size; place++) {
-    for (let channel = 0; channel < 3; channel++) input[channel * size + place] = pixels[4 * place + channel] / 255;
-  }
-  const vector = (values) => new ort.Tensor("float32", Float32Array.from(values), [values.length]);
-  const feeds = {
-    image: new ort.Tensor("float32", input, [1, 3, height, width]),
-    strength: vector([given.strength]),
-    kept: vector(given.kept),
-    moments: vector(given.moments ?? new Float32Array(facts.moments)),
-    own: vector([given.moments ? 0 : 1]),
-  };
-  if (given.copy) {
-    feeds.copy = new ort.Tensor("float32", given.copy.values, [1, 3, given.copy.side, given.copy.side]);
-    feeds.place = vector([tile.top, tile.left, given.height, given.width]);
-  }
-  const answer = await session.run(feeds);
-  return { input, restored: answer.restored.data, shares: answer.shares.data, found: answer.found.data };
+/** Run a step of the network: maps {values, channels, height, width} and vectors in, tensors out. */
+function run({ ort, sessions }, step, inputs, outputs) {
+  const feeds = Object.fromEntries(Object.entries(inputs).map(([name, value]) => {
+    if (value instanceof ort.Tensor) return [name, value];
+    if (Array.isArray(value)) return [name, new ort.Tensor("int32", Int32Array.from(value), [value.length])];
+    if (value instanceof Float32Array) return [name, new ort.Tensor("float32", value, [value.length])];
+    const { values, channels, height, width } = value;
+    return [name, new ort.Tensor("float32", values, [1, channels, height, width])];
+  }));
+  return sessions[step].run(feeds, outputs);
 }
 
 class Photo {
   constructor(bitmap) {
     this.bitmap = bitmap;
-    [this.width, this.height] = [bitmap.width, bitmap.height];
+    this.inner = { left: 0, top: 0, width: bitmap.width, height: bitmap.height };
+    this.inner = parts.insideBorders(bitmap.width, bitmap.height, (part) => this.read(part));
   }
 
+  /** The RGBA of a part {left, top, width, height}. */
   read({ left, top, width, height }) {
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -86,34 +81,45 @@ class Photo {
     return context.getImageData(0, 0, width, height).data;
   }
 
+  /** The RGBA of rows inside the borders. */
+  rows(top, height) {
+    return this.read({ ...this.inner, top: this.inner.top + top, height });
+  }
+
   copy(side) {
-    const copy = new parts.Copy(side, this.width, this.height);
-    for (let top = 0; top < this.height; top += 256) {
-      const rows = Math.min(256, this.height - top);
-      copy.add(this.read({ left: 0, top, width: this.width, height: rows }), this.width, top, rows);
+    const { width, height } = this.inner;
+    const copy = new parts.Copy(side, width, height);
+    for (let top = 0; top < height; top += 256) {
+      const count = Math.min(256, height - top);
+      copy.add(this.rows(top, count), width, top, count);
     }
-    return copy;
+    return copy.values;
   }
 }
 
 /** What was removed from the middle of the photo, and how much was changed in all of it. */
 class Removed {
   constructor(width, height, strength) {
-    this.strength = strength;
+    [this.strength, this.count] = [strength, 3 * width * height];
     this.left = Math.max(0, Math.floor((width - parts.WINDOW) / 2));
     this.top = Math.max(0, Math.floor((height - parts.WINDOW) / 2));
     [this.width, this.height] = [Math.min(width, parts.WINDOW), Math.min(height, parts.WINDOW)];
     this.values = new Float32Array(this.width * this.height);
-    [this.sum, this.count] = [0, 0];
+    this.sum = 0;
   }
 
-  add(tile, input, restored) {
-    for (let place = 0; place < input.length; place++) this.sum += Math.abs(restored[place] - input[place]);
-    this.count += input.length;
-    const green = tile.width * tile.height;
-    for (let y = Math.max(this.top, tile.top); y < Math.min(this.top + this.height, tile.top + tile.height); y++) {
-      for (let x = Math.max(this.left, tile.left); x < Math.min(this.left + this.width, tile.left + tile.width); x++) {
-        const from = green + (y - tile.top) * tile.width + x - tile.left;
+  /** Add a part {left, top, width, height}; `input` and `restored` are (3, rows, wide), padded. */
+  add(part, input, restored, wide) {
+    const plane = restored.length / 3;
+    for (let channel = 0; channel < 3; channel++) {
+      for (let y = 0; y < part.height; y++) {
+        const row = channel * plane + y * wide;
+        for (let x = row; x < row + part.width; x++) this.sum += Math.abs(restored[x] - input[x]);
+      }
+    }
+    for (let y = Math.max(this.top, part.top); y < Math.min(this.top + this.height, part.top + part.height); y++) {
+      for (let x = Math.max(this.left, part.left); x < Math.min(this.left + this.width, part.left + part.width); x++) {
+        const from = plane + (y - part.top) * wide + x - part.left; // of the green
         this.values[(y - this.top) * this.width + x - this.left] = (input[from] - restored[from]) / this.strength;
       }
     }
@@ -122,53 +128,59 @@ class Removed {
   diagnosis() {
     const changed = (255 * this.sum) / this.count;
     // With a global context the middle is compared after the context's own step, which is not known here.
-    const known = this.strength > 0 && !facts.context_side;
+    const known = this.strength > 0 && !facts.context;
     const found = known ? parts.noiseAndRain(this.values, this.width, this.height) : { noise: null, rain: null };
     return { haze: null, ...found, changed };
   }
 }
 
+/** Draw a part of the result into the canvas; what is transparent stays so. */
+function draw(context, photo, part, restored, wide) {
+  const { left, top, width, height } = part;
+  const pixels = photo.read(part);
+  const plane = restored.length / 3;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const to = 4 * (y * width + x);
+      for (let channel = 0; channel < 3; channel++) pixels[to + channel] = 255 * restored[channel * plane + y * wide + x]; // rounded
+    }
+  }
+  context.putImageData(new ImageData(pixels, width, height), left, top);
+}
+
 async function restore({ number, bitmap, strength, kept, type }) {
   const network = await open();
   const photo = new Photo(bitmap);
-  const tiles = parts.tilesOf(photo.width, photo.height);
-  const measured = tiles.length > 1 ? parts.measuredOf(tiles) : [];
-  const given = { strength, kept, width: photo.width, height: photo.height };
-  if (facts.context_side) given.copy = photo.copy(facts.context_side);
-  const canvas = new OffscreenCanvas(photo.width, photo.height);
+  const [{ width, height }, { inner }] = [bitmap, photo];
+  const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  const removed = new Removed(photo.width, photo.height, strength);
-  const shares = new Float32Array(facts.shares.length);
-  const steps = measured.length + tiles.length;
-  let done = 0;
-  const step = async () => {
-    self.postMessage({ number, progress: done / steps });
-    done++;
-    await breath();
-    if (stopped.delete(number)) throw new DOMException("stopped", "AbortError");
+  context.drawImage(bitmap, 0, 0);
+  const removed = new Removed(width, height, strength);
+  let told = performance.now() - OFTEN;
+  const tools = {
+    run: (...step) => run(network, ...step),
+    read: (top, count) => photo.rows(top, count),
+    copy: (side) => photo.copy(side),
+    spectrumOf: parts.spectrumOf,
+    mapOf: parts.mapOf,
+    step: async (progress) => {
+      if (performance.now() - told < OFTEN) return;
+      told = performance.now();
+      self.postMessage({ number, progress });
+      await breath();
+      if (stopped.delete(number)) throw new DOMException("stopped", "AbortError");
+    },
   };
-  const means = new Float32Array(facts.moments);
-  for (const tile of measured) {
-    await step();
-    const { found } = await restoreTile(network, photo.read(tile), tile, given);
-    found.forEach((value, place) => { means[place] += value / measured.length; });
-  }
-  if (measured.length) given.moments = means;
-  for (const tile of tiles) {
-    await step();
-    const pixels = photo.read(tile);
-    const answer = await restoreTile(network, pixels, tile, given);
-    const size = tile.width * tile.height;
-    for (let place = 0; place < size; place++) {
-      for (let channel = 0; channel < 3; channel++) pixels[4 * place + channel] = Math.round(255 * answer.restored[channel * size + place]);
-    }
-    removed.add(tile, answer.input, answer.restored);
-    parts.place(context, tile, pixels);
-    answer.shares.forEach((share, place) => { shares[place] += share / tiles.length; });
-  }
-  photo.bitmap.close();
+  const strips = new parts.Strips(facts, tools, { width: inner.width, height: inner.height, strength, kept });
+  const shares = await strips.restore((top, { values }, restored) => {
+    const rows = Math.min(restored.length / 3 / strips.wide, inner.height - top);
+    const part = { ...inner, top: inner.top + top, height: rows };
+    draw(context, photo, part, restored, strips.wide);
+    removed.add(part, values, restored, strips.wide);
+  });
+  bitmap.close();
   const { provider, threads } = network;
-  const result = { width: photo.width, height: photo.height, shares: [...shares], diagnosis: removed.diagnosis(), provider, threads, tiles: tiles.length };
+  const result = { width, height, shares: [...shares], diagnosis: removed.diagnosis(), provider, threads };
   if (type === "bitmap") return { ...result, picture: canvas.transferToImageBitmap() };
   return { ...result, blob: await canvas.convertToBlob({ type, quality: 0.95 }) };
 }
@@ -176,7 +188,7 @@ async function restore({ number, bitmap, strength, kept, type }) {
 self.onmessage = ({ data }) => {
   if (data.open) {
     ({ files, facts } = data.open);
-    queue = Promise.all([import(files["tiles.js"]), import(files["diagnose.js"])])
+    queue = Promise.all(["borders.js", "strips.js", "fourier.js", "diagnose.js"].map((name) => import(files[name])))
       .then((modules) => { parts = Object.assign({}, ...modules); return open(); })
       .then(({ provider, threads }) => self.postMessage({ opened: { provider, threads } }))
       .catch((error) => self.postMessage({ unopened: String(error.message ?? error) }));

@@ -2,7 +2,10 @@
 import { asset, embedded } from "./assets.js";
 import { withMetadata } from "./metadata.js";
 
-const MODULES = ["device-worker.js", "tiles.js", "diagnose.js"];
+const MODULES = ["device-worker.js", "borders.js", "strips.js", "fourier.js", "diagnose.js"];
+
+const explained = (reason) => (/alloc|memory/i.test(reason)
+  ? "it has too little memory for so many pixels; reduce the photo, or use vrdir serve" : reason);
 
 export class Device {
   #worker = null;
@@ -44,7 +47,7 @@ export class Device {
       const worker = new Worker(asset("device-worker.js"));
       worker.onmessage = ({ data }) => this.#received(data, resolve, reject);
       worker.onerror = (event) => this.#failed(event.message || "its worker failed", reject);
-      const files = Object.fromEntries([...MODULES, "model.onnx", ...this.facts.runtime].map((name) => [name, asset(name)]));
+      const files = Object.fromEntries([...MODULES, "network.bin", ...this.facts.runtime].map((name) => [name, asset(name)]));
       worker.postMessage({ open: { files, facts: this.facts } });
       this.#worker = worker;
     });
@@ -104,7 +107,7 @@ export class Device {
     if (!job) return undefined;
     if (data.progress !== undefined) return job.onProgress(data.progress);
     this.#waiting.delete(data.number);
-    if (data.error) return job.reject(new Error(`This device cannot restore the photo: ${data.error}`));
+    if (data.error) return job.reject(new Error(`This device cannot restore the photo: ${explained(data.error)}`));
     return job.resolve(data);
   }
 

@@ -129,15 +129,14 @@ export class Moving {
     return canvas;
   }
 
-  #engine() {
+  async #engine() {
     const device = this.device();
     if (device) return new DeviceFrames(device, this.options());
-    if (this.keyed()) throw new Error("A browser cannot send an API key with a video; use a service without keys, or this device");
     const { strength, only, none, weights } = this.options();
     const query = new URLSearchParams({ strength: none ? "0" : strength, quality: "85" });
     only.forEach((name) => query.append("only", name));
     if (weights) query.set("weights", weights);
-    const address = new URL(`v1/stream?${query}`, document.baseURI);
+    const address = new URL(await this.service.withToken(`v1/stream?${query}`), document.baseURI);
     address.protocol = address.protocol.replace("http", "ws");
     return new ServiceFrames(address);
   }
@@ -147,7 +146,7 @@ export class Moving {
     this.reveal(this.section);
     this.link.hidden = true;
     try {
-      const frames = this.#engine();
+      const frames = await this.#engine();
       this.frames = frames;
       await frames.open();
       await this.video.play();

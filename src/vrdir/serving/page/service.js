@@ -25,6 +25,19 @@ export class Service {
     return this.#json("v1/detect", { method: "POST", body: blob });
   }
 
+  /** Return an address with a token, if there is a key: a browser sends none with videos. */
+  async withToken(address) {
+    if (!this.key()) return address;
+    let token;
+    try {
+      ({ token } = await this.#json("v1/tokens", { method: "POST" }));
+    } catch (error) {
+      if (error.status === 501) return address; // the service has no keys
+      throw error;
+    }
+    return `${address}${address.includes("?") ? "&" : "?"}token=${token}`;
+  }
+
   /** Restore a file. `maxSide` 0 or none keeps the size; `accept` none keeps the format. */
   async restore(file, { strength = "1", only = [], none = false, weights = "", maxSide = 0, accept = null, signal = null } = {}) {
     const query = new URLSearchParams({ strength: none ? "0" : strength });
