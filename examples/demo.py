@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -30,7 +31,7 @@ OUTPUT = Path("demo/contact_sheet.png")
 SIDE_PX = 320
 
 # Photo, degradations, and the ImageNet classes that count as correct (chosen before restoring).
-CASES: tuple[tuple[str, tuple[tuple[str, dict[str, float]], ...], tuple[str, ...]], ...] = (
+CASES: tuple[tuple[str, tuple[tuple[str, dict[str, Any]], ...], tuple[str, ...]], ...] = (
     ("chelsea", (("noise", {"sigma": 50}),), ("tabby", "tiger cat", "Egyptian cat")),
     (
         "coffee",

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vrdir
+
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "extending"
 
@@ -94,14 +96,8 @@ def test_a_degradation(clone: Path, photo: Image.Image) -> None:
     run(clone, *command, "--with", "dead_pixels:severity=5")
     black = (np.asarray(Image.open(clone / "dead.png")) == 0).all(-1).mean()
     assert black == pytest.approx(0.1, abs=0.01)
-    assert "dead_pixels" in run(clone, "-m", "vrdir", "degrade", "--list")
-    for wrong, advice in (
-        ("stuck_pixels", "did you mean dead_pixels?"),
-        ("dead_pixels:share=2", "share"),
-    ):
-        shown = run(clone, *command, "--overwrite", "--with", wrong, check=False)
-        assert advice in shown
-        assert "Traceback" not in shown
+    shown = run(clone, *command, "--overwrite", "--with", "stuck_pixels", check=False)
+    assert "did you mean dead_pixels?" in shown
     imports = "import pytest\nfrom tests.degradations.test_formulas import grey, seeded\n"
     test = code_blocks("degradation.md")[2]
     run(clone, "-c", f"{imports}{test}\ntest_dead_pixels_are_black()")
@@ -143,20 +139,16 @@ def test_a_backend(clone: Path, weights: Path, photo: Image.Image) -> None:
         )
     assert np.abs(results["torch"][0] - results["reference"][0]).max() <= 1
     assert results["reference"][1] == pytest.approx(results["torch"][1], abs=1e-4)
-    run(clone, "tools/document_formats.py")
-    row = "| ONNX reference | `reference` | `export` | .onnx | - |"
-    assert row in (clone / "docs/export.md").read_text()
 
 
 def test_an_image_format(clone: Path, weights: Path, photo: Image.Image) -> None:
     photo.convert("RGB").save(clone / "photo.pcx")
-    for target in ("clear.pcx", "clear.png"):
-        run(clone, "-m", "vrdir", "restore", "photo.pcx", "-o", target, "--weights", weights)
-    with Image.open(clone / "clear.pcx") as written, Image.open(clone / "clear.png") as png:
+    run(clone, "-m", "vrdir", "restore", "photo.pcx", "-o", "clear.pcx", "--weights", weights)
+    expected = vrdir.Restorer(weights)(photo.convert("RGB"))
+    with Image.open(clone / "clear.pcx") as written:
         assert written.format == "PCX"
-        np.testing.assert_array_equal(np.asarray(written), np.asarray(png))
-    run(clone, "tools/document_formats.py")
-    assert "| PCX | .pcx | yes | - |" in (clone / "docs/images.md").read_text()
+        difference = np.asarray(written).astype(int) - np.asarray(expected)
+    assert np.abs(difference).max() <= 1
     code = "from vrdir.serving.images import FORMATS; print(FORMATS['image/x-pcx'])"
     assert run(clone, "-c", code) == "PCX\n"
 
@@ -171,5 +163,13 @@ def test_a_video_format(clone: Path, weights: Path) -> None:
     run(clone, "-m", "vrdir", "restore", "clip.mp4", "-o", "clear.3gp", "--weights", weights)
     with VideoReader(clone / "clear.3gp") as reader:
         assert len(list(reader.frames())) == 3
+
+
+def test_tables_of_formats_and_backends(clone: Path) -> None:
     run(clone, "tools/document_formats.py")
-    assert "| .3gp | 3gp | H.264 | 16 |" in (clone / "docs/video.md").read_text()
+    for page, row in (
+        ("export.md", "| ONNX reference | `reference` | `export` | .onnx | - |"),
+        ("images.md", "| PCX | .pcx | yes | - |"),
+        ("video.md", "| .3gp | 3gp | H.264 | 16 |"),
+    ):
+        assert row in (clone / "docs" / page).read_text()
