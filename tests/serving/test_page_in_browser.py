@@ -329,7 +329,7 @@ def test_camera_is_shown_once_a_key_is_entered(browser: Any, tmp_path: Path) -> 
         expect(page.locator("#live")).to_be_hidden()
         page.fill("#key", "0123456789abcdef")
         page.press("#key", "Tab")
-        page.wait_for_function("document.querySelector('#live-view').naturalWidth === 64")
+        expect(page.locator("#live-view")).to_have_js_property("naturalWidth", 64, timeout=WAIT_MS)
 
 
 @needs_axe
