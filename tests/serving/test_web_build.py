@@ -49,7 +49,7 @@ from typer.testing import CliRunner
 from vrdir import VRDIR, Restorer
 from vrdir.cli.app import app
 from vrdir.errors import ExistsError, InputError, MissingFileError
-from vrdir.model.config import BASE, FIELD, PAPER, VRDIRConfig
+from vrdir.model.config import PAPER, ContextConfig, VRDIRConfig
 from vrdir.model.control import Control
 from vrdir.serving import web_build
 from vrdir.serving.page_files import FOLDER
@@ -154,6 +154,11 @@ def test_float16_values_take_two_bytes_without_loss(built: Path, halved: VRDIR) 
     assert values * 2 < (built / "network.bin").stat().st_size < values * 2 + 200_000
 
 
+LIFTING, UNVEILING = (
+    TINY.model_copy(update={"context": ContextConfig(tone=tone)}) for tone in (True, False)
+)
+
+
 def of_random_values(config: VRDIRConfig) -> VRDIR:
     """A network that changes images in all of its parts."""
     torch.manual_seed(0)
@@ -165,7 +170,7 @@ def of_random_values(config: VRDIRConfig) -> VRDIR:
     return network
 
 
-@pytest.mark.parametrize("config", [PAPER, FIELD, BASE], ids=["paper", "field", "base"])
+@pytest.mark.parametrize("config", [PAPER, LIFTING, UNVEILING], ids=["paper", "tone", "veil"])
 def test_all_kinds_of_networks_run_by_steps(config: VRDIRConfig) -> None:
     """A decoder without pixels; a context that raises contrast, and one that removes haze."""
     model = of_random_values(config)
@@ -258,15 +263,15 @@ def static_site(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def static_sites(
-    static_site: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """Real builds by their weights: without and with a global context."""
-    folder = tmp_path_factory.mktemp("field") / "site"
+def lifting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A real build of a network whose global context changes every photo; and its weights."""
+    folder = tmp_path_factory.mktemp("lifting")
+    network = of_random_values(LIFTING)
+    network.save_pretrained(folder / "weights")
     assert ORT_WEB
-    build_page(VRDIR.from_pretrained("field"), "field", folder, Path(ORT_WEB))
-    with hosted(folder) as address:
-        yield {"small": static_site, "field": address}
+    build_page(network, "lifting", folder / "site", Path(ORT_WEB))
+    with hosted(folder / "site") as address:
+        yield address, folder / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -370,15 +375,12 @@ OTHERS = ["haze", "rain", "sensor_noise"]
 
 
 @mark
-@pytest.mark.parametrize("weights", ["small", "field"])
-def test_large_photo_has_the_pixels_of_the_service(
-    browser: Any, static_sites: dict[str, str], weights: str
-) -> None:
+def test_large_photo_has_the_pixels_of_the_service(browser: Any, static_site: str) -> None:
     """Within 1/255 of the service's pixels, with progress; and it can be stopped."""
     from playwright.sync_api import expect
 
     photo = hazy_photo().resize((1500, 1003))
-    with opened(browser, static_sites[weights]) as page:
+    with opened(browser, static_site) as page:
         choose(page, ("coffee.png", "image/png", encoded(photo)))
         restored(page, "coffee.png")
         page.click("#full")
@@ -386,6 +388,23 @@ def test_large_photo_has_the_pixels_of_the_service(
         expect(page.locator("#status")).to_have_text("Stopped.", timeout=WAIT_MS)
         name, content = downloaded(page)
     assert name == "coffee.png"
+    result = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    wanted = np.asarray(Restorer("small", "cpu")(photo)).astype(int)
+    assert abs(wanted - np.asarray(photo)).mean() > 4
+    assert abs(result - wanted).max() <= 1
+
+
+@mark
+def test_global_context_sees_the_whole_of_a_large_photo(
+    browser: Any, lifting: tuple[str, Path]
+) -> None:
+    """In strips, each pixel is lifted by its place in the photo."""
+    address, weights = lifting
+    photo = hazy_photo().resize((1201, 905))
+    with opened(browser, address) as page:
+        choose(page, ("coffee.png", "image/png", encoded(photo)))
+        restored(page, "coffee.png")
+        content = downloaded(page)[1]
     result = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
     wanted = np.asarray(Restorer(weights, "cpu")(photo)).astype(int)
     assert abs(wanted - np.asarray(photo)).mean() > 4

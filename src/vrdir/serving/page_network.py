@@ -131,8 +131,8 @@ def _begin(model: VRDIR) -> bytes:
     if isinstance(model.decoder, PixelSkipDecoder):
         outputs.append("pixels")
     multiple = model.config.multiple
-    example = torch.rand(1, 3, 3 * multiple, 5 * multiple)
-    inputs = {"clear": example, "original": example}
+    # Two tensors: of one, the exporter makes one input.
+    inputs = {n: torch.rand(1, 3, 3 * multiple, 5 * multiple) for n in ("clear", "original")}
     height, width = (torch.export.Dim(name) for name in ("height", "width"))
     sides = {2: multiple * height, 3: multiple * width}
     return traced(_Begin(model), inputs, outputs, dict.fromkeys(inputs, sides))

@@ -119,7 +119,7 @@ function countGallery() {
   const failed = photos.filter((photo) => photo.error).length;
   const done = photos.filter((photo) => photo.view).length + failed;
   Object.assign($("gallery-progress"), { max: Math.max(photos.length, 1), value: done });
-  $("gallery-count").textContent = `${done} of ${photos.length} restored${failed ? `, ${failed} failed` : ""}`;
+  $("gallery-count").textContent = `${done - failed} of ${photos.length} restored${failed ? `, ${failed} failed` : ""}`;
 }
 
 // --- One photo ------------------------------------------------------------------------------------

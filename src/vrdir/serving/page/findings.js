@@ -4,13 +4,13 @@ const WORDS = [[0.05, "none"], [0.2, "a little"], [0.5, "some"], [Infinity, "a l
 const NAMES = { haze: "Haze", noise: "Noise", rain: "Rain", sensor_noise: "Camera noise", clean: "Clean" };
 const FOUND = 0.1; // share of the network's work from which its measurement of a kind is worth saying
 const MUCH = 64; // levels of 255 at which the bar for the change is full
-const LITTLE = 1; // level of 255: a change below it cannot be seen
+const LEAST = 0.5; // levels of 255, below which nobody sees a grain or a change
 const CLEAN = 0.5; // share from which the network takes a photo for clean
 
 export const nameOf = (kind) => NAMES[kind] ?? kind.replaceAll("_", " ");
 const word = (share) => WORDS.find(([most]) => share < most)[1];
 const percent = (share) => `${Math.round(100 * share)} %`;
-const grain = (noise) => `grain of ${noise.toFixed(1)} of 255 levels of brightness`;
+const grain = (noise) => (noise >= LEAST ? `grain of ${noise.toFixed(1)} of 255 levels of brightness` : "");
 const MEASURED = {
   haze: ({ haze }) => (haze ?? null) === null ? "" : `${percent(haze)} of the light is lost`,
   noise: ({ noise }) => (noise ?? null) === null ? "" : grain(noise),
@@ -27,10 +27,9 @@ export function described({ diagnosis, shares }) {
   rows.push(["Change", "", diagnosis.changed / MUCH, `${diagnosis.changed.toFixed(1)} of 255 levels, on average`]);
   const [kind, share] = kinds[0] ?? ["clean", 0];
   const clean = shares.clean ?? 0;
-  const summary = diagnosis.changed < LITTLE
-    ? "This photo was hardly changed."
-    : clean >= CLEAN || share < clean
+  const summary = clean >= CLEAN || share < clean
     ? "The network takes this photo for mostly clean."
+    : diagnosis.changed < LEAST ? "The network changes almost nothing in this photo."
     : `Mostly ${nameOf(kind).toLowerCase()}: it takes ${percent(share)} of the network's work.`;
   return { summary, rows };
 }
@@ -63,7 +62,7 @@ export function showBoxes(svg, { width, height, boxes }) {
     Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
     return element;
   };
-  const size = Math.max(width, height) / 50;
+  const size = (13 * width) / (svg.clientWidth || width); // as large as small print, at any zoom
   svg.replaceChildren(...boxes.flatMap((box) => {
     const text = make("text", { x: box.x0, y: Math.max(box.y0 - size / 4, size), style: `font-size:${size}px;stroke-width:${size / 5}px` });
     text.textContent = `${box.label} ${Math.round(100 * box.score)} %`;
