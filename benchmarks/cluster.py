@@ -5,9 +5,11 @@
 
 The images are in a real S3 server, a process of this machine (moto). The bare network is as many
 processes as there are workers, which restore the same images from memory. It is measured before
-and after each run, since machines change their speed. Efficiency is bare time / time of the run,
-from the first finished batch to the last, so the start of Ray and of its workers is not in it. The
-server's own time on the processors is printed: where all cores restore, it is missing to them.
+and after each run, since machines change their speed. Efficiency is the rate of the run / the bare
+rate. The rate of a run is that of the middle half of its images, by the times in their rows: the
+start of Ray and of its workers is not in it, nor the end, when workers have nothing left to do. The
+server's own time on the processors is printed: where all cores restore, it is missing to them. The
+memory is the most that a worker on Ray has had, or this program in runs without it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import io
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,7 +40,6 @@ from vrdir.cluster.work import Options, restore_content
 from vrdir.restoring.restorer import Restorer
 
 OPTIONS = Options({"weights": "small", "device": "cpu"})
-TOGETHER_S = 0.1  # rows that arrive within this time are of one batch
 # A server whose bucket "many" has its objects before it starts: putting them one by one would take
 # longer than all else.
 SERVER = """
@@ -91,6 +93,21 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def peak_megabytes(engine: str) -> float:
+    """Return the most memory that this process, or a worker on Ray, has had (Linux; else NaN)."""
+    peaks = [float("nan")]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            peak = re.search(r"VmHWM:\s*(\d+)", (process / "status").read_text())
+        except OSError:  # it has ended
+            continue
+        own = process.name == str(os.getpid())
+        if peak and (re.match(rb"ray::.*Worker", command) if engine == "ray" else own):
+            peaks.append(int(peak[1]) / 1e3)
+    return max(peaks[1:], default=peaks[0])
+
+
 def photo(seed: int, side: int) -> bytes:
     """Encode a smooth random image of side x side pixels as JPEG."""
     generator = np.random.default_rng(seed)
@@ -128,8 +145,10 @@ def bare_rate(contents: list[bytes], workers: int) -> float:
     return len(contents) / longest
 
 
-def run_rate(output: str, workers: int, engine: str, batch: int) -> float:
-    """Return the images a second of a run, from its first finished batch to its last."""
+def run_rate(
+    output: str, workers: int, engine: str, batch: int, images: int
+) -> tuple[float, float]:
+    """Return the images a second of a run, and the most memory of it or of a worker, in MB."""
     torch.set_num_threads(workers)
     rows = restore_addresses(
         ["s3://bench/in"],
@@ -138,13 +157,16 @@ def run_rate(output: str, workers: int, engine: str, batch: int) -> float:
         engine="ray" if engine == "ray" else "local",
         ray=RaySettings(address=None, workers=(workers, workers), batch=batch),
     )
-    times = []
+    times, memory = [], 0.0
     for row in rows:
         if row.error:
             raise SystemExit(row.error)
-        times.append(time.perf_counter())
-    first = sum(moment < times[0] + TOGETHER_S for moment in times)
-    return (len(times) - first) / (times[-1] - times[0])
+        times.append(row.time)
+        if len(times) == images:  # the workers have not ended yet
+            memory = peak_megabytes(engine)
+    times.sort()
+    first, last = images // 4, images - images // 4 - 1
+    return (last - first) / (times[last] - times[first]), memory
 
 
 def measure_runs(
@@ -154,15 +176,16 @@ def measure_runs(
     before = bare_rate(contents, workers)
     for engine in engines:
         own = cpu_seconds(server_process)
-        rate = run_rate(f"s3://bench/{engine}{workers}", workers, engine, batch)
+        output = f"s3://bench/{engine}{workers}"
+        rate, memory = run_rate(output, workers, engine, batch, len(contents))
         own = (cpu_seconds(server_process) - own) / len(contents)
         after = bare_rate(contents, workers)
         bare = (before + after) / 2
         overhead = 1000 * workers * (1 / rate - 1 / bare)
         print(
             f"{engine}, {workers} workers: {rate:.2f} images a second, bare {before:.2f} and "
-            f"{after:.2f}, efficiency {rate / bare:.2f}, {overhead:+.0f} ms of a worker an image; "
-            f"the S3 server took {1000 * own:.0f} ms an image",
+            f"{after:.2f}, efficiency {rate / bare:.2f}, {overhead:+.0f} ms of a worker an image, "
+            f"{memory:.0f} MB each; the S3 server took {1000 * own:.0f} ms an image",
             flush=True,
         )
         before = after

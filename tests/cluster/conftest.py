@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tests.conftest import TINY
 
+from vrdir.cluster.work import Options
 from vrdir.model.vrdir import VRDIR
 
 pytest.importorskip("s3fs")
@@ -39,6 +40,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "weights"
     VRDIR(TINY).eval().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def options(tiny: Path) -> Options:
+    """The options of a run with a tiny network."""
+    return Options({"weights": str(tiny), "device": "cpu"})
+
+
+def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use another S3 server, and wait little for its answers."""
+    from vrdir.cluster import storage
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setattr(storage, "TIMEOUT_S", 2)
+    forget()
 
 
 def started(begin: Callable[[], Any], after: Callable[[], None] | None = None) -> Any:

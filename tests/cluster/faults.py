@@ -18,6 +18,7 @@ ERRORS = {
     "busy": (503, "SlowDown", "Please reduce your request rate."),
     "failing": (500, "InternalError", "We encountered an internal error."),
     "denied": (403, "AccessDenied", "Access Denied"),
+    "expired": (400, "ExpiredToken", "The provided token has expired."),
     "wrong key": (403, "InvalidAccessKeyId", "The AWS Access Key Id does not exist."),
     "wrong secret": (403, "SignatureDoesNotMatch", "The signature we calculated does not match."),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageCms
 from tests.cluster.conftest import photo
 
 from vrdir.cluster import storage
@@ -24,12 +25,6 @@ from vrdir.errors import DataError, ExistsError, MissingFileError
 from vrdir.restoring.restorer import Restorer
 
 NAMES = {"a/1.png": "PNG", "a/2.jpg": "JPEG", "3.webp": "WEBP", "4.png": "PNG", "5.jpg": "JPEG"}
-
-
-@pytest.fixture
-def options(tiny: Path) -> Options:
-    """The options of a run with a tiny network."""
-    return Options({"weights": str(tiny), "device": "cpu"})
 
 
 def fill(bucket: str) -> None:
@@ -56,6 +51,21 @@ def test_results_match_local_folder_byte_for_byte(
     (bad,) = [row for row in rows if row.error]
     assert (bad.source, bad.status) == (f"{bucket}/in/bad.png", "failed")
     assert not storage.exists(f"{bucket}/out/bad.png")
+
+
+def test_metadata_is_kept(bucket: str, options: Options) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(photo(1)))
+    picture.save(buffer, "JPEG", exif=exif, icc_profile=profile, dpi=(300, 300))
+    storage.write(f"{bucket}/in/1.jpg", buffer.getvalue())
+    list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
+    with Image.open(io.BytesIO(storage.read(f"{bucket}/out/1.jpg"))) as restored:
+        assert restored.getexif()[0x010F] == "a camera"
+        assert restored.info["icc_profile"] == profile
+        assert restored.info["dpi"] == (300, 300)
 
 
 def test_account_has_a_row_for_each_image(bucket: str, options: Options) -> None:
@@ -113,10 +123,8 @@ def test_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
     for seed in range(count):
         storage.write(f"{bucket}/in/{seed:03}.png", photo(seed, size=(96, 80)))
     command = [sys.executable, "-c", RUN, f"{bucket}/in", f"{bucket}/out", str(tiny)]
-    Account(f"{bucket}/out").begin(
-        {}, resume=False
-    )  # written again with the run's own settings below
-    storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/run.json")
+    Account(f"{bucket}/out").begin({}, resume=False)  # made anew by the run's own settings below
+    storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/_run.json")
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
     assert running.stdout is not None
     running.stdout.readline()
@@ -132,7 +140,7 @@ def test_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
 def test_inputs_that_cannot_be_listed_leave_nothing(bucket: str, options: Options) -> None:
     with pytest.raises(MissingFileError):
         next(restore_addresses([f"{bucket}/none"], f"{bucket}/out", options))
-    assert not storage.exists(f"{bucket}/out/.vrdir-account/run.json")
+    assert not storage.exists(f"{bucket}/out/.vrdir-account/_run.json")
 
 
 def test_existing_results_are_not_replaced(bucket: str, options: Options) -> None:
@@ -301,11 +309,10 @@ def test_worker_finishes_the_rest_of_a_block(bucket: str, options: Options) -> N
     assert second[2][0]["target_sha256"] == first[2][0]["target_sha256"]
 
 
-def test_prefetch_is_bounded_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vrdir.cluster import ray_engine
+def test_prefetch_is_bounded_and_stops() -> None:
+    from vrdir.cluster.ray_engine import waves
 
-    monkeypatch.setattr(ray_engine, "WAVE", 3)
-    assert list(ray_engine.waves(iter(range(7)))) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(waves(iter(range(10)), 2, 3)) == [[0, 1], [2, 3, 4], [5, 6, 7], [8, 9]]
     drawn: list[int] = []
 
     def endless() -> Any:
@@ -315,7 +322,7 @@ def test_prefetch_is_bounded_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
             yield number
             number += 1
 
-    waves = ray_engine.waves(endless())
-    next(waves)
-    waves.close()  # type: ignore[attr-defined]
+    lists = waves(endless(), 3, 3)
+    next(lists)
+    lists.close()  # type: ignore[attr-defined]
     assert len(drawn) <= 8

@@ -183,7 +183,7 @@ def _go_through(
     if stopped:
         err.print("[bold]stopped:[/] the same command with --resume continues from here")
         raise typer.Exit(128 + stopped)
-    if counts["failed"] or counts["unreachable"]:
+    if counts.total() > counts["restored"]:
         raise typer.Exit(1)
 
 
@@ -198,9 +198,14 @@ def _show(row: Row, as_json: bool, explain: bool) -> None:
         facts = {name: value for name, value in row._asdict().items() if name != "key"}
         sys.stdout.write(json.dumps(facts) + "\n")
     if row.error:
-        err.print(f"[bold red]failed:[/] {escape(f'{row.source}: {row.error}')}")
+        err.print(f"[bold red]failed:[/] {_one_line(f'{row.source}: {row.error}')}")
     elif not as_json and (explain or not err.is_terminal):
-        out.print(escape(f"{row.target}{f': {_explained(row)}' if explain else ''}"))
+        out.print(_one_line(f"{row.target}{f': {_explained(row)}' if explain else ''}"))
+
+
+def _one_line(text: str) -> str:
+    """Return text for the terminal, which does not obey what the names in a bucket hold."""
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 def _explained(row: Row) -> str:
@@ -215,7 +220,7 @@ def _summarise(
         summary: dict[str, Any] = {"summary": dict(counts), "skipped": others}
         sys.stdout.write(json.dumps(summary) + "\n")
         return
-    failed = counts["failed"] + counts["unreachable"]
+    failed = counts.total() - counts["restored"]
     out.print(
         f"{counts['restored']} of {counts.total()} restored"
         + (f", {failed} failed (named above)" if failed else "")

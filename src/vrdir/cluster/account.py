@@ -22,6 +22,7 @@ from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"
 READERS = 16  # threads that read parts
+DONE = {"restored", "failed"}  # what a resumed run does not try again
 REASON = "the account of a run over addresses needs pyarrow"
 
 
@@ -32,12 +33,14 @@ class Row(NamedTuple):
         source, target: addresses.
         source_bytes, target_bytes: sizes; 0 where a file was not read or written.
         source_sha256, target_sha256: of the contents; "" where a file was not read or written.
-        status: "restored", "failed" (a bad image: it will not get better), or "unreachable" (the
-            storage failed; a resumed run tries again).
+        status: "restored"; "failed" (a bad image: it will not get better); or, which a resumed run
+            tries again, "unreachable" (the storage or the disk failed) and "exists" (another file
+            has the target's name).
         error: what failed; "" otherwise.
         haze, noise, rain, changed: the diagnosis (`vrdir.batch.results.Diagnosis`); None of failed
             images, and the haze also of networks that do not know it.
         seconds: of reading, restoring and writing together.
+        time: when that was finished, in seconds since 1970, by the clock of the worker.
         key: by which a resumed run knows a source: a hash of its address and size.
     """
 
@@ -54,13 +57,19 @@ class Row(NamedTuple):
     rain: float | None = None
     changed: float | None = None
     seconds: float = 0.0
+    time: float = 0.0
     key: int = 0
 
 
 def key_of(source: Source) -> int:
     """Return 63 bits of a hash of a source's address and size."""
-    facts = f"{source.address}\0{source.size}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(blake2b(facts, digest_size=8).digest(), "big") >> 1
+    return hash_of(f"{source.address}\0{source.size}")
+
+
+def hash_of(text: str) -> int:
+    """Return 63 bits of a hash of a text."""
+    content = text.encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big") >> 1
 
 
 def schema() -> Any:
@@ -75,6 +84,7 @@ def schema() -> Any:
         "rain": real,
         "changed": real,
         "seconds": real,
+        "time": real,
         "key": whole,
     }
     return arrow.schema([(name, kinds.get(name, text)) for name in Row._fields])
@@ -110,7 +120,7 @@ def table_of(rows: Sequence[Row]) -> Any:
 class Account:
     """The account of a run, in a folder `.vrdir-account` beside the results.
 
-    It holds run.json, which says with which settings the run was made, and parts of Parquet. Every
+    It holds _run.json, which says with which settings the run was made, and parts of Parquet. Every
     part is written whole, so a killed run loses only rows of images that were at work. A dataset
     reader takes the folder as one table: `pyarrow.dataset.dataset(".../.vrdir-account")`.
 
@@ -126,16 +136,17 @@ class Account:
         """Note the settings of a run, or check that a resumed run has the same.
 
         Raises:
-            ExistsError: there is an account, and the run is not to be resumed.
+            ExistsError: there is an account, and the run is not to be resumed; or another program
+                makes one at this moment.
             DataError: the account is of a run with other settings, or damaged.
             NotPermittedError, PassingError: the storage cannot be read or written.
         """
-        address = join(self.folder, "run.json")
+        address = join(self.folder, "_run.json")
         run = {"vrdir": __version__, **settings}
         try:
             noted = dict(json.loads(storage.read(address)))
         except MissingFileError:
-            storage.write(address, json.dumps(run, indent=1).encode())
+            storage.create(address, json.dumps(run, indent=1).encode())
             return
         except (ValueError, TypeError, RecursionError):
             raise DataError(
@@ -157,7 +168,7 @@ class Account:
 
     def begun(self) -> float | None:
         """Return when the run began, by the storage's clock; see `storage.modified`."""
-        return storage.modified(join(self.folder, "run.json"))
+        return storage.modified(join(self.folder, "_run.json"))
 
     def write_part(self, rows: Sequence[Row], name: str | None = None) -> None:
         """Write rows as a part. The same name replaces an earlier part."""
@@ -199,32 +210,50 @@ class Account:
             yield from pool.map(_read_part, sorted(self.parts()), repeat(columns))
 
     def rows(self) -> list[Row]:
-        """Return the last row of each target, in the order of their names."""
-        latest = {row["target"]: Row(**row) for row in self.table().to_pylist()}
-        return [latest[target] for target in sorted(latest)]
+        """Return the last row of each source, in the order of their names."""
+        rows = sorted((Row(**row) for row in self.table().to_pylist()), key=lambda row: row.time)
+        latest = {row.source: row for row in rows}
+        done = {row.key for row in rows if row.status in DONE}  # a shard has rows of other names
+        left = (row for row in latest.values() if row.status in DONE or row.key not in done)
+        return sorted(left)
 
-    def finished(self) -> Finished:
-        """Return what a resumed run skips: restored images, and bad ones, which stay bad."""
+    def finished(self) -> Keys:
+        """Return the keys of what a resumed run skips: restored images, and bad ones."""
         found = [np.empty(0, np.int64)]
         for table in self._tables(["key", "status"]):
-            status = table.column("status").to_numpy(zero_copy_only=False)
-            found.append(table.column("key").to_numpy()[status != "unreachable"])
-        return Finished(np.unique(np.concatenate(found)))
+            done = np.isin(table.column("status").to_numpy(zero_copy_only=False), list(DONE))
+            found.append(table.column("key").to_numpy()[done])
+        return Keys(np.unique(np.concatenate(found)))
 
 
-class Finished:
-    """A set of sources by their keys: 8 bytes each, so that ten million take 80 MB."""
+class Keys:
+    """A set of hashes of 63 bits: 8 bytes each, so that ten million take 80 MB.
 
-    def __init__(self, keys: np.ndarray[Any, Any]) -> None:
-        self.keys = keys
+    Args:
+        keys: the first ones, sorted.
+    """
 
-    def __contains__(self, source: Source) -> bool:
-        key = key_of(source)
+    def __init__(self, keys: np.ndarray[Any, Any] | None = None) -> None:
+        self.keys = np.empty(0, np.int64) if keys is None else keys
+        self._added: set[int] = set()
+
+    def __contains__(self, key: int) -> bool:
         place = int(np.searchsorted(self.keys, key))
-        return place < len(self.keys) and int(self.keys[place]) == key
+        return key in self._added or (place < len(self.keys) and int(self.keys[place]) == key)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.keys) + len(self._added)
+
+    def add(self, key: int) -> bool:
+        """Add a key and return whether it is new."""
+        if key in self:
+            return False
+        self._added.add(key)
+        if len(self._added) > max(4096, len(self.keys) // 64):  # a Python set takes much more
+            added = np.fromiter(self._added, np.int64, len(self._added))
+            self.keys = np.union1d(self.keys, added)
+            self._added = set()
+        return True
 
 
 class Recorder:

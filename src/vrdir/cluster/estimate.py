@@ -79,6 +79,54 @@ def estimate(
         DataError: none of the sample can be restored, or the inputs are shards, whose images
             are not counted without reading them.
     """
+    counted = count(inputs, sample, seed)
+    measured = measure(counted.chosen, options)
+    images = counted.types.total()
+    mean_bytes = (
+        counted.bytes / counted.sized if counted.sized else measured.bytes / measured.restored
+    )
+    megapixels = images * mean_bytes * measured.megapixels / measured.bytes
+    seconds = measured.seconds / measured.megapixels
+    hours = megapixels * seconds / 3600 / workers / EFFICIENCY
+    return Estimate(
+        images,
+        round(images * mean_bytes),
+        dict(counted.types),
+        dict(counted.others),
+        megapixels,
+        len(counted.chosen),
+        len(counted.chosen) - measured.restored,
+        seconds,
+        measured.read_seconds / measured.restored,
+        workers,
+        hours,
+        None if price is None else hours * workers * price,
+    )
+
+
+class Counted(NamedTuple):
+    """What a list of images holds.
+
+    Attributes:
+        types, others: the numbers of images and of other files by suffix.
+        sized, bytes: images whose size the listing has, and the sum of these sizes.
+        chosen: the sample.
+    """
+
+    types: Counter[str]
+    others: Counter[str]
+    sized: int
+    bytes: int
+    chosen: list[Source]
+
+
+def count(inputs: Iterable[str], sample: int, seed: int) -> Counted:
+    """Count the images at addresses and choose a sample, in little memory.
+
+    Raises:
+        MissingFileError, NotPermittedError, PassingError: they cannot be listed.
+        DataError: there is a shard, whose images are not counted without reading it.
+    """
     others: Counter[str] = Counter()
     types: Counter[str] = Counter()
     sizes, sized = 0, 0
@@ -98,26 +146,7 @@ def estimate(
             chosen.append(source)
         elif (place := chance.randrange(number + 1)) < sample:
             chosen[place] = source
-    measured = measure(chosen, options)
-    images = types.total()
-    mean_bytes = sizes / sized if sized else measured.bytes / max(1, measured.restored)
-    megapixels = images * mean_bytes * measured.megapixels / max(1, measured.bytes)
-    seconds = megapixels * measured.seconds / measured.megapixels
-    hours = seconds / 3600 / workers / EFFICIENCY
-    return Estimate(
-        images,
-        round(images * mean_bytes),
-        dict(types),
-        dict(others),
-        megapixels,
-        len(chosen),
-        len(chosen) - measured.restored,
-        measured.seconds / measured.megapixels,
-        measured.read_seconds / max(1, measured.restored),
-        workers,
-        hours,
-        None if price is None else hours * workers * price,
-    )
+    return Counted(types, others, sized, sizes, chosen)
 
 
 class Measured(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
+import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -12,19 +13,21 @@ from vrdir.cluster.storage import (
     attempt,
     file_info,
     is_address,
+    is_local,
     join,
     open_storage,
     read,
     shown,
     split,
 )
-from vrdir.errors import DataError, MissingFileError
+from vrdir.errors import DataError, InputError, MissingFileError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.text_files import decode_text
 
 PAGE = 1000  # keys of a bucket that are listed at once
 LIST_SUFFIXES = {".txt", ".lst"}
+REASON = "addresses need fsspec"
 
 
 class Source(NamedTuple):
@@ -35,16 +38,21 @@ class Source(NamedTuple):
         name: its path below the output, with "/" between folders.
         size: its bytes, or None where the listing does not have them.
         version: what changes when the file does (S3's ETag, else the time); "" if that is unknown.
+        clash: whether a source that was listed before it has the same target.
     """
 
     address: str
     name: str
     size: int | None
     version: str = ""
+    clash: bool = False
 
 
 def sources(
-    inputs: Iterable[str], others: Counter[str] | None = None, more: Container[str] = ()
+    inputs: Iterable[str],
+    others: Counter[str] | None = None,
+    more: Container[str] = (),
+    without: str | None = None,
 ) -> Iterator[Source]:
     """List the images of folders, patterns, lists and single addresses, page by page.
 
@@ -53,6 +61,8 @@ def sources(
             such as s3://bucket/*.jpg, and text files (.txt) with an address a line.
         others: counts the files of folders that are no images, by suffix.
         more: suffixes that are taken besides those of images.
+        without: the address of a folder that is left out of the folders and patterns it is in, as
+            the one of the results.
 
     Yields:
         The images. A file below a folder is named by its path below that folder, one of a pattern
@@ -65,10 +75,34 @@ def sources(
     for given in inputs:
         if plain_suffix(given) in LIST_SUFFIXES:
             yield from _listed(given)
-        elif "*" in given or "[" in given:
-            yield from _matching(given)
+        elif _is_pattern(given):
+            yield from _outside(without, _matching(given))
         else:
-            yield from _folder_or_file(given, others, more)
+            found = _folder_or_file(given, others, more)
+            yield from (
+                found if without is None or is_same(given, without) else _outside(without, found)
+            )
+
+
+def place_of(address: str) -> str:
+    """Return a text that is the same for all ways to write an address, such as s3a for s3."""
+    system, path = open_storage(address)
+    kind = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
+    return f"{kind}://{path.rstrip('/')}"
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two addresses lead to the same place."""
+    return place_of(one) == place_of(other)
+
+
+def _outside(without: str | None, found: Iterator[Source]) -> Iterator[Source]:
+    """Leave out what lies below a folder."""
+    if without is None:
+        yield from found
+        return
+    folder = f"{place_of(without)}/"
+    yield from (source for source in found if not place_of(source.address).startswith(folder))
 
 
 def _listed(address: str) -> Iterator[Source]:
@@ -105,20 +139,43 @@ def described(address: str) -> Source:
     if info is None:
         raise MissingFileError(f"{shown(address)} does not exist")
     parts = split(address)
-    name = _inside(f"{parts.netloc.rpartition('@')[2]}/{parts.path}")
+    name = _inside(f"{parts.host}/{parts.path}")
     return Source(address, name, info.get("size"), version_of(info))
+
+
+def _is_pattern(given: str) -> bool:
+    """Return whether an input is a pattern, and not a file whose name looks like one."""
+    return ("*" in given or "[" in given) and file_info(given) is None
 
 
 def _matching(pattern: str) -> Iterator[Source]:
     system, path = open_storage(pattern)
-    found = attempt(lambda: system.glob(path, detail=True), pattern)
     scheme = pattern.split("://")[0] if is_address(pattern) else ""
-    files = [info for info in found.values() if info["type"] == "file"]
-    if not files:
-        raise MissingFileError(f"nothing matches {shown(pattern)}")
-    for info in files:
+    found = False
+    for info in _matches(system, path, pattern):
+        found = True
         address = f"{scheme}://{info['name']}" if scheme else str(info["name"])
         yield Source(address, _name_of(address), info.get("size"), version_of(info))
+    if not found:
+        raise MissingFileError(f"nothing matches {shown(pattern)}")
+
+
+def _matches(system: Any, path: str, pattern: str) -> Iterator[dict[str, Any]]:
+    """List the files that match a pattern, on S3 a page at a time."""
+    if not hasattr(system, "call_s3"):
+        found = attempt(lambda: system.glob(path, detail=True), pattern)
+        yield from (info for info in found.values() if info["type"] == "file")
+        return
+    try:
+        matches = re.compile(require("fsspec.utils", "s3", REASON).glob_translate(path)).match
+    except ValueError as error:
+        raise InputError(f"{shown(pattern)} is no pattern ({first_line(error)})") from None
+    bucket, _, key = path.partition("/")
+    fixed = re.split(r"[*?[]", key, maxsplit=1)[0]
+    flat = "/" not in key[len(fixed) :] and "**" not in key  # what lies deeper cannot match
+    for info in _s3_pages(system, bucket, fixed, pattern, {"Delimiter": "/"} if flat else {}):
+        if matches(info["name"]):
+            yield info
 
 
 def _folder_or_file(address: str, others: Counter[str], more: Container[str]) -> Iterator[Source]:
@@ -128,14 +185,14 @@ def _folder_or_file(address: str, others: Counter[str], more: Container[str]) ->
         name = str(info["name"])
         relative = name[len(path.rstrip("/")) + 1 :] if name != path.rstrip("/") else ""
         found = True
-        parts = PurePosixPath(relative or PurePosixPath(name).name).parts
-        if relative and any(is_litter(part) for part in parts):
+        inside = _inside(relative or PurePosixPath(name).name)
+        if relative and any(is_litter(part) for part in inside.split("/")):
             continue
         if plain_suffix(name) not in IMAGE_SUFFIXES and plain_suffix(name) not in more:
             others[plain_suffix(name) or "without a suffix"] += 1
             continue
         whole = address if not relative else join(address, relative)
-        yield Source(whole, "/".join(parts), info.get("size"), version_of(info))
+        yield Source(whole, inside, info.get("size"), version_of(info))
     if not found:
         raise MissingFileError(f"{shown(address)} does not exist, or is empty")
 
@@ -160,16 +217,27 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         MissingFileError, NotPermittedError, DataError, PassingError: it cannot be listed.
     """
     if hasattr(system, "call_s3"):
-        yield from _s3_pages(system, path, address)
+        bucket, _, key = path.rstrip("/").partition("/")
+        if key and not address.endswith("/") and (info := file_info(address)) is not None:
+            yield info
+            return
+        yield from _s3_pages(system, bucket, f"{key}/" if key else "", address)
         return
     info = attempt(lambda: system.info(path), address)
     if info["type"] == "file":
         yield info
         return
-    waiting = [path]
+    waiting, seen = [path], set[str]()
     while waiting:
         here = waiting.pop()
-        entries = attempt(lambda here=here: system.ls(here, detail=True), address)  # type: ignore[misc]
+        if _entered(system, here, seen):
+            continue
+        try:
+            entries = attempt(lambda here=here: system.ls(here, detail=True), address)  # type: ignore[misc]
+        except MissingFileError:
+            if here == path:
+                raise
+            continue  # it was removed meanwhile
         folders = []
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
             if entry["type"] == "directory":
@@ -179,17 +247,22 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         waiting += reversed(folders)
 
 
-def _s3_pages(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
+def _entered(system: Any, folder: str, seen: set[str]) -> bool:
+    """Return whether a folder of this machine was listed, under this name or as a link."""
+    if not is_local(system):
+        return False
+    real = os.path.realpath(folder)
+    if real in seen:
+        return True
+    seen.add(real)
+    return False
+
+
+def _s3_pages(
+    system: Any, bucket: str, prefix: str, address: str, more: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
     """List a bucket a page at a time: a listing of all would fill the memory."""
-    bucket, _, key = path.rstrip("/").partition("/")
-    if key and not address.endswith("/"):
-        with contextlib.suppress(MissingFileError):
-            info = attempt(lambda: system.info(path), address)
-            if info["type"] == "file":
-                yield info
-                return
-    more: dict[str, str] = {}
-    prefix = f"{key}/" if key else ""
+    more = dict(more or {})
     while True:
         page = attempt(
             lambda more=more: system.call_s3(  # type: ignore[misc]
@@ -203,5 +276,5 @@ def _s3_pages(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
                 yield {**entry, "name": name, "size": entry["Size"], "type": "file"}
         if not page.get("IsTruncated"):
             return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
+        more["ContinuationToken"] = page["NextContinuationToken"]
         page.clear()  # or two pages would be in memory at once

@@ -10,13 +10,13 @@ written is not restored again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from itertools import chain, islice, takewhile
 from typing import Any
 
-from vrdir.cluster.account import Account, Row, key_of, table_of
+from vrdir.cluster.account import DONE, Account, Row, key_of, table_of
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_pool import REASON, connect, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
@@ -26,9 +26,12 @@ from vrdir.errors import require
 
 WINDOW = 2048  # sources of the list that are sorted by size together
 BATCHES = 4  # of a block, after the first window, so that ten million sources are few blocks
-WAVE = 4000  # blocks that Ray gets at once; the next ones are listed meanwhile
+# Blocks that Ray gets at once, while the next ones are listed: few at first, so that work begins
+# early, then more, since workers wait for the last ones of a wave.
+FIRST_WAVE, WAVE = 1000, 4000
+BLOCKS_OF_A_WORKER = 32  # in a wave, if that is more
 OVERLAPPED = 4  # threads of a worker that read and write while others restore
-COLUMNS = ("address", "name", "size")  # of a block
+COLUMNS = ("address", "name", "size", "clash")  # of a block
 
 
 class Worker:
@@ -53,8 +56,8 @@ class Worker:
     def __call__(self, block: dict[str, Any]) -> Iterator[Any]:
         """Restore the sources of a block; yield the rows of each batch as a pyarrow table."""
         sources = [
-            Source(str(address), str(name), None if size < 0 else int(size))
-            for address, name, size in zip(*(block[key] for key in COLUMNS), strict=True)
+            Source(str(address), str(name), None if size < 0 else int(size), clash=bool(clash))
+            for address, name, size, clash in zip(*(block[key] for key in COLUMNS), strict=True)
         ]
         starts = range(0, len(sources), self.batch)
         batches = [sources[start : start + self.batch] for start in starts]
@@ -74,7 +77,7 @@ class Worker:
         """Return the rows of a batch that a lost worker finished; none if there is work left."""
         name = batch_name(batch)
         rows = self.account.part(name) if self.account.has_part(name) else []
-        return [] if any(row.status == "unreachable" for row in rows) else rows
+        return [] if any(row.status not in DONE for row in rows) else rows
 
     def _restored(self, source: Source) -> list[Row]:
         return restore_any(self.gate, source, self.account.output, self.options)
@@ -88,7 +91,7 @@ def batch_name(sources: list[Source]) -> str:
 
 def restore_on_ray(
     listed: Iterable[Source], account: Account, options: Options, settings: RaySettings
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Restore sources on a Ray cluster; see `vrdir.cluster.run.restore_addresses`."""
     connect(settings)
     arguments = {
@@ -99,29 +102,36 @@ def restore_on_ray(
     }
     data = require("ray.data", "cluster", REASON)
     size = BATCHES * settings.batch if settings.gpus else None
+    most = max(WAVE, BLOCKS_OF_A_WORKER * settings.workers[1])
     with own_errors():
-        for blocks in waves(blocks_of(listed, settings.batch)):
+        for blocks in waves(blocks_of(listed, settings.batch), FIRST_WAVE, most):
             mapped = map_in_actors(data.from_arrow(blocks), Worker, arguments, settings, size)
             for batch in mapped.iter_batches(batch_size=None, batch_format="pyarrow"):
                 for row in batch.to_pylist():
                     yield Row(**row)
 
 
-def waves(blocks: Iterator[Any]) -> Iterator[list[Any]]:
+def waves(blocks: Iterator[Any], first: int, most: int) -> Iterator[list[Any]]:
     """Yield lists of blocks; while one is at work, a thread draws the next.
 
     So work begins before a whole bucket is listed.
+
+    Args:
+        blocks: the blocks.
+        first: blocks of the first list; each further one has twice as many.
+        most: blocks of a list, at most.
     """
     stopped = threading.Event()
 
-    def draw() -> list[Any]:
-        return list(islice(takewhile(lambda _: not stopped.is_set(), blocks), WAVE))
+    def draw(length: int) -> list[Any]:
+        return list(islice(takewhile(lambda _: not stopped.is_set(), blocks), length))
 
     with ThreadPoolExecutor(1, "listing") as pool:
         try:
-            drawn = pool.submit(draw)
+            drawn, length = pool.submit(draw, min(first, most)), first
             while wave := drawn.result():
-                drawn = pool.submit(draw)
+                length = min(2 * length, most)
+                drawn = pool.submit(draw, length)
                 yield wave
         finally:
             stopped.set()
@@ -145,6 +155,7 @@ def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:
                     "address": [source.address for source in block],
                     "name": [source.name for source in block],
                     "size": arrow.array(sizes, arrow.int64()),
+                    "clash": [source.clash for source in block],
                 }
             )
         length = BATCHES * batch

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 from typing import Any, Literal
 
 import torch
 
 from vrdir.cluster import listing
-from vrdir.cluster.account import Account, Recorder, Row
+from vrdir.cluster.account import Account, Keys, Recorder, Row, hash_of, key_of
+from vrdir.cluster.claim import Claim
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_settings import RaySettings
-from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any
+from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any, result_name
+from vrdir.cluster.storage import shown
 from vrdir.cluster.videos import listed_suffixes
 from vrdir.cluster.work import Gate, Options, map_threads
+from vrdir.errors import InputError
 from vrdir.restoring.restorer import Restorer
 
 Engine = Literal["local", "ray"]
@@ -49,32 +53,61 @@ def restore_addresses(
         A row for each image, as it is finished.
 
     Raises:
-        ExistsError: the output has an account, and `resume` is False.
+        ExistsError: the output has an account, and `resume` is False; or another program writes
+            into it.
+        InputError: the output is an input, so that results would replace their sources.
         DataError: the account is of a run with other settings.
-        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed, or the
-            output cannot be written to.
+        MissingFileError, NotPermittedError, PassingError, DiskError: the inputs cannot be listed,
+            or the output cannot be written to.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
     # On Ray this program restores nothing, and may have no GPU.
     here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
     restorer = Restorer(**here)
-    listed: Iterator[Source] = listing.sources(inputs, others, SHARD_SUFFIXES | listed_suffixes())
+    inputs = list(inputs)
+    check_apart(inputs, output)
+    wanted = SHARD_SUFFIXES | listed_suffixes()
+    listed: Iterator[Source] = listing.sources(inputs, others, wanted, without=output)
     first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
-    options = options._replace(since=account.begun())
-    if options.since == int(options.since or 0):  # a clock of whole seconds, as of S3
-        time.sleep(1)  # or the first results would look as old as the run
-    listed = chain([] if first is None else [first], listed)
-    if resume:
-        finished = account.finished()
-        listed = (source for source in listed if source not in finished)
-    if engine == "ray":
-        from vrdir.cluster.ray_engine import restore_on_ray
+    with Claim(account.folder) as claim:
+        options = options._replace(since=account.begun())
+        if options.since == int(options.since or 0):  # a clock of whole seconds, as of S3
+            time.sleep(1)  # or the first results would look as old as the run
+        listed = distinct(chain([] if first is None else [first], listed), options.suffix)
+        if resume:
+            finished = account.finished()
+            listed = (source for source in listed if key_of(source) not in finished)
+        if engine == "ray":
+            from vrdir.cluster.ray_engine import restore_on_ray
 
-        yield from restore_on_ray(listed, account, options, ray or RaySettings())
-    else:
-        yield from restore_here(listed, account, options, restorer)
+            rows = restore_on_ray(listed, account, options, ray or RaySettings())
+        else:
+            rows = restore_here(listed, account, options, restorer)
+        with closing(rows):
+            for row in rows:
+                claim.check()
+                yield row
+
+
+def check_apart(inputs: Iterable[str], output: str) -> None:
+    """Check that no input is the output. Raises InputError if one is."""
+    for given in inputs:
+        if listing.is_same(given, output):
+            raise InputError(f"{shown(given)} would be written over itself; choose another output")
+
+
+def distinct(listed: Iterable[Source], suffix: str | None) -> Iterator[Source]:
+    """Mark sources that have the target of one before them; leave out what is listed twice.
+
+    A source and its target take 16 bytes of memory.
+    """
+    seen = Keys()
+    for source in listed:
+        if seen.add(hash_of(f"source\0{source.address}")):
+            new = seen.add(hash_of(f"target\0{result_name(source.name, suffix)}"))
+            yield source._replace(clash=not new)
 
 
 def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
@@ -91,7 +124,7 @@ def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
 
 def restore_here(
     listed: Iterable[Source], account: Account, options: Options, restorer: Restorer
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Restore on this machine: some threads restore, others read and write meanwhile."""
     gate = Gate(restorer, torch.get_num_threads())
     recorder = Recorder(account)

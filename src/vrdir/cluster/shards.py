@@ -20,10 +20,19 @@ from typing import Any
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import PassingError, join, shown
+from vrdir.cluster.storage import join, shown
 from vrdir.cluster.videos import restore_video
-from vrdir.cluster.work import Gate, Options, check_free, map_threads, restore_source
-from vrdir.errors import DataError, VrdirError, first_line, require
+from vrdir.cluster.work import (
+    Gate,
+    Options,
+    check_free,
+    failure,
+    finish,
+    map_threads,
+    restore_source,
+    target_name,
+)
+from vrdir.errors import DataError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES
@@ -34,7 +43,11 @@ COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image
 
 
 def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore an image, a video, or all images of a shard. Failures are noted in the rows."""
+    """Restore an image, a video, or all images of a shard. Failures are noted in the rows.
+
+    Raises:
+        DiskError: the disk of the results is full or read-only.
+    """
     if plain_suffix(source.name) in SHARD_SUFFIXES:
         return restore_shard(gate, source, output, options)
     if plain_suffix(source.name) in VIDEO_SUFFIXES:
@@ -42,28 +55,34 @@ def restore_any(gate: Gate, source: Source, output: str, options: Options) -> li
     return [restore_source(gate, source, output, options)]
 
 
+def result_name(name: str, suffix: str | None) -> str:
+    """Return the name of a source's result; shards and videos keep theirs."""
+    keeps = plain_suffix(name) in SHARD_SUFFIXES | VIDEO_SUFFIXES
+    return name if keeps else target_name(name, suffix)
+
+
 def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
     """Restore all images of a shard into a shard of the same name.
 
     Failures are noted in the rows, not raised.
+
+    Raises:
+        DiskError: the disk of the results is full or read-only.
     """
     target = join(output, source.name)
     whole = Row(shown(source.address), shown(target), key=key_of(source))
     start = time.perf_counter()
     try:
-        check_free(target, options)
+        check_free(source, target, options)
         with tempfile.TemporaryDirectory(prefix="vrdir-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
             storage.fetch(source.address, before, source.size)
             restore = _restore_tar if plain_suffix(source.name) == ".tar" else _restore_parquet
             rows = list(restore(gate, before, after, whole, options))
             storage.put(after, target)
-        return rows or [whole._replace(seconds=time.perf_counter() - start)]
-    except PassingError as error:
-        return [whole._replace(status="unreachable", error=first_line(error))]
+        return rows or [finish(whole, start)]
     except Exception as error:  # the next shard is another
-        kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
-        return [whole._replace(status="failed", error=f"{kind}{first_line(error)}")]
+        return [finish(failure(whole, error), start)]
 
 
 def _restored(
@@ -87,13 +106,9 @@ def _restored(
         )
         content = result.content
     except Exception as error:  # the next image is another
-        kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
-        row = row._replace(status="failed", error=f"{kind}{first_line(error)}")
-    return content, row._replace(
-        target_bytes=len(content),
-        target_sha256=sha256(content).hexdigest(),
-        seconds=time.perf_counter() - start,
-    )
+        row = failure(row, error)
+    row = row._replace(target_bytes=len(content), target_sha256=sha256(content).hexdigest())
+    return content, finish(row, start)
 
 
 def _restore_tar(

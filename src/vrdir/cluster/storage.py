@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
+from vrdir.atomic import HOPELESS
 from vrdir.errors import (
     DataError,
+    DiskError,
+    ExistsError,
     InputError,
     MissingFileError,
     MissingPackageError,
@@ -37,11 +41,8 @@ LASTING = {
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
-    errno.EEXIST,
     errno.EISDIR,
     errno.ENOTDIR,
-    errno.ENOSPC,
-    errno.EROFS,
     errno.ENAMETOOLONG,
     errno.EINVAL,
 }
@@ -61,9 +62,42 @@ class PassingError(VrdirError, OSError):
     """A failure that trying again may mend: a time-out, a broken connection, a 5xx answer."""
 
 
+class LocalDiskError(DiskError):
+    """The disk of this machine, to which a file was to be copied, is full or read-only."""
+
+
 def is_address(text: str) -> bool:
     """Return whether a text is a URL such as s3://bucket/key, not a path of this machine."""
     return re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+
+
+class Parts(NamedTuple):
+    """The parts of an address.
+
+    Attributes:
+        scheme: such as "s3".
+        host: or bucket, without a user's name and password.
+        path: begins with "/" or is empty. Of http it is without the query, which may be a secret;
+            object stores have no queries, and their names may hold "?" and "#".
+    """
+
+    scheme: str
+    host: str
+    path: str
+
+
+def split(address: str) -> Parts:
+    """Return the parts of a URL. Raises InputError if it is none, such as s3://[bucket/key."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    try:
+        urlsplit(f"{scheme}://{host}")
+    except ValueError as error:
+        raise InputError(f"{scheme}://... is not a valid address ({error})") from None
+    path = slash + path
+    if scheme.lower() in ("http", "https"):
+        host, path = (re.split("[?#]", part, maxsplit=1)[0] for part in (host, path))
+    return Parts(scheme, host.rpartition("@")[2], path)
 
 
 def shown(address: str) -> str:
@@ -71,17 +105,7 @@ def shown(address: str) -> str:
     if not is_address(address):
         return address
     parts = split(address)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
-
-
-def split(address: str) -> SplitResult:
-    """Return the parts of a URL. Raises InputError if it is none, such as s3://[bucket/key."""
-    try:
-        return urlsplit(address)
-    except ValueError as error:
-        scheme = address.split("://")[0]
-        raise InputError(f"{scheme}://... is not a valid address ({error})") from None
+    return f"{parts.scheme}://{parts.host}{parts.path}"
 
 
 def join(folder: str, name: str) -> str:
@@ -178,12 +202,20 @@ def translated(error: Exception, address: str) -> VrdirError:
     where, kind = shown(address), type(error).__name__
     if isinstance(error, FileNotFoundError):
         return MissingFileError(f"{where} does not exist")
+    if isinstance(error, FileExistsError):
+        return ExistsError(f"{where} exists")
     no_credentials = "Credential" in kind or "SignatureDoesNotMatch" in str(error)
-    if isinstance(error, PermissionError) or no_credentials or _status(error) in (401, 403):
+    # S3 answers expired credentials with 400; only answers to HEAD do not say so.
+    expired = _status(error) == 400 and not address.startswith("http")
+    denied = expired or _status(error) in (401, 403)
+    if isinstance(error, PermissionError) or no_credentials or denied:
         return NotPermittedError(
-            f"{where}: access denied; check the credentials (environment or profile) and the "
-            "rights of the bucket"
+            f"{where}: access denied; check the credentials (environment or profile), whether "
+            "they have expired, and the rights of the bucket"
         )
+    if isinstance(error, OSError) and error.errno in HOPELESS:
+        advice = HOPELESS[error.errno]
+        return DiskError(f"{where} cannot be written ({error.strerror or kind}); {advice}")
     if isinstance(error, OSError) and error.errno in LASTING:
         return DataError(f"{where}: {error.strerror or kind}")
     status = _status(error)
@@ -247,19 +279,34 @@ def write(address: str, content: bytes) -> None:
     under a temporary name first.
 
     Raises:
-        NotPermittedError, DataError, PassingError: it cannot be written.
+        NotPermittedError, DataError, DiskError, PassingError: it cannot be written.
     """
     system, path = open_storage(address)
+    _replace(system, path, address, lambda target: system.pipe_file(target, content))
+
+
+def put(path: Path, address: str) -> None:
+    """Copy a file of this machine to an address, whole or not at all. Raises as `write`."""
+    system, remote = open_storage(address)
+    _replace(system, remote, address, lambda target: system.put_file(str(path), target))
+
+
+def _replace(system: Any, path: str, address: str, send: Callable[[str], None]) -> None:
+    """Send a file to its path, or to a temporary name beside it and rename that."""
 
     def once() -> None:
         if _replaces_at_once(system):
-            system.pipe_file(path, content)
+            send(path)
             return
-        partial = _partial(path)
+        parent = PurePosixPath(path).parent
+        partial = str(parent / f".{uuid.uuid4().hex[:12]}.partial")
         try:
-            system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-            system.pipe_file(partial, content)
-            system.mv(partial, path)
+            system.makedirs(str(parent), exist_ok=True)
+            send(partial)
+            if is_local(system):
+                Path(partial).replace(path)  # `mv` would go into a folder of that name
+            else:
+                system.mv(partial, path)
         except BaseException:
             with contextlib.suppress(Exception):
                 system.rm_file(partial)
@@ -268,12 +315,60 @@ def write(address: str, content: bytes) -> None:
     attempt(once, address)
 
 
+def create(address: str, content: bytes) -> None:
+    """Write a small file that is not there yet; of several programs that try, one succeeds.
+
+    Storage that cannot promise this (Azure, old S3 servers) lets the last one win.
+
+    Raises:
+        ExistsError: it is there, with other content.
+        NotPermittedError, DataError, DiskError, PassingError: it cannot be written.
+    """
+    system, path = open_storage(address)
+
+    def once() -> None:
+        if is_local(system):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(path).open("xb") as file:
+                file.write(content)
+            return
+        try:
+            system.pipe_file(path, content, mode="create")
+        except TypeError:
+            system.pipe_file(path, content)
+
+    try:
+        if exists(address):
+            raise ExistsError(f"{shown(address)} exists")
+        attempt(once, address)
+    except ExistsError:
+        if read(address) != content:  # else the answer to a request of this program was lost
+            raise
+
+
+def remove(address: str) -> None:
+    """Remove a file, if it is there. Raises as `write`."""
+    system, path = open_storage(address)
+    with contextlib.suppress(MissingFileError):
+        attempt(lambda: system.rm_file(path), address)
+
+
 def fetch(address: str, path: Path, size: int | None = None) -> None:
-    """Copy a file to this machine, in pieces. Raises as `read`."""
+    """Copy a file to this machine, in pieces.
+
+    Raises:
+        LocalDiskError: the disk of this machine is full or read-only.
+        MissingFileError, NotPermittedError, DataError, PassingError: it cannot be read.
+    """
     system, remote = open_storage(address)
 
     def once() -> None:
-        system.get_file(remote, str(path))
+        try:
+            system.get_file(remote, str(path))
+        except OSError as error:
+            if error.errno in HOPELESS:
+                raise LocalDiskError(str(translated(error, str(path)))) from None
+            raise
         if size is not None and path.stat().st_size < size:
             raise PassingError(
                 f"{shown(address)}: only {path.stat().st_size} of {size} bytes arrived"
@@ -282,29 +377,17 @@ def fetch(address: str, path: Path, size: int | None = None) -> None:
     attempt(once, address)
 
 
-def put(path: Path, address: str) -> None:
-    """Copy a file of this machine to an address, whole or not at all. Raises as `write`."""
-    system, remote = open_storage(address)
-
-    def once() -> None:
-        if _replaces_at_once(system):
-            system.put_file(str(path), remote)
-            return
-        system.makedirs(str(PurePosixPath(remote).parent), exist_ok=True)
-        system.put_file(str(path), _partial(remote))
-        system.mv(_partial(remote), remote)
-
-    attempt(once, address)
-
-
-def _partial(path: str) -> str:
-    parent, name = PurePosixPath(path).parent, PurePosixPath(path).name
-    return str(parent / f".{name}.partial")
-
-
 def _replaces_at_once(system: Any) -> bool:
-    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-    return bool(protocols & {"s3", "gs", "gcs", "az", "abfs", "memory"})
+    return bool(_protocols(system) & {"s3", "gs", "gcs", "az", "abfs", "memory"})
+
+
+def is_local(system: Any) -> bool:
+    """Return whether a file system is the one of this machine."""
+    return "file" in _protocols(system)
+
+
+def _protocols(system: Any) -> set[str]:
+    return {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
 
 
 def exists(address: str) -> bool:
@@ -333,9 +416,13 @@ def modified(address: str) -> float | None:
 def file_info(address: str) -> dict[str, Any] | None:
     """Return what fsspec says of a file; None if there is none. Raises as `read`."""
     system, path = open_storage(address)
+    bucket, _, key = path.partition("/")
 
     def once() -> dict[str, Any] | None:
         try:
+            if hasattr(system, "call_s3") and key:  # one request; `info` also looks for a folder
+                head = system.call_s3("head_object", Bucket=bucket, Key=key)
+                return {**head, "name": path, "size": head["ContentLength"], "type": "file"}
             info: dict[str, Any] = system.info(path)
         except FileNotFoundError:
             return None

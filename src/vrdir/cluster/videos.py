@@ -16,9 +16,8 @@ from pathlib import Path
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import PassingError, join, shown
-from vrdir.cluster.work import Gate, Options, check_free
-from vrdir.errors import VrdirError, first_line
+from vrdir.cluster.storage import join, shown
+from vrdir.cluster.work import Gate, Options, check_free, failure, finish
 from vrdir.images.formats import plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES
 
@@ -29,7 +28,11 @@ def listed_suffixes() -> set[str]:
 
 
 def restore_video(gate: Gate, source: Source, output: str, options: Options) -> Row:
-    """Restore a video into the output. Failures are noted in the row, not raised."""
+    """Restore a video into the output. Failures are noted in the row, not raised.
+
+    Raises:
+        DiskError: the disk of the results is full or read-only.
+    """
     start = time.perf_counter()
     target = join(output, source.name)
     row = Row(shown(source.address), shown(target), key=key_of(source))
@@ -37,19 +40,17 @@ def restore_video(gate: Gate, source: Source, output: str, options: Options) -> 
         suffix = plain_suffix(source.name)
         before, after = Path(folder, f"before{suffix}"), Path(folder, f"after{suffix}")
         try:
-            check_free(target, options)
+            check_free(source, target, options)
             storage.fetch(source.address, before, source.size)
             row = row._replace(source_bytes=before.stat().st_size, source_sha256=_sha256(before))
             gate.restore_video(before, after, options.smoothing)
             storage.put(after, target)
             row = row._replace(target_bytes=after.stat().st_size, target_sha256=_sha256(after))
-        except PassingError as error:
-            row = row._replace(status="unreachable", error=first_line(error))
         except Exception as error:  # the next video is another
-            kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
-            problem = first_line(error).replace(str(before), row.source)
-            row = row._replace(status="failed", error=kind + problem.replace(str(after), target))
-    return row._replace(seconds=time.perf_counter() - start)
+            row = failure(row, error)
+            problem = row.error.replace(str(before), row.source)
+            row = row._replace(error=problem.replace(str(after), row.target))
+    return finish(row, start)
 
 
 def _sha256(path: Path) -> str:

@@ -13,13 +13,22 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from vrdir.atomic import HOPELESS
 from vrdir.batch.memory_budget import MemoryBudget
 from vrdir.batch.results import Diagnosis
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import PassingError, join
-from vrdir.errors import ExistsError, VrdirError, first_line
+from vrdir.cluster.storage import LocalDiskError, PassingError, join
+from vrdir.errors import (
+    DataError,
+    DiskError,
+    ExistsError,
+    MissingFileError,
+    NotPermittedError,
+    VrdirError,
+    first_line,
+)
 from vrdir.images.formats import ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
 from vrdir.images.reading import decode
 from vrdir.images.reducing import reduced
@@ -27,6 +36,8 @@ from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
 
+# Faults of the storage or of this machine, not of the image.
+PASSING = (PassingError, MissingFileError, NotPermittedError, LocalDiskError)
 Input = TypeVar("Input")
 Result = TypeVar("Result")
 
@@ -56,20 +67,48 @@ class Options(NamedTuple):
     since: float | None = None
 
 
-def check_free(target: str, options: Options) -> None:
-    """Check that a result may be written.
+def check_free(source: Source, target: str, options: Options) -> None:
+    """Check that the result of a source may be written.
 
     An earlier try of this run, whose worker was lost before it noted its rows, may have written it.
 
     Raises:
+        DataError: another source of this run has the same target.
         ExistsError: the target exists, is not of this run, and is not to be replaced.
     """
+    if source.clash:
+        raise DataError(
+            f"its result would be written to {storage.shown(target)}, as that of an image listed "
+            "before it; give it another output or name"
+        )
     if options.overwrite:
         return
     modified = storage.modified(target)
     if modified is None or (options.since is not None and modified > options.since):
         return
     raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
+
+
+def failure(row: Row, error: Exception) -> Row:
+    """Note an error in a row: what may pass, for a resumed run, or what stays.
+
+    Raises:
+        DiskError: the disk of the results is full or read-only: no other could be written either.
+    """
+    if isinstance(error, DiskError) and not isinstance(error, LocalDiskError):
+        raise error
+    kind = "" if isinstance(error, VrdirError) else f"{type(error).__name__}: "
+    status = "failed"
+    if isinstance(error, ExistsError):
+        status = "exists"
+    elif isinstance(error, PASSING) or (isinstance(error, OSError) and error.errno in HOPELESS):
+        status = "unreachable"
+    return row._replace(status=status, error=kind + first_line(error))
+
+
+def finish(row: Row, start: float) -> Row:
+    """Note when a row was finished, and its seconds since `start` (`time.perf_counter`)."""
+    return row._replace(seconds=time.perf_counter() - start, time=time.time())
 
 
 class RestoredFile(NamedTuple):
@@ -166,12 +205,16 @@ def map_threads(
 
 
 def restore_source(gate: Gate, source: Source, output: str, options: Options) -> Row:
-    """Restore a source into the output. Failures are noted in the row, not raised."""
+    """Restore a source into the output. Failures are noted in the row, not raised.
+
+    Raises:
+        DiskError: the disk of the results is full or read-only.
+    """
     start = time.perf_counter()
     target = join(output, target_name(source.name, options.suffix))
     row = Row(storage.shown(source.address), storage.shown(target), key=key_of(source))
     try:
-        check_free(target, options)
+        check_free(source, target, options)
         content = storage.read(source.address, source.size)
         row = row._replace(source_bytes=len(content), source_sha256=sha256(content).hexdigest())
         restored = gate.restore(content, source.name, options)
@@ -184,10 +227,6 @@ def restore_source(gate: Gate, source: Source, output: str, options: Options) ->
             rain=restored.diagnosis.rain,
             changed=restored.diagnosis.changed,
         )
-    except PassingError as error:
-        row = row._replace(status="unreachable", error=first_line(error))
-    except VrdirError as error:
-        row = row._replace(status="failed", error=first_line(error))
     except Exception as error:  # the next image is another
-        row = row._replace(status="failed", error=f"{type(error).__name__}: {first_line(error)}")
-    return row._replace(seconds=time.perf_counter() - start)
+        row = failure(row, error)
+    return finish(row, start)
