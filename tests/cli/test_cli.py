@@ -96,7 +96,7 @@ def test_repeated_single_path_option_raises(arguments: tuple[str, ...]) -> None:
     [
         (("nowhere.jpg", "-o", "out"), "nowhere.jpg does not exist"),
         (("", "-o", "out"), "an input is empty"),
-        (("{in}", "-o", "out", "--weights", "huge"), "no weights 'huge'"),
+        (("{in}", "-o", "out", "--weights", "huge"), "unknown weights 'huge'"),
         (("{in}", "-o", "out", "--device", "tpu9"), "device 'tpu9' is not available"),
         (("{in}", "-o", "out", "--format", "docx"), "no image format for the suffix '.docx'"),
         (("{in}", "-o", "{in}"), "the output would overwrite its input"),

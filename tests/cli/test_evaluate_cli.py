@@ -317,8 +317,8 @@ def test_each_restorer_is_a_column(
             ("--pairs", "whole.txt", "--pairs", "sub/whole.txt"),
             "have the same name, 'whole'; name them: --pairs NAME=LIST",
         ),
-        (("--pairs", "whole.txt", "--weights", "huge"), "no weights 'huge'"),
-        (("--pairs", "whole.txt", "--device", "tpu9"), "no device 'tpu9'"),
+        (("--pairs", "whole.txt", "--weights", "huge"), "unknown weights 'huge'"),
+        (("--pairs", "whole.txt", "--device", "tpu9"), "device 'tpu9' is not available"),
         (
             ("--pairs", "whole.txt", "--restored", "nowhere"),
             "the folder of restored images does not exist: nowhere",

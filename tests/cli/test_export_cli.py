@@ -148,7 +148,7 @@ def test_export_with_too_large_difference_is_discarded(weights: Path, tmp_path: 
             ("export", "openvino", "-o", "there.xml"),
             "there.bin exists; replace it with --overwrite",
         ),
-        (("export", "onnx", "-o", "net.onnx", "--weights", "huge"), "no weights 'huge'"),
+        (("export", "onnx", "-o", "net.onnx", "--weights", "huge"), "unknown weights 'huge'"),
         (
             ("export", "onnx", "-o", "net.onnx", "--weights", "other.onnx"),
             "other.onnx is the name of an exported network",
