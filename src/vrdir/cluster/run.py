@@ -72,9 +72,7 @@ def restore_addresses(
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
     with Claim(account.folder) as claim:
-        options = options._replace(since=account.begun())
-        if options.since == int(options.since or 0):  # a clock of whole seconds, as of S3
-            time.sleep(1)  # or the first results would look as old as the run
+        options = options._replace(since=_since(account))
         listed = distinct(chain([] if first is None else [first], listed), options.suffix)
         if resume:
             finished = account.finished()
@@ -89,6 +87,14 @@ def restore_addresses(
             for row in rows:
                 claim.check()
                 yield row
+
+
+def _since(account: Account) -> float | None:
+    """Return when the run began. The first results will look newer than that."""
+    since = account.begun()
+    if since == int(since or 0):  # a clock of whole seconds, as of S3
+        time.sleep(1)
+    return since
 
 
 def check_apart(inputs: Iterable[str], output: str) -> None:
