@@ -117,8 +117,10 @@ class Proof(NamedTuple):
             f"{one.before.value:.1f} -> {one.after.value:.1f} % "
             f"({one.gain.value:+.1f}, 95 % interval {one.gain.low:+.1f} to {one.gain.high:+.1f})"
         )
-        what = f"agreement with the outputs for the clean photos, on {self.photos} held-out "
-        f"photos: {change}"
+        what = (
+            f"agreement with the outputs for the clean photos, on {self.photos} held-out photos: "
+            f"{change}"
+        )
         if self.paid:
             return f"Adaptation helps: {what}."
         if not one.gained:
