@@ -351,7 +351,9 @@ def test_every_state_fits_the_window_and_axe_finds_nothing_serious(
             ("one.png", "image/png", encoded(cat)),
             ("two.png", "image/png", encoded(cat.rotate(90))),
         )
-        expect(page.locator("#gallery-count")).to_contain_text("2 of 3 restored, 1 failed", timeout=WAIT_MS)
+        expect(page.locator("#gallery-count")).to_contain_text(
+            "2 of 3 restored, 1 failed", timeout=WAIT_MS
+        )
         check_accessible(page)  # done, with a gallery
         page.select_option("#zoom", "8")
         check_accessible(page)
