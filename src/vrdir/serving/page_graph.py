@@ -122,7 +122,7 @@ def traced(
     module: nn.Module,
     inputs: dict[str, Tensor],
     outputs: Sequence[str],
-    free: dict[str, dict[int, str]],
+    free: dict[str, dict[int, Any]],
 ) -> bytes:
     """Return a module as the content of an ONNX file, traced by PyTorch.
 
@@ -130,7 +130,7 @@ def traced(
         module: takes the inputs in their order.
         inputs: examples, by name.
         outputs: names of what it gives.
-        free: the sides that may have other lengths: names of lengths by axis, by input.
+        free: the sides that may have other lengths: names or `Dim`s by axis, by input.
     """
     import torch
 
