@@ -54,6 +54,7 @@ def test_gain_with_other_harm_fails_the_proof(worse: list[Trial]) -> None:
     assert proof.harmed == [worse[0].kind]
     assert not proof.paid
     assert "other results become worse: " in proof.verdict()
+    assert f"on {proof.photos} held-out photos: 50.0 -> 80.0 % (+30.0" in proof.verdict()
     assert worse[0].kind in proof.verdict()
 
 
