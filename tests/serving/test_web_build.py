@@ -167,6 +167,8 @@ def of_random_values(config: VRDIRConfig) -> VRDIR:
         for name, parameter in network.named_parameters():
             if not name.startswith("extractor"):
                 parameter.add_(0.03 * torch.randn_like(parameter))
+        if network.context is not None and not network.context.tone:
+            network.context.to_gain.bias.add_(4.5)  # so that there is a veil to remove
     return network
 
 
@@ -193,7 +195,8 @@ TRANSFORM = """
 import { mapOf, spectrumOf } from "./fourier.mjs";
 import { readFileSync, writeFileSync } from "node:fs";
 const [width, height] = process.argv.slice(2).map(Number);
-const values = new Float32Array(readFileSync("map").buffer.slice(0, 4 * width * height));
+const file = readFileSync("map"); // small files lie somewhere in a shared buffer
+const values = new Float32Array(file.buffer.slice(file.byteOffset, file.byteOffset + file.length));
 const { re, im } = spectrumOf(values, width, height);
 writeFileSync("re", re);
 writeFileSync("im", im);
