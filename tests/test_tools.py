@@ -350,7 +350,7 @@ def test_hard_views_are_those_that_the_weights_change(
     assert len(checked_pairs(moved / "hard.txt")) == 36  # a list that can move with its views
     with pytest.raises(SystemExit):
         run(*arguments[:1], tmp_path / "photos", moved, *options, monkeypatch=monkeypatch)
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     torch.manual_seed(0)
     VRDIR(SMALL).save_pretrained(tmp_path / "idle")  # an untrained decoder returns the image
     with pytest.raises(SystemExit):

@@ -273,7 +273,7 @@ def test_error_names_invalid_arguments(tree: Tree, tmp_path: Path) -> None:
     for arguments, message in [
         (
             ("best", root / "in", root / "out"),
-            "unknown rule 'best'; there are same-name, reside, rain100, clean-only",
+            "unknown rule 'best'; choose one of same-name, reside, rain100, clean-only",
         ),
         (("reside", None, root / "out"), "needs the folder of the degraded images"),
         (("same-name", root / "in", root / "out", "noise:sigma=25"), "does not synthesise"),

@@ -380,7 +380,7 @@ def test_validation_photos_are_held_out(photo_folder: Path) -> None:
     training, validation = split(items, 3)
     assert len(validation) == 3
     assert sorted(training + validation) == items
-    with pytest.raises(ValueError, match="cannot hold 12 of 12"):
+    with pytest.raises(ValueError, match="cannot hold out 12 of 12"):
         split(items, 12)
 
 

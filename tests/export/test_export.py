@@ -445,7 +445,7 @@ def test_impossible_requests_are_reported(tiny: VRDIR, folder: Path, tmp_path: P
         Restorer(tiny, "cuda", backend="onnx")
     unknown: Any = "tensorflow"
     known = " or ".join(BACKEND_NAMES)
-    with pytest.raises(ValueError, match=f"backend is {known}, not 'tensorflow'"):
+    with pytest.raises(ValueError, match=f"backend must be {known}, not 'tensorflow'"):
         Restorer(tiny, backend=unknown)
     with pytest.raises(ValueError, match=f"ends in {' or '.join(FORMATS)}, not as net.pt does"):
         export(tiny, tmp_path / "net.pt", "onnx")

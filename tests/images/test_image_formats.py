@@ -847,7 +847,9 @@ def test_colours_without_a_profile_warn(
         np.testing.assert_array_equal(
             np.asarray(decode(with_chunk(plain, name, data), "a.png")), np.asarray(photo)
         )
-        assert caplog.text.count(f"a.png is in {space}, which is ignored") == 1
+        assert (
+            caplog.text.count(f"a.png has other colours than sRGB ({space}), which is ignored") == 1
+        )
     caplog.clear()
     for name, data in (
         (b"cICP", b"\x01\x0d\0\1"),
@@ -868,7 +870,7 @@ def test_colours_of_heic_warn(photo: Image.Image, caplog: pytest.LogCaptureFixtu
             file, color_primaries=primaries, transfer_characteristics=13, quality=90
         )
         decode(file.getvalue(), "a.heic")
-        assert ("a.heic is in Display P3" in caplog.text) == bool(space)
+        assert ("a.heic has other colours than sRGB (Display P3)" in caplog.text) == bool(space)
 
 
 def test_palettes_of_greys_and_with_alpha(

@@ -148,7 +148,7 @@ def test_xmp_that_points_outside_is_removed_with_a_warning(
             True,
             True,
         )
-        assert caplog.text.count("a.jpg has XMP that points to") == 1
+        assert caplog.text.count("a.jpg has XMP that refers to") == 1
         assert what in caplog.text
     opened = open_image(Image.open(io.BytesIO(content)))
     assert gone.encode() not in opened.close(opened.tensor).info["xmp"]

@@ -84,7 +84,7 @@ def test_strips_have_the_same_control(network: VRDIR, image: Tensor, control: Co
     [
         ({"strength": 2.5}, "strength must be a number from 0 to 2, not 2.5"),
         ({"strength": float("nan")}, "strength"),
-        ({"only": {"fog"}}, "of haze, noise, rain; not 'fog'"),
+        ({"only": {"fog"}}, "from haze, noise, rain; not 'fog'"),
         ({"only": ()}, "not nothing"),
     ],
 )

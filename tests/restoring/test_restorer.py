@@ -303,7 +303,7 @@ def test_precision_option(tiny: VRDIR, photo: Image.Image, monkeypatch: pytest.M
         ).mean()
         < 0.01
     )
-    with pytest.raises(ValueError, match="precision is float32 or bf16, not 'half'"):
+    with pytest.raises(ValueError, match="precision must be float32 or bf16, not 'half'"):
         Restorer(tiny, "cpu", precision="half")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="backend onnx computes in float32"):
         Restorer(tiny, "cpu", backend="onnx", precision="bf16")

@@ -138,11 +138,11 @@ def test_silent_source_counts_as_lost(caplog: pytest.LogCaptureFixture) -> None:
     with (
         sending("silent", port),
         watched(f"http://127.0.0.1:{port}/x") as camera,
-        closed_when(camera, lambda: "no answer" in caplog.text),
+        closed_when(camera, lambda: "no response" in caplog.text),
         pytest.raises(StopIteration),
     ):
         next(camera)
-    assert "no answer" in caplog.text
+    assert "no response" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_video_goes_to_a_new_file(tmp_path: Path) -> None:
     frames = pictures(target)
     assert len(frames) == sender.written
     assert abs(frames[0].astype(int) - view(0)).mean() < 8  # the colours are right
-    with pytest.raises(ExistsError, match="exists already"):
+    with pytest.raises(ExistsError, match="already exists"):
         sender_for(str(target), raw=False)
 
 

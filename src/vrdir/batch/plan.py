@@ -85,7 +85,9 @@ def _check_input(given: str | Path) -> None:
 
 
 def _names_a_file(output: Path) -> bool:
-    return output.suffix[1:2].isalpha() and not output.is_dir()  # results-1.0 is a folder
+    """Return whether an output is a file by its suffix: results-1.0 is a folder, a.3gp is not."""
+    known = output.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return (known or output.suffix[1:2].isalpha()) and not output.is_dir()
 
 
 def _check_single(job: FileJob, suffix: str | None, videos: bool) -> None:

@@ -120,8 +120,8 @@ def _decode(content: bytes, name: str) -> Picture:
     space = other_colours(picture, content)
     if space:
         logger.warning(
-            "%s has the colour space %s, which is ignored: the result is treated as sRGB; add an "
-            "ICC profile to keep its colours",
+            "%s has other colours than sRGB (%s), which is ignored: the result is treated as sRGB; "
+            "add an ICC profile to keep its colours",
             name,
             space,
         )

@@ -243,7 +243,7 @@ def test_persons_and_cameras_from_file_names(tmp_path: Path) -> None:
     assert found["bounding_box_test/-1_* (2 images)"].startswith("junk by the Market-1501 protocol")
     assert "a query without a person" in found["query/0000_c1s1_01"]
     assert "contains no person and camera" in found["query/photo"]
-    with pytest.raises(FileNotFoundError, match="no folder .*query"):
+    with pytest.raises(FileNotFoundError, match="folder .*query does not exist"):
         read_reid(tmp_path / "query")
 
 

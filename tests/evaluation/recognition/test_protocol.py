@@ -54,7 +54,7 @@ def test_image_is_found_by_its_path_or_its_file_name(
         MatchedFolder(tmp_path / "dark").find(photos[1])
     with pytest.raises(ImageError, match=r"contains no d/7"):
         MatchedFolder(tmp_path / "dark").find(ImageFile("d/7", tmp_path))
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="folder .*nowhere does not exist"):
         MatchedFolder(tmp_path / "nowhere")
     (tmp_path / "linked").symlink_to(tmp_path / "clean")
     assert MatchedFolder(tmp_path / "linked").find(photos[1]).name == "1.png"
@@ -131,7 +131,7 @@ def test_invalid_conditions_raise(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Condition(name)
-    with pytest.raises(ValueError, match="one name: noise, noise"):
+    with pytest.raises(ValueError, match="these are used twice: noise, noise"):
         Variants([Condition("noise"), Condition("noise")], {}, 0)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         Condition("foggy", tmp_path / "nowhere")

@@ -198,7 +198,7 @@ def test_onnx_embedder_returns_unit_vectors(tmp_path: Path) -> None:
         (lambda path: classifier(path, classes=None), "contains no class names"),
         (
             lambda path: classifier(path, classes={"names": "none.txt"}),
-            "none.txt, which is not there",
+            "none.txt, which does not exist",
         ),
     ],
 )

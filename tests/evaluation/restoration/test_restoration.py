@@ -63,7 +63,7 @@ def test_pairs_that_cannot_be_measured_are_excluded_by_name(pairs: list[Pair], t
     for row, message in (
         (other_size, "40 x 40"),
         (missing, "nowhere.png does not exist"),
-        (strip, "SSIM needs 11 pixels"),
+        (strip, "SSIM needs at least 11 pixels"),
     ):
         assert isinstance(row, ExcludedPair)
         assert message in row.reason
