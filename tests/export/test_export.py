@@ -447,7 +447,7 @@ def test_impossible_requests_are_reported(tiny: VRDIR, folder: Path, tmp_path: P
     known = " or ".join(BACKEND_NAMES)
     with pytest.raises(ValueError, match=f"backend must be {known}, not 'tensorflow'"):
         Restorer(tiny, backend=unknown)
-    with pytest.raises(ValueError, match=f"ends in {' or '.join(FORMATS)}, not as net.pt does"):
+    with pytest.raises(ValueError, match=f"must end in {' or '.join(FORMATS)}, unlike net.pt"):
         export(tiny, tmp_path / "net.pt", "onnx")
     with pytest.raises(ValueError, match="a front-end needs backend torch"):
         vrdir.restore_before(torch.nn.Identity(), Restorer.from_onnx(folder / "tiny.onnx"))
