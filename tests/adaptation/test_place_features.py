@@ -112,3 +112,40 @@ def test_record_contains_the_features_of_the_place(
     record = json.loads((tmp_path / "mine" / "adaptation.json").read_text())
     assert ("place_distance" in record) is bool(weight)
     assert ("photos of the place" in result.report.read_text()) is bool(weight)
+
+
+class Mean(nn.Module):
+    """A recogniser without layers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def test_recogniser_without_layers_takes_only_the_weather(
+    veiled: Path, photos: Path, tmp_path: Path, weights: Path
+) -> None:
+    notes: list[str] = []
+    vrdir.adapt(
+        Mean(),
+        photos,
+        tmp_path / "mine",
+        weights=weights,
+        degraded=veiled,
+        task="reid",
+        input_format=InputFormat(32, mean=0, std=1),
+        device="cpu",
+        note=notes.append,
+        **{"steps": 2, "view_px": 32, "held_out": 6, "trained": "all"},
+    )
+    assert "the recogniser has no layers to compare on photos of the place" in notes
+    assert "place_distance" not in json.loads((tmp_path / "mine/adaptation.json").read_text())
+
+
+def test_constant_channels_do_not_count() -> None:
+    features = torch.rand(2, 3, 4, 4)
+    features[:, 1] = 0
+    wanted = Moments.of([features, torch.zeros(2, 5, 4, 4)])
+    assert wanted.comparable
+    assert float(Moments.of([features + 0.1, torch.ones(2, 5, 4, 4)]).distance(wanted)) < 1
+    assert not Moments.of([torch.zeros(2, 5, 4, 4)]).comparable
+    assert not Moments.of([]).comparable

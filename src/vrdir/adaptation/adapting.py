@@ -218,7 +218,11 @@ class _Job:
         step = -(-len(photos.training) // CLEAN_PHOTOS)
         clean = [item.clean for item in photos.training[::step]]
         side = self.settings.side(recogniser.size, self.before.config)
-        self.place = PlaceFeatures(place_photos, clean, side, recogniser, self.before, self.device)
+        place = PlaceFeatures(place_photos, clean, side, recogniser, self.before, self.device)
+        if place.wanted.comparable:
+            self.place = place
+        else:
+            self.note("the recogniser has no layers to compare on photos of the place")
 
     def distances(self, after: VRDIR) -> dict[str, float]:
         """Return how far features on held-out photos of the place are from clean ones."""

@@ -99,12 +99,17 @@ def measure_photos(photos: Iterable[Path], network: VRDIR) -> list[Weather]:
         ImageError: one cannot be decoded.
     """
     device = next(network.parameters()).device
-    return [measure(network, _reduced(path).to(device)) for path in photos]
+    return [measure(network, reduced(path, SIDE_PX).to(device)) for path in photos]
 
 
-def _reduced(path: Path) -> Tensor:
+def reduced(path: Path, side_px: int) -> Tensor:
+    """Return a photo, (1, 3, H, W) in [0, 1], its longer side at most `side_px` pixels.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
     image = decode(path)[None].float() / 255
-    scale = SIDE_PX / max(image.shape[-2:])
+    scale = side_px / max(image.shape[-2:])
     if scale >= 1:
         return image
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]

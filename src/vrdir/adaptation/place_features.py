@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vrdir.adaptation.place import reduced
 from vrdir.adaptation.recogniser import Recogniser
-from vrdir.data.image_cache import decode
 from vrdir.degradations.draws import seed_of
 from vrdir.errors import DataError
 
@@ -20,9 +20,9 @@ SIDE_PX = 640
 VIEWS = 2
 """Views of the place in each step."""
 LEAST = 3
+"""Photos of the place, of which one is held out."""
 FAINT = 1e-4
 """A channel that varies less on clean photos is not compared."""
-
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -51,32 +51,36 @@ class Moments(NamedTuple):
         """Return the mean of several photos' moments."""
         means, deviations = (
             [torch.stack(layer).mean(0) for layer in zip(*each, strict=True)]
-            for each in ([p.mean for p in parts], [p.deviation for p in parts])
+            for each in zip(*parts, strict=True)
         )
         return cls(means, deviations)
 
     def moved(self, before: Moments, after: Moments) -> Moments:
         """Return these moments, changed as those of a part of the photos were."""
-        return Moments(
-            [all_ + b - a for all_, a, b in zip(self.mean, before.mean, after.mean, strict=True)],
-            [
-                all_ + b - a
-                for all_, a, b in zip(
-                    self.deviation, before.deviation, after.deviation, strict=True
-                )
-            ],
+        means, deviations = (
+            [whole + new - old for whole, old, new in zip(*layers, strict=True)]
+            for layers in zip(self, before, after, strict=True)
         )
+        return Moments(means, deviations)
 
     def distance(self, wanted: Moments) -> Tensor:
-        """Return the mean squared distance in the wanted deviations, over channels and layers."""
+        """Return how far these moments are from the wanted ones: a mean over channels and layers.
+
+        For each channel, the logarithm of 1 plus the squared distances in the wanted deviations, so
+        that few channels far away do not outweigh all others.
+        """
         layers = []
         for mean, deviation, its_mean, its_deviation in zip(*self, *wanted, strict=True):
             counted = its_deviation > 2 * FAINT
-            scale = its_deviation.clamp_min(FAINT)
-            apart = ((mean - its_mean) / scale) ** 2 + ((deviation - its_deviation) / scale) ** 2
-            # Few channels far away must not outweigh all others.
-            layers.append(torch.log1p(apart[counted]).mean())
+            if counted.any():
+                apart = ((mean - its_mean) ** 2 + (deviation - its_deviation) ** 2)[counted]
+                layers.append(torch.log1p(apart / its_deviation[counted] ** 2).mean())
         return torch.stack(layers).mean()
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a channel of any layer varies, so that distances from these moments exist."""
+        return any(bool((deviation > 2 * FAINT).any()) for deviation in self.deviation)
 
 
 class PlaceFeatures:
@@ -100,6 +104,7 @@ class PlaceFeatures:
 
     Raises:
         DataError: there are fewer than three photos of the place.
+        ImageError: a photo cannot be decoded.
     """
 
     def __init__(
@@ -114,12 +119,13 @@ class PlaceFeatures:
         if len(photos) < LEAST:
             raise DataError(
                 f"{photos[0].parent} contains {len(photos)} photos of the place; at least {LEAST} "
-                "are needed, and a few dozen for a useful result"
+                "are needed, and a few dozen for a useful result; with place 0 only their weather "
+                "is used"
             )
         self.side, self.recogniser, self.restore, self.device = side, recogniser, restore, device
         self.held_out = list(photos[::3])
         training = [photo for number, photo in enumerate(photos) if number % 3]
-        self.photos = [reduced(path) for path in training]
+        self.photos = [_stored(path) for path in training]
         self.wanted = self.moments(clean, None)
         self.before = self.moments(training, restore)
 
@@ -128,7 +134,7 @@ class PlaceFeatures:
         parts = []
         with torch.no_grad():
             for path in paths:
-                view = self._view(reduced(path))
+                view = self._view(_stored(path))
                 seen = self.recogniser.see(view if restore is None else restore(view).clamp(0, 1))
                 parts.append(Moments.of(seen.features))
         return Moments.over(parts)
@@ -173,16 +179,6 @@ class PlaceFeatures:
         return functional.interpolate(view, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def reduced(path: Path) -> Tensor:
-    """Return a photo as (3, H, W) uint8, its longer side at most 640 pixels.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    photo = decode(path)
-    scale = SIDE_PX / max(photo.shape[1:])
-    if scale >= 1:
-        return photo
-    size = [max(1, round(side * scale)) for side in photo.shape[1:]]
-    small = functional.interpolate(photo[None].float(), size, mode="bilinear", antialias=True)
-    return small[0].round().clamp(0, 255).byte()
+def _stored(path: Path) -> Tensor:
+    """Return a photo as (3, H, W) uint8, which takes a quarter of the memory."""
+    return (reduced(path, SIDE_PX)[0] * 255).round().byte()
