@@ -14,7 +14,7 @@ def wait_quietly() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         # GNU's OpenMP spins for about a tenth of a millisecond first, which bridges the gap between
-        # two layers: small images take 20 to 40 % less time, at the same processor time.
+        # two layers, so that small images take less time.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         # Without this, Intel's and LLVM's OpenMP spin for 200 ms first.
         os.environ.setdefault("KMP_BLOCKTIME", "0")
