@@ -308,6 +308,35 @@ def test_some_of_the_rain_falls_through_clear_air() -> None:
         rain(grey(0.3), seeded(), clear_air=1.5)
 
 
+def test_a_curtain_of_rain_brightens_what_is_darker_than_the_air() -> None:
+    settings = {"opacity": 0.0, "veil": 0.0, "curtain": 0.5, "length_px": 20.0}
+    dark, dim = (rain(grey(level), seeded(4), **settings).image[:, :1] for level in (0.0, 0.5))
+    drops = dark / 0.5  # C A
+    air = drops[drops > 0] - (dim[drops > 0] - 0.5) / 0.5  # C A - C (A - 0.5) = C / 2
+    ratio = drops[drops > 0] / (2 * air)  # A, one number
+    assert 0.65 <= float(ratio.min()) <= float(ratio.max()) <= 0.851
+    assert float(ratio.std()) < 1e-3
+    assert 0.3 <= float((drops / ratio.mean()).mean()) <= 0.5
+    bright = grey(0.9)
+    torch.testing.assert_close(rain(bright, seeded(4), **settings).image, bright)
+
+
+def test_the_curtain_runs_along_the_wind() -> None:
+    fallen = rain(
+        grey(0.0, 4), seeded(), opacity=0.0, veil=0.0, curtain=1.0, angle_deg=0.0, length_px=20.0
+    ).image
+    along = (fallen[:, :, 4:] - fallen[:, :, :-4]).abs().mean()
+    across = (fallen[..., 4:] - fallen[..., :-4]).abs().mean()
+    assert float(across) > 2 * float(along)
+
+
+def test_no_curtain_hangs_in_clear_air() -> None:
+    settings = {"veil": 0.0, "mist": 0.0, "curtain": (0.3, 0.6)}
+    drawn = rain(grey(0.3, 64), seeded(), **settings, clear_air=0.4).parameters["curtain"]
+    assert 12 <= int((drawn == 0).sum()) <= 38
+    assert float(drawn[drawn > 0].min()) >= 0.3
+
+
 def test_mist_hides_the_far(photo_batch: Tensor) -> None:
     settings = {"opacity": 0.0, "veil": 0.0}
     torch.testing.assert_close(rain(photo_batch, seeded(), **settings).image, photo_batch)

@@ -1,4 +1,4 @@
-"""Rain: streaks of several sizes under one wind, a veil of distant drops, drops on the lens."""
+"""Rain: streaks of several sizes under one wind, a curtain of drops, a veil, drops on the lens."""
 
 import math
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from vrdir.degradations.scatter import most, per_cell, scattered
 @degradation(
     "rain",
     Place.FALLING,
-    formula="`R = M + o S (b - m M)`, `I = (1 - v) R + v A`, `M = J t + A (1 - t)`",
-    source="as in Li et al., CVPR 2019 (streaks and veil)",
+    formula="`R = N + o S (b - m N)`, `I = (1 - v) R + v A`, `N = M + c C max(A - M, 0)`, "
+    "`M = J t + A (1 - t)`",
+    source="as in Li et al., CVPR 2019 (streaks and veil); the curtain is our own",
     synonyms=("rainy", "rain_streaks", "drizzle", "derain"),
     never_with=("snow",),
     # Severities 1 and 2 are as Rain100L: one wind, sharp thin streaks, clear air. 4 and 5 are as
@@ -91,10 +92,17 @@ from vrdir.degradations.scatter import most, per_cell, scattered
         about="scattering coefficient per unit of depth, as the beta of haze",
         severities=(0.0, 0.15, 0.4, 0.7, 1.1),
     ),
+    curtain=Parameter(
+        0,
+        0,
+        bounds=(0, 1),
+        about="c, opacity of the curtain: streaks too dense to be seen singly, several times as "
+        "long, out of focus, brighter than what is behind them",
+    ),
     clear_air=Single(
         0.0,
         bounds=(0, 1),
-        about="probability of rain without veil and mist, as in sunshine",
+        about="probability of rain without veil, mist and curtain, as in sunshine",
     ),
     layers=Single(
         2,
@@ -105,13 +113,14 @@ from vrdir.degradations.scatter import most, per_cell, scattered
     ),
 )
 def rain(image: Tensor, draws: Draws) -> Tensor:
-    """Add streaks to the misty scene, then a veil: `R = M + o S (b - m M)`, `I = (1 - v) R + v A`.
+    """Add streaks to the misty scene, then a veil: `R = N + o S (b - m N)`, `I = (1 - v) R + v A`.
 
-    `M = J t + A (1 - t)`. S in [0, 1] is the strongest of the layers of streaks, thinned by gusts
-    `1 - u f`, f clouds in [0, 1]; b is the brightness of the streaks, 0.8 to 1. m in [0, 1] leads
-    from streaks that add light (0) to streaks that cover what is behind them (1). A is 0.65 to
-    0.85. `t = exp(-mist d)` is the air full of drops that are too far away to be seen singly, over
-    a plausible depth d (`depth.smooth_depth`).
+    `M = J t + A (1 - t)`, and `N = M + c C max(A - M, 0)` is the scene behind a curtain of drops C
+    in [0, 1] (`curtain_of_drops`), which only brightens. S in [0, 1] is the strongest of the layers
+    of streaks, thinned by gusts `1 - u f`, f clouds in [0, 1]; b is the brightness of the streaks,
+    0.8 to 1. m in [0, 1] leads from streaks that add light (0) to streaks that cover what is behind
+    them (1). A is 0.65 to 0.85. `t = exp(-mist d)` is the air full of drops that are too far away
+    to be seen singly, over a plausible depth d (`depth.smooth_depth`).
     """
     coverage, full_length = draws.parameter("coverage"), draws.parameter("length_px")
     full_width, wind = draws.parameter("width_px"), draws.parameter("angle_deg")
@@ -141,6 +150,14 @@ def rain(image: Tensor, draws: Draws) -> Tensor:
         mist = draws.record("mist", mist * weather)
     transmission = torch.exp(-mist * smooth_depth(draws))
     misty = image * transmission + veil_brightness * (1 - transmission)
+    if draws.limits("curtain")[1] == 0:  # nothing is drawn, so that later draws do not change
+        draws.record("curtain", torch.zeros_like(mist))
+    else:
+        curtain = draws.parameter("curtain")
+        if clear_air > 0:
+            curtain = draws.record("curtain", curtain * weather)
+        drops = curtain_of_drops(draws, full_length, wind)
+        misty = misty + curtain * drops * (veil_brightness - misty).clamp_min(0)
     rainy = misty + covered * (brightness - covering * misty)
     return rainy * (1 - veil) + veil * veil_brightness
 
@@ -153,24 +170,55 @@ def streak_layer(
     The smear is a convolution in the Fourier domain: its cost does not depend on the streaks'
     length. Streaks wrap around the borders, which is not visible.
     """
-    device = draws.image.device
     rows, columns = draws.image.shape[-2:]
     area = length * width * 2.5  # a Gaussian profile covers about 2.5 of its half-widths
     drops, brightness = draws.unit(1, rows, columns), draws.unit(1, rows, columns)
     seeds = (drops < coverage / area) * (0.4 + 0.6 * brightness)
+    return smeared(seeds, streak_kernel(draws, length, width, angle)).clamp(0, 1)
 
-    # Wrapped pixels: 0, 1, ..., -2, -1.
+
+def streak_kernel(draws: Draws, length: Tensor, width: Tensor, angle: Tensor) -> Tensor:
+    """Return the shape of one streak around the top left pixel, (B, 1, H, W), 1 in its middle.
+
+    Pixels wrap around: 0, 1, ..., -2, -1. `length` and `width` are in pixels, `angle` in degrees
+    from vertical, (B, 1, 1, 1) each.
+    """
+    device = draws.image.device
+    rows, columns = draws.image.shape[-2:]
     y = torch.fft.fftfreq(rows, 1 / rows, device=device).view(1, 1, -1, 1)
     x = torch.fft.fftfreq(columns, 1 / columns, device=device).view(1, 1, 1, -1)
     radians = torch.deg2rad(angle)
     along = y * torch.cos(radians) + x * torch.sin(radians)
     across = x * torch.cos(radians) - y * torch.sin(radians)
     sharpness = draws.uniform("sharpness", (1.5, 6.0))  # from faded ends to sharp ends
-    kernel = torch.exp(-0.5 * (across / width) ** 2) * (
+    return torch.exp(-0.5 * (across / width) ** 2) * (
         (1 - 2 * along.abs() / length) * sharpness
     ).clamp(0, 1)
-    spectrum = torch.fft.rfft2(seeds) * torch.fft.rfft2(kernel)
-    return torch.fft.irfft2(spectrum, s=(rows, columns)).clamp(0, 1)
+
+
+def smeared(points: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve points with a kernel around the top left pixel, (B, 1, H, W) each, wrapped."""
+    spectrum = torch.fft.rfft2(points) * torch.fft.rfft2(kernel)
+    return torch.fft.irfft2(spectrum, s=tuple(points.shape[-2:]))
+
+
+def curtain_of_drops(draws: Draws, length: Tensor, wind: Tensor) -> Tensor:
+    """Draw the streaks of dense rain, (B, 1, H, W) in [0, 1], mean about 0.4.
+
+    Where many streaks lie behind one another their sum is normally distributed. So each of three
+    layers is white noise, smeared along the wind over 3, 1.5 and 0.75 times `length`, (B, 1, 1, 1)
+    in pixels, with profiles of 0.6 to 2 pixels, and the sum has a standard deviation of 0.3.
+    """
+    total = torch.zeros_like(draws.image[:, :1])
+    for layer in range(3):
+        angle = wind + draws.uniform("wind", (-4.0, 4.0))
+        width = draws.uniform("width", (0.6, 2.0))
+        kernel = streak_kernel(draws, length * 3 * 0.5**layer, width, angle)
+        share = draws.uniform("share", (0.3, 1.0))
+        kernel = kernel / kernel.square().sum((2, 3), keepdim=True).sqrt()
+        total = total + share * smeared(draws.normal(1, *draws.image.shape[-2:]), kernel)
+    spread = total.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return (0.35 + 0.3 * total / spread).clamp(0, 1)
 
 
 def softened(layer: Tensor, sigma: Tensor) -> Tensor:
