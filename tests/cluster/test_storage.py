@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests.cluster.conftest import forget, photo
 
-from vrdir.cluster import listing, storage
+from vrdir.cluster import addresses, file_systems, listing, storage
+from vrdir.cluster.attempts import PassingError
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import PassingError
 from vrdir.errors import (
     DataError,
     InputError,
@@ -31,15 +31,15 @@ ETAG = hashlib.md5(b"content").hexdigest()  # S3's, of small objects
 
 
 def test_addresses_are_urls() -> None:
-    assert storage.is_address("s3://bucket/key")
-    assert storage.is_address("https://host/photo.jpg")
+    assert addresses.is_address("s3://bucket/key")
+    assert addresses.is_address("https://host/photo.jpg")
     for path in ("photos", "/photos", "C:\\photos", "C:/photos", "a:b"):
-        assert not storage.is_address(path)
+        assert not addresses.is_address(path)
 
 
 def test_shown_addresses_contain_no_secrets() -> None:
     given = "https://user:secret@host:81/a.jpg?X-Amz-Signature=abc"
-    assert storage.shown(given) == "https://host:81/a.jpg"
+    assert addresses.shown(given) == "https://host:81/a.jpg"
 
 
 def test_invalid_address_raises(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def test_error_names_missing_address(bucket: str) -> None:
 
 def test_unknown_addresses_and_missing_packages() -> None:
     with pytest.raises(InputError, match="scheme nfs3:// is not supported; use s3, gs"):
-        storage.open_storage("nfs3://host/path")
+        file_systems.open_storage("nfs3://host/path")
     for scheme, package in (("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
         if importlib.util.find_spec(package) is None:
             with pytest.raises(MissingPackageError, match=f"need {package}: pip install {package}"):
-                storage.open_storage(f"{scheme}://bucket/path")
+                file_systems.open_storage(f"{scheme}://bucket/path")
 
 
 class Faulty(http.server.BaseHTTPRequestHandler):

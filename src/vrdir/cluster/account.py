@@ -16,8 +16,9 @@ import numpy as np
 
 from vrdir import __version__
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import join, shown
+from vrdir.cluster.file_systems import open_storage
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, open_storage, shown
 from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from vrdir.cluster import storage
-from vrdir.cluster.storage import join, shown
+from vrdir.cluster.addresses import join, shown
 from vrdir.errors import ExistsError, MissingFileError, VrdirError
 
 RENEWED_EVERY_S = 5.0

@@ -22,8 +22,8 @@ from filelock import FileLock
 
 from vrdir.atomic import write_whole
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import is_address, join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import is_address, join, shown
 from vrdir.cluster.work import map_threads
 from vrdir.errors import DataError
 from vrdir.images.folders import composed

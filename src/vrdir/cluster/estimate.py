@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import shown
 from vrdir.cluster.listing import Source
 from vrdir.cluster.shards import SHARD_SUFFIXES
 from vrdir.cluster.work import Options, restore_content
@@ -135,7 +136,7 @@ def count(inputs: Iterable[str], sample: int, seed: int) -> Counted:
     for number, source in enumerate(listing.sources(inputs, others, SHARD_SUFFIXES)):
         if plain_suffix(source.name) in SHARD_SUFFIXES:
             raise DataError(
-                f"{storage.shown(source.address)} is a shard: its images cannot be counted without "
+                f"{shown(source.address)} is a shard: its images cannot be counted without "
                 "reading it; use folders of images with vrdir plan"
             )
         types[plain_suffix(source.name)] += 1

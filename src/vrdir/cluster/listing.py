@@ -9,17 +9,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vrdir.cluster.storage import (
-    attempt,
-    file_info,
-    is_address,
-    is_local,
-    join,
-    open_storage,
-    read,
-    shown,
-    split,
-)
+from vrdir.cluster.addresses import is_address, join, shown, split
+from vrdir.cluster.attempts import attempt
+from vrdir.cluster.file_systems import is_local, open_storage
+from vrdir.cluster.storage import file_info, read
 from vrdir.errors import DataError, InputError, MissingFileError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix

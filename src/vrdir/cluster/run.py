@@ -13,14 +13,15 @@ import torch
 
 from vrdir.cluster import listing
 from vrdir.cluster.account import Account, Keys, Recorder, Row, hash_of, key_of
+from vrdir.cluster.addresses import shown
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.listing import Source
+from vrdir.cluster.ray_pool import REASON
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any, result_name
-from vrdir.cluster.storage import shown
 from vrdir.cluster.videos import listed_suffixes
 from vrdir.cluster.work import Gate, Options, map_threads
-from vrdir.errors import InputError
+from vrdir.errors import InputError, require
 from vrdir.restoring.restorer import Restorer
 
 Engine = Literal["local", "ray"]
@@ -61,6 +62,8 @@ def restore_addresses(
             or the output cannot be written to.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
+    if engine == "ray":
+        require("ray.data", "cluster", REASON)
     # On Ray this program restores nothing, and may have no GPU.
     here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
     restorer = Restorer(**here)

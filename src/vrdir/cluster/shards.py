@@ -19,8 +19,8 @@ from typing import Any
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, shown
 from vrdir.cluster.videos import restore_video
 from vrdir.cluster.work import (
     Gate,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, shown
 from vrdir.cluster.work import Gate, Options, check_free, failure, finish
 from vrdir.images.formats import plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES

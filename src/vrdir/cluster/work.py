@@ -18,8 +18,9 @@ from vrdir.batch.memory_budget import MemoryBudget
 from vrdir.batch.results import Diagnosis
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
+from vrdir.cluster.attempts import LocalDiskError, PassingError
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import LocalDiskError, PassingError, join
 from vrdir.errors import (
     DataError,
     DiskError,
@@ -78,7 +79,7 @@ def check_free(source: Source, target: str, options: Options) -> None:
     """
     if source.clash:
         raise DataError(
-            f"its result would be written to {storage.shown(target)}, as that of an image listed "
+            f"its result would be written to {shown(target)}, as that of an image listed "
             "before it; give it another output or name"
         )
     if options.overwrite:
@@ -86,7 +87,7 @@ def check_free(source: Source, target: str, options: Options) -> None:
     modified = storage.modified(target)
     if modified is None or (options.since is not None and modified > options.since):
         return
-    raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
+    raise ExistsError(f"{shown(target)} exists; replace it with --overwrite")
 
 
 def failure(row: Row, error: Exception) -> Row:
@@ -212,7 +213,7 @@ def restore_source(gate: Gate, source: Source, output: str, options: Options) ->
     """
     start = time.perf_counter()
     target = join(output, target_name(source.name, options.suffix))
-    row = Row(storage.shown(source.address), storage.shown(target), key=key_of(source))
+    row = Row(shown(source.address), shown(target), key=key_of(source))
     try:
         check_free(source, target, options)
         content = storage.read(source.address, source.size)
