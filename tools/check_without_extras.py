@@ -28,7 +28,7 @@ WORKING = (
     "restore photo.jpg -o clear.jpg",
     "restore photos -o restored",
     "degrade photo.jpg -o foggy.png --with haze:severity=3",
-    "pairs build --degraded photos --clean photos -o pairs.txt",
+    "pairs build --degraded photos --clean clean -o pairs.txt",
 )
 NEEDING = {
     "serve": "serve",
@@ -36,8 +36,8 @@ NEEDING = {
     "live clip.mp4 -o restored.mkv": "video",
     "restore clip.mp4 -o restored.mp4": "video",
     "web build site": "export",
-    "export onnx -o network.onnx": "export",
-    "export openvino -o network.xml": "openvino",
+    "export onnx -o exported.onnx": "export",
+    "export openvino -o exported.xml": "openvino",
     "restore photo.jpg -o clear.png --weights network.onnx --backend onnx": "export",
     "restore photo.jpg -o clear.png --weights network.onnx --backend openvino": "openvino",
     "restore photo.jpg -o clear.heic": "heic",
@@ -58,8 +58,9 @@ NEEDING = {
 def prepare(folder: Path) -> None:
     """Write the files that the commands name; those for an extra need no valid content."""
     photo = Path(str(files("vrdir.serving"))) / PHOTO
-    (folder / "photos").mkdir()
-    for target in ("photo.jpg", "photos/1.jpg"):
+    for name in ("photos", "clean"):
+        (folder / name).mkdir()
+    for target in ("photo.jpg", "photos/1.jpg", "clean/1.jpg"):
         shutil.copy(photo, folder / target)
     for target in ("clip.mp4", "network.onnx"):
         (folder / target).write_bytes(b"content")

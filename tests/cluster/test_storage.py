@@ -129,6 +129,19 @@ def test_unknown_addresses_and_missing_packages() -> None:
                 file_systems.open_storage(f"{scheme}://bucket/path")
 
 
+def test_error_of_a_host_that_refuses_the_connection_has_no_secrets() -> None:
+    with pytest.raises(PassingError, match=r"^ftp://127\.0\.0\.1:1/photos: .*refused") as raised:
+        file_systems.open_storage("ftp://me:secret@127.0.0.1:1/photos")
+    assert "secret" not in str(raised.value)
+
+
+def test_error_names_the_package_of_a_rarer_scheme() -> None:
+    if importlib.util.find_spec("paramiko") is not None:
+        pytest.skip("paramiko is installed")
+    with pytest.raises(MissingPackageError, match=r"with sftp:// need another package .*paramiko"):
+        file_systems.open_storage("sftp://host/path")
+
+
 class Faulty(http.server.BaseHTTPRequestHandler):
     """Answers as a server in trouble does: by the path's first part."""
 

@@ -1,4 +1,4 @@
-"""Adaptation of weights to one recogniser and place, without labels. See docs/adapt.md."""
+"""Adapt weights to one recogniser and one place, without labels. See docs/adapt.md."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Adapt weights to a recogniser: train, choose how much of the change to keep, prove, write."""
+"""Adapt weights to a recogniser: train, choose how much of the change to keep, test, and write."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from vrdir.weights.bundled import resolve_weights, sha256
 logger = logging.getLogger(__name__)
 
 RUN, RECORD, CARD, REPORT = "run", "adaptation.json", "README.md", "report.html"
-"""The folder of the training, and the files beside it, in the folder of the weights."""
+"""The folder of the training run, and the files next to it, in the folder of the new weights."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
-"""How much of the trained change is kept: the first of these that harms nothing."""
+"""The shares of the trained change that are tried: the first one that harms nothing is kept."""
 CLEAN_PHOTOS = 60
-"""The largest number of clean photos that the photos of the place are compared with."""
+"""The largest number of clean photos that are compared with the photos of the place."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Adaptation:
     """The result of `adapt`.
 
     Attributes:
-        weights: the folder of the adapted weights; None where none were written.
-        report: the page with the proof.
-        proof: what adaptation did to held-out photos.
-        share: how much of the trained change was kept.
-        steps: of training.
-        recogniser: its name.
+        weights: the folder of the adapted weights; None if no weights were written.
+        report: the HTML page with the proof.
+        proof: the results on held-out photos, before and after adaptation.
+        share: the share of the trained change that was kept, above 0 to 1.
+        steps: the number of training steps.
+        recogniser: the name of the recogniser.
     """
 
     weights: Path | None
@@ -92,28 +92,32 @@ def adapt(
     `vrdir.adapt(model, "photos", "weights/mine", degradations="haze+rain", minutes=20)` writes
     weights that `vrdir.Restorer("weights/mine")` loads.
 
-    Clean photos are degraded anew in every step. A small part of the network learns to restore them
-    such that the recogniser answers as on the clean ones. Held-out photos then show whether it
-    does; if nothing was gained, or something became worse, no weights are written.
+    In every training step, clean photos are degraded at random. A part of the network learns to
+    restore them so that the output of the recogniser is the same as for the clean photos. Held-out
+    photos then show whether this helps. If there is no gain, or something becomes worse, no weights
+    are written.
 
     Args:
-        recogniser: a `torch.nn.Module` that takes (B, 3, H, W); or `module:name` of one, or of a
-            function that returns one; `timm:NAME`, `torchvision:NAME`, `transformers:NAME`; or an
-            ONNX file.
-        clean_photos: a folder of some hundred clean photos, such as the recogniser meets.
-        output: folder of the new weights, which `vrdir.Restorer` loads.
-        weights: what to begin from: a name, folder or repository id.
-        degraded: a folder of photos of the place in its weather, without clean twins or labels.
-            Their haze, its colour, and their noise set how strong synthetic weather is, and the
-            recogniser's features on them are compared with those on clean photos.
-        task: "classification", "detection" or "reid"; None finds it out by the answers.
-        layers: names of the recogniser's layers whose features are compared; none finds a few.
-        input_format: size and normalisation of its input, where nothing tells them.
+        recogniser: a `torch.nn.Module` that takes images (B, 3, H, W); or a text: `module:name` of
+            such a module or of a function that returns one, `timm:NAME`, `torchvision:NAME`,
+            `transformers:NAME`, or the path of an ONNX file.
+        clean_photos: a folder of clean photos like those that the recogniser will see, a few
+            hundred.
+        output: the folder for the new weights and the report.
+        weights: the initial weights: a bundled name, a folder or a repository id.
+        degraded: a folder of photos of the place in bad weather, without clean versions or labels;
+            or None. Their haze, its colour, and their noise set how strong the synthetic
+            degradations are. The recogniser's features on them are compared with those on clean
+            photos.
+        task: "classification", "detection" or "reid"; None finds it by the recogniser's output.
+        layers: the names of the recogniser's layers whose features are compared; empty to choose a
+            few automatically.
+        input_format: the size and normalisation of the recogniser's input; None to find them.
         device: "auto", "cpu", "cuda", ...
         resume: continue an adaptation that was stopped, in the same folder.
-        write_anyway: write the weights even if nothing was gained.
-        watcher: gets every step of training.
-        note: gets a sentence at a time on what is done.
+        write_anyway: write the weights even if there is no gain.
+        watcher: is notified of every training step.
+        note: is called with each message about the progress.
         settings: fields of `vrdir.adaptation.AdaptationSettings`, such as `minutes`.
 
     Returns:
@@ -121,8 +125,10 @@ def adapt(
 
     Raises:
         RecogniserError: the recogniser cannot be used.
-        SettingsError: a setting cannot be used, or the adaptation to continue is another one.
-        MissingFileError, ExistsError, DataError, InputError: naming the file or folder.
+        SettingsError: a setting is wrong, or `resume` is used with another adaptation.
+        MissingFileError, ExistsError, DataError, InputError: a file or folder cannot be used; the
+            message names it.
+        MissingPackageError: a package of the extras `train` and `evaluate` is not installed.
         Interrupted: SIGTERM or SIGINT was received during training; `resume` continues.
     """
     require("scipy", "evaluate", "the proof's intervals need SciPy")
@@ -165,7 +171,7 @@ def adapt(
 
 
 class _Job:
-    """One adaptation: what it begins from, and where it ends."""
+    """One adaptation: its settings, its initial network, and its folder."""
 
     def __init__(
         self,
@@ -186,7 +192,7 @@ class _Job:
         self.weather = asked if len(asked) < len(able) else self.kinds[:-1]
 
     def check_output(self, resume: bool) -> None:
-        """Raise an error if the folder cannot take the result."""
+        """Raise an error if the folder cannot be used for the result."""
         begun = (self.output / RUN / RECIPE).exists()
         if (self.output / WEIGHTS_FILE).exists():
             raise ExistsError(f"{self.output} already contains weights; choose another folder")
@@ -202,7 +208,7 @@ class _Job:
         check_writable(self.output, self.output)
 
     def weather_of(self, place_photos: Sequence[Path]) -> dict[str, dict[str, Any]]:
-        """Return the values of parameters that photos of the place give."""
+        """Return ranges of degradations' parameters, measured on photos of the place."""
         ranges = ranges_of_place(measure_photos(place_photos, self.before), self.weather)
         shown = "; ".join(
             f"{name} {', '.join(f'{key} {low:g} to {high:g}' for key, (low, high) in of.items())}"
@@ -225,7 +231,10 @@ class _Job:
             self.note("the recogniser has no layers to compare on photos of the place")
 
     def distances(self, after: VRDIR) -> dict[str, float]:
-        """Return how far features on held-out photos of the place are from clean ones."""
+        """Return the distance of features on held-out photos of the place from clean photos.
+
+        The keys are "before" and "after" (adaptation).
+        """
         assert self.place is not None
         before, now = (self.place.distance(network) for network in (self.before, after))
         self.note(
@@ -237,7 +246,7 @@ class _Job:
     def record(
         self, recogniser: Recogniser, place: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Return what must be the same when the adaptation continues."""
+        """Return the facts that must be the same if the adaptation is continued, as JSON values."""
         return {
             "settings": self.settings.model_dump(mode="json", exclude={"minutes"}),
             "weights": {"name": self.weights, "sha256": sha256(self.folder / WEIGHTS_FILE)},
@@ -259,7 +268,7 @@ class _Job:
         place: Mapping[str, Mapping[str, Any]],
         resume: bool,
     ) -> Recipe:
-        """Return the recipe, with as many steps as asked for, as before, or as time allows."""
+        """Return the recipe. Its steps are those of the settings or the stopped run, or by time."""
         config, steps = self.before.config, self.settings.steps
         if steps is None and resume:
             refine = Recipe.read(self.output / RUN / RECIPE).refine
@@ -281,7 +290,7 @@ class _Job:
         resume: bool,
         watcher: Watcher | None,
     ) -> VRDIR:
-        """Train, and return the network."""
+        """Train, and return the trained network."""
         trained = train(
             recipe,
             [AdaptStage(recipe, recogniser, self.settings, self.before, self.place)],
@@ -295,7 +304,7 @@ class _Job:
         return move_to(VRDIR.from_pretrained(trained, device=self.device), self.device)
 
     def photos(self, items: Sequence[Item], recipe: Recipe) -> ValidationSet:
-        """Return held-out photos, degraded in the same way every time."""
+        """Return a validation set of photos, which are degraded in the same way every time."""
         photos = ValidationSet(
             items,
             self.before.config.branches,
@@ -314,7 +323,7 @@ class _Job:
         photos: ValidationSet,
         begun: Sequence[Trial] | None = None,
     ) -> Proof:
-        """Return what adaptation did to photos; `begun` are trials of "before" on them."""
+        """Return the results on photos; `begun` has the trials of "before", if there are any."""
         networks = {AFTER: after} if begun else {BEFORE: self.before, AFTER: after}
         trials = try_on(networks, recogniser, photos, self.kinds, self.device)
         trials = joined(begun, trials) if begun else trials
@@ -324,10 +333,10 @@ class _Job:
     def choose(
         self, after: VRDIR, recogniser: Recogniser, photos: Photos, recipe: Recipe
     ) -> tuple[float, VRDIR]:
-        """Return how much of the change to keep, and the network with it.
+        """Return the share of the change to keep, and the network with this share.
 
-        It is the largest share in `SHARES` that harms no kind of the photos to choose by, or else
-        the least.
+        It is the largest share in `SHARES` that makes no kind of photo worse, or else the smallest.
+        A third of the held-out photos is used for this choice.
         """
         chosen_by = self.photos(photos.divided()[0], recipe)
         begun = None
@@ -349,7 +358,7 @@ class _Job:
         record: Mapping[str, Any],
         write_anyway: bool,
     ) -> Adaptation:
-        """Write the page, and card and weights if it paid or is asked for."""
+        """Write the page; with a positive proof or `write_anyway`, also the card and weights."""
         content = {**record, "verdict": proof.verdict(), "figures": proof.figures()}
         page = as_page(content, proof, self.before, after, recogniser, photos)
         write_whole(page.encode("utf-8", "replace"), self.output / REPORT)
@@ -370,7 +379,7 @@ class _Job:
 
 
 def check_record(path: Path, now: Mapping[str, Any]) -> None:
-    """Raise SettingsError if the adaptation in a folder is another one than this."""
+    """Raise SettingsError if the record in a file belongs to another adaptation."""
     then = read_json(path) if path.is_file() else {}
     for key, value in now.items():
         if then.get(key) != value:
@@ -381,7 +390,7 @@ def check_record(path: Path, now: Mapping[str, Any]) -> None:
 
 
 def between(before: VRDIR, after: VRDIR, share: float) -> VRDIR:
-    """Return the network whose weights lie between two others', at a share of the way."""
+    """Return a network with interpolated weights: `before + share * (after - before)`."""
     if share == 1:
         return after
     state, other = before.state_dict(), after.state_dict()

@@ -1,4 +1,4 @@
-"""How many steps of training fit into some minutes on this machine."""
+"""Calculate how many training steps fit into a number of minutes on this machine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vrdir.training.settings import Recipe
 from vrdir.training.stage import Stage
 
 PROBED = 10
-"""Steps that are timed."""
+"""The number of steps that are timed."""
 SLOWER = 4
-"""The first of these, which allocate memory and choose algorithms, and are not counted."""
+"""The number of first steps that do not count, because they allocate memory, for example."""
 SHARE = 0.8
-"""The share of the minutes that training takes; the rest is for choosing and for the proof."""
+"""The share of the minutes for training; the rest is for the choice of a share and the proof."""
 LEAST_STEPS = 10
 
 
@@ -31,15 +31,17 @@ def steps_in_minutes(
     items: Sequence[Item],
     device: torch.device,
 ) -> int:
-    """Return how many steps of a stage fit into some minutes, by a few steps without an optimiser.
+    """Return how many steps of a stage fit into a number of minutes.
+
+    A few steps are timed without an optimiser, so the network does not change.
 
     Args:
-        minutes: with all that follows training.
-        stage: what trains; `network` is as before at the end.
+        minutes: the time for training and all that follows.
+        stage: the stage of training.
         network: the network.
-        recipe: of the stage.
-        items: photos; the first few are taken.
-        device: where it trains.
+        recipe: the recipe of the stage.
+        items: the training photos; the first few are used.
+        device: where to compute.
     """
     size = stage.settings.batch_size
     context = network.config.context
