@@ -24,7 +24,7 @@ KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Wait little before trying again."""
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     yield
     forget()
 

@@ -20,7 +20,7 @@ from tests.cluster.faults import proxy
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.cluster import claim, file_systems, listing, storage
+from vrdir.cluster import attempts, claim, file_systems, listing, storage
 from vrdir.cluster.account import Account, Keys, Row
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.run import restore_addresses
@@ -194,7 +194,7 @@ def test_a_bucket_that_changes_while_it_is_listed(
     bucket: str, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "PAGE", 2)
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     for number in range(8):
         storage.write(f"{bucket}/in/{number}.png", photo(number))
     pages = listing.sources([f"{bucket}/in"])

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests.cluster.conftest import forget, photo
 
-from vrdir.cluster import addresses, file_systems, listing, storage
+from vrdir.cluster import addresses, attempts, file_systems, listing, storage
 from vrdir.cluster.attempts import PassingError
 from vrdir.cluster.listing import Source
 from vrdir.errors import (
@@ -175,7 +175,7 @@ class Faulty(http.server.BaseHTTPRequestHandler):
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server that fails in several ways."""
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Faulty.asked.clear()

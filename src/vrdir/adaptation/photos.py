@@ -57,5 +57,5 @@ class Photos(Sources):
         return list(self.training), [self.held_out[i] for i in spread(len(self.held_out), count)]
 
     def divided(self) -> tuple[list[Item], list[Item]]:
-        """Return the held-out photos for the choice of a share (a third), and those for the proof."""
+        """Return the held-out photos for choosing a share (a third), and those for the proof."""
         return list(self.held_out[::3]), [o for i, o in enumerate(self.held_out) if i % 3]
