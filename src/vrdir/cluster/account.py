@@ -155,7 +155,9 @@ class Account:
         try:
             noted = dict(json.loads(storage.read(address)))
         except MissingFileError:
-            storage.create(address, json.dumps(run, indent=1).encode())
+            # With an id of its own, so that of two equal runs that begin together one fails.
+            content = {**run, "id": uuid.uuid4().hex}
+            storage.create(address, json.dumps(content, indent=1).encode())
             return
         except (ValueError, TypeError, RecursionError):
             raise DataError(
@@ -167,7 +169,9 @@ class Account:
                 "--resume, or choose another output"
             )
         different = sorted(
-            name for name in run.keys() | noted.keys() if run.get(name) != noted.get(name)
+            name
+            for name in (run.keys() | noted.keys()) - {"id"}
+            if run.get(name) != noted.get(name)
         )
         if different:
             raise DataError(
