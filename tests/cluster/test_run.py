@@ -217,7 +217,7 @@ def test_tar_shards_keep_members_and_labels(bucket: str, options: Options, tiny:
         ("2.jpg", "failed"),
     ]
     with tarfile.open(fileobj=io.BytesIO(storage.read(f"{bucket}/out/0.tar"))) as tar:
-        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        found = {member.name: tar.extractfile(member).read() for member in tar}
     assert list(found) == ["1.png", "1.cls", "2.jpg", "2.cls"]
     assert found["1.png"] == Restorer(tiny, "cpu")(photo(1))
     assert (found["1.cls"], found["2.jpg"], found["2.cls"]) == (b"3", b"no image", b"4")

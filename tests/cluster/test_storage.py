@@ -229,14 +229,16 @@ class LongList(http.server.BaseHTTPRequestHandler):
         end = min(self.count, start + int(given["max-keys"]))
         entries = "".join(
             f"<Contents><Key>{given['prefix']}{number:0150}.png</Key><Size>{number}</Size>"
-            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{number}&quot;</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{number}&quot;</ETag>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for number in range(start, end)
         )
         more = end < self.count
         token = f"<NextContinuationToken>{end}</NextContinuationToken>" if more else ""
         content = (
-            '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            '<?xml version="1.0"?>'
+            '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
         ).encode()
         self.send_response(200)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 
 from vrdir.data.items import Item
-from vrdir.data.training_set import TrainingSet
 from vrdir.model.vrdir import VRDIR
+from vrdir.training.run import training_set
 from vrdir.training.settings import Recipe
 from vrdir.training.stage import Stage
 
@@ -44,19 +44,8 @@ def steps_in_minutes(
         device: where to compute.
     """
     size = stage.settings.batch_size
-    context = network.config.context
-    data = TrainingSet(
-        items[: size * PROBED],
-        network.config.branches,
-        seed=recipe.seed,
-        ranges=recipe.ranges,
-        jpeg_share=recipe.jpeg_share,
-        crop_px=recipe.crop_px,
-        view_px=recipe.view_px,
-        copy_px=context.side if context else None,
-        augmentation=recipe.augmentation,
-        device=device,
-    ).stage(stage.name, stage.shares, stage.accepts)
+    photos = training_set(recipe, items[: size * PROBED], device)
+    data = photos.stage(stage.name, stage.shares, stage.accepts)
     parameters = stage.trained(network)
     for parameter in parameters:
         parameter.requires_grad_(True)

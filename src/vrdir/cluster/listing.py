@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -228,7 +229,7 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         if _entered(system, here, seen):
             continue
         try:
-            entries = attempt(lambda here=here: system.ls(here, detail=True), address)  # type: ignore[misc]
+            entries = attempt(partial(system.ls, here, detail=True), address)
         except MissingFileError:
             if here == path:
                 raise

@@ -8,6 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vrdir.cluster.ray_settings import RaySettings
@@ -139,7 +140,7 @@ def divide(
         )
         for start in range(0, len(items), settings.batch)
     ]
-    arguments = {"make": make, "folder": folder or os.getcwd(), "cpus": settings.cpus}  # noqa: PTH109
+    arguments = {"make": make, "folder": folder or str(Path.cwd()), "cpus": settings.cpus}
     size = settings.batch if settings.gpus else None
     mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, size, "pyarrow")
     waiting: dict[int, bytes] = {}

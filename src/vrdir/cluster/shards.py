@@ -98,12 +98,7 @@ def _restored(
     )
     try:
         result = gate.restore(content, name, options._replace(suffix=None))
-        row = row._replace(
-            haze=result.diagnosis.haze,
-            noise=result.diagnosis.noise,
-            rain=result.diagnosis.rain,
-            changed=result.diagnosis.changed,
-        )
+        row = row._replace(**result.diagnosis._asdict())
         content = result.content
     except Exception as error:  # the next image is another
         row = failure(row, error)

@@ -225,10 +225,7 @@ def restore_source(gate: Gate, source: Source, output: str, options: Options) ->
         row = row._replace(
             target_bytes=len(restored.content),
             target_sha256=sha256(restored.content).hexdigest(),
-            haze=restored.diagnosis.haze,
-            noise=restored.diagnosis.noise,
-            rain=restored.diagnosis.rain,
-            changed=restored.diagnosis.changed,
+            **restored.diagnosis._asdict(),
         )
     except Exception as error:  # the next image is another
         row = failure(row, error)

@@ -83,16 +83,10 @@ def answer_of(result: ImageResult, wanted: Wanted, bodies: Bodies) -> Response:
 
 def diagnosis_of(result: ImageResult) -> dict[str, Any]:
     """Return size, diagnosis, shares and times as JSON values; see the OpenAPI document."""
-    found = result.diagnosis
     return {
         "width": result.width,
         "height": result.height,
-        "diagnosis": {
-            "haze": found.haze,
-            "noise": found.noise,
-            "rain": found.rain,
-            "changed": found.changed,
-        },
+        "diagnosis": result.diagnosis._asdict(),
         "shares": result.shares,
         "milliseconds": {name: round(value, 2) for name, value in result.milliseconds.items()},
     }
@@ -100,15 +94,10 @@ def diagnosis_of(result: ImageResult) -> dict[str, Any]:
 
 def diagnosis_headers(result: ImageResult) -> dict[str, str]:
     """Return the diagnosis, the shares and the times as HTTP headers."""
-    found = result.diagnosis
-    figures = {
-        "Haze": found.haze,
-        "Noise": found.noise,
-        "Rain": found.rain,
-        "Changed": found.changed,
-    }
     headers = {
-        PREFIX + name: f"{value:.4f}" for name, value in figures.items() if value is not None
+        PREFIX + name.capitalize(): f"{value:.4f}"
+        for name, value in result.diagnosis._asdict().items()
+        if value is not None
     }
     headers[PREFIX + "Shares"] = ", ".join(
         f"{name}={share:.4f}" for name, share in result.shares.items()

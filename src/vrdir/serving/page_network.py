@@ -49,7 +49,8 @@ def steps_of(model: VRDIR) -> PageNetwork:
     Raises:
         MissingPackageError: a package of the extra `export` is not installed.
     """
-    model = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = copy.deepcopy(model).to("cpu")
+    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = model.requires_grad_(False).eval()
     steps = {"begin": _begin(model)}
     for tap, scale in enumerate(model.scales):
