@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vrdir.cluster import listing, storage
+from vrdir.cluster import file_systems, listing, storage
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options, restore_content
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5591)
     given = parser.parse_args()
     with server(given.port, given.listed) as process:
-        storage.open_storage("s3://x")[0].mkdir("bench")
+        file_systems.open_storage("s3://x")[0].mkdir("bench")
         contents = [photo(seed, given.size) for seed in range(given.images)]
         for seed, content in enumerate(contents):
             storage.write(f"s3://bench/in/{seed:05}.jpg", content)

@@ -1,4 +1,4 @@
-"""Forked processes, which do not have torch's threads."""
+"""Computing with torch in forked processes, which do not inherit its threads."""
 
 from __future__ import annotations
 

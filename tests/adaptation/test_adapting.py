@@ -14,7 +14,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import vrdir
-from vrdir.adaptation.adapting import between
+from vrdir.adaptation.job import between
 from vrdir.adaptation.photos import Photos
 from vrdir.adaptation.recogniser import load_recogniser
 from vrdir.adaptation.settings import AdaptationSettings

@@ -42,7 +42,7 @@ def test_classes_compare_probabilities() -> None:
     assert first == pytest.approx(shared)
     assert shared < second < 1
     assert Classes().agreement(wanted, wanted) == [pytest.approx(1)] * 2
-    assert Classes().told(wanted) == "class 0, 96 %"
+    assert Classes().caption(wanted) == "class 0, 96 %"
 
 
 def test_embeddings_compare_directions() -> None:
@@ -64,7 +64,7 @@ def test_boxes_are_matched_by_class_and_overlap() -> None:
     assert found["scores"].grad[0] < 0
     assert Boxes().agreement([found], wanted) == [pytest.approx(0.5)]
     assert Boxes().agreement(wanted, wanted) == [1]
-    assert Boxes().told(wanted) == "2 objects"
+    assert Boxes().caption(wanted) == "2 objects"
     nothing = boxes()
     assert float(Boxes().distance([nothing], wanted)) == pytest.approx((0.9 + 0.8) / 2)
     assert Boxes().agreement([nothing], [nothing]) == [1]
@@ -96,7 +96,7 @@ def test_maps_are_compared_as_chances_or_as_numbers() -> None:
     assert kind.agreement([moved], [maps]) == [0]
     assert kind.distance([moved], [maps]) > kind.distance([dim], [maps]) > 0.1
     assert kind.agreement([dim], [dim]) == [1]  # nothing is there, and nothing found
-    assert kind.told([maps]) == "1 cells with an object"
+    assert kind.caption([maps]) == "1 cells with an object"
     numbers = torch.randn(2, 4)[:, :, None, None]
     kind = Maps(chances=False)
     assert kind.distance([0 * numbers], [numbers]).item() == pytest.approx(1, abs=1e-5)

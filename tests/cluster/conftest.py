@@ -50,10 +50,10 @@ def options(tiny: Path) -> Options:
 
 def through(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use another S3 server, and wait little for its answers."""
-    from vrdir.cluster import storage
+    from vrdir.cluster import file_systems
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setattr(storage, "TIMEOUT_S", 2)
+    monkeypatch.setattr(file_systems, "TIMEOUT_S", 2)
     forget()
 
 
@@ -113,7 +113,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty bucket's address."""
-    from vrdir.cluster import storage
+    from vrdir.cluster import file_systems
 
     for name, value in {
         "AWS_ENDPOINT_URL": s3_server,
@@ -124,7 +124,7 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     forget()
     name = f"bucket-{os.urandom(6).hex()}"
-    system, _ = storage.open_storage("s3://x")
+    system, _ = file_systems.open_storage("s3://x")
     system.mkdir(name)
     return f"s3://{name}"
 
@@ -133,7 +133,7 @@ def forget() -> None:
     """Forget file systems, which keep the credentials that they were made with."""
     import s3fs
 
-    from vrdir.cluster import storage
+    from vrdir.cluster import file_systems
 
     s3fs.S3FileSystem.clear_instance_cache()
-    storage._file_system.cache_clear()
+    file_systems._file_system.cache_clear()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from vrdir.cli.app import app
 from vrdir.cli.copies import list_here
-from vrdir.cluster import storage
+from vrdir.cluster import file_systems, storage
 from vrdir.cluster.copies import Copies
 from vrdir.data.items import items_of
 from vrdir.data.pairs import checked_pairs
@@ -58,7 +58,7 @@ def test_changed_files_are_copied_again(bucket: str, tmp_path: Path, fetched: li
     other = bytearray(files["a/1.png"])
     other[-20] ^= 1  # the same size
     storage.write(f"{bucket}/in/a/1.png", bytes(other))
-    storage.open_storage(bucket)[0].rm_file(f"{bucket}/in/a/2.png")
+    file_systems.open_storage(bucket)[0].rm_file(f"{bucket}/in/a/2.png")
     (folder / "a" / "0.png").write_bytes(b"damaged")
     fetched.clear()
     Copies(10**9, tmp_path).images(f"{bucket}/in")

@@ -11,7 +11,7 @@ from tests.cluster.faults import proxy
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.cluster import listing, storage
+from vrdir.cluster import attempts, listing, storage
 from vrdir.cluster.account import Account
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options
@@ -24,7 +24,7 @@ KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Wait little before trying again."""
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     yield
     forget()
 
@@ -89,7 +89,7 @@ def test_failed_images_are_done_by_a_later_run(
     }
     assert "the server returns status 503" in rows["down"].error
     assert "access denied; check the credentials" in rows["denied"].error
-    assert (asked["down"], asked["denied"]) == (storage.ATTEMPTS, 1)
+    assert (asked["down"], asked["denied"]) == (attempts.ATTEMPTS, 1)
     through(s3_server, monkeypatch)
     again = restore_addresses(inputs, output, options, resume=True)
     assert {Path(row.source).stem: row.status for row in again} == {

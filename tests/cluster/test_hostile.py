@@ -20,7 +20,7 @@ from tests.cluster.faults import proxy
 from typer.testing import CliRunner
 
 from vrdir.cli.app import app
-from vrdir.cluster import claim, listing, storage
+from vrdir.cluster import attempts, claim, file_systems, listing, storage
 from vrdir.cluster.account import Account, Keys, Row
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.run import restore_addresses
@@ -77,7 +77,7 @@ def test_odd_names_are_one_line_each(bucket: str, tiny: Path) -> None:
 def test_names_that_lead_elsewhere_stay_below_the_output(
     bucket: str, options: Options, tmp_path: Path
 ) -> None:
-    system = storage.open_storage(bucket)[0]
+    system = file_systems.open_storage(bucket)[0]
     keys = ["in/../../up.png", "in//double.png", "in//etc/root.png", "in/./dot.png"]
     for number, key in enumerate(keys):
         system.call_s3("put_object", Bucket=bucket[5:], Key=key, Body=photo(number))
@@ -113,7 +113,7 @@ def test_what_is_no_image_is_quarantined(bucket: str, options: Options) -> None:
 
 def images_in(address: str) -> list[dict[str, Any]]:
     """Return what is below an address, without the account."""
-    system, path = storage.open_storage(address)
+    system, path = file_systems.open_storage(address)
     return [info for info in listing.below(system, path, address) if "/.vrdir" not in info["name"]]
 
 
@@ -194,12 +194,12 @@ def test_a_bucket_that_changes_while_it_is_listed(
     bucket: str, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing, "PAGE", 2)
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     for number in range(8):
         storage.write(f"{bucket}/in/{number}.png", photo(number))
     pages = listing.sources([f"{bucket}/in"])
     listed = [next(pages), next(pages)]
-    system = storage.open_storage(bucket)[0]
+    system = file_systems.open_storage(bucket)[0]
     system.rm_file(f"{bucket}/in/1.png")  # listed already
     system.rm_file(f"{bucket}/in/5.png")  # not listed yet
     storage.write(f"{bucket}/in/0.png", b"short")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms
 from tests.cluster.conftest import photo
 
-from vrdir.cluster import storage
+from vrdir.cluster import file_systems, storage
 from vrdir.cluster.account import Account, Row
 from vrdir.cluster.datasets import added_columns, map_in_pandas
 from vrdir.cluster.estimate import estimate
@@ -124,7 +124,7 @@ def test_killed_run_loses_nothing(bucket: str, tiny: Path) -> None:
         storage.write(f"{bucket}/in/{seed:03}.png", photo(seed, size=(96, 80)))
     command = [sys.executable, "-c", RUN, f"{bucket}/in", f"{bucket}/out", str(tiny)]
     Account(f"{bucket}/out").begin({}, resume=False)  # made anew by the run's own settings below
-    storage.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/_run.json")
+    file_systems.open_storage(bucket)[0].rm(f"{bucket}/out/.vrdir-account/_run.json")
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
     assert running.stdout is not None
     running.stdout.readline()
@@ -156,7 +156,7 @@ def test_results_of_a_lost_worker_are_replaced(bucket: str, options: Options) ->
     storage.write(f"{bucket}/in/1.png", photo(1))
     list(restore_addresses([f"{bucket}/in"], f"{bucket}/out", options))
     (part,) = Account(f"{bucket}/out").parts()
-    storage.open_storage(part)[0].rm_file(part)
+    file_systems.open_storage(part)[0].rm_file(part)
     storage.write(f"{bucket}/out/1.png", b"older half")
     (row,) = restore_addresses([f"{bucket}/in"], f"{bucket}/out", options, resume=True)
     assert row.status == "restored"
@@ -217,7 +217,7 @@ def test_tar_shards_keep_members_and_labels(bucket: str, options: Options, tiny:
         ("2.jpg", "failed"),
     ]
     with tarfile.open(fileobj=io.BytesIO(storage.read(f"{bucket}/out/0.tar"))) as tar:
-        found = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        found = {member.name: tar.extractfile(member).read() for member in tar}
     assert list(found) == ["1.png", "1.cls", "2.jpg", "2.cls"]
     assert found["1.png"] == Restorer(tiny, "cpu")(photo(1))
     assert (found["1.cls"], found["2.jpg"], found["2.cls"]) == (b"3", b"no image", b"4")
@@ -298,7 +298,7 @@ def test_worker_finishes_the_rest_of_a_block(bucket: str, options: Options) -> N
     worker.account.write_part(
         [again[0]._replace(status="unreachable"), again[1]], batch_name(ordered[2:4])
     )
-    storage.open_storage(bucket)[0].rm_file(
+    file_systems.open_storage(bucket)[0].rm_file(
         f"{bucket}/out/.vrdir-account/part-{batch_name(ordered[4:])}.parquet"
     )
     worker.options = worker.options._replace(overwrite=True)

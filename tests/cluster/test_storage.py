@@ -16,9 +16,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tests.cluster.conftest import forget, photo
 
-from vrdir.cluster import listing, storage
+from vrdir.cluster import addresses, attempts, file_systems, listing, storage
+from vrdir.cluster.attempts import PassingError
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import PassingError
 from vrdir.errors import (
     DataError,
     InputError,
@@ -31,15 +31,15 @@ ETAG = hashlib.md5(b"content").hexdigest()  # S3's, of small objects
 
 
 def test_addresses_are_urls() -> None:
-    assert storage.is_address("s3://bucket/key")
-    assert storage.is_address("https://host/photo.jpg")
+    assert addresses.is_address("s3://bucket/key")
+    assert addresses.is_address("https://host/photo.jpg")
     for path in ("photos", "/photos", "C:\\photos", "C:/photos", "a:b"):
-        assert not storage.is_address(path)
+        assert not addresses.is_address(path)
 
 
 def test_shown_addresses_contain_no_secrets() -> None:
     given = "https://user:secret@host:81/a.jpg?X-Amz-Signature=abc"
-    assert storage.shown(given) == "https://host:81/a.jpg"
+    assert addresses.shown(given) == "https://host:81/a.jpg"
 
 
 def test_invalid_address_raises(tmp_path: Path) -> None:
@@ -122,11 +122,24 @@ def test_error_names_missing_address(bucket: str) -> None:
 
 def test_unknown_addresses_and_missing_packages() -> None:
     with pytest.raises(InputError, match="scheme nfs3:// is not supported; use s3, gs"):
-        storage.open_storage("nfs3://host/path")
+        file_systems.open_storage("nfs3://host/path")
     for scheme, package in (("gs", "gcsfs"), ("az", "adlfs"), ("abfs", "adlfs")):
         if importlib.util.find_spec(package) is None:
             with pytest.raises(MissingPackageError, match=f"need {package}: pip install {package}"):
-                storage.open_storage(f"{scheme}://bucket/path")
+                file_systems.open_storage(f"{scheme}://bucket/path")
+
+
+def test_error_of_a_host_that_refuses_the_connection_has_no_secrets() -> None:
+    with pytest.raises(PassingError, match=r"^ftp://127\.0\.0\.1:1/photos: .*refused") as raised:
+        file_systems.open_storage("ftp://me:secret@127.0.0.1:1/photos")
+    assert "secret" not in str(raised.value)
+
+
+def test_error_names_the_package_of_a_rarer_scheme() -> None:
+    if importlib.util.find_spec("paramiko") is not None:
+        pytest.skip("paramiko is installed")
+    with pytest.raises(MissingPackageError, match=r"with sftp:// need another package .*paramiko"):
+        file_systems.open_storage("sftp://host/path")
 
 
 class Faulty(http.server.BaseHTTPRequestHandler):
@@ -162,7 +175,7 @@ class Faulty(http.server.BaseHTTPRequestHandler):
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server that fails in several ways."""
     pytest.importorskip("aiohttp")
-    monkeypatch.setattr(storage, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(attempts, "LONGEST_WAIT_S", 0.05)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Faulty.asked.clear()
@@ -216,14 +229,16 @@ class LongList(http.server.BaseHTTPRequestHandler):
         end = min(self.count, start + int(given["max-keys"]))
         entries = "".join(
             f"<Contents><Key>{given['prefix']}{number:0150}.png</Key><Size>{number}</Size>"
-            f"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;{number}&quot;</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{number}&quot;</ETag>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for number in range(start, end)
         )
         more = end < self.count
         token = f"<NextContinuationToken>{end}</NextContinuationToken>" if more else ""
         content = (
-            '<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            '<?xml version="1.0"?>'
+            '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
         ).encode()
         self.send_response(200)

@@ -1,5 +1,7 @@
 """The strength of the restoration, the choice of degradations, and the diagnosis."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -88,7 +90,7 @@ def test_strips_have_the_same_control(network: VRDIR, image: Tensor, control: Co
         ({"only": ()}, "not nothing"),
     ],
 )
-def test_error_names_wrong_control(network: VRDIR, settings: dict, message: str) -> None:  # type: ignore[type-arg]
+def test_error_names_wrong_control(network: VRDIR, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         vrdir.Restorer(network, device="cpu", **settings)
 

@@ -395,7 +395,7 @@ def test_camera_of_opencv_is_a_stream_of_bgr_frames(
     assert all(map(np.array_equal, declared, expected))
 
 
-def test_other_sources_are_rejected(restorer: Restorer) -> None:
+def test_other_sources_are_rejected(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="the camera is not open: .*; check its number or path"):
         restorer.stream(VideoCapture([], opened=False))
     for wrong in (0, "clip.mp4", Path("clip.mp4")):
@@ -404,7 +404,7 @@ def test_other_sources_are_rejected(restorer: Restorer) -> None:
         ):
             restorer.stream(wrong)  # type: ignore[arg-type]
     bare = VideoCapture([])
-    bare.read = lambda: np.zeros((2, 4, 3), np.uint8)  # type: ignore[assignment,method-assign,return-value]
+    monkeypatch.setattr(bare, "read", lambda: np.zeros((2, 4, 3), np.uint8))
     with pytest.raises(
         ValueError, match=r"must return \(ok, frame\), as in OpenCV; this one returned ndarray"
     ):

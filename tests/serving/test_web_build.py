@@ -53,7 +53,8 @@ from vrdir.model.config import PAPER, ContextConfig, VRDIRConfig
 from vrdir.model.control import Control
 from vrdir.serving import web_build
 from vrdir.serving.page_files import FOLDER
-from vrdir.serving.page_network import restored_by_steps, runner, steps_of
+from vrdir.serving.page_network import steps_of
+from vrdir.serving.page_restoring import restored_by_steps, runner
 from vrdir.serving.web_build import RUNTIME, WASM_FILES, build_page
 
 pytest.importorskip("onnxscript", reason="needs the extra `export`")

@@ -1,12 +1,13 @@
-"""Adaptation of weights to one recogniser and place, without labels. See docs/adapt.md."""
+"""Adapt weights to one recogniser and one place, without labels. See docs/adapt.md."""
 
 from typing import TYPE_CHECKING
 
 from vrdir.lazy import offer
 
 if TYPE_CHECKING:
-    from vrdir.adaptation.adapting import Adaptation, adapt
+    from vrdir.adaptation.adapting import adapt
     from vrdir.adaptation.answers import AnswerKind
+    from vrdir.adaptation.job import Adaptation
     from vrdir.adaptation.proof import Proof
     from vrdir.adaptation.recogniser import InputFormat, Recogniser, load_recogniser
     from vrdir.adaptation.settings import AdaptationSettings
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Adaptation": "vrdir.adaptation.adapting",
+    "Adaptation": "vrdir.adaptation.job",
     "AdaptationSettings": "vrdir.adaptation.settings",
     "AnswerKind": "vrdir.adaptation.answers",
     "InputFormat": "vrdir.adaptation.recogniser",

@@ -1,73 +1,24 @@
-"""Adapt weights to a recogniser: train, choose how much of the change to keep, prove, write."""
+"""Adapt weights to a recogniser and a place: the function `vrdir.adapt`."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vrdir.adaptation.card import as_card
+from vrdir.adaptation.job import RECORD, Adaptation, AdaptationJob, check_record
 from vrdir.adaptation.photos import Photos
-from vrdir.adaptation.place import measure_photos, photos_of_place, ranges_of_place
-from vrdir.adaptation.place_features import PlaceFeatures
-from vrdir.adaptation.proof import AFTER, BEFORE, Proof, Trial, joined, proof_of, try_on
-from vrdir.adaptation.recogniser import InputFormat, Recogniser, load_recogniser
-from vrdir.adaptation.report import as_page
+from vrdir.adaptation.place import photos_of_place
+from vrdir.adaptation.recogniser import InputFormat, load_recogniser
 from vrdir.adaptation.settings import AdaptationSettings
-from vrdir.adaptation.stage import AdaptStage
-from vrdir.adaptation.timing import steps_in_minutes
-from vrdir.atomic import write_whole
-from vrdir.data.items import Item
-from vrdir.data.validation_set import ValidationSet
-from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED
-from vrdir.errors import ExistsError, MissingFileError, SettingsError, require
-from vrdir.images.folders import check_writable
-from vrdir.model.blocks import move_to
-from vrdir.model.loading import WEIGHTS_FILE
-from vrdir.model.vrdir import VRDIR
+from vrdir.errors import require
 from vrdir.restoring.loading import choose_device
-from vrdir.text_files import read_json
-from vrdir.training.earlier_stages import EarlierStages
 from vrdir.training.logs import Watcher
-from vrdir.training.record import RECIPE, write_json
-from vrdir.training.run import train
-from vrdir.training.settings import Recipe
-from vrdir.weights.bundled import resolve_weights, sha256
+from vrdir.training.record import write_json
+from vrdir.weights.bundled import resolve_weights
 
 logger = logging.getLogger(__name__)
-
-RUN, RECORD, CARD, REPORT = "run", "adaptation.json", "README.md", "report.html"
-"""The folder of the training, and the files beside it, in the folder of the weights."""
-SHARES = (1.0, 0.75, 0.5, 0.25)
-"""How much of the trained change is kept: the first of these that harms nothing."""
-CLEAN_PHOTOS = 60
-"""The largest number of clean photos that the photos of the place are compared with."""
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """The result of `adapt`.
-
-    Attributes:
-        weights: the folder of the adapted weights; None where none were written.
-        report: the page with the proof.
-        proof: what adaptation did to held-out photos.
-        share: how much of the trained change was kept.
-        steps: of training.
-        recogniser: its name.
-    """
-
-    weights: Path | None
-    report: Path
-    proof: Proof
-    share: float
-    steps: int
-    recogniser: str
 
 
 def adapt(
@@ -92,28 +43,32 @@ def adapt(
     `vrdir.adapt(model, "photos", "weights/mine", degradations="haze+rain", minutes=20)` writes
     weights that `vrdir.Restorer("weights/mine")` loads.
 
-    Clean photos are degraded anew in every step. A small part of the network learns to restore them
-    such that the recogniser answers as on the clean ones. Held-out photos then show whether it
-    does; if nothing was gained, or something became worse, no weights are written.
+    In every training step, clean photos are degraded at random. A part of the network learns to
+    restore them so that the output of the recogniser is the same as for the clean photos. Held-out
+    photos then show whether this helps. If there is no gain, or something becomes worse, no weights
+    are written.
 
     Args:
-        recogniser: a `torch.nn.Module` that takes (B, 3, H, W); or `module:name` of one, or of a
-            function that returns one; `timm:NAME`, `torchvision:NAME`, `transformers:NAME`; or an
-            ONNX file.
-        clean_photos: a folder of some hundred clean photos, such as the recogniser meets.
-        output: folder of the new weights, which `vrdir.Restorer` loads.
-        weights: what to begin from: a name, folder or repository id.
-        degraded: a folder of photos of the place in its weather, without clean twins or labels.
-            Their haze, its colour, and their noise set how strong synthetic weather is, and the
-            recogniser's features on them are compared with those on clean photos.
-        task: "classification", "detection" or "reid"; None finds it out by the answers.
-        layers: names of the recogniser's layers whose features are compared; none finds a few.
-        input_format: size and normalisation of its input, where nothing tells them.
+        recogniser: a `torch.nn.Module` that takes images (B, 3, H, W); or a text: `module:name` of
+            such a module or of a function that returns one, `timm:NAME`, `torchvision:NAME`,
+            `transformers:NAME`, or the path of an ONNX file.
+        clean_photos: a folder of clean photos like those that the recogniser will see, a few
+            hundred.
+        output: the folder for the new weights and the report.
+        weights: the initial weights: a bundled name, a folder or a repository id.
+        degraded: a folder of photos of the place in bad weather, without clean versions or labels;
+            or None. Their haze, its colour, and their noise set how strong the synthetic
+            degradations are. The recogniser's features on them are compared with those on clean
+            photos.
+        task: "classification", "detection" or "reid"; None finds it by the recogniser's output.
+        layers: the names of the recogniser's layers whose features are compared; empty to choose a
+            few automatically.
+        input_format: the size and normalisation of the recogniser's input; None to find them.
         device: "auto", "cpu", "cuda", ...
         resume: continue an adaptation that was stopped, in the same folder.
-        write_anyway: write the weights even if nothing was gained.
-        watcher: gets every step of training.
-        note: gets a sentence at a time on what is done.
+        write_anyway: write the weights even if there is no gain.
+        watcher: is notified of every training step.
+        note: is called with each message about the progress.
         settings: fields of `vrdir.adaptation.AdaptationSettings`, such as `minutes`.
 
     Returns:
@@ -121,13 +76,15 @@ def adapt(
 
     Raises:
         RecogniserError: the recogniser cannot be used.
-        SettingsError: a setting cannot be used, or the adaptation to continue is another one.
-        MissingFileError, ExistsError, DataError, InputError: naming the file or folder.
+        SettingsError: a setting is wrong, or `resume` is used with another adaptation.
+        MissingFileError, ExistsError, DataError, InputError: a file or folder cannot be used; the
+            message names it.
+        MissingPackageError: a package of the extras `train` and `evaluate` is not installed.
         Interrupted: SIGTERM or SIGINT was received during training; `resume` continues.
     """
     require("scipy", "evaluate", "the proof's intervals need SciPy")
     wanted = AdaptationSettings.of(**settings)
-    job = _Job(
+    job = AdaptationJob(
         wanted,
         Path(output),
         resolve_weights(weights),
@@ -162,235 +119,3 @@ def adapt(
     if job.place is not None:
         record["place_distance"] = job.distances(after)
     return job.write(after, found, proof, proving, record, write_anyway)
-
-
-class _Job:
-    """One adaptation: what it begins from, and where it ends."""
-
-    def __init__(
-        self,
-        settings: AdaptationSettings,
-        output: Path,
-        folder: Path,
-        weights: str,
-        device: torch.device,
-        note: Callable[[str], None],
-    ) -> None:
-        self.settings, self.output, self.folder = settings, output, folder
-        self.weights, self.device, self.note = weights, device, note
-        self.before = move_to(VRDIR.from_pretrained(folder, device=device), device)
-        self.place: PlaceFeatures | None = None
-        able = [name for name in self.before.config.branches if name in DEGRADATIONS]
-        self.kinds = [*able, *([MIXED] if len(able) > 1 else []), CLEAN]
-        asked = list(settings.wanted(self.before.config))
-        self.weather = asked if len(asked) < len(able) else self.kinds[:-1]
-
-    def check_output(self, resume: bool) -> None:
-        """Raise an error if the folder cannot take the result."""
-        begun = (self.output / RUN / RECIPE).exists()
-        if (self.output / WEIGHTS_FILE).exists():
-            raise ExistsError(f"{self.output} already contains weights; choose another folder")
-        if begun and not resume:
-            raise ExistsError(
-                f"{self.output} contains an unfinished adaptation; continue it with --resume, or "
-                "choose another folder"
-            )
-        if resume and not begun:
-            raise MissingFileError(
-                f"{self.output} contains no adaptation to continue; remove --resume"
-            )
-        check_writable(self.output, self.output)
-
-    def weather_of(self, place_photos: Sequence[Path]) -> dict[str, dict[str, Any]]:
-        """Return the values of parameters that photos of the place give."""
-        ranges = ranges_of_place(measure_photos(place_photos, self.before), self.weather)
-        shown = "; ".join(
-            f"{name} {', '.join(f'{key} {low:g} to {high:g}' for key, (low, high) in of.items())}"
-            for name, of in ranges.items()
-        )
-        self.note(f"{place_photos[0].parent}: {shown or 'no haze and no noise was measured'}")
-        return ranges
-
-    def compare_place(
-        self, place_photos: Sequence[Path], recogniser: Recogniser, photos: Photos
-    ) -> None:
-        """Measure the recogniser's features on photos of the place and on clean ones."""
-        step = -(-len(photos.training) // CLEAN_PHOTOS)
-        clean = [item.clean for item in photos.training[::step]]
-        side = self.settings.side(recogniser.size, self.before.config)
-        place = PlaceFeatures(place_photos, clean, side, recogniser, self.before, self.device)
-        if place.wanted.comparable:
-            self.place = place
-        else:
-            self.note("the recogniser has no layers to compare on photos of the place")
-
-    def distances(self, after: VRDIR) -> dict[str, float]:
-        """Return how far features on held-out photos of the place are from clean ones."""
-        assert self.place is not None
-        before, now = (self.place.distance(network) for network in (self.before, after))
-        self.note(
-            f"{len(self.place.held_out)} held-out photos of the place: the distance of the "
-            f"recogniser's features from those on clean photos went from {before:.3f} to {now:.3f}"
-        )
-        return {"before": round(before, 4), "after": round(now, 4)}
-
-    def record(
-        self, recogniser: Recogniser, place: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """Return what must be the same when the adaptation continues."""
-        return {
-            "settings": self.settings.model_dump(mode="json", exclude={"minutes"}),
-            "weights": {"name": self.weights, "sha256": sha256(self.folder / WEIGHTS_FILE)},
-            "recogniser": {
-                "name": recogniser.name,
-                "sha256": recogniser.fingerprint,
-                "answers": type(recogniser.kind).__name__,
-                "size": list(recogniser.size),
-                "normalisation": json.loads(json.dumps(recogniser.normalisation._asdict())),
-                "layers": list(recogniser.layers),
-            },
-            "place": json.loads(json.dumps(place)),
-        }
-
-    def recipe(
-        self,
-        recogniser: Recogniser,
-        photos: Photos,
-        place: Mapping[str, Mapping[str, Any]],
-        resume: bool,
-    ) -> Recipe:
-        """Return the recipe, with as many steps as asked for, as before, or as time allows."""
-        config, steps = self.before.config, self.settings.steps
-        if steps is None and resume:
-            refine = Recipe.read(self.output / RUN / RECIPE).refine
-            steps = int(refine.steps) if refine is not None else None
-        if steps is None:
-            trial = self.settings.recipe(config, recogniser.size, 100, place)
-            stage = AdaptStage(trial, recogniser, self.settings, self.before, self.place)
-            steps = steps_in_minutes(
-                self.settings.minutes, stage, self.before, trial, photos.training, self.device
-            )
-        self.note(f"{steps} steps of training")
-        return self.settings.recipe(config, recogniser.size, steps, place)
-
-    def train(
-        self,
-        recipe: Recipe,
-        recogniser: Recogniser,
-        photos: Photos,
-        resume: bool,
-        watcher: Watcher | None,
-    ) -> VRDIR:
-        """Train, and return the network."""
-        trained = train(
-            recipe,
-            [AdaptStage(recipe, recogniser, self.settings, self.before, self.place)],
-            photos,
-            self.output / RUN,
-            earlier=EarlierStages(whole=self.folder),
-            device=str(self.device),
-            resume=resume,
-            watcher=watcher,
-        )
-        return move_to(VRDIR.from_pretrained(trained, device=self.device), self.device)
-
-    def photos(self, items: Sequence[Item], recipe: Recipe) -> ValidationSet:
-        """Return held-out photos, degraded in the same way every time."""
-        photos = ValidationSet(
-            items,
-            self.before.config.branches,
-            recipe.crop_px,
-            ranges=recipe.ranges,
-            jpeg_share=recipe.jpeg_share,
-            whole=True,
-        )
-        photos.check()
-        return photos
-
-    def prove(
-        self,
-        after: VRDIR,
-        recogniser: Recogniser,
-        photos: ValidationSet,
-        begun: Sequence[Trial] | None = None,
-    ) -> Proof:
-        """Return what adaptation did to photos; `begun` are trials of "before" on them."""
-        networks = {AFTER: after} if begun else {BEFORE: self.before, AFTER: after}
-        trials = try_on(networks, recogniser, photos, self.kinds, self.device)
-        trials = joined(begun, trials) if begun else trials
-        measure = "" if recogniser.kind is None else recogniser.kind.measure
-        return proof_of(trials, self.weather, measure, self.settings.seed)
-
-    def choose(
-        self, after: VRDIR, recogniser: Recogniser, photos: Photos, recipe: Recipe
-    ) -> tuple[float, VRDIR]:
-        """Return how much of the change to keep, and the network with it.
-
-        It is the largest share in `SHARES` that harms no kind of the photos to choose by, or else
-        the least.
-        """
-        chosen_by = self.photos(photos.divided()[0], recipe)
-        begun = None
-        for share in SHARES:
-            network = between(self.before, after, share)
-            proof = self.prove(network, recogniser, chosen_by, begun)
-            begun = proof.trials
-            if not proof.harmed:
-                break
-            self.note(f"with {share:g} of the change: {proof.harms()}")
-        return share, network
-
-    def write(
-        self,
-        after: VRDIR,
-        recogniser: Recogniser,
-        proof: Proof,
-        photos: ValidationSet,
-        record: Mapping[str, Any],
-        write_anyway: bool,
-    ) -> Adaptation:
-        """Write the page, and card and weights if it paid or is asked for."""
-        content = {**record, "verdict": proof.verdict(), "figures": proof.figures()}
-        page = as_page(content, proof, self.before, after, recogniser, photos)
-        write_whole(page.encode("utf-8", "replace"), self.output / REPORT)
-        write_json(content, self.output / RECORD)
-        written = None
-        if proof.paid or write_anyway:
-            write_whole(as_card(content, proof).encode(), self.output / CARD)
-            after.save_pretrained(self.output, half=True)
-            written = self.output
-        return Adaptation(
-            written,
-            self.output / REPORT,
-            proof,
-            content["share"],
-            content["steps"],
-            recogniser.name,
-        )
-
-
-def check_record(path: Path, now: Mapping[str, Any]) -> None:
-    """Raise SettingsError if the adaptation in a folder is another one than this."""
-    then = read_json(path) if path.is_file() else {}
-    for key, value in now.items():
-        if then.get(key) != value:
-            raise SettingsError(
-                f"{path} belongs to a different adaptation: its {key} differ; continue with the "
-                "same command, or choose another folder"
-            )
-
-
-def between(before: VRDIR, after: VRDIR, share: float) -> VRDIR:
-    """Return the network whose weights lie between two others', at a share of the way."""
-    if share == 1:
-        return after
-    state, other = before.state_dict(), after.state_dict()
-    mixed = VRDIR(before.config)
-    mixed.load_state_dict(
-        {
-            key: torch.lerp(value, other[key], share) if value.is_floating_point() else value
-            for key, value in state.items()
-        }
-    )
-    device = next(before.parameters()).device
-    return move_to(mixed, device).requires_grad_(False).eval()

@@ -1,7 +1,7 @@
-"""What a recogniser answers, and how two answers to one image are compared without labels.
+"""The answers (outputs) of recognisers, and how two answers are compared without labels.
 
 Each kind of answer has a distance, which training reduces, and an agreement in [0, 1], which the
-proof reports. Both compare the answers on restored images with those on the clean ones.
+proof reports. Both compare the answers for restored images with those for the clean images.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ EPSILON = 1e-6
 
 
 class AnswerKind(ABC):
-    """A kind of answer: how far two of them are apart, and how far they agree."""
+    """A kind of answer, with the distance and the agreement of two answers."""
 
     @property
     @abstractmethod
     def measure(self) -> str:
-        """What the agreement is, for reports."""
+        """A description of the agreement, for reports."""
 
     @abstractmethod
     def distance(self, found: Any, wanted: Any) -> Tensor:
-        """Return how far answers are from the wanted ones, a scalar that gradients pass through."""
+        """Return the distance of answers from the wanted ones, a scalar with gradients."""
 
     @abstractmethod
     def agreement(self, found: Any, wanted: Any) -> list[float]:
-        """Return how far answers agree with the wanted ones, in [0, 1], for each image."""
+        """Return the agreement of answers with the wanted ones, in [0, 1], for each image."""
 
-    def told(self, answers: Any) -> str:
-        """Return the answer to the first image in a few words."""
+    def caption(self, answers: Any) -> str:
+        """Return the answer for the first image in a few words, for a picture; or ""."""
         return ""
 
 
@@ -55,25 +55,25 @@ class Classes(AnswerKind):
     def distance(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Return `log(1 + KL(wanted || found))`, mean over images.
 
-        The logarithm keeps a few hopeless images from drowning the gradient of all others.
+        The logarithm prevents that a few images with large distances dominate the gradient.
         """
-        told, true = log_probabilities(found), log_probabilities(wanted)
-        divergence = functional.kl_div(told, true, reduction="none", log_target=True).sum(1)
+        given, true = log_probabilities(found), log_probabilities(wanted)
+        divergence = functional.kl_div(given, true, reduction="none", log_target=True).sum(1)
         return torch.log1p(divergence.clamp_min(0)).mean()
 
     def agreement(self, found: Tensor, wanted: Tensor) -> list[float]:
-        """Return the sum over the classes of the lesser probability: 1 for the same answer."""
-        told, true = log_probabilities(found).exp(), log_probabilities(wanted).exp()
-        return torch.minimum(told, true).sum(1).clamp(0, 1).tolist()
+        """Return the sum over the classes of the smaller probability; 1 for equal answers."""
+        given, true = log_probabilities(found).exp(), log_probabilities(wanted).exp()
+        return torch.minimum(given, true).sum(1).clamp(0, 1).tolist()
 
-    def told(self, answers: Tensor) -> str:
-        """Return the likeliest class and its probability."""
+    def caption(self, answers: Tensor) -> str:
+        """Return the most probable class and its probability."""
         probability, number = log_probabilities(answers[:1]).exp().max(1)
         return f"class {int(number)}, {100 * float(probability):.0f} %"
 
 
 class Embeddings(AnswerKind):
-    """Vectors, (B, D), whose direction counts."""
+    """Vectors (B, D), of which only the direction is compared."""
 
     measure = "cosine similarity with the vector of the clean photo"
 
@@ -88,15 +88,16 @@ class Embeddings(AnswerKind):
 
 
 class Boxes(AnswerKind):
-    """Found objects, for each image a mapping with boxes, scores and labels (torchvision)."""
+    """Detected objects: for each image a mapping with boxes, scores and labels (torchvision)."""
 
     measure = f"F1 against the objects of the clean photo (IoU .5, scores from {SHOWN_SCORE:g})"
 
     def distance(self, found: Any, wanted: Any) -> Tensor:
-        """Return the error of box and score of the wanted objects, mean over objects.
+        """Return the mean error of score and box over the wanted objects.
 
-        An object is matched with the found one of its class that overlaps it most. One that is not
-        found costs its score; only the features can lead to it.
+        A wanted object is matched with the found object of the same class that overlaps it most.
+        The error of an object without a match is its score, which has no gradient; only the loss on
+        features can help to find it.
         """
         zero = sum((one["scores"].sum() * 0 for one in found), start=torch.zeros(()))
         errors = [zero]
@@ -118,14 +119,14 @@ class Boxes(AnswerKind):
         return torch.stack([error.float() for error in errors]).sum() / max(objects, 1)
 
     def agreement(self, found: Any, wanted: Any) -> list[float]:
-        """Return F1 of the found objects."""
+        """Return the F1 score of the found objects."""
         return [
             f1_of(detections(one), detections(other))
             for one, other in zip(found, wanted, strict=True)
         ]
 
-    def told(self, answers: Any) -> str:
-        """Return how many objects are shown."""
+    def caption(self, answers: Any) -> str:
+        """Return the number of objects with a score of at least `SHOWN_SCORE`."""
         return f"{int((answers[0]['scores'] >= SHOWN_SCORE).sum())} objects"
 
 
@@ -133,7 +134,8 @@ class Queries(AnswerKind):
     """Answers of a detector with queries (DETR): `logits` (B, Q, C) and `pred_boxes` (B, Q, 4).
 
     Args:
-        other: whether the last class is "no object"; then probabilities are a softmax.
+        other: whether the last class means "no object". Then the probabilities are the softmax of
+            the logits, else their sigmoid.
     """
 
     measure = Boxes.measure
@@ -142,7 +144,7 @@ class Queries(AnswerKind):
         self.other = other
 
     def distance(self, found: Any, wanted: Any) -> Tensor:
-        """Return the divergence of each query's classes, and its box's error where it is sure."""
+        """Return the divergence of the classes, plus the box error weighted by the wanted score."""
         scores, sure = self.scores(found), self.scores(wanted)
         weight = sure.amax(2)
         divergence = bernoulli_divergence(sure, scores).sum()
@@ -150,16 +152,16 @@ class Queries(AnswerKind):
         return (divergence + (off * weight).sum()) / (weight.sum() + len(scores))
 
     def scores(self, answers: Any) -> Tensor:
-        """Return the probability of each class for each query, (B, Q, C)."""
+        """Return the probability of each class for each query, (B, Q, C), without "no object"."""
         logits = answers["logits"].float()
         return logits.softmax(2)[..., :-1] if self.other else logits.sigmoid()
 
     def agreement(self, found: Any, wanted: Any) -> list[float]:
-        """Return F1 of the objects."""
+        """Return the F1 score of the objects."""
         return Boxes().agreement(self.objects(found), self.objects(wanted))
 
     def objects(self, answers: Any) -> list[dict[str, Tensor]]:
-        """Return the objects of each image, with boxes in [0, 1]."""
+        """Return the objects of each image; their boxes x0, y0, x1, y1 are in [0, 1]."""
         best = self.scores(answers).max(2)
         centre, size = answers["pred_boxes"].float().split(2, dim=2)
         boxes = torch.cat([centre - size / 2, centre + size / 2], 2)
@@ -170,11 +172,11 @@ class Queries(AnswerKind):
 
 
 class Maps(AnswerKind):
-    """Any tensors, such as a detector's prediction maps before boxes are made of them.
+    """Any other tensors, such as a detector's prediction maps, from which boxes are made later.
 
     Args:
-        chances: whether they are maps (B, 5 + C, h, w) of a box, and probabilities of an object and
-            of each class after it (YOLOX); others are compared as numbers.
+        chances: whether they are maps (B, 5 + C, h, w): four values of a box, the probability of an
+            object, and that of each class (YOLOX). Other tensors are compared as numbers.
     """
 
     def __init__(self, chances: bool) -> None:
@@ -182,7 +184,7 @@ class Maps(AnswerKind):
 
     @property
     def measure(self) -> str:
-        """What the agreement is, for reports."""
+        """A description of the agreement, for reports."""
         if self.chances:
             return (
                 f"F1 against the clean photo's cells with an object (scores from {SHOWN_SCORE:g})"
@@ -190,7 +192,7 @@ class Maps(AnswerKind):
         return "similarity of the output to that for the clean photo"
 
     def distance(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        """Return the divergence over the number of objects, or the mean relative error."""
+        """Return the divergence divided by the number of objects, or the mean relative error."""
         pairs = list(zip(found, wanted, strict=True))
         if not self.chances:
             return torch.stack([relative_errors(f, w).mean() for f, w in pairs]).mean()
@@ -199,7 +201,7 @@ class Maps(AnswerKind):
         return torch.stack(parts).sum() / objects
 
     def agreement(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
-        """Return F1 of the cells and classes with an object; or one minus the relative error."""
+        """Return the F1 score of cells and classes with an object; or 1 minus relative error."""
         pairs = list(zip(found, wanted, strict=True))
         if not self.chances:
             errors = torch.stack([relative_errors(f, w) for f, w in pairs]).mean(0)
@@ -211,8 +213,8 @@ class Maps(AnswerKind):
         both, total = (there & seen).sum(1), there.sum(1) + seen.sum(1)
         return torch.where(total > 0, 2 * both / total.clamp_min(1), 1.0).tolist()
 
-    def told(self, answers: Sequence[Tensor]) -> str:
-        """Return how many cells have an object."""
+    def caption(self, answers: Sequence[Tensor]) -> str:
+        """Return the number of cells with an object, or "" for other tensors."""
         if not self.chances:
             return ""
         cells = [chances(m[:1]).amax(1) >= SHOWN_SCORE for m in answers]
@@ -220,7 +222,7 @@ class Maps(AnswerKind):
 
 
 def log_probabilities(scores: Tensor) -> Tensor:
-    """Return the logarithm of probabilities (B, C), of logits or of probabilities themselves."""
+    """Return the logarithm of the probabilities (B, C) for scores: logits, or probabilities."""
     scores = scores.float()
     sums = scores.detach().sum(1)
     if bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
@@ -229,19 +231,19 @@ def log_probabilities(scores: Tensor) -> Tensor:
 
 
 def is_chances(values: Tensor) -> bool:
-    """Return whether a tensor (B, 5 + C, h, w) is a box, and probabilities after it."""
+    """Return whether a tensor is (B, 5 + C, h, w) with probabilities after the four box values."""
     later = values[:, 4:] if values.ndim == 4 and values.shape[1] > 5 else None
     return later is not None and bool(((later >= 0) & (later <= 1)).all())
 
 
 def chances(prediction: Tensor) -> Tensor:
-    """Return the probability of each class at each position, (B, C, h, w)."""
+    """Return the probability of each class at each position, (B, C, h, w): object times class."""
     prediction = prediction.float()
     return prediction[:, 4:5] * prediction[:, 5:]
 
 
 def relative_errors(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the L1 error over the mean of the wanted values, (B,)."""
+    """Return the mean absolute error divided by the mean absolute wanted value, (B,)."""
     found, wanted = found.float().flatten(1), wanted.float().flatten(1)
     return (found - wanted).abs().mean(1) / wanted.abs().mean(1).clamp_min(EPSILON)
 
@@ -255,7 +257,7 @@ def overlap(boxes: Tensor, box: Tensor) -> Tensor:
 
 
 def detections(found: Mapping[str, Tensor]) -> Detections:
-    """Return found objects as those of `vrdir evaluate`, from the score that is shown."""
+    """Return the objects with a score of at least `SHOWN_SCORE`, as `vrdir evaluate` has them."""
     shown = found["scores"] >= SHOWN_SCORE
     boxes, scores, labels = (
         found[name][shown].detach().float().cpu().numpy().astype(np.float64)
@@ -265,22 +267,22 @@ def detections(found: Mapping[str, Tensor]) -> Detections:
 
 
 def f1_of(found: Detections, wanted: Detections) -> float:
-    """Return F1 of detections, with others as the truth."""
+    """Return the F1 score of detections, with other detections as the truth."""
     there = wanted.scores >= SHOWN_SCORE
     objects = Objects(wanted.boxes[there], wanted.labels[there], np.zeros(int(there.sum()), bool))
     return f1(match(found, objects), objects)
 
 
 def kind_of(answers: Any, task: str | None, classes: int | None = None) -> AnswerKind:
-    """Return the kind of what a recogniser answered.
+    """Return the kind of the answers of a recogniser.
 
     Args:
-        answers: its output for a batch.
-        task: one of `TASKS`, if it is known.
-        classes: the number of its classes, where it is known.
+        answers: its output for a batch, as `tidied` returns it.
+        task: one of `TASKS`, or None if unknown.
+        classes: the number of its classes, or None if unknown.
 
     Raises:
-        RecogniserError: the answers are of no kind that is known, or not of the task.
+        RecogniserError: the answers are of an unknown kind, or do not belong to the task.
     """
     if isinstance(answers, Tensor) and answers.ndim == 2 and task != "detection":
         lengths = answers.float().norm(dim=1)

@@ -1,4 +1,4 @@
-"""The card of adapted weights: what they were adapted to, how, and what came of it."""
+"""The model card of adapted weights: the recogniser, the training, and the proof."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_card(content: Mapping[str, Any], proof: Proof) -> str:
     """Return the card as Markdown.
 
     Args:
-        content: of the record that is written beside it.
+        content: the content of the record (adaptation.json).
         proof: the figures.
     """
     settings, recogniser = content["settings"], content["recogniser"]

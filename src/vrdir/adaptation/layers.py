@@ -1,4 +1,4 @@
-"""Taps of a recogniser: the layers whose features are compared, found by themselves or named."""
+"""The layers of a recogniser whose features are compared, and how the features are collected."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from vrdir.errors import RecogniserError
 
 MOST_LAYERS = 4
-"""How many layers are taken if none are named."""
+"""The largest number of layers that are chosen automatically."""
 
 
 def find_layers(module: nn.Module, call: Callable[[], Any], height: int) -> list[str]:
-    """Return the names of a few layers, fine to coarse: the last one at each resolution.
+    """Choose a few layers: the last one at each resolution, fine to coarse.
 
-    Where all features have one resolution, as in a vision transformer, those in the middle and at
-    the end of the layers that repeat are taken.
+    In a vision transformer all features have the same resolution. Then the layers in the middle and
+    at the end of the repeated layers are chosen.
 
     Args:
         module: the recogniser.
-        call: calls it once, on an image.
-        height: of that image, in pixels.
+        call: calls the recogniser once, on an image.
+        height: the height of this image, in pixels.
+
+    Returns:
+        The names of the layers, at most `MOST_LAYERS`; empty if no features were found.
     """
     seen: list[tuple[str, tuple[int, ...]]] = []
 
@@ -46,7 +49,7 @@ def find_layers(module: nn.Module, call: Callable[[], Any], height: int) -> list
         for handle in handles:
             handle.remove()
     maps = [(name, shape) for name, shape in seen if name and len(shape) == 4 and shape[2] > 1]
-    last: dict[int, str] = {}  # by the power of two of the stride: padding changes sizes a little
+    last: dict[int, str] = {}  # by the logarithm of the stride, rounded because of padding
     for name, shape in maps:
         last[round(math.log2(height / shape[2]))] = name
     by_size = sorted(last.items())
@@ -67,7 +70,7 @@ def find_layers(module: nn.Module, call: Callable[[], Any], height: int) -> list
 
 
 def check_layers(module: nn.Module, names: Sequence[str]) -> None:
-    """Raise RecogniserError unless a module has layers of these names."""
+    """Raise RecogniserError if a module does not have layers of these names."""
     known = [name for name, _ in module.named_modules() if name]
     for name in names:
         if name not in known:
@@ -78,7 +81,11 @@ def check_layers(module: nn.Module, names: Sequence[str]) -> None:
 
 @contextmanager
 def tapped(module: nn.Module, names: Sequence[str]) -> Iterator[list[Tensor]]:
-    """Collect the features of layers, in the order of their calls, channels first."""
+    """Collect the features of layers that are called in a `with` block.
+
+    Yields:
+        A list that is filled with features (B, C, h, w) or (B, C, n), in the order of the calls.
+    """
     features: list[Tensor] = []
 
     def hook(_: nn.Module, __: Any, output: Any) -> None:

@@ -1,8 +1,7 @@
-"""A recogniser in an ONNX file, as a PyTorch module with its answers and some features.
+"""A recogniser from an ONNX file, as a PyTorch module that returns answers and features.
 
-Converters to PyTorch exist (onnx2torch), but need torchvision, which cannot be imported beside
-every build of PyTorch. The operators of convolutional networks are in
-`vrdir.training.onnx_network`.
+Existing converters to PyTorch (onnx2torch) need torchvision, which does not fit every build of
+PyTorch. Therefore `vrdir.training.onnx_network` implements the operators of convolutional networks.
 """
 
 from __future__ import annotations
@@ -23,13 +22,16 @@ RESHAPING = ("Reshape", "Transpose", "Flatten", "Squeeze")
 
 
 class OnnxRecogniser(nn.Module):
-    """The differentiable part of an ONNX file.
+    """The differentiable part of the network in an ONNX file.
 
     Args:
-        path: the file.
-        features: names of the tensors that are its features.
-        answers: names of the tensors that are its answers.
-        size: height and width of its input.
+        path: the ONNX file.
+        features: the names of the tensors to use as features.
+        answers: the names of the tensors to use as answers.
+        size: height and width of the input in pixels.
+
+    Raises:
+        RecogniserError: an operator is not supported.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class OnnxRecogniser(nn.Module):
         self.one_by_one = False
 
     def check_batches(self) -> None:
-        """Find out whether it takes several images at once; some files reshape to one image."""
+        """Test whether it accepts several images at once; some files reshape to one image."""
         try:
             with torch.no_grad():
                 self(torch.zeros(2, 3, *self.size))
@@ -53,7 +55,7 @@ class OnnxRecogniser(nn.Module):
             self.one_by_one = True
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return answers and features of a batch (B, 3, H, W) in [0, 1]."""
+        """Return the answers and the features for a batch of images, (B, 3, H, W)."""
         if self.one_by_one:
             each = [self.network(one) for one in image.split(1)]
             found = [torch.cat(parts) for parts in zip(*each, strict=True)]
@@ -65,17 +67,18 @@ class OnnxRecogniser(nn.Module):
 def open_recogniser(path: Path, layers: Sequence[str] = ()) -> OnnxRecogniser:
     """Open an ONNX file for adaptation.
 
-    Its answers are its output, where all operators up to it are known. Otherwise, as for a detector
-    that ends in the suppression of double boxes, they are its prediction maps: the tensors after
-    the last convolutions, before they are reshaped.
+    The answers are the outputs of the file, if all operators before them are supported. For others,
+    such as a detector that ends with non-maximum suppression, they are the prediction maps: the
+    tensors after the last convolutions, before they are reshaped.
 
     Args:
-        path: the file, with one input (B, 3, H, W) in [0, 1].
-        layers: names of the tensors whose features are compared; none finds a few.
+        path: the ONNX file, with one input (B, 3, H, W).
+        layers: the names of the tensors whose features are compared; empty to choose a few.
 
     Raises:
-        MissingFileError: there is no such file.
-        RecogniserError: it is no ONNX file, has no such tensor, or needs an unknown operator.
+        MissingFileError: the file does not exist.
+        RecogniserError: it is not an ONNX file, does not have these tensors, or uses operators that
+            are not supported.
         MissingPackageError: onnx is not installed.
     """
     onnx = require("onnx", "export", "an ONNX file as recogniser needs onnx")
@@ -117,7 +120,7 @@ def open_recogniser(path: Path, layers: Sequence[str] = ()) -> OnnxRecogniser:
 
 
 class _Nodes:
-    """The nodes of a graph by what they make and use, and which of them are known."""
+    """The nodes of a graph, with the tensors that depend on supported operators only."""
 
     def __init__(self, graph: Any, given: set[str]) -> None:
         self.makers = {name: node for node in graph.node for name in node.output}
@@ -139,7 +142,7 @@ class _Nodes:
         self.before = _before_convolution(graph)
 
     def answers(self, outputs: Sequence[str]) -> list[str]:
-        """Return the tensors that are the answers; none where there are no known ones."""
+        """Return the names of the answers; empty if none depends on supported operators only."""
         if all(name in self.known for name in outputs):
             return list(outputs)
         self.convolutional = True
@@ -184,7 +187,7 @@ def _depending(graph: Any) -> set[str]:
 
 
 def _before_convolution(graph: Any) -> set[str]:
-    """Return the tensors that lead to a convolution."""
+    """Return the tensors from which a convolution is computed."""
     found: set[str] = set()
     for node in reversed(graph.node):
         if node.op_type == "Conv" or found & set(node.output):
@@ -193,7 +196,7 @@ def _before_convolution(graph: Any) -> set[str]:
 
 
 def _last_by_size(graph: Any, shapes: dict[str, list[int]], nodes: _Nodes) -> list[str]:
-    """Return the last map of each resolution, fine to coarse, at most four."""
+    """Return the last map at each resolution, fine to coarse, at most `MOST_LAYERS`."""
     last: dict[tuple[int, ...], str] = {}
     for node in graph.node:
         for name in node.output:

@@ -1,4 +1,4 @@
-"""The clean photos of an adaptation: to train on, to choose by, and for the proof."""
+"""The clean photos of an adaptation: for training, for the choice of a share, for the proof."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vrdir.training.settings import Recipe
 from vrdir.training.sources import Sources
 
 LEAST = 16
-"""Photos that a folder must hold."""
+"""The smallest number of photos in a folder."""
 LEAST_HELD_OUT, MOST_HELD_OUT = 9, 96
 
 
 @dataclass(frozen=True)
 class Photos(Sources):
-    """Clean photos, of which some are held out.
+    """Clean photos, of which some are held out from training.
 
     Attributes:
-        training: to train on.
-        held_out: to choose by and to prove on.
+        training: the photos to train on.
+        held_out: the photos for the choice of a share and for the proof.
     """
 
     training: Sequence[Item] = ()
@@ -33,9 +33,13 @@ class Photos(Sources):
     def of_folder(cls, folder: Path, held_out: int | None = None) -> Photos:
         """Divide the photos of a folder.
 
+        Args:
+            folder: the folder.
+            held_out: the number of photos to hold out; by default a fifth, 9 to 96.
+
         Raises:
-            MissingFileError: there are none.
-            DataError: there are too few, or more are to be held out than there are.
+            MissingFileError: the folder does not exist, or contains no photos.
+            DataError: it contains too few photos.
         """
         items = [Item(path) for path in readable(photos_in(folder))]
         if len(items) < LEAST:
@@ -48,10 +52,10 @@ class Photos(Sources):
         return cls(folder, training=training, held_out=kept)
 
     def items(self, recipe: Recipe) -> tuple[list[Item], list[Item]]:
-        """Return the photos to train on, and a few of the held-out ones to watch PSNR by."""
+        """Return the photos to train on, and a few held-out ones on which PSNR is monitored."""
         count = min(recipe.validation.photos or 1, len(self.held_out))
         return list(self.training), [self.held_out[i] for i in spread(len(self.held_out), count)]
 
     def divided(self) -> tuple[list[Item], list[Item]]:
-        """Return a third of the held-out photos to choose by, and the others for the proof."""
+        """Return the held-out photos for choosing a share (a third), and those for the proof."""
         return list(self.held_out[::3]), [o for i, o in enumerate(self.held_out) if i % 3]

@@ -1,7 +1,7 @@
-"""What photos of a place tell about its weather: haze, its colour, and noise.
+"""Measure the weather on photos of a place: the haze, its colour, and the noise.
 
-The photos have no clean twins and no labels. The weights restore them, and what restoring changed
-is the measurement, as in the diagnosis of `vrdir.Restorer`.
+The photos have no clean versions and no labels. The network restores them, and its change is the
+measurement, as in the diagnosis of `vrdir.Restorer`.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ MOST_PHOTOS = 60
 SIDE_PX = 384
 """The longer side of the copies that are measured."""
 MEAN_DEPTH = 0.46
-"""`-log(t) / beta` in synthetic haze, by measurement."""
+"""The mean depth `-log(t) / beta` in synthetic haze, as measured; t is the transmission."""
 WARM = 0.19
 """Red minus blue of the airlight at warmth 1 (`vrdir.degradations.haze`)."""
 LEAST_HAZE = 0.08
-"""A loss of contrast below this is no haze."""
+"""A loss of contrast, 1 - t, below this is not counted as haze."""
 LEAST_NOISE = 1.5
 GRID = 48
 FLAT = 1e-4
-"""A restored image of less variance tells nothing about haze."""
+"""The haze of an image is not measured if the restored image has less variance than this."""
 
 
 class Weather(NamedTuple):
-    """What was measured on one photo.
+    """The measurements on one photo.
 
     Attributes:
-        transmission: t, the contrast that is left, 1 without haze.
-        airlight: the colour of the haze, (red, green, blue); None without haze.
-        noise: standard deviation in levels of 8 bits.
+        transmission: t, the share of the contrast that is left, 0.05 to 1; 1 without haze.
+        airlight: the colour of the haze, (red, green, blue) in [0, 1]; None without haze.
+        noise: the standard deviation of the noise, in 8-bit levels.
     """
 
     transmission: float
@@ -51,12 +51,17 @@ class Weather(NamedTuple):
 
 
 def measure(network: VRDIR, image: Tensor) -> Weather:
-    """Measure one photo, (1, 3, H, W) in [0, 1].
+    """Measure haze and noise on one photo.
 
-    Haze is `I = J t + A (1 - t)`: t is the slope of the input over the restored image, by least
-    squares over a coarse grid, which noise and streaks hardly move, and the offset gives the
-    brightness of A. Its colour is that of the cells whose darkest channel is brightest (He et al.,
-    CVPR 2009), because restoring leaves a part of the colour in the image.
+    Haze follows `I = J t + A (1 - t)`. A line is fitted by least squares to the input I as a
+    function of the restored image J, on the means of a coarse grid, which noise and streaks hardly
+    change. The slope is the transmission t; the offset gives the brightness of the airlight A. Its
+    colour is taken from the cells whose darkest channel is brightest (He et al., CVPR 2009),
+    because restoring leaves a part of the colour in the image.
+
+    Args:
+        network: the network that restores.
+        image: RGB, (1, 3, H, W) in [0, 1].
     """
     with torch.no_grad():
         restoration = network.restore(image)
@@ -79,10 +84,11 @@ def measure(network: VRDIR, image: Tensor) -> Weather:
 
 
 def photos_of_place(folder: Path) -> list[Path]:
-    """Return up to sixty photos of a folder, evenly spread.
+    """Return up to sixty photos of a folder, evenly distributed over the sorted names.
 
     Raises:
-        MissingFileError, DataError: there are none that can be read.
+        MissingFileError: the folder does not exist, or contains no photos.
+        DataError: none of its photos can be read.
     """
     if not folder.is_dir():
         raise MissingFileError(f"the folder of photos of the place does not exist: {folder}")
@@ -93,10 +99,10 @@ def photos_of_place(folder: Path) -> list[Path]:
 
 
 def measure_photos(photos: Iterable[Path], network: VRDIR) -> list[Weather]:
-    """Measure photos of a place, each reduced to 384 pixels.
+    """Measure photos of a place, each reduced to 384 pixels on the longer side.
 
     Raises:
-        ImageError: one cannot be decoded.
+        ImageError: a photo cannot be decoded.
     """
     device = next(network.parameters()).device
     return [measure(network, reduced(path, SIDE_PX).to(device)) for path in photos]
@@ -106,7 +112,7 @@ def reduced(path: Path, side_px: int) -> Tensor:
     """Return a photo, (1, 3, H, W) in [0, 1], its longer side at most `side_px` pixels.
 
     Raises:
-        ImageError: it cannot be decoded.
+        ImageError: the photo cannot be decoded.
     """
     image = decode(path)[None].float() / 255
     scale = side_px / max(image.shape[-2:])
@@ -117,11 +123,14 @@ def reduced(path: Path, side_px: int) -> Tensor:
 
 
 def ranges_of_place(measured: Iterable[Weather], able: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return values of degradations' parameters that cover what was measured.
+    """Return ranges of degradations' parameters that cover the measurements.
 
     Args:
-        measured: of the photos.
-        able: the degradations that may be set.
+        measured: the measurements on the photos.
+        able: the degradations whose parameters may be set.
+
+    Returns:
+        For haze and noise, if they were measured on enough photos, the range of each parameter.
     """
     measured, able = list(measured), set(able)
     ranges: dict[str, dict[str, Any]] = {}
@@ -144,7 +153,7 @@ def ranges_of_place(measured: Iterable[Weather], able: Iterable[str]) -> dict[st
 def between_quantiles(
     values: list[float], margin: float, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return the range from the 5 % to the 95 % quantile, with a margin, within bounds."""
+    """Return the range from the 5 % to the 95 % quantile, widened by a margin, within bounds."""
     low, high = torch.quantile(torch.tensor(values), torch.tensor([0.05, 0.95])).tolist()
     low, high = (min(max(end, bounds[0]), bounds[1]) for end in (low - margin, high + margin))
     return round(low, 3), round(max(high, low), 3)

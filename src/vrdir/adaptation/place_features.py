@@ -1,4 +1,4 @@
-"""Features of the recogniser on photos of the place, which have no clean twins and no labels."""
+"""Compare the recogniser's features on photos of the place with those on clean photos."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vrdir.errors import DataError
 SIDE_PX = 640
 """The longer side of the copies that are kept in memory."""
 VIEWS = 2
-"""Views of the place in each step."""
+"""The number of views of the place in each training step."""
 LEAST = 3
-"""Photos of the place, of which one is held out."""
+"""The smallest number of photos of the place; one of three is held out."""
 FAINT = 1e-4
-"""A channel that varies less on clean photos is not compared."""
+"""A channel whose standard deviation on clean photos is below twice this is not compared."""
 
 Restore = Callable[[Tensor], Tensor]
 
@@ -31,7 +31,8 @@ class Moments(NamedTuple):
     """Mean and standard deviation of each channel, over photos and positions.
 
     Attributes:
-        mean, deviation: of each layer, one (C,).
+        mean: the mean of each channel, (C,), for each layer.
+        deviation: the standard deviation of each channel, (C,), for each layer.
     """
 
     mean: list[Tensor]
@@ -39,7 +40,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, features: Sequence[Tensor]) -> Moments:
-        """Return those of features (B, C, h, w) or (B, C, n)."""
+        """Return the moments of features, (B, C, h, w) or (B, C, n) for each layer."""
         rows = [each.float().transpose(0, 1).flatten(1) for each in features]
         return cls(
             [each.mean(1) for each in rows],
@@ -48,7 +49,7 @@ class Moments(NamedTuple):
 
     @classmethod
     def over(cls, parts: Sequence[Moments]) -> Moments:
-        """Return the mean of several photos' moments."""
+        """Return the mean of the moments of several photos."""
         means, deviations = (
             [torch.stack(layer).mean(0) for layer in zip(*each, strict=True)]
             for each in zip(*parts, strict=True)
@@ -56,7 +57,7 @@ class Moments(NamedTuple):
         return cls(means, deviations)
 
     def moved(self, before: Moments, after: Moments) -> Moments:
-        """Return these moments, changed as those of a part of the photos were."""
+        """Return these moments plus the change, after - before, on a part of the photos."""
         means, deviations = (
             [whole + new - old for whole, old, new in zip(*layers, strict=True)]
             for layers in zip(self, before, after, strict=True)
@@ -64,10 +65,11 @@ class Moments(NamedTuple):
         return Moments(means, deviations)
 
     def distance(self, wanted: Moments) -> Tensor:
-        """Return how far these moments are from the wanted ones: a mean over channels and layers.
+        """Return the distance of these moments from the wanted ones: a mean over all channels.
 
-        For each channel, the logarithm of 1 plus the squared distances in the wanted deviations, so
-        that few channels far away do not outweigh all others.
+        The distance of a channel is log(1 + d). d is the squared difference of the means plus that
+        of the deviations, divided by the square of the wanted deviation. Because of the logarithm,
+        a few channels with large differences do not outweigh all others.
         """
         layers = []
         for mean, deviation, its_mean, its_deviation in zip(*self, *wanted, strict=True):
@@ -79,28 +81,28 @@ class Moments(NamedTuple):
 
     @property
     def comparable(self) -> bool:
-        """Whether a channel of any layer varies, so that distances from these moments exist."""
+        """Whether any channel varies enough, so that distances from these moments are defined."""
         return any(bool((deviation > 2 * FAINT).any()) for deviation in self.deviation)
 
 
 class PlaceFeatures:
     """Compares the recogniser's features on restored photos of the place with those on clean ones.
 
-    A photo of the place has no clean twin, so the mean and the deviation of each channel over all
-    photos are compared (as in the adaptation of batch normalisation, Li et al., 2018, and ActMAD,
-    Mirza et al., CVPR 2023). In a step only two views can be restored. What they tell about all
-    photos is the moments that the weights before adaptation gave, plus the difference that
-    adaptation made on these views: so the choice of the views hardly counts.
+    A photo of the place has no clean version. So the mean and the standard deviation of each
+    channel over all photos are compared (as in the adaptation of batch normalisation, Li et al.,
+    2018, and ActMAD, Mirza et al., CVPR 2023). In a training step only two views are restored. The
+    moments over all photos are estimated as those before adaptation, plus the change that
+    adaptation made on the two views. In this way the choice of the views has little influence.
 
-    Every third photo of the place is held out, to tell whether the distance fell there, too.
+    Every third photo of the place is held out, to measure whether the distance falls there, too.
 
     Args:
-        photos: of the place.
+        photos: the photos of the place.
         clean: clean photos.
-        side: of the views, in pixels.
+        side: the side of the square views, in pixels.
         recogniser: the frozen recogniser.
-        restore: restores (B, 3, H, W) by the weights before adaptation.
-        device: where it computes.
+        restore: restores images (B, 3, H, W) in [0, 1] with the weights before adaptation.
+        device: where to compute.
 
     Raises:
         DataError: there are fewer than three photos of the place.

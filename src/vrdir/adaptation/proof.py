@@ -1,4 +1,4 @@
-"""The proof: whether the recogniser answers on restored photos as on the clean ones."""
+"""The proof: how well the recogniser's answers for restored photos agree with the clean photos."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from vrdir.model.vrdir import VRDIR
 
 BEFORE, AFTER = "before", "after"
 LOST_DB = 0.3
-"""The mean PSNR of a kind of photo may fall by this much."""
+"""The largest loss of a kind of photo in mean PSNR, in dB, that counts as no harm."""
 ENOUGH_DB = 50.0
-"""PSNR counts up to this; clean photos reach 100."""
+"""PSNR values are limited to this, in dB, because clean photos reach 100."""
 LOST_SHARE = 0.5
-"""Agreement on clean photos and on other degradations may fall by this, in points, by chance."""
+"""A significant loss of agreement is harm only if it is larger than this, in points."""
 RESAMPLES = 2000
 
 
@@ -38,11 +38,11 @@ class Trial(NamedTuple):
     """One held-out photo, degraded in one way.
 
     Attributes:
-        kind: how it was degraded, or "clean".
-        number: of the photo.
-        degraded: the agreement without restoration.
-        agreement: by network, in [0, 1].
-        psnr: by network, in dB.
+        kind: the degradation, or "clean".
+        number: the number of the photo, from 0.
+        degraded: the agreement without restoring, in [0, 1].
+        agreement: the agreement after restoring, in [0, 1], for each network.
+        psnr: the PSNR after restoring, in dB, for each network.
     """
 
     kind: str
@@ -53,13 +53,15 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The figures of one kind of photo, or of several kinds together; agreement in per cent.
+    """The figures of one kind of photo, or of several kinds together.
 
     Attributes:
-        degraded, before, after: agreement without restoration, by the weights that it began with,
-            and by the adapted ones.
-        gain: after minus before.
-        psnr_before, psnr_after: in dB, means.
+        degraded: agreement without restoring, in per cent.
+        before: agreement with the weights before adaptation, in per cent.
+        after: agreement with the adapted weights, in per cent.
+        gain: after minus before, in percentage points.
+        psnr_before: mean PSNR with the weights before adaptation, in dB.
+        psnr_after: mean PSNR with the adapted weights, in dB.
     """
 
     degraded: Estimate
@@ -71,26 +73,27 @@ class Outcome(NamedTuple):
 
     @property
     def gained(self) -> bool:
-        """Whether agreement rose: the interval of the gain is above 0."""
+        """Whether agreement rose significantly: the interval of the gain is above 0."""
         return self.gain.low > 0
 
     @property
     def harmed(self) -> bool:
-        """Whether agreement fell beyond chance, or PSNR by more than is allowed."""
+        """Whether agreement fell significantly by over 0.5 points, or PSNR by over 0.3 dB."""
         fell = self.gain.high < 0 and self.gain.value < -LOST_SHARE
         return fell or self.psnr_after < self.psnr_before - LOST_DB
 
 
 class Proof(NamedTuple):
-    """What adaptation did to held-out photos.
+    """The results of adaptation on held-out photos.
 
     Attributes:
-        kinds: the outcome of each kind, weather first, then other degradations, then clean photos.
-        weather: the kinds that were asked for.
-        together: the outcome of those.
-        photos: how many photos there were.
-        measure: what agreement is.
-        trials: of all photos and kinds.
+        kinds: the outcome of each kind of photo: the requested degradations first, then the others,
+            then clean photos.
+        weather: the kinds that were requested.
+        together: the outcome of the requested kinds together.
+        photos: the number of photos.
+        measure: a description of the agreement.
+        trials: the trials of all photos and kinds.
     """
 
     kinds: Mapping[str, Outcome]
@@ -102,12 +105,12 @@ class Proof(NamedTuple):
 
     @property
     def harmed(self) -> list[str]:
-        """The kinds that became worse."""
+        """The kinds of photos that became worse."""
         return [kind for kind, outcome in self.kinds.items() if outcome.harmed]
 
     @property
     def paid(self) -> bool:
-        """Whether the adapted weights are to be kept."""
+        """Whether there is a gain, and nothing became worse, so that the weights are written."""
         return self.together.gained and not self.harmed
 
     def verdict(self) -> str:
@@ -136,12 +139,12 @@ class Proof(NamedTuple):
         )
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the figures as the rows of a table, those of all weather last."""
+        """Return the figures as rows of a table; the last row has the requested kinds together."""
         named = {**self.kinds, "together": self.together}
         return [(kind, *_cells(outcome)) for kind, outcome in named.items()]
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures for a JSON file."""
+        """Return the figures as JSON values."""
         named = {**self.kinds, "together": self.together}
         return {
             kind: {
@@ -167,7 +170,17 @@ def try_on(
     kinds: Sequence[str],
     device: torch.device,
 ) -> list[Trial]:
-    """Restore each photo of each kind by each network, and ask the recogniser.
+    """Restore each photo of each kind with each network, and compare the recogniser's answers.
+
+    Args:
+        networks: the networks by name.
+        recogniser: the frozen recogniser.
+        photos: the held-out photos.
+        kinds: degradations, and "clean".
+        device: where to compute.
+
+    Returns:
+        The trials, with the photos in the same order for each kind.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -191,7 +204,7 @@ def try_on(
 
 
 def joined(some: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
-    """Return trials of the same photos by the networks of both; the others' replace."""
+    """Return trials with the networks of both lists, which must have the same photos."""
     return [
         one._replace(
             agreement={**one.agreement, **other.agreement}, psnr={**one.psnr, **other.psnr}
@@ -201,24 +214,24 @@ def joined(some: Sequence[Trial], others: Sequence[Trial]) -> list[Trial]:
 
 
 def agree(recogniser: Recogniser, image: Tensor, wanted: object) -> float:
-    """Return how far the answer on one image agrees with the wanted one."""
+    """Return the agreement of the answer for one image (1, 3, H, W) with the wanted answer."""
     assert recogniser.kind is not None
     return recogniser.kind.agreement(recogniser.answers(image), wanted)[0]
 
 
 def rounded(image: Tensor) -> Tensor:
-    """Return an image as a file of 8 bits would hold it."""
+    """Return an image in [0, 1] rounded to 8-bit levels."""
     return (image * 255).round() / 255
 
 
 def proof_of(trials: Sequence[Trial], weather: Sequence[str], measure: str, seed: int = 0) -> Proof:
-    """Return the figures of trials of the networks "before" and "after".
+    """Return the proof from trials of the networks "before" and "after".
 
     Args:
-        trials: of all kinds, of the same photos.
-        weather: the kinds that were asked for.
-        measure: what agreement is.
-        seed: of the resamples.
+        trials: the trials of all kinds, with the same photos for each kind.
+        weather: the kinds that were requested.
+        measure: a description of the agreement.
+        seed: the seed of the bootstrap resamples.
     """
     by_kind: dict[str, list[Trial]] = {}
     for trial in trials:
@@ -233,7 +246,7 @@ def proof_of(trials: Sequence[Trial], weather: Sequence[str], measure: str, seed
 
 
 def _outcome(kinds: Sequence[Sequence[Trial]], weights: NDArray[np.uint16]) -> Outcome:
-    """Return the outcome of kinds, whose mean is taken photo by photo."""
+    """Return the outcome of kinds together: the mean over kinds is taken for each photo."""
 
     def figure(values: Sequence[Sequence[float]]) -> Figure:
         return mean_figure(np.asarray(values, np.float64).mean(0), weights)

@@ -1,4 +1,4 @@
-"""The user's recogniser, frozen, as adaptation calls it: on images in [0, 1], with gradients."""
+"""The user's frozen recogniser. It takes images in [0, 1], and gradients pass through it."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ from vrdir.frontend.preprocessing import find_normalisation, is_declared
 logger = logging.getLogger(__name__)
 
 SIZE_PX = 224
-"""The side of a recogniser's input where nothing tells it."""
+"""The side of a recogniser's input, in pixels, if it cannot be found."""
 KINDS = {
     "classification": "AutoModelForImageClassification",
     "detection": "AutoModelForObjectDetection",
     "reid": "AutoModel",
 }
-"""The class of transformers for each task."""
+"""The class of the package transformers for each task."""
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """How the user says that images get into the recogniser; None where it is to be found out.
+    """The input of a recogniser, as declared by the user. None means: find it automatically.
 
     Attributes:
-        size: height and width of its input in pixels, or one number for both.
-        mean, std, range, channels: as of `vrdir.restore_before`.
+        size: height and width of the input in pixels, or one number for both.
+        mean: the mean that is subtracted, as for `vrdir.restore_before`.
+        std: the standard deviation by which is divided, as for `vrdir.restore_before`.
+        range: the value of white, or those of black and white, as for `vrdir.restore_before`.
+        channels: "rgb" or "bgr".
     """
 
     size: int | tuple[int, int] | None = None
@@ -54,7 +57,7 @@ class InputFormat:
     channels: str | None = None
 
     def normalisation(self, module: Any, preprocessing: Any) -> Normalisation:
-        """Return the normalisation; log a warning where it is a guess."""
+        """Return the normalisation; log a warning if it is unknown and RGB in [0, 1] is assumed."""
         if not is_declared(module, self.mean, self.std, self.range, preprocessing):
             logger.warning(
                 "the normalisation of the recogniser's input is unknown, so RGB in [0, 1] is "
@@ -70,13 +73,13 @@ class InputFormat:
         )
 
     def normalisation_of_onnx(self) -> Normalisation:
-        """Return the normalisation of an ONNX file: RGB in [0, 1] where nothing is declared."""
+        """Return the normalisation for an ONNX file: RGB in [0, 1] if nothing is declared."""
         return find_normalisation(
             None, mean=self.mean, std=self.std, range=self.range, channels=self.channels
         )
 
     def sides(self, module: Any, preprocessing: Any) -> tuple[int, int]:
-        """Return height and width of the input: declared, read from a description, or 224."""
+        """Return height and width of the input in pixels: declared, found, or 224 x 224."""
         if self.size is not None:
             return (self.size, self.size) if isinstance(self.size, int) else self.size
         described = getattr(module, "pretrained_cfg", None) or {}
@@ -95,7 +98,12 @@ class InputFormat:
 
 
 class Seen(NamedTuple):
-    """What a recogniser makes of a batch: its answers, and the features of its layers."""
+    """The output of a recogniser for a batch.
+
+    Attributes:
+        answers: its answers, of the kind `Recogniser.kind`.
+        features: the features of its layers, (B, C, h, w) or (B, C, n) each.
+    """
 
     answers: Any
     features: list[Tensor]
@@ -108,13 +116,12 @@ class Recogniser:
     Attributes:
         name: its name in reports.
         module: the PyTorch module; gradients pass through it.
-        size: height and width of its input.
-        normalisation: of its input.
-        layers: the names of the layers whose features are compared; none for an ONNX file, which
-            gives its own.
-        kind: of its answers.
-        facts: licence and the like, where known.
-        classes: names of its classes, where known.
+        size: height and width of its input in pixels.
+        normalisation: the normalisation of its input.
+        layers: the names of the layers whose features are compared.
+        kind: the kind of its answers; None until it was called.
+        facts: its licence and source, if known.
+        classes: the names of its classes, if known.
     """
 
     name: str
@@ -127,7 +134,7 @@ class Recogniser:
     classes: Sequence[str] = ()
 
     def see(self, image: Tensor) -> Seen:
-        """Return answers and features for images (B, 3, H, W) in [0, 1], resized to `size`."""
+        """Resize RGB images (B, 3, H, W) in [0, 1] to `size`; return their answers and features."""
         if image.shape[-2:] != self.size:
             image = functional.interpolate(
                 image, self.size, mode="bilinear", align_corners=False, antialias=True
@@ -140,17 +147,17 @@ class Recogniser:
             return Seen(tidied(call(self.module, values)), features)
 
     def answers(self, image: Tensor) -> Any:
-        """Return the answers alone, without gradients."""
+        """Return the answers for images, without features and gradients; see `see`."""
         with torch.no_grad():
             return self.see(image).answers
 
     def to(self, device: torch.device) -> None:
-        """Move the module."""
+        """Move the module to a device."""
         self.module.to(device)
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of its weights."""
+        """The SHA-256 of the names and values of its weights, as hexadecimal digits."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())
@@ -159,7 +166,7 @@ class Recogniser:
 
 
 def call(module: nn.Module, values: Tensor) -> Any:
-    """Call a module on a batch as its package does."""
+    """Call a module on a batch (B, 3, H, W), with the argument that its package expects."""
     if type(module).__module__.startswith("torchvision.models.detection"):
         return module(list(values))
     if hasattr(module, "config") and hasattr(module, "main_input_name"):
@@ -174,20 +181,21 @@ def load_recogniser(
     layers: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Recogniser:
-    """Load a recogniser, freeze it, and try it on one image.
+    """Load a recogniser, freeze it, and call it once to find its kind of answers and its layers.
 
     Args:
-        given: a `torch.nn.Module`; `module:name` of one, or of a function without arguments that
-            returns one; `timm:NAME`, `torchvision:NAME`, `transformers:NAME`; or an ONNX file.
-        task: "classification", "detection" or "reid"; None finds it out by the answers.
-        input_format: how images get into it, where that is not to be found out.
-        layers: names of the layers whose features are compared; none finds a few.
+        given: a `torch.nn.Module`; or a text: `module:name` of such a module or of a function that
+            returns one without arguments, `timm:NAME`, `torchvision:NAME`, `transformers:NAME`, or
+            the path of an ONNX file.
+        task: "classification", "detection" or "reid"; None finds it by the answers.
+        input_format: the size and normalisation of its input; None to find them.
+        layers: the names of the layers whose features are compared; empty to choose a few.
         device: where it runs.
 
     Raises:
-        RecogniserError: it cannot be loaded, or not be used for this.
+        RecogniserError: it cannot be loaded, or cannot be used for adaptation.
         MissingFileError, MissingPackageError: a file or package is missing.
-        InputError: a declaration is wrong.
+        InputError: the task, size or normalisation is wrong.
     """
     if task is not None and task not in TASKS:
         raise InputError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
@@ -261,11 +269,11 @@ def _of_module(
 
 
 def module_of(spec: str) -> nn.Module:
-    """Return the module that `module:name` names, or that the function of that name returns.
+    """Return the PyTorch module that `module:name` names, or that the function so named returns.
 
     Raises:
-        InputError: the module cannot be imported, or has no such name.
-        RecogniserError: it is no PyTorch module and returns none.
+        InputError: the Python module cannot be imported, or does not have this name.
+        RecogniserError: the object is not a PyTorch module and does not return one.
     """
     found = load_function(spec)
     if isinstance(found, nn.Module):

@@ -1,4 +1,4 @@
-"""The page with the proof of an adaptation."""
+"""The HTML page with the proof of an adaptation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vrdir.evaluation.report.pictures import boxed_picture
 from vrdir.model.vrdir import VRDIR
 
 EXAMPLES = 3
-"""Pictures of each kind of example: better and worse."""
+"""The number of example photos that became better, and of those that became worse."""
 SERIES = ("as they are", "before", "after")
 HEAD = ("photos", "as they are", "before", "after", "gain", "PSNR, dB")
 
@@ -31,15 +31,15 @@ def as_page(
     recogniser: Recogniser,
     photos: ValidationSet,
 ) -> str:
-    """Return the page as HTML; its examples are restored again.
+    """Return the page as HTML. The example photos are restored again for it.
 
     Args:
-        content: of the record that is written beside it.
+        content: the content of the record (adaptation.json).
         proof: the figures.
-        before: the network that it began from.
-        after: the adapted one.
-        recogniser: what it was adapted to.
-        photos: those of the proof.
+        before: the network before adaptation.
+        after: the adapted network.
+        recogniser: the recogniser of the adaptation.
+        photos: the photos of the proof.
     """
     settings = content["settings"]
     facts = {
@@ -96,7 +96,7 @@ def _examples(
     recogniser: Recogniser,
     photos: ValidationSet,
 ) -> list[PictureRow]:
-    """Return pictures of the photos that gained and that lost most."""
+    """Return pictures of the photos whose agreement rose and fell most."""
     ordered = sorted(
         (trial for trial in proof.trials if trial.kind in proof.weather),
         key=lambda trial: trial.agreement[BEFORE] - trial.agreement[AFTER],
@@ -129,10 +129,12 @@ def _row(
     title: str, trial: Trial, images: Mapping[str, torch.Tensor], recogniser: Recogniser
 ) -> PictureRow:
     assert recogniser.kind is not None
-    told = {name: recogniser.kind.told(recogniser.answers(image)) for name, image in images.items()}
+    captions = {
+        name: recogniser.kind.caption(recogniser.answers(image)) for name, image in images.items()
+    }
     marks = {BEFORE: "", AFTER: "good" if title == "better" else "bad"}
     pictures = [
-        boxed_picture(name, told[name], image[0].cpu(), mark=marks.get(name, ""))
+        boxed_picture(name, captions[name], image[0].cpu(), mark=marks.get(name, ""))
         for name, image in images.items()
     ]
     change = (

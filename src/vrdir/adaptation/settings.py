@@ -1,4 +1,4 @@
-"""What an adaptation is asked for, and the recipe of training that follows from it."""
+"""The settings of an adaptation, and the training recipe that is made from them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from vrdir.training.fields import Settings
 from vrdir.training.settings import Recipe
 
 Trained = Literal["decoder", "last", "channels", "all"]
-"""Which parameters of the bundled weights change.
+"""The parameters that are trained.
 
-- "decoder": the decoder's blocks on the way up, and its correction.
-- "last": its finest two scales alone.
-- "channels": the offset of each channel and channel attention, in branches and decoder.
-- "all": everything but the extractor and the global context.
+- "decoder": the upsampling path of the decoder, and its last layer (the correction).
+- "last": the two finest scales of this path, and the last layer.
+- "channels": the biases and the channel attention, in the branches and the decoder.
+- "all": everything except the extractor and the global context.
 """
 OTHERS = 0.2
-"""The share of the degradations that are not asked for; they must not become worse."""
+"""The share of training images with degradations that were not requested."""
 UNTOUCHED = 0.12
-"""The share of clean images; they must stay as they are."""
+"""The share of clean training images."""
 AREA = 4 * 224**2
-"""Pixels of a batch, from which the number of its images follows."""
+"""The number of pixels of a batch, from which the number of its images is calculated."""
 MOST_PX = 416
-"""The largest side of the views that are trained on."""
+"""The largest default side of the training crops, in pixels."""
 
 
 class AdaptationSettings(Settings):
-    """How to adapt. Each setting's description is also the help text of its option."""
+    """The settings of an adaptation. Their descriptions are also the help texts of the options."""
 
     degradations: str | None = Field(
         default=None,
@@ -98,7 +98,7 @@ class AdaptationSettings(Settings):
 
     @classmethod
     def of(cls, **values: Any) -> AdaptationSettings:
-        """Return settings. Raises SettingsError, naming the setting, for what cannot be used."""
+        """Return settings from values by name. Raises SettingsError that names a wrong setting."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -111,10 +111,13 @@ class AdaptationSettings(Settings):
         return self
 
     def wanted(self, config: VRDIRConfig) -> dict[str, dict[str, Any]]:
-        """Return the degradations that are asked for, each with the values of its parameters.
+        """Return the requested degradations, each with the ranges of its parameters.
+
+        Args:
+            config: the configuration of the network.
 
         Raises:
-            InputError: one is unknown, or the weights have no branch for it.
+            InputError: a degradation is unknown, or the weights have no branch for it.
         """
         able = [name for name in config.branches if name in DEGRADATIONS]
         if self.degradations is None:
@@ -129,11 +132,11 @@ class AdaptationSettings(Settings):
         return wanted or {name: {} for name in able}
 
     def shares(self, config: VRDIRConfig, usual: Mapping[str, float]) -> dict[str, float]:
-        """Return how often each kind of image is shown.
+        """Return the share of each kind of training image.
 
         Args:
-            config: of the network.
-            usual: the shares of the recipe, which hold if nothing is asked for.
+            config: the configuration of the network.
+            usual: the shares of the recipe, which are used if all degradations are requested.
         """
         able = [name for name in config.branches if name in DEGRADATIONS]
         wanted = list(self.wanted(config))
@@ -148,7 +151,7 @@ class AdaptationSettings(Settings):
         }
 
     def side(self, size: tuple[int, int], config: VRDIRConfig) -> int:
-        """Return the side of the views for a recogniser's input."""
+        """Return the side of the training crops in pixels, for the size of a recogniser's input."""
         side = self.view_px or min(max(size), MOST_PX)
         return max(side // config.multiple, 1) * config.multiple
 
@@ -162,10 +165,10 @@ class AdaptationSettings(Settings):
         """Return the recipe of the training.
 
         Args:
-            config: of the network.
-            size: of the recogniser's input.
-            steps: steps of the optimiser.
-            place: values of degradations' parameters that photos of the place gave.
+            config: the configuration of the network.
+            size: height and width of the recogniser's input, in pixels.
+            steps: the number of training steps.
+            place: the ranges of degradations' parameters that were measured on photos of the place.
         """
         base = Recipe.read("small")
         side = self.side(size, config)
@@ -206,7 +209,7 @@ class AdaptationSettings(Settings):
 
 
 def listed(ranges: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return ranges with lists for pairs, as a recipe's file has them."""
+    """Return ranges with lists instead of tuples, as in the file of a recipe."""
     return {
         name: {
             key: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v

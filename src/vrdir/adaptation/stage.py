@@ -20,26 +20,28 @@ from vrdir.training.settings import Recipe
 from vrdir.training.stage import lifted
 
 ALLOWED_DB = 0.1
-"""By how much a restored image may be worse than that of the weights it began from, at no cost."""
+"""The loss "guard" begins when an image is worse by more than this, in dB."""
 LEAST_ERROR = 1e-6
-"""Mean squared errors below this count as this: 60 dB. Clean photos come near it, and at 50 dB
-recognisers' answers to them already change."""
+"""The smallest mean squared error that is distinguished: 60 dB. Clean photos come near it, and at
+50 dB the answers of recognisers to them already change."""
 
 
 class AdaptStage(RefineStage):
-    """The refinement's losses, with the user's recogniser for the extractor's deeper layers.
+    """Trains a network for the user's recogniser.
 
-    "answers" compares what the recogniser answers on restored and on clean images, "features" its
-    layers. "guard" is how many dB a restored image is worse than that of the weights it began from,
-    beyond what is allowed; clean images are among them. "place" compares the features on photos of
-    the place with those on clean photos (`PlaceFeatures`).
+    The losses are those of the refinement (`RefineStage`), without its "recognition", and four
+    others. "answers" compares the recogniser's answers for restored and for clean images;
+    "features" compares the features of its layers. "guard" is the number of dB by which an image is
+    worse than with the weights before adaptation, beyond `ALLOWED_DB`; clean images count, too.
+    "place" compares the features on photos of the place with those on clean photos
+    (`PlaceFeatures`).
 
     Args:
-        recipe: the settings of training.
+        recipe: the training recipe.
         recogniser: the frozen recogniser.
-        settings: which parameters change.
-        before: the network that it begins from, which stays as it is.
-        place: photos of the place, or None.
+        settings: which parameters are trained.
+        before: the network before adaptation, which does not change.
+        place: the features on photos of the place, or None.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class AdaptStage(RefineStage):
         self.name = "adapt"
 
     def defaults(self) -> dict[str, float]:
-        """Return the weights of the losses; the settings replace the last four."""
+        """Return the default weights of the losses; the settings replace the last four."""
         return {
             "consistency": 0.1,
             "guidance": 0.0,
@@ -67,28 +69,23 @@ class AdaptStage(RefineStage):
             "place": 0.1,
         }
 
-    @property
-    def recognises(self) -> bool:
-        """Whether `prepare` loads a recogniser from the extractor's file: it does not."""
-        return False
-
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
         """Move the recogniser to the device."""
         self.recogniser.to(device)
 
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
-        """Return the parameters that train."""
+        """Return the parameters that are trained."""
         return parameters_of(model, self.part)
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
-        """Return the named losses of one batch."""
+        """Return the losses of one batch by name."""
         losses = super().losses(model, batch)
         if self.place is not None and self.weights["place"]:
             losses["place"] = self.place.loss(model, batch.names)
         return losses
 
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Return the distances of answers and of features, and the guard."""
+        """Return the losses "answers", "features" and "guard" of restored images (B, 3, H, W)."""
         restored, kind = restored.clamp(0, 1), self.recogniser.kind
         with torch.no_grad():
             wanted = self.recogniser.see(batch.clean)
@@ -103,7 +100,7 @@ class AdaptStage(RefineStage):
         return losses
 
     def guard(self, restored: Tensor, batch: Batch) -> Tensor:
-        """Return by how many dB images are worse than allowed, mean over images."""
+        """Return the mean loss of images in dB, compared with `before`, beyond `ALLOWED_DB`."""
         with torch.no_grad():
             clear = lifted(self.before, batch)
             features, _ = self.before.enhance(self.before.extract(clear))
@@ -113,7 +110,7 @@ class AdaptStage(RefineStage):
 
 
 def errors(restored: Tensor, clean: Tensor) -> Tensor:
-    """Return the mean squared error of each image, at least that of 60 dB."""
+    """Return the mean squared error of each image, (B,), at least `LEAST_ERROR`."""
     return ((restored.float().clamp(0, 1) - clean) ** 2).mean((1, 2, 3)).clamp_min(LEAST_ERROR)
 
 
@@ -121,7 +118,7 @@ def parameters_of(model: VRDIR, part: Trained) -> list[nn.Parameter]:
     """Return the parameters of a part of a network; see `Trained`.
 
     Raises:
-        InputError: the network's decoder has no such part.
+        InputError: the decoder of the network does not have this part.
     """
     if part == "all":
         return [*model.enhancement.parameters(), *model.decoder.parameters()]

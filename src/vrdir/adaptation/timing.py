@@ -1,4 +1,4 @@
-"""How many steps of training fit into some minutes on this machine."""
+"""Calculate how many training steps fit into a number of minutes on this machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 import torch
 
 from vrdir.data.items import Item
-from vrdir.data.training_set import TrainingSet
 from vrdir.model.vrdir import VRDIR
+from vrdir.training.run import training_set
 from vrdir.training.settings import Recipe
 from vrdir.training.stage import Stage
 
 PROBED = 10
-"""Steps that are timed."""
+"""The number of steps that are timed."""
 SLOWER = 4
-"""The first of these, which allocate memory and choose algorithms, and are not counted."""
+"""The number of first steps that do not count, because they allocate memory, for example."""
 SHARE = 0.8
-"""The share of the minutes that training takes; the rest is for choosing and for the proof."""
+"""The share of the minutes for training; the rest is for the choice of a share and the proof."""
 LEAST_STEPS = 10
 
 
@@ -31,30 +31,21 @@ def steps_in_minutes(
     items: Sequence[Item],
     device: torch.device,
 ) -> int:
-    """Return how many steps of a stage fit into some minutes, by a few steps without an optimiser.
+    """Return how many steps of a stage fit into a number of minutes.
+
+    A few steps are timed without an optimiser, so the network does not change.
 
     Args:
-        minutes: with all that follows training.
-        stage: what trains; `network` is as before at the end.
+        minutes: the time for training and all that follows.
+        stage: the stage of training.
         network: the network.
-        recipe: of the stage.
-        items: photos; the first few are taken.
-        device: where it trains.
+        recipe: the recipe of the stage.
+        items: the training photos; the first few are used.
+        device: where to compute.
     """
     size = stage.settings.batch_size
-    context = network.config.context
-    data = TrainingSet(
-        items[: size * PROBED],
-        network.config.branches,
-        seed=recipe.seed,
-        ranges=recipe.ranges,
-        jpeg_share=recipe.jpeg_share,
-        crop_px=recipe.crop_px,
-        view_px=recipe.view_px,
-        copy_px=context.side if context else None,
-        augmentation=recipe.augmentation,
-        device=device,
-    ).stage(stage.name, stage.shares, stage.accepts)
+    photos = training_set(recipe, items[: size * PROBED], device)
+    data = photos.stage(stage.name, stage.shares, stage.accepts)
     parameters = stage.trained(network)
     for parameter in parameters:
         parameter.requires_grad_(True)

@@ -123,7 +123,8 @@ def _jobs_of(
         return [FileJob(source, output / source.relative_to(path)) for source in sources]
     if path.is_file():
         return [FileJob(path, output / path.name)]
-    matches = sorted(Path(match) for match in glob.glob(str(given), recursive=True))  # noqa: PTH207 - absolute patterns too
+    found = glob.glob(str(given), recursive=True)  # noqa: PTH207 - absolute patterns too
+    matches = sorted(Path(match) for match in found)
     if not matches:
         raise MissingFileError(f"{given} does not exist")
     folders = sum(match.is_dir() and match.resolve() != output.resolve() for match in matches)

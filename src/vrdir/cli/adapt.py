@@ -20,7 +20,7 @@ from vrdir.cli.signals import stoppable
 from vrdir.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
-    from vrdir.adaptation.adapting import Adaptation
+    from vrdir.adaptation.job import Adaptation
     from vrdir.adaptation.recogniser import InputFormat
 
 Recogniser = Annotated[

@@ -1,4 +1,4 @@
-"""Training data at addresses, copied to this machine; see `vrdir.cluster.copies`."""
+"""Copy training data from addresses to this machine, by `vrdir.cluster.copies`."""
 
 from __future__ import annotations
 

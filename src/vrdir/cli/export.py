@@ -150,6 +150,7 @@ def run(
         from vrdir.export.exporting import export
         from vrdir.restoring.loading import network_of
 
+        backend.runtime()  # if it is not installed, nothing is begun
         network = network_of(weights)
         if not as_json:
             err.print(escape(f"exporting {weights}, which takes up to a minute"))

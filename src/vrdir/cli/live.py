@@ -139,7 +139,7 @@ def live(
             with open_camera(restore=restorer) as camera:
                 _write(camera, sender)
             return
-        require_serving()
+        require_serving("vrdir live without --output")
         from vrdir.serving.networks import Networks
 
         settings = settings_of(host=host, port=port, keys=keys, hosts=tuple(allow_host or ()))

@@ -130,7 +130,7 @@ def serve(
     files = {"keys": keys, "web": web, "detector": detector}
     names = {"cors": tuple(cors or ()), "hosts": tuple(allow_host or ())}
     with one_line_errors():
-        require_serving()
+        require_serving("vrdir serve")
         use_threads(threads)
         from vrdir.serving.networks import Networks
 
@@ -160,12 +160,12 @@ def run(networks: Networks, settings: ServeSettings, view: LiveView | None = Non
     run_service(service, lambda port: announce(settings.host, port))
 
 
-def require_serving() -> None:
-    """Raise MissingPackageError if the extra `serve` is not installed."""
+def require_serving(command: str) -> None:
+    """Raise MissingPackageError, naming the command, if the extra `serve` is not installed."""
     from vrdir.errors import require
 
     for module in ("starlette", "uvicorn", "prometheus_client", "python_multipart", "websockets"):
-        require(module, "serve", f"vrdir serve needs {module}")
+        require(module, "serve", f"{command} needs {module}")
 
 
 def log_as_json() -> None:

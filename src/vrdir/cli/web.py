@@ -11,7 +11,7 @@ from vrdir.cli.console import err, escape, out
 from vrdir.cli.errors import one_line_errors
 from vrdir.cli.options import Weights
 from vrdir.cli.signals import stoppable
-from vrdir.errors import InputError
+from vrdir.errors import InputError, require
 
 web_app = typer.Typer(
     help="Build a page that restores photos in the browser.", no_args_is_help=True
@@ -46,6 +46,8 @@ def build(
         from vrdir.restoring.loading import network_of
         from vrdir.serving.web_build import build_file, build_page
 
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            require(module, "export", f"vrdir web build needs {module}")
         one_file = target.suffix == ".html"
         if one_file and webgpu:
             raise InputError("--webgpu needs a folder: a page opened from disk cannot use it")

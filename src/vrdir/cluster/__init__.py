@@ -1,4 +1,4 @@
-"""Restore millions of images: object storage, one machine or a Ray cluster, an account of each."""
+"""Restore millions of images in object storage, on one machine or a Ray cluster."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The account of a run: one Parquet row for each image, in parts that workers write as they go."""
+"""The account of a run: a table with a row for each image, in Parquet files (its parts)."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ import numpy as np
 
 from vrdir import __version__
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import join, shown
+from vrdir.cluster.file_systems import open_storage
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, open_storage, shown
 from vrdir.errors import DataError, ExistsError, MissingFileError, require
 
 FOLDER = ".vrdir-account"
 READERS = 16  # threads that read parts
-DONE = {"restored", "failed"}  # what a resumed run does not try again
+DONE = {"restored", "failed"}  # the statuses of images that a resumed run skips
 REASON = "the account of a run over addresses needs pyarrow"
 
 
 class Row(NamedTuple):
-    """What happened to one image.
+    """The result of one image.
 
     Attributes:
-        source, target: addresses.
-        source_bytes, target_bytes: sizes; 0 where a file was not read or written.
-        source_sha256, target_sha256: of the contents; "" where a file was not read or written.
-        status: "restored"; "failed" (a bad image: it will not get better); or, which a resumed run
-            tries again, "unreachable" (the storage or the disk failed) and "exists" (another file
-            has the target's name).
-        error: what failed; "" otherwise.
-        haze, noise, rain, changed: the diagnosis (`vrdir.batch.results.Diagnosis`); None of failed
-            images, and the haze also of networks that do not know it.
-        seconds: of reading, restoring and writing together.
-        time: when that was finished, in seconds since 1970, by the clock of the worker.
-        key: by which a resumed run knows a source: a hash of its address and size.
+        source: the address of the image, without secrets.
+        target: the address of the result, without secrets.
+        source_bytes: the size of the image in bytes; 0 if it was not read.
+        target_bytes: the size of the result in bytes; 0 if it was not written.
+        source_sha256: the SHA-256 of the image; "" if it was not read.
+        target_sha256: the SHA-256 of the result; "" if it was not written.
+        status: "restored", "failed", "unreachable" or "exists". "failed" is an image that cannot be
+            restored; a resumed run skips it. A resumed run tries the last two again: the storage or
+            the disk failed, or another file has the name of the target.
+        error: the error message; "" if there is none.
+        haze, noise, rain, changed: the diagnosis (`vrdir.batch.results.Diagnosis`); None for images
+            that were not restored. The haze is also None if the network does not measure it.
+        seconds: the time for reading, restoring and writing.
+        time: when the image was finished, in seconds since 1970, by the clock of the worker.
+        key: a hash of address and size, by which a resumed run recognises the image.
     """
 
     source: str
@@ -97,7 +101,7 @@ def _fields(names: Sequence[str]) -> Any:
 
 
 def _read_part(address: str, columns: Sequence[str]) -> Any:
-    """Return columns of a part as a pyarrow table. Raises DataError if it is damaged."""
+    """Return columns of a part, as a pyarrow table. Raises DataError if the part is damaged."""
     arrow = require("pyarrow", "s3", REASON)
     parquet = require("pyarrow.parquet", "s3", REASON)
     content = storage.read(address)
@@ -118,14 +122,15 @@ def table_of(rows: Sequence[Row]) -> Any:
 
 
 class Account:
-    """The account of a run, in a folder `.vrdir-account` beside the results.
+    """The account of a run, in the folder `.vrdir-account` among the results.
 
-    It holds _run.json, which says with which settings the run was made, and parts of Parquet. Every
-    part is written whole, so a killed run loses only rows of images that were at work. A dataset
-    reader takes the folder as one table: `pyarrow.dataset.dataset(".../.vrdir-account")`.
+    The folder contains _run.json, the settings of the run, and Parquet files, the parts of the
+    account. A part is written whole or not at all, so a killed run loses only the rows of images
+    that no part has yet. pyarrow reads the folder as one table:
+    `pyarrow.dataset.dataset(".../.vrdir-account")`.
 
     Args:
-        output: the address of the results' folder.
+        output: the address of the folder of the results.
     """
 
     def __init__(self, output: str) -> None:
@@ -133,12 +138,16 @@ class Account:
         self.folder = join(output, FOLDER)
 
     def begin(self, settings: Mapping[str, Any], resume: bool) -> None:
-        """Note the settings of a run, or check that a resumed run has the same.
+        """Write the settings of a new run, or check that a resumed run has the same settings.
+
+        Args:
+            settings: the settings that decide the pixels, as JSON values.
+            resume: whether an earlier run may be continued.
 
         Raises:
-            ExistsError: there is an account, and the run is not to be resumed; or another program
-                makes one at this moment.
-            DataError: the account is of a run with other settings, or damaged.
+            ExistsError: there is an account, and `resume` is False; or another program is writing
+                one at the same time.
+            DataError: the account belongs to a run with other settings, or is damaged.
             NotPermittedError, PassingError: the storage cannot be read or written.
         """
         address = join(self.folder, "_run.json")
@@ -146,7 +155,9 @@ class Account:
         try:
             noted = dict(json.loads(storage.read(address)))
         except MissingFileError:
-            storage.create(address, json.dumps(run, indent=1).encode())
+            # With an id of its own, so that of two equal runs that begin together one fails.
+            content = {**run, "id": uuid.uuid4().hex}
+            storage.create(address, json.dumps(content, indent=1).encode())
             return
         except (ValueError, TypeError, RecursionError):
             raise DataError(
@@ -158,7 +169,9 @@ class Account:
                 "--resume, or choose another output"
             )
         different = sorted(
-            name for name in run.keys() | noted.keys() if run.get(name) != noted.get(name)
+            name
+            for name in (run.keys() | noted.keys()) - {"id"}
+            if run.get(name) != noted.get(name)
         )
         if different:
             raise DataError(
@@ -171,7 +184,7 @@ class Account:
         return storage.modified(join(self.folder, "_run.json"))
 
     def write_part(self, rows: Sequence[Row], name: str | None = None) -> None:
-        """Write rows as a part. The same name replaces an earlier part."""
+        """Write rows as a part. A part of the same name is replaced; by default the name is new."""
         if not rows:
             return
         arrow = require("pyarrow", "s3", REASON)
@@ -182,16 +195,16 @@ class Account:
         storage.write(join(self.folder, part), sink.getvalue().to_pybytes())
 
     def part(self, name: str) -> list[Row]:
-        """Return the rows of a part. Raises DataError if it is damaged."""
+        """Return the rows of a part. Raises DataError if the part is damaged."""
         part = _read_part(join(self.folder, f"part-{name}.parquet"), Row._fields)
         return [Row(**row) for row in part.to_pylist()]
 
     def has_part(self, name: str) -> bool:
-        """Return whether a part with this name was written."""
+        """Return whether a part of this name exists."""
         return storage.exists(join(self.folder, f"part-{name}.parquet"))
 
     def parts(self) -> Iterator[str]:
-        """List the addresses of the parts."""
+        """Yield the addresses of the parts."""
         system, path = open_storage(self.folder)
         for entry in listing.below(system, path, self.folder):
             name = str(entry["name"]).rpartition("/")[2]
@@ -199,26 +212,29 @@ class Account:
                 yield join(self.folder, name)
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
-        """Return all rows as a pyarrow table, in the order of the parts' names."""
+        """Return all rows as a pyarrow table; by default with all columns (the fields of `Row`).
+
+        An image has several rows if a resumed run tried it again; `rows` returns the last ones.
+        """
         arrow = require("pyarrow", "s3", REASON)
         wanted = list(columns or Row._fields)
         return arrow.concat_tables([_fields(wanted).empty_table(), *self._tables(wanted)])
 
     def _tables(self, columns: Sequence[str]) -> Iterator[Any]:
-        """Yield the parts as pyarrow tables, read by threads: a long run has many."""
+        """Yield the parts as pyarrow tables. Threads read them, because a long run has many."""
         with ThreadPoolExecutor(READERS, "account") as pool:
             yield from pool.map(_read_part, sorted(self.parts()), repeat(columns))
 
     def rows(self) -> list[Row]:
-        """Return the last row of each source, in the order of their names."""
+        """Return the last row of each source, sorted by the address of the source."""
         rows = sorted((Row(**row) for row in self.table().to_pylist()), key=lambda row: row.time)
         latest = {row.source: row for row in rows}
-        done = {row.key for row in rows if row.status in DONE}  # a shard has rows of other names
+        done = {row.key for row in rows if row.status in DONE}  # a shard has several rows
         left = (row for row in latest.values() if row.status in DONE or row.key not in done)
         return sorted(left)
 
     def finished(self) -> Keys:
-        """Return the keys of what a resumed run skips: restored images, and bad ones."""
+        """Return the keys of the images that a resumed run skips (their status is in `DONE`)."""
         found = [np.empty(0, np.int64)]
         for table in self._tables(["key", "status"]):
             done = np.isin(table.column("status").to_numpy(zero_copy_only=False), list(DONE))
@@ -227,10 +243,10 @@ class Account:
 
 
 class Keys:
-    """A set of hashes of 63 bits: 8 bytes each, so that ten million take 80 MB.
+    """A set of hashes of 63 bits. Each takes 8 bytes, so that ten million take 80 MB.
 
     Args:
-        keys: the first ones, sorted.
+        keys: the initial keys, a sorted array of int64.
     """
 
     def __init__(self, keys: np.ndarray[Any, Any] | None = None) -> None:
@@ -249,7 +265,7 @@ class Keys:
         if key in self:
             return False
         self._added.add(key)
-        if len(self._added) > max(4096, len(self.keys) // 64):  # a Python set takes much more
+        if len(self._added) > max(4096, len(self.keys) // 64):  # a Python set is large
             added = np.fromiter(self._added, np.int64, len(self._added))
             self.keys = np.union1d(self.keys, added)
             self._added = set()
@@ -257,9 +273,16 @@ class Keys:
 
 
 class Recorder:
-    """Writes rows in parts: after `most` rows, and at least every `seconds` while rows come.
+    """Collects rows and writes them to an account, a part for every `most` rows.
 
-    Threads may share one. Close it to write the rest.
+    Several threads may use it. Call `flush` to write the remaining rows.
+
+    Args:
+        account: the account to write to.
+        most: the number of rows of a part.
+
+    Attributes:
+        counts: the number of rows with each status.
     """
 
     def __init__(self, account: Account, most: int = 500) -> None:
@@ -269,7 +292,7 @@ class Recorder:
         self._lock = threading.Lock()
 
     def add(self, row: Row) -> None:
-        """Add a row."""
+        """Add a row; write a part if there are enough rows."""
         with self._lock:
             self.counts[row.status] += 1
             self._rows.append(row)
@@ -279,7 +302,7 @@ class Recorder:
         self.account.write_part(full)
 
     def flush(self) -> None:
-        """Write the rows that no part holds yet."""
+        """Write a part with the rows that were not written yet."""
         with self._lock:
             rows, self._rows = self._rows, []
         self.account.write_part(rows)

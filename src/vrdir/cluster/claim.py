@@ -1,4 +1,4 @@
-"""One program at a time writes into an output: its claim, a file that it renews."""
+"""The claim of a program to an output: a file that it renews, so that no other program writes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from types import TracebackType
 from typing import Any
 
 from vrdir.cluster import storage
-from vrdir.cluster.storage import join, shown
+from vrdir.cluster.addresses import join, shown
 from vrdir.errors import ExistsError, MissingFileError, VrdirError
 
 RENEWED_EVERY_S = 5.0
-SILENCE_S = 20.0  # after which a program that renewed nothing is taken for dead
+SILENCE_S = 20.0  # without a renewal, after which a program counts as dead
 
 
 class Claim:
-    """The claim of a program to an account's folder, for a `with` statement.
+    """The claim of this program to the folder of an account, for a `with` statement.
 
-    A claim of a dead program is removed: at once if it ran on this machine, else when it was not
-    renewed for 20 seconds.
+    The claim of a dead program is removed: at once if the program ran on this machine, else when it
+    was not renewed for 20 seconds.
 
     Args:
         folder: the address of the account.
 
     Raises:
-        ExistsError: another program has the claim.
+        ExistsError: another program has the claim (raised when the `with` block begins).
         NotPermittedError, DataError, DiskError, PassingError: the storage cannot be used.
     """
 
@@ -59,17 +59,21 @@ class Claim:
     ) -> None:
         self._ended.set()
         self._renewing.join()
-        with contextlib.suppress(VrdirError):  # else the next program takes this one for dead
+        with contextlib.suppress(VrdirError):  # the claim may stay: it is not renewed any more
             if self._is_own(self._read()):
                 storage.remove(self.address)
 
     def check(self) -> None:
-        """Check that the claim is still this program's. Raises ExistsError if it is not."""
+        """Check that this program still has the claim. Raises ExistsError if another one has it."""
         if self._lost is not None:
             raise self._lost
 
     def _wait_for_the_other(self) -> None:
-        """Return when there is no claim any more, or remove that of a dead program."""
+        """Return when the claim has ended, or remove the claim of a dead program.
+
+        Raises:
+            ExistsError: the other program renews its claim.
+        """
         first = self._read()
         give_up = time.monotonic() + SILENCE_S
         while self._may_live(first) and time.monotonic() < give_up:
@@ -120,7 +124,7 @@ class Claim:
             return dict(json.loads(storage.read(self.address)))
         except MissingFileError:
             return None
-        except (ValueError, TypeError):  # half a file of an old storage, or not of this program
+        except (ValueError, TypeError):  # a partly written file, or not a claim
             return {}
 
     def _is_own(self, found: dict[str, Any] | None) -> bool:

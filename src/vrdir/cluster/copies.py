@@ -1,8 +1,9 @@
-"""Copies of data at addresses in a folder of this machine, for what reads files many times.
+"""Local copies of data sets at addresses, for programs that read files many times.
 
-Training reads every image in each epoch, so its images are copied once. The folder has a limit: the
-data sets that were used last stay, older ones make room. An interrupted copy goes on where it
-stopped; a file is copied again when its size or version (S3's ETag) at the address has changed.
+Training reads every image in each epoch, so its images are copied once. The folder of all copies
+has a size limit: the copies that were not used for the longest time are removed. An interrupted
+copy continues where it stopped. A file is copied again if its size or version (S3's ETag) at the
+address has changed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from filelock import FileLock
 
 from vrdir.atomic import write_whole
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import is_address, join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import is_address, join, shown
 from vrdir.cluster.work import map_threads
 from vrdir.errors import DataError
 from vrdir.images.folders import composed
@@ -31,8 +32,8 @@ from vrdir.text_files import read_text
 
 logger = logging.getLogger(__name__)
 THREADS = 16  # that copy at the same time
-NOTED_EVERY = 200  # files, after which a killed copy knows what it has
-INDEX = "copied.json"  # name of a file -> its size and version at the address
+NOTED_EVERY = 200  # files, after which the index is written
+INDEX = "copied.json"  # for each copied file its size, and its version at the address
 
 
 def copies_folder() -> Path:
@@ -41,38 +42,41 @@ def copies_folder() -> Path:
 
 
 class Copies:
-    """Copies of data sets in a folder of limited size.
+    """Copies of data sets, in a folder of limited size.
 
     Args:
-        limit_bytes: of all copies together.
-        folder: holds them; by default `copies_folder()`.
+        limit_bytes: the largest size of all copies together.
+        folder: the folder of all copies; by default `copies_folder()`.
     """
 
     def __init__(self, limit_bytes: int, folder: Path | None = None) -> None:
         self.limit_bytes, self.folder = limit_bytes, folder or copies_folder()
 
     def images(self, address: str) -> Path:
-        """Copy the images below an address and return the folder of the copies.
+        """Copy the images below an address, and return the folder of the copies.
 
-        Images that are no longer at the address are no longer in the folder.
+        Copies of images that are no longer at the address are removed.
 
         Raises:
-            MissingFileError, NotPermittedError, PassingError: they cannot be listed or read.
-            DataError: they are more than the folder may hold.
+            MissingFileError, NotPermittedError, PassingError: the images cannot be listed or read.
+            DataError: the images need more space than is allowed or free.
         """
         sources = list(listing.sources([address]))
         return self._copied(address, sources) / "files"
 
     def pairs(self, path: str) -> Path:
-        """Copy the files of a pair list and return a list of the copies, with the same lines.
+        """Copy the files that a pair list names, and write a list of the copies.
 
         Args:
-            path: a list at an address or of this machine. Its lines hold addresses, paths relative
-                to the list, or absolute paths.
+            path: the pair list, at an address or on this machine. It names files by addresses, by
+                paths relative to the list, or by absolute paths. Local files are not copied.
+
+        Returns:
+            A pair list with the same lines, in which the copies replace the addresses.
 
         Raises:
             MissingFileError, NotPermittedError, PassingError: the list or a file cannot be read.
-            DataError: a file is no text, or the files are more than the folder may hold.
+            DataError: the list is not text, or the files need more space than is allowed or free.
         """
         text = _text(path)
         parent = path.rpartition("/")[0] if is_address(path) else str(Path(path).parent.absolute())
@@ -93,7 +97,7 @@ class Copies:
         return target
 
     def _copied(self, address: str, sources: Sequence[Source]) -> Path:
-        """Copy files into the folder of an address, and return that."""
+        """Copy files into the folder for an address, and return this folder."""
         digest = sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         folder = self.folder / digest
         (folder / "files").mkdir(parents=True, exist_ok=True)
@@ -133,10 +137,10 @@ class Copies:
             index.write()
 
     def _make_room(self, keep: Path, needed: int, address: str) -> None:
-        """Remove the copies that were not used for longest, until `needed` bytes fit.
+        """Remove the copies that were not used for the longest time, until `needed` bytes fit.
 
         Raises:
-            DataError: they are more than the folder may hold, or than the disk has room for.
+            DataError: that many bytes are not allowed, or not free on the disk.
         """
         if needed > self.limit_bytes:
             raise DataError(
@@ -161,7 +165,7 @@ class Copies:
 
 
 class _Index:
-    """Knows which files were copied, in what size and version. Threads may share it."""
+    """The sizes and versions of the files that were copied. Several threads may use it."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._lock = path, threading.Lock()
@@ -195,7 +199,7 @@ def is_distant(path: str) -> bool:
         return True
     try:
         return "://" in read_text(Path(path))
-    except (OSError, ValueError):  # whoever reads it says what is wrong
+    except (OSError, ValueError):  # reading it later raises the error
         return False
 
 
@@ -211,7 +215,7 @@ def _text(path: str) -> str:
 
 
 def _sides(line: str) -> list[str]:
-    """Return the files that a line of a pair list names."""
+    """Return the files that a line of a pair list names; none for a comment or an invalid line."""
     line = line.strip()
     if not line or line.startswith("#") or line.count("|") != 1:
         return []
@@ -219,7 +223,7 @@ def _sides(line: str) -> list[str]:
 
 
 def _replaced(line: str, paths: Mapping[str, str]) -> str:
-    """Return a line of a pair list with other paths."""
+    """Return a line of a pair list with its paths replaced."""
     if not _sides(line):
         return line
     return "|".join(paths.get(side, side) for side in map(str.strip, line.split("|")))

@@ -1,4 +1,4 @@
-"""Restoration in other pipelines: Ray Data, and pandas frames (Spark, Dask)."""
+"""Restore images inside other pipelines: Ray Data, and pandas frames (Spark, Dask)."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def restore(
         restored = vrdir.cluster.restore(ray.data.read_images("s3://bucket/foggy"))
 
     Args:
-        dataset: it has a column of images: encoded files (bytes), or arrays of uint8 (H, W, 3)
-            in RGB, as `ray.data.read_images` makes them.
-        column: its name.
-        settings: how many workers there are, and what each has.
+        dataset: a data set with a column of images: encoded files (bytes), or RGB arrays
+            (H, W, 3) uint8, as `ray.data.read_images` returns them.
+        column: the name of this column.
+        settings: the number of workers, and the cores and GPUs of each.
         restorer: arguments of `vrdir.Restorer`.
 
     Returns:
-        The data set with restored images of the same kind, and with the columns vrdir_haze,
-        vrdir_noise, vrdir_rain, vrdir_changed (`vrdir.batch.results.Diagnosis`) and vrdir_error:
-        the reason why an image could not be restored and was left as it is, else "".
+        The data set with restored images of the same type, and with five more columns: vrdir_haze,
+        vrdir_noise, vrdir_rain, vrdir_changed (`vrdir.batch.results.Diagnosis`), and vrdir_error.
+        An image that cannot be restored stays unchanged, and vrdir_error has the reason; for the
+        others it is "".
 
     Raises:
         MissingPackageError: Ray is not installed.
@@ -54,16 +55,17 @@ def map_in_pandas(
 ) -> Callable[[Iterable[pandas.DataFrame]], Iterator[pandas.DataFrame]]:
     """Return a function that restores a column of encoded images in pandas frames.
 
-    It is what Spark's `DataFrame.mapInPandas` takes; Dask's `map_partitions` takes
-    `lambda frame: next(function([frame]))`, with its setting dataframe.convert-string off. Each
-    process makes one restorer.
+    Pass the function to `DataFrame.mapInPandas` of Spark. For Dask, pass
+    `lambda frame: next(function([frame]))` to `map_partitions`, and switch off Dask's setting
+    dataframe.convert-string. Each process loads the network once.
 
     Args:
-        column: the column of encoded files (bytes).
+        column: the name of the column of encoded files (bytes).
         restorer: arguments of `vrdir.Restorer`.
 
     Returns:
-        A function from frames to frames, which have the columns that `restore` adds.
+        A function that takes an iterable of frames and yields the restored frames, with the columns
+        that `restore` adds.
     """
 
     def function(frames: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
@@ -76,21 +78,26 @@ def map_in_pandas(
 
 
 def added_columns() -> list[str]:
-    """Return the names of the columns that restoring adds."""
+    """Return the names of the columns that `restore` adds."""
     return [f"{PREFIX}{name}" for name in (*DIAGNOSIS, "error")]
 
 
 class ColumnRestorer:
-    """Restores a column of batches; an actor of Ray, or a part of a process of Spark."""
+    """Restores a column of batches, in an actor of Ray or in a process of Spark or Dask.
+
+    Args:
+        column: the name of the column of images.
+        restorer: arguments of `vrdir.Restorer`.
+    """
 
     def __init__(self, column: str, restorer: dict[str, Any]) -> None:
         self.column, self.restorer = column, Restorer(**restorer)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return a batch with its column restored and the diagnosis beside it.
+        """Return a batch with its column restored, and with the columns that `restore` adds.
 
         Raises:
-            DataError: it has no such column.
+            DataError: the batch has no column of this name.
         """
         if self.column not in batch:
             raise DataError(
@@ -115,7 +122,7 @@ class ColumnRestorer:
 
 
 def _as_column(images: list[Any], before: Any) -> Any:
-    """Return images as the column that they came in: an array of one shape where it was one."""
+    """Return images as a column of the same type as before: one array, objects, or a list."""
     import numpy as np
 
     if isinstance(before, np.ndarray) and before.dtype != object:

@@ -1,4 +1,4 @@
-"""What a run would take: counts and sizes, and from a quick sample hours and money."""
+"""Estimate a run: count the images, restore a sample, and calculate hours and costs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from vrdir.cluster import listing, storage
+from vrdir.cluster.addresses import shown
 from vrdir.cluster.listing import Source
 from vrdir.cluster.shards import SHARD_SUFFIXES
 from vrdir.cluster.work import Options, restore_content
@@ -19,24 +20,26 @@ from vrdir.images.formats import plain_suffix
 from vrdir.images.reading import decode
 from vrdir.restoring.restorer import Restorer
 
-EFFICIENCY = 0.9  # of workers against a bare network (benchmarks/cluster.py)
+EFFICIENCY = 0.9  # of workers, compared with the network alone (benchmarks/cluster.py)
 
 
 class Estimate(NamedTuple):
-    """What a run would take.
+    """The estimate of a run.
 
     Attributes:
-        images: their number.
-        bytes: their size together; of images without a size in the listing, as the sample's.
+        images: the number of images.
+        bytes: their total size in bytes. Images without a size in the listing count with the mean
+            of the others, or else of the sample.
         types: the number of images by suffix.
         skipped: the number of other files by suffix.
-        megapixels: of all images, by the sample's pixels a byte.
-        sampled, unreadable: images of the sample, and those of them that could not be restored.
-        seconds_per_megapixel: of one worker, with one thread, on this machine.
-        read_seconds: of reading one image from the storage, on average.
-        workers: for which the hours are.
-        hours: of the whole run.
-        price: of the whole run, None where no price of a worker's hour was given.
+        megapixels: the total of all images, calculated from their bytes and the sample.
+        sampled: the number of images in the sample.
+        unreadable: the number of these that could not be restored.
+        seconds_per_megapixel: the time of one worker, with one thread, on this machine.
+        read_seconds: the mean time to read one image from the storage.
+        workers: the number of workers for which `hours` is calculated.
+        hours: the hours of the whole run.
+        price: the cost of the whole run; None if no price was given.
     """
 
     images: int
@@ -62,22 +65,22 @@ def estimate(
     sample: int = 12,
     seed: int = 0,
 ) -> Estimate:
-    """List the images at addresses, restore a few of them here, and estimate the whole run.
+    """List the images at addresses, restore a sample on this machine, and estimate the whole run.
 
     Nothing is written.
 
     Args:
-        inputs: see `vrdir.cluster.listing.sources`.
+        inputs: addresses, as for `vrdir.cluster.listing.sources`.
         options: how the images would be restored.
-        workers: workers of one core each that the run would have.
-        price: of an hour of a worker, in any currency.
-        sample: images that are restored.
-        seed: chooses the sample.
+        workers: the number of workers of the run, with one core each.
+        price: the price of an hour of a worker, in any currency.
+        sample: the number of images to restore.
+        seed: the seed of the random choice of the sample.
 
     Raises:
         MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed.
-        DataError: none of the sample can be restored, or the inputs are shards, whose images
-            are not counted without reading them.
+        DataError: no image of the sample can be restored; or an input is a shard, whose images
+            cannot be counted without reading it.
     """
     counted = count(inputs, sample, seed)
     measured = measure(counted.chosen, options)
@@ -105,11 +108,13 @@ def estimate(
 
 
 class Counted(NamedTuple):
-    """What a list of images holds.
+    """The counts of a list of images.
 
     Attributes:
-        types, others: the numbers of images and of other files by suffix.
-        sized, bytes: images whose size the listing has, and the sum of these sizes.
+        types: the number of images by suffix.
+        others: the number of other files by suffix.
+        sized: the number of images with a size in the listing.
+        bytes: the sum of these sizes.
         chosen: the sample.
     """
 
@@ -121,11 +126,16 @@ class Counted(NamedTuple):
 
 
 def count(inputs: Iterable[str], sample: int, seed: int) -> Counted:
-    """Count the images at addresses and choose a sample, in little memory.
+    """Count the images at addresses and choose a random sample, without a list of all in memory.
+
+    Args:
+        inputs: addresses, as for `vrdir.cluster.listing.sources`.
+        sample: the number of images to choose.
+        seed: the seed of the choice.
 
     Raises:
-        MissingFileError, NotPermittedError, PassingError: they cannot be listed.
-        DataError: there is a shard, whose images are not counted without reading it.
+        MissingFileError, NotPermittedError, PassingError: the inputs cannot be listed.
+        DataError: an input is a shard, whose images cannot be counted without reading it.
     """
     others: Counter[str] = Counter()
     types: Counter[str] = Counter()
@@ -135,13 +145,13 @@ def count(inputs: Iterable[str], sample: int, seed: int) -> Counted:
     for number, source in enumerate(listing.sources(inputs, others, SHARD_SUFFIXES)):
         if plain_suffix(source.name) in SHARD_SUFFIXES:
             raise DataError(
-                f"{storage.shown(source.address)} is a shard: its images cannot be counted without "
+                f"{shown(source.address)} is a shard: its images cannot be counted without "
                 "reading it; use folders of images with vrdir plan"
             )
         types[plain_suffix(source.name)] += 1
         if source.size is not None:
             sizes, sized = sizes + source.size, sized + 1
-        # Reservoir sampling: each image has the same chance, and no list of all is held.
+        # Reservoir sampling: each image has the same chance, without a list of all.
         if len(chosen) < sample:
             chosen.append(source)
         elif (place := chance.randrange(number + 1)) < sample:
@@ -150,7 +160,15 @@ def count(inputs: Iterable[str], sample: int, seed: int) -> Counted:
 
 
 class Measured(NamedTuple):
-    """The sums over a sample's images that could be restored."""
+    """Sums over those images of a sample that could be restored.
+
+    Attributes:
+        restored: the number of images.
+        bytes: their size in bytes.
+        megapixels: their size in millions of pixels.
+        seconds: the time to restore them.
+        read_seconds: the time to read them.
+    """
 
     restored: int
     bytes: int
@@ -160,10 +178,10 @@ class Measured(NamedTuple):
 
 
 def measure(chosen: Iterable[Source], options: Options) -> Measured:
-    """Read and restore images with one thread and take the time.
+    """Read and restore images with one thread, and measure the time.
 
     Raises:
-        DataError: none could be restored.
+        DataError: no image can be restored.
     """
     restorer = Restorer(**options.restorer)
     own, problem = torch.get_num_threads(), "there is none"

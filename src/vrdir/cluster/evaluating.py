@@ -1,4 +1,4 @@
-"""Evaluations that are divided over a Ray cluster: the figures are those of one machine."""
+"""Evaluations on a Ray cluster. Their figures are the same as on one machine."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def measure_on_ray(
     """Measure pairs as `vrdir.evaluation.restoration.protocol.measure_by_each` does, on a cluster.
 
     Args:
-        pairs: of pair lists. All nodes must have their files at the same paths.
-        load: returns the restorers; each worker calls it once.
+        pairs: pairs of images. All nodes must have the files at the same paths.
+        load: returns the restorers by name; each worker calls it once.
         settings: how the cluster is used.
 
     Yields:
-        For each pair, in order, a result per restorer.
+        For each pair, in order, the result of each restorer.
 
     Raises:
-        VrdirError: a node lacks the folder or what the restorers need.
+        VrdirError: a node does not have the folder, or a restorer cannot be loaded.
     """
     yield from divide(partial(_measurer, load), pairs, settings)
 
@@ -52,7 +52,7 @@ def answers_on_ray(
     load: Callable[[], AnswerImage[Any]],
     settings: RaySettings,
 ) -> Iterator[Row[Any] | Exclusion]:
-    """Show a recogniser all variants of images, on a cluster.
+    """Run a recogniser on all variants of images, on a cluster.
 
     Args:
         images: the clean images. All nodes must have the files at the same paths.
@@ -60,9 +60,9 @@ def answers_on_ray(
         settings: how the cluster is used.
 
     Yields:
-        For each image, in order, the answers, or why it is excluded.
+        For each image, in order, the outputs of the recogniser, or why the image is excluded.
 
     Raises:
-        VrdirError: a node lacks the folder, or the recogniser breaks its contract.
+        VrdirError: a node does not have the folder, or the recogniser breaks its contract.
     """
     yield from divide(load, images, settings)

@@ -1,4 +1,4 @@
-"""The images at addresses, listed page by page."""
+"""List the images at addresses, page by page."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vrdir.cluster.storage import (
-    attempt,
-    file_info,
-    is_address,
-    is_local,
-    join,
-    open_storage,
-    read,
-    shown,
-    split,
-)
+from vrdir.cluster.addresses import is_address, join, shown, split
+from vrdir.cluster.attempts import attempt
+from vrdir.cluster.file_systems import is_local, open_storage
+from vrdir.cluster.storage import file_info, read
 from vrdir.errors import DataError, InputError, MissingFileError, first_line, require
 from vrdir.images.folders import is_litter
 from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.text_files import decode_text
 
-PAGE = 1000  # keys of a bucket that are listed at once
+PAGE = 1000  # keys of a bucket that one request lists
 LIST_SUFFIXES = {".txt", ".lst"}
 REASON = "addresses need fsspec"
 
@@ -34,11 +28,11 @@ class Source(NamedTuple):
     """A file to restore.
 
     Attributes:
-        address: where it is.
-        name: its path below the output, with "/" between folders.
-        size: its bytes, or None where the listing does not have them.
-        version: what changes when the file does (S3's ETag, else the time); "" if that is unknown.
-        clash: whether a source that was listed before it has the same target.
+        address: the address of the file.
+        name: the path of its result, relative to the output, with "/" between folders.
+        size: its size in bytes; None if the listing does not contain it.
+        version: a text that changes when the file does (S3's ETag, else the time); "" if unknown.
+        clash: whether an earlier source has the same target.
     """
 
     address: str
@@ -57,19 +51,20 @@ def sources(
     """List the images of folders, patterns, lists and single addresses, page by page.
 
     Args:
-        inputs: addresses of folders (all below them; hidden ones are left out), of files, patterns
-            such as s3://bucket/*.jpg, and text files (.txt) with an address a line.
-        others: counts the files of folders that are no images, by suffix.
-        more: suffixes that are taken besides those of images.
-        without: the address of a folder that is left out of the folders and patterns it is in, as
-            the one of the results.
+        inputs: addresses of folders (all files below them, without hidden ones), of files, patterns
+            such as s3://bucket/*.jpg, and text files (.txt) with one address per line.
+        others: counts the files in folders that are not images, by suffix.
+        more: suffixes to list in addition to those of images.
+        without: the address of a folder to leave out of folders and patterns, such as that of the
+            results.
 
     Yields:
-        The images. A file below a folder is named by its path below that folder, one of a pattern
-        or list by its path without the bucket or host.
+        The images. The name of a file below a folder is its path relative to that folder; the name
+        of a file from a pattern or list is its path without the bucket or host.
 
     Raises:
-        MissingFileError, NotPermittedError, DataError, PassingError: one cannot be listed.
+        InputError: an address or a pattern is not valid.
+        MissingFileError, NotPermittedError, DataError, PassingError: an input cannot be listed.
     """
     others = Counter() if others is None else others
     for given in inputs:
@@ -85,19 +80,19 @@ def sources(
 
 
 def place_of(address: str) -> str:
-    """Return a text that is the same for all ways to write an address, such as s3a for s3."""
+    """Return the same text for all ways to write an address, such as s3a:// for s3://."""
     system, path = open_storage(address)
     kind = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
     return f"{kind}://{path.rstrip('/')}"
 
 
 def is_same(one: str, other: str) -> bool:
-    """Return whether two addresses lead to the same place."""
+    """Return whether two addresses name the same file or folder."""
     return place_of(one) == place_of(other)
 
 
 def _outside(without: str | None, found: Iterator[Source]) -> Iterator[Source]:
-    """Leave out what lies below a folder."""
+    """Leave out the files below a folder; None leaves out nothing."""
     if without is None:
         yield from found
         return
@@ -118,22 +113,23 @@ def _listed(address: str) -> Iterator[Source]:
 
 
 def _name_of(address: str) -> str:
-    """Return a file's path without scheme and bucket or host; of a local path its name."""
+    """Return the path of a URL without its bucket or host; for a local path, the file name."""
     if not is_address(address):
         return PurePosixPath(address).name
     return _inside(split(address).path)
 
 
 def _inside(path: str) -> str:
-    """Return a path that leads nowhere but below the folder it is appended to."""
+    """Return a path without "." and "..", so that it stays below the folder it is joined to."""
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 
 
 def described(address: str) -> Source:
-    """Return a file at an address, named by its host or bucket and its path.
+    """Return the source for a file at an address; its name has the host or bucket, and the path.
 
     Raises:
-        MissingFileError, NotPermittedError, DataError, PassingError: it cannot be asked for.
+        MissingFileError, NotPermittedError, DataError, PassingError: the storage returns no facts
+            about the file.
     """
     info = file_info(address)
     if info is None:
@@ -144,7 +140,7 @@ def described(address: str) -> Source:
 
 
 def _is_pattern(given: str) -> bool:
-    """Return whether an input is a pattern, and not a file whose name looks like one."""
+    """Return whether an input is a pattern, not a file whose name looks like one."""
     return ("*" in given or "[" in given) and file_info(given) is None
 
 
@@ -161,7 +157,7 @@ def _matching(pattern: str) -> Iterator[Source]:
 
 
 def _matches(system: Any, path: str, pattern: str) -> Iterator[dict[str, Any]]:
-    """List the files that match a pattern, on S3 a page at a time."""
+    """Yield the files that match a pattern, as fsspec describes them; on S3 page by page."""
     if not hasattr(system, "call_s3"):
         found = attempt(lambda: system.glob(path, detail=True), pattern)
         yield from (info for info in found.values() if info["type"] == "file")
@@ -172,7 +168,7 @@ def _matches(system: Any, path: str, pattern: str) -> Iterator[dict[str, Any]]:
         raise InputError(f"{shown(pattern)} is no pattern ({first_line(error)})") from None
     bucket, _, key = path.partition("/")
     fixed = re.split(r"[*?[]", key, maxsplit=1)[0]
-    flat = "/" not in key[len(fixed) :] and "**" not in key  # what lies deeper cannot match
+    flat = "/" not in key[len(fixed) :] and "**" not in key  # files in deeper folders cannot match
     for info in _s3_pages(system, bucket, fixed, pattern, {"Delimiter": "/"} if flat else {}):
         if matches(info["name"]):
             yield info
@@ -198,23 +194,23 @@ def _folder_or_file(address: str, others: Counter[str], more: Container[str]) ->
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """Return what changes when a file does, from what fsspec says of it; "" if that is unknown."""
+    """Return a text that changes when a file does, from fsspec's facts about it; "" if unknown."""
     names = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
     return next((str(info[name]).strip('"') for name in names if info.get(name)), "")
 
 
 def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
-    """List the files below a path, or the file itself, as fsspec describes them.
+    """Yield the files below a path, or the file itself, as fsspec describes them.
 
-    No more than one page or folder is held in memory.
+    No more than one page or folder is in memory at a time.
 
     Args:
-        system: the file system.
-        path: the path in it.
-        address: the path's address, for errors.
+        system: an fsspec file system.
+        path: a path in it.
+        address: the address of this path, for error messages.
 
     Raises:
-        MissingFileError, NotPermittedError, DataError, PassingError: it cannot be listed.
+        MissingFileError, NotPermittedError, DataError, PassingError: the path cannot be listed.
     """
     if hasattr(system, "call_s3"):
         bucket, _, key = path.rstrip("/").partition("/")
@@ -233,11 +229,11 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         if _entered(system, here, seen):
             continue
         try:
-            entries = attempt(lambda here=here: system.ls(here, detail=True), address)  # type: ignore[misc]
+            entries = attempt(partial(system.ls, here, detail=True), address)
         except MissingFileError:
             if here == path:
                 raise
-            continue  # it was removed meanwhile
+            continue  # it was removed after its parent was listed
         folders = []
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
             if entry["type"] == "directory":
@@ -248,7 +244,7 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
 
 
 def _entered(system: Any, folder: str, seen: set[str]) -> bool:
-    """Return whether a folder of this machine was listed, under this name or as a link."""
+    """Return whether a local folder was listed before, also by a link; add it to `seen`."""
     if not is_local(system):
         return False
     real = os.path.realpath(folder)
@@ -261,7 +257,7 @@ def _entered(system: Any, folder: str, seen: set[str]) -> bool:
 def _s3_pages(
     system: Any, bucket: str, prefix: str, address: str, more: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """List a bucket a page at a time: a listing of all would fill the memory."""
+    """List a bucket page by page, because the whole list may not fit into memory."""
     more = dict(more or {})
     while True:
         page = attempt(
@@ -277,4 +273,4 @@ def _s3_pages(
         if not page.get("IsTruncated"):
             return
         more["ContinuationToken"] = page["NextContinuationToken"]
-        page.clear()  # or two pages would be in memory at once
+        page.clear()  # else two pages would be in memory at once

@@ -1,10 +1,11 @@
-"""The Ray engine: the list is divided among workers, which read, restore, write and note rows.
+"""The Ray engine: workers on a cluster restore images and write the account.
 
-The list goes through Ray Data in waves of blocks of sources, sorted by size so that the images of a
-block are of like size, to a pool of actors. Ray starts actors where there is work, and gives the
-block of a lost actor or node to another. An actor writes a part of the account after each batch of
-a block, under a name made from the batch: a batch that is given out again after its part was
-written is not restored again.
+Sources are sorted by size and divided into blocks, so that the images of a block have similar
+sizes. Ray Data gets the blocks in waves, and passes them to a pool of actors, the workers. Ray
+starts actors when there is work, and gives the block of a lost actor or node to another one. After
+each batch of a block, an actor writes a part of the account. The name of the part is computed from
+the sources of the batch. So a batch that another actor gets after its part was written is not
+restored again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from vrdir.cluster.shards import restore_any
 from vrdir.cluster.work import Gate, Options, map_threads
 from vrdir.errors import require
 
-WINDOW = 2048  # sources of the list that are sorted by size together
-BATCHES = 4  # of a block, after the first window, so that ten million sources are few blocks
-# Blocks that Ray gets at once, while the next ones are listed: few at first, so that work begins
-# early, then more, since workers wait for the last ones of a wave.
+WINDOW = 2048  # sources that are sorted by size together
+BATCHES = 4  # in a block, after the first window, so that ten million sources are few blocks
+# Blocks that Ray gets at once, while the next ones are listed: few in the first wave, so that work
+# begins early; more in later ones, because workers have to wait for the last blocks of a wave.
 FIRST_WAVE, WAVE = 1000, 4000
-BLOCKS_OF_A_WORKER = 32  # in a wave, if that is more
+BLOCKS_OF_A_WORKER = 32  # in a wave, if these are more than WAVE
 OVERLAPPED = 4  # threads of a worker that read and write while others restore
 COLUMNS = ("address", "name", "size", "clash")  # of a block
 
@@ -38,10 +39,10 @@ class Worker:
     """An actor with its own network. Ray calls it with a block of sources.
 
     Args:
-        output: the address of the results' folder.
+        output: the address of the folder of the results.
         options: how images are restored and written.
-        threads: images that are restored at the same time.
-        batch: sources whose rows are one part of the account.
+        threads: the number of images that are restored at the same time.
+        batch: the number of sources whose rows become one part of the account.
     """
 
     def __init__(self, output: str, options: Options, threads: int, batch: int) -> None:
@@ -65,7 +66,7 @@ class Worker:
         left = chain.from_iterable(
             batch for batch, rows in zip(batches, finished, strict=True) if not rows
         )
-        # One stream of all, so that no thread waits at the end of a batch.
+        # One stream for all batches, so that no thread waits at the end of a batch.
         results = map_threads(self._restored, left, self.gate.at_once + OVERLAPPED)
         for batch, rows in zip(batches, finished, strict=True):
             if not rows:
@@ -74,7 +75,7 @@ class Worker:
             yield table_of(rows)
 
     def _finished(self, batch: list[Source]) -> list[Row]:
-        """Return the rows of a batch that a lost worker finished; none if there is work left."""
+        """Return the rows of a batch that a lost worker has finished; none if work is left."""
         name = batch_name(batch)
         rows = self.account.part(name) if self.account.has_part(name) else []
         return [] if any(row.status not in DONE for row in rows) else rows
@@ -84,7 +85,7 @@ class Worker:
 
 
 def batch_name(sources: list[Source]) -> str:
-    """Return the name of a batch's part in the account."""
+    """Return the name of the part of the account for a batch of sources."""
     keys = ",".join(str(key_of(source)) for source in sources)
     return blake2b(keys.encode(), digest_size=12).hexdigest()
 
@@ -92,7 +93,10 @@ def batch_name(sources: list[Source]) -> str:
 def restore_on_ray(
     listed: Iterable[Source], account: Account, options: Options, settings: RaySettings
 ) -> Generator[Row, None, None]:
-    """Restore sources on a Ray cluster; see `vrdir.cluster.run.restore_addresses`."""
+    """Restore sources on a Ray cluster, and yield their rows.
+
+    The arguments and errors are those of `vrdir.cluster.run.restore_addresses`.
+    """
     connect(settings)
     arguments = {
         "output": account.output,
@@ -112,14 +116,14 @@ def restore_on_ray(
 
 
 def waves(blocks: Iterator[Any], first: int, most: int) -> Iterator[list[Any]]:
-    """Yield lists of blocks; while one is at work, a thread draws the next.
+    """Yield lists of blocks. While one list is processed, a thread prepares the next one.
 
-    So work begins before a whole bucket is listed.
+    So work begins before the whole bucket is listed.
 
     Args:
         blocks: the blocks.
-        first: blocks of the first list; each further one has twice as many.
-        most: blocks of a list, at most.
+        first: the number of blocks in the first list; each further list has twice as many.
+        most: the largest number of blocks in a list.
     """
     stopped = threading.Event()
 
@@ -138,10 +142,14 @@ def waves(blocks: Iterator[Any], first: int, most: int) -> Iterator[list[Any]]:
 
 
 def blocks_of(listed: Iterable[Source], batch: int) -> Iterator[Any]:
-    """Divide sources into pyarrow tables of sources of like size.
+    """Divide sources into blocks, pyarrow tables of sources with similar sizes.
 
-    A block is what a worker gets at once. The first ones hold a batch each, so that a short list is
-    divided among all workers.
+    A worker gets one block at a time. The first blocks contain one batch each, so that a short list
+    is divided among all workers; later ones contain `BATCHES`.
+
+    Args:
+        listed: the sources.
+        batch: the number of sources in a batch.
     """
     arrow = require("pyarrow", "cluster", REASON)
     sources, length = iter(listed), batch

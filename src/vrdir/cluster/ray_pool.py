@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: connecting, pools of actors, and a function that is divided over them."""
+"""Use a Ray cluster: connect to it, and apply a class or a function to items on its workers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.errors import InputError, MissingFileError, VrdirError, first_line, require
 
-RETRIES = "\nFailed to apply UDF"  # what Ray adds to an error begins so
+RETRIES = "\nFailed to apply UDF"  # the beginning of what Ray adds to an error message
 REASON = "--engine ray needs Ray"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def connect(settings: RaySettings) -> None:
-    """Connect to the cluster, unless this program is connected.
+    """Connect to a cluster, unless this program is connected already.
 
     Raises:
-        InputError: there is none at the address.
+        InputError: there is no cluster at the address.
         MissingPackageError: Ray is not installed.
     """
     ray = require("ray", "cluster", REASON)
@@ -42,7 +43,7 @@ def connect(settings: RaySettings) -> None:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise errors of the family as they were raised in a worker, without Ray's traceback."""
+    """Raise errors of the family in a `with` block as a worker raised them, without Ray's text."""
     try:
         yield
     except Exception as error:
@@ -65,19 +66,22 @@ def map_in_actors(
     batch_size: int | None,
     batch_format: str = "numpy",
 ) -> Any:
-    """Map the batches of a Ray data set by a class of which every actor has an instance.
+    """Apply a class to the batches of a Ray data set; every actor has an instance of the class.
 
-    Ray starts and ends actors between the least and the most workers, holds the data back while
-    all are busy, and starts a lost actor and its batches again.
+    Ray starts and ends actors between the smallest and the largest number of workers. It holds data
+    back while all of them are busy, and replaces a lost actor and repeats its batches.
 
     Args:
-        dataset: the data set.
-        worker: the class; it is called with batches.
-        arguments: of the class.
-        settings: how many actors there are, and what each has.
-        batch_size: rows of a batch; None for the blocks that the data set is made of, which Ray
+        dataset: a `ray.data.Dataset`.
+        worker: the class. Its instances are called with a batch, and return or yield batches.
+        arguments: arguments for the class, by name.
+        settings: the number of actors, and the cores and GPUs of each.
+        batch_size: the number of rows in a batch; None for the blocks of the data set, which Ray
             allows only without GPUs.
-        batch_format: as of `map_batches`.
+        batch_format: the type of the batches, as for `Dataset.map_batches`.
+
+    Returns:
+        The new data set. It is computed when it is read.
     """
     data = require("ray.data", "cluster", REASON)
     context = data.DataContext.get_current()
@@ -91,7 +95,7 @@ def map_in_actors(
         compute=data.ActorPoolStrategy(
             min_size=settings.workers[0],
             max_size=max(settings.workers),
-            max_tasks_in_flight_per_actor=2,  # the next one waits where it will be done
+            max_tasks_in_flight_per_actor=2,  # the next batch waits at its worker
         ),
         num_cpus=settings.cpus,
         num_gpus=settings.gpus or None,
@@ -107,16 +111,19 @@ def divide(
     """Apply a function to items on a Ray cluster and yield the results in the items' order.
 
     Args:
-        make: called once by each worker; returns the function. It must be picklable, as a
-            `functools.partial` of a function of a module is.
-        items: what the function takes; they and the results must be picklable.
+        make: returns the function; each worker calls it once. It must be picklable, such as a
+            `functools.partial` of a function in a module.
+        items: the arguments of the function; they and the results must be picklable.
         settings: how the cluster is used.
-        folder: in which the workers take relative paths: it must be at the same place on all nodes.
-            By default the current one.
+        folder: the folder to which relative paths belong, with the same path on all nodes; by
+            default the current folder.
+
+    Yields:
+        The result of each item.
 
     Raises:
-        MissingFileError: a node has no such folder.
-        VrdirError: what `make` or the function raises.
+        MissingFileError: a node does not have the folder.
+        VrdirError: an error that `make` or the function raised.
     """
     if not items:
         return
@@ -133,7 +140,7 @@ def divide(
         )
         for start in range(0, len(items), settings.batch)
     ]
-    arguments = {"make": make, "folder": folder or os.getcwd(), "cpus": settings.cpus}  # noqa: PTH109
+    arguments = {"make": make, "folder": folder or str(Path.cwd()), "cpus": settings.cpus}
     size = settings.batch if settings.gpus else None
     mapped = map_in_actors(data.from_arrow(blocks), Applied, arguments, settings, size, "pyarrow")
     waiting: dict[int, bytes] = {}
@@ -153,14 +160,20 @@ def divide(
 
 
 class Failure:
-    """An error of the family that a worker met, which the driver raises."""
+    """An error of the family in a worker, which the driver raises again."""
 
     def __init__(self, error: VrdirError) -> None:
         self.error = error
 
 
 class Applied:
-    """An actor that applies a function to pickled items."""
+    """An actor that applies a function to pickled items.
+
+    Args:
+        make: returns the function.
+        folder: the folder to which relative paths belong.
+        cpus: the cores of this worker.
+    """
 
     def __init__(self, make: Callable[[], Callable[[Any], Any]], folder: str, cpus: float) -> None:
         import torch
@@ -176,13 +189,13 @@ class Applied:
                     f"a node of the cluster has no folder {folder}; the files must have the same "
                     "path on all nodes, such as on a shared file system"
                 ) from None
-            sys.path.append("")  # functions of the user may be in the folder
+            sys.path.append("")  # the user's functions may be in the folder
             self.function = make()
         except VrdirError as error:
             self.failure = Failure(error)
 
     def __call__(self, batch: Any) -> Any:
-        """Return a table with the results in the place of the items."""
+        """Return a table with the pickled results instead of the items."""
         results = [pickle.dumps(self._applied(one)) for one in batch.column("content").to_pylist()]
         arrow = require("pyarrow", "cluster", REASON)
         return arrow.table({"number": batch.column("number"), "content": results})

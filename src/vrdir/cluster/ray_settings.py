@@ -1,4 +1,4 @@
-"""How a Ray cluster is used."""
+"""The settings for a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ class RaySettings(NamedTuple):
     """How a Ray cluster is used.
 
     Attributes:
-        address: of the cluster; "auto" for the one this machine is a node of, None for one that is
-            started on this machine.
-        workers: the least and the most workers; Ray adds and removes them between.
-        cpus: cores of each worker.
-        gpus: GPUs of each worker; a part such as 0.5 lets workers share one.
-        batch: images that a worker takes at once. A killed worker loses no more than these.
+        address: the address of the cluster; "auto" for the cluster of which this machine is a node;
+            None to start one on this machine.
+        workers: the smallest and the largest number of workers; Ray starts and ends them as needed.
+        cpus: the cores of each worker.
+        gpus: the GPUs of each worker; with a part such as 0.5, workers share a GPU.
+        batch: the number of images that a worker takes at once. If it is killed, at most these are
+            restored again.
     """
 
     address: str | None = "auto"

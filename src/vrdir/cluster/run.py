@@ -1,4 +1,4 @@
-"""A run over addresses: listed, restored here or on Ray, with an account that it resumes from."""
+"""A run over addresses, on this machine or on Ray, with an account so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import torch
 
 from vrdir.cluster import listing
 from vrdir.cluster.account import Account, Keys, Recorder, Row, hash_of, key_of
+from vrdir.cluster.addresses import shown
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.listing import Source
+from vrdir.cluster.ray_pool import REASON
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any, result_name
-from vrdir.cluster.storage import shown
 from vrdir.cluster.videos import listed_suffixes
 from vrdir.cluster.work import Gate, Options, map_threads
-from vrdir.errors import InputError
+from vrdir.errors import InputError, require
 from vrdir.restoring.restorer import Restorer
 
 Engine = Literal["local", "ray"]
 OVERLAPPED = 6  # threads that read and write while others restore
-FLUSH_S = 5.0  # a killed run loses the rows of at most these seconds
+FLUSH_S = 5.0  # seconds after which rows are written: a killed run loses no more
 
 
 def restore_addresses(
@@ -38,29 +39,33 @@ def restore_addresses(
     others: Counter[str] | None = None,
     ray: RaySettings | None = None,
 ) -> Generator[Row, None, None]:
-    """Restore images at addresses into a folder at an address, with an account of each.
+    """Restore images at addresses into a folder at an address, and write an account.
 
     Args:
-        inputs: see `vrdir.cluster.listing.sources`.
-        output: the address of the results' folder. The account is in `.vrdir-account` in it.
+        inputs: addresses, as for `vrdir.cluster.listing.sources`.
+        output: the address of the folder for the results. It will contain the account, in
+            `.vrdir-account`.
         options: how images are restored and written.
-        resume: skip what the account of an earlier run with the same settings has.
+        resume: continue an earlier run with the same settings: skip the images that its account has
+            as restored or failed.
         engine: "local" for this machine, "ray" for a Ray cluster.
-        others: counts the files that are no images, by suffix.
-        ray: how the cluster is used.
+        others: counts the files that are not images, by suffix.
+        ray: how the cluster is used; None for the default settings.
 
     Yields:
-        A row for each image, as it is finished.
+        The row of each image, when it is finished.
 
     Raises:
         ExistsError: the output has an account, and `resume` is False; or another program writes
-            into it.
-        InputError: the output is an input, so that results would replace their sources.
-        DataError: the account is of a run with other settings.
-        MissingFileError, NotPermittedError, PassingError, DiskError: the inputs cannot be listed,
-            or the output cannot be written to.
+            into the output.
+        InputError: the output is also an input, so that results would replace their sources.
+        DataError: the account belongs to a run with other settings, or is damaged.
+        MissingFileError, NotPermittedError, PassingError, DiskError: an input cannot be listed, or
+            the output cannot be written.
         MissingPackageError: a package for the storage or the engine is not installed.
     """
+    if engine == "ray":
+        require("ray.data", "cluster", REASON)
     # On Ray this program restores nothing, and may have no GPU.
     here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
     restorer = Restorer(**here)
@@ -68,7 +73,7 @@ def restore_addresses(
     check_apart(inputs, output)
     wanted = SHARD_SUFFIXES | listed_suffixes()
     listed: Iterator[Source] = listing.sources(inputs, others, wanted, without=output)
-    first = next(listed, None)  # nothing is written where the inputs cannot be listed
+    first = next(listed, None)  # if the inputs cannot be listed, nothing is written
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
     with Claim(account.folder) as claim:
@@ -90,7 +95,7 @@ def restore_addresses(
 
 
 def _since(account: Account) -> float | None:
-    """Return when the run began. The first results will look newer than that."""
+    """Return when the run began; wait, if needed, so that all results get a later time."""
     since = account.begun()
     if since == int(since or 0):  # a clock of whole seconds, as of S3
         time.sleep(1)
@@ -98,16 +103,20 @@ def _since(account: Account) -> float | None:
 
 
 def check_apart(inputs: Iterable[str], output: str) -> None:
-    """Check that no input is the output. Raises InputError if one is."""
+    """Raise InputError if an input is also the output."""
     for given in inputs:
         if listing.is_same(given, output):
             raise InputError(f"{shown(given)} would be written over itself; choose another output")
 
 
 def distinct(listed: Iterable[Source], suffix: str | None) -> Iterator[Source]:
-    """Mark sources that have the target of one before them; leave out what is listed twice.
+    """Leave out sources that were listed before, and mark those whose target an earlier one has.
 
-    A source and its target take 16 bytes of memory.
+    Each source takes 16 bytes of memory, for the hashes of its address and of its target.
+
+    Args:
+        listed: the sources.
+        suffix: the suffix of all results; None keeps each file's.
     """
     seen = Keys()
     for source in listed:
@@ -117,7 +126,7 @@ def distinct(listed: Iterable[Source], suffix: str | None) -> Iterator[Source]:
 
 
 def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
-    """Return what decides the pixels of a run, to be noted in its account."""
+    """Return the settings that decide the pixels of a run, for its account, as JSON values."""
     return {
         "weights": restorer.fingerprint(),
         "backend": str(options.restorer.get("backend", "torch")),
@@ -131,7 +140,11 @@ def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
 def restore_here(
     listed: Iterable[Source], account: Account, options: Options, restorer: Restorer
 ) -> Generator[Row, None, None]:
-    """Restore on this machine: some threads restore, others read and write meanwhile."""
+    """Restore on this machine, in threads: some restore while others read and write.
+
+    Yields:
+        The row of each image, when it is finished.
+    """
     gate = Gate(restorer, torch.get_num_threads())
     recorder = Recorder(account)
     last = time.monotonic()

@@ -1,8 +1,8 @@
-"""Shards: many images in one file, WebDataset's tar files or Parquet tables.
+"""Shards, files that contain many images: tar files of WebDataset, and Parquet tables.
 
-A shard is restored as a whole: its other members and columns stay as they are, in their order. An
-image that cannot be restored stays as it is, so that its labels keep their partner, and has a
-failed row in the account.
+The result of a shard is a shard. Its other members or columns stay unchanged, in the same order. An
+image that cannot be restored also stays unchanged, so that its labels still belong to an image; its
+row in the account has the status "failed".
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, shown
 from vrdir.cluster.videos import restore_video
 from vrdir.cluster.work import (
     Gate,
@@ -38,12 +38,12 @@ from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES
 
 SHARD_SUFFIXES = {".tar", ".parquet"}
-ROWS_AT_ONCE = 64  # of a Parquet table; its images are held in memory
-COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # names that image columns mostly have
+ROWS_AT_ONCE = 64  # rows of a Parquet table whose images are in memory
+COLUMNS = ("image", "img", "jpg", "png", "bytes", "content")  # usual names of image columns
 
 
 def restore_any(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
-    """Restore an image, a video, or all images of a shard. Failures are noted in the rows.
+    """Restore an image, a video, or all images of a shard. Failures are recorded in the rows.
 
     Raises:
         DiskError: the disk of the results is full or read-only.
@@ -56,7 +56,7 @@ def restore_any(gate: Gate, source: Source, output: str, options: Options) -> li
 
 
 def result_name(name: str, suffix: str | None) -> str:
-    """Return the name of a source's result; shards and videos keep theirs."""
+    """Return the name of the result of a source; that of shards and videos stays the same."""
     keeps = plain_suffix(name) in SHARD_SUFFIXES | VIDEO_SUFFIXES
     return name if keeps else target_name(name, suffix)
 
@@ -64,7 +64,7 @@ def result_name(name: str, suffix: str | None) -> str:
 def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> list[Row]:
     """Restore all images of a shard into a shard of the same name.
 
-    Failures are noted in the rows, not raised.
+    Failures are recorded in the rows, not raised.
 
     Raises:
         DiskError: the disk of the results is full or read-only.
@@ -88,7 +88,7 @@ def restore_shard(gate: Gate, source: Source, output: str, options: Options) -> 
 def _restored(
     gate: Gate, content: bytes, name: str, whole: Row, options: Options
 ) -> tuple[bytes, Row]:
-    """Restore one image of a shard: its new content, or the old one, and its row."""
+    """Restore one image of a shard; return its new (or unchanged) content and its row."""
     start = time.perf_counter()
     row = whole._replace(
         source=f"{whole.source}#{name}",
@@ -98,12 +98,7 @@ def _restored(
     )
     try:
         result = gate.restore(content, name, options._replace(suffix=None))
-        row = row._replace(
-            haze=result.diagnosis.haze,
-            noise=result.diagnosis.noise,
-            rain=result.diagnosis.rain,
-            changed=result.diagnosis.changed,
-        )
+        row = row._replace(**result.diagnosis._asdict())
         content = result.content
     except Exception as error:  # the next image is another
         row = failure(row, error)
@@ -149,7 +144,7 @@ def _restore_tar(
 def _restore_parquet(
     gate: Gate, before: Path, after: Path, whole: Row, options: Options
 ) -> Iterator[Row]:
-    """Restore the image column of a Parquet table, some rows at a time."""
+    """Restore the image column of a Parquet table, 64 rows at a time."""
     arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
     parquet = require("pyarrow.parquet", "s3", "Parquet tables need pyarrow")
     with _sound_parquet(whole.source):
@@ -188,7 +183,7 @@ def _restore_parquet(
 
 @contextmanager
 def _sound_parquet(name: str) -> Iterator[None]:
-    """Turn what pyarrow raises for a damaged table into a DataError that names it."""
+    """Turn pyarrow's errors in a `with` block into a DataError that names the damaged table."""
     arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
     try:
         yield
@@ -199,12 +194,18 @@ def _sound_parquet(name: str) -> Iterator[None]:
 
 
 def image_column(schema: Any, wanted: str | None, name: str) -> str:
-    """Return the column of a pyarrow schema that holds encoded images.
+    """Return the name of the column of a table that contains encoded images.
 
-    That is bytes, or a structure with a field `bytes`, as Hugging Face's data sets have it.
+    The type of such a column is bytes, or a structure with a field `bytes`, as in data sets of
+    Hugging Face.
+
+    Args:
+        schema: the pyarrow schema of the table.
+        wanted: the column that the user chose; None to find one by type and usual names.
+        name: the name of the table, for error messages.
 
     Raises:
-        DataError: there is none, or `wanted` is not one.
+        DataError: no column fits, or the chosen one does not, or several do.
     """
     arrow = require("pyarrow", "s3", "Parquet tables need pyarrow")
 

@@ -1,8 +1,8 @@
-"""Videos: each is copied here, restored whole, and put back.
+"""Videos at addresses: each is copied to this machine, restored as a whole, and copied back.
 
-They are not divided. Smoothing runs from frame to frame, and a divided video would have to be
-encoded twice or joined at key frames of the encoder's choice; a list of many videos keeps all
-workers busy without that.
+Videos are not divided among workers, because smoothing works from frame to frame, and the parts of
+a video would have to be encoded twice, or be joined at key frames that the encoder chooses. Many
+videos keep all workers busy without that.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import join, shown
 from vrdir.cluster.work import Gate, Options, check_free, failure, finish
 from vrdir.images.formats import plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES
 
 
 def listed_suffixes() -> set[str]:
-    """Return the suffixes of videos; none without PyAV, so that they are counted as skipped."""
+    """Return the suffixes of videos to list; none without PyAV, so that videos are skipped."""
     return VIDEO_SUFFIXES if find_spec("av") else set()
 
 
 def restore_video(gate: Gate, source: Source, output: str, options: Options) -> Row:
-    """Restore a video into the output. Failures are noted in the row, not raised.
+    """Restore a video into the output. Failures are recorded in the row, not raised.
 
     Raises:
         DiskError: the disk of the results is full or read-only.

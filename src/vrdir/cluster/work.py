@@ -1,4 +1,4 @@
-"""One image: read from its address, restored, written, and its row in the account."""
+"""Process one image: read it from its address, restore it, write the result, return its row."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from vrdir.batch.memory_budget import MemoryBudget
 from vrdir.batch.results import Diagnosis
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
+from vrdir.cluster.addresses import join, shown
+from vrdir.cluster.attempts import LocalDiskError, PassingError
 from vrdir.cluster.listing import Source
-from vrdir.cluster.storage import LocalDiskError, PassingError, join
 from vrdir.errors import (
     DataError,
     DiskError,
@@ -36,7 +37,7 @@ from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
 
-# Faults of the storage or of this machine, not of the image.
+# Errors of the storage or of this machine, not of the image.
 PASSING = (PassingError, MissingFileError, NotPermittedError, LocalDiskError)
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -46,15 +47,16 @@ class Options(NamedTuple):
     """How images are restored and written.
 
     Attributes:
-        restorer: arguments of `vrdir.Restorer`, so that every worker makes its own.
+        restorer: arguments of `vrdir.Restorer`; every worker makes its own restorer.
         suffix: the suffix of all results, such as ".png"; None keeps each file's.
-        quality: of lossy formats, 1 to 100.
-        max_side: reduce larger images to this many pixels on their longer side; None for none.
+        quality: the quality of lossy formats, 1 to 100.
+        max_side: reduce larger images to this many pixels on their longer side; None keeps their
+            size.
         overwrite: replace files that exist.
-        column: the column of Parquet tables that holds the images; None finds it.
+        column: the column of Parquet tables that contains the images; None finds it.
         smoothing: temporal smoothing of videos, 0 (off) to 0.99.
-        since: when the run began, by the storage's clock, in seconds since 1970: a target that is
-            newer is the run's own, and replaced. None if that is unknown.
+        since: when the run began, by the storage's clock, in seconds since 1970; None if unknown. A
+            newer target was written by this run, and is replaced.
     """
 
     restorer: Mapping[str, Any]
@@ -70,15 +72,16 @@ class Options(NamedTuple):
 def check_free(source: Source, target: str, options: Options) -> None:
     """Check that the result of a source may be written.
 
-    An earlier try of this run, whose worker was lost before it noted its rows, may have written it.
+    The target may exist because a worker of this run wrote it, and was lost before it wrote the
+    rows. Such a target may be replaced.
 
     Raises:
         DataError: another source of this run has the same target.
-        ExistsError: the target exists, is not of this run, and is not to be replaced.
+        ExistsError: the target exists, was not written by this run, and may not be replaced.
     """
     if source.clash:
         raise DataError(
-            f"its result would be written to {storage.shown(target)}, as that of an image listed "
+            f"its result would be written to {shown(target)}, as that of an image listed "
             "before it; give it another output or name"
         )
     if options.overwrite:
@@ -86,14 +89,14 @@ def check_free(source: Source, target: str, options: Options) -> None:
     modified = storage.modified(target)
     if modified is None or (options.since is not None and modified > options.since):
         return
-    raise ExistsError(f"{storage.shown(target)} exists; replace it with --overwrite")
+    raise ExistsError(f"{shown(target)} exists; replace it with --overwrite")
 
 
 def failure(row: Row, error: Exception) -> Row:
-    """Note an error in a row: what may pass, for a resumed run, or what stays.
+    """Return a row with an error, and with the status that belongs to it; see `Row.status`.
 
     Raises:
-        DiskError: the disk of the results is full or read-only: no other could be written either.
+        DiskError: the disk of the results is full or read-only, so that the run must end.
     """
     if isinstance(error, DiskError) and not isinstance(error, LocalDiskError):
         raise error
@@ -107,7 +110,7 @@ def failure(row: Row, error: Exception) -> Row:
 
 
 def finish(row: Row, start: float) -> Row:
-    """Note when a row was finished, and its seconds since `start` (`time.perf_counter`)."""
+    """Return a row with the time now, and the seconds since `start` (of `time.perf_counter`)."""
     return row._replace(seconds=time.perf_counter() - start, time=time.time())
 
 
@@ -116,7 +119,7 @@ class RestoredFile(NamedTuple):
 
     Attributes:
         content: the encoded file.
-        diagnosis: what was wrong with the image.
+        diagnosis: the degradations of the image.
     """
 
     content: bytes
@@ -124,7 +127,7 @@ class RestoredFile(NamedTuple):
 
 
 def target_name(name: str, suffix: str | None) -> str:
-    """Return the name of a source's result, as `vrdir restore` of a folder names it."""
+    """Return the name of the result of a source, as `vrdir restore` of a folder names it."""
     if suffix is not None:
         return str(PurePosixPath(name).with_suffix(suffix))
     return f"{name}.png" if plain_suffix(name) in ONLY_READ else name
@@ -136,10 +139,10 @@ def restore_content(
     """Restore an encoded image file.
 
     Args:
-        restorer: restores it.
-        content: the file.
-        name: of the file, for errors and by its suffix for the result's format.
-        options: how.
+        restorer: the restorer to use.
+        content: the encoded file.
+        name: the name of the file, for error messages; its suffix decides the format of the result.
+        options: how the image is restored and written.
 
     Raises:
         ImageError: it is not an image, is damaged, or cannot be written in the format.
@@ -158,11 +161,11 @@ def restore_content(
 
 
 class Gate:
-    """Lets a bounded number of threads restore at once; others read and write meanwhile.
+    """Limits the number of threads that restore at the same time; others may read and write.
 
     Args:
-        restorer: restores images.
-        at_once: threads that restore at the same time, each with one of torch's threads.
+        restorer: the restorer to use.
+        at_once: the number of threads that restore at the same time, with one torch thread each.
     """
 
     def __init__(self, restorer: Restorer, at_once: int) -> None:
@@ -171,12 +174,12 @@ class Gate:
         self._memory = MemoryBudget()
 
     def restore(self, content: bytes, name: str, options: Options) -> RestoredFile:
-        """Restore an encoded file as soon as there is a free place and memory for it."""
+        """Wait for a free place and enough memory, and restore an encoded image file."""
         with self._free, self._memory.reserve(self.restorer.network.content_bytes(content, name)):
             return restore_content(self.restorer, content, name, options)
 
     def restore_video(self, source: Path, target: Path, smoothing: float) -> None:
-        """Restore a video file as soon as there is a free place."""
+        """Wait for a free place, and restore a video file."""
         with self._free:
             self.restorer.restore_video(source, target, smoothing)
 
@@ -184,10 +187,10 @@ class Gate:
 def map_threads(
     action: Callable[[Input], Result], items: Iterable[Input], threads: int
 ) -> Iterator[Result]:
-    """Apply an action to items in threads and yield the results in order.
+    """Apply an action to items in threads, and yield the results in the order of the items.
 
-    No more than two items a thread are drawn ahead, so that the memory stays bounded. Each thread
-    computes with one of torch's threads. At an error or interruption no further item is begun.
+    At most two items per thread are taken in advance, so that memory stays bounded. Each thread
+    computes with one torch thread. After an error or interruption no further item is begun.
     """
     own = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, "address", initializer=torch.set_num_threads, initargs=(1,))
@@ -205,14 +208,14 @@ def map_threads(
 
 
 def restore_source(gate: Gate, source: Source, output: str, options: Options) -> Row:
-    """Restore a source into the output. Failures are noted in the row, not raised.
+    """Restore an image into the output. Failures are recorded in the row, not raised.
 
     Raises:
         DiskError: the disk of the results is full or read-only.
     """
     start = time.perf_counter()
     target = join(output, target_name(source.name, options.suffix))
-    row = Row(storage.shown(source.address), storage.shown(target), key=key_of(source))
+    row = Row(shown(source.address), shown(target), key=key_of(source))
     try:
         check_free(source, target, options)
         content = storage.read(source.address, source.size)
@@ -222,10 +225,7 @@ def restore_source(gate: Gate, source: Source, output: str, options: Options) ->
         row = row._replace(
             target_bytes=len(restored.content),
             target_sha256=sha256(restored.content).hexdigest(),
-            haze=restored.diagnosis.haze,
-            noise=restored.diagnosis.noise,
-            rain=restored.diagnosis.rain,
-            changed=restored.diagnosis.changed,
+            **restored.diagnosis._asdict(),
         )
     except Exception as error:  # the next image is another
         row = failure(row, error)

@@ -1,4 +1,4 @@
-"""Fog as the files of cameras show it: mixed in light, then exposed, toned and compressed."""
+"""Fog as in files of cameras: mixed in linear light, exposed, tone-mapped and compressed."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class ExportableVRDIR(nn.Module):
 
     def __init__(self, model: VRDIR) -> None:
         super().__init__()
-        network = copy.deepcopy(model).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network = copy.deepcopy(model).to("cpu")
+        network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for ise in network.scales:
             ise.modulation = MatrixFourierModulation(ise.modulation)
         self.network: VRDIR = network.requires_grad_(False).eval()

@@ -1,9 +1,10 @@
-"""The global context: what the whole picture says about the air in it, from a small copy of it.
+"""The global context: estimates the haze of an image from a small copy of the whole image.
 
-In a window, a pale wall and a wall in fog are the same pixels. What distinguishes them is the rest
-of the picture, and what is in it: the paper's intrinsic semantics, where they are strongest. So E
-sees a copy of the whole image, always of the same size, through its deeper taps, and a small head
-estimates the veil over the scene, or how its local contrast is to be raised. `lift` does so.
+In a part of an image, a pale wall and a wall in fog look the same. Only the rest of the image, and
+what it shows, can distinguish them: the paper's intrinsic semantics. So the extractor E gets a copy
+of the whole image, always of the same size. From the features of its deeper taps, a small head
+estimates the veil of haze over the scene, or by how much the local contrast must be raised. `lift`
+removes this haze from the image.
 """
 
 from __future__ import annotations

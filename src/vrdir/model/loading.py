@@ -68,7 +68,8 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     refuse_pointer(path, WeightsError)
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            names = list(file.keys())
+            slices = {name: file.get_slice(name) for name in names}
             found = {
                 name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()
             }

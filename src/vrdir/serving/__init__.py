@@ -1,4 +1,4 @@
-"""The service: restore images for other programs and for a page in the browser."""
+"""The HTTP service: it restores images for other programs and for a page in the browser."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Restored images as HTTP responses: an image with headers, JSON, or both in two parts."""
+"""HTTP responses with restored images: the image with headers, JSON, or both in two parts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from vrdir.serving.images import MEDIA_TYPES, ImageResult
 from vrdir.serving.intake import JSON, MULTIPART, Bodies, Wanted
 
 PREFIX = "Vrdir-"  # of the headers with the diagnosis
-PIECE = 2**18  # bytes: what a client must take within `--send-timeout`
+PIECE = 2**18  # bytes that a client must accept within `--send-timeout`
 
 
 class HeldResponse(Response):
-    """A response whose memory is budgeted until the client has taken it, piece by piece.
+    """A response that is sent in pieces, and counts to the memory budget until it is sent.
 
     Args:
         content: the body.
-        media_type: of the body.
-        headers: beside those of every response.
-        bodies: the budget.
+        media_type: the media type of the body.
+        headers: headers in addition to those that every response has.
+        bodies: the memory budget.
 
     Raises:
         ProblemError: the budget has no memory left.
@@ -38,7 +38,7 @@ class HeldResponse(Response):
         bodies.take(len(content))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response; each piece waits until the client has taken the one before."""
+        """Send the response; each piece waits until the client has accepted the one before."""
         body = memoryview(self.body)
         try:
             await send(
@@ -57,12 +57,12 @@ class HeldResponse(Response):
 
 
 def answer_of(result: ImageResult, wanted: Wanted, bodies: Bodies) -> Response:
-    """Return a restored image as the client wants it.
+    """Return the response with a restored image, in the form that the client asked for.
 
     Args:
-        result: the image.
-        wanted: its form.
-        bodies: the budget of memory, which the answer counts to until it is sent.
+        result: the restored image.
+        wanted: the form of the response.
+        bodies: the memory budget, to which the response counts until it is sent.
 
     Raises:
         ProblemError: the budget has no memory left.
@@ -82,33 +82,22 @@ def answer_of(result: ImageResult, wanted: Wanted, bodies: Bodies) -> Response:
 
 
 def diagnosis_of(result: ImageResult) -> dict[str, Any]:
-    """Return the diagnosis as JSON values; the OpenAPI document describes them."""
-    found = result.diagnosis
+    """Return size, diagnosis, shares and times as JSON values; see the OpenAPI document."""
     return {
         "width": result.width,
         "height": result.height,
-        "diagnosis": {
-            "haze": found.haze,
-            "noise": found.noise,
-            "rain": found.rain,
-            "changed": found.changed,
-        },
+        "diagnosis": result.diagnosis._asdict(),
         "shares": result.shares,
         "milliseconds": {name: round(value, 2) for name, value in result.milliseconds.items()},
     }
 
 
 def diagnosis_headers(result: ImageResult) -> dict[str, str]:
-    """Return the diagnosis as headers."""
-    found = result.diagnosis
-    figures = {
-        "Haze": found.haze,
-        "Noise": found.noise,
-        "Rain": found.rain,
-        "Changed": found.changed,
-    }
+    """Return the diagnosis, the shares and the times as HTTP headers."""
     headers = {
-        PREFIX + name: f"{value:.4f}" for name, value in figures.items() if value is not None
+        PREFIX + name.capitalize(): f"{value:.4f}"
+        for name, value in result.diagnosis._asdict().items()
+        if value is not None
     }
     headers[PREFIX + "Shares"] = ", ".join(
         f"{name}={share:.4f}" for name, share in result.shares.items()

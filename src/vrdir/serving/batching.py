@@ -1,8 +1,8 @@
-"""The queue: images that wait are restored in batches of one size, within a budget of pixels.
+"""The queue of images: images of the same size are restored together, within a memory limit.
 
-Nothing here knows HTTP. Threads take jobs from the queue; an event loop or a test waits for their
-futures. A job that is given up, or whose deadline has passed, is dropped before work begins; work
-that has begun stops at its next step, once nobody wants any result of its batch.
+This module does not use HTTP. Threads take jobs from the queue, and an event loop or a test waits
+for the jobs' futures. A job that was given up, or whose deadline has passed, is removed from the
+queue. Work that has begun stops at its next step when all jobs of its batch were given up.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ logger = logging.getLogger(__name__)
 
 CPU_BATCH_PIXELS = 2**17  # more in one batch is slower on a CPU: features leave the caches
 GPU_BATCH_PIXELS = 2**23
-FIRST_GUESS = 250_000.0  # pixels a second, until the first job is done
-LONGEST_WAIT = 120  # seconds, of Retry-After
+FIRST_GUESS = 250_000.0  # pixels per second, until the first batch is done
+LONGEST_WAIT = 120  # seconds, the largest value of the header Retry-After
 
 
 class Observer(Protocol):
-    """What the queue reports to: the metrics."""
+    """The interface through which the queue reports what it does; `Metrics` implements it."""
 
     def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
-        """Note a batch that was restored."""
+        """Count a batch that was processed: its jobs, their pixels, and the time."""
 
     def job_started(self, seconds: float) -> None:
-        """Note how long a job has waited."""
+        """Record how many seconds a job waited before work on it began."""
 
     def job_dropped(self, reason: str) -> None:
-        """Note a job whose result nobody wants any more, whether it waited or was at work."""
+        """Count a job that was given up, before or during the work on it."""
 
 
 class GivenUpError(Exception):
-    """Work that was stopped, because nobody wants its results."""
+    """Work was stopped because all jobs of its batch were given up."""
 
 
 @dataclass(eq=False)
@@ -51,16 +51,17 @@ class Job:
     """One image to restore.
 
     Attributes:
-        batch_key: jobs of the same key are restored together.
-        pixels: how many pixels the image has, with padding.
-        deadline: when the job is dropped, by `time.monotonic`.
-        work: what is done: jobs of one key -> one result or exception for each.
-        payload: what `work` needs to know.
-        future: where the result is put.
-        submitted: when the job was accepted, by `time.monotonic`.
-        given_up: why nobody wants the result any more; empty while somebody does.
-        cost: the memory that the work needs, in pixels of an image restored as a whole; 0 for
-            `pixels`. A large image is restored in strips, and costs less than it has pixels.
+        batch_key: jobs with the same key may be processed in one batch.
+        pixels: the number of pixels of the image, with padding.
+        deadline: the time after which the job is dropped, as of `time.monotonic`.
+        work: the function that processes a batch. It takes jobs with the same key, and returns a
+            result or an exception for each.
+        payload: the data for `work`.
+        future: receives the result or the exception.
+        submitted: the time when the job was made, as of `time.monotonic`.
+        given_up: why the result is no longer needed; "" while it is needed.
+        cost: the memory that the work needs, in pixels of an image that is restored as a whole; 0
+            means `pixels`. A large image is restored in strips, so its cost is below its pixels.
     """
 
     batch_key: Hashable
@@ -74,34 +75,36 @@ class Job:
     cost: int = 0
 
     def __post_init__(self) -> None:
-        """Let an image cost its pixels, unless another cost is given."""
+        """Set the cost to the number of pixels, unless a cost is given."""
         self.cost = self.cost or self.pixels
 
     def give_up(self, reason: str) -> None:
-        """Say that nobody wants the result: "client-gone", "deadline" or "stopping"."""
+        """Give up the job, for the reason "client-gone", "deadline" or "stopping"."""
         self.given_up = self.given_up or reason
         self.future.cancel()
 
 
 def check_wanted(jobs: Sequence[Job]) -> None:
-    """Raise GivenUpError if nobody wants the result of any of these jobs.
+    """Check that at least one of these jobs is still needed. Long work calls it between its steps.
 
-    Long work calls this between its steps.
+    Raises:
+        GivenUpError: all of the jobs were given up.
     """
     if all(job.given_up for job in jobs):
         raise GivenUpError(jobs[0].given_up)
 
 
 class Queue:
-    """A bounded queue of jobs and the threads that work on them.
+    """A bounded queue of jobs, and the threads that process them.
 
     Args:
-        threads: how many threads work. A thread that is alone uses all of them for its batch.
-        max_jobs: how many jobs may wait.
-        max_pixels: how many pixels may wait.
-        work_pixels: the most that jobs at work may cost; one job is always taken.
-        batch_pixels: how many pixels one batch may have.
-        observer: is notified of batches and dropped jobs.
+        threads: the number of threads. If only one batch is in work, torch uses as many threads for
+            it.
+        max_jobs: the largest number of waiting jobs.
+        max_pixels: the largest total of the pixels of waiting jobs; one job is always accepted.
+        work_pixels: the largest total cost of the jobs in work; one job is always taken.
+        batch_pixels: the largest number of pixels of a batch.
+        observer: is notified of batches, and of jobs that begin or are given up.
     """
 
     def __init__(
@@ -131,17 +134,17 @@ class Queue:
 
     @property
     def length(self) -> int:
-        """How many jobs wait."""
+        """The number of jobs that wait."""
         return len(self._waiting)
 
     @property
     def pixels(self) -> int:
-        """How many pixels wait."""
+        """The total of the pixels of the jobs that wait."""
         return sum(job.pixels for job in list(self._waiting))
 
     @property
     def at_work(self) -> int:
-        """How many jobs are being restored."""
+        """The number of jobs in work."""
         return len(self._at_work)
 
     @property
@@ -149,10 +152,10 @@ class Queue:
         return sum(job.pixels for job in self._at_work)
 
     def submit(self, job: Job) -> Future[Any]:
-        """Accept a job.
+        """Add a job to the queue and return its future.
 
         Raises:
-            ProblemError: too many jobs or pixels wait already, or the service stops.
+            ProblemError: too many jobs or pixels wait already, or the queue was stopped.
         """
         with self._changed:
             if self._stopping:
@@ -172,7 +175,7 @@ class Queue:
         return job.future
 
     def stop(self, timeout: float) -> None:
-        """Finish what was accepted, within a time in seconds, and end the threads."""
+        """Finish the accepted jobs, within a time in seconds, and end the threads."""
         until = time.monotonic() + timeout
         with self._changed:
             self._stopping = True
@@ -182,7 +185,7 @@ class Queue:
         self.give_up()
 
     def give_up(self) -> None:
-        """Answer all jobs, waiting or at work, that the service is stopping, and take no more."""
+        """Give up all jobs, waiting or in work, with the problem "stopping", and accept no more."""
         with self._changed:
             self._stopping = True
             waiting, at_work = list(self._waiting), list(self._at_work)
@@ -199,7 +202,7 @@ class Queue:
         return min(LONGEST_WAIT, max(1, math.ceil(seconds)))
 
     def _drop_dead(self) -> None:
-        """Drop jobs that nobody waits for, or that are late. The caller has the lock."""
+        """Remove jobs that were given up or are late. The caller must hold the lock."""
         now = time.monotonic()
         alive: deque[Job] = deque()
         for job in self._waiting:
@@ -213,7 +216,7 @@ class Queue:
         self._waiting = alive
 
     def _take(self) -> list[Job] | None:
-        """Wait for jobs of one key that fit into the budget; None when the queue has stopped."""
+        """Wait for a batch that fits into the memory limit; return None if the queue is stopped."""
         with self._changed:
             while True:
                 self._drop_dead()
@@ -230,13 +233,13 @@ class Queue:
         if not self._waiting:
             return []
         first = self._waiting[0]
-        # The oldest job is not overtaken: it waits until those at work leave it enough memory.
+        # No job overtakes the oldest one, which waits until there is enough memory for it.
         free = self._work_pixels - sum(job.cost for job in self._at_work)
         if first.cost > free and self._at_work:
             return []
         batch: list[Job] = []
         pixels = cost = 0
-        # Shares the batch out among the threads that are free, so that none of them idles.
+        # Divide the jobs of this key among the idle threads.
         alike = sum(job.batch_key == first.batch_key for job in self._waiting)
         idle = max(1, self._threads - self._batches_at_work)
         most = max(1, math.ceil(alike / idle))
@@ -256,7 +259,7 @@ class Queue:
     def _run(self) -> None:
         while (batch := self._take()) is not None:
             self._work_on(batch)
-            del batch  # what it holds is free while this thread waits
+            del batch  # so that its memory is free while this thread waits
 
     def _work_on(self, batch: list[Job]) -> None:
         start = time.monotonic()
@@ -268,7 +271,7 @@ class Queue:
                 alone = self._batches_at_work == 1 and not self._waiting
             torch.set_num_threads(self._threads if alone else 1)
             results = batch[0].work(batch)
-        except BaseException as error:  # a thread that ends would leave the queue without work
+        except BaseException as error:  # else the thread would end, and the queue stop
             results = [error] * len(batch)
         seconds = max(time.monotonic() - start, 1e-6)
         with self._changed:
@@ -285,7 +288,7 @@ class Queue:
 
 
 def _settle(job: Job, result: Any) -> None:
-    """Give a job its result or exception, unless it has one, or is cancelled."""
+    """Set the result or exception of a job, unless it has one or was cancelled."""
     try:
         if isinstance(result, BaseException):
             job.future.set_exception(result)
@@ -296,5 +299,5 @@ def _settle(job: Job, result: Any) -> None:
 
 
 def late() -> ProblemError:
-    """Return the problem of a job whose deadline has passed."""
+    """Return the error for a job whose deadline has passed."""
     return ProblemError("deadline", "the image was not restored before its deadline", 10)

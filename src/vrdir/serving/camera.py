@@ -1,7 +1,7 @@
 """Live sources: a webcam, a network stream or a file in real time, restored with bounded delay.
 
-A thread reads the source and keeps only the newest frame. A frame that is still waiting when the
-next one arrives is dropped, never queued, so the delay is that of one restoration.
+A thread reads the source and keeps only the newest frame. If a frame still waits when the next one
+arrives, it is dropped. So the delay is the time that one restoration takes.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ from vrdir.video.formats import import_av
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
-REPEAT_SECONDS = 1.0  # without a new frame, after which the last one is given again
-CLOSE_SECONDS = 2.0  # to wait for a source to be closed
-REMEMBERED = 1000  # latencies
+REPEAT_SECONDS = 1.0  # without a new frame, after which the last one is returned again
+CLOSE_SECONDS = 2.0  # the longest wait until a source is closed
+REMEMBERED = 1000  # frames whose latencies are kept
 # FFmpeg's flags for conversions: bilinear with full chroma, and the mean over areas to reduce.
 CONVERTED, REDUCED = 2 | 0x2000, 0x20
 
 
 class CameraReport(NamedTuple):
-    """How a live source went so far.
+    """Counts and delays of a live source, from its start until now.
 
     Attributes:
-        received: frames that were decoded.
-        dropped: frames that were replaced by newer ones before they were restored.
-        restored: frames that were given out.
-        repeated: how often the last frame was given again, because no new one came.
-        reconnects: how often the source was lost and found again.
+        received: the number of decoded frames.
+        dropped: the number of frames that newer ones replaced before they were restored.
+        restored: the number of restored frames, or with `restore=False` of returned ones.
+        repeated: how often the last frame was returned again, because no new one arrived.
+        reconnects: how often the source was lost and opened again.
         connected: whether frames arrive now.
-        p50_ms: the median delay from when a frame should have arrived to its result, of the last
-            1000.
-        p95_ms: the 95th percentile of the same.
-        fps: frames given out a second, of the last 1000.
-        network_side: the longer side at which the network sees frames now; 0 before the first.
+        p50_ms: the median delay in milliseconds, over the last 1000 frames: from the time when a
+            frame should have arrived, by the source's clock, to its result.
+        p95_ms: the 95th percentile of this delay, in milliseconds.
+        fps: restored frames per second, over the last 1000 frames.
+        network_side: the longer side in pixels of the frames that the network gets now; 0 before
+            the first frame.
     """
 
     received: int
@@ -73,38 +74,39 @@ class CameraReport(NamedTuple):
 
 
 class Camera(Iterator[Picture]):
-    """The frames of a live source, restored; each is (H, W, 3), uint8.
+    """An iterator over the restored frames of a live source; each is (H, W, 3), uint8.
 
         with vrdir.Camera("rtsp://camera/stream") as camera:
             for frame in camera:
                 show(frame)
 
-    Iteration ends with a file. A network source or webcam that is lost is opened again, with
-    growing pauses; meanwhile the last frame is given again each second. There is no length: a file
-    in real time gives as many frames as there is time for. Errors come with the first frame, or
-    with a later one: a `VideoError` if the source cannot be read.
+    The iteration of a file ends at its end. A network source or webcam that is lost is opened
+    again, with growing pauses; meanwhile the last frame is returned again each second. A camera has
+    no `len()`: late frames are dropped, so the number of frames depends on the machine's speed. If
+    the source cannot be read, the iteration raises `VideoError`, at the first frame or later.
 
     Args:
         source: the number or device of a webcam, an address (rtsp, rtmp, http, udp, tcp, srt, rtp),
             or a video file, which is played in real time.
-        restore: restore the frames; or a `Restorer`, which then does it.
+        restore: True to restore the frames with the weights `small`; a `Restorer` to use that one;
+            False to return the frames unchanged.
         max_side: reduce larger frames to this many pixels on the longer side.
-        network_side: let the network see larger frames reduced to this many pixels on the longer
-            side, and do to the whole frame what it did there. The frame keeps its size.
-        fps: hold this many frames a second: no more are restored, and the network sees smaller
-            copies where there is not time enough, as with `network_side`.
-        smoothing: against flicker, as for `Restorer.stream`.
-        channels: the order of the colours, "rgb" or "bgr" as OpenCV has them.
-        timeout: seconds without a frame of a live source, after which iteration raises VideoError;
-            None tries for ever.
-        listen: wait at the address for a sender, which pushes its stream there (rtsp, rtmp, http,
-            tcp; udp and rtp always do).
+        network_side: restore a copy that is reduced to this many pixels on the longer side, and
+            apply the change of the copy to the whole frame. The frame keeps its size.
+        fps: keep this frame rate, in frames per second: no more frames are restored, and if the
+            machine is too slow, the network gets smaller copies, as with `network_side`.
+        smoothing: temporal smoothing against flicker, 0 (off) to 0.99, as for `Restorer.stream`.
+        channels: the order of the colours, "rgb", or "bgr" as in OpenCV.
+        timeout: seconds without a frame of a live source, after which the iteration raises
+            `VideoError`; None to try without a limit.
+        listen: wait at the address for a sender that pushes its stream there (rtsp, rtmp, http,
+            tcp); udp and rtp always wait.
 
     Attributes:
         name: the source, without passwords.
 
     Raises:
-        InputError: an argument is out of range, or the address is of an unknown kind.
+        InputError: an argument is out of range, or the address has an unsupported scheme.
         VideoError: the source is a folder, or PyAV is not installed.
     """
 
@@ -133,7 +135,7 @@ class Camera(Iterator[Picture]):
             self._stream = restorer.stream(_popped(self._waiting), smoothing, channels="rgb")
         self._size = SizeChoice(network_side, fps)
         self._interval = 0.0 if fps is None else 1 / fps
-        self._next_due = 0.0  # the moment of the next frame, to give no more than `fps`
+        self._next_due = 0.0  # the earliest time of the next frame, to return no more than `fps`
         self._taken: tuple[float, int] | None = None  # when a frame was taken, and its longer side
         self._last: Picture | None = None
         self._network_side = 0
@@ -141,7 +143,7 @@ class Camera(Iterator[Picture]):
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._moments: deque[float] = deque(maxlen=REMEMBERED)
         self._reader = FrameReader(opened)
-        # A camera that is no longer used is closed, even if nobody says so.
+        # Close the source when the camera is no longer used, even without a call of `close`.
         weakref.finalize(self, self._reader.close)
 
     def __enter__(self) -> Camera:
@@ -159,12 +161,12 @@ class Camera(Iterator[Picture]):
         return f"Camera({self.name!r})"
 
     def close(self) -> None:
-        """Close the source; iteration ends."""
+        """Close the source and end the iteration. Any thread may call it."""
         self._reader.close(CLOSE_SECONDS)
 
     @property
     def report(self) -> CameraReport:
-        """How it went so far."""
+        """The counts and delays from the start until now."""
         latencies, moments = sorted(self._latencies), list(self._moments)
         seconds = moments[-1] - moments[0] if len(moments) > 1 else 0.0
         reader = self._reader
@@ -201,7 +203,7 @@ class Camera(Iterator[Picture]):
         return self._last.copy()
 
     def _note_last_frame(self) -> None:
-        """Note how long the last frame took, with what its user did with it."""
+        """Record how long the last frame took, including the time that its user needed."""
         if self._taken is not None:
             begun, side = self._taken
             if self._max_side is not None:
@@ -210,7 +212,7 @@ class Camera(Iterator[Picture]):
             self._taken = None
 
     def _processed(self, frame: Any) -> Picture:
-        """Return a frame of PyAV's restored, in the order of colours that was asked for."""
+        """Restore a PyAV frame, and return it in the order of colours of `channels`."""
         width, height = _fitted(frame.width, frame.height, self._max_side)
         pixels = _pixels(frame, width, height)
         small = _fitted(width, height, self._size.side)
@@ -232,13 +234,13 @@ class Camera(Iterator[Picture]):
 
 
 def _popped(waiting: list[Picture]) -> Iterator[Picture]:
-    """Yield the frame that waits, each time that the stream asks."""
+    """Yield the waiting frame, each time that the stream needs one."""
     while True:
         yield waiting.pop()
 
 
 def _pixels(frame: Any, width: int, height: int) -> Picture:
-    """Return a frame of PyAV's as RGB of this size."""
+    """Return a PyAV frame as RGB, (height, width, 3) uint8."""
     reduces = (width, height) != (frame.width, frame.height)
     picture = frame.reformat(
         width, height, "rgb24", interpolation=REDUCED if reduces else CONVERTED
@@ -248,7 +250,7 @@ def _pixels(frame: Any, width: int, height: int) -> Picture:
 
 
 def _fitted(width: int, height: int, side: int | None) -> tuple[int, int]:
-    """Return a size reduced so that the longer side has at most `side` pixels."""
+    """Return width and height, reduced so that the longer side has at most `side` pixels."""
     if side is None or max(width, height) <= side:
         return width, height
     scale = side / max(width, height)

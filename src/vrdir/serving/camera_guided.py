@@ -1,14 +1,16 @@
-"""Restore a frame by a smaller copy of it: what the network did to the copy is done to the frame.
+"""Restore a large frame by way of a reduced copy: the change of the copy is applied to the frame.
 
-The network sees a copy. At each place of it, what it did to the contrast is a factor: the slope of
-the line that leads from the copy's levels around that place to the restored ones, as in the fast
-guided filter (He and Sun, arXiv:1505.00996). The frame has details that the copy lacks; they are
-multiplied by the factor, so that haze goes from them too, and noise does not come back.
+The network restores the copy. At each position of the copy, a factor g says how the contrast has
+changed: it is the slope of the line that fits the restored levels to the copy's levels in a small
+neighbourhood, as in the fast guided filter (He and Sun, arXiv:1505.00996). The details of the frame
+that the copy lacks are multiplied by this factor. So haze is removed from them, too, and noise that
+the network removed does not return.
 
-    result = g * frame + up(restored - up_small(g) * copy)
+    result = up(g) * frame + up(restored - g * copy)
 
-Where the network changes nothing, g = 1 and the frame stays as it is. The copy of the result is the
-restored copy, up to rounding.
+Here `up` enlarges a map to the size of the frame. Where the network changes nothing, g is 1, and
+the frame stays the same. If the result is reduced to the copy's size, it is the restored copy, up
+to rounding.
 """
 
 from __future__ import annotations
@@ -22,21 +24,21 @@ from torch.nn import functional
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
-RADIUS = 2  # of the places around, in pixels of the copy
-FAINT = 1.0  # a contrast in levels, below which the factor tends to 1
-LEAST, MOST = 0.0, 4.0  # factors
+RADIUS = 2  # of the neighbourhood, in pixels of the copy
+FAINT = 1.0  # a contrast in 8-bit levels, below which the factor tends to 1
+LEAST, MOST = 0.0, 4.0  # limits of the factor
 
 
 def apply_to(frame: Picture, copy: Picture, restored: Picture) -> Picture:
-    """Do to a frame what was done to its copy.
+    """Apply the change of a reduced copy to the whole frame.
 
     Args:
-        frame: (H, W, 3).
-        copy: (h, w, 3), the frame reduced.
-        restored: (h, w, 3), the copy restored.
+        frame: (H, W, 3), uint8.
+        copy: (h, w, 3), uint8, the reduced frame.
+        restored: (h, w, 3), uint8, the restored copy.
 
     Returns:
-        (H, W, 3).
+        The restored frame, (H, W, 3), uint8.
     """
     before, after = _planes(copy), _planes(restored)
     factor = _factor(before, after)
@@ -50,7 +52,7 @@ def apply_to(frame: Picture, copy: Picture, restored: Picture) -> Picture:
 
 
 def _factor(before: Tensor, after: Tensor) -> Tensor:
-    """Return what was done to the contrast, (1, 1, h, w): 1 where nothing was done."""
+    """Return the factor of the contrast, (1, 1, h, w); it is 1 where nothing has changed."""
     before = before.contiguous()
     change = after - before
     # The three colours count as one sample each: a veil acts on all of them alike.
@@ -65,7 +67,7 @@ def _factor(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _mean_around(maps: Tensor) -> Tensor:
-    """Return the mean of maps (1, C, h, w) around each place.
+    """Return the means of maps (1, C, h, w) over the neighbourhood of each position.
 
     Sums of shifted maps take a quarter of the time of average pooling.
     """

@@ -13,32 +13,37 @@ from vrdir.video.formats import import_av
 
 logger = logging.getLogger(__name__)
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two tries to reach a source
-LATE, CAUGHT_UP = 1.0, 0.3  # seconds of delay that are too much, and that are well again
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts to open a source
+LATE, CAUGHT_UP = 1.0, 0.3  # seconds of delay: above the first too late, below the second fine
 PATIENCE = 2.0  # seconds that frames may be late before only key frames are decoded
-DRIFT = 0.001  # of a source's clock against ours, at most
-JUMP = 10.0  # seconds that a source's clock goes forth or back at once, and is read anew
+DRIFT = 0.001  # the largest difference in speed of a source's clock and ours
+JUMP = 10.0  # seconds: if a source's clock jumps by more, its offset is measured again
 
 
 class Arrived(NamedTuple):
-    """A decoded frame (PyAV's), and when it should have been here, by `time.perf_counter`."""
+    """A decoded frame.
+
+    Attributes:
+        frame: a PyAV `VideoFrame`.
+        due: the time when it should have arrived, as of `time.perf_counter`.
+    """
 
     frame: Any
     due: float
 
 
 class FrameReader:
-    """Reads a source in a thread of its own, which ends with `close`.
+    """Reads a source in its own thread until `close`, and keeps the newest frame.
 
     Args:
-        source: what is read.
+        source: the source to read.
 
     Attributes:
-        received: frames that were decoded.
-        dropped: frames that were replaced by newer ones before they were taken.
-        reconnects: how often the source was lost and found again.
+        received: the number of decoded frames.
+        dropped: the number of frames that newer ones replaced before they were taken.
+        reconnects: how often the source was lost and opened again.
         connected: whether frames arrive now.
-        closed: whether it was closed.
+        closed: whether `close` was called.
     """
 
     def __init__(self, source: Source) -> None:
@@ -55,7 +60,7 @@ class FrameReader:
         self._thread.start()
 
     def close(self, wait: float = 0.0) -> None:
-        """Stop reading; wait until the source is closed, at most a number of seconds."""
+        """Stop reading, and wait at most `wait` seconds until the source is closed."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -63,20 +68,24 @@ class FrameReader:
             self._thread.join(wait)
 
     def pause(self, until: float) -> None:
-        """Sleep until a moment, or until it is closed."""
+        """Sleep until a time (as of `time.perf_counter`), or until the reader is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed, max(0.0, until - time.perf_counter()))
 
     def take(self, seconds: float, timeout: float | None) -> Arrived | None:
-        """Return the newest frame as soon as there is one; None if none comes in time.
+        """Wait for a frame that was not taken yet, and return the newest one.
 
         Args:
-            seconds: to wait.
-            timeout: seconds after the last frame of a live source, from which on it has failed.
+            seconds: how long to wait.
+            timeout: seconds since the last frame of a live source, after which it has failed; None
+                for no limit.
+
+        Returns:
+            The frame, or None if none arrived in time.
 
         Raises:
             StopIteration: the source has ended, or was closed.
-            VideoError: the source cannot be read.
+            VideoError: the source cannot be read, or has failed.
         """
         until = time.perf_counter() + seconds
         with self._changed:
@@ -116,7 +125,7 @@ class FrameReader:
                 if not self.received and (error.final or not self._source.is_live):
                     self._fail(VideoError(f"{self._source.name} cannot be opened: {reason}"))
                     return
-            except Exception as error:  # a bug, which the one who takes frames must see
+            except Exception as error:  # a bug: `take` raises it
                 self._fail(error)
                 return
             self.connected = False
@@ -124,7 +133,7 @@ class FrameReader:
                 break
             if self.received > seen:
                 pause, seen, self._reason = FIRST_WAIT, self.received, ""
-            # A source that stays away is no news.
+            # Only a new reason is a warning.
             level = logging.INFO if reason == self._reason else logging.WARNING
             self._reason = reason
             logger.log(
@@ -176,7 +185,7 @@ class FrameReader:
 
 
 def _decoded(av: Any, packet: Any) -> list[Any]:
-    """Return a packet's frames; none if it is damaged, as on a bad line."""
+    """Return the frames of a packet; none if the packet is damaged."""
     try:
         frames: list[Any] = packet.decode()
     except av.error.InvalidDataError as error:
@@ -186,16 +195,17 @@ def _decoded(av: Any, packet: Any) -> list[Any]:
 
 
 class _Clock:
-    """When each frame should have been here, by the source's own times.
+    """Computes when each frame should have arrived, from the frames' own times.
 
-    A live source shows its least delay at some frame; later frames are late by what theirs is more.
-    So the delay counts what waits in the network's and the decoder's buffers, too.
+    The offset from the source's clock to ours is the smallest one seen, that of the frame with the
+    least delay. Later frames are late by the difference of their offset. So the delay includes the
+    time that frames wait in buffers of the network and of the decoder.
 
     Args:
-        is_live: the source goes on without us; else it waits, and nothing is skipped.
+        is_live: whether the source continues while nobody reads it; if not, nothing is skipped.
 
     Attributes:
-        is_behind: frames are late for long: decoding them all takes too much time.
+        is_behind: whether frames have been late for so long that not all should be decoded.
     """
 
     def __init__(self, is_live: bool) -> None:
@@ -206,7 +216,7 @@ class _Clock:
         self.is_behind = False
 
     def due(self, moment: float | None) -> float:
-        """Return when a frame should have been here.
+        """Return the time when a frame should have arrived, as of `time.perf_counter`.
 
         Args:
             moment: the frame's own time, in seconds; None if it has none.
@@ -224,7 +234,7 @@ class _Clock:
         return moment + self._offset
 
     def _judge(self, offset: float, now: float) -> None:
-        """Decide whether frames are late for long, by a frame's offset."""
+        """Update `is_behind` by the offset of a frame."""
         assert self._offset is not None
         late = offset - self._offset
         if late < (CAUGHT_UP if self.is_behind else LATE):
@@ -235,5 +245,5 @@ class _Clock:
         waited = now - self._since
         self.is_behind = self._is_live and waited > PATIENCE
         if waited > 3 * PATIENCE or not self._is_live:
-            # Skipping does not help, so it is the way here that has become longer.
+            # Skipping frames does not help, so the connection itself has a longer delay now.
             self._offset, self._since, self.is_behind = offset, None, False

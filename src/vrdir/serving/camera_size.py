@@ -1,4 +1,4 @@
-"""The size at which a camera's frames are restored, chosen so that a frame rate holds."""
+"""The size at which a camera's frames are restored, chosen to keep a frame rate."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ logger = logging.getLogger(__name__)
 
 LADDER = (1920, 1600, 1280, 960, 800, 640, 480, 400, 320, 240)  # longer sides, in pixels
 SETTLE_FRAMES = 8  # restored at one size before another is chosen
-# Shares of the time that a frame has: what it may take before a smaller size is chosen, what it
-# should take after that, and what it should take at a larger size for that to be chosen.
+# Shares of the time available for a frame: above MOST a smaller size is chosen, so that the
+# expected share is below WANTED; a larger size is chosen if its expected share is below ROOM.
 MOST, WANTED, ROOM = 1.0, 0.9, 0.75
-LONGEST = 64  # times `SETTLE_FRAMES`, after a larger size has failed again and again
+LONGEST = 64  # the longest wait before a larger size is tried, in units of `SETTLE_FRAMES`
 
 
 class SizeChoice:
-    """Chooses the size at which frames are restored, to hold a frame rate.
+    """Chooses the size at which frames are restored, to keep a frame rate.
 
-    A smaller size is chosen as soon as frames take too long, a larger one where the time should be
-    enough for it. If it is not, the next try comes later each time, so that the size does not go up
-    and down.
+    The size becomes smaller as soon as frames take too long, and larger when the time should be
+    enough for it. Each time that a larger size was too slow, the wait before the next attempt is
+    doubled, so that the size does not change all the time.
 
     Args:
-        most: the largest longer side; None for the frame's own.
-        fps: the frame rate to hold; None to stay at `most`.
+        most: the largest longer side, in pixels; None for that of the frame.
+        fps: the frame rate to keep, in frames per second; None to stay at `most`.
 
     Attributes:
-        side: the longer side now; None for the frame's own.
+        side: the current longer side, in pixels; None for that of the frame.
     """
 
     def __init__(self, most: int | None, fps: float | None) -> None:
         self.side = most
         self._most, self._fps = most, fps
         self._times: list[float] = []
-        self._wait, self._since = 1, 0  # windows of frames between two tries of a larger size
-        self._tried = False  # the present size is a larger one that is tried
+        self._wait, self._since = 1, 0  # windows of frames between two attempts at a larger size
+        self._tried = False  # whether the current size is such an attempt
         self._said_too_slow = False
 
     def took(self, seconds: float, frame_side: int) -> None:
-        """Note how long a frame took; choose another size if it was much too long or short.
+        """Record the time that a frame took; after eight frames, choose another size if needed.
 
         Args:
-            seconds: for the frame, with all that was done with it.
-            frame_side: its longer side, in pixels.
+            seconds: the time from taking the frame to asking for the next one.
+            frame_side: the longer side of the frame itself, in pixels.
         """
         if self._fps is None:
             return
@@ -71,13 +71,13 @@ class SizeChoice:
         if self._tried:
             self._wait = min(2 * self._wait, LONGEST)
         self._tried = False
-        # The time grows with the pixels: go down to what should be fast enough, at once.
+        # The time is proportional to the pixels: take the largest size that should be fast enough.
         fits = [side for side in smaller if share * (side / current) ** 2 < WANTED]
         self._choose(max(fits, default=smaller[-1]), "lowered", current)
 
     def _raise(self, share: float, current: int, most: int) -> None:
         if self._tried and self._since > self._wait:
-            self._tried, self._wait = False, 1  # it holds
+            self._tried, self._wait = False, 1  # the larger size is fast enough
         larger = [side for side in LADDER if current < side < most] + [most] * (current < most)
         if not larger or self._since <= self._wait:
             return

@@ -10,7 +10,7 @@ from vrdir.errors import InputError, VideoError
 from vrdir.video.formats import import_av
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "srt", "rtp")
-OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # without an answer, after which a source counts as lost
+OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # without data, after which a source counts as lost
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 # FFmpeg's options for waiting for a sender, by scheme; other schemes need none.
 LISTENING = {
@@ -19,7 +19,7 @@ LISTENING = {
     "http": {"listen": "1"},
     "tcp": {"listen": "1"},
 }
-# By PyAV's error: what it means, and whether trying again at the start is of no use.
+# For each error of PyAV: its meaning, and whether another attempt to open the source is useless.
 MEANINGS = (
     (
         "HTTPUnauthorizedError",
@@ -44,7 +44,7 @@ class LostError(Exception):
     """A source cannot be opened or read.
 
     Attributes:
-        final: another try would go the same way.
+        final: whether another attempt is useless.
     """
 
     def __init__(self, reason: str, final: bool) -> None:
@@ -53,13 +53,13 @@ class LostError(Exception):
 
 
 class Source(NamedTuple):
-    """What a camera reads.
+    """A source that a camera reads.
 
     Attributes:
-        address: for FFmpeg. It may hold a password, so it is never printed.
-        name: for people, without secrets.
-        kind: what it is.
-        options: for FFmpeg.
+        address: the address or path, for FFmpeg. It may contain a password, so it is never printed.
+        name: the address without secrets, for messages.
+        kind: whether it is a webcam, a network address or a file.
+        options: options for FFmpeg.
     """
 
     address: str
@@ -69,17 +69,20 @@ class Source(NamedTuple):
 
     @property
     def is_live(self) -> bool:
-        """Whether it has no end: when it is lost, it is opened again."""
+        """Whether the source has no end, so that it is opened again when it is lost."""
         return self.kind != "file"
 
     def __repr__(self) -> str:
         return f"Source({self.name!r})"
 
     def open(self) -> Any:
-        """Open it; return PyAV's container, whose first video stream can be decoded.
+        """Open the source.
+
+        Returns:
+            A PyAV container whose first video stream can be decoded.
 
         Raises:
-            LostError: it cannot be opened.
+            LostError: it cannot be opened, or contains no video that can be decoded.
         """
         av = import_av()
         try:
@@ -102,7 +105,7 @@ class Source(NamedTuple):
         raise LostError(reason, final=True)
 
     def lost(self, error: Exception) -> LostError:
-        """Return an error of FFmpeg's in plain words, without the address."""
+        """Return an error of FFmpeg in plain words, without the address."""
         av = import_av()
         if self.kind != "address" and isinstance(error, FileNotFoundError):
             return LostError("it does not exist", self.kind == "file")
@@ -114,14 +117,15 @@ class Source(NamedTuple):
 
 
 def source_of(source: str | int | Path, listen: bool = False) -> Source:
-    """Return what a source is, by how it is written.
+    """Return the source that a number, address or path names.
 
     Args:
         source: the number or device of a webcam, an address, or a video file.
-        listen: wait at the address for a sender, instead of asking there.
+        listen: wait at the address for a sender, instead of connecting to it.
 
     Raises:
-        InputError: there is no such kind of address, nothing can listen there, or the file is none.
+        InputError: the address has an unsupported scheme, or cannot listen.
+        VideoError: the path is a folder or another thing that is not a file.
     """
     text = str(source)
     address = ADDRESS.match(text)
@@ -158,9 +162,9 @@ def _address(text: str, scheme: str, listen: bool) -> Source:
 
 
 def hidden(address: str) -> str:
-    """Return an address without what may be secret.
+    """Return an address without its secrets.
 
-    That is the user and password, the query, and RTMP's stream key, which is the end of its path.
+    These are the user and password, the query, and the stream key of RTMP (the end of its path).
     """
     shown = re.sub(r"//.*@", "//", address, count=1, flags=re.DOTALL)
     shown = re.sub(r"\?.*", "?...", shown, count=1, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""What a detector finds in an image: the boxes that the page draws before and after."""
+"""The boxes that a detector finds in an image, which the page draws before and after restoring."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vrdir.images.reading import decode
 from vrdir.serving.batching import Job
 from vrdir.serving.images import NAME
 
-LEAST_SCORE = 0.3  # boxes below are too uncertain to be shown
+LEAST_SCORE = 0.3  # boxes with a lower score are not returned
 
 
 class BoxFinder:
-    """A detector from an ONNX file and its card. Threads may share it.
+    """A detector from an ONNX file and its card. Several threads may use it.
 
     Args:
-        path: the ONNX file, with a JSON card beside it.
+        path: the ONNX file, with a JSON card in the same folder (docs/recognition.md).
 
     Raises:
         VrdirError: the file or its card cannot be used.
@@ -33,11 +33,12 @@ class BoxFinder:
         self.name = self._detector.name
 
     def find(self, content: bytes) -> dict[str, Any]:
-        """Return the boxes in an encoded image, the most certain first.
+        """Find the objects in an encoded image.
 
         Returns:
-            `detector`, `width`, `height`, and `boxes`: each with `x0`, `y0`, `x1`, `y1` in the
-            image's pixels, `score` from 0 to 1, and the name of its class as `label`.
+            JSON values: `detector` (its name), `width` and `height` of the image in pixels, and
+            `boxes`, with the highest score first. Each box has its corners `x0`, `y0`, `x1`, `y1`
+            in pixels of the image, its `score` from 0.3 to 1, and the name of its class as `label`.
 
         Raises:
             ImageError: the image cannot be read.
@@ -61,5 +62,5 @@ class BoxFinder:
         return {"detector": self.name, "width": width, "height": height, "boxes": boxes}
 
     def find_in_batch(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        """Return the boxes of each job's image; the queue calls this."""
+        """Return the boxes of each job's image, as `find` does; the queue calls this."""
         return [self.find(job.payload) for job in jobs]

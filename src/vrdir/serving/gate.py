@@ -1,4 +1,4 @@
-"""What every request passes: its id, origin and key before, its log line and metrics after."""
+"""Checks before every request (origin, key), and its log line and metrics after it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from vrdir.serving.settings import ServeSettings
 
 logger = logging.getLogger("vrdir.serving.access")
 
-LINGER = 1.0  # seconds that a refused body is still read, so that the client sees why
-KEYED = "/v1/"  # addresses that need a key, where there are keys
+LINGER = 1.0  # seconds for which a refused body is still read, so that the client gets the reason
+KEYED = "/v1/"  # the addresses that need a key, if the service has keys
 WITH_TOKEN = ("/v1/stream", "/v1/live", "/v1/live.mjpg")  # where a browser can send no key
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -31,10 +31,10 @@ SECURITY_HEADERS = {
         "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self' blob:; "
         "worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ),
-    # Both are what a browser asks for before it gives a page threads (SharedArrayBuffer).
+    # A browser requires both before a page may use threads (SharedArrayBuffer).
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
-    # Pages of other sites may not show what this service sends, such as the camera.
+    # Pages of other sites cannot embed responses of this service, such as the camera.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -44,10 +44,13 @@ SECURITY_HEADERS = {
 class Gate:
     """ASGI middleware around the whole service.
 
+    It gives each request an id, refuses requests of foreign pages and without a valid key, adds the
+    security headers, and then writes a log line and updates the metrics.
+
     Args:
-        app: the service's routes.
-        settings: the service's limits.
-        keys: the API keys, or None.
+        app: the routes of the service.
+        settings: the settings of the service.
+        keys: the API keys; None if no key is needed.
         metrics: counts requests and problems.
     """
 
@@ -82,7 +85,7 @@ class Gate:
             else:
                 scope["vrdir.problem"] = problem.kind
                 await self._refuse(scope, receive, answered, problem)
-        except ClientDisconnect:  # or it takes nothing
+        except ClientDisconnect:  # or the client does not read the response
             scope["vrdir.problem"] = "client-gone"
         finally:
             self._note(scope, answer, time.perf_counter() - start)
@@ -92,7 +95,7 @@ class Gate:
         try:
             _check_framing(scope, headers)
             self._check_origin(headers)
-            # A browser asks with OPTIONS, without a key, whether it may ask at all.
+            # A browser sends OPTIONS without a key, to learn whether it may send the request.
             if scope["path"].startswith(KEYED) and scope.get("method") != "OPTIONS":
                 self._check_key(scope, headers)
         except ProblemError as problem:
@@ -109,11 +112,11 @@ class Gate:
             self._keys.check(headers)
 
     def _check_origin(self, headers: Headers) -> None:
-        """Refuse pages of other sites, which would use the service behind its user's back."""
+        """Refuse requests from pages of other sites, which the user may not know of."""
         origin, host = headers.get("origin"), headers.get("host", "")
         name = _split(f"//{host}").hostname or ""
         if self._settings.is_loopback and not _is_local(name) and name not in self._settings.hosts:
-            # A foreign name that leads to this machine (DNS rebinding).
+            # A foreign name may resolve to this machine (DNS rebinding).
             raise ProblemError("foreign-origin", f"allow the name {host!r:.80} with --allow-host")
         if origin is None or origin in self._settings.cors or "*" in self._settings.cors:
             return
@@ -151,7 +154,7 @@ class Gate:
 
 
 def _check_framing(scope: Scope, headers: Headers) -> None:
-    """Refuse what a proxy may understand in another way. Raises ProblemError."""
+    """Refuse requests that a proxy may interpret differently. Raises ProblemError."""
     if scope["http_version"] not in ("1.0", "1.1"):
         raise ProblemError("bad-request", "this service supports only HTTP/1.1")
     if "transfer-encoding" in headers and "content-length" in headers:
@@ -159,7 +162,10 @@ def _check_framing(scope: Scope, headers: Headers) -> None:
 
 
 async def drain(scope: Scope, receive: Receive) -> None:
-    """Read the rest of a body for a moment: a client that still sends would not see the answer."""
+    """Read the rest of a request body for a second.
+
+    A client that is still sending would not read the response otherwise.
+    """
     headers = Headers(scope=scope)
     has_body = "content-length" in headers or "transfer-encoding" in headers
     if scope.get("vrdir.body_read") or not has_body or "expect" in headers:
@@ -188,6 +194,6 @@ def _add_headers(scope: Scope, message: MutableMapping[str, Any]) -> None:
     headers["X-Request-Id"] = scope["vrdir.request_id"]
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
-    # What is left of a body that was not read would be taken for the next request.
+    # The rest of a body that was not read would be parsed as the next request.
     if headers.get("content-type") == MEDIA_TYPE and not scope.get("vrdir.body_read"):
         headers["Connection"] = "close"

@@ -1,4 +1,4 @@
-"""What the service does with one image: look at its header, restore it in a batch, encode it."""
+"""Process the images of requests: read the header, restore a batch, encode the results."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ from vrdir.serving.batching import GivenUpError, Job, check_wanted
 from vrdir.serving.problems import ProblemError
 from vrdir.serving.settings import BYTES_A_PIXEL
 
-NAME = "the image"  # in errors: a client knows which one it sent
+NAME = "the image"  # its name in error messages
 
-# The media types of the formats that are written, by Pillow's name. The first of each is sent.
+# The media types of the formats that can be written, by Pillow's name of the format. Responses
+# have the first one.
 MEDIA_TYPES = {each.name: each.media_types for each in IMAGE_FORMATS if each.media_types}
 FORMATS = {media_type: name for name, types in MEDIA_TYPES.items() for media_type in types}
 
 
 class Header(NamedTuple):
-    """What an image file says about itself before it is decoded."""
+    """The facts in the header of an image file.
+
+    Attributes:
+        file_format: Pillow's name of the format.
+        width, height: the size in pixels.
+    """
 
     file_format: str
     width: int
@@ -42,21 +48,21 @@ class Header(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """Its number of pixels."""
+        """The number of pixels."""
         return self.width * self.height
 
 
 class ImageTask(NamedTuple):
-    """One image, and what is to be done with it.
+    """An image to restore, and how.
 
     Attributes:
         content: the encoded file.
-        restorer: what restores it.
+        restorer: the restorer to use.
         max_side: reduce a larger image to this many pixels on its longer side; None keeps its size.
-        file_format: Pillow's name of the result's format; None keeps the image's own.
-        quality: of lossy formats, 1 to 100.
-        max_pixels: the most pixels that an image may have.
-        with_image: whether the result is encoded; False for the diagnosis alone.
+        file_format: Pillow's name of the format of the result; None for that of the image.
+        quality: the quality of lossy formats, 1 to 100.
+        max_pixels: the largest number of pixels that the image may have.
+        with_image: whether to encode the restored image; False if only the diagnosis is needed.
     """
 
     content: bytes
@@ -72,13 +78,14 @@ class ImageResult(NamedTuple):
     """A restored image.
 
     Attributes:
-        content: the encoded file; None where only the diagnosis was asked for.
+        content: the encoded file; None if only the diagnosis was needed.
         file_format: Pillow's name of its format.
-        width: of the result, in pixels.
-        height: of the result, in pixels.
-        shares: of each degradation, as in `Restored`.
-        diagnosis: the same in physical terms.
-        milliseconds: how long each step took; `network` is that of the whole batch.
+        width: the width of the result in pixels.
+        height: the height of the result in pixels.
+        shares: the share of each degradation and of "clean", 0 to 1, as in `Restored`.
+        diagnosis: the degradations in physical terms.
+        milliseconds: the time of each step ("decode", "network", "encode"); the time of "network"
+            is that of the whole batch.
     """
 
     content: bytes | None
@@ -91,7 +98,11 @@ class ImageResult(NamedTuple):
 
 
 def read_header(content: bytes, max_megapixels: float) -> Header:
-    """Return the format and size of an encoded image.
+    """Read the header of an encoded image.
+
+    Args:
+        content: the file.
+        max_megapixels: the largest size to accept, in millions of pixels.
 
     Raises:
         ProblemError: it is not an image, or has too many pixels.
@@ -120,7 +131,7 @@ def _too_large(megapixels: str, limit: float) -> str:
 
 
 def cost_of(content: bytes, restorer: Restorer) -> int:
-    """Return the memory that restoring an encoded image needs, in pixels of `BYTES_A_PIXEL`.
+    """Return the memory that restoring an encoded image needs, in units of `BYTES_A_PIXEL`.
 
     Raises:
         ProblemError: it needs more memory than this machine has.
@@ -132,7 +143,7 @@ def cost_of(content: bytes, restorer: Restorer) -> int:
 
 
 def writable_format(file_format: str) -> str:
-    """Return the format in which a result is written for an image of this format."""
+    """Return the format of the result for an image of this format: the same, or PNG."""
     file_format = "JPEG" if file_format == "MPO" else file_format
     return file_format if file_format in MEDIA_TYPES else "PNG"
 
@@ -144,15 +155,16 @@ class _Opened(NamedTuple):
 
 
 def restore_batch(jobs: Sequence[Job]) -> list[ImageResult | Exception]:
-    """Restore the images of jobs whose payloads are `ImageTask`s of one restorer.
+    """Restore the images of jobs, whose payloads are `ImageTask`s with the same restorer.
 
-    Images that turn out to have other sizes than their headers promised get batches of their own.
+    The images should have the same size. Images that differ from the size in their header are
+    restored in batches of their own.
 
     Returns:
-        For each job its result, or the exception that stopped it.
+        For each job its result, or the exception that it ended with.
 
     Raises:
-        GivenUpError: nobody wants any of the results.
+        GivenUpError: all of the jobs were given up.
     """
     results: list[ImageResult | Exception | None] = [None] * len(jobs)
     opened: dict[int, _Opened] = {}
@@ -160,7 +172,7 @@ def restore_batch(jobs: Sequence[Job]) -> list[ImageResult | Exception]:
         check_wanted(jobs)
         try:
             opened[number] = _open(job.payload)
-        except Exception as error:  # the other images of the batch are sound all the same
+        except Exception as error:  # the other images of the batch may be valid
             results[number] = error
     groups: dict[torch.Size, list[int]] = {}
     for number, one in opened.items():
@@ -197,7 +209,7 @@ def _restore(jobs: Sequence[Job], parts: Sequence[_Opened]) -> list[ImageResult 
     except Exception as error:
         if len(jobs) == 1 or isinstance(error, GivenUpError):
             return [error] * len(jobs)
-        # One image may spoil a batch: each is tried alone.
+        # One image may be the cause: restore each one alone.
         return [_restore([job], [part])[0] for job, part in zip(jobs, parts, strict=True)]
     milliseconds = 1000 * (time.perf_counter() - start)
     results: list[ImageResult | Exception] = []
@@ -207,7 +219,7 @@ def _restore(jobs: Sequence[Job], parts: Sequence[_Opened]) -> list[ImageResult 
             after = restored.image[number : number + 1]
             facts = restored.shares[number], restored.diagnosis[number]
             results.append(_finish(job.payload, part, after, *facts, milliseconds))
-        except Exception as error:  # such as a format that cannot hold the picture
+        except Exception as error:  # such as a format that cannot store the picture
             results.append(error)
     return results
 

@@ -1,4 +1,4 @@
-"""What comes in with a request: the body within limits, the parameters, the result's format."""
+"""Read requests: the body within its limits, the parameters, and the format of the response."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vrdir.serving.settings import ServeSettings
 
 PARAMETERS = ("strength", "only", "weights", "max_side", "quality")
 JSON, MULTIPART = "application/json", "multipart/mixed"
-LARGEST_FIELD = 1024  # bytes
+LARGEST_FIELD = 1024  # of a form, in bytes
 
 
 class Bodies:
-    """The memory of all request bodies and answers, budgeted in bytes. Threads may share it.
+    """The memory budget, in bytes, of all request and response bodies. Several threads may use it.
 
     Args:
-        settings: the service's limits.
+        settings: the settings of the service, with the budget and the limits of one body.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -41,14 +41,14 @@ class Bodies:
 
     @property
     def taken(self) -> int:
-        """How many bytes are in memory."""
+        """The number of bytes in memory."""
         return self._taken
 
     def take(self, size: int) -> None:
-        """Take memory for a body or an answer, in bytes.
+        """Reserve memory for a request or response body, in bytes.
 
         Raises:
-            ProblemError: there is not enough left.
+            ProblemError: not enough memory is left.
         """
         with self._lock:
             if self._taken + size > self._most:
@@ -56,19 +56,19 @@ class Bodies:
             self._taken += size
 
     def give_back(self, size: int) -> None:
-        """Give back what was taken, in bytes."""
+        """Release reserved memory, in bytes."""
         with self._lock:
             self._taken -= size
 
     def stop(self) -> None:
-        """Read no further body: requests that still send one are answered that it is too late."""
+        """Read no more bodies. Requests that are still sending one get the problem "stopping"."""
         self._stopped = True
         for scope in self._reading:
             scope.cancel()
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """Read a request's body and hold its memory until the block ends.
+        """Read the body of a request, and reserve its memory until the `async with` block ends.
 
         Raises:
             ProblemError: the body is too large or too slow, or the memory of bodies is full.
@@ -119,7 +119,15 @@ def declared_length(headers: Headers) -> int | None:
 
 
 class Parameters(NamedTuple):
-    """The parameters of a request; see the OpenAPI document."""
+    """The parameters of a request.
+
+    Attributes:
+        strength: 0 changes nothing, 1 restores as trained; at most 2.
+        only: the degradations to remove; empty for all.
+        weights: the name of the network; None for the default.
+        max_side: reduce a larger image to this many pixels on its longer side; None keeps its size.
+        quality: the quality of lossy formats, 1 to 100.
+    """
 
     strength: float
     only: tuple[str, ...]
@@ -129,13 +137,13 @@ class Parameters(NamedTuple):
 
 
 def parameters_of(values: Mapping[str, list[str]]) -> Parameters:
-    """Return the parameters of a request.
+    """Check the parameters of a request and return them.
 
     Args:
-        values: each name with all its values, from the query and the form.
+        values: for each name all its values, from the query and the form.
 
     Raises:
-        ProblemError: a parameter is not known, is given twice, or has a wrong value.
+        ProblemError: a parameter is unknown, is repeated, or has a wrong value.
     """
     for name, given in values.items():
         if name not in PARAMETERS:
@@ -178,23 +186,31 @@ def _whole_number(name: str, text: str, low: int, high: int) -> int:
 
 
 def query_values(query: QueryParams) -> dict[str, list[str]]:
-    """Return all values of each name of a query."""
+    """Return all values of each name in a query."""
     return {name: query.getlist(name) for name in query}
 
 
 class _InMemoryParser(MultiPartParser):
-    """A parser that never writes a file: the whole body is in memory anyway."""
+    """A parser that writes no temporary files, because the whole body is in memory already."""
 
     spool_max_size = 1 << 40
 
 
 def split_form(request: Request, body: bytes) -> tuple[bytes, dict[str, list[str]]]:
-    """Return the image and the parameters of a body: the body itself, or a multipart form.
+    """Return the image and the parameters of a request.
 
-    Call it in a thread: a large or hostile form takes a while.
+    The image is the body itself, or the file in a multipart form. Call this function in a thread,
+    because parsing a large form takes time.
+
+    Args:
+        request: the request, with its headers and query.
+        body: its body.
+
+    Returns:
+        The encoded image, and for each parameter all its values.
 
     Raises:
-        ProblemError: the form is malformed, or does not hold exactly one image.
+        ProblemError: the form is malformed, or does not contain exactly one image.
     """
     values = query_values(request.query_params)
     media_type, _ = parse_options_header(request.headers.get("content-type", ""))
@@ -234,11 +250,11 @@ def _checked_image(content: bytes) -> bytes:
 
 
 class Wanted(NamedTuple):
-    """How a client wants the result.
+    """The form of the response that a client asked for.
 
     Attributes:
         kind: "image", or the media type "application/json" or "multipart/mixed".
-        file_format: Pillow's name of the image's format; None keeps the image's own.
+        file_format: Pillow's name of the format of the result; None for that of the image.
     """
 
     kind: str
@@ -246,12 +262,13 @@ class Wanted(NamedTuple):
 
 
 def wanted_of(accept: str) -> Wanted:
-    """Return how the result is written, by an `Accept` header.
+    """Return the form of the response for an `Accept` header.
 
-    The first media type of the greatest weight (`q`) that can be served counts.
+    Of the media types that the service can send, the one with the greatest weight (`q`) is used,
+    and the first one of equal weight.
 
     Raises:
-        ProblemError: none of them can be served.
+        ProblemError: the service can send none of them.
     """
     for media_type in _by_weight(accept):
         if media_type in ("*/*", "image/*"):

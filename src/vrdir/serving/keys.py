@@ -1,7 +1,8 @@
-"""API keys from a file, compared in constant time and read again when the file changes.
+"""API keys from a file. They are compared in constant time; a changed file is read again.
 
-A browser sends no key with a WebSocket or an `<img>`. So whoever has a key may ask for a token: it
-is signed with a secret of this process, is valid for a minute, and goes into the address.
+A browser cannot send a key with a WebSocket or an `<img>`. So a client with a key can request a
+token and put it into the address. A token is signed with a secret of this process, and is valid for
+a minute.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from vrdir.text_files import read_text
 logger = logging.getLogger(__name__)
 
 SHORTEST = 16  # characters: a shorter key can be guessed
-TOKEN_SECONDS = 60  # to open a stream; a stream that is open goes on
+TOKEN_SECONDS = 60  # within which a stream can be opened; an open stream continues after it
 
 
 class ApiKeys:
-    """The keys that a client may send.
+    """The API keys that the service accepts.
 
     Args:
-        path: a text file with one key a line; empty lines and lines that begin with # are skipped.
+        path: a text file with one key per line. Empty lines are skipped, and lines that begin with
+            #.
 
     Raises:
-        SettingsError: the file has no key, or one that is too short.
-        MissingFileError: there is no such file.
+        SettingsError: the file contains no key, or a key of less than 16 characters.
+        MissingFileError: the file does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,15 +56,15 @@ class ApiKeys:
         """Check the key of a request, from `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 
         Raises:
-            ProblemError: there is no key, or it is not known.
+            ProblemError: the request has no key, or an unknown one.
         """
         self._checked(headers)
 
     def token(self, headers: Mapping[str, str]) -> str:
-        """Return a token for the key of a request.
+        """Return a new token for the key of a request.
 
         Raises:
-            ProblemError: there is no key, or it is not known.
+            ProblemError: the request has no key, or an unknown one.
         """
         expiry = int(time.time()) + TOKEN_SECONDS
         return f"{expiry}.{self._signature(self._checked(headers), expiry)}"
@@ -71,7 +73,7 @@ class ApiKeys:
         """Check a token from an address.
 
         Raises:
-            ProblemError: it has expired, is not one of this process, or its key was removed.
+            ProblemError: it has expired, was not made by this process, or its key was removed.
         """
         self.reload()
         text, _, signature = token.partition(".")
@@ -87,7 +89,7 @@ class ApiKeys:
             )
 
     def _checked(self, headers: Mapping[str, str]) -> bytes:
-        """Return the digest of the key of a request. Raises ProblemError."""
+        """Check the key of a request and return its digest. Raises ProblemError."""
         self.reload()
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         sent = credentials.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
@@ -96,7 +98,7 @@ class ApiKeys:
                 "key-missing", "send the header `Authorization: Bearer KEY` or `X-API-Key: KEY`"
             )
         digest = _digest(sent)
-        # All keys are compared, so that the time says nothing about which one was near.
+        # All keys are compared, so that the time does not depend on which one matches.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
             raise ProblemError("key-wrong", "unknown API key; ask the operator of the service")

@@ -1,4 +1,4 @@
-"""The newest restored frame of a camera, shown to all clients as MJPEG or over a WebSocket."""
+"""Show the newest restored frame of a camera to all clients, as MJPEG or over a WebSocket."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ CAMERA_GAUGES = {
     "fps": "Frames restored per second.",
     "network_side": "Longer side of the frames for the network, in pixels.",
 }
-SILENT = 5.0  # seconds after which the last frame is sent again, so that a dead client is noticed
+SILENT = 5.0  # seconds after which the last frame is sent again, to detect clients that are gone
 ENDED = 1001  # WebSocket's code for "going away"
 
 
 class _Shown:
-    """A frame and, from when a client asks for it, its JPEG."""
+    """A frame, and its JPEG as soon as a client needs it."""
 
     def __init__(self, number: int, frame: Picture) -> None:
         self.number = number
@@ -53,7 +53,7 @@ class _Shown:
 
 
 class LiveView:
-    """Holds the newest frame. The camera's thread shows it; event loops send it."""
+    """Holds the newest frame. The camera's thread sets it with `show`; event loops send it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,38 +64,38 @@ class LiveView:
         self._camera: Camera | None = None
 
     def attach(self, camera: Camera) -> None:
-        """Show a camera's counts in the metrics."""
+        """Set the camera whose counts `watch` adds to the metrics."""
         self._camera = camera
 
     def at_end(self, call: Callable[[], None]) -> None:
-        """Have something called when the camera has ended."""
+        """Set a function that is called once when the camera has ended, or now if it has."""
         with self._lock:
             self._at_end, ended = call, self._ended
         if ended:
             call()
 
     def end(self) -> None:
-        """Note that no frame will come."""
+        """Note that the camera has ended, and no more frames will come."""
         with self._lock:
             self._ended, call = True, self._at_end
         if call is not None:
             call()
 
     def close(self) -> None:
-        """End the answers to all clients."""
+        """End the responses to all clients."""
         with self._lock:
             self._closed = True
         self._wake()
 
     def show(self, frame: Picture) -> None:
-        """Show a new frame (H, W, 3), RGB, to all clients. It is encoded if there is one."""
+        """Show a new frame, RGB (H, W, 3) uint8, to all clients; encode it if there are any."""
         with self._lock:
             number = 1 if self._shown is None else self._shown.number + 1
             self._shown = _Shown(number, frame)
         self._wake()
 
     def watch(self, metrics: Metrics) -> None:
-        """Add the number of clients to the metrics."""
+        """Add the number of clients, and the counts of the attached camera, to the metrics."""
         metrics.watch(
             "vrdir_live_clients", "Clients of the camera's view.", lambda: len(self._waiting)
         )
@@ -109,7 +109,7 @@ class LiveView:
             )
 
     def response(self) -> Response:
-        """Return the frames as an endless MJPEG answer."""
+        """Return an endless MJPEG response with the frames."""
         return StreamingResponse(
             self._parts(),
             media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}",
@@ -117,7 +117,7 @@ class LiveView:
         )
 
     async def serve(self, socket: WebSocket) -> None:
-        """Send each frame as one binary message, a JPEG, until the client or the camera ends."""
+        """Send each frame as a binary message, a JPEG, until the client or the camera ends."""
         socket.scope["vrdir.route"] = "/v1/live"
         await socket.accept()
         sending = asyncio.create_task(self._send(socket))
@@ -128,7 +128,7 @@ class LiveView:
         await asyncio.gather(sending, gone, return_exceptions=True)
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Yield the newest frame each time there is one; frames in between are left out."""
+        """Yield the newest frame as a JPEG whenever there is one; frames in between are skipped."""
         event, last = asyncio.Event(), 0
         place = (asyncio.get_running_loop(), event)
         with self._lock:
@@ -170,6 +170,6 @@ class LiveView:
 
 
 async def _gone(socket: WebSocket) -> None:
-    """Wait until a client goes away."""
+    """Wait until a client disconnects."""
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass

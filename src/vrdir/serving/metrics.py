@@ -1,4 +1,4 @@
-"""The service's Prometheus metrics. Label values come from fixed tables, never from a request."""
+"""The Prometheus metrics of the service. Values of labels never come from a request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """All metrics of one service, in a registry of its own."""
+    """All metrics of one service, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -60,21 +60,27 @@ class Metrics:
         )  # fmt: skip
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a value that is asked for at each scrape, such as the queue's length."""
+        """Add a gauge whose value is computed at each scrape, such as the length of the queue.
+
+        Args:
+            name: the name of the metric.
+            text: its description.
+            value: returns the current value.
+        """
         Gauge(name, text, registry=self._registry).set_function(value)
 
     def batch_done(self, jobs: int, pixels: int, seconds: float) -> None:
-        """Note a batch that was restored."""
+        """Count a batch that was processed: its jobs, their pixels, and the time."""
         self.batch_sizes.observe(jobs)
         self.batch_seconds.observe(seconds)
         self.pixels.inc(pixels)
 
     def job_started(self, seconds: float) -> None:
-        """Note how long a job has waited."""
+        """Record how many seconds a job waited before work on it began."""
         self.waits.observe(seconds)
 
     def job_dropped(self, reason: str) -> None:
-        """Note a job whose result nobody wants any more."""
+        """Count a job that was given up, by its reason."""
         self.dropped.labels(reason).inc()
 
     def text(self) -> bytes:

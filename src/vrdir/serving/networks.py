@@ -1,4 +1,4 @@
-"""The networks of the service: loaded at the start, loaded again without losing a request."""
+"""The networks of the service. They can be loaded again while requests are processed."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from vrdir.serving.problems import ProblemError
 
 logger = logging.getLogger(__name__)
 
-KEPT = 64  # restorers with a strength or a choice of degradations; all share one network
+KEPT = 64  # restorers for a strength or a choice of degradations; they share one network
 
 
 class _Loaded(NamedTuple):
-    """One set of weights: the restorer without control, and a hash of the weights."""
+    """One set of weights: a restorer with the default control, and a hash of the weights."""
 
     restorer: Restorer
     fingerprint: str
 
 
 class Networks:
-    """Restorers by name. Threads may share it.
+    """The restorers of the service, by name. Several threads may use it.
 
     Args:
-        weights: as `NAME=WEIGHTS` or `WEIGHTS`: bundled names, folders, repository ids, or exported
-            files. The first is the default. A request chooses by name; it can never name a file.
-            Without NAME, a folder or file has its last part as its name.
+        weights: a list of `NAME=WEIGHTS` or `WEIGHTS`. WEIGHTS is a bundled name, a folder, a
+            repository id or an exported file; without NAME, the last part of it is the name. A
+            request chooses by name and can never name a file. The first one is the default.
         device: as for `Restorer`.
         backend: as for `Restorer`.
         precision: as for `Restorer`.
 
     Raises:
-        VrdirError: weights cannot be loaded, or two have one name.
+        VrdirError: weights cannot be loaded, or two have the same name.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Networks:
 
     @property
     def default(self) -> Restorer:
-        """The restorer of requests that name no weights."""
+        """The restorer for requests that name no weights."""
         return next(iter(self._loaded.values())).restorer
 
     def reload(self) -> None:
-        """Load all weights again. Requests at work keep the old ones; after an error all do."""
+        """Load all weights again. Requests in work keep the old ones; after an error, so do all."""
         try:
             loaded = self._load()
         except (VrdirError, OSError, ValueError, RuntimeError):
@@ -86,12 +86,12 @@ class Networks:
         """Return the restorer for a request.
 
         Args:
-            name: of weights; None for the default.
-            strength: as for `Restorer`.
+            name: the name of the weights; None for the default.
+            strength: 0 changes nothing, 1 restores as trained, as for `Restorer`.
             only: the degradations to remove; empty for all.
 
         Raises:
-            ProblemError: there are no such weights, or the values are out of range.
+            ProblemError: there are no weights of this name, or a value is out of range.
         """
         with self._lock:
             loaded = self._loaded
@@ -113,7 +113,7 @@ class Networks:
         return restorer
 
     def describe(self) -> dict[str, Any]:
-        """Return what `GET /v1/weights` answers."""
+        """Return the response of `GET /v1/weights`, as JSON values."""
         weights = [
             {
                 "name": name,
@@ -157,6 +157,6 @@ class Networks:
 
 
 def _named(text: str) -> tuple[str, str]:
-    """Return a name and the weights. A path has its last part as its name: clients see it."""
+    """Return name and weights of `NAME=WEIGHTS`; without NAME, the last part of the path."""
     name, equals, spec = text.partition("=")
     return (name, spec) if equals else (PurePath(text).name, text)

@@ -44,7 +44,7 @@ UPLOAD_KINDS = (
 
 
 def openapi_document(weights: Sequence[str]) -> dict[str, Any]:
-    """Return the document for a service that offers these weights."""
+    """Return the OpenAPI document of a service with weights of these names."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -207,7 +207,7 @@ def _answering(summary: str, media_type: str, example: Any) -> dict[str, Any]:
 
 
 def _problem_answer(kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the answer of one status: an example for each of its kinds."""
+    """Return the response of one status, with an example for each kind of problem."""
     examples = {
         kind: {
             "value": {

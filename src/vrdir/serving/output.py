@@ -1,4 +1,4 @@
-"""Where the restored frames of a camera go beside the page: a pipe, a file or a network address."""
+"""Outputs for the restored frames of a camera: a pipe, a file or a network address."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ logger = logging.getLogger(__name__)
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
-TICKS = 90_000  # of MPEG-TS' clock, a second
-KEY_SECONDS = 2  # between two frames at which a player can begin
-# FFmpeg's container by an address's scheme.
+TICKS = 90_000  # per second, of the clock of MPEG-TS
+KEY_SECONDS = 2  # between two key frames, at which a player can begin
+# FFmpeg's container for each scheme of an address.
 CONTAINERS = {"udp": "mpegts", "tcp": "mpegts", "srt": "mpegts", "rtsp": "rtsp", "rtmp": "flv"}
 FASTEST = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
-BT709, LIMITED = 1, 1  # FFmpeg's numbers of the usual colours, and of their usual range
-END_SECONDS = 5.0  # to finish
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two tries to reach a target
+BT709, LIMITED = 1, 1  # FFmpeg's numbers for the colour space BT.709 and its limited range
+END_SECONDS = 5.0  # the longest time to finish an output
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between two attempts to open a target
 
 
 class Output(Protocol):
-    """What takes frames (H, W, 3), uint8, RGB."""
+    """The interface of an output. Frames are RGB, (H, W, 3) uint8."""
 
     def write(self, frame: Picture) -> None:
-        """Write a frame. Raises VideoError if the target is gone."""
+        """Write a frame. Raises VideoError if the target was closed."""
 
     def close(self) -> None:
-        """Finish."""
+        """Finish and close the output."""
 
 
 class RawOutput:
-    """Frames as they are, byte after byte: RGB, as `ffmpeg -f rawvideo -pix_fmt rgb24`.
+    """Writes the bytes of RGB frames without compression, as `ffmpeg -f rawvideo -pix_fmt rgb24`.
 
-    All have the first one's size, which the log tells.
+    All frames get the size of the first one, which is written to the log.
 
     Args:
-        file: where to write.
+        file: a binary file, such as a pipe.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -56,27 +56,27 @@ class RawOutput:
         self._size: tuple[int, int] | None = None
 
     def write(self, frame: Picture) -> None:
-        """Write a frame and send it off. Raises VideoError if the target is gone."""
+        """Write a frame and flush the file. Raises VideoError if the target was closed."""
         if self._size is None:
             height, width = frame.shape[:2]
             self._size = width, height
             logger.warning("raw frames: rgb24, %d x %d", width, height)
         content = np.ascontiguousarray(fitted(frame, *self._size)).data.cast("B")
         try:
-            while content:  # a pipe may take a part
+            while content:  # a pipe may accept only a part
                 content = content[self._file.write(content) or 0 :]
             self._file.flush()
         except (OSError, ValueError) as error:
             raise VideoError(f"the output was closed ({first_line(error)})") from None
 
     def close(self) -> None:
-        """Do nothing: each frame was sent off."""
+        """Do nothing, because each frame was flushed."""
 
 
 class EncodedOutput:
-    """Frames as H.264, with the least delay that the encoder can.
+    """Encodes frames as H.264, with the settings for the least delay.
 
-    The size of the first frame holds for all; the time of a frame is when it was written.
+    All frames get the size of the first one. The time of a frame is the time when it was written.
 
     Args:
         target: a binary file, a path, or an address (udp, tcp, srt, rtsp, rtmp).
@@ -103,7 +103,7 @@ class EncodedOutput:
         self._last = -1
 
     def write(self, frame: Picture) -> None:
-        """Encode a frame. Raises VideoError if the target is gone."""
+        """Encode a frame and send it. Raises VideoError if the target was closed."""
         if self._stream is None:
             self._open_stream(frame.shape[1], frame.shape[0])
         shape = self._stream.width, self._stream.height
@@ -115,7 +115,7 @@ class EncodedOutput:
         self._mux(picture)
 
     def close(self) -> None:
-        """Write what the encoder holds back, and the end. Raises VideoError if it is gone."""
+        """Write the last frames and the end. Raises VideoError if the target was closed."""
         try:
             if self._stream is not None:
                 self._mux(None)
@@ -125,7 +125,7 @@ class EncodedOutput:
 
     def _open_stream(self, width: int, height: int) -> None:
         self._stream = self._container.add_stream("libx264", rate=25, options=FASTEST)
-        # H.264 halves the colours' size, so that a side is even.
+        # H.264 halves the resolution of the colours, so both sides must be even.
         self._stream.width, self._stream.height = max(2, width & ~1), max(2, height & ~1)
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
@@ -142,22 +142,25 @@ class EncodedOutput:
             raise self._gone(error, "was closed") from None
 
     def _gone(self, error: Exception, what: str) -> VideoError:
-        # Not the whole text of a system's error, which names the address.
+        # Not the whole text of a system error, because it contains the address.
         reason = getattr(error, "strerror", None) or first_line(error)
         return VideoError(f"{self._name} {what} ({reason})")
 
 
 class Sender:
-    """Writes frames to an output in a thread of its own, so that the next is restored meanwhile.
+    """Writes frames to an output in its own thread, while the next frame is restored.
 
-    While one is written only the newest waits; the others are dropped.
+    While a frame is being written, only the newest of the following frames waits; the others are
+    dropped.
 
     Args:
-        open_output: opens the output; called in the thread.
-        again: open an output that is gone again, with growing pauses, as for a network address.
+        open_output: opens the output; it is called in the thread.
+        again: whether to open the output again, with growing pauses, after it was closed, as for a
+            network address.
 
     Attributes:
-        written, dropped: frames.
+        written: the number of written frames.
+        dropped: the number of dropped frames.
         reconnects: how often the output was opened again.
     """
 
@@ -172,10 +175,10 @@ class Sender:
         self._thread.start()
 
     def write(self, frame: Picture) -> None:
-        """Give the next frame; it is not waited for.
+        """Pass the next frame to the thread, and return without waiting.
 
         Raises:
-            VideoError: the output cannot be opened, or is gone.
+            VideoError: the output cannot be opened, or was closed.
         """
         with self._changed:
             if self._error is not None:
@@ -185,10 +188,10 @@ class Sender:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Write what waits, and finish; not for longer than `END_SECONDS`.
+        """Write the waiting frame, and close the output, within `END_SECONDS`.
 
         Raises:
-            VideoError: the output cannot be opened, or is gone.
+            VideoError: the output cannot be opened, or was closed.
         """
         with self._changed:
             self._ends = True
@@ -211,7 +214,7 @@ class Sender:
                     return
                 pause = FIRST_WAIT if self.written > before else pause
                 logger.warning("%s; trying again in %.1f s", error, pause)
-            except Exception as error:  # a bug, which the one who gives frames must see
+            except Exception as error:  # a bug: `write` raises it
                 self._fail(error)
                 return
             else:
@@ -246,23 +249,23 @@ class Sender:
 
 
 def sender_for(target: str, raw: bool) -> Sender:
-    """Return what writes frames to a target.
+    """Return the sender that writes frames to a target.
 
     Args:
-        target: "-" for standard output, a path, or an address.
-        raw: frames as they are instead of H.264; for standard output only.
+        target: "-" for standard output, the path of a new file, or an address.
+        raw: write raw RGB frames instead of H.264; for standard output only.
 
     Raises:
-        InputError: the address is of an unknown kind, or raw frames do not go there.
+        InputError: the address has an unsupported scheme, or `raw` is used with another target.
         ExistsError: the file exists.
-        MissingFileError: its folder does not.
-        VideoError: the suffix is of no container, or PyAV is not installed.
+        MissingFileError: the folder of the file does not exist.
+        VideoError: no container has this suffix, or PyAV is not installed.
     """
     import_av()
     if raw and target != "-":
         raise InputError(f"raw frames go to standard output (-o -) only, not to {hidden(target)}")
     if target == "-":
-        # Unbuffered: a frame is not kept back, and a pipe that nobody reads does not hold the end.
+        # Unbuffered: no frame is kept back, and the end does not wait for a pipe that nobody reads.
         pipe = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
         return Sender(lambda: RawOutput(pipe) if raw else EncodedOutput(pipe), again=False)
     address = ADDRESS.match(target)
@@ -277,12 +280,12 @@ def sender_for(target: str, raw: bool) -> Sender:
         raise ExistsError(f"{target} already exists; choose another name, or delete it")
     if not Path(target).parent.is_dir():
         raise MissingFileError(f"the folder of {target} does not exist; create it first")
-    output = EncodedOutput(target)  # here, so that what is wrong with it is said at once
+    output = EncodedOutput(target)  # here, so that errors are raised at once
     return Sender(lambda: output, again=False)
 
 
 def fitted(frame: Picture, width: int, height: int) -> Picture:
-    """Return a frame in a size: cut by a row or column, or else scaled, with black borders."""
+    """Return a frame in this size: cut by one row or column, or else scaled, with black borders."""
     if frame.shape[:2] == (height, width):
         return frame
     if height <= frame.shape[0] <= height + 1 and width <= frame.shape[1] <= width + 1:
@@ -298,7 +301,7 @@ def fitted(frame: Picture, width: int, height: int) -> Picture:
 
 
 def _container_of(target: Any) -> tuple[str | None, Any]:
-    """Return FFmpeg's container for a target, None for its suffix's, and the target for FFmpeg."""
+    """Return FFmpeg's container for a target (None: by its suffix), and the target for FFmpeg."""
     if not isinstance(target, str):
         return "mpegts", target
     address = ADDRESS.match(target)
@@ -306,6 +309,6 @@ def _container_of(target: Any) -> tuple[str | None, Any]:
         return None, target
     scheme = address[1].lower()
     if scheme == "udp" and "pkt_size=" not in target:
-        # Seven packets of MPEG-TS: what fits into a packet of the usual networks.
+        # Seven packets of MPEG-TS, which fit into a packet of usual networks.
         target += ("&" if "?" in target else "?") + "pkt_size=1316"
     return CONTAINERS[scheme], target

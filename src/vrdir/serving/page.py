@@ -1,4 +1,4 @@
-"""The page's routes: one for each file, so that no address from a request reaches the disk."""
+"""The routes of the page: one for each file, so that a request can name no other file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def page_routes(web: Path | None) -> list[BaseRoute]:
     """Return a route for each file of the page.
 
     Args:
-        web: a folder of `vrdir web build`, whose network and runtime are served too; or None.
+        web: a folder that `vrdir web build` wrote, to serve its network and runtime, too; or None.
 
     Raises:
-        MissingFileError: the folder is not one that `vrdir web build` wrote.
+        MissingFileError: the folder was not written by `vrdir web build`.
     """
     found = page_files(FOLDER)
     if web is not None:
@@ -41,7 +41,7 @@ def _sending(address: str, path: Path) -> Callable[[Request], Awaitable[Response
 
     async def send(request: Request) -> Response:
         request.scope["vrdir.route"] = address
-        # "no-cache" lets the browser keep the file, and ask each time whether it has changed.
+        # With "no-cache" the browser keeps the file, but asks each time whether it has changed.
         return FileResponse(path, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
     return send

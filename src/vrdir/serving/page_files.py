@@ -1,4 +1,4 @@
-"""Which files the page has, and their media types."""
+"""The files of the page, and their media types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER = Path(str(files("vrdir.serving"))) / "page"
 
 
 def page_files(folder: Path) -> dict[str, Path]:
-    """Return the files that are served from a folder, by their address below it."""
+    """Return the files of a folder that are served, by their path relative to it."""
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Build ONNX graphs from a network's layers, without tracing: for the steps that the page runs."""
+"""Build ONNX graphs of network layers, for the steps that the page runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ HALF_LEAST = 16  # values: a constant of fewer is not worth a cast
 
 
 class Graph:
-    """A graph that grows by one operator at a time. Values are named by strings.
+    """An ONNX graph to which operators are added one by one. Each value has a name, a string.
 
     Args:
-        inputs: names of inputs that are maps (1, C, H, W).
-        rows: name of an input of two integers, if the graph cuts rows out.
+        inputs: the names of the inputs that are maps, (1, C, H, W) float32.
+        rows: the name of an input (2,) int32, if the graph cuts out rows; None for no such input.
+
+    Raises:
+        MissingPackageError: onnx is not installed.
     """
 
     def __init__(self, *inputs: str, rows: str | None = None) -> None:
@@ -33,13 +36,19 @@ class Graph:
         self.constants: list[Any] = []
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add an operator with one result; return the result's name."""
+        """Add an operator with one result; return the name of the result.
+
+        Args:
+            kind: the type of the operator, such as "Conv".
+            inputs: the names of its inputs.
+            attributes: its attributes, as ONNX defines them.
+        """
         name = f"v{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], **attributes))
         return name
 
     def constant(self, values: Any) -> str:
-        """Add a constant; return its name."""
+        """Add a constant, a tensor or an array; return its name."""
         name = f"c{len(self.constants)}"
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
         array = np.ascontiguousarray(array)
@@ -47,7 +56,7 @@ class Graph:
         return name
 
     def convolved(self, layer: nn.Conv2d | nn.ConvTranspose2d, x: str) -> str:
-        """Add a convolution with a layer's values."""
+        """Add a convolution with the weights of a layer; return the name of the result."""
         kind = "ConvTranspose" if isinstance(layer, nn.ConvTranspose2d) else "Conv"
         assert isinstance(layer.padding, tuple)
         weights = [layer.weight, *([] if layer.bias is None else [layer.bias])]
@@ -62,21 +71,21 @@ class Graph:
         )
 
     def cut(self, x: str, rows: str) -> str:
-        """Add the cut of a map to the rows from `rows[0]` up to `rows[1]`."""
+        """Cut a map to the rows from `rows[0]` up to, not including, `rows[1]`; return its name."""
         first, last = (
             self.add("Gather", rows, self.constant(np.array([i], np.int32))) for i in (0, 1)
         )
         return self.add("Slice", x, first, last, self.constant(np.array([2], np.int32)))
 
     def sums(self, x: str) -> str:
-        """Add the sums of a map's channels over its positions, (1, C, 1, 1)."""
+        """Sum each channel of a map over its positions; return its name; it is (1, C, 1, 1)."""
         return self.add("ReduceSum", x, self.constant(np.array([2, 3])), keepdims=1)
 
     def content(self, **outputs: str) -> bytes:
         """Return the graph as the content of an ONNX file.
 
         Args:
-            outputs: the values that it gives, by their names.
+            outputs: for each output its name, and the name of the value that it returns.
         """
         helper, floats = self.onnx.helper, self.onnx.TensorProto.FLOAT
         nodes = self.nodes + [
@@ -89,9 +98,13 @@ class Graph:
 
 
 def packed(proto: Any) -> bytes:
-    """Return a checked model, with constants in float16 where nothing is lost by it.
+    """Check an ONNX model and return its bytes, with constants in float16 where that is exact.
 
-    The runtime casts them once, when it opens the graph, so that it computes as before.
+    The runtime converts these constants to float32 once, when it opens the graph. So the results
+    are the same.
+
+    Args:
+        proto: an `onnx.ModelProto`; it is changed.
     """
     import onnx
 
@@ -124,13 +137,16 @@ def traced(
     outputs: Sequence[str],
     free: dict[str, dict[int, Any]],
 ) -> bytes:
-    """Return a module as the content of an ONNX file, traced by PyTorch.
+    """Trace a module with PyTorch and return it as the content of an ONNX file.
 
     Args:
-        module: takes the inputs in their order.
-        inputs: examples, by name.
-        outputs: names of what it gives.
-        free: the sides that may have other lengths: names or `Dim`s by axis, by input.
+        module: the module; it takes the inputs in their order.
+        inputs: an example of each input, by name.
+        outputs: the names of its results.
+        free: for each input that may have other sizes, its axes with a name or `Dim` each.
+
+    Raises:
+        MissingPackageError: onnxscript is not installed.
     """
     import torch
 

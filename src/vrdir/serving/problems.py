@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: one table of kinds, each with its status code."""
+"""Errors as problem documents (RFC 9457): a table of all kinds with their status codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Kind(NamedTuple):
-    """One kind of problem: its HTTP status and a title that is the same for all of the kind."""
+    """A kind of problem: its HTTP status, and its title, which is the same for all of this kind."""
 
     status: int
     title: str
@@ -49,14 +49,14 @@ KINDS = {
     "deadline": Kind(504, "The image was not restored in time"),
 }
 
-# The kinds of the package's own errors; the first class that matches counts.
+# The kinds of the package's own errors; the first class that matches is used.
 FAMILY: tuple[tuple[type[Exception], str], ...] = (
     (ResultError, "unusable-result"),
     (MissingPackageError, "not-an-image"),
     (ImageError, "damaged-image"),
     (VrdirError, "bad-parameter"),
 )
-# Headers that HTTP asks for with an answer of this kind.
+# Headers that HTTP requires in a response of this kind.
 EXPLAINED_BY = {
     "key-missing": {"WWW-Authenticate": "Bearer"},
     "upgrade-required": {"Upgrade": "websocket"},
@@ -65,12 +65,12 @@ BY_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
 
 
 class ProblemError(VrdirError):
-    """A request that is answered by a problem document.
+    """An error that the client gets as a problem document.
 
     Args:
         kind: a key of `KINDS`.
         detail: what is wrong with this request, and what to do.
-        retry_after: seconds after which to try again, or None.
+        retry_after: seconds after which the client may try again (`Retry-After`), or None.
     """
 
     def __init__(self, kind: str, detail: str, retry_after: int | None = None) -> None:
@@ -79,7 +79,7 @@ class ProblemError(VrdirError):
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """Return an exception as a problem; a bug becomes an internal error without its text."""
+    """Return the problem for an exception; that for a bug does not contain the exception's text."""
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, HTTPException):
@@ -94,7 +94,7 @@ def problem_of(error: Exception) -> ProblemError:
 
 
 def problem_document(problem: ProblemError, request_id: str) -> dict[str, Any]:
-    """Return the members of a problem document (RFC 9457)."""
+    """Return the members of the problem document (RFC 9457), as JSON values."""
     kind = KINDS[problem.kind]
     return {
         "type": f"urn:vrdir:problem:{problem.kind}",
@@ -106,7 +106,7 @@ def problem_document(problem: ProblemError, request_id: str) -> dict[str, Any]:
 
 
 def problem_response(problem: ProblemError, request_id: str) -> Response:
-    """Return a problem as an HTTP response."""
+    """Return the HTTP response with a problem document."""
     headers = {}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
@@ -120,7 +120,7 @@ def problem_response(problem: ProblemError, request_id: str) -> Response:
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Answer an exception of a route; the trace of a bug goes to the log only."""
+    """Return the response for an exception of a route; write the traceback of a bug to the log."""
     problem = problem_of(error)
     if problem.kind == "internal-error":
         logger.error("request failed", exc_info=error, extra={"request_id": request_id(request)})
@@ -132,5 +132,5 @@ async def handle_error(request: Request, error: Exception) -> Response:
 
 
 def request_id(request: Request) -> str:
-    """Return the id that the service gave to a request."""
+    """Return the id of a request, which `Gate` has set; "-" if there is none."""
     return str(request.scope.get("vrdir.request_id", "-"))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 and WebSockets for an open network: connections and slow clients are limited."""
+"""HTTP/1.1 and WebSockets with limits on connections and on slow clients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from vrdir.serving.settings import ServeSettings
 
 HEADER_BYTES = 32 * 1024  # request line and headers together
 
-Note = Callable[[str, str], None]  # takes a kind of problem, and an id for the log
+Note = Callable[[str, str], None]  # it gets a kind of problem, and the id of the request
 
 
 class _ReaderLimit:
-    """Cuts off a client that does not take what it is sent; mixed into uvicorn's protocols.
+    """Aborts the connection of a client that does not read; a mixin for uvicorn's protocols.
 
-    Closing would wait for ever until the client has taken what is left.
+    The connection is aborted, not closed, because closing would wait until the client has read the
+    rest.
 
     Attributes:
-        send_timeout: seconds that the transport's buffer may be full.
-        note: called for connections that are cut off.
+        send_timeout: seconds for which the send buffer may be full.
+        note: called for each aborted connection.
     """
 
     send_timeout = 60.0
@@ -44,12 +45,12 @@ class _ReaderLimit:
         self._send_timer = self.loop.call_later(self.send_timeout, self._cut_off)
 
     def resume_writing(self) -> None:
-        """Stop the timer: the client has taken something."""
+        """Stop the timer: the client has read something."""
         self._stop_send_timer()
         super().resume_writing()  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection."""
+        """Stop the timer of a connection that has ended."""
         self._stop_send_timer()
         super().connection_lost(exc)  # type: ignore[misc]
 
@@ -64,15 +65,15 @@ class _ReaderLimit:
 
 
 class LimitedWebSocket(_ReaderLimit, WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, for clients that may not read."""
+    """uvicorn's WebSocket protocol, with the limit for clients that do not read."""
 
 
 class LimitedProtocol(_ReaderLimit, H11Protocol):
-    """uvicorn's HTTP protocol with limits, which `limited_protocols` sets.
+    """uvicorn's HTTP protocol with limits. `limited_protocols` sets their values.
 
     Attributes:
         header_timeout: seconds for the request line and the headers.
-        max_connections: open connections; a further one gets 503 and is closed.
+        max_connections: the largest number of open connections; others get 503 and are closed.
     """
 
     header_timeout = 10.0
@@ -89,7 +90,7 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it if there are too many."""
+        """Accept a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             self._refuse(
@@ -99,12 +100,12 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection."""
+        """Stop the timer of a connection that has ended."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take data; the timer runs from the first byte of a request to the end of its headers."""
+        """Process data. A timer runs from the first byte of a request to the end of its headers."""
         if self.transport.is_closing():
             return
         super().data_received(data)
@@ -114,7 +115,7 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
             self._start_timer()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP by a problem document."""
+        """Send a problem document for data that is not HTTP."""
         self._stop_timer()
         self._refuse(ProblemError("bad-request", msg))
 
@@ -141,12 +142,12 @@ class LimitedProtocol(_ReaderLimit, H11Protocol):
 def limited_protocols(
     settings: ServeSettings, max_connections: int, note: Note
 ) -> tuple[type[LimitedProtocol], type[LimitedWebSocket]]:
-    """Return the protocols of HTTP and of WebSockets with a service's limits.
+    """Return the classes of the HTTP and WebSocket protocols, with the limits of a service.
 
     Args:
-        settings: the service's limits.
-        max_connections: the limit that the system allows.
-        note: called for connections that are refused or cut off.
+        settings: the settings of the service.
+        max_connections: the largest number of connections that the system allows.
+        note: called for connections that are refused or aborted.
     """
     both: dict[str, Any] = {"send_timeout": settings.send_timeout, "note": staticmethod(note)}
     http = {"header_timeout": settings.header_timeout, "max_connections": max_connections}

@@ -1,4 +1,4 @@
-"""Run the service: sockets, signals, and JSON log lines."""
+"""Run the service: open the socket, handle signals, and format the log as JSON lines."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from vrdir.signals import handled
 
 logger = logging.getLogger("vrdir.serving")
 
-SENDING = 3  # seconds after `--stop-timeout` for clients to take the last answers
-# What every log record has; all else was given as `extra`.
+SENDING = 3  # seconds after `--stop-timeout` for clients to receive the last responses
+# The attributes that every log record has; the others were passed as `extra`.
 PLAIN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
 
 class JsonLines(logging.Formatter):
-    """Formats log records as one JSON object a line."""
+    """Formats each log record as a JSON object on one line."""
 
     converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record as JSON: time (UTC), level, message, and what was given as `extra`."""
+        """Return a record as JSON: time (UTC), level, logger, message, and its `extra` values."""
         stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
         facts: dict[str, Any] = {
             "time": f"{stamp}.{int(record.msecs):03d}",
@@ -47,7 +47,7 @@ class JsonLines(logging.Formatter):
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it listens and when it stops."""
+    """A uvicorn server that calls functions when it listens and when it stops."""
 
     def __init__(
         self, config: uvicorn.Config, on_start: Callable[[int], None], on_stop: Callable[[], None]
@@ -66,14 +66,14 @@ class _Server(uvicorn.Server):
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Open the socket.
+    """Open a TCP socket that listens.
 
     Args:
-        host: an address or name.
-        port: 0 takes a free one.
+        host: an IP address or host name.
+        port: the port; 0 chooses a free one.
 
     Raises:
-        InputError: the address cannot be used, such as a port that is taken.
+        InputError: the address cannot be used, such as a port that is in use.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -93,15 +93,17 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def allow_connections(count: int) -> int:
-    """Ask the system for enough open files; return how many connections there may be.
+    """Raise the limit of open files for a number of connections, as far as the system allows.
 
-    A system that gives fewer lowers the number, since a server without free files hangs.
+    Returns:
+        The number of connections that the limit allows, at most `count`. A server would hang
+        without free files.
     """
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
         return count
-    needed = count + 128  # beside connections: weights, logs, decoders' processes
+    needed = count + 128  # other files: weights, logs, pipes
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -111,10 +113,10 @@ def allow_connections(count: int) -> int:
 
 
 def run_service(service: Service, on_start: Callable[[int], None] = lambda port: None) -> None:
-    """Serve until a signal comes. SIGTERM and SIGINT stop gracefully; SIGHUP reloads.
+    """Serve until SIGTERM or SIGINT, which stop the service gracefully; SIGHUP reloads it.
 
     Args:
-        service: what is served.
+        service: the service.
         on_start: called with the port as soon as the service listens.
 
     Raises:
@@ -134,7 +136,7 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
         proxy_headers=False,
         h11_max_incomplete_event_size=HEADER_BYTES,
         timeout_keep_alive=math.ceil(settings.keep_alive),
-        # The service itself answers what it cannot finish in time; this is for clients that stall.
+        # The service itself answers requests that it cannot finish; this is for slow clients.
         timeout_graceful_shutdown=math.ceil(settings.stop_timeout) + SENDING,
         ws_max_size=settings.max_body,
         ws_per_message_deflate=False,  # frames are compressed images already
@@ -142,7 +144,7 @@ def run_service(service: Service, on_start: Callable[[int], None] = lambda port:
     )
 
     def reload(number: int, frame: object) -> None:
-        # In its own thread: loading weights must not stop the event loop.
+        # In its own thread, because loading weights must not block the event loop.
         threading.Thread(target=service.reload, daemon=True).start()
 
     reloading = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []

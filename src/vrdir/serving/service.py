@@ -1,4 +1,4 @@
-"""The service as a Starlette application: its routes, and the state that they share."""
+"""The service as an ASGI application (Starlette): its routes, and the state that they share."""
 
 from __future__ import annotations
 
@@ -48,16 +48,19 @@ from vrdir.serving.streams import Streams
 
 logger = logging.getLogger("vrdir.serving.access")
 
-LAST_STEP = 2.0  # seconds for work that was given up to reach its next step, as the service stops
+LAST_STEP = 2.0  # seconds in which work that was given up should reach its next step, at the end
 
 
 class Service:
-    """The state that the routes share, and the routes.
+    """The service: its routes, and the state that they share.
 
     Args:
         networks: the restorers by name.
-        settings: the limits.
-        live: a camera whose restored frames are shown at `/v1/live.mjpg`, or None.
+        settings: the settings.
+        live: the view of a camera, whose restored frames are shown at `/v1/live.mjpg`; or None.
+
+    Raises:
+        VrdirError: the keys or the detector in the settings cannot be loaded.
     """
 
     def __init__(
@@ -111,15 +114,16 @@ class Service:
         return Gate(app, self.settings, self.keys, self.metrics)
 
     def reload(self) -> None:
-        """Load weights and keys again, beside the requests at work."""
+        """Load weights and keys again, while requests are processed."""
         if self.keys is not None:
             self.keys.reload()
         self.networks.reload()
 
     def begin_stop(self) -> None:
-        """Stop: the service is no longer ready, and endless answers end.
+        """Begin to stop: the service is no longer ready, and endless responses end.
 
-        What was accepted is finished within `stop_timeout`; what is left then is answered by 503.
+        Accepted requests are finished within `stop_timeout` seconds; the others get 503 after that.
+        Call it in the event loop.
         """
         self.stopping = True
         if self.live is not None:
@@ -131,7 +135,7 @@ class Service:
         self.queue.give_up()
 
     def note_closed(self, kind: str, request_id: str) -> None:
-        """Count and log a connection that was refused, or cut off since its client is slow."""
+        """Count and log a connection that was refused, or aborted because its client is slow."""
         self.metrics.errors.labels(kind).inc()
         logger.info("connection closed", extra={"problem": kind, "request_id": request_id})
 
@@ -196,7 +200,7 @@ class Service:
             task = self._task(image, parameters, file_format, with_image)
             request.scope["vrdir.facts"] = {"pixels": header.pixels, "input": header.file_format}
             key = (id(task.restorer), header.width, header.height, parameters.max_side)
-            # One row of a thousand pixels becomes sixteen: padding is paid for, too.
+            # Padding counts, too: an image of 1 x 1000 pixels is padded to 16 x 1008.
             pixels = task.restorer.network.padded_pixels(header.width, header.height)
             cost = await _in_thread(cost_of, image, task.restorer)
             job = Job(key, pixels, self._deadline(), restore_batch, task, cost=cost)
@@ -221,7 +225,7 @@ class Service:
         return time.monotonic() + self.settings.deadline
 
     async def _finished(self, request: Request, job: Job) -> Any:
-        """Queue a job and wait for it; give it up when its client leaves or its deadline passes."""
+        """Queue a job and wait for it; give it up if the client disconnects or it is too late."""
         future: Future[Any] = self.queue.submit(job)
         gone = asyncio.create_task(_disconnected(request))
         answer = asyncio.wrap_future(future)
@@ -305,7 +309,7 @@ def _answering(
     path: str,
     call: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Answer a route's errors by problem documents."""
+    """Return a route that answers its errors with problem documents."""
 
     async def answer(request: Request) -> Response:
         request.scope["vrdir.route"] = path

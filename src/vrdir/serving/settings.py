@@ -1,4 +1,4 @@
-"""The settings of the service: where it listens, what it accepts, how long it waits."""
+"""The settings of the service: its address, its limits and its time-outs."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from pathlib import Path
 from vrdir.errors import SettingsError
 from vrdir.images.memory import memory_limit
 
-BYTES_A_PIXEL = 700  # what a pixel of an image takes that is restored as a whole; see Network
+BYTES_A_PIXEL = 700  # memory for each pixel of an image that is restored as a whole; see Network
 
 
 def default_work_megapixels() -> float:
-    """Return how much may be at work at once: what fits into half the memory."""
+    """Return the default of `work_megapixels`: the megapixels that fit into half of the memory."""
     return max(1.0, memory_limit() / 2 / BYTES_A_PIXEL / 1e6)
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """All limits of the service. Each has an option of `vrdir serve`.
+    """The settings of the service. Each has an option of `vrdir serve`.
 
     Attributes:
-        host: the address to listen on; loopback unless the user gives another.
-        port: the port to listen on; 0 takes a free one.
-        max_body_mebibytes: the largest request body.
-        max_bodies_mebibytes: the largest sum of all request bodies and answers in memory.
-        max_megapixels: the largest image, checked before it is decoded.
-        work_megapixels: the memory of all images at work, in megapixels of 700 bytes each.
-        max_queue: how many images may wait.
-        max_queue_megapixels: the largest sum of all images that wait.
-        deadline: seconds from the end of the body to the answer.
+        host: the address to listen on; by default only this machine can connect.
+        port: the port to listen on; 0 chooses a free one.
+        max_body_mebibytes: the largest request body, in MiB.
+        max_bodies_mebibytes: the largest total of request and response bodies in memory, in MiB.
+        max_megapixels: the largest image in megapixels, checked before it is decoded.
+        work_megapixels: the memory for all images in work, in megapixels of 700 bytes per pixel.
+        max_queue: the largest number of waiting images.
+        max_queue_megapixels: the largest total of the megapixels of waiting images.
+        deadline: seconds from the end of the request body to the response.
         body_timeout: seconds for the whole request body.
         header_timeout: seconds for the request line and the headers.
-        keep_alive: seconds that an idle connection is kept.
-        send_timeout: seconds for a client to take a piece of its answer (256 KiB).
+        keep_alive: seconds after which an idle connection is closed.
+        send_timeout: seconds for a client to receive a piece of its response (256 KiB).
         stop_timeout: seconds to finish accepted requests after a stop signal.
-        max_connections: open connections; further ones get 503.
-        max_streams: open WebSocket streams; further ones are refused.
-        threads: threads that compute; each restores one batch.
-        keys: a file with one API key a line; None admits everyone.
-        hosts: names by which a proxy calls a service on loopback, beside those of this machine.
-        cors: the origins whose pages may call the service.
-        web: a folder of `vrdir web build`, for restoring in the browser.
-        detector: an ONNX detector, whose boxes the page shows.
+        max_connections: the largest number of open connections; further ones get 503.
+        max_streams: the largest number of open WebSocket streams; further ones are refused.
+        threads: the number of threads that compute; each restores one batch.
+        keys: a file with one API key per line; None if no key is needed.
+        hosts: host names that are accepted in requests on the loopback address, in addition to
+            those of this machine: the names by which a proxy is reached.
+        cors: the origins whose pages may use the service; "*" for all.
+        web: a folder that `vrdir web build` wrote, for restoring in the browser; or None.
+        detector: an ONNX detector, whose boxes the page shows; or None.
     """
 
     host: str = "127.0.0.1"
@@ -94,7 +95,7 @@ class ServeSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only programs on this machine can reach the service."""
+        """Whether only programs on this machine can connect to the service."""
         if self.host == "localhost":
             return True
         try:

@@ -1,8 +1,8 @@
-"""The WebSocket at `/v1/stream`: frames in, restored frames out, without flicker or growing delay.
+"""The WebSocket at `/v1/stream`, which receives frames and returns restored frames.
 
 A client sends each frame as one binary message, an encoded image. For each frame that is restored
 it gets a text message (JSON) and then a binary one. A frame that arrives while an older one waits
-takes its place: the older one is dropped and counted, so that the delay stays that of one frame.
+replaces it: the older one is dropped and counted. So the delay stays that of one frame.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GOING_AWAY, FAILED = 1001, 1011  # close codes (RFC 6455)
 
 
 class _Frame(NamedTuple):
-    """A frame that was received: its number from 0, its content, and when it came."""
+    """A received frame: its number from 0, its content, and its arrival (`time.perf_counter`)."""
 
     number: int
     content: bytes
@@ -46,13 +46,13 @@ class _Frame(NamedTuple):
 
 
 class _Slot:
-    """Holds the newest frame only, and its memory.
+    """Holds the newest frame, and reserves memory for it.
 
     Args:
-        bodies: the budget of memory.
+        bodies: the memory budget.
 
     Attributes:
-        dropped: frames that a newer one replaced, or for which there was no memory.
+        dropped: the number of frames that newer ones replaced, or for which no memory was left.
     """
 
     def __init__(self, bodies: Bodies) -> None:
@@ -62,7 +62,7 @@ class _Slot:
         self.dropped = 0
 
     def put(self, frame: _Frame) -> None:
-        """Hold a frame in place of the one before."""
+        """Replace the frame by a newer one."""
         self.dropped += self._frame is not None
         self.clear()
         try:
@@ -75,7 +75,7 @@ class _Slot:
 
     @asynccontextmanager
     async def take(self) -> AsyncGenerator[_Frame, None]:
-        """Wait for a frame, and hold its memory until the block ends."""
+        """Wait for a frame, and keep its memory reserved until the `async with` block ends."""
         await self._filled.wait()
         frame, self._frame = self._frame, None
         self._filled.clear()
@@ -86,7 +86,7 @@ class _Slot:
             self._bodies.give_back(len(frame.content))
 
     def clear(self) -> None:
-        """Forget the frame."""
+        """Drop the frame and release its memory."""
         if self._frame is not None:
             self._bodies.give_back(len(self._frame.content))
         self._frame = None
@@ -94,13 +94,14 @@ class _Slot:
 
 
 class FrameRestorer:
-    """Restores the frames of one stream, each when it is given.
+    """Restores the frames of one stream, one at each call.
 
     Args:
-        restorer: what restores them.
-        smoothing: as for `Restorer.stream`.
-        max_side: reduce larger frames to this many pixels on the longer side; None keeps them.
-        quality: of lossy formats, 1 to 100.
+        restorer: the restorer to use.
+        smoothing: temporal smoothing, 0 (off) to 0.99, as for `Restorer.stream`.
+        max_side: reduce larger frames to this many pixels on the longer side; None keeps their
+            size.
+        quality: the quality of lossy formats, 1 to 100.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class FrameRestorer:
         self._stream = restorer.stream(self._feed(), smoothing)
 
     def __call__(self, content: bytes) -> bytes:
-        """Return an encoded frame restored, in its own format."""
+        """Restore an encoded frame, and return it in the same format."""
         picture = decode(content, NAME)
         file_format = writable_format(picture.format or "JPEG")
         self._next = reduced(picture, self._max_side) if self._max_side else picture
@@ -123,14 +124,17 @@ class FrameRestorer:
 
 
 class Streams:
-    """All open streams.
+    """Serves all WebSocket streams.
 
     Args:
         networks: the restorers by name.
-        settings: the service's limits.
+        settings: the settings of the service.
         metrics: counts frames.
-        queue: where frames wait among the images.
-        bodies: the budget of memory, which frames count to.
+        queue: the queue in which frames and images wait.
+        bodies: the memory budget, to which frames count.
+
+    Attributes:
+        count: the number of open streams.
     """
 
     def __init__(
@@ -187,7 +191,7 @@ class Streams:
             await socket.close(GOING_AWAY, "no frame for a minute")
         except WebSocketDisconnect:
             pass
-        except Exception:  # a bug: the client gets an answer, the log the trace
+        except Exception:  # a bug: the client gets a message, the log the traceback
             logger.exception("stream failed")
             socket.scope["vrdir.problem"] = "internal-error"
             await socket.close(FAILED, "the service failed")
@@ -210,7 +214,7 @@ class Streams:
             self._metrics.frames.labels("received").inc()
 
     async def _answer(self, socket: WebSocket, slot: _Slot, restore: FrameRestorer) -> None:
-        """Restore the newest frame, again and again."""
+        """Restore the newest frame and send it, in a loop without end."""
         while True:
             async with slot.take() as frame:
                 facts, content = await self._answered(socket, frame, restore)
@@ -222,13 +226,13 @@ class Streams:
     async def _answered(
         self, socket: WebSocket, frame: _Frame, restore: FrameRestorer
     ) -> tuple[dict[str, Any], bytes]:
-        """Return the message about a frame, and the restored frame; empty for a bad one."""
+        """Return the message about a frame, and the restored frame, b"" for one that is damaged."""
         facts: dict[str, Any] = {"frame": frame.number, "dropped": 0}
         content = b""
         try:
             content = await self._restored(frame, restore)
             self._metrics.frames.labels("restored").inc()
-        except Exception as error:  # whatever it is, the client gets an answer
+        except Exception as error:  # the client gets a message about any error
             problem = problem_of(error)
             if problem.kind == "internal-error":
                 logger.error("a frame failed", exc_info=error)

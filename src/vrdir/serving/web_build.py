@@ -1,7 +1,8 @@
-"""`vrdir web build`: the page with its network, as a folder for any web host, or as one file.
+"""`vrdir web build`: write the page with its network, as a folder for any web host or as one file.
 
-The runtime (onnxruntime-web, MIT) has 14 MB of WebAssembly, more than the whole package, so it is
-not part of it: npm fetches it once, and its hash is checked. A tarball or folder does as well.
+The runtime (onnxruntime-web, MIT) contains 14 MB of WebAssembly, more than this whole package.
+Therefore it is not part of the package: npm downloads it, and its hash is checked. A tarball or a
+folder can be used instead.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from vrdir import __version__
 from vrdir.atomic import write_whole
 from vrdir.errors import ExistsError, InputError, MissingFileError, MissingPackageError
 from vrdir.model.vrdir import VRDIR
+from vrdir.serving.page_export import export_for_page
 from vrdir.serving.page_files import FOLDER, MEDIA_TYPES, page_files
-from vrdir.serving.page_network import export_for_page
 
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_SHA512 = (
@@ -42,9 +43,9 @@ WEBGPU_FILES = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-LARGE = ("runtime/", "network.bin")  # kept by the service worker once they are fetched, not before
+LARGE = ("runtime/", "network.bin")  # the service worker stores them on first use, not before
 LICENCES = "vendor/README.txt"
-# In the one file: parts of the page that are written into it as text.
+# For the page as one file: the scripts of the worker, and the files that become part of the HTML.
 OF_WORKER = ("device-worker.js", "borders.js", "strips.js", "fourier.js", "diagnose.js")
 INLINED = ("index.html", "page.css", "start.js", "sw.js", "app.js", "icon.svg", "device.json")
 
@@ -55,26 +56,26 @@ def build_page(
     """Write the page, the network and the runtime into a folder.
 
     Args:
-        network: what restores.
-        name: of the weights, as the page shows it.
-        folder: where to write; it must be new, empty, or an earlier build.
-        runtime: a tarball or unpacked folder of onnxruntime-web; None has npm fetch it.
+        network: the network that restores.
+        name: the name of the weights, as the page shows it.
+        folder: where to write; it must be new, empty, or an earlier build, which is replaced.
+        runtime: a tarball or an unpacked folder of onnxruntime-web; None downloads it with npm.
         webgpu: add the files for WebGPU.
 
     Returns:
-        The size in bytes of each file by its address.
+        The size in bytes of each file, by its path in the folder.
 
     Raises:
-        ExistsError: the folder holds something else.
-        InputError: the runtime is not the one that was asked for.
-        MissingFileError: a file of the runtime is not there.
+        ExistsError: the folder contains other files.
+        InputError: the tarball is not of the expected version, or npm could not download it.
+        MissingFileError: the runtime or a file of it does not exist.
         MissingPackageError: npm or the extra `export` is not installed.
         ResultError: the exported network's results are not PyTorch's.
     """
     if folder.exists() and not (folder / "device.json").is_file() and any(folder.iterdir()):
         raise ExistsError(f"{folder} contains other files; choose a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder, so that one move makes it whole.
+    # In the same parent folder, so that the finished folder only has to be renamed.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".web-build-") as made:
         site = Path(made) / "site"
         shutil.copytree(FOLDER, site)
@@ -88,19 +89,19 @@ def build_page(
 
 
 def build_file(network: VRDIR, name: str, path: Path, runtime: Path | None = None) -> int:
-    """Write the page, the network and the runtime as one HTML file, which also works from disk.
+    """Write the page, the network and the runtime as one HTML file, which also opens from disk.
 
     Args:
-        network: what restores.
-        name: of the weights, as the page shows it.
-        path: of the file; one that exists is replaced.
+        network: the network that restores.
+        name: the name of the weights, as the page shows it.
+        path: the file; one that exists is replaced.
         runtime: as for `build_page`.
 
     Returns:
-        The file's size in bytes.
+        The size of the file in bytes.
 
     Raises:
-        VrdirError: as `build_page` does.
+        VrdirError: the errors of `build_page`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -111,10 +112,13 @@ def build_file(network: VRDIR, name: str, path: Path, runtime: Path | None = Non
 
 
 def in_one_file(site: Path) -> str:
-    """Return the page of a build with all its files inside, as HTML.
+    """Return the page of a build as HTML that contains all files.
 
-    Modules import each other by names of an import map, as addresses relative to a module mean
-    nothing inside a file.
+    Inside one file, modules cannot import each other by relative addresses. They use names, which
+    an import map in the page defines.
+
+    Args:
+        site: the folder of the build.
     """
     found = page_files(site)
     text = {address: found[address].read_text("utf-8") for address in (*INLINED, LICENCES)}
@@ -160,7 +164,7 @@ def _base64(content: bytes) -> str:
 def _describe(
     network: VRDIR, name: str, site: Path, of_network: dict[str, Any], webgpu: bool
 ) -> None:
-    """Write device.json, by which the page knows its network, and the build's name into sw.js."""
+    """Write device.json, which describes the network, and the name of the build into sw.js."""
     found = page_files(site)
     runtime = [address for address in found if address.startswith("runtime/")]
     of_webgpu = [one for one in runtime if "webgpu" in one or "asyncify" in one]
@@ -185,7 +189,7 @@ def _describe(
 
 
 def _copy_runtime(runtime: Path | None, folder: Path, webgpu: bool) -> None:
-    """Copy the runtime's files; WebAssembly is packed, to a quarter, and the page unpacks it."""
+    """Copy the files of the runtime; compress WebAssembly, which the page decompresses."""
     folder.mkdir()
     with _runtime_folder(runtime) as unpacked:
         for file in (*WASM_FILES, *(WEBGPU_FILES if webgpu else ())):
@@ -200,7 +204,7 @@ def _copy_runtime(runtime: Path | None, folder: Path, webgpu: bool) -> None:
 
 @contextmanager
 def _runtime_folder(runtime: Path | None) -> Iterator[Path]:
-    """Give the folder with the unpacked files of onnxruntime-web."""
+    """Yield a folder with the unpacked files of onnxruntime-web."""
     if runtime is not None and runtime.is_dir():
         yield runtime / "dist" if (runtime / "dist").is_dir() else runtime
         return

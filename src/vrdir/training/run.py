@@ -73,7 +73,7 @@ def train(
     model = _new_model(recipe, stages, earlier, extractor_weights)
     for stage in stages:
         stage.prepare(fabric.device, extractor_weights)
-    data = _training_set(recipe, training, fabric.device)
+    data = training_set(recipe, training, fabric.device)
     held_out = _validation_set(recipe, validation)
     _check(recipe, stages, data, held_out, fabric.world_size)
     if fabric.is_global_zero:
@@ -121,7 +121,8 @@ def _new_model(
     return model
 
 
-def _training_set(recipe: Recipe, training: Sequence[Item], device: torch.device) -> TrainingSet:
+def training_set(recipe: Recipe, training: Sequence[Item], device: torch.device) -> TrainingSet:
+    """Return the training data of a recipe, from items, on a device."""
     return TrainingSet(
         training,
         recipe.model.branches,

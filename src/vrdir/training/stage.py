@@ -75,7 +75,9 @@ class Stage(ABC):
         """Whether `prepare` loads a recogniser from the extractor's file."""
         return False
 
-    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:  # noqa: B027 - most need nothing
+    def prepare(  # noqa: B027 - most stages need nothing
+        self, device: torch.device, extractor_weights: Path | None = None
+    ) -> None:
         """Load what the losses need, before any stage trains, so that errors are raised early."""
 
 
@@ -101,11 +103,11 @@ class RecognisingStage(Stage):
     @property
     def recognises(self) -> bool:
         """Whether `prepare` loads a recogniser from the extractor's file."""
-        return bool(self.weights["recognition"]) and self.recognition.from_extractor
+        return bool(self.weights.get("recognition")) and self.recognition.from_extractor
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
         """Load the recognisers of the losses."""
-        if self.weights["recognition"]:
+        if self.weights.get("recognition"):
             self.recognition.load(device, extractor_weights)
         if self.detection is not None:
             self.detection.load(device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,10 @@ def clothes(images: Sequence[Pixels]) -> np.ndarray:
 def test_restoring_recovers_persons_hidden_by_haze(people: Path) -> None:
     data = read_reid(people)
     clear = {item.name: np.asarray(Image.open(item.path)) for item in data.images}
-    knows = lambda item, condition, image: clear[item.name]  # noqa: E731 - a restorer that cannot be wrong
+
+    def knows(item: Any, condition: Any, image: Any) -> Any:  # a restorer that cannot be wrong
+        return clear[item.name]
+
     harms = function_for_images(lambda image: np.full_like(image, 77))
     result = Reidentification().evaluate(
         data,
