@@ -17,7 +17,6 @@ from tests.cluster.conftest import photo
 
 from vrdir.cluster import storage
 from vrdir.cluster.account import Account, Row
-from vrdir.cluster.datasets import added_columns, map_in_pandas
 from vrdir.cluster.estimate import estimate
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options
@@ -246,16 +245,6 @@ def test_parquet_tables_keep_their_columns(
     restored = [value["bytes"] if nested and value else value for value in values]
     restorer = Restorer(tiny, "cpu")
     assert restored == [None if content is None else restorer(content) for content in contents]
-
-
-def test_pandas_frames(tiny: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"id": [1, 2], "image": [photo(1), b"no image"]})
-    (result,) = map_in_pandas("image", weights=str(tiny), device="cpu")([frame])
-    assert list(result.columns) == ["id", "image", *added_columns()]
-    assert result["image"][0] == Restorer(tiny, "cpu")(photo(1))
-    assert result["image"][1] == b"no image"
-    assert "is not an image" in result["vrdir_error"][1]
 
 
 def test_estimate_counts_images_and_measures_time(bucket: str, options: Options) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vrdir.cluster.ray_pool import map_in_actors
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.errors import DataError, VrdirError, first_line, require
@@ -55,8 +57,8 @@ def map_in_pandas(
     """Return a function that restores a column of encoded images in pandas frames.
 
     It is what Spark's `DataFrame.mapInPandas` takes; Dask's `map_partitions` takes
-    `lambda frame: next(function([frame]))`, with its setting dataframe.convert-string off. Each
-    process makes one restorer.
+    `lambda frame: next(function([frame]))`, with its setting dataframe.convert-string off. The
+    network is loaded once for each partition.
 
     Args:
         column: the column of encoded files (bytes).
@@ -67,10 +69,15 @@ def map_in_pandas(
     """
 
     def function(frames: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        import pandas
+
         worker = ColumnRestorer(column, restorer)
         for frame in frames:
             values = worker({name: frame[name].tolist() for name in frame.columns})
-            yield frame.assign(**{name: values[name] for name in [column, *added_columns()]})
+            *measured, error = added_columns()
+            added = {name: np.array(values[name], dtype=float) for name in measured}  # None is NaN
+            images = pandas.Series(values[column], frame.index, frame[column].dtype)
+            yield frame.assign(**{column: images, **added, error: values[error]})
 
     return function
 
@@ -81,7 +88,7 @@ def added_columns() -> list[str]:
 
 
 class ColumnRestorer:
-    """Restores a column of batches; an actor of Ray, or a part of a process of Spark."""
+    """Restores a column of batches: an actor of Ray, or what has a partition of Spark or Dask."""
 
     def __init__(self, column: str, restorer: dict[str, Any]) -> None:
         self.column, self.restorer = column, Restorer(**restorer)
@@ -116,8 +123,6 @@ class ColumnRestorer:
 
 def _as_column(images: list[Any], before: Any) -> Any:
     """Return images as the column that they came in: an array of one shape where it was one."""
-    import numpy as np
-
     if isinstance(before, np.ndarray) and before.dtype != object:
         return np.stack(images)
     if isinstance(before, np.ndarray):
