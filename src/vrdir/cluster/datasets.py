@@ -9,6 +9,7 @@ import numpy as np
 
 from vrdir.cluster.ray_pool import map_in_actors
 from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.work import for_workers
 from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.restoring.restorer import Restorer
 
@@ -46,7 +47,7 @@ def restore(
         MissingPackageError: Ray is not installed.
     """
     require("ray.data", "cluster", "vrdir.cluster.restore needs Ray")
-    arguments = {"column": column, "restorer": restorer}
+    arguments = {"column": column, "restorer": for_workers(restorer)}
     settings = settings or RaySettings()
     return map_in_actors(dataset, ColumnRestorer, arguments, settings, settings.batch)
 
@@ -67,6 +68,7 @@ def map_in_pandas(
     Returns:
         A function from frames to frames, which have the columns that `restore` adds.
     """
+    restorer = for_workers(restorer)
 
     def function(frames: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
         import pandas

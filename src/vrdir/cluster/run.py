@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from vrdir.cluster import listing
+from vrdir.cluster import listing, storage
 from vrdir.cluster.account import Account, Keys, Recorder, Row, hash_of, key_of
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.listing import Source
@@ -19,9 +19,11 @@ from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any, result_name
 from vrdir.cluster.storage import shown
 from vrdir.cluster.videos import listed_suffixes
-from vrdir.cluster.work import Gate, Options, map_threads
+from vrdir.cluster.work import Gate, Options, for_workers, map_threads
 from vrdir.errors import InputError
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.restoring.restorer import Restorer
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 Engine = Literal["local", "ray"]
 OVERLAPPED = 6  # threads that read and write while others restore
@@ -55,7 +57,8 @@ def restore_addresses(
     Raises:
         ExistsError: the output has an account, and `resume` is False; or another program writes
             into it.
-        InputError: the output is an input, so that results would replace their sources.
+        InputError: the output is an input, so that results would replace their sources, or has
+            the name of a file.
         DataError: the account is of a run with other settings.
         MissingFileError, NotPermittedError, PassingError, DiskError: the inputs cannot be listed,
             or the output cannot be written to.
@@ -65,9 +68,14 @@ def restore_addresses(
     here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
     restorer = Restorer(**here)
     inputs = list(inputs)
-    check_apart(inputs, output)
+    check_output(output, inputs)
+    if engine == "ray":  # its workers are in other folders
+        inputs, output = [storage.absolute(given) for given in inputs], storage.absolute(output)
+        options = options._replace(restorer=for_workers(options.restorer))
     wanted = SHARD_SUFFIXES | listed_suffixes()
     listed: Iterator[Source] = listing.sources(inputs, others, wanted, without=output)
+    if engine == "ray":
+        listed = (source._replace(address=storage.absolute(source.address)) for source in listed)
     first = next(listed, None)  # nothing is written where the inputs cannot be listed
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
@@ -80,7 +88,9 @@ def restore_addresses(
         if engine == "ray":
             from vrdir.cluster.ray_engine import restore_on_ray
 
-            rows = restore_on_ray(listed, account, options, ray or RaySettings())
+            rows = restore_on_ray(
+                listed, account, options, ray or RaySettings(), restorer.fingerprint()
+            )
         else:
             rows = restore_here(listed, account, options, restorer)
         with closing(rows):
@@ -97,8 +107,13 @@ def _since(account: Account) -> float | None:
     return since
 
 
-def check_apart(inputs: Iterable[str], output: str) -> None:
-    """Check that no input is the output. Raises InputError if one is."""
+def check_output(output: str, inputs: Iterable[str]) -> None:
+    """Check that the output is a folder, and no input. Raises InputError if not."""
+    if plain_suffix(output) in IMAGE_SUFFIXES | SHARD_SUFFIXES | VIDEO_SUFFIXES:
+        raise InputError(
+            f"the output {shown(output)} has the name of a file; give a folder, such as "
+            "s3://bucket/clear, in which each result has the name of its source"
+        )
     for given in inputs:
         if listing.is_same(given, output):
             raise InputError(f"{shown(given)} would be written over itself; choose another output")
@@ -124,6 +139,8 @@ def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
         "suffix": options.suffix,
         "quality": options.quality,
         "max_side": options.max_side,
+        "max_megapixels": options.max_megapixels,
+        "column": options.column,
         "smoothing": options.smoothing,
     }
 
@@ -132,7 +149,7 @@ def restore_here(
     listed: Iterable[Source], account: Account, options: Options, restorer: Restorer
 ) -> Generator[Row, None, None]:
     """Restore on this machine: some threads restore, others read and write meanwhile."""
-    gate = Gate(restorer, torch.get_num_threads())
+    gate = Gate(restorer, torch.get_num_threads(), options.max_megapixels)
     recorder = Recorder(account)
     last = time.monotonic()
 

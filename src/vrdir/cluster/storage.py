@@ -108,6 +108,11 @@ def shown(address: str) -> str:
     return f"{parts.scheme}://{parts.host}{parts.path}"
 
 
+def absolute(address: str) -> str:
+    """Return an address, or the absolute path of a path: another program has another folder."""
+    return address if is_address(address) else str(Path(address).absolute())
+
+
 def join(folder: str, name: str) -> str:
     """Return the address of a file below a folder."""
     return f"{folder.rstrip('/')}/{name}"
@@ -218,6 +223,8 @@ def translated(error: Exception, address: str) -> VrdirError:
         return DiskError(f"{where} cannot be written ({error.strerror or kind}); {advice}")
     if isinstance(error, OSError) and error.errno in LASTING:
         return DataError(f"{where}: {error.strerror or kind}")
+    if "Redirect" in kind:
+        return DataError(f"{where}: the server redirects in a circle, or to no valid address")
     status = _status(error)
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         return DataError(f"{where}: the server returns status {status}")

@@ -30,11 +30,12 @@ from vrdir.errors import (
     first_line,
 )
 from vrdir.images.formats import ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
-from vrdir.images.reading import decode
+from vrdir.images.reading import allow_megapixels, decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
+from vrdir.weights.bundled import bundled_weights
 
 # Faults of the storage or of this machine, not of the image.
 PASSING = (PassingError, MissingFileError, NotPermittedError, LocalDiskError)
@@ -53,6 +54,8 @@ class Options(NamedTuple):
         overwrite: replace files that exist.
         column: the column of Parquet tables that holds the images; None finds it.
         smoothing: temporal smoothing of videos, 0 (off) to 0.99.
+        max_megapixels: of the largest image that is opened; None for Pillow's limit. It is set for
+            the whole process.
         since: when the run began, by the storage's clock, in seconds since 1970: a target that is
             newer is the run's own, and replaced. None if that is unknown.
     """
@@ -64,6 +67,7 @@ class Options(NamedTuple):
     overwrite: bool = False
     column: str | None = None
     smoothing: float = SMOOTHING
+    max_megapixels: float | None = None
     since: float | None = None
 
 
@@ -109,6 +113,16 @@ def failure(row: Row, error: Exception) -> Row:
 def finish(row: Row, start: float) -> Row:
     """Note when a row was finished, and its seconds since `start` (`time.perf_counter`)."""
     return row._replace(seconds=time.perf_counter() - start, time=time.time())
+
+
+def for_workers(restorer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `vrdir.Restorer` that mean the same in a program in another folder."""
+    weights = restorer.get("weights")
+    if isinstance(weights, Path) or (
+        isinstance(weights, str) and weights not in bundled_weights() and Path(weights).exists()
+    ):
+        return {**restorer, "weights": type(weights)(Path(weights).absolute())}
+    return dict(restorer)
 
 
 class RestoredFile(NamedTuple):
@@ -163,9 +177,14 @@ class Gate:
     Args:
         restorer: restores images.
         at_once: threads that restore at the same time, each with one of torch's threads.
+        max_megapixels: see `Options`.
     """
 
-    def __init__(self, restorer: Restorer, at_once: int) -> None:
+    def __init__(
+        self, restorer: Restorer, at_once: int, max_megapixels: float | None = None
+    ) -> None:
+        if max_megapixels is not None:
+            allow_megapixels(max_megapixels)
         self.restorer, self.at_once = restorer, at_once
         self._free = threading.BoundedSemaphore(at_once)
         self._memory = MemoryBudget()
