@@ -34,6 +34,7 @@ import torch
 from PIL import Image
 
 from vrdir.cluster import file_systems, listing, storage
+from vrdir.cluster.account import Account, Row
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.run import restore_addresses
 from vrdir.cluster.work import Options, restore_content
@@ -191,6 +192,33 @@ def measure_runs(
         before = after
 
 
+def measure_account() -> None:
+    """Print how large a row of the account is, in parts of some sizes."""
+    generator = np.random.default_rng(0)
+    for length in (16, 256):
+        names = [f"camera-{number % 7}/2026-11-29/{number:08}.jpg" for number in range(length)]
+        rows = [
+            Row._make(
+                [
+                    f"s3://bucket/in/{name}",
+                    f"s3://bucket/out/{name}",
+                    *generator.integers(50_000, 500_000, 2).tolist(),
+                    generator.bytes(32).hex(),
+                    generator.bytes(32).hex(),
+                    "restored",
+                    "",
+                    *generator.random(6).tolist(),
+                    int(generator.integers(2**62)),
+                ]
+            )
+            for name in names
+        ]
+        address = f"memory://account{length}"
+        Account(address).write_part(rows, "1")
+        size = len(storage.read(f"{address}/.vrdir-account/part-1.parquet"))
+        print(f"account in parts of {length}: {size / length / 1e3:.2f} kB a row")
+
+
 def measure_list(count: int) -> None:
     """Print the time and memory of a list of `count` objects."""
     start = time.perf_counter()
@@ -220,6 +248,7 @@ def main() -> None:
     parser.add_argument("--listed", type=int, default=50_000, help="objects in the list, 0: none")
     parser.add_argument("--port", type=int, default=5591)
     given = parser.parse_args()
+    measure_account()
     with server(given.port, given.listed) as process:
         file_systems.open_storage("s3://x")[0].mkdir("bench")
         contents = [photo(seed, given.size) for seed in range(given.images)]

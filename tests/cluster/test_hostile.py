@@ -3,18 +3,25 @@
 Each image is restored once or has a row that says why not; nothing is half written.
 """
 
+import http.server
+import io
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from tests.cluster.conftest import photo, through
 from tests.cluster.faults import proxy
 from typer.testing import CliRunner
@@ -156,6 +163,93 @@ def test_results_are_no_inputs(bucket: str, options: Options, tmp_path: Path, pl
     again = restore_addresses(inputs, output, options, resume=True)
     assert [row.source for row in again] == [f"{root}/in/3.png"]
     assert len(images_in(output)) == 4
+
+
+def test_a_name_that_is_a_file_and_a_folder(bucket: str, options: Options) -> None:
+    for key in ("in", "in/1.png", "a.png", "a.png/b.png"):
+        storage.write(f"{bucket}/{key}", b"" if key == "in" else photo(1))
+    rows = list(restore_addresses([f"{bucket}/in", f"{bucket}/a.png"], f"{bucket}/out", options))
+    found = [row.target.removeprefix(f"{bucket}/out/") for row in rows if row.error == ""]
+    assert found == ["1.png", "a.png", "b.png"]
+
+
+def test_an_output_that_is_no_folder_is_refused(bucket: str, options: Options) -> None:
+    storage.write(f"{bucket}/1.png", photo(1))
+    for output in (f"{bucket}/clear.png", "clear.JPG", f"{bucket}/clear.tar"):
+        with pytest.raises(InputError, match="has the name of a file; give a folder"):
+            next(restore_addresses([f"{bucket}/1.png"], output, options))
+
+
+def test_options_of_the_command(bucket: str, tiny: Path) -> None:
+    storage.write(f"{bucket}/in/1.png", photo(1))
+    given = ["restore", f"{bucket}/in", "-o", f"{bucket}/out", "--weights", str(tiny)]
+    for more, problem in {
+        ("--workers", "2"): "--workers has no effect without --engine ray",
+        ("--engine", "ray", "--threads", "2"): "--threads has no effect with --engine ray",
+        ("--side-by-side",): "--side-by-side has no effect for addresses",
+    }.items():
+        result = CliRunner().invoke(app, [*given, *more])
+        assert result.exit_code == 2
+        assert problem in " ".join(result.stderr.split())
+    threads, limit = torch.get_num_threads(), Image.MAX_IMAGE_PIXELS
+    try:
+        result = CliRunner().invoke(
+            app, [*given, "--device", "cpu", "--threads", "1", "--max-megapixels", "0.001"]
+        )
+        assert result.exit_code == 1, result.output
+        (row,) = Account(f"{bucket}/out").rows()
+        assert (row.status, "megapixels" in row.error) == ("failed", True), row.error
+    finally:
+        torch.set_num_threads(threads)
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+class Redirecting(http.server.BaseHTTPRequestHandler):
+    """A server of photos that have moved, and of some that are gone."""
+
+    places: ClassVar = {
+        "/moved.png": "/real/1.png",
+        "/circle.png": "/circle.png",
+        "/file.png": "file:///etc/hostname",
+    }
+
+    def do_GET(self) -> None:
+        place = self.places.get(self.path)
+        status = 302 if place else {"/gone.png": 404, "/removed.png": 410}.get(self.path, 200)
+        content = photo(1) if status == 200 else b""
+        if self.path == "/list.txt":
+            names = (*self.places, "/gone.png", "/removed.png", "/1.png?key=secret")
+            content = "".join(f"http://{self.headers['Host']}{name}\n" for name in names).encode()
+        self.send_response(status)
+        if place:
+            self.send_header("Location", place)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def test_lists_of_the_web(options: Options, tmp_path: Path) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    root = f"http://127.0.0.1:{server.server_port}"
+    try:
+        rows = list(restore_addresses([f"{root}/list.txt"], str(tmp_path / "out"), options))
+    finally:
+        server.shutdown()
+        server.server_close()
+    found = {row.source.removeprefix(root): (row.status, row.error) for row in rows}
+    no_place = "the server redirects in a circle, or to no valid address"
+    assert found == {
+        "/moved.png": ("restored", ""),
+        "/circle.png": ("failed", f"{root}/circle.png: {no_place}"),
+        "/file.png": ("failed", f"{root}/file.png: {no_place}"),
+        "/gone.png": ("unreachable", f"{root}/gone.png does not exist"),
+        "/removed.png": ("failed", f"{root}/removed.png: the server returns status 410"),
+        "/1.png": ("restored", ""),
+    }
 
 
 @pytest.mark.parametrize("same", ["in", "in/", "S3A"])
@@ -434,6 +528,65 @@ def test_a_disk_that_is_read_only(bucket: str, tiny: Path, disk: Path) -> None:
     )
     assert "DiskError" in said
     assert "choose an output on a disk that can be written to" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "room"), [("tar", 0.5), ("tar", 1.5), ("parquet", 1.5), ("mp4", 1.5)]
+)
+def test_a_full_disk_for_shards_and_videos(
+    bucket: str, tiny: Path, disk: Path, tmp_path: Path, kind: str, room: float
+) -> None:
+    content = large_file(tmp_path / f"large.{kind}")
+    storage.write(f"{bucket}/in/1.{kind}", content)
+    said = on_a_small_disk(
+        disk,
+        SAYS_WHY,
+        f"{bucket}/in",
+        f"{bucket}/out",
+        str(tiny),
+        "anew",
+        size=int(room * len(content) / 1024),
+        before=f"export TMPDIR={disk}",
+    )
+    assert said.startswith("unreachable"), said
+    assert "No space left on device" in said
+    assert images_in(f"{bucket}/out") == []
+    inputs, options = [f"{bucket}/in"], Options({"weights": str(tiny), "device": "cpu"})
+    again = restore_addresses(inputs, f"{bucket}/out", options, resume=True)
+    assert {row.status for row in again} == {"restored"}
+
+
+SAYS_WHY = RUN.replace("print(row.status, row.target", "print(row.status, row.error")
+
+
+def large_file(path: Path) -> bytes:
+    """Return a shard of noisy images, or a video, of some 200 kB."""
+    if path.suffix == ".mp4":
+        pytest.importorskip("av")
+        from tests.clips import clip
+
+        return clip(path, frames=10, picture=lambda seed: np.asarray(noise(seed))).read_bytes()
+    contents = []
+    for seed in range(8):
+        buffer = io.BytesIO()
+        noise(seed).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    if path.suffix == ".parquet":
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table({"image": contents}), path)
+        return path.read_bytes()
+    with tarfile.open(path, "w") as tar:
+        for seed, content in enumerate(contents):
+            member = tarfile.TarInfo(f"{seed}.png")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path.read_bytes()
+
+
+def noise(seed: int) -> Image.Image:
+    """Return an image of 96 x 96 random pixels, which no format makes much smaller."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 COPY = """

@@ -47,6 +47,20 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
+def crash_at_some_images() -> None:
+    """Let a worker end at an image named crash.png, as at one that a decoder fails on."""
+    from vrdir.cluster import storage
+
+    read = storage.read
+
+    def reading(address: str, size: int | None = None) -> bytes:
+        if address.endswith("crash.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(address, size)
+
+    storage.read = reading
+
+
 @pytest.fixture
 def connected(cluster: Any, bucket: str) -> Iterator[str]:
     """The cluster, whose workers know the bucket's server; its address."""
@@ -54,7 +68,10 @@ def connected(cluster: Any, bucket: str) -> Iterator[str]:
     ray.init(
         cluster.address,
         log_to_driver=False,
-        runtime_env={"env_vars": {name: os.environ[name] for name in names}},
+        runtime_env={
+            "env_vars": {name: os.environ[name] for name in names},
+            "worker_process_setup_hook": crash_at_some_images,
+        },
     )
     yield cluster.address
     ray.shutdown()
@@ -122,6 +139,22 @@ def test_killed_workers_lose_nothing(bucket: str, connected: str, tiny: Path) ->
     finished += rows
     assert {row.status for row in finished} == {"restored"}
     check_account(bucket, names)
+
+
+def test_an_image_that_ends_its_workers_is_set_aside(
+    bucket: str, connected: str, tiny: Path
+) -> None:
+    names = fill(bucket, 10)
+    storage.write(f"{bucket}/in/crash.png", photo(1))
+    options = Options({"weights": str(tiny), "device": "cpu"})
+    inputs, output = [f"{bucket}/in"], f"{bucket}/out"
+    rows = list(restore_addresses(inputs, output, options, engine="ray", ray=SETTINGS))
+    (lost,) = [row for row in rows if row.status != "restored"]
+    assert (lost.source, lost.status) == (f"{bucket}/in/crash.png", "failed")
+    assert "2 workers were lost while each restored this image alone" in lost.error
+    assert {row.target for row in rows} - {lost.target} == {f"{output}/{name}" for name in names}
+    again = restore_addresses(inputs, output, options, resume=True, engine="ray", ray=SETTINGS)
+    assert list(again) == []
 
 
 DRIVER = """

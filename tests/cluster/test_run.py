@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from PIL import Image, ImageCms
 from tests.cluster.conftest import photo
 
 from vrdir.cluster import file_systems, storage
-from vrdir.cluster.account import Account, Row
-from vrdir.cluster.datasets import added_columns, map_in_pandas
+from vrdir.cluster.account import Account, Row, key_of
 from vrdir.cluster.estimate import estimate
 from vrdir.cluster.run import restore_addresses
+from vrdir.cluster.tries import MOST, Counts, Tries
 from vrdir.cluster.work import Options
 from vrdir.errors import DataError, ExistsError, MissingFileError
 from vrdir.restoring.restorer import Restorer
@@ -248,16 +249,6 @@ def test_parquet_tables_keep_their_columns(
     assert restored == [None if content is None else restorer(content) for content in contents]
 
 
-def test_pandas_frames(tiny: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"id": [1, 2], "image": [photo(1), b"no image"]})
-    (result,) = map_in_pandas("image", weights=str(tiny), device="cpu")([frame])
-    assert list(result.columns) == ["id", "image", *added_columns()]
-    assert result["image"][0] == Restorer(tiny, "cpu")(photo(1))
-    assert result["image"][1] == b"no image"
-    assert "is not an image" in result["vrdir_error"][1]
-
-
 def test_estimate_counts_images_and_measures_time(bucket: str, options: Options) -> None:
     fill(bucket)
     found = estimate([f"{bucket}/in"], options, workers=4, price=0.5, sample=4)
@@ -307,6 +298,54 @@ def test_worker_finishes_the_rest_of_a_block(bucket: str, options: Options) -> N
     assert second[1][0]["status"] == "restored"
     assert second[1][0]["seconds"] != first[1][0]["seconds"]
     assert second[2][0]["target_sha256"] == first[2][0]["target_sha256"]
+
+
+class OfThisProgram(Tries):
+    """Asks counts that are no actor."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+
+    def begin(self, names: Sequence[str]) -> bool:
+        return self.counts.begin(names) >= MOST
+
+    def end(self, names: Sequence[str]) -> None:
+        self.counts.end(names)
+
+
+def test_an_image_that_ends_its_workers_is_set_aside(bucket: str, options: Options) -> None:
+    """The last worker of a block of which four were lost; test_ray.py really loses them."""
+    pytest.importorskip("ray")
+    from vrdir.cluster.listing import Source
+    from vrdir.cluster.ray_engine import Worker, batch_name, blocks_of
+
+    for seed in range(3):
+        storage.write(f"{bucket}/in/{seed}.png", photo(seed))
+    sources = [Source(f"{bucket}/in/{seed}.png", f"{seed}.png", 9) for seed in range(3)]
+    (block,) = blocks_of(sources, 3)
+    given = {name: block.column(name).to_numpy(zero_copy_only=False) for name in block.column_names}
+    worker = Worker(f"{bucket}/out", options, threads=1, batch=3)
+    worker.tries = tries = OfThisProgram()
+    begun = [tries.begin([batch_name(sources)]) for _ in range(4)]
+    assert begun == [False, False, True, True]  # the third and fourth restored one at a time
+    for _ in range(2):
+        tries.begin([f"alone {key_of(sources[1])}"])  # and were lost at the second image
+    (rows,) = [batch.to_pylist() for batch in worker(given)]
+    assert [row["status"] for row in rows] == ["restored", "failed", "restored"]
+    assert "2 workers were lost while each restored this image alone" in rows[1]["error"]
+    assert not storage.exists(f"{bucket}/out/1.png")
+    assert not tries.begin([batch_name(sources)])  # it has ended
+    assert key_of(sources[1]) in Account(f"{bucket}/out").finished()
+
+
+def test_worker_checks_its_network(bucket: str, options: Options) -> None:
+    from vrdir.cluster.ray_engine import Worker
+
+    block: dict[str, Any] = {"address": [], "name": [], "size": [], "clash": []}
+    fingerprint = Restorer(**options.restorer).fingerprint()
+    assert list(Worker(f"{bucket}/out", options, 1, 4, fingerprint)(block)) == []
+    with pytest.raises(DataError, match="other weights .*; copy the same to all nodes"):
+        next(Worker(f"{bucket}/out", options, 1, 4, "another")(block))
 
 
 def test_prefetch_is_bounded_and_stops() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vrdir.cluster.ray_settings import RaySettings
 
 
-REFUSED = ("side-by-side", "report", "threads")
+REFUSED = ("side-by-side", "report")
 
 Engine = Annotated[
     Literal["local", "ray"],
@@ -33,8 +33,8 @@ Engine = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="Address of the Ray cluster, or auto for one that runs on this machine; default: "
-        "start one here.",
+        help="Address of the Ray cluster, or auto for the one of this machine; default: that "
+        "of RAY_ADDRESS or of this machine, else one is started here.",
         show_default=False,
     ),
 ]
@@ -89,6 +89,10 @@ def run_at_addresses(
     others: Counter[str] = Counter()
     with one_line_errors():
         refuse_unused(context, "for addresses", *REFUSED)
+        if given["engine"] == "ray":
+            refuse_unused(context, "with --engine ray (see --worker-cpus)", "threads")
+        else:
+            refuse_unused(context, "without --engine ray", *ON_RAY)
         options = Options(
             restorer,
             suffix_of(given["file_format"]),
@@ -97,6 +101,7 @@ def run_at_addresses(
             given["overwrite"],
             given["column"],
             given["smoothing"],
+            given["max_megapixels"],
         )
         rows = restore_addresses(
             inputs,

@@ -78,5 +78,18 @@ def show(found: Estimate, place: str) -> None:
         f"{found.seconds_per_megapixel:.2f} s a megapixel on {place}, "
         f"{1000 * found.read_seconds:.0f} ms to read an image"
     )
-    money = "" if found.price is None else f", at a price of {found.price:.2f}"
-    out.print(f"{found.workers} workers: {found.hours:.2f} hours{money}")
+    money = "" if found.price is None else f", at a price of {_figure(found.price)}"
+    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    out.print(f"{workers}: {_duration(found.hours)}{money}")
+
+
+def _duration(hours: float) -> str:
+    for name, count in (("hours", hours), ("minutes", 60 * hours)):
+        if count >= 1:
+            return f"{_figure(count)} {name}"
+    return f"{_figure(3600 * hours)} seconds"
+
+
+def _figure(value: float) -> str:
+    """Return a number with two decimals, or two digits if it is less than 1."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.2g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,6 +54,14 @@ def shown(address: str) -> str:
         return address
     parts = split(address)
     return f"{parts.scheme}://{parts.host}{parts.path}"
+
+
+def absolute(address: str) -> str:
+    """Return an address unchanged, or the absolute path of a path.
+
+    The workers of a cluster run in other folders.
+    """
+    return address if is_address(address) else str(Path(address).absolute())
 
 
 def join(folder: str, name: str) -> str:

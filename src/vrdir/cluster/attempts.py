@@ -107,6 +107,8 @@ def translated(error: Exception, address: str) -> VrdirError:
         return DiskError(f"{where} cannot be written ({error.strerror or kind}); {advice}")
     if isinstance(error, OSError) and error.errno in LASTING:
         return DataError(f"{where}: {error.strerror or kind}")
+    if "Redirect" in kind:
+        return DataError(f"{where}: the server redirects in a circle, or to no valid address")
     status = _status(error)
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         return DataError(f"{where}: the server returns status {status}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vrdir.cluster.ray_pool import map_in_actors
 from vrdir.cluster.ray_settings import RaySettings
+from vrdir.cluster.work import for_workers
 from vrdir.errors import DataError, VrdirError, first_line, require
 from vrdir.restoring.restorer import Restorer
 
@@ -45,7 +48,7 @@ def restore(
         MissingPackageError: Ray is not installed.
     """
     require("ray.data", "cluster", "vrdir.cluster.restore needs Ray")
-    arguments = {"column": column, "restorer": restorer}
+    arguments = {"column": column, "restorer": for_workers(restorer)}
     settings = settings or RaySettings()
     return map_in_actors(dataset, ColumnRestorer, arguments, settings, settings.batch)
 
@@ -67,12 +70,18 @@ def map_in_pandas(
         A function that takes an iterable of frames and yields the restored frames, with the columns
         that `restore` adds.
     """
+    restorer = for_workers(restorer)
 
     def function(frames: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        import pandas
+
         worker = ColumnRestorer(column, restorer)
         for frame in frames:
             values = worker({name: frame[name].tolist() for name in frame.columns})
-            yield frame.assign(**{name: values[name] for name in [column, *added_columns()]})
+            *measured, error = added_columns()
+            added = {name: np.array(values[name], dtype=float) for name in measured}  # None is NaN
+            images = pandas.Series(values[column], frame.index, frame[column].dtype)
+            yield frame.assign(**{column: images, **added, error: values[error]})
 
     return function
 
@@ -83,7 +92,7 @@ def added_columns() -> list[str]:
 
 
 class ColumnRestorer:
-    """Restores a column of batches, in an actor of Ray or in a process of Spark or Dask.
+    """Restores a column of batches, in an actor of Ray or for a partition of Spark or Dask.
 
     Args:
         column: the name of the column of images.

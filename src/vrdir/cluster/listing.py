@@ -202,7 +202,8 @@ def version_of(info: Mapping[str, Any]) -> str:
 def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
     """Yield the files below a path, or the file itself, as fsspec describes them.
 
-    No more than one page or folder is in memory at a time.
+    In a bucket a name may be both a file and a folder; then all are listed. No more than one page
+    or folder is in memory at a time.
 
     Args:
         system: an fsspec file system.
@@ -216,7 +217,6 @@ def below(system: Any, path: str, address: str) -> Iterator[dict[str, Any]]:
         bucket, _, key = path.rstrip("/").partition("/")
         if key and not address.endswith("/") and (info := file_info(address)) is not None:
             yield info
-            return
         yield from _s3_pages(system, bucket, f"{key}/" if key else "", address)
         return
     info = attempt(lambda: system.info(path), address)

@@ -5,12 +5,13 @@ sizes. Ray Data gets the blocks in waves, and passes them to a pool of actors, t
 starts actors when there is work, and gives the block of a lost actor or node to another one. After
 each batch of a block, an actor writes a part of the account. The name of the part is computed from
 the sources of the batch. So a batch that another actor gets after its part was written is not
-restored again.
+restored again. An image that ends its workers is set aside (`vrdir.cluster.tries`).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -18,12 +19,15 @@ from itertools import chain, islice, takewhile
 from typing import Any
 
 from vrdir.cluster.account import DONE, Account, Row, key_of, table_of
+from vrdir.cluster.addresses import join, shown
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_pool import REASON, connect, map_in_actors, own_errors
 from vrdir.cluster.ray_settings import RaySettings
-from vrdir.cluster.shards import restore_any
+from vrdir.cluster.shards import restore_any, result_name
+from vrdir.cluster.tries import MOST, Counts, Tries
 from vrdir.cluster.work import Gate, Options, map_threads
-from vrdir.errors import require
+from vrdir.errors import DataError, VrdirError, require
+from vrdir.restoring.restorer import Restorer
 
 WINDOW = 2048  # sources that are sorted by size together
 BATCHES = 4  # in a block, after the first window, so that ten million sources are few blocks
@@ -32,6 +36,7 @@ BATCHES = 4  # in a block, after the first window, so that ten million sources a
 FIRST_WAVE, WAVE = 1000, 4000
 BLOCKS_OF_A_WORKER = 32  # in a wave, if these are more than WAVE
 OVERLAPPED = 4  # threads of a worker that read and write while others restore
+ANYWHERE = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}  # outlives its node
 COLUMNS = ("address", "name", "size", "clash")  # of a block
 
 
@@ -43,19 +48,38 @@ class Worker:
         options: how images are restored and written.
         threads: the number of images that are restored at the same time.
         batch: the number of sources whose rows become one part of the account.
+        network: the fingerprint of the network that the run must have; "" for any.
+        counts: see `Tries`.
     """
 
-    def __init__(self, output: str, options: Options, threads: int, batch: int) -> None:
+    def __init__(
+        self,
+        output: str,
+        options: Options,
+        threads: int,
+        batch: int,
+        network: str = "",
+        counts: Any = None,
+    ) -> None:
         import torch
-
-        from vrdir.restoring.restorer import Restorer
 
         torch.set_num_threads(threads)
         self.account, self.options, self.batch = Account(output), options, batch
-        self.gate = Gate(Restorer(**options.restorer), threads)
+        self.tries = Tries(counts)
+        self.failure: VrdirError | None = None  # raised by the first call: Ray hides it until then
+        try:
+            self.gate = Gate(_network_of(options, network), threads, options.max_megapixels)
+        except VrdirError as error:
+            self.failure = error
 
     def __call__(self, block: dict[str, Any]) -> Iterator[Any]:
-        """Restore the sources of a block; yield the rows of each batch as a pyarrow table."""
+        """Restore the sources of a block; yield the rows of each batch as a pyarrow table.
+
+        Raises:
+            VrdirError: this node has not the network of the run.
+        """
+        if self.failure is not None:
+            raise self.failure
         sources = [
             Source(str(address), str(name), None if size < 0 else int(size), clash=bool(clash))
             for address, name, size, clash in zip(*(block[key] for key in COLUMNS), strict=True)
@@ -63,16 +87,30 @@ class Worker:
         starts = range(0, len(sources), self.batch)
         batches = [sources[start : start + self.batch] for start in starts]
         finished = [self._finished(batch) for batch in batches]
-        left = chain.from_iterable(
-            batch for batch, rows in zip(batches, finished, strict=True) if not rows
-        )
-        # One stream for all batches, so that no thread waits at the end of a batch.
-        results = map_threads(self._restored, left, self.gate.at_once + OVERLAPPED)
+        left = [batch for batch, rows in zip(batches, finished, strict=True) if not rows]
+        results = self._results(left)
         for batch, rows in zip(batches, finished, strict=True):
             if not rows:
                 rows = list(chain.from_iterable(islice(results, len(batch))))
                 self.account.write_part(rows, batch_name(batch))
+                self.tries.end([batch_name(batch)])
             yield table_of(rows)
+
+    def _results(self, batches: list[list[Source]]) -> Iterator[list[Row]]:
+        """Restore the sources of batches: one stream, in which no thread waits for a batch."""
+        sources = chain.from_iterable(batches)
+        if self.tries.begin([batch_name(batch) for batch in batches]):
+            return map_threads(self._alone, sources, 1)
+        return map_threads(self._restored, sources, self.gate.at_once + OVERLAPPED)
+
+    def _alone(self, source: Source) -> list[Row]:
+        """Restore a source while no other is at work, unless that ended too many workers."""
+        name = [f"alone {key_of(source)}"]
+        if self.tries.begin(name):
+            return [lost_with(source, self.account.output, self.options)]
+        rows = self._restored(source)
+        self.tries.end(name)
+        return rows
 
     def _finished(self, batch: list[Source]) -> list[Row]:
         """Return the rows of a batch that a lost worker has finished; none if work is left."""
@@ -84,6 +122,31 @@ class Worker:
         return restore_any(self.gate, source, self.account.output, self.options)
 
 
+def _network_of(options: Options, expected: str) -> Restorer:
+    """Return the restorer of a worker. Raises VrdirError if it is not that of the run."""
+    restorer = Restorer(**options.restorer)
+    if expected not in ("", restorer.fingerprint()):
+        raise DataError(
+            f"a node of the cluster has other weights {options.restorer.get('weights', 'small')} "
+            "than the machine that runs the command; copy the same to all nodes"
+        )
+    return restorer
+
+
+def lost_with(source: Source, output: str, options: Options) -> Row:
+    """Return the row of a source that ended its workers."""
+    target = join(output, result_name(source.name, options.suffix))
+    return Row(
+        shown(source.address),
+        shown(target),
+        status="failed",
+        error=f"{MOST} workers were lost while each restored this image alone; it may need more "
+        "memory than a worker has, or crash the program that decodes it",
+        time=time.time(),
+        key=key_of(source),
+    )
+
+
 def batch_name(sources: list[Source]) -> str:
     """Return the name of the part of the account for a batch of sources."""
     keys = ",".join(str(key_of(source)) for source in sources)
@@ -91,18 +154,25 @@ def batch_name(sources: list[Source]) -> str:
 
 
 def restore_on_ray(
-    listed: Iterable[Source], account: Account, options: Options, settings: RaySettings
+    listed: Iterable[Source],
+    account: Account,
+    options: Options,
+    settings: RaySettings,
+    network: str,
 ) -> Generator[Row, None, None]:
     """Restore sources on a Ray cluster, and yield their rows.
 
     The arguments and errors are those of `vrdir.cluster.run.restore_addresses`.
     """
     connect(settings)
+    ray = require("ray", "cluster", REASON)
     arguments = {
         "output": account.output,
         "options": options,
         "threads": max(1, int(settings.cpus)),
         "batch": settings.batch,
+        "network": network,
+        "counts": ray.remote(Counts).options(**ANYWHERE).remote(),
     }
     data = require("ray.data", "cluster", REASON)
     size = BATCHES * settings.batch if settings.gpus else None

@@ -13,16 +13,18 @@ import torch
 
 from vrdir.cluster import listing
 from vrdir.cluster.account import Account, Keys, Recorder, Row, hash_of, key_of
-from vrdir.cluster.addresses import shown
+from vrdir.cluster.addresses import absolute, shown
 from vrdir.cluster.claim import Claim
 from vrdir.cluster.listing import Source
 from vrdir.cluster.ray_pool import REASON
 from vrdir.cluster.ray_settings import RaySettings
 from vrdir.cluster.shards import SHARD_SUFFIXES, restore_any, result_name
 from vrdir.cluster.videos import listed_suffixes
-from vrdir.cluster.work import Gate, Options, map_threads
+from vrdir.cluster.work import Gate, Options, for_workers, map_threads
 from vrdir.errors import InputError, require
+from vrdir.images.formats import IMAGE_SUFFIXES, plain_suffix
 from vrdir.restoring.restorer import Restorer
+from vrdir.video.formats import VIDEO_SUFFIXES
 
 Engine = Literal["local", "ray"]
 OVERLAPPED = 6  # threads that read and write while others restore
@@ -58,7 +60,8 @@ def restore_addresses(
     Raises:
         ExistsError: the output has an account, and `resume` is False; or another program writes
             into the output.
-        InputError: the output is also an input, so that results would replace their sources.
+        InputError: the output is also an input, so that results would replace their sources, or
+            has the name of a file.
         DataError: the account belongs to a run with other settings, or is damaged.
         MissingFileError, NotPermittedError, PassingError, DiskError: an input cannot be listed, or
             the output cannot be written.
@@ -70,9 +73,14 @@ def restore_addresses(
     here = {**options.restorer, "device": "cpu"} if engine == "ray" else options.restorer
     restorer = Restorer(**here)
     inputs = list(inputs)
-    check_apart(inputs, output)
+    check_output(output, inputs)
+    if engine == "ray":  # its workers are in other folders
+        inputs, output = [absolute(given) for given in inputs], absolute(output)
+        options = options._replace(restorer=for_workers(options.restorer))
     wanted = SHARD_SUFFIXES | listed_suffixes()
     listed: Iterator[Source] = listing.sources(inputs, others, wanted, without=output)
+    if engine == "ray":
+        listed = (source._replace(address=absolute(source.address)) for source in listed)
     first = next(listed, None)  # if the inputs cannot be listed, nothing is written
     account = Account(output)
     account.begin(settings_of(options, restorer), resume)
@@ -85,7 +93,9 @@ def restore_addresses(
         if engine == "ray":
             from vrdir.cluster.ray_engine import restore_on_ray
 
-            rows = restore_on_ray(listed, account, options, ray or RaySettings())
+            rows = restore_on_ray(
+                listed, account, options, ray or RaySettings(), restorer.fingerprint()
+            )
         else:
             rows = restore_here(listed, account, options, restorer)
         with closing(rows):
@@ -102,8 +112,13 @@ def _since(account: Account) -> float | None:
     return since
 
 
-def check_apart(inputs: Iterable[str], output: str) -> None:
-    """Raise InputError if an input is also the output."""
+def check_output(output: str, inputs: Iterable[str]) -> None:
+    """Raise InputError if the output has the name of a file, or is also an input."""
+    if plain_suffix(output) in IMAGE_SUFFIXES | SHARD_SUFFIXES | VIDEO_SUFFIXES:
+        raise InputError(
+            f"the output {shown(output)} has the name of a file; give a folder, such as "
+            "s3://bucket/clear, in which each result has the name of its source"
+        )
     for given in inputs:
         if listing.is_same(given, output):
             raise InputError(f"{shown(given)} would be written over itself; choose another output")
@@ -133,6 +148,8 @@ def settings_of(options: Options, restorer: Restorer) -> dict[str, Any]:
         "suffix": options.suffix,
         "quality": options.quality,
         "max_side": options.max_side,
+        "max_megapixels": options.max_megapixels,
+        "column": options.column,
         "smoothing": options.smoothing,
     }
 
@@ -145,7 +162,7 @@ def restore_here(
     Yields:
         The row of each image, when it is finished.
     """
-    gate = Gate(restorer, torch.get_num_threads())
+    gate = Gate(restorer, torch.get_num_threads(), options.max_megapixels)
     recorder = Recorder(account)
     last = time.monotonic()
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from vrdir.cluster import storage
 from vrdir.cluster.account import Row, key_of
 from vrdir.cluster.addresses import join, shown
+from vrdir.cluster.attempts import LocalDiskError
 from vrdir.cluster.listing import Source
 from vrdir.cluster.work import Gate, Options, check_free, failure, finish
+from vrdir.errors import DiskError
 from vrdir.images.formats import plain_suffix
 from vrdir.video.formats import VIDEO_SUFFIXES
 
@@ -43,14 +45,23 @@ def restore_video(gate: Gate, source: Source, output: str, options: Options) -> 
             check_free(source, target, options)
             storage.fetch(source.address, before, source.size)
             row = row._replace(source_bytes=before.stat().st_size, source_sha256=_sha256(before))
-            gate.restore_video(before, after, options.smoothing)
+            _restore_here(gate, before, after, options.smoothing)
             storage.put(after, target)
             row = row._replace(target_bytes=after.stat().st_size, target_sha256=_sha256(after))
         except Exception as error:  # the next video is another
             row = failure(row, error)
-            problem = row.error.replace(str(before), row.source)
-            row = row._replace(error=problem.replace(str(after), row.target))
+            if not isinstance(error, LocalDiskError):
+                problem = row.error.replace(str(before), row.source)
+                row = row._replace(error=problem.replace(str(after), row.target))
     return finish(row, start)
+
+
+def _restore_here(gate: Gate, before: Path, after: Path, smoothing: float) -> None:
+    """Restore a copy. A full disk of this machine is no reason to end a run, as one of results."""
+    try:
+        gate.restore_video(before, after, smoothing)
+    except DiskError as error:
+        raise LocalDiskError(str(error)) from None
 
 
 def _sha256(path: Path) -> str:

@@ -31,11 +31,12 @@ from vrdir.errors import (
     first_line,
 )
 from vrdir.images.formats import ONLY_READ, WRITTEN_SUFFIXES, plain_suffix
-from vrdir.images.reading import decode
+from vrdir.images.reading import allow_megapixels, decode
 from vrdir.images.reducing import reduced
 from vrdir.images.writing import QUALITY, encode, format_of
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
+from vrdir.weights.bundled import bundled_weights
 
 # Errors of the storage or of this machine, not of the image.
 PASSING = (PassingError, MissingFileError, NotPermittedError, LocalDiskError)
@@ -55,6 +56,8 @@ class Options(NamedTuple):
         overwrite: replace files that exist.
         column: the column of Parquet tables that contains the images; None finds it.
         smoothing: temporal smoothing of videos, 0 (off) to 0.99.
+        max_megapixels: the largest image that is opened; None for Pillow's limit. It is set for
+            the whole process.
         since: when the run began, by the storage's clock, in seconds since 1970; None if unknown. A
             newer target was written by this run, and is replaced.
     """
@@ -66,6 +69,7 @@ class Options(NamedTuple):
     overwrite: bool = False
     column: str | None = None
     smoothing: float = SMOOTHING
+    max_megapixels: float | None = None
     since: float | None = None
 
 
@@ -112,6 +116,16 @@ def failure(row: Row, error: Exception) -> Row:
 def finish(row: Row, start: float) -> Row:
     """Return a row with the time now, and the seconds since `start` (of `time.perf_counter`)."""
     return row._replace(seconds=time.perf_counter() - start, time=time.time())
+
+
+def for_workers(restorer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `vrdir.Restorer` that mean the same in a program in another folder."""
+    weights = restorer.get("weights")
+    if isinstance(weights, Path) or (
+        isinstance(weights, str) and weights not in bundled_weights() and Path(weights).exists()
+    ):
+        return {**restorer, "weights": type(weights)(Path(weights).absolute())}
+    return dict(restorer)
 
 
 class RestoredFile(NamedTuple):
@@ -166,9 +180,14 @@ class Gate:
     Args:
         restorer: the restorer to use.
         at_once: the number of threads that restore at the same time, with one torch thread each.
+        max_megapixels: see `Options`.
     """
 
-    def __init__(self, restorer: Restorer, at_once: int) -> None:
+    def __init__(
+        self, restorer: Restorer, at_once: int, max_megapixels: float | None = None
+    ) -> None:
+        if max_megapixels is not None:
+            allow_megapixels(max_megapixels)
         self.restorer, self.at_once = restorer, at_once
         self._free = threading.BoundedSemaphore(at_once)
         self._memory = MemoryBudget()
