@@ -15,6 +15,7 @@ from vrdir.adaptation.photos import Photos
 from vrdir.adaptation.place import measure_photos, ranges_of_place
 from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.proof import AFTER, BEFORE, Proof, Trial, joined, proof_of, try_on
+from vrdir.adaptation.readiness import make_ready
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.adaptation.report import as_page
 from vrdir.adaptation.settings import AdaptationSettings
@@ -198,6 +199,16 @@ class AdaptationJob:
             watcher=watcher,
         )
         return move_to(VRDIR.from_pretrained(trained, device=self.device), self.device)
+
+    def make_ready(
+        self, after: VRDIR, place_photos: Sequence[Path], photos: Photos
+    ) -> dict[str, Any]:
+        """Let the global context recognise fog on photos of the place; return it for the record."""
+        ready = make_ready(after, place_photos, [item.clean for item in photos.training])
+        if ready is None:
+            return {}
+        self.note(f"{place_photos[0].parent}: {ready}")
+        return {"readiness": ready._asdict()}
 
     def photos(self, items: Sequence[Item], recipe: Recipe) -> ValidationSet:
         """Return a validation set of photos, which are degraded in the same way every time."""

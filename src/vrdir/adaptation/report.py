@@ -9,6 +9,7 @@ import torch
 
 from vrdir import __version__
 from vrdir.adaptation.proof import AFTER, BEFORE, Outcome, Proof, Trial, rounded
+from vrdir.adaptation.readiness import Readiness
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.data.validation_set import ValidationSet
 from vrdir.evaluation.recognition.statistics import Estimate
@@ -59,6 +60,8 @@ def as_page(
             f"distance of the features from clean ones {distance['before']:.3f} -> "
             f"{distance['after']:.3f}, on held-out photos"
         )
+    if "readiness" in content:
+        facts["photos changed by the global context"] = str(Readiness(**content["readiness"]))
     groups = {kind: _figures(outcome) for kind, outcome in proof.kinds.items()}
     badge = "paid" if proof.paid else "harms" if proof.harmed else "no gain"
     section = Section(

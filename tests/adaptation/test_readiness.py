@@ -1,0 +1,69 @@
+"""How readily the global context takes photos of a place for photos in fog."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import vrdir
+from vrdir.adaptation.readiness import CLEAN_SHARE, STEPS, Readiness, make_ready
+from vrdir.model.vrdir import VRDIR
+
+
+@pytest.fixture
+def field() -> VRDIR:
+    """Return `field` with a context that is less ready than the bundled one."""
+    network = VRDIR.from_pretrained("field")
+    assert network.context is not None
+    with torch.no_grad():
+        network.context.to_strength.bias -= 0.15
+    return network
+
+
+@pytest.fixture(scope="module")
+def foggy(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("foggy")
+    paths = []
+    for number, path in enumerate(sorted(photos.iterdir())[::4]):
+        with Image.open(path) as photo:
+            haze = vrdir.degrade(photo.convert("RGB"), "haze:beta=2,depth=regions", number)
+        paths.append(folder / path.name)
+        haze.save(paths[-1])
+    return paths
+
+
+def test_context_becomes_ready_for_fog_and_leaves_clean_photos(
+    field: VRDIR, photos: Path, foggy: list[Path]
+) -> None:
+    clean = sorted(photos.iterdir())[::4]
+    assert field.context is not None
+    before = field.context.to_strength.bias.clone()
+    ready = make_ready(field, foggy, clean)
+    assert ready is not None
+    assert ready.added in STEPS
+    assert ready.added > 0
+    assert ready.place[1] > ready.place[0]
+    assert ready.clean[1] <= ready.clean[0] + max(CLEAN_SHARE, 1 / len(clean))
+    torch.testing.assert_close(field.context.to_strength.bias, before + ready.added)
+
+
+def test_clean_photos_set_the_limit(field: VRDIR, foggy: list[Path]) -> None:
+    # Photos of the place that are also the clean photos: at most one more may change.
+    ready = make_ready(field, foggy, foggy)
+    assert ready is not None
+    assert ready.clean[1] <= ready.clean[0] + 1 / len(foggy) + 1e-9
+
+
+def test_weights_without_context_stay_as_they_are(photos: Path) -> None:
+    network = VRDIR.from_pretrained("small")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert make_ready(network, sorted(photos.iterdir())[:3], sorted(photos.iterdir())[:3]) is None
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_readiness_in_words() -> None:
+    assert str(Readiness(0.12, (0.25, 0.525), (0.0, 0.01))) == (
+        "the global context changes 25 -> 52 % of these photos, 0 -> 1 % of clean photos"
+    )
