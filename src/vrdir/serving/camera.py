@@ -23,7 +23,14 @@ from vrdir.errors import InputError, VideoError
 from vrdir.images.convert import Channels, checked_channels
 from vrdir.restoring.restorer import Restorer
 from vrdir.restoring.stream import SMOOTHING
-from vrdir.serving.camera_flight import AT_ONCE_PIXELS, CameraRestorer, Flight, Flown, Picture
+from vrdir.serving.camera_flight import (
+    FRAME_PIXELS,
+    NETWORK_PIXELS,
+    CameraRestorer,
+    Flight,
+    Flown,
+    Picture,
+)
 from vrdir.serving.camera_guided import apply_to
 from vrdir.serving.camera_reader import FrameReader
 from vrdir.serving.camera_size import SizeChoice
@@ -225,10 +232,10 @@ class Camera(Iterator[Picture]):
             return not repeats
         begun = time.perf_counter()
         self._next_due = max(self._next_due + self._interval, begun + self._interval / 2)
-        work, pixels = self._work(arrived.frame)
+        work, is_small = self._work(arrived.frame)
         self._room = 1
         # A frame that is restored while the last one is used must not be old when it is taken.
-        if self._restorer is not None and pixels <= AT_ONCE_PIXELS and not self._is_used_slowly:
+        if self._restorer is not None and is_small and not self._is_used_slowly:
             self._room = self._restorer.at_once
         side = max(arrived.frame.width, arrived.frame.height)
         self._flight.begin(Flown(arrived.due, side, self._room, begun), work)
@@ -245,14 +252,14 @@ class Camera(Iterator[Picture]):
         self._size.took(max(used, (used + took) / flown.at_once), side)
         self._is_used_slowly = used > took
 
-    def _work(self, frame: Any) -> tuple[Callable[[], Picture], int]:
-        """Return what restores a frame of PyAV's, and how many pixels the network will see."""
+    def _work(self, frame: Any) -> tuple[Callable[[], Picture], bool]:
+        """Return what restores a frame of PyAV's, and whether others may be restored beside it."""
         width, height = _fitted(frame.width, frame.height, self._max_side)
         small = _fitted(width, height, self._size.side)
         self._network_side = max(small)
         turned = partial(_turned, rotation=frame.rotation, channels=self._channels)
         if self._restorer is None:
-            return lambda: turned(_pixels(frame, width, height)), 0
+            return lambda: turned(_pixels(frame, width, height)), False
         copy = _pixels(frame, *small)
         restore = self._restorer.begin(copy)
 
@@ -262,7 +269,8 @@ class Camera(Iterator[Picture]):
                 restored = apply_to(_pixels(frame, width, height), copy, restored)
             return turned(restored)
 
-        return work, small[0] * small[1]
+        is_small = width * height <= FRAME_PIXELS and small[0] * small[1] <= NETWORK_PIXELS
+        return work, is_small
 
 
 def _end(reader: FrameReader, flight: Flight, wait: float = 0.0) -> None:

@@ -25,7 +25,9 @@ from vrdir.restoring.restored import restore_opened
 from vrdir.restoring.stream import SceneCuts, checked_smoothing
 
 AT_ONCE = 2  # frames
-AT_ONCE_PIXELS = 2**17  # of a frame, for the network; a larger one has all threads
+# The most pixels of such a frame, and of what the network sees of it. A larger one has all threads:
+# it would come later, and hardly more of them would.
+FRAME_PIXELS, NETWORK_PIXELS = 2**18, 2**17
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 Work = Callable[[], Picture]
