@@ -118,7 +118,9 @@ def proxied(tmp_path: Path) -> Iterator[int]:
             site = site.replace(old, new)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-        whole = f"pid {tmp_path}/pid; daemon off; events {{}} http {{ access_log off; {folders}"
+        # As root, nginx's workers are another user by default, who cannot write to these folders.
+        whole = "user root; " if os.geteuid() == 0 else ""
+        whole += f"pid {tmp_path}/pid; daemon off; events {{}} http {{ access_log off; {folders}"
         (tmp_path / "nginx.conf").write_text(f"{whole}\n{site}\n}}\n")
         command = [NGINX, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
         command += ["-e", str(tmp_path / "error.log")]

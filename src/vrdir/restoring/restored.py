@@ -26,7 +26,8 @@ class Restored(NamedTuple):
     Attributes:
         image: of the type of the input.
         shares: the share of each degradation by the guidance maps, for each image of a batch.
-        diagnosis: the same in physical terms, for each image of a batch.
+        diagnosis: the same in physical terms, for each image of a batch; empty if it was not
+            wanted.
     """
 
     image: Any
@@ -39,6 +40,7 @@ def restore_opened(
     opened: OpenImage,
     statistics: GlobalStatistics | None = None,
     check: Callable[[], None] = no_check,
+    diagnosed: bool = True,
 ) -> Restored:
     """Restore an image that was converted to RGB in [0, 1], and convert the result back.
 
@@ -47,6 +49,7 @@ def restore_opened(
         opened: the image, or a batch.
         statistics: as for `VRDIR.restore`.
         check: called between steps of the work; it may raise an error to stop it.
+        diagnosed: measure the diagnosis, which takes a few milliseconds; otherwise it is empty.
 
     Raises:
         ResultError: the result is not finite.
@@ -58,7 +61,7 @@ def restore_opened(
         pixels = opened.tensor.to(device).contiguous(memory_format=torch.channels_last)
         restoration = network.restore(pixels, statistics, check)
         check_result(restoration.image, restoration.shares)
-        diagnosis = diagnose(pixels, restoration, network.control)
+        diagnosis = diagnose(pixels, restoration, network.control) if diagnosed else []
     names = network.model.config.guidance_names
     shares = [dict(zip(names, row, strict=True)) for row in restoration.shares.tolist()]
     return Restored(opened.close(restoration.image), shares, diagnosis)
