@@ -80,6 +80,7 @@ def make_ready(network: VRDIR, place: Sequence[Path], clean: Sequence[Path]) -> 
         [reduced(decode(path)[None].to(device).float() / 255, side) for path in paths]
         for paths in (place, clean)
     )
+    assert context.to_strength.bias is not None
     start = context.to_strength.bias.detach().clone()
     before = share_changed(network, seen), share_changed(network, left)
     allowed = before[1] + max(CLEAN_SHARE, 1 / max(len(left), 1))
