@@ -78,8 +78,8 @@ def started(begin: Callable[[], Any], after: Callable[[], None] | None = None) -
 
 
 def may_not_start(reason: str) -> NoReturn:
-    """Skip a test where a cluster does not start; fail where the test was asked for, and in CI."""
-    if "VRDIR_TEST_RAY" in os.environ or os.environ.get("CI") == "true":
+    """Skip a test if a cluster does not start; with VRDIR_TEST_RAY, as in its CI job, fail it."""
+    if "VRDIR_TEST_RAY" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -172,7 +172,7 @@ def nodes(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def wait_for_nodes(count: int, address: str, node: "subprocess.Popen[bytes]") -> None:
-    """Wait until a cluster has so many nodes."""
+    """Wait until a cluster has this number of nodes."""
     script = f"import ray; ray.init({address!r}, logging_level='error'); print(len(ray.nodes()))"
     give_up = time.monotonic() + 180
     while time.monotonic() < give_up and node.poll() is None:
