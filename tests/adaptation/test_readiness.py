@@ -1,10 +1,12 @@
 """How readily the global context takes photos of a place for photos in fog."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import vrdir
 from vrdir.adaptation.readiness import CLEAN_SHARE, STEPS, Readiness, make_ready
@@ -53,6 +55,22 @@ def test_clean_photos_set_the_limit(field: VRDIR, foggy: list[Path]) -> None:
     ready = make_ready(field, foggy, foggy)
     assert ready is not None
     assert ready.clean[1] <= ready.clean[0] + 1 / len(foggy) + 1e-9
+
+
+def test_adaptation_to_a_foggy_place_reports_the_readiness(
+    classifier: nn.Module, photos: Path, foggy: list[Path], tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    result = vrdir.adapt(
+        classifier, photos, tmp_path / "out", weights="field", degraded=foggy[0].parent,
+        degradations="haze", steps=1, held_out=6, view_px=64, write_anyway=True,
+        note=notes.append,
+    )  # fmt: skip
+    assert result.weights is not None
+    (ready,) = (note for note in notes if "global context changes" in note)
+    record = json.loads((tmp_path / "out" / "adaptation.json").read_text())
+    assert str(Readiness(**record["readiness"])) in ready
+    assert "photos changed by the global context" in result.report.read_text()
 
 
 def test_weights_without_context_stay_as_they_are(photos: Path) -> None:

@@ -23,7 +23,7 @@ CHANGED = 4.0 / 255
 """Mean change from which a photo counts as changed."""
 CLEAN_SHARE = 0.02
 """The additional share of clean photos that the context may change."""
-STEPS = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
+STEPS = (0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4)
 """The values that are tried, added to the context's strengths; a strength of 0.5 is certainty."""
 ENOUGH = 0.95
 """The share of the place's photos that is sufficient."""
@@ -85,7 +85,7 @@ def make_ready(network: VRDIR, place: Sequence[Path], clean: Sequence[Path]) -> 
     before = share_changed(network, seen), share_changed(network, left)
     allowed = before[1] + max(CLEAN_SHARE, 1 / max(len(left), 1))
     best = Readiness(0.0, (before[0], before[0]), (before[1], before[1]))
-    for added in STEPS[1:]:
+    for added in STEPS:
         if best.place[1] >= ENOUGH:
             break
         _set_bias(context, start + added)

@@ -136,8 +136,9 @@ class Recogniser:
     def see(self, image: Tensor) -> Seen:
         """Resize RGB images (B, 3, H, W) in [0, 1] to `size`; return their answers and features."""
         if image.shape[-2:] != self.size:
+            # Half precision, as in training with bf16, cannot be resized with antialiasing on CPUs.
             image = functional.interpolate(
-                image, self.size, mode="bilinear", align_corners=False, antialias=True
+                image.float(), self.size, mode="bilinear", align_corners=False, antialias=True
             )
         values = self.normalisation.redo(image)
         if isinstance(self.module, OnnxRecogniser):
