@@ -73,6 +73,24 @@ def test_adaptation_to_a_foggy_place_reports_the_readiness(
     assert "photos changed by the global context" in result.report.read_text()
 
 
+def test_readiness_is_measured_on_the_network_that_is_written(
+    classifier: nn.Module, photos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("vrdir.adaptation.job.SHARES", (0.25,))
+    result = vrdir.adapt(
+        classifier, photos, tmp_path / "out", weights="field", degraded=photos,
+        degradations="haze", steps=1, held_out=6, view_px=64, write_anyway=True,
+    )  # fmt: skip
+    assert result.weights is not None and result.share == 0.25
+    record = Readiness(**json.loads((tmp_path / "out" / "adaptation.json").read_text())["readiness"])
+    written, field = (VRDIR.from_pretrained(name) for name in (result.weights, "field"))
+    bias, before = (net.context.to_strength.bias for net in (written, field) if net.context)
+    assert bias is not None and before is not None
+    assert record.added > 0
+    torch.testing.assert_close(bias - before, torch.full_like(bias, record.added), atol=3e-3, rtol=0)
+
+
 def test_weights_without_context_stay_as_they_are(photos: Path) -> None:
     network = VRDIR.from_pretrained("small")
     before = {name: value.clone() for name, value in network.state_dict().items()}

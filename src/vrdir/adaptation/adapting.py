@@ -108,9 +108,9 @@ def adapt(
     job.output.mkdir(parents=True, exist_ok=True)
     write_json(record, job.output / RECORD)
     after = job.train(recipe, found, photos, resume, watcher)
+    share, after = job.choose(after, found, photos, recipe)
     if place_photos and "haze" in job.weather:
         record |= job.make_ready(after, place_photos, photos)
-    share, after = job.choose(after, found, photos, recipe)
     proving = job.photos(photos.divided()[1], recipe)
     proof = job.prove(after, found, proving)
     record |= {
