@@ -15,7 +15,8 @@ import torch
 from tests.clips import clip, view
 
 from vrdir import Camera, Restorer
-from vrdir.serving.camera_flight import CameraRestorer, Flight, Flown, Picture
+from vrdir.serving.camera_flight import CameraRestorer, Flight, Flown, Picture, Work
+from vrdir.serving.camera_size import SETTLE_FRAMES
 
 LONG = 300.0  # seconds, for a busy machine
 PIXELS = np.zeros((1, 1, 3), np.uint8)
@@ -216,3 +217,32 @@ def test_no_frame_is_begun_that_would_be_old_when_taken(tmp_path: Path) -> None:
             time.sleep(max(0.3, 3 * camera.report.p95_ms / 1000))
             next(camera)
         assert len(camera._flight) == 0
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("at_once", "is_reduced"), [(2, False), (1, True)])
+def test_size_for_a_frame_rate_counts_the_frames_that_are_restored_at_once(
+    at_once: int, is_reduced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame takes 0.4 s, and three a second are wanted."""
+    begin = CameraRestorer.begin
+
+    def begin_slowly(self: CameraRestorer, pixels: Picture) -> Work:
+        restore = begin(self, pixels)
+
+        def slow() -> Picture:
+            ends = time.perf_counter() + 0.4
+            restored = restore()
+            time.sleep(max(0.0, ends - time.perf_counter()))
+            return restored
+
+        return slow
+
+    monkeypatch.setattr(CameraRestorer, "begin", begin_slowly)
+    path = clip(tmp_path / "clip.mkv", frames=250, width=320, height=240, sound=None)
+    with Camera(path, Restorer("small", "cpu"), fps=3) as camera:
+        assert camera._restorer is not None
+        camera._restorer.at_once = at_once
+        for _ in range(SETTLE_FRAMES + 2):
+            next(camera)
+        assert (camera.report.network_side < 320) == is_reduced
