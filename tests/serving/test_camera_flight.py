@@ -206,7 +206,7 @@ def test_threads_end_with_their_camera(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_no_frame_is_begun_that_would_be_old_when_taken(tmp_path: Path) -> None:
-    path = clip(tmp_path / "clip.mp4", frames=2500)
+    path = clip(tmp_path / "clip.mp4", frames=600, sound=None)
     with Camera(path, Restorer("small", "cpu")) as camera:
         in_flight = []
         for _ in range(8):
