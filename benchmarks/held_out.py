@@ -17,7 +17,7 @@ the photo's name.
 - vivid: 2.2 times the saturation.
 
 The last lines are the mean over all questions that change the photo, then haze and rain at other
-magnifications and the everyday degradations, which are not in the mean.
+magnifications, heavy rain, and the everyday degradations, which are not in the mean.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ SOFT = (
     ("4x", "haze:beta=1.2"),
     ("2x", "rain:coverage=0.2"),
     ("4x", "rain:coverage=0.2"),
+)
+HEAVY = (  # rain as in photos of downpours
+    ("", "rain:coverage=0.2,length_px=30,mist=0.3,curtain=0.3"),
+    ("", "rain:coverage=0.3,length_px=45,mist=0.8,curtain=0.5"),
+    ("near", "rain:coverage=0.2,length_px=30,mist=0.3,curtain=0.4"),
 )
 EVERYDAY = (  # asked apart: what the bundled weights are not trained for
     ("", "low_light:severity=2"),
@@ -184,7 +189,7 @@ def show(figures: dict[str, dict[str, Any]], names: list[str], photos: int) -> N
             table.add_section()
             table.add_row("mean of the degraded", "", *(f"{means[n]:.3f}" for n in names))
             table.add_section()
-        elif number == len(QUESTIONS + SOFT):
+        elif number in (len(QUESTIONS + SOFT), len(QUESTIONS + SOFT + HEAVY)):
             table.add_section()
         table.add_row(
             question,
@@ -200,7 +205,7 @@ def main() -> None:
     names = arguments.weights or ["small"]
     restorers = {name: Restorer(name, arguments.device) for name in names}
     figures: dict[str, dict[str, Any]] = {}
-    questions = QUESTIONS + SOFT + EVERYDAY
+    questions = QUESTIONS + SOFT + HEAVY + EVERYDAY
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for view, of in VIEWS.items():
