@@ -1,13 +1,14 @@
 """The page in a real browser (Chromium): by mouse and keyboard, pixels, accessibility, phones.
 
 Needs the extra `browser` and Chromium; accessibility is checked with axe-core, where the variable
-AXE_CORE names its file.
+AXE_CORE names its file, and boxes where PERSON_DETECTOR names an ONNX file with its card.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from vrdir.model.vrdir import Restoration
 from vrdir.restoring.diagnosis import diagnose
 
 pytestmark = needs_browser
-RECOGNISERS = Path(__file__).parents[2] / "shared" / "recognisers"
+DETECTOR = os.environ.get("PERSON_DETECTOR")  # an ONNX file with its card, of COCO's classes
 
 
 @pytest.fixture(scope="module")
@@ -288,15 +289,13 @@ def test_page_explains_missing_detector_and_build(page: Any, cat: Image.Image) -
     assert "vrdir web build" in page.inner_text("#options")
 
 
-@pytest.mark.skipif(
-    not (RECOGNISERS / "fastestdet.onnx").is_file(), reason="needs shared/recognisers"
-)
+@pytest.mark.skipif(not DETECTOR, reason="needs PERSON_DETECTOR=FILE.onnx")
 def test_page_shows_detections_before_and_after(browser: Any) -> None:
     import skimage.data
 
     photo = (Path(skimage.data.__file__).parent / "astronaut.png").read_bytes()
     with (
-        Server("--detector", str(RECOGNISERS / "fastestdet.onnx")) as server,
+        Server("--detector", str(DETECTOR)) as server,
         opened(browser, server.url) as page,
     ):
         choose(page, ("astronaut.png", "image/png", photo))
