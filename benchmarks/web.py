@@ -9,6 +9,12 @@ threads, each after one run that does not count. `--int8` adds the network in on
 and with quantised convolutions (extra `export`), as benchmarks/int8.py makes it. `--webgpu` takes a
 build with WebGPU, and adds it; without a graphics processor Chromium computes it on the CPU. It
 needs playwright and Chromium.
+
+    python benchmarks/web.py site --whole 7680x5208 [--service http://127.0.0.1:8000/]
+
+A hazy photo of this size goes through the page as by a person, who chooses it, looks at the
+preview, and downloads all pixels: on this device, or by a service that runs at the address. Printed
+are the seconds and the memory of Chromium.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,6 +46,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vrdir import VRDIR
+from vrdir.degradations import apply_degradation
 from vrdir.export import export
 
 # Both restore a PNG some times, and return milliseconds, the last result and who computed it.
@@ -182,6 +189,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--webgpu", action="store_true")
+    parser.add_argument("--whole", metavar="WIDTHxHEIGHT", help="a photo through the whole page")
+    parser.add_argument("--service", metavar="ADDRESS", help="with --whole: not on this device")
     return parser.parse_args()
 
 
@@ -222,9 +231,70 @@ def measure(
                     )
 
 
+def whole_way(arguments: argparse.Namespace) -> None:
+    """Restore one photo by the page as a person does, and print the seconds and the memory."""
+    width, height = map(int, arguments.whole.split("x"))
+    generator = torch.Generator().manual_seed(0)
+    hazy = apply_degradation(photo("coffee.png", 400), "haze", generator, beta=1.2).image
+    buffer = io.BytesIO()
+    Image.fromarray(levels(hazy)).resize((width, height)).save(buffer, "JPEG", quality=92)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        nullcontext(arguments.service) if arguments.service else hosted(arguments.site, True)
+        as address,
+        sync_playwright() as playwright,
+    ):  # fmt: skip
+        file = Path(folder) / "photo.jpg"  # playwright hands over large files by their path only
+        file.write_bytes(buffer.getvalue())
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page()
+        page.set_default_timeout(3_600_000)
+        page.goto(address)
+        page.wait_for_selector("html[data-ready]")
+        begun = time.perf_counter()
+        page.set_input_files("#files", file)
+        page.get_by_text("photo.jpg is restored", exact=False).wait_for()
+        shown = time.perf_counter() - begun
+        with page.expect_download() as expected:
+            page.click("#download")
+            most = memory_of("chromium")
+            while not page.get_by_text("All pixels of photo.jpg are restored").is_visible():
+                most = max(most, memory_of("chromium"))
+                page.wait_for_timeout(500)
+                if page.is_visible("#error"):
+                    raise SystemExit(page.inner_text("#error"))
+        all_pixels = time.perf_counter() - begun - shown
+        expected.value.save_as(file)
+        with Image.open(file) as result:
+            found = result.size
+        browser.close()
+    print(
+        f"{width} x {height}: preview after {shown:.1f} s, then all pixels after {all_pixels:.0f}"
+        f" s, a file of {found[0]} x {found[1]} pixels; Chromium: {most / 2**20:.1f} GiB at most"
+    )
+
+
+def memory_of(name: str) -> int:
+    """Return the memory in KiB of all processes with a name, shared pages divided."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().startswith(name):
+                rollup = (process / "smaps_rollup").read_text()
+                total += int(rollup.split("Pss:")[1].split()[0])
+        except (OSError, IndexError):  # it ended
+            continue
+    return total
+
+
 def main() -> None:
     """Measure and print a table."""
     arguments = read_arguments()
+    if arguments.whole:
+        whole_way(arguments)
+        return
     facts = json.loads((arguments.site / "device.json").read_text())
     model = VRDIR.from_pretrained(facts["weights"])
     columns = ("network", "photo", "by, threads", "load, s", "run, s", "over PyTorch's")
