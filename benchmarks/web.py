@@ -238,12 +238,12 @@ def whole_way(arguments: argparse.Namespace) -> None:
     hazy = apply_degradation(photo("coffee.png", 400), "haze", generator, beta=1.2).image
     buffer = io.BytesIO()
     Image.fromarray(levels(hazy)).resize((width, height)).save(buffer, "JPEG", quality=92)
+    host = nullcontext(arguments.service) if arguments.service else hosted(arguments.site, True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        nullcontext(arguments.service) if arguments.service else hosted(arguments.site, True)
-        as address,
+        host as address,
         sync_playwright() as playwright,
-    ):  # fmt: skip
+    ):
         file = Path(folder) / "photo.jpg"  # playwright hands over large files by their path only
         file.write_bytes(buffer.getvalue())
         browser = playwright.chromium.launch(
