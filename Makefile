@@ -15,10 +15,10 @@ serve: $(INSTALLED)  ## the service and its page, at http://127.0.0.1:8000/
 	$(BIN)/vrdir serve
 
 test: $(INSTALLED) lint  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 
 coverage: $(INSTALLED)  ## the suite again, with the share of lines and branches that it runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal --cov
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ def as_page(
         "Agreement with the outputs for the clean photos",
         badge,
         proof.verdict(),
-        [Table(HEAD, proof.rows())],
+        [Table(HEAD, [[cell.replace(" -> ", "\n-> ") for cell in row] for row in proof.rows()])],
         [forest(groups, None, SERIES, f"Agreement in %: {proof.measure}. Bars: 95 % intervals.")],
         _examples(proof, before, after, recogniser, photos),
         points=[f"requested: {', '.join(proof.weather)}"],
