@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 python benchmarks/live.py rates [--seconds 6]
         [--sizes 640x360 1280x720 1920x1080] [--backends float32 bf16 onnx openvino]
-        [--sides 0 960 640] [--at-once 2]
+        [--sides 0 960 640]
     python benchmarks/live.py stages [--sizes 1280x720]
     python benchmarks/live.py quality FOLDER [--sides 960 640 480]
     python benchmarks/live.py detector DETECTOR.onnx [--seconds 8]
@@ -51,7 +51,6 @@ from vrdir import Camera, Restorer
 from vrdir.degradations.degrade import apply_degradation
 from vrdir.evaluation.restoration.metrics import psnr_rgb
 from vrdir.restoring.stream import SMOOTHING
-from vrdir.serving import camera_flight
 from vrdir.serving.camera_guided import apply_to
 
 RATE = 30
@@ -339,13 +338,11 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["640x360", "1280x720", "1920x1080"])
     parser.add_argument("--backends", nargs="+", default=["float32", "bf16", "onnx", "openvino"])
     parser.add_argument("--sides", nargs="+", type=int, default=[0, 960, 640], help="0: the frame")
-    parser.add_argument("--at-once", type=int, default=2, help="small frames at the same time")
     parser.add_argument("measurement", choices=("rates", "stages", "quality", "detector", "clip"))
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    camera_flight.AT_ONCE = arguments.at_once
     paths = [*arguments.paths, None, None]
     arguments.folder = arguments.detector = paths[0]
     arguments.target = paths[1]

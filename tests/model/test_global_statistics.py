@@ -1,9 +1,5 @@
 """Statistics of the whole image: measured, recorded, supplied, smoothed."""
 
-import gc
-import weakref
-from concurrent.futures import ThreadPoolExecutor, TimeoutError
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -133,46 +129,6 @@ def test_smoothing_averages_first_and_decays_then() -> None:
     smoothed.reset()
     smoothed.next_frame()
     assert smoothed.level(module, torch.full((1, 1, 1, 1), 9.0)).item() == 9
-
-
-def value(number: float) -> Tensor:
-    return torch.full((1, 1, 1, 1), number)
-
-
-def test_frame_waits_for_the_levels_of_the_frame_before() -> None:
-    module, other, smoothed = nn.Identity(), nn.Identity(), SmoothedLevels(0.75)
-    first, second = smoothed.begin_frame(), smoothed.begin_frame()
-    with ThreadPoolExecutor(1) as pool:
-        later = pool.submit(second.level, module, value(3.0))
-        with pytest.raises(TimeoutError):
-            later.result(0.05)
-        assert first.level(module, value(1.0)).item() == 1
-        assert later.result(60).item() == 2  # the mean
-        # A frame that ends without having reached a module holds nobody up.
-        unreached = pool.submit(second.level, other, value(5.0))
-        first.end()
-        assert unreached.result(60).item() == 5
-    second.end()
-    third = smoothed.begin_frame()
-    assert third.level(module, value(2.0)).item() == 2
-
-
-def test_frames_that_have_ended_are_forgotten() -> None:
-    module, smoothed = nn.Identity(), SmoothedLevels(0.75)
-    frames = []
-    for number in range(20):
-        frame = smoothed.begin_frame()
-        frames.append(weakref.ref(frame))
-        if number % 4 == 3:
-            frame.level(module, value(1.0))  # the other frames have no level
-        if number % 4 == 0:
-            held = frame  # ends after the next one
-            continue
-        frame.end()
-        held.end()
-    del frame, held
-    gc.collect()
-    assert sum(frame() is not None for frame in frames) <= 2
 
 
 def test_smoothing_out_of_range_raises() -> None:

@@ -13,7 +13,6 @@ what it returns. Two uses:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -111,8 +110,6 @@ class SmoothedLevels(GlobalStatistics):
     Call `next_frame` before each frame and `reset` at a cut. The first frames after a cut use the
     plain average of all frames since then, so that no single noisy frame dominates.
 
-    Frames may also be restored at the same time, each in a thread of its own: see `begin_frame`.
-
     Args:
         smoothing: the weight of the past, from 0 (no smoothing) to below 1; 0.8 averages about five
             frames.
@@ -132,83 +129,18 @@ class SmoothedLevels(GlobalStatistics):
     def reset(self) -> None:
         """Forget all frames."""
         self._frames = 0
-        self._frame = FrameLevels(0.0, None)
-        self._frame.end()
+        self._past: dict[nn.Module, Tensor] = {}
+        self._present: dict[nn.Module, Tensor] = {}
 
     def next_frame(self) -> None:
-        """End the frame before, and begin a frame."""
-        self._frame.end()
-        self.begin_frame()
-
-    def begin_frame(self) -> FrameLevels:
-        """Begin a frame, while the frames before it may still be restored in other threads.
-
-        Returns:
-            The statistics for this frame. Call its `end` when the frame is restored.
-        """
+        """Begin a frame."""
+        self._past |= self._present
+        self._present = {}
         self._frames += 1
-        self._frame = FrameLevels(min(self.smoothing, 1 - 1 / self._frames), self._frame)
-        return self._frame
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
         """Return the smoothed level; the same value if a module asks twice in a frame."""
-        return self._frame.level(module, found)
-
-
-class FrameLevels(GlobalStatistics):
-    """The smoothed levels of one frame, by those of the frame before.
-
-    If the frame before is still being restored in another thread, a module waits until it has
-    reached the same module. So the levels are those of frames that are restored one by one.
-
-    Args:
-        share: the weight of the past.
-        before: the frame before; None for the first.
-    """
-
-    levels = True
-
-    def __init__(self, share: float, before: FrameLevels | None) -> None:
-        self._share, self._before = share, before
-        self._values: dict[nn.Module, Tensor] = {}
-        self._changed = threading.Condition()
-        self._ended = False
-
-    def level(self, module: nn.Module, found: Tensor) -> Tensor:
-        """Return the smoothed level; the same value if a module asks twice."""
-        if module not in self._values:
-            past = None if self._before is None else self._before.last(module)
-            value = found if past is None else torch.lerp(found, past, self._share)
-            with self._changed:
-                self._values[module] = value
-                self._changed.notify_all()
-        return self._values[module]
-
-    def last(self, module: nn.Module) -> Tensor | None:
-        """Wait for the level of a module in this frame, and return it.
-
-        If the frame ends without it, return that of the last frame that had one.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or module in self._values)
-            if module in self._values:
-                return self._values[module]
-            before = self._before
-        return None if before is None else before.last(module)
-
-    def end(self) -> None:
-        """Note that the frame is restored, or never will be."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-        self._forget_frames_before()
-
-    def _forget_frames_before(self) -> bool:
-        """Once ended, keep the levels of the ended frames before, but not these frames."""
-        with self._changed:
-            if not self._ended:
-                return False
-            if self._before is not None and self._before._forget_frames_before():
-                self._values = self._before._values | self._values
-                self._before = None
-            return self._before is None
+        if module not in self._present:
+            share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
+            self._present[module] = torch.lerp(found, self._past.get(module, found), share)
+        return self._present[module]

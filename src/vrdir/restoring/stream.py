@@ -105,22 +105,16 @@ def open_stream(
     Raises:
         InputError: an argument is not valid, or the camera is not open.
     """
-    smoothing = checked_smoothing(network, smoothing)
+    if smoothing and isinstance(network.model, ExportedModel):
+        logger.warning(
+            "backend %s restores each frame alone: smoothing over time needs backend torch",
+            network.model.backend,
+        )
+        smoothing = 0.0
     if channels is None:
         channels = "bgr" if is_camera(frames) else default_channels
     restore = partial(restore_opened, network, diagnosed=False)
     return FrameStream(restore, frames, smoothing, damaged, checked_channels(channels))
-
-
-def checked_smoothing(network: Network, smoothing: float) -> float:
-    """Return the smoothing that a network can do: an exported one warns, and does none."""
-    if not smoothing or not isinstance(network.model, ExportedModel):
-        return smoothing
-    logger.warning(
-        "backend %s restores each frame alone: smoothing over time needs backend torch",
-        network.model.backend,
-    )
-    return 0.0
 
 
 class FrameStream(Iterator[Any]):

@@ -1,8 +1,7 @@
 """Live sources: a webcam, a network stream or a file in real time, restored with bounded delay.
 
 A thread reads the source and keeps only the newest frame. If a frame still waits when the next one
-arrives, it is dropped. So the delay is the time that one restoration takes. Two small frames are
-restored at the same time, and returned in their order.
+arrives, it is dropped. So the delay is the time that one restoration takes.
 """
 
 from __future__ import annotations
@@ -11,31 +10,24 @@ import statistics
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vrdir.errors import InputError, VideoError
+from vrdir.errors import InputError
 from vrdir.images.convert import Channels, checked_channels
 from vrdir.restoring.restorer import Restorer
-from vrdir.restoring.stream import SMOOTHING
-from vrdir.serving.camera_flight import (
-    FRAME_PIXELS,
-    NETWORK_PIXELS,
-    CameraRestorer,
-    Flight,
-    Flown,
-    Picture,
-)
+from vrdir.restoring.stream import SMOOTHING, FrameStream
 from vrdir.serving.camera_guided import apply_to
 from vrdir.serving.camera_reader import FrameReader
 from vrdir.serving.camera_size import SizeChoice
 from vrdir.serving.camera_source import source_of
 from vrdir.video.formats import import_av
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
 REPEAT_SECONDS = 1.0  # without a new frame, after which the last one is returned again
 CLOSE_SECONDS = 2.0  # the longest wait until a source is closed
@@ -49,8 +41,7 @@ class CameraReport(NamedTuple):
 
     Attributes:
         received: the number of decoded frames.
-        dropped: the number of frames that newer ones replaced before they were restored or
-            returned.
+        dropped: the number of frames that newer ones replaced before they were restored.
         restored: the number of restored frames, or with `restore=False` of returned ones.
         repeated: how often the last frame was returned again, because no new one arrived.
         reconnects: how often the source was lost and opened again.
@@ -137,25 +128,23 @@ class Camera(Iterator[Picture]):
         import_av()
         opened = source_of(source, listen)
         self.name, self._is_live = opened.name, opened.is_live
-        self._restorer: CameraRestorer | None = None
+        self._stream: FrameStream | None = None
+        self._waiting: list[Picture] = []  # the frame that the stream is to restore
         if restore is not False:
             restorer = Restorer() if restore is True else restore
-            self._restorer = CameraRestorer(restorer.network, smoothing)
+            self._stream = restorer.stream(_popped(self._waiting), smoothing, channels="rgb")
         self._size = SizeChoice(network_side, fps)
         self._interval = 0.0 if fps is None else 1 / fps
         self._next_due = 0.0  # the earliest time of the next frame, to return no more than `fps`
-        self._given: tuple[float, Flown] | None = None  # the last frame, and when it was returned
+        self._taken: tuple[float, int] | None = None  # when a frame was taken, and its longer side
         self._last: Picture | None = None
         self._network_side = 0
-        self._room = 1  # for frames that are restored at the same time
-        self._is_used_slowly = False  # a frame takes longer to use than to restore
-        self._restored = self._repeated = self._late = 0
+        self._restored = self._repeated = 0
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
         self._moments: deque[float] = deque(maxlen=REMEMBERED)
         self._reader = FrameReader(opened)
-        self._flight = Flight(self._reader.wake)
         # Close the source when the camera is no longer used, even without a call of `close`.
-        weakref.finalize(self, _end, self._reader, self._flight)
+        weakref.finalize(self, self._reader.close)
 
     def __enter__(self) -> Camera:
         return self
@@ -173,7 +162,7 @@ class Camera(Iterator[Picture]):
 
     def close(self) -> None:
         """Close the source and end the iteration. Any thread may call it."""
-        _end(self._reader, self._flight, CLOSE_SECONDS)
+        self._reader.close(CLOSE_SECONDS)
 
     @property
     def report(self) -> CameraReport:
@@ -183,7 +172,7 @@ class Camera(Iterator[Picture]):
         reader = self._reader
         return CameraReport(
             reader.received,
-            reader.dropped + self._late,
+            reader.dropped,
             self._restored,
             self._repeated,
             reader.reconnects,
@@ -196,96 +185,58 @@ class Camera(Iterator[Picture]):
 
     def __next__(self) -> Picture:
         self._note_last_frame()
-        self._late += self._flight.drop_late()
-        while not self._flight.first_is_done():
-            if len(self._flight) < self._room and not self._begin_frame():
-                assert self._last is not None
+        if self._interval:
+            self._reader.pause(self._next_due)
+        wait = REPEAT_SECONDS if self._is_live and self._last is not None else 3600.0
+        while (arrived := self._reader.take(wait, self._timeout)) is None:
+            if self._last is not None and self._is_live:
                 self._repeated += 1
                 return self._last.copy()
-            if len(self._flight) >= self._room:
-                break
-        flown, self._last = self._flight.take()
-        now = time.perf_counter()
-        self._given = now, flown
-        self._latencies.append(now - flown.due)
-        self._moments.append(now)
+        begun = time.perf_counter()
+        self._next_due = max(self._next_due + self._interval, begun + self._interval / 2)
+        self._last = self._processed(arrived.frame)
+        end = time.perf_counter()
+        self._taken = begun, max(arrived.frame.width, arrived.frame.height)
+        self._latencies.append(end - arrived.due)
+        self._moments.append(end)
         self._restored += 1
         return self._last.copy()
 
-    def _begin_frame(self) -> bool:
-        """Wait for a new frame, or for one in flight, and begin the new one.
-
-        Returns:
-            Whether there is anything to take; False if the last frame is to be repeated.
-        """
-        repeats = self._is_live and self._last is not None and not self._flight
-        try:
-            arrived = self._reader.take(
-                REPEAT_SECONDS if repeats else 3600.0,
-                self._timeout,
-                self._next_due,
-                self._flight.first_is_done,
-            )
-        except (StopIteration, VideoError):
-            if self._reader.closed or not self._flight:
-                raise
-            self._room = len(self._flight)  # the last frames
-            return True
-        if arrived is None:
-            return not repeats
-        begun = time.perf_counter()
-        self._next_due = max(self._next_due + self._interval, begun + self._interval / 2)
-        work, is_small = self._work(arrived.frame)
-        self._room = 1
-        # A frame that is restored while the last one is used must not be old when it is taken.
-        if self._restorer is not None and is_small and not self._is_used_slowly:
-            self._room = self._restorer.at_once
-        side = max(arrived.frame.width, arrived.frame.height)
-        self._flight.begin(Flown(arrived.due, side, self._room, begun), work)
-        return True
-
     def _note_last_frame(self) -> None:
         """Record how long the last frame took, including the time that its user needed."""
-        if self._given is None:
-            return
-        given, flown = self._given
-        self._given = None
-        used, took = time.perf_counter() - given, flown.ended - flown.begun
-        side = flown.side if self._max_side is None else min(flown.side, self._max_side)
-        self._size.took(max(used, (used + took) / flown.at_once), side)
-        self._is_used_slowly = used > took
+        if self._taken is not None:
+            begun, side = self._taken
+            if self._max_side is not None:
+                side = min(side, self._max_side)
+            self._size.took(time.perf_counter() - begun, side)
+            self._taken = None
 
-    def _work(self, frame: Any) -> tuple[Callable[[], Picture], bool]:
-        """Return a function that restores a PyAV frame, and whether it may run beside others."""
+    def _processed(self, frame: Any) -> Picture:
+        """Restore a PyAV frame, and return it in the order of colours of `channels`."""
         width, height = _fitted(frame.width, frame.height, self._max_side)
+        pixels = _pixels(frame, width, height)
         small = _fitted(width, height, self._size.side)
         self._network_side = max(small)
-        turned = partial(_turned, rotation=frame.rotation, channels=self._channels)
-        if self._restorer is None:
-            return lambda: turned(_pixels(frame, width, height)), False
-        copy = _pixels(frame, *small)
-        restore = self._restorer.begin(copy)
+        if self._stream is not None:
+            if small == (width, height):
+                pixels = self._restore(pixels)
+            else:
+                copy = _pixels(frame, *small)
+                pixels = apply_to(pixels, copy, self._restore(copy))
+        pixels = np.rot90(pixels, frame.rotation // 90)
+        return np.ascontiguousarray(pixels[..., ::-1] if self._channels == "bgr" else pixels)
 
-        def work() -> Picture:
-            restored = restore()
-            if small != (width, height):
-                restored = apply_to(_pixels(frame, width, height), copy, restored)
-            return turned(restored)
-
-        is_small = width * height <= FRAME_PIXELS and small[0] * small[1] <= NETWORK_PIXELS
-        return work, is_small
-
-
-def _end(reader: FrameReader, flight: Flight, wait: float = 0.0) -> None:
-    """Close the source, waiting at most `wait` seconds, and the threads that restore."""
-    reader.close(wait)
-    flight.close()
+    def _restore(self, pixels: Picture) -> Picture:
+        assert self._stream is not None
+        self._waiting.append(pixels)
+        restored: Picture = next(self._stream)
+        return restored
 
 
-def _turned(pixels: Picture, rotation: int, channels: Channels) -> Picture:
-    """Return a picture rotated upright by degrees, in the order of colours of `channels`."""
-    pixels = np.rot90(pixels, rotation // 90)
-    return np.ascontiguousarray(pixels[..., ::-1] if channels == "bgr" else pixels)
+def _popped(waiting: list[Picture]) -> Iterator[Picture]:
+    """Yield the waiting frame, each time that the stream needs one."""
+    while True:
+        yield waiting.pop()
 
 
 def _pixels(frame: Any, width: int, height: int) -> Picture:

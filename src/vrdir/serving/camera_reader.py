@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from vrdir.errors import VideoError
@@ -73,46 +72,26 @@ class FrameReader:
         with self._changed:
             self._changed.wait_for(lambda: self.closed, max(0.0, until - time.perf_counter()))
 
-    def wake(self) -> None:
-        """Let `take` check its `enough` again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def take(
-        self,
-        seconds: float,
-        timeout: float | None,
-        not_before: float = 0.0,
-        enough: Callable[[], bool] = lambda: False,
-    ) -> Arrived | None:
+    def take(self, seconds: float, timeout: float | None) -> Arrived | None:
         """Wait for a frame that was not taken yet, and return the newest one.
 
         Args:
-            seconds: how long to wait, from `not_before` on.
+            seconds: how long to wait.
             timeout: seconds since the last frame of a live source, after which it has failed; None
                 for no limit.
-            not_before: the earliest time to return a frame, by `time.perf_counter`.
-            enough: ends the wait as soon as it returns True.
 
         Returns:
-            The frame, or None if none arrived in time, or `enough` returned True.
-
+            The frame, or None if none arrived in time.
 
         Raises:
             StopIteration: the source has ended, or was closed.
             VideoError: the source cannot be read, or has failed.
         """
-        until = max(time.perf_counter(), not_before) + seconds
+        until = time.perf_counter() + seconds
         with self._changed:
             while True:
                 if self.closed:
                     raise StopIteration
-                if enough():
-                    return None
-                now = time.perf_counter()
-                if now < not_before:
-                    self._changed.wait(not_before - now)
-                    continue
                 if self._newest is not None:
                     arrived, self._newest = self._newest, None
                     return arrived
@@ -120,6 +99,7 @@ class FrameReader:
                     raise self._error
                 if self._ended:
                     raise StopIteration
+                now = time.perf_counter()
                 if timeout is not None and now - self._last_arrival >= timeout:
                     raise VideoError(
                         f"{self._source.name}: no frame for {timeout:g} seconds ({self._reason})"

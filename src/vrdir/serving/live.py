@@ -12,8 +12,7 @@ from PIL import Image
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket
 
-from vrdir.serving.camera import Camera
-from vrdir.serving.camera_flight import Picture
+from vrdir.serving.camera import Camera, Picture
 from vrdir.serving.metrics import Metrics
 
 BOUNDARY = "vrdir-frame"
