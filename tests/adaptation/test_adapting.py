@@ -68,6 +68,8 @@ def test_harmful_network_is_adapted_and_loads(
     assert "Adapted to TinyEmbedder" in card.read_text()
     assert result.proof.verdict() in card.read_text()
     assert "Adaptation helps" in page.read_text()
+    # The second line of a cell: the table would be too wide for the page with both on one.
+    assert re.search(r"<td>\d+\.\d\d<small>-(>|&gt;) \d+\.\d\d</small></td>", page.read_text())
     record = json.loads((output / "adaptation.json").read_text())
     assert record["steps"] == 24
     assert record["photos"] == {"training": 11, "held_out": 9}
