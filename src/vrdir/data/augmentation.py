@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whole", "doubtful"]
+Augmentation = Literal[
+    "flip", "full", "wide", "vivid", "varied", "close", "whole", "doubtful", "all"
+]
 """Which views a training set uses.
 
 - "flip" mirrors half of the crops (the paper).
@@ -25,6 +27,7 @@ Augmentation = Literal["flip", "full", "wide", "vivid", "varied", "close", "whol
   eighth each has stronger colours and another light.
 - "doubtful" is "whole" with 40 % of views that are easily mistaken for fog: whole views in another
   light, and near, smooth parts of 1 to 12 %. These are never shown in fog (`View.doubtful`).
+- "all" is "whole" for half of the views that are degraded afterwards, and "close" for the others.
 """
 
 
@@ -111,6 +114,9 @@ class View(NamedTuple):
         scale, turned, mirrored = (
             int(torch.randint(n, (), generator=generator)) for n in (3, 2, 2)
         )
+        if how == "all":
+            whole = synthetic and bool(torch.randint(2, (), generator=generator))
+            how = "whole" if whole else "close"
         if how == "doubtful" and torch.rand((), generator=generator) < 0.4:
             return cls.of_doubtful(size, height, width, bool(mirrored), generator)
         if how in ("whole", "doubtful"):

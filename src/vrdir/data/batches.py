@@ -53,8 +53,8 @@ class Batch(NamedTuple):
         copy: (B, 3, S, S), the reduced copy of the whole degraded view, of which the image is a
             window; None without a global context.
         place: (B, 3), the window's top and left in the view and the view's side, in pixels.
-        fogged: (B,) bool, which are shown in fog as a camera records it; None except for stages on
-            whole views.
+        fogged: (B,) bool, which are shown in fog as a camera records it; None if the stage shows
+            no fog.
         haze: (B,), the mean of 1 - t of the synthetic haze or fog of the mixture; 0 without it.
     """
 
@@ -81,8 +81,8 @@ class BatchMaker:
         window: side of the windows that are cut from degraded views, in pixels; None keeps the
             whole views.
         view_px: side of the views.
-        ranges, jpeg_share, copy_px, fog_share, overlay_share: as of `TrainingSet`; fog_share is
-            that of a stage on whole views, and 0 for other stages.
+        ranges, jpeg_share, copy_px, overlay_share: as of `TrainingSet`.
+        fog_share: share of the images that are shown in fog as a camera records it.
     """
 
     branches: Sequence[str]

@@ -41,7 +41,8 @@ class TrainingSet:
             degrades crops.
         copy_px: side of the reduced copies of whole views; None makes none.
         whole_px: side of the views that a stage on whole views sees; None for that of the copies.
-        fog_share: share of these views that are shown in fog as a camera records it.
+        fog_share: share of these views that are shown in fog as a camera records it, where the
+            stage says nothing else.
         overlay_share: share of the images with an overlay (`vrdir.degradations.overlays`).
         augmentation: the views of the photos that the crops show.
         balance: whether pair lists (and the folder of photos) count the same: an epoch repeats the
@@ -110,6 +111,7 @@ class TrainingSet:
         shares: Mapping[str, float],
         accepts: Callable[[Item], bool],
         whole: bool = False,
+        fog_share: float | None = None,
     ) -> StageData:
         """Return the images that a stage trains on.
 
@@ -119,6 +121,8 @@ class TrainingSet:
                 degrades.
             accepts: which items the stage uses.
             whole: whether it trains on whole views.
+            fog_share: share of its images that are shown in fog as a camera records it; None for
+                the set's in a stage on whole views, and 0 in others.
 
         Raises:
             DataError: it has no items, or there are no reduced copies to train on.
@@ -126,7 +130,9 @@ class TrainingSet:
         if whole and self.copy_px is None:
             raise DataError(f"the stage {name} needs a model with a global context")
         accepted = [i for i, item in enumerate(self.items) if accepts(item)]
-        return StageData(self, name, shares, accepted, whole)
+        if fog_share is None:
+            fog_share = self.fog_share if whole else 0.0
+        return StageData(self, name, shares, accepted, whole, fog_share)
 
     def crop(
         self, index: int, generator: Generator, size: int | None = None
@@ -187,6 +193,7 @@ class StageData:
         shares: Mapping[str, float],
         indices: Sequence[int],
         whole: bool = False,
+        fog_share: float = 0.0,
     ) -> None:
         if not indices:
             kinds = ", ".join(sorted({item.kind or "photos" for item in data.items}))
@@ -205,7 +212,7 @@ class StageData:
             data.ranges,
             data.jpeg_share,
             data.copy_px,
-            data.fog_share if whole else 0.0,
+            fog_share,
             data.overlay_share,
         )
         photos, pairs = (

@@ -162,7 +162,7 @@ BASE = VRDIRConfig(
     encoder_blocks=(2, 2, 2, 1),
     decoder_blocks=(4, 4, 3, 2),
     channel_attention=True,
-    context=ContextConfig(channels=64),
+    context=ContextConfig(tone=True),
 )
 CONFIGS = {"paper": PAPER, "small": SMALL, "field": FIELD, "base": BASE}
 

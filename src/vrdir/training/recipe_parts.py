@@ -50,6 +50,11 @@ class StageSettings(Settings):
         description="Relative frequency of each kind of training image in this stage; null takes "
         "the recipe's.",
     )
+    fog_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Share of this stage's images that show fog as a camera records it; null takes "
+        "the recipe's fog_share in stages on whole views, and none in others.",
+    )
 
 
 class ValidationSettings(Settings):

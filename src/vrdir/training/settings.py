@@ -65,8 +65,8 @@ class Recipe(Settings):
     )
     fog_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="Share of the whole views of the stage context that show fog as a camera "
-        "records it: exposed, toned and compressed after the fog.",
+        description="Share of the whole views of the stages context and whole that show fog as a "
+        "camera records it: exposed, toned and compressed after the fog.",
     )
     overlay_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
@@ -76,7 +76,7 @@ class Recipe(Settings):
     augmentation: Augmentation = Field(
         default="full",
         description='Views of the photos: "flip" (the paper\'s), "full", "wide", "vivid", '
-        '"varied", "close", "whole" or "doubtful"; see docs/training.md.',
+        '"varied", "close", "whole", "doubtful" or "all"; see docs/training.md.',
     )
     precision: Literal["float32", "bf16"] = Field(
         default="float32",

@@ -121,7 +121,9 @@ class Trainer:
             DataError: a batch cannot be divided among the processes.
         """
         stage.prepare(self.fabric.device)
-        data = self.data.stage(stage.name, stage.shares, stage.accepts, stage.whole)
+        data = self.data.stage(
+            stage.name, stage.shares, stage.accepts, stage.whole, stage.settings.fog_share
+        )
         steps = steps_in(stage.settings.steps, data.epoch_length, stage.settings.batch_size)
         with stop_signals() as received, ExitStack() as closing:
             run = StageRun(self, stage, steps)
