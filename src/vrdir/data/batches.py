@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from vrdir.data.items import Item
 from vrdir.degradations.degrade import apply_steps, with_one_grain
-from vrdir.degradations.draws import Ranges
+from vrdir.degradations.draws import Draws, Generators, Ranges, generators_of
 from vrdir.degradations.mixture import degrade_mixture
 from vrdir.degradations.overlays import draw_overlays
 from vrdir.degradations.photographed_fog import photographed_fog
@@ -83,6 +83,8 @@ class BatchMaker:
         view_px: side of the views.
         ranges, jpeg_share, copy_px, overlay_share: as of `TrainingSet`.
         fog_share: share of the images that are shown in fog as a camera records it.
+        one_source: whether all images of a batch share one source of random numbers. That is
+            faster on a GPU, but then an image depends on how the work is divided into batches.
     """
 
     branches: Sequence[str]
@@ -95,6 +97,7 @@ class BatchMaker:
     copy_px: int | None
     fog_share: float
     overlay_share: float
+    one_source: bool = False
 
     @property
     def drawable(self) -> list[str]:
@@ -111,7 +114,11 @@ class BatchMaker:
         clean, degraded = (
             part.to(self.device).float() / 255 for part in (crops.clean, crops.degraded)
         )
-        generators = [Generator(self.device).manual_seed(seed) for seed in crops.seeds]
+        sources = [
+            Generator(self.device).manual_seed(seed)
+            for seed in crops.seeds[: 1 if self.one_source else None]
+        ]
+        generators: Generators = sources[0] if self.one_source else sources
         present = torch.tensor(
             [[name in (item.degradations or ()) for name in self.branches] for item in items]
         )
@@ -150,7 +157,7 @@ class BatchMaker:
         present: Tensor,
         haze: Tensor,
         items: Sequence[Item],
-        generators: Sequence[Generator],
+        generators: Generators,
     ) -> None:
         """Degrade, in place, the images whose items have no degraded file."""
         by_synthesis: dict[str, list[int]] = {}
@@ -158,7 +165,7 @@ class BatchMaker:
             if item.degraded is None:
                 by_synthesis.setdefault(item.synthesis, []).append(row)
         for synthesis, rows in by_synthesis.items():
-            own = [generators[row] for row in rows]
+            own = generators_of(generators, rows)
             if synthesis:
                 image = apply_steps(clean[rows], parsed(synthesis), own)
                 degraded[rows] = (image * 255).round() / 255
@@ -172,7 +179,7 @@ class BatchMaker:
         present: Tensor,
         haze: Tensor,
         rows: list[int],
-        generators: Sequence[Generator],
+        generators: Generators,
     ) -> None:
         """Degrade rows of a batch by the stage's mixture, in place.
 
@@ -195,31 +202,28 @@ class BatchMaker:
         haze: Tensor,
         crops: Tensor,
         able: Tensor,
-        generators: Sequence[Generator],
+        generators: Generators,
     ) -> Tensor:
         """Put a share of the images in fog as a camera records it, in place; return which, (B,)."""
-        draws = torch.stack([torch.rand((), generator=g, device=g.device) for g in generators])
-        fogged = (draws < self.fog_share).to(self.device) & able
+        fogged = (Draws(clean, generators).unit() < self.fog_share) & able
         rows = fogged.nonzero().flatten().tolist()
         if rows:
             clean[rows] = crops[rows].to(self.device).float() / 255
             # A reduced copy is too small to show what the sensor and the file did.
             file = FILE_UNSEEN if self.view_px == self.copy_px else {}
-            own = [generators[row] for row in rows]
+            own = generators_of(generators, rows)
             fog = photographed_fog(clean[rows], own, **file)
             assert fog.haze is not None
             degraded[rows], haze[rows] = fog.image, fog.haze
         return fogged
 
     def _windows(
-        self, clean: Tensor, degraded: Tensor, generators: Sequence[Generator]
+        self, clean: Tensor, degraded: Tensor, generators: Generators
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return a window of each view, at a random place, and these places."""
         side, window = clean.shape[-1], self.window or clean.shape[-1]
-        places = [
-            torch.randint(side - window + 1, (2,), generator=g, device=g.device).tolist()
-            for g in generators
-        ]
+        free = side - window
+        places = ((free + 1) * Draws(clean, generators).unit(2)).long().clamp(max=free).tolist()
         cut = [
             torch.stack(
                 [

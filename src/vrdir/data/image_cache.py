@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 
@@ -56,10 +57,11 @@ class ImageCache:
         if device.type != "cpu" and (
             resident or (resident is None and total < torch.cuda.mem_get_info(device)[0] / 4)
         ):
-            self.resident = [
-                image.to(device) if image is not None else None
-                for image in map(decoded, self.paths)
-            ]
+            with ThreadPoolExecutor() as pool:
+                self.resident = [
+                    image.to(device) if image is not None else None
+                    for image in pool.map(decoded, self.paths)
+                ]
             return
         self.pixels = _shared(min(total, budget_bytes))
         # Height, width, and 1 when the image is in memory.

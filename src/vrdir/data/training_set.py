@@ -49,6 +49,7 @@ class TrainingSet:
             shorter ones to the length of the longest.
         pairs_share: share of the images from pair lists, spread evenly over the batches, where a
             stage has photos and lists; None for their share of the lines.
+        one_source: as of `BatchMaker`.
         cache_bytes: memory for decoded images.
         device: where batches go.
         on_device: whether all images are kept and cut on the GPU; None does so if they take less
@@ -76,6 +77,7 @@ class TrainingSet:
         augmentation: Augmentation = "full",
         balance: bool = False,
         pairs_share: float | None = None,
+        one_source: bool = False,
         cache_bytes: int = 8 * 2**30,
         device: torch.device | str = "cpu",
         on_device: bool | None = None,
@@ -99,7 +101,7 @@ class TrainingSet:
             pairs_share,
             torch.device(device),
         )
-        self.ranges, self.jpeg_share = ranges, jpeg_share
+        self.ranges, self.jpeg_share, self.one_source = ranges, jpeg_share, one_source
         self.view_px, self.copy_px, self.overlay_share = view_px, copy_px, overlay_share
         self.whole_px, self.fog_share = whole_px or copy_px, fog_share
         self.images = ImageCache(files_of(items), cache_bytes, self.device, on_device)
@@ -214,6 +216,7 @@ class StageData:
             data.copy_px,
             fog_share,
             data.overlay_share,
+            data.one_source,
         )
         photos, pairs = (
             [i for i in indices if (data.items[i].kind == "") is own] for own in (True, False)

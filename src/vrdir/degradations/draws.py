@@ -154,6 +154,11 @@ class Draws:
         )
 
 
+def generators_of(generator: Generators, rows: Sequence[int]) -> Generators:
+    """Return the generators of some images of a batch."""
+    return generator if isinstance(generator, Generator) else [generator[row] for row in rows]
+
+
 def seed_of(*parts: object) -> int:
     """Return a seed that depends on these values alone, and is the same on every machine.
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from vrdir.degradations.draws import Draws, Generators, Ranges
+from vrdir.degradations.draws import Draws, Generators, Ranges, generators_of
 from vrdir.degradations.jpeg import encoded
 from vrdir.degradations.parameters import checked
 from vrdir.degradations.registry import CLEAN, DEGRADATIONS, MIXED, can_meet, suggestion
@@ -75,7 +75,7 @@ def degrade_mixture(
         for chosen, milder in ((here & ~mixed, {}), (here & mixed, DEGRADATIONS[name].milder)):
             rows = chosen.nonzero().flatten().tolist()
             if rows:
-                own = _generators(generator, rows)
+                own = generators_of(generator, rows)
                 values = {**ranges.get(name, {}), **milder}
                 result = DEGRADATIONS[name](degraded[rows], own, **values)
                 degraded[rows] = result.image.clamp(0, 1).to(image.dtype)
@@ -109,11 +109,6 @@ def _kinds(shares: Mapping[str, float], draws: Draws) -> list[str]:
     below = (weights / weights.sum()).cumsum(0)[:-1]
     chosen = torch.searchsorted(below, draws.unit(1).cpu(), right=True).flatten().tolist()
     return [list(shares)[index] for index in chosen]
-
-
-def _generators(generator: Generators, rows: Sequence[int]) -> Generators:
-    """Return the generators of some images of a batch."""
-    return generator if isinstance(generator, Generator) else [generator[row] for row in rows]
 
 
 def joining(draws: Tensor, names: Sequence[str]) -> Tensor:

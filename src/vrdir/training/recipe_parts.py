@@ -74,7 +74,7 @@ class ValidationSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How images are kept and read. Only `balance` and `pairs_share` change the result."""
+    """How images are kept and read. Only the first three change the result."""
 
     balance: bool = Field(
         default=False,
@@ -85,6 +85,11 @@ class DataSettings(Settings):
         default=None,
         description="Share of the images from pair lists, if there are also clean photos; null "
         "for the lists' share of all lines and photos.",
+    )
+    one_source: bool = Field(
+        default=False,
+        description="One source of random numbers for all images of a batch, which is faster on a "
+        "GPU; but then the images depend on batch size, parts and number of processes.",
     )
     cache_gib: PositiveFloat = Field(default=8.0, description="Memory for decoded images, in GiB.")
     on_device: bool | None = Field(

@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from vrdir.atomic import HOPELESS
@@ -138,6 +140,7 @@ def training_set(recipe: Recipe, training: Sequence[Item], device: torch.device)
         augmentation=recipe.augmentation,
         balance=recipe.data.balance,
         pairs_share=recipe.data.pairs_share,
+        one_source=recipe.data.one_source,
         cache_bytes=int(recipe.data.cache_gib * 2**30),
         device=device,
         on_device=recipe.data.on_device,
@@ -180,6 +183,17 @@ def _check(
             )
 
 
+class Autocast(MixedPrecision):
+    """Autocast that leaves the inputs in float32.
+
+    Images rounded to bfloat16 would be wrong by up to half a level of 8 bits, targets included.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """Return the inputs as they are."""
+        return data
+
+
 def launched(device: str, recipe: Recipe) -> Fabric:
     """Return the devices of this process, connected to the other processes of torchrun."""
     here, everywhere = (
@@ -201,7 +215,7 @@ def launched(device: str, recipe: Recipe) -> Fabric:
         devices=devices,
         num_nodes=everywhere // here,
         strategy=DDPStrategy() if everywhere > 1 else "auto",
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        plugins=[Autocast("bf16-mixed", kind)] if recipe.precision == "bf16" else None,
     )
     fabric.launch()
     return fabric
