@@ -81,6 +81,13 @@ def test_doubtful_views_are_near_or_in_another_light() -> None:
     assert min(view.height * view.width for view in whole) > 0.1 * 300 * 300
 
 
+def test_all_views_are_whole_or_close() -> None:
+    drawn = views("all")
+    whole = [view for view in drawn if view.height != view.width]
+    assert 0.35 < len(whole) / len(drawn) < 0.6
+    assert {view.height for view in views("all", synthetic=False)} == {64}
+
+
 def test_full_views_are_among_the_wide_ones() -> None:
     for full, wide in zip(views("full"), views("wide"), strict=True):
         assert (full.turned, full.mirrored) == (wide.turned, wide.mirrored)

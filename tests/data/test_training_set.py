@@ -116,6 +116,27 @@ def test_batches_do_not_depend_on_how_the_work_is_divided(
         assert [name for part in parts for name in part.names] == batch.names
 
 
+def test_batch_of_one_source_depends_on_its_step_and_size_alone(photo_folder: Path) -> None:
+    data = TrainingSet(
+        items_of(photo_folder, (), ()),
+        ("haze", "noise", "rain"),
+        crop_px=32,
+        view_px=48,
+        copy_px=32,
+        overlay_share=0.5,
+        jpeg_share=0.5,
+        one_source=True,
+    )
+    shares = {"clean": 1.0, "haze": 1.0, "rain": 1.0, "mixed": 1.0}
+    stage = data.stage("refine", shares, lambda item: True, False, 0.3)
+    first, again = (next(iter(stage.batches(8, range(3, 4))))[0] for _ in range(2))
+    assert torch.equal(first.degraded, again.degraded)
+    assert first.place is not None
+    assert len({tuple(place) for place in first.place.tolist()}) > 4
+    (next_batch,) = next(iter(stage.batches(8, range(4, 5))))
+    assert not torch.equal(next_batch.degraded, first.degraded)
+
+
 def test_step_does_not_depend_on_earlier_steps(photo_folder: Path) -> None:
     items = items_of(photo_folder, (), NAMES)
     _, [[first]] = (

@@ -9,7 +9,7 @@ from tests.conftest import TINY
 from torch import Tensor
 
 import vrdir
-from vrdir.model.config import BASE, PAPER, VRDIRConfig
+from vrdir.model.config import BASE, PAPER, ContextConfig, VRDIRConfig
 from vrdir.model.global_statistics import SmoothedLevels
 from vrdir.model.vrdir import VRDIR
 from vrdir.restoring import network as network_module
@@ -36,6 +36,9 @@ NETWORKS = {
         )
     ),
     "base": network(BASE),
+    "veil": network(
+        TINY.model_copy(update={"context": ContextConfig(side=64, strides=(4, 8), channels=8)})
+    ),
     "paper": network(PAPER),
 }
 

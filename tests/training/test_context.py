@@ -244,6 +244,30 @@ def test_batches_with_only_fog_or_no_fog_work(toning: Recipe, photo_folder: Path
         assert all(loss.isfinite() for loss in losses.values())
 
 
+def test_refinement_may_show_fog(toning: Recipe, photo_folder: Path, tmp_path: Path) -> None:
+    assert toning.refine is not None
+    foggy = toning.model_copy(
+        update={"refine": toning.refine.model_copy(update={"fog_share": 0.5})}
+    )
+    assert RefineStage(toning).detection is None
+    stage = RefineStage(foggy)
+    stage.prepare(torch.device("cpu"))
+    data = TrainingSet(items_of(photo_folder, (), ()), CONFIG.branches, crop_px=64, copy_px=64)
+    model = VRDIR(toning.model)
+    for share, count in ((1.0, 4), (0.5, 2), (0.0, 0)):
+        windows = data.stage("refine", {"haze": 1.0}, lambda item: True, False, share)
+        batch = next(iter(windows.batches(4, range(2, 3))))[0]
+        if share == 0.5:
+            assert batch.fogged is not None
+            count = int(batch.fogged.sum())
+            assert 0 < count < 4
+        losses = stage.losses(model, batch)
+        assert ("detection" in losses) == (count > 0)
+        assert (losses["pixel"] == 0) == (count == 4)  # no loss of pixels in fog
+        assert all(loss.isfinite() for loss in losses.values())
+    assert train(foggy, [stage], Sources(clean=photo_folder), tmp_path / "run").is_dir()
+
+
 def test_haze_of_a_batch_is_the_drawn_one(toning: Recipe, photo_folder: Path) -> None:
     for shares, fog, low, high in (
         ({"clean": 1.0}, 0.0, 0.0, 0.0),

@@ -27,7 +27,7 @@ from vrdir.training.network_stages import RefineStage
 from vrdir.training.optimisation import learning_rate, moving_average, optimizer_for
 from vrdir.training.paper_stages import BranchStage, DecoderStage, FusionStage
 from vrdir.training.recipe_parts import StageSettings
-from vrdir.training.run import train
+from vrdir.training.run import launched, train
 from vrdir.training.settings import RECIPES, Recipe
 from vrdir.training.sources import Sources
 from vrdir.training.stage import Stage
@@ -147,6 +147,24 @@ def test_resumed_stage_matches_uninterrupted_stage_bit_for_bit(
         for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
     ]
     assert [line["step"] for line in lines] == [0, 4, 4]
+
+
+def test_half_precision_leaves_images_as_they_are() -> None:
+    """An 8-bit image has 256 levels, of which bfloat16 distinguishes half of the bright ones."""
+    seen = []
+
+    class Looking(torch.nn.Conv2d):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image)
+            found = super().forward(image)
+            seen.append(found)
+            return found
+
+    fabric = launched("cpu", Recipe.read("small"))
+    image = torch.arange(256.0).view(1, 1, 16, 16) / 255
+    fabric.setup_module(Looking(1, 1, 1))(image)
+    assert torch.equal(seen[0], image)
+    assert seen[1].dtype == torch.bfloat16
 
 
 def test_moving_average_follows_its_formula() -> None:
