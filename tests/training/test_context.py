@@ -268,6 +268,13 @@ def test_refinement_may_show_fog(toning: Recipe, photo_folder: Path, tmp_path: P
     assert train(foggy, [stage], Sources(clean=photo_folder), tmp_path / "run").is_dir()
 
 
+@pytest.mark.parametrize("name", ["decoder", "fusion"])
+def test_stages_whose_losses_do_not_know_fog_refuse_it(toning: Recipe, name: str) -> None:
+    foggy = getattr(toning, name).model_copy(update={"fog_share": 0.2})
+    with pytest.raises(ValueError, match=f"the stage {name} cannot show fog"):
+        all_stages(toning.model_copy(update={name: foggy}))
+
+
 def test_haze_of_a_batch_is_the_drawn_one(toning: Recipe, photo_folder: Path) -> None:
     for shares, fog, low, high in (
         ({"clean": 1.0}, 0.0, 0.0, 0.0),

@@ -27,6 +27,7 @@ class ContextStage(RecognisingStage):
 
     name = "context"
     whole = True
+    shows_fog = True
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.context is None or recipe.model.context is None:
@@ -84,6 +85,7 @@ class HazeStage(Stage):
 
     name = "haze"
     whole = True
+    shows_fog = True
 
     def __init__(self, recipe: Recipe) -> None:
         if recipe.haze is None or recipe.model.context is None or not recipe.model.context.tone:

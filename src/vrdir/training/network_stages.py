@@ -23,6 +23,8 @@ class NetworkStage(RecognisingStage):
     be known. A detector should find there what it finds in clear air ("detection").
     """
 
+    shows_fog = True
+
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that train."""
         return [*model.enhancement.parameters(), *model.decoder.parameters()]

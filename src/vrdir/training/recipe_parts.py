@@ -52,8 +52,9 @@ class StageSettings(Settings):
     )
     fog_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
-        description="Share of this stage's images that show fog as a camera records it; null takes "
-        "the recipe's fog_share in stages on whole views, and none in others.",
+        description="Share of this stage's images that show fog as a camera records it, for the "
+        "stages context, refine, whole and haze; null takes the recipe's fog_share, and for refine "
+        "none.",
     )
 
 

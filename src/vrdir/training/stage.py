@@ -30,11 +30,13 @@ class Stage(ABC):
         shares: probability of each kind of training image.
         weights: of the further losses; the recipe may replace each.
         whole: whether it trains on whole views, as small as the reduced copies, not on windows.
+        shows_fog: whether its losses know images in photographed fog (`Batch.fogged`).
     """
 
     name: str
     weights: dict[str, float]
     whole = False
+    shows_fog = False
 
     def __init__(
         self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]
@@ -46,6 +48,11 @@ class Stage(ABC):
         self.pixel_loss = (
             l1 if recipe.pixel_loss == "l1" else partial(balanced_l1, floor=recipe.pixel_loss_floor)
         )
+        if settings.fog_share and not self.shows_fog:
+            raise SettingsError(
+                f"the stage {self.name} cannot show fog: remove its fog_share, or set that of the "
+                "stage context, refine, whole or haze"
+            )
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
             raise SettingsError(
