@@ -12,6 +12,7 @@ from torch import Tensor
 from vrdir.model.control import Control
 from vrdir.model.vrdir import VRDIR, Restoration
 from vrdir.restoring.borders import joined, restore_inside
+from vrdir.restoring.large_images import follow_copy
 from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, restore_in_strips
 from vrdir.tensors import usual_defaults
 
@@ -28,7 +29,8 @@ def restore_batch(
     """Restore images of one size.
 
     On a CPU a batch is split into parts that fit its caches. Large images are processed in strips,
-    which needs little memory, unless gradients are wanted.
+    which needs little memory, unless gradients are wanted. They are changed as a reduced copy is
+    (`vrdir.restoring.large_images`), but not while a CUDA graph is captured.
 
     Args:
         network: the restoration network, in float32.
@@ -49,7 +51,13 @@ def restore_batch(
         not differentiable and height * width > WHOLE_PIXELS and (image.is_cpu or len(image) == 1)
     )
     run = partial(restore_in_strips, network) if in_strips else network.restore
-    restore = partial(run, skip_clean=skip_clean, control=control)
+    restore_copy = partial(network.restore, control=control)
+    follows = not (image.is_cuda and torch.cuda.is_current_stream_capturing())
+
+    def restore(part: Tensor) -> Restoration:
+        restoration = run(part, skip_clean=skip_clean, control=control)
+        return follow_copy(part, restoration, restore_copy) if follows else restoration
+
     with usual_defaults(), autocast_disabled(image.device):
         restorations = [
             restore_inside(part, restore, network.config.multiple) if borders else restore(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from vrdir.model.global_statistics import GlobalStatistics
 from vrdir.model.vrdir import VRDIR, Restoration
 from vrdir.regular_files import open_regular
 from vrdir.restoring.borders import joined, restore_inside
+from vrdir.restoring.large_images import follow_copy
 from vrdir.restoring.strips import CPU_PIXELS, WHOLE_PIXELS, no_check, restore_in_strips
 
 Precision = Literal["float32", "bf16"]
@@ -69,11 +71,21 @@ class Network(NamedTuple):
         """
 
         def restore(part: Tensor) -> Restoration:
-            return self._restore_pieces(part, statistics, check)
+            return self._follow_copy(part, self._restore_pieces(part, statistics, check))
 
         if not self.borders:
             return restore(pixels)
         return restore_inside(pixels, restore, self.model.config.multiple)
+
+    def _follow_copy(self, pixels: Tensor, restoration: Restoration) -> Restoration:
+        """Return a restoration of large images that changes them as a reduced copy is changed."""
+        model = self.model
+        if not isinstance(model, ExportedModel):
+            restore = partial(model.restore, control=self.control)
+            return follow_copy(pixels, restoration, restore)
+        if model.facts.size is not None:  # it takes no copies
+            return restoration
+        return follow_copy(pixels, restoration, model.restore)
 
     def _restore_pieces(
         self, pixels: Tensor, statistics: GlobalStatistics | None, check: Callable[[], None]
