@@ -268,11 +268,58 @@ def test_refinement_may_show_fog(toning: Recipe, photo_folder: Path, tmp_path: P
     assert train(foggy, [stage], Sources(clean=photo_folder), tmp_path / "run").is_dir()
 
 
+def test_refinement_keeps_what_a_teacher_does_in_fog(
+    toning: Recipe, photo_folder: Path, tmp_path: Path
+) -> None:
+    assert toning.refine is not None
+    teacher = VRDIR(toning.model)
+    with torch.no_grad():
+        teacher.decoder.to_correction.bias.fill_(0.05)  # type: ignore[union-attr]
+    teacher.save_pretrained(tmp_path / "teacher")
+    fog = {"fog_share": 0.5, "teacher": str(tmp_path / "teacher")}
+    taught = toning.model_copy(
+        update={"refine": toning.refine.model_copy(update=fog), "detector": None}
+    )
+    stage = RefineStage(taught)
+    stage.prepare(torch.device("cpu"))
+    data = TrainingSet(items_of(photo_folder, (), ()), CONFIG.branches, crop_px=64, copy_px=64)
+    windows = data.stage("refine", {"haze": 1.0}, lambda item: True, False, 0.5)
+    batch = next(iter(windows.batches(4, range(2, 3))))[0]
+    assert batch.fogged is not None
+    assert 0 < int(batch.fogged.sum()) < 4
+    same = stage.losses(VRDIR.from_pretrained(tmp_path / "teacher"), batch)["teacher"]
+    torch.testing.assert_close(same, stage.pixel_loss(batch.clean, batch.clean))  # no difference
+    student = VRDIR(toning.model)
+    loss = stage.losses(student, batch)["teacher"]
+    assert loss > same
+    loss.backward()
+    bias = student.decoder.to_correction.bias
+    assert isinstance(bias, torch.nn.Parameter)
+    assert bias.grad is not None
+    assert bias.grad.sum() < 0  # towards the teacher, which is brighter
+    assert all(parameter.grad is None for parameter in stage.teacher.parameters())  # type: ignore[union-attr]
+
+    none = data.stage("refine", {"haze": 1.0}, lambda item: True, False, 0.0)
+    assert "teacher" not in stage.losses(student, next(iter(none.batches(4, range(2, 3))))[0])
+    with pytest.raises(ValueError, match="a teacher in fog, but no fog_share"):
+        RefineStage(
+            toning.model_copy(
+                update={"refine": taught.refine.model_copy(update={"fog_share": None})}  # type: ignore[union-attr]
+            )
+        )
+
+
 @pytest.mark.parametrize("name", ["decoder", "fusion"])
 def test_stages_whose_losses_do_not_know_fog_refuse_it(toning: Recipe, name: str) -> None:
     foggy = getattr(toning, name).model_copy(update={"fog_share": 0.2})
     with pytest.raises(ValueError, match=f"the stage {name} cannot show fog"):
         all_stages(toning.model_copy(update={name: foggy}))
+
+
+def test_only_refinement_has_a_teacher(toning: Recipe) -> None:
+    taught = toning.decoder.model_copy(update={"teacher": "field"})
+    with pytest.raises(ValueError, match="the stage decoder has no use for a teacher"):
+        all_stages(toning.model_copy(update={"decoder": taught}))
 
 
 def test_haze_of_a_batch_is_the_drawn_one(toning: Recipe, photo_folder: Path) -> None:

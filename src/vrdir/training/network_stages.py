@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vrdir.data.batches import Batch
 from vrdir.errors import SettingsError
+from vrdir.model.blocks import move_to
+from vrdir.model.checks import in_range
 from vrdir.model.global_context import LocalTone
 from vrdir.model.vrdir import VRDIR
 from vrdir.training.losses import choice, guidance_loss, semantic_consistency, spectrum
 from vrdir.training.settings import Recipe
-from vrdir.training.stage import RecognisingStage, extracted
+from vrdir.training.stage import RecognisingStage, extracted, lifted
+
+GRAIN_PX = 4  # a teacher is followed in means of this many pixels a side, so not in its grain
 
 
 class NetworkStage(RecognisingStage):
@@ -62,10 +68,15 @@ class NetworkStage(RecognisingStage):
         # spectrum has no bound.
         if self.weights.get("spectrum") and len(found):
             losses["spectrum"] = spectrum(found.clamp(-1, 2), wanted)
-        if self.detection is not None and batch.fogged is not None and batch.fogged.any():
-            seen, there = restored[batch.fogged].clamp(0, 1), batch.clean[batch.fogged]
-            losses["detection"] = self.detection.loss(seen, there)
+        if batch.fogged is not None and batch.fogged.any():
+            losses |= self.in_fog(restored, batch, batch.fogged)
         return losses | self.recognised(restored.clamp(-1, 2), batch)
+
+    def in_fog(self, restored: Tensor, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
+        """Return the losses of the images in photographed fog, the given rows of the batch."""
+        if self.detection is None:
+            return {}
+        return {"detection": self.detection.loss(restored[rows].clamp(0, 1), batch.clean[rows])}
 
     @abstractmethod
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -77,9 +88,14 @@ class RefineStage(NetworkStage):
 
     "recognition" compares deeper layers of the extractor's network, which are not part of the
     model, on the restored and on the clean image (`vrdir.training.recognition`).
+
+    "teacher" compares the results in photographed fog with those of other, frozen weights, so that
+    training for other weather does not change them (Li and Hoiem, "Learning without Forgetting",
+    ECCV 2016).
     """
 
     name = "refine"
+    taught = True
 
     def __init__(self, recipe: Recipe) -> None:
         settings = recipe.refine
@@ -87,7 +103,17 @@ class RefineStage(NetworkStage):
             raise SettingsError("the stage refine needs `refine` in the recipe")
         self.weights = self.defaults()
         detector = recipe.detector if settings.fog_share else None
+        if settings.teacher is not None and not settings.fog_share:
+            raise SettingsError("the stage refine has a teacher in fog, but no fog_share")
         super().__init__(recipe, settings, recipe.mixture, detector)
+        self.teacher: VRDIR | None = None
+
+    def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
+        """Load the recognisers of the losses, and the teacher."""
+        super().prepare(device, extractor_weights)
+        if self.settings.teacher is not None:
+            teacher = VRDIR.from_pretrained(self.settings.teacher).requires_grad_(False)
+            self.teacher = move_to(teacher, device)
 
     def defaults(self) -> dict[str, float]:
         """Return the weights of the losses where the recipe gives no others."""
@@ -97,17 +123,39 @@ class RefineStage(NetworkStage):
             "spectrum": 0.1,
             "detection": 0.01,
             "recognition": 0.5,
+            "teacher": 0.15,
         }
 
     def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch."""
         return self.network_losses(model, batch, *extracted(model, batch))
 
+    def in_fog(self, restored: Tensor, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
+        """Return the losses of the images in photographed fog, with the teacher's."""
+        losses = super().in_fog(restored, batch, rows)
+        if self.teacher is not None:
+            found, wanted = (
+                functional.avg_pool2d(image, GRAIN_PX)
+                for image in (restored[rows], teacher_results(self.teacher, batch, rows))
+            )
+            losses["teacher"] = self.pixel_loss(found, wanted)
+        return losses
+
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the recogniser."""
         if not self.weights["recognition"]:
             return {}
         return {"recognition": self.recognition.loss(restored, batch.clean)}
+
+
+@torch.no_grad()
+def teacher_results(teacher: VRDIR, batch: Batch, rows: Tensor) -> Tensor:
+    """Return a teacher's results for the given rows of a batch, (N, 3, H, W) in [0, 1]."""
+    copy, place = (None if part is None else part[rows] for part in (batch.copy, batch.place))
+    part = batch._replace(degraded=batch.degraded[rows], copy=copy, place=place)
+    clear = lifted(teacher, part)
+    features, _ = teacher.enhance(teacher.extract(clear))
+    return in_range(teacher.decoder(features, clear, part.degraded))
 
 
 class WholeStage(NetworkStage):

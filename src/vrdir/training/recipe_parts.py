@@ -56,6 +56,11 @@ class StageSettings(Settings):
         "stages context, refine, whole and haze; null takes the recipe's fog_share, and for refine "
         "none.",
     )
+    teacher: str | None = Field(
+        default=None,
+        description="Weights, a folder or the name of bundled ones, whose results in photographed "
+        "fog the stage refine keeps; null for none.",
+    )
 
 
 class ValidationSettings(Settings):

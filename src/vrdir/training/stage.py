@@ -31,12 +31,14 @@ class Stage(ABC):
         weights: of the further losses; the recipe may replace each.
         whole: whether it trains on whole views, as small as the reduced copies, not on windows.
         shows_fog: whether its losses know images in photographed fog (`Batch.fogged`).
+        taught: whether one of its losses compares with a teacher.
     """
 
     name: str
     weights: dict[str, float]
     whole = False
     shows_fog = False
+    taught = False
 
     def __init__(
         self, recipe: Recipe, settings: StageSettings, shares: Mapping[str, float]
@@ -52,6 +54,10 @@ class Stage(ABC):
             raise SettingsError(
                 f"the stage {self.name} cannot show fog: remove its fog_share, or set that of the "
                 "stage context, refine, whole or haze"
+            )
+        if settings.teacher is not None and not self.taught:
+            raise SettingsError(
+                f"the stage {self.name} has no use for a teacher: remove it, or set that of refine"
             )
         unknown = settings.loss_weights.keys() - self.weights.keys()
         if unknown:
