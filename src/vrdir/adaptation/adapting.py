@@ -58,8 +58,7 @@ def adapt(
         weights: the initial weights: a bundled name, a folder or a repository id.
         degraded: a folder of photos of the place in bad weather, without clean versions or labels;
             or None. Their haze, its colour, and their noise set how strong the synthetic
-            degradations are. The recogniser's features on them are compared with those on clean
-            photos.
+            degradations are, and how readily a global context recognises fog.
         task: "classification", "detection" or "reid"; None finds it by the recogniser's output.
         layers: the names of the recogniser's layers whose features are compared; empty to choose a
             few automatically.
@@ -102,8 +101,6 @@ def adapt(
     record = job.record(found, place)
     if resume:
         check_record(job.output / RECORD, record)
-    if place_photos and wanted.place:
-        job.compare_place(place_photos, found, photos)
     recipe = job.recipe(found, photos, place, resume)
     job.output.mkdir(parents=True, exist_ok=True)
     write_json(record, job.output / RECORD)
@@ -118,6 +115,4 @@ def adapt(
         "share": share,
         "photos": {"training": len(photos.training), "held_out": len(photos.held_out)},
     }
-    if job.place is not None:
-        record["place_distance"] = job.distances(after)
     return job.write(after, found, proof, proving, record, write_anyway)

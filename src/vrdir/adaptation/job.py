@@ -13,7 +13,6 @@ import torch
 from vrdir.adaptation.card import as_card
 from vrdir.adaptation.photos import Photos
 from vrdir.adaptation.place import measure_photos, ranges_of_place
-from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.proof import AFTER, BEFORE, Proof, Trial, joined, proof_of, try_on
 from vrdir.adaptation.readiness import make_ready
 from vrdir.adaptation.recogniser import Recogniser
@@ -42,8 +41,6 @@ RUN, RECORD, CARD, REPORT = "run", "adaptation.json", "README.md", "report.html"
 """The folder of the training run, and the files next to it, in the folder of the new weights."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """The shares of the trained change that are tried: the first one that harms nothing is kept."""
-CLEAN_PHOTOS = 60
-"""The largest number of clean photos that are compared with the photos of the place."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,6 @@ class AdaptationJob:
         self.settings, self.output, self.folder = settings, output, folder
         self.weights, self.device, self.note = weights, device, note
         self.before = move_to(VRDIR.from_pretrained(folder, device=device), device)
-        self.place: PlaceFeatures | None = None
         able = [name for name in self.before.config.branches if name in DEGRADATIONS]
         self.kinds = [*able, *([MIXED] if len(able) > 1 else []), CLEAN]
         asked = list(settings.wanted(self.before.config))
@@ -113,32 +109,6 @@ class AdaptationJob:
         )
         self.note(f"{place_photos[0].parent}: {shown or 'no haze and no noise was measured'}")
         return ranges
-
-    def compare_place(
-        self, place_photos: Sequence[Path], recogniser: Recogniser, photos: Photos
-    ) -> None:
-        """Measure the recogniser's features on photos of the place and on clean ones."""
-        step = -(-len(photos.training) // CLEAN_PHOTOS)
-        clean = [item.clean for item in photos.training[::step]]
-        side = self.settings.side(recogniser.size, self.before.config)
-        place = PlaceFeatures(place_photos, clean, side, recogniser, self.before, self.device)
-        if place.wanted.comparable:
-            self.place = place
-        else:
-            self.note("the recogniser has no layers to compare on photos of the place")
-
-    def distances(self, after: VRDIR) -> dict[str, float]:
-        """Return the distance of features on held-out photos of the place from clean photos.
-
-        The keys are "before" and "after" (adaptation).
-        """
-        assert self.place is not None
-        before, now = (self.place.distance(network) for network in (self.before, after))
-        self.note(
-            f"{len(self.place.held_out)} held-out photos of the place: the distance of the "
-            f"recogniser's features from those on clean photos went from {before:.3f} to {now:.3f}"
-        )
-        return {"before": round(before, 4), "after": round(now, 4)}
 
     def record(
         self, recogniser: Recogniser, place: Mapping[str, Mapping[str, Any]]
@@ -172,7 +142,7 @@ class AdaptationJob:
             steps = int(refine.steps) if refine is not None else None
         if steps is None:
             trial = self.settings.recipe(config, recogniser.size, 100, place)
-            stage = AdaptStage(trial, recogniser, self.settings, self.before, self.place)
+            stage = AdaptStage(trial, recogniser, self.settings, self.before)
             steps = steps_in_minutes(
                 self.settings.minutes, stage, self.before, trial, photos.training, self.device
             )
@@ -190,7 +160,7 @@ class AdaptationJob:
         """Train, and return the trained network."""
         trained = train(
             recipe,
-            [AdaptStage(recipe, recogniser, self.settings, self.before, self.place)],
+            [AdaptStage(recipe, recogniser, self.settings, self.before)],
             photos,
             self.output / RUN,
             earlier=EarlierStages(whole=self.folder),

@@ -54,12 +54,6 @@ def as_page(
         "seed": str(settings["seed"]),
         **recogniser.facts,
     }
-    if "place_distance" in content:
-        distance = content["place_distance"]
-        facts["photos of the place"] = (
-            f"distance of the features from clean ones {distance['before']:.3f} -> "
-            f"{distance['after']:.3f}, on held-out photos"
-        )
     if "readiness" in content:
         facts["photos changed by the global context"] = str(Readiness(**content["readiness"]))
     groups = {kind: _figures(outcome) for kind, outcome in proof.kinds.items()}

@@ -69,12 +69,6 @@ class AdaptationSettings(Settings):
         description="Weight of the penalty for pixels that become worse than with the initial "
         "weights.",
     )
-    place: float = Field(
-        default=0.1,
-        ge=0,
-        description="Weight of the features on photos of the place (degraded); 0 takes only their "
-        "weather from them.",
-    )
     learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")
     batch_size: int | None = Field(
         default=None,
@@ -201,7 +195,6 @@ class AdaptationSettings(Settings):
                         "answers": self.answers,
                         "features": self.features,
                         "guard": self.guard,
-                        "place": self.place,
                     },
                 },
             },

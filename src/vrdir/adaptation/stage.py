@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vrdir.adaptation.place_features import PlaceFeatures
 from vrdir.adaptation.recogniser import Recogniser
 from vrdir.adaptation.settings import AdaptationSettings, Trained
 from vrdir.data.batches import Batch
@@ -29,19 +28,16 @@ LEAST_ERROR = 1e-6
 class AdaptStage(RefineStage):
     """Trains a network for the user's recogniser.
 
-    The losses are those of the refinement (`RefineStage`), without its "recognition", and four
+    The losses are those of the refinement (`RefineStage`), without its "recognition", and three
     others. "answers" compares the recogniser's answers for restored and for clean images;
     "features" compares the features of its layers. "guard" is the number of dB by which an image is
     worse than with the weights before adaptation, beyond `ALLOWED_DB`; clean images count, too.
-    "place" compares the features on photos of the place with those on clean photos
-    (`PlaceFeatures`).
 
     Args:
         recipe: the training recipe.
         recogniser: the frozen recogniser.
         settings: which parameters are trained.
         before: the network before adaptation, which does not change.
-        place: the features on photos of the place, or None.
     """
 
     def __init__(
@@ -50,15 +46,13 @@ class AdaptStage(RefineStage):
         recogniser: Recogniser,
         settings: AdaptationSettings,
         before: VRDIR,
-        place: PlaceFeatures | None = None,
     ) -> None:
         self.recogniser, self.part, self.before = recogniser, settings.trained, before
-        self.place = place
         super().__init__(recipe)
         self.name = "adapt"
 
     def defaults(self) -> dict[str, float]:
-        """Return the default weights of the losses; the settings replace the last four."""
+        """Return the default weights of the losses; the settings replace the last three."""
         return {
             "consistency": 0.1,
             "guidance": 0.0,
@@ -66,7 +60,6 @@ class AdaptStage(RefineStage):
             "answers": 1.0,
             "features": 1.0,
             "guard": 1.0,
-            "place": 0.1,
         }
 
     def prepare(self, device: torch.device, extractor_weights: Path | None = None) -> None:
@@ -76,13 +69,6 @@ class AdaptStage(RefineStage):
     def trained(self, model: VRDIR) -> list[nn.Parameter]:
         """Return the parameters that are trained."""
         return parameters_of(model, self.part)
-
-    def losses(self, model: VRDIR, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of one batch by name."""
-        losses = super().losses(model, batch)
-        if self.place is not None and self.weights["place"]:
-            losses["place"] = self.place.loss(model, batch.names)
-        return losses
 
     def recognised(self, restored: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the losses "answers", "features" and "guard" of restored images (B, 3, H, W)."""

@@ -155,13 +155,6 @@ Guard = Annotated[
         help="Weight of the penalty for pixels that become worse than with the initial weights.",
     ),
 ]
-Place = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        help="Weight of the loss on photos of the place; with 0 they only set the synthesis.",
-    ),
-]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]
 Batch = Annotated[
     int | None,
@@ -216,7 +209,6 @@ def adapt(
     answers: Answers = 1.0,
     features: Features = 0.5,
     guard: Guard = 1.0,
-    place: Place = 0.1,
     learning_rate: Rate = 4e-4,
     batch_size: Batch = None,
     view_px: View = None,
