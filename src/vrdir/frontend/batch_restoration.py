@@ -30,7 +30,7 @@ def restore_batch(
 
     On a CPU a batch is split into parts that fit its caches. Large images are processed in strips,
     which needs little memory, unless gradients are wanted. They are changed as a reduced copy is
-    (`vrdir.restoring.large_images`), but not while a CUDA graph is captured.
+    (`vrdir.restoring.large_images`), but not while a graph is captured or traced.
 
     Args:
         network: the restoration network, in float32.
@@ -52,7 +52,8 @@ def restore_batch(
     )
     run = partial(restore_in_strips, network) if in_strips else network.restore
     restore_copy = partial(network.restore, control=control)
-    follows = not (image.is_cuda and torch.cuda.is_current_stream_capturing())
+    captured = image.is_cuda and torch.cuda.is_current_stream_capturing()
+    follows = not captured and not torch.jit.is_tracing()
 
     def restore(part: Tensor) -> Restoration:
         restoration = run(part, skip_clean=skip_clean, control=control)
