@@ -1,5 +1,7 @@
 """Large images are changed as a reduced copy is, and small ones as before."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +129,28 @@ def test_restorer_and_front_end_agree(tiny: VRDIR, monkeypatch: pytest.MonkeyPat
     by_front_end = vrdir.Restore(tiny)(image)
     assert (by_restorer - alone).abs().max() > 1e-4
     torch.testing.assert_close(by_front_end, by_restorer, atol=1e-5, rtol=0)
+
+
+def test_levels_of_copies_are_smoothed_over_frames(
+    tiny: VRDIR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame of a video depends on the ones before it, also where its copy decides."""
+    monkeypatch.setattr(large_images, "LARGE_PIXELS", 96 * 96 - 1)
+    monkeypatch.setattr(large_images, "COPY_PIXELS", 64 * 64)
+    kept: list[Tensor | None] = []
+    restore = VRDIR.restore
+
+    def recorded(self: VRDIR, image: Tensor, *args: Any, **kwargs: Any) -> Restoration:
+        if image.shape[-1] < 96:
+            levels = kwargs["statistics"]
+            kept.append(levels.level(self.decoder, torch.full((1, 6, 1, 1), float(len(kept)))))
+        return restore(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(VRDIR, "restore", recorded)
+    frames = [scene(96, 96)[0].permute(1, 2, 0).numpy()] * 3
+    list(vrdir.Restorer(tiny, device="cpu").stream(frames, smoothing=0.8))
+    levels = [float(level.mean()) for level in kept if level is not None]
+    assert levels == pytest.approx([0, 0.5, 1])  # the plain averages of 0, 1 and 2
 
 
 def test_copy_of_a_large_image_is_sharp() -> None:

@@ -55,7 +55,7 @@ class Classes(AnswerKind):
     def distance(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Return `log(1 + KL(wanted || found))`, mean over images.
 
-        The logarithm prevents that a few images with large distances dominate the gradient.
+        The logarithm keeps a few images with large distances from dominating the gradient.
         """
         given, true = log_probabilities(found), log_probabilities(wanted)
         divergence = functional.kl_div(given, true, reduction="none", log_target=True).sum(1)

@@ -1,8 +1,8 @@
 """Set how readily the global context takes a photo of the place for a photo in fog.
 
 The context decides for every photo whether it shows fog. For a camera with fog every morning it
-should decide so more readily than for one indoors. How much more follows from photos of the place
-in fog, and the limit from the user's clean photos.
+should decide so more readily than for one indoors. Photos of the place in fog show how much more;
+the user's clean photos set the limit.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ class Readiness(NamedTuple):
 def make_ready(network: VRDIR, place: Sequence[Path], clean: Sequence[Path]) -> Readiness | None:
     """Add a value to the strengths of a network's context, so that it changes photos of the place.
 
-    It is the smallest value with which the context changes 95 % of these photos by 4 of 255 levels
-    or more. But it changes at most 2 % more of the clean photos than before, or one photo.
+    It is the smallest value tried with which the context changes 95 % of these photos by 4 of 255
+    levels or more. The share of clean photos that it changes may rise by 2 percentage points, or by
+    one photo if that is more; else the value is lower.
 
     Args:
         network: the network; its context is changed in place.

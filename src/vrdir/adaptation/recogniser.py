@@ -45,7 +45,7 @@ class InputFormat:
     Attributes:
         size: height and width of the input in pixels, or one number for both.
         mean: the mean that is subtracted, as for `vrdir.restore_before`.
-        std: the standard deviation by which is divided, as for `vrdir.restore_before`.
+        std: the standard deviation, by which the image is divided, as for `vrdir.restore_before`.
         range: the value of white, or those of black and white, as for `vrdir.restore_before`.
         channels: "rgb" or "bgr".
     """
@@ -270,7 +270,7 @@ def _of_module(
 
 
 def module_of(spec: str) -> nn.Module:
-    """Return the PyTorch module that `module:name` names, or that the function so named returns.
+    """Return the PyTorch module `module:name`, or the one that the function of this name returns.
 
     Raises:
         InputError: the Python module cannot be imported, or does not have this name.

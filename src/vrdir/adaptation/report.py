@@ -71,7 +71,8 @@ def as_page(
         "Agreement": proof.measure,
         "Gain": "after minus before, with a bias-corrected 95 % bootstrap interval over photos.",
         "Paid": "the interval of the gain, over the requested degradations, is above 0, and no "
-        "kind of photo became worse: PSNR by 0.3 dB, or agreement beyond chance.",
+        "kind of photo became worse: PSNR by more than 0.3 dB, or agreement significantly and by "
+        "more than 0.5 points.",
     }
     return render(Page(f"Adapted to {recogniser.name}", facts, None, [section], notes))
 

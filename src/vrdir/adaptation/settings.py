@@ -66,7 +66,7 @@ class AdaptationSettings(Settings):
     guard: float = Field(
         default=1.0,
         ge=0,
-        description="Weight of the penalty for pixels that become worse than with the initial "
+        description="Weight of the penalty for images that become worse than with the initial "
         "weights.",
     )
     learning_rate: float = Field(default=4e-4, gt=0, le=1, description="Peak learning rate.")

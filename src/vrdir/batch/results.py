@@ -16,8 +16,8 @@ class Diagnosis(NamedTuple):
 
     Attributes:
         haze: the mean of 1 - t over the image, where t is the transmission: 0 is clear air, 1 is
-            fog that hides everything. None if the network has no global context that
-            estimates a veil, or haze is not to be removed.
+            fog that hides everything. None if the network has no global context, or
+            haze is not to be removed.
         noise: the standard deviation of the noise, in 8-bit levels. None at strength 0.
         rain: the share of the pixels that a bright streak covers, from 0 to 1. None at strength 0.
         changed: the mean absolute difference of input and result, in 8-bit levels.

@@ -55,8 +55,7 @@ Degraded = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder of photos of the place in bad weather, without labels: they set how strong "
-        "synthetic haze and noise are, and the recogniser's features on them are compared with "
-        "those on clean photos.",
+        "synthetic haze and noise are, and how readily a global context recognises fog.",
         show_default=False,
     ),
 ]
@@ -152,7 +151,7 @@ Guard = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Weight of the penalty for pixels that become worse than with the initial weights.",
+        help="Weight of the penalty for images that become worse than with the initial weights.",
     ),
 ]
 Rate = Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")]

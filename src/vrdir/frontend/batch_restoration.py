@@ -53,7 +53,7 @@ def restore_batch(
     run = partial(restore_in_strips, network) if in_strips else network.restore
     restore_copy = partial(network.restore, control=control)
     captured = image.is_cuda and torch.cuda.is_current_stream_capturing()
-    follows = not captured and not torch.jit.is_tracing()
+    follows = not captured and not torch._C._is_tracing()
 
     def restore(part: Tensor) -> Restoration:
         restoration = run(part, skip_clean=skip_clean, control=control)

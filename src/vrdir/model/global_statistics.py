@@ -69,6 +69,10 @@ class GlobalStatistics:
         """
         return found
 
+    def of_copy(self) -> GlobalStatistics | None:
+        """Return the statistics for a reduced copy of the image; None: what is measured on it."""
+        return None
+
 
 def shift_to_level(
     module: nn.Module, values: Tensor, statistics: GlobalStatistics | None
@@ -124,6 +128,7 @@ class SmoothedLevels(GlobalStatistics):
         if not 0 <= smoothing < 1:
             raise InputError(f"smoothing must be at least 0 and below 1, not {smoothing}")
         self.smoothing = smoothing
+        self._of_copy: SmoothedLevels | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -131,12 +136,16 @@ class SmoothedLevels(GlobalStatistics):
         self._frames = 0
         self._past: dict[nn.Module, Tensor] = {}
         self._present: dict[nn.Module, Tensor] = {}
+        if self._of_copy is not None:
+            self._of_copy.reset()
 
     def next_frame(self) -> None:
         """Begin a frame."""
         self._past |= self._present
         self._present = {}
         self._frames += 1
+        if self._of_copy is not None:
+            self._of_copy.next_frame()
 
     def level(self, module: nn.Module, found: Tensor) -> Tensor:
         """Return the smoothed level; the same value if a module asks twice in a frame."""
@@ -144,3 +153,10 @@ class SmoothedLevels(GlobalStatistics):
             share = min(self.smoothing, 1 - 1 / max(self._frames, 1))
             self._present[module] = torch.lerp(found, self._past.get(module, found), share)
         return self._present[module]
+
+    def of_copy(self) -> SmoothedLevels:
+        """Return levels of their own, which are smoothed over the same frames."""
+        if self._of_copy is None:
+            self._of_copy = SmoothedLevels(self.smoothing)
+            self._of_copy.next_frame()
+        return self._of_copy

@@ -1,10 +1,10 @@
 """Large images: a reduced copy decides how much contrast and brightness change.
 
-The network sees haze in what lies near each pixel, so it removes less of it the more pixels an
-object has: between copies of one photo of 400 and of 1600 pixels, the change differs by a factor of
-1.7. So a large image is restored at full size, and once more as a copy as small as the crops that
-the network was trained on. Where the results differ in the large, that of the copy counts. What is
-fine, such as edges and the noise that was removed, is that of the full size.
+The network finds haze in the surroundings of each pixel, so the more pixels an object has, the less
+of its haze it removes: at full size alone, the change of a photo differs by a factor of 1.7 between
+copies of 400 and 1600 pixels. So a large image is restored at full size, and once more as a copy
+that is as sharp as the training crops. Where the results differ in contrast or brightness, that of
+the copy counts. Edges, and noise that was removed, are those of the full size.
 
 Both results are compared on the copy. Around each of its pixels the best affine map from one to the
 other is found, by least squares, as in the guided filter (He, Sun and Tang, "Guided Image
@@ -34,7 +34,7 @@ ROWS = 256  # that are changed at once
 
 
 def copy_size(height: int, width: int) -> tuple[int, int] | None:
-    """Return height and width of the copy of an image; None if it is not large."""
+    """Return height and width of an image's copy; None if it is not large, or the copy too narrow."""
     scale = math.sqrt(COPY_PIXELS / (height * width))
     size = round(height * scale), round(width * scale)
     return size if height * width > LARGE_PIXELS and min(size) >= LEAST_SIDE else None
@@ -88,7 +88,7 @@ def rows_of(maps: Tensor, top: int, count: int, height: int) -> Tensor:
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Return images (B, 3, H, W) in [0, 1] reduced to this height and width.
 
-    Bicubic: a softer copy looks as if it were hazier, or out of focus, and is restored less.
+    Bicubic, because a bilinear copy is softer, and the network changes it less.
     """
     copy = functional.interpolate(image, size, mode="bicubic", antialias=True)
     return copy.clamp(0, 1)
@@ -97,8 +97,8 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 def affine_maps(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gain and the offset, (B, 3, h, w) each, with `wanted = gain * found + offset`.
 
-    They fit best, by least squares, in a window around each pixel. Where a window is even, which
-    says nothing of contrast, the gain is 1.
+    They fit best, by least squares, in a window around each pixel. Where a window has almost
+    no contrast, the gain is near 1.
     """
     mean, mean_wanted = averaged(found), averaged(wanted)
     covariance = averaged(found * wanted) - mean * mean_wanted

@@ -71,17 +71,22 @@ class Network(NamedTuple):
         """
 
         def restore(part: Tensor) -> Restoration:
-            return self._follow_copy(part, self._restore_pieces(part, statistics, check))
+            return self._follow_copy(
+                part, self._restore_pieces(part, statistics, check), statistics
+            )
 
         if not self.borders:
             return restore(pixels)
         return restore_inside(pixels, restore, self.model.config.multiple)
 
-    def _follow_copy(self, pixels: Tensor, restoration: Restoration) -> Restoration:
+    def _follow_copy(
+        self, pixels: Tensor, restoration: Restoration, statistics: GlobalStatistics | None
+    ) -> Restoration:
         """Return a restoration of large images that changes them as a reduced copy is changed."""
         model = self.model
         if not isinstance(model, ExportedModel):
-            restore = partial(model.restore, control=self.control)
+            of_copy = statistics.of_copy() if statistics is not None else None
+            restore = partial(model.restore, statistics=of_copy, control=self.control)
             return follow_copy(pixels, restoration, restore)
         if model.facts.size is not None:  # it takes no copies
             return restoration

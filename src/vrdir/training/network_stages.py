@@ -161,7 +161,7 @@ def teacher_results(teacher: VRDIR, batch: Batch, rows: Tensor) -> Tensor:
 class WholeStage(NetworkStage):
     """Stage 5 (our addition): everything except E trains on whole views, some of them in fog.
 
-    All other images train as in stage 4, so that the network keeps its quality on them, and the
+    All other images train with the pixel loss, so that the network keeps its quality on them, and the
     context learns to leave them to the local network.
     """
 
