@@ -46,7 +46,7 @@ WEBGPU_FILES = (
 LARGE = ("runtime/", "network.bin")  # the service worker stores them on first use, not before
 LICENCES = "vendor/README.txt"
 # For the page as one file: the scripts of the worker, and the files that become part of the HTML.
-OF_WORKER = ("device-worker.js", "borders.js", "strips.js", "fourier.js", "diagnose.js")
+OF_WORKER = ("device-worker.js", "borders.js", "strips.js", "large.js", "fourier.js", "diagnose.js")
 INLINED = ("index.html", "page.css", "start.js", "sw.js", "app.js", "icon.svg", "device.json")
 
 

@@ -1,6 +1,7 @@
 // Runs the network by onnxruntime-web: WebGPU where there is one, else WASM (SIMD, threads).
 // Messages: {open} once; {restore} for each photo; {stop} to end one between two of its steps.
 
+const ROWS = 256; // of a large photo, that are finished at once
 const OFTEN = 50; // milliseconds between two reports of progress, where a photo can also be stopped
 
 let files = null; // the addresses of the page's files
@@ -148,6 +149,86 @@ function draw(context, photo, part, restored, wide) {
   context.putImageData(new ImageData(pixels, width, height), left, top);
 }
 
+/** Restore what is inside the borders; show(top, rows, input, restored, wide) gets all of its rows. */
+async function restoreInside(photo, tools, how, show) {
+  const strips = new parts.Strips(facts, tools, how);
+  const rowsOf = (top, restored) => Math.min(restored.length / 3 / strips.wide, how.height - top);
+  const size = parts.copySize(how.width, how.height);
+  if (!size) {
+    return strips.restore((top, { values }, restored) => show(top, rowsOf(top, restored), values, restored, strips.wide));
+  }
+  const { width, height } = how;
+  const full = new parts.Planes(3, height, width, strips.Kind);
+  const [before, found] = [0, 1].map(() => new parts.Reduced(size, width, height));
+  let changed = false;
+  const shares = await strips.restore((top, { values }, restored) => {
+    const count = rowsOf(top, restored);
+    const plane = restored.length / 3;
+    const pixel = (from) => (channel, y, x) => from[channel * plane + y * strips.wide + x];
+    before.add(top, count, pixel(values));
+    found.add(top, count, pixel(restored));
+    changed ||= restored.some((value, at) => value !== values[at]);
+    for (let channel = 0; channel < 3; channel++) {
+      for (let y = 0; y < count; y++) {
+        const start = channel * plane + y * strips.wide;
+        full.plane(channel).set(restored.subarray(start, start + width), (top + y) * width);
+      }
+    }
+  });
+  const maps = changed ? new parts.Maps(await mapsOf(before.finished(), found.finished(), size, tools, how), size, width, height) : null;
+  for (let top = 0; top < height; top += ROWS) {
+    const count = Math.min(ROWS, height - top);
+    const { values } = full.rows(top, top + count);
+    for (let channel = 0; maps && channel < 3; channel++) {
+      for (let y = 0; y < count; y++) {
+        maps.apply(channel, top + y, values.subarray((channel * count + y) * width, (channel * count + y + 1) * width));
+      }
+    }
+    show(top, count, planesOf(photo.rows(top, count)), values, width);
+  }
+  return shares;
+}
+
+/** The affine maps by which a large photo follows its copy: its planes before, and as `found`. */
+async function mapsOf(before, found, size, tools, how) {
+  const area = size.width * size.height;
+  const read = (top, count) => {
+    const rgba = new Float32Array(4 * count * size.width);
+    for (let at = 0; at < count * size.width; at++) {
+      for (let channel = 0; channel < 3; channel++) rgba[4 * at + channel] = 255 * before[channel * area + top * size.width + at];
+    }
+    return rgba;
+  };
+  const copy = (side) => {
+    const smaller = new parts.Copy(side, size.width, size.height);
+    smaller.add(read(0, size.height), size.width, 0, size.height);
+    return smaller.values;
+  };
+  const strips = new parts.Strips(facts, { ...tools, read, copy, step: () => tools.step(1) }, { ...how, ...size });
+  const wanted = new parts.Planes(3, size.height, size.width, Float32Array);
+  await strips.restore((top, _, restored) => {
+    const plane = restored.length / 3;
+    const count = Math.min(plane / strips.wide, size.height - top);
+    for (let channel = 0; channel < 3; channel++) {
+      for (let y = 0; y < count; y++) {
+        const start = channel * plane + y * strips.wide;
+        wanted.plane(channel).set(restored.subarray(start, start + size.width), (top + y) * size.width);
+      }
+    }
+  });
+  return parts.affineMaps(found, wanted.data, size);
+}
+
+/** The planes (3, rows, width) of RGBA rows, in [0, 1]. */
+function planesOf(rgba) {
+  const area = rgba.length / 4;
+  const planes = new Float32Array(3 * area);
+  for (let at = 0; at < area; at++) {
+    for (let channel = 0; channel < 3; channel++) planes[channel * area + at] = rgba[4 * at + channel] / 255;
+  }
+  return planes;
+}
+
 async function restore({ number, bitmap, strength, kept, type }) {
   const network = await open();
   const photo = new Photo(bitmap);
@@ -171,13 +252,12 @@ async function restore({ number, bitmap, strength, kept, type }) {
       if (stopped.delete(number)) throw new DOMException("stopped", "AbortError");
     },
   };
-  const strips = new parts.Strips(facts, tools, { width: inner.width, height: inner.height, strength, kept });
-  const shares = await strips.restore((top, { values }, restored) => {
-    const rows = Math.min(restored.length / 3 / strips.wide, inner.height - top);
-    const part = { ...inner, top: inner.top + top, height: rows };
-    draw(context, photo, part, restored, strips.wide);
-    removed.add(part, values, restored, strips.wide);
-  });
+  const show = (top, height, input, restored, wide) => {
+    const part = { ...inner, top: inner.top + top, height };
+    draw(context, photo, part, restored, wide);
+    removed.add(part, input, restored, wide);
+  };
+  const shares = await restoreInside(photo, tools, { width: inner.width, height: inner.height, strength, kept }, show);
   bitmap.close();
   const { provider, threads } = network;
   const result = { width, height, shares: [...shares], diagnosis: removed.diagnosis(), provider, threads };
@@ -188,7 +268,7 @@ async function restore({ number, bitmap, strength, kept, type }) {
 self.onmessage = ({ data }) => {
   if (data.open) {
     ({ files, facts } = data.open);
-    queue = Promise.all(["borders.js", "strips.js", "fourier.js", "diagnose.js"].map((name) => import(files[name])))
+    queue = Promise.all(["borders.js", "strips.js", "large.js", "fourier.js", "diagnose.js"].map((name) => import(files[name])))
       .then((modules) => { parts = Object.assign({}, ...modules); return open(); })
       .then(({ provider, threads }) => self.postMessage({ opened: { provider, threads } }))
       .catch((error) => self.postMessage({ unopened: String(error.message ?? error) }));

@@ -2,7 +2,7 @@
 import { asset, embedded } from "./assets.js";
 import { withMetadata } from "./metadata.js";
 
-const MODULES = ["device-worker.js", "borders.js", "strips.js", "fourier.js", "diagnose.js"];
+const MODULES = ["device-worker.js", "borders.js", "strips.js", "large.js", "fourier.js", "diagnose.js"];
 
 const explained = (reason) => (/alloc|memory/i.test(reason)
   ? "it has too little memory for so many pixels; reduce the photo, or use vrdir serve" : reason);

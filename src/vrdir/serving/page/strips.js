@@ -7,7 +7,7 @@ const STRIP = 2 ** 19; // pixels of a strip of a larger one
 const KEPT_WHOLE = 2 ** 23; // pixels: maps of larger photos are kept in half precision
 
 /** A map: `channels` planes of height x width. */
-class Planes {
+export class Planes {
   constructor(channels, height, width, Kind = Float32Array) {
     Object.assign(this, { channels, height, width });
     this.data = new Kind(channels * height * width);
