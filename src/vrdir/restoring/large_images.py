@@ -34,7 +34,7 @@ ROWS = 256  # that are changed at once
 
 
 def copy_size(height: int, width: int) -> tuple[int, int] | None:
-    """Return height and width of an image's copy; None if it is not large, or the copy too narrow."""
+    """Return height and width of the copy; None if the image is not large, or it too narrow."""
     scale = math.sqrt(COPY_PIXELS / (height * width))
     size = round(height * scale), round(width * scale)
     return size if height * width > LARGE_PIXELS and min(size) >= LEAST_SIDE else None

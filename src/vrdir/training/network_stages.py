@@ -161,8 +161,8 @@ def teacher_results(teacher: VRDIR, batch: Batch, rows: Tensor) -> Tensor:
 class WholeStage(NetworkStage):
     """Stage 5 (our addition): everything except E trains on whole views, some of them in fog.
 
-    All other images train with the pixel loss, so that the network keeps its quality on them, and the
-    context learns to leave them to the local network.
+    All other images train with the pixel loss, so that the network keeps its quality on them, and
+    the context learns to leave them to the local network.
     """
 
     name = "whole"
