@@ -10,6 +10,9 @@ Both results are compared on the copy. Around each of its pixels the best affine
 other is found, by least squares, as in the guided filter (He, Sun and Tang, "Guided Image
 Filtering", PAMI 2013); the maps are enlarged and applied to the full size (He and Sun, "Fast Guided
 Filter", 2015). An affine map raises the contrast of details, too.
+
+`vrdir.serving.camera_guided` is for frames whose copy alone is restored: it carries over all that
+changed on the copy, with the noise that was removed. Here the maps are smooth instead.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ ROWS = 256  # that are changed at once
 
 
 def copy_size(height: int, width: int) -> tuple[int, int] | None:
-    """Return height and width of the copy; None if the image is not large, or it too narrow."""
+    """Return height and width of the copy; None if the image is small or very long."""
     scale = math.sqrt(COPY_PIXELS / (height * width))
     size = round(height * scale), round(width * scale)
     return size if height * width > LARGE_PIXELS and min(size) >= LEAST_SIDE else None
