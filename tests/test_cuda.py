@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Generator
+from torch.nn import functional
 
 from vrdir import Restorer
 from vrdir.data.items import items_of
@@ -83,6 +84,14 @@ def test_gpu_restores_as_the_cpu_does(weights: str, photo_batch: torch.Tensor) -
         found = models[1].restore(hazy.cuda())
     assert (found.image.cpu() - expected.image).abs().max() < 2e-3
     assert (found.shares.cpu() - expected.shares).abs().max() < 2e-3
+
+
+def test_large_images_follow_their_copies_on_the_gpu(photo_batch: torch.Tensor) -> None:
+    large = functional.interpolate(0.5 * photo_batch + 0.45, (620, 800), mode="bicubic").clamp(0, 1)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        results = [Restorer("small", device)(large) for device in ("cpu", "cuda")]
+    assert (results[0] - VRDIR.from_pretrained("small")(large)).abs().max() > 0.01
+    torch.testing.assert_close(results[1].cpu(), results[0], atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("float32", 1e-3), ("bf16", 1e-2)])
