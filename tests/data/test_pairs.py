@@ -209,6 +209,7 @@ NAMES = st.text(
 )
 @example(names=[("\ufeff1.png", "2.png", "")], file="pairs.txt")
 @example(names=[("0", "\\", "")], file="pairs.txt")
+@example(names=[("0", "\\", "")], file="lists/pairs.txt")
 def test_any_name_survives_writing_and_reading(
     names: list[tuple[str, str, str]], file: str, tmp_path: Path
 ) -> None:

@@ -191,11 +191,10 @@ class ForeignPaths:
         path = folder / text
         if (text.isascii() and "\\" not in text) or _exists(path):
             return path
-        tries = (
-            self._follow(folder, parts) for parts in dict.fromkeys((text, text.replace("\\", "/")))
-        )
-        # A name that is one backslash does not mean the root folder, which has no name.
-        return next((found for found in tries if found.name and _exists(found)), path)
+        # A name that ends with a backslash does not mean a folder.
+        other = text if text.endswith("\\") else text.replace("\\", "/")
+        tries = (self._follow(folder, parts) for parts in dict.fromkeys((text, other)))
+        return next((found for found in tries if _exists(found)), path)
 
     def _follow(self, folder: Path, text: str) -> Path:
         here = folder
