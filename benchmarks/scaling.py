@@ -1,7 +1,7 @@
 """Measure how time and memory grow with the size of an image, from 1 to 64 megapixels.
 
     python benchmarks/scaling.py [--weights small] [--threads 2] [--megapixels 1 2 4 8 16 33 64]
-        [--exact 2048]
+        [--exact 2048] [--without-copy]
 
 A photo of scikit-image (extra `demo`) is enlarged and gets synthetic haze and noise. Each size runs
 in its own process; printed are the time and the peak memory above that before the image was read,
@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vrdir
+import vrdir.restoring.network as network
 from vrdir.images.convert import open_image
 from vrdir.images.reading import allow_megapixels
 from vrdir.restoring import restore_in_strips
@@ -58,6 +59,8 @@ def one_size(arguments: argparse.Namespace) -> None:
     allow_megapixels(1000)
     torch.set_num_threads(arguments.threads)
     restorer = vrdir.Restorer(arguments.weights, "cpu")
+    if arguments.without_copy:
+        vars(network)["follow_copy"] = lambda image, restoration, restore: restoration
     restorer(picture(256, 256))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
@@ -129,6 +132,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 2, 4, 8, 16, 33.2, 64])
     parser.add_argument("--exact", type=int, metavar="PIXELS", default=2048)
     parser.add_argument("--seams", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--without-copy",
+        action="store_true",
+        help="do not restore a reduced copy of a large image, too",
+    )
     parser.add_argument("--file", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -140,6 +148,7 @@ def measured(width: int, height: int, arguments: argparse.Namespace) -> dict[str
         picture(width, height).save(file, quality=95)
         again = [sys.executable, __file__, "--file", str(file), "--weights", arguments.weights]
         again += ["--threads", str(arguments.threads)]
+        again += ["--without-copy"] * arguments.without_copy
         output = subprocess.run(again, check=True, capture_output=True, text=True).stdout
         found: dict[str, float] = json.loads(output)
         return found
