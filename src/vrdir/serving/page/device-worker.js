@@ -149,7 +149,18 @@ function draw(context, photo, part, restored, wide) {
   context.putImageData(new ImageData(pixels, width, height), left, top);
 }
 
-/** Restore what is inside the borders; show(top, rows, input, restored, wide) gets all of its rows. */
+/** Write `count` rows of a result, which is padded to a width, into planes from row `top` on. */
+function keep(planes, top, count, restored, wide) {
+  const plane = restored.length / 3;
+  for (let channel = 0; channel < 3; channel++) {
+    for (let y = 0; y < count; y++) {
+      const start = channel * plane + y * wide;
+      planes.plane(channel).set(restored.subarray(start, start + planes.width), (top + y) * planes.width);
+    }
+  }
+}
+
+/** Restore inside the borders; show(top, rows, input, restored, wide) gets all of its rows. */
 async function restoreInside(photo, tools, how, show) {
   const strips = new parts.Strips(facts, tools, how);
   const rowsOf = (top, restored) => Math.min(restored.length / 3 / strips.wide, how.height - top);
@@ -168,12 +179,7 @@ async function restoreInside(photo, tools, how, show) {
     before.add(top, count, pixel(values));
     found.add(top, count, pixel(restored));
     changed ||= restored.some((value, at) => value !== values[at]);
-    for (let channel = 0; channel < 3; channel++) {
-      for (let y = 0; y < count; y++) {
-        const start = channel * plane + y * strips.wide;
-        full.plane(channel).set(restored.subarray(start, start + width), (top + y) * width);
-      }
-    }
+    keep(full, top, count, restored, strips.wide);
   });
   const maps = changed ? new parts.Maps(await mapsOf(before.finished(), found.finished(), size, tools, how), size, width, height) : null;
   for (let top = 0; top < height; top += ROWS) {
@@ -207,14 +213,7 @@ async function mapsOf(before, found, size, tools, how) {
   const strips = new parts.Strips(facts, { ...tools, read, copy, step: () => tools.step(1) }, { ...how, ...size });
   const wanted = new parts.Planes(3, size.height, size.width, Float32Array);
   await strips.restore((top, _, restored) => {
-    const plane = restored.length / 3;
-    const count = Math.min(plane / strips.wide, size.height - top);
-    for (let channel = 0; channel < 3; channel++) {
-      for (let y = 0; y < count; y++) {
-        const start = channel * plane + y * strips.wide;
-        wanted.plane(channel).set(restored.subarray(start, start + size.width), (top + y) * size.width);
-      }
-    }
+    keep(wanted, top, Math.min(restored.length / 3 / strips.wide, size.height - top), restored, strips.wide);
   });
   return parts.affineMaps(found, wanted.data, size);
 }
