@@ -20,7 +20,7 @@ from vrdir.data.batches import Batch
 from vrdir.data.training_set import StageData, TrainingSet
 from vrdir.data.validation_set import ValidationSet
 from vrdir.errors import SettingsError
-from vrdir.evaluation.restoration.metrics import psnr_rgb, ssim_rgb
+from vrdir.evaluation.restoration.metrics import not_black, psnr_rgb, ssim_rgb
 from vrdir.model.blocks import move_to
 from vrdir.model.loading import check_state
 from vrdir.model.vrdir import VRDIR
@@ -272,14 +272,16 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self, step: int, log: RunLog | None) -> None:
-        """Measure PSNR and SSIM in RGB, in float32, on fixed images, for each kind of image.
+        """Measure PSNR, SSIM and pixels not driven into black, for each kind of fixed images.
+
+        All are in RGB, in float32.
 
         The first process does it, the others wait.
         """
         if log is not None:
             model = self.averaged.eval()
             psnr: dict[str, list[float]] = {}
-            ssim: dict[str, list[float]] = {}
+            others: dict[str, list[float]] = {}
             rows = []
             for kind, degraded, clean in self.validation.pairs(
                 self.stage.shares, self.stage.accepts
@@ -290,15 +292,15 @@ class StageRun:
                         self.stage.restored(model, padded).float().cpu(), clean.shape[-2:]
                     )
                 psnr.setdefault(kind, []).extend(psnr_rgb(restored, clean))
-                ssim.setdefault(kind, []).extend(ssim_rgb(restored, clean))
+                others.setdefault(f"ssim_{kind}", []).extend(ssim_rgb(restored, clean))
+                others.setdefault(f"not_black_{kind}", []).extend(not_black(restored, clean))
                 if len(psnr[kind]) <= PICTURED:
                     rows.append((clean[0], degraded[0], restored[0]))
             figures = {f"psnr_{kind}": sum(values) / len(values) for kind, values in psnr.items()}
             mean = sum(min(value, ENOUGH) for value in figures.values()) / len(figures)
             log.write(
                 step,
-                figures
-                | {f"ssim_{kind}": sum(values) / len(values) for kind, values in ssim.items()},
+                figures | {name: sum(values) / len(values) for name, values in others.items()},
             )
             log.picture(step, rows)
             if step and mean > self.best:

@@ -13,6 +13,7 @@ from vrdir.evaluation.restoration.metrics import (
     Scores,
     luma,
     measure,
+    not_black,
     psnr_rgb,
     psnr_y,
     ssim_rgb,
@@ -45,6 +46,19 @@ def test_psnr_of_one_grey_level() -> None:
     assert psnr_y(level, clean) == pytest.approx(
         [20 * math.log10(255 * 255 / 219)], abs=1e-4
     )  # Y has 219 levels for 255
+
+
+def test_share_of_pixels_driven_into_black() -> None:
+    levels = torch.tensor([[8, 0, 9, 8], [0, 4, 0, 100]])  # in each channel
+    restored = (levels / 255).expand(1, 3, 2, 4)
+    true = torch.tensor([[17, 200, 200, 16], [8, 12, 0, 200]])
+    clean = (true / 255).expand(1, 3, 2, 4)
+    # Only the first two: others are brighter than 8 levels, or at most 8 levels darker than before.
+    assert not_black(restored, clean) == [75]
+    blue = clean.clone()
+    blue[:, :2] = 0
+    assert not_black(torch.zeros_like(clean), blue) == pytest.approx([100 * (1 - 6 / 8)])
+    assert not_black(clean, clean) == [100]
 
 
 def test_luma_of_known_colours() -> None:

@@ -198,6 +198,21 @@ def test_means_examples_and_verdict() -> None:
     )
 
 
+def test_verdict_names_pixels_driven_into_black() -> None:
+    image = scored("a", 20, 30)
+    few, many = (
+        image._replace(
+            degraded={**image.degraded, "not_black": 100},
+            restored={**image.restored, "not_black": share},
+        )
+        for share in (99.96, 99.5)
+    )
+    assert "black" not in verdict(SetResult("set", Path("set.txt"), [few]))
+    assert verdict(SetResult("set", Path("set.txt"), [few, many])).endswith(
+        " No image got worse. 0.27 % of the pixels were driven into black."
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [

@@ -1,6 +1,7 @@
-"""PSNR and SSIM of restored images, per image, in RGB and in Y, on whole images.
+"""PSNR, SSIM and the share of pixels not driven into black, per image, on whole images.
 
-scikit-image computes them. `METRICS` is the table of all metrics: to add a metric, add an entry.
+scikit-image computes PSNR and SSIM, in RGB and in Y. `METRICS` is the table of all metrics: to add
+a metric, add an entry.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PSNR_CEILING = 100.0
 """In dB, reported for identical images, whose PSNR is infinite."""
+BLACK = 8
+"""A pixel is near black if no channel is above this, in 8-bit levels."""
 WANG: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 """SSIM as Wang et al. (IEEE TIP 2004) define it."""
 
@@ -109,6 +112,27 @@ def ssim_y(restored: Tensor, clean: Tensor) -> list[float]:
     return [float(ssim(luma(b), luma(a), data_range=255, **WANG)) for a, b in images]
 
 
+def not_black(restored: Tensor, clean: Tensor) -> list[float]:
+    """Return the share of pixels that are not driven into black, in %, of each image of a batch.
+
+    A pixel is driven into black if its brightest channel is at most 8 of 255 levels, and by more
+    than 8 levels darker than in the clean image. Removing too much haze does this to near things.
+
+    Args:
+        restored: (B, 3, H, W) in [0, 1].
+        clean: the same.
+
+    Raises:
+        ImageError: the sizes differ.
+    """
+    shares = []
+    for after, true in _images(restored, clean):
+        brightest, wanted = (np.rint(255 * image.max(2)) for image in (after, true))
+        driven = (brightest <= BLACK) & (wanted - brightest > BLACK)
+        shares.append(100 * (1 - float(driven.mean())))
+    return shares
+
+
 def luma(image: NDArray[Any]) -> NDArray[Any]:
     """Return Y of BT.601 in studio range, 16 to 235, of an (H, W, 3) image in [0, 1]: (H, W).
 
@@ -186,6 +210,16 @@ METRICS: tuple[Metric[Callable[[Tensor, Tensor], list[float]]], ...] = (
         "of the same Y with Wang's 11 x 11 Gaussian window, sigma 1.5, and population covariance; "
         "peak 255",
         ssim_y,
+    ),
+    Metric(
+        "not_black",
+        "Not black, RGB",
+        2,
+        "share of pixels that are not driven into black; the others are at most 8 of 255 levels in "
+        "their brightest channel, and there by more than 8 levels darker than in the clean image",
+        not_black,
+        unit="%",
+        on_terminal=False,
     ),
 )
 """All metrics; verdicts use the first. A label is the metric's name and, after a comma, its

@@ -10,6 +10,8 @@ from vrdir.evaluation.restoration.restorers import pair_name
 
 CLEARLY_DB = 0.5
 """A loss in dB below which an image counts as unchanged."""
+BLACK_SHARE = 0.05
+"""A share of pixels driven into black, in %, from which the result in words names it."""
 
 
 def verdict(result: SetResult) -> str:
@@ -41,6 +43,9 @@ def verdict(result: SetResult) -> str:
             f"In {identical} of {count} the degraded or the restored image is the clean one "
             "itself, which counts as 100 dB."
         )
+    driven = result.degraded["not_black"] - result.restored["not_black"]
+    if driven >= BLACK_SHARE:
+        sentences.append(f"{driven:.2f} % of the pixels were driven into black.")
     return " ".join(sentences)
 
 
