@@ -46,10 +46,10 @@ def print_table(results: Sequence[SetResult]) -> None:
 
 
 def _table(sets: Sequence[Sequence[SetResult]], restorers: Sequence[str]) -> Table:
-    from vrdir.evaluation.restoration.metrics import METRICS
+    from vrdir.evaluation.restoration.metrics import SUMMARISED
     from vrdir.evaluation.restoration.summary import mean_cells, set_label
 
-    by_label = {metric.label: metric.key for metric in METRICS if metric.on_terminal}
+    by_label = {metric.label: metric.key for metric in SUMMARISED}
     names = dict.fromkeys(label.partition(", ")[0] for label in by_label)
     channels = dict.fromkeys(label.partition(", ")[2] for label in by_label)
     with_excluded = any(result.excluded for of_set in sets for result in of_set)

@@ -24,7 +24,7 @@ class Metric(Generic[Measure]):
         definition: what exactly is computed, for reports and documentation.
         function: computes it. What it takes and returns depends on the table that it is in.
         unit: such as "dB" or "%"; empty for a plain number.
-        on_terminal: whether the terminal's table, which must be narrow, has it.
+        in_summaries: whether narrow tables and captions have it, too.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Metric(Generic[Measure]):
     definition: str
     function: Measure
     unit: str = ""
-    on_terminal: bool = True
+    in_summaries: bool = True
 
     @property
     def heading(self) -> str:

@@ -219,9 +219,11 @@ METRICS: tuple[Metric[Callable[[Tensor, Tensor], list[float]]], ...] = (
         "their brightest channel, and there by more than 8 levels darker than in the clean image",
         not_black,
         unit="%",
-        on_terminal=False,
+        in_summaries=False,
     ),
 )
 """All metrics; verdicts use the first. A label is the metric's name and, after a comma, its
 channels; their functions take the restored and the clean batch, (B, 3, H, W) in [0, 1]."""
 MAIN = METRICS[0]
+SUMMARISED = tuple(metric for metric in METRICS if metric.in_summaries)
+"""The metrics in the terminal's table, and in the overview and the captions of the page."""

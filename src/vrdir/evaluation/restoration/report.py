@@ -12,7 +12,7 @@ from vrdir.evaluation.metric import Metric
 from vrdir.evaluation.report.charts import sorted_bars
 from vrdir.evaluation.report.page import Page, PictureRow, Section, Table, render
 from vrdir.evaluation.report.pictures import error_map, worst_window, zoomed_picture
-from vrdir.evaluation.restoration.metrics import MAIN, METRICS, Scores
+from vrdir.evaluation.restoration.metrics import MAIN, METRICS, SUMMARISED, Scores
 from vrdir.evaluation.restoration.protocol import Measured, SetResult
 from vrdir.evaluation.restoration.restorers import RestorePair, pair_name
 from vrdir.evaluation.restoration.summary import (
@@ -55,7 +55,7 @@ def as_page(
 
 def _overview(sets: Sequence[Sequence[SetResult]]) -> Table:
     restorers = [result.restorer for result in sets[0]] if len(sets[0]) > 1 else ["out"]
-    columns = [f"{_short(metric)} {which}" for metric in METRICS for which in ("in", *restorers)]
+    columns = [f"{_short(metric)} {which}" for metric in SUMMARISED for which in ("in", *restorers)]
     rows = [
         (
             set_label(of_set[0]),
@@ -161,7 +161,7 @@ def _picture_row(title: str, image: Measured, restore: RestorePair) -> PictureRo
 def _caption(scores: Scores) -> str:
     """Return the figures of RGB, as in "24.10 dB, SSIM 0.8123"."""
     parts = [f"{MAIN.shown(scores[MAIN.key])} {MAIN.unit}"]
-    for metric in METRICS[1:]:
+    for metric in SUMMARISED[1:]:
         name, _, channels = metric.label.partition(", ")
         if channels in ("", "RGB"):
             parts.append(f"{name} {metric.shown(scores[metric.key])}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vrdir.evaluation.restoration.metrics import MAIN, METRICS, PSNR_CEILING
+from vrdir.evaluation.restoration.metrics import MAIN, PSNR_CEILING, SUMMARISED
 from vrdir.evaluation.restoration.protocol import Measured, SetResult
 from vrdir.evaluation.restoration.restorers import pair_name
 
@@ -105,7 +105,7 @@ def mean_cells(results: Sequence[SetResult]) -> dict[str, list[str]]:
     scores = [results[0].degraded, *(result.restored for result in results)]
     return {
         metric.key: [metric.shown(one[metric.key] if one else None) for one in scores]
-        for metric in METRICS
+        for metric in SUMMARISED
     }
 
 
