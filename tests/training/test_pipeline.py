@@ -159,6 +159,7 @@ def test_branch_is_added_to_a_whole_network(trained: Path) -> None:
     assert start["step"] == 0
     assert start["psnr_clean"] > 40  # it begins as the bundled weights
     assert {"psnr_low_light", "psnr_haze", "psnr_mixed"} <= start.keys()
+    assert 90 < start["not_black_haze"] <= 100  # in %
 
 
 def test_stages_learn(trained: Path) -> None:

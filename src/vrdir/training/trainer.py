@@ -272,11 +272,9 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self, step: int, log: RunLog | None) -> None:
-        """Measure PSNR, SSIM and pixels not driven into black, for each kind of fixed images.
+        """Measure PSNR, SSIM and pixels not driven into black, on fixed images of each kind.
 
-        All are in RGB, in float32.
-
-        The first process does it, the others wait.
+        All are measured in RGB, in float32. The first process does it, the others wait.
         """
         if log is not None:
             model = self.averaged.eval()

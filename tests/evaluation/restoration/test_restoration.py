@@ -211,6 +211,10 @@ def test_verdict_names_pixels_driven_into_black() -> None:
     assert verdict(SetResult("set", Path("set.txt"), [few, many])).endswith(
         " No image got worse. 0.27 % of the pixels were driven into black."
     )
+    clean = many._replace(degraded={**many.degraded, "psnr_rgb": 100})
+    assert verdict(SetResult("set", Path("set.txt"), [clean])).endswith(
+        "30.00 dB at worst (a). 0.50 % of the pixels were driven into black."
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vrdir.evaluation.restoration.metrics import MAIN, PSNR_CEILING, SUMMARISED
+from vrdir.evaluation.restoration.metrics import MAIN, PSNR_CEILING, SUMMARISED, Scores
 from vrdir.evaluation.restoration.protocol import Measured, SetResult
 from vrdir.evaluation.restoration.restorers import pair_name
 
@@ -28,6 +28,7 @@ def verdict(result: SetResult) -> str:
         sentences += [
             "The inputs are the clean images themselves.",
             f"Restoring leaves {after:.2f} dB ({over}), {at_worst}.",
+            *_blackened(result.degraded, result.restored),
         ]
         return " ".join(sentences)
     change = f"{'rises' if after > before else 'falls'} from {before:.2f} to"
@@ -43,10 +44,13 @@ def verdict(result: SetResult) -> str:
             f"In {identical} of {count} the degraded or the restored image is the clean one "
             "itself, which counts as 100 dB."
         )
-    driven = result.degraded["not_black"] - result.restored["not_black"]
-    if driven >= BLACK_SHARE:
-        sentences.append(f"{driven:.2f} % of the pixels were driven into black.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *_blackened(result.degraded, result.restored)])
+
+
+def _blackened(degraded: Scores, restored: Scores) -> list[str]:
+    """Return a sentence on the pixels that restoring drove into black, if they are many."""
+    share = degraded["not_black"] - restored["not_black"]
+    return [f"{share:.2f} % of the pixels were driven into black."] if share >= BLACK_SHARE else []
 
 
 def _harm(worse: Sequence[Measured], count: int) -> str:
